@@ -1,0 +1,371 @@
+// Package harness brings up private engines for tests: each with its own data
+// root, exec root, socket, bridge, address range, cgroup parent and nft table, so
+// that several run side by side and none touches the machine's own.
+//
+// It promises that what it started it also ends, by PID, and that Snapshot and
+// Snapshot.Left tell everything that a test left behind on the machine.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+)
+
+// Patience is how long a condition may take before a test gives up on it. It
+// bounds a hang; no test's verdict depends on anything being faster.
+const Patience = 60 * time.Second
+
+var engines atomic.Int32
+
+// Engine is one private cleatd.
+type Engine struct {
+	Dir          string // everything of this engine lies below it
+	DataRoot     string
+	ExecRoot     string // on tmpfs
+	Socket       string
+	Bridge       string
+	Subnet       string // the bridge's address with its prefix length
+	CgroupParent string
+
+	args []string
+	env  []string
+	cmd  *exec.Cmd
+	done chan struct{}
+	log  *os.File
+}
+
+// Options change how an engine is started.
+type Options struct {
+	Args []string // more flags of cleatd
+	Env  []string // more environment, such as CLEAT_FAILPOINTS=…
+}
+
+// Start brings up an engine and waits until it answers. At the end of the test
+// every container is removed, the engine is stopped and its traces are torn down.
+func Start(t testing.TB, o Options) *Engine {
+	t.Helper()
+	e := New(t, o)
+	e.Run(t)
+	t.Cleanup(func() { e.Destroy(t) })
+	return e
+}
+
+// New prepares an engine without running it and without cleanup.
+func New(t testing.TB, o Options) *Engine {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cleat-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec, err := os.MkdirTemp("/dev/shm", "cleat-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := int(engines.Add(1))
+	id := fmt.Sprintf("%d-%d", os.Getpid(), n)
+	slot := (os.Getpid()*7 + n) % (56 * 256)
+	e := &Engine{
+		Dir: dir, DataRoot: filepath.Join(dir, "data"), ExecRoot: exec, Socket: filepath.Join(dir, "cleat.sock"),
+		Bridge:       fmt.Sprintf("ct%d", (os.Getpid()%100000)*100+n),
+		Subnet:       fmt.Sprintf("10.%d.%d.1/24", 200+slot/256, slot%256),
+		CgroupParent: "/cleat-test-" + id,
+		env:          o.Env,
+	}
+	e.args = append([]string{"--data-root", e.DataRoot, "--exec-root", e.ExecRoot, "--host", "unix://" + e.Socket,
+		"--pidfile", filepath.Join(dir, "cleatd.pid"), "--bridge", e.Bridge, "--bip", e.Subnet, "--cgroup-parent", e.CgroupParent}, o.Args...)
+	e.log, err = os.Create(filepath.Join(dir, "cleatd.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// Args are the flags that this engine is started with; programs such as
+// `cleatd debug` take the same ones.
+func (e *Engine) Args() []string { return e.args }
+
+// SetEnv replaces the additional environment of the next Run.
+func (e *Engine) SetEnv(env ...string) { e.env = env }
+
+// Run starts cleatd and waits until it answers pings; it fails the test otherwise.
+func (e *Engine) Run(t testing.TB) {
+	t.Helper()
+	if err := e.TryRun(t); err != nil {
+		t.Fatalf("%v\nlog of the engine:\n%s", err, e.Log())
+	}
+}
+
+// TryRun is Run for engines that may die while they start.
+func (e *Engine) TryRun(t testing.TB) error {
+	t.Helper()
+	e.cmd = exec.Command(Binary(t, "cleatd"), e.args...)
+	e.cmd.Env = append(os.Environ(), e.env...)
+	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
+	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := e.cmd.Start(); err != nil {
+		return err
+	}
+	cmd, done := e.cmd, make(chan struct{})
+	e.done = done
+	go func() { cmd.Wait(); close(done) }()
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", e.Socket)
+	}}}
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		resp, err := hc.Get("http://engine/_ping")
+		if err == nil {
+			resp.Body.Close()
+			return nil
+		}
+		select {
+		case <-done:
+			return errors.New("the engine ended while it was starting: " + cmd.ProcessState.String())
+		default:
+		}
+	}
+	return errors.New("the engine does not answer")
+}
+
+// PID of the running engine.
+func (e *Engine) PID() int { return e.cmd.Process.Pid }
+
+// Exited is closed when the engine's process has ended.
+func (e *Engine) Exited() <-chan struct{} { return e.done }
+
+// Kill ends the engine with SIGKILL and waits until it is gone; containers stay.
+func (e *Engine) Kill() {
+	e.cmd.Process.Kill()
+	<-e.done
+}
+
+// Stop asks the engine to end (SIGTERM) and waits; containers stay.
+func (e *Engine) Stop(t testing.TB) {
+	t.Helper()
+	e.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-e.done:
+	case <-time.After(Patience):
+		e.cmd.Process.Signal(syscall.SIGQUIT)
+		<-e.done
+		t.Fatalf("the engine did not stop\n%s", e.Log())
+	}
+}
+
+// Log returns the last part of what the engine printed.
+func (e *Engine) Log() string {
+	b, _ := os.ReadFile(e.log.Name())
+	if len(b) > 16<<10 {
+		b = b[len(b)-16<<10:]
+	}
+	return string(b)
+}
+
+// Client returns the official Go client, connected to this engine.
+func (e *Engine) Client(t testing.TB) *client.Client {
+	t.Helper()
+	c, err := client.New(client.WithHost("unix://" + e.Socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Destroy removes every container, stops the engine and tears down its traces.
+func (e *Engine) Destroy(t testing.TB) {
+	t.Helper()
+	if t.Failed() {
+		t.Logf("log of the engine:\n%s", e.Log())
+	}
+	select {
+	case <-e.done:
+		e.SetEnv()
+		if err := e.TryRun(t); err != nil {
+			t.Errorf("cleanup: %v\n%s", err, e.Log())
+			return
+		}
+	default:
+	}
+	if ids := strings.Fields(e.Cleat(t, "ps", "-aq").Stdout); len(ids) > 0 {
+		if r := e.Cleat(t, append([]string{"rm", "-f", "-v"}, ids...)...); r.Code != 0 {
+			t.Errorf("cleanup: rm -f: %s", r)
+		}
+	}
+	e.Stop(t)
+	if out, err := exec.Command(Binary(t, "cleatd"), append([]string{"debug", "teardown"}, e.args...)...).CombinedOutput(); err != nil {
+		t.Errorf("cleanup: cleatd debug teardown: %v\n%s", err, out)
+	}
+	e.log.Close()
+	for _, d := range []string{e.ExecRoot, e.Dir} {
+		if err := os.RemoveAll(d); err != nil {
+			t.Errorf("cleanup: %v", err)
+		}
+	}
+}
+
+// Result is what a command line program answered.
+type Result struct {
+	Args           []string
+	Stdout, Stderr string
+	Code           int
+}
+
+func (r Result) String() string {
+	return fmt.Sprintf("%q: exit %d\nstdout: %s\nstderr: %s", r.Args, r.Code, r.Stdout, r.Stderr)
+}
+
+// Line is the trimmed standard output.
+func (r Result) Line() string { return strings.TrimSpace(r.Stdout) }
+
+// Command returns a command line of program ("cleat" or "docker") on this engine.
+func (e *Engine) Command(t testing.TB, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(Program(t, program), args...)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+e.Socket, "DOCKER_CONFIG="+filepath.Join(e.Dir, "config"), "DOCKER_CLI_HINTS=false")
+	return cmd
+}
+
+// Do runs program with args and stdin and returns what it answered.
+func (e *Engine) Do(t testing.TB, program, stdin string, args ...string) Result {
+	t.Helper()
+	cmd := e.Command(t, program, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errb bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errb
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := time.AfterFunc(2*Patience, func() { cmd.Process.Kill() })
+	defer stop.Stop()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return Result{append([]string{program}, args...), out.String(), errb.String(), cmd.ProcessState.ExitCode()}
+}
+
+// Cleat runs our own client.
+func (e *Engine) Cleat(t testing.TB, args ...string) Result {
+	t.Helper()
+	return e.Do(t, "cleat", "", args...)
+}
+
+// Docker runs the real docker CLI.
+func (e *Engine) Docker(t testing.TB, args ...string) Result {
+	t.Helper()
+	return e.Do(t, "docker", "", args...)
+}
+
+// OK runs program and fails the test unless it exits with 0; it returns the
+// trimmed standard output.
+func (e *Engine) OK(t testing.TB, program string, args ...string) string {
+	t.Helper()
+	r := e.Do(t, program, "", args...)
+	if r.Code != 0 {
+		t.Fatalf("%s", r)
+	}
+	return r.Line()
+}
+
+// Load puts images made by images/make into the engine's store.
+func (e *Engine) Load(t testing.TB, names ...string) {
+	t.Helper()
+	for _, f := range Images(t, names...) {
+		e.OK(t, "cleat", "load", "-q", "-i", f)
+	}
+}
+
+// Eventually waits until cond holds, and fails the test with what it last said.
+func Eventually(t testing.TB, cond func() (bool, string)) {
+	t.Helper()
+	var why string
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		ok, w := cond()
+		if ok {
+			return
+		}
+		why = w
+	}
+	t.Fatalf("waited %v in vain: %s", Patience, why)
+}
+
+// Program finds a command line client: our own in bin/, any other in PATH. A
+// missing one fails the test: an untested client is not a skipped detail.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	if name == "cleat" {
+		return Binary(t, name)
+	}
+	p, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is needed by the end-to-end suite: %v", name, err)
+	}
+	return p
+}
+
+// Binary is one of the programs that `make build` puts into bin/.
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	p := filepath.Join(Top(t), "bin", name)
+	if _, err := os.Stat(p); err != nil {
+		t.Fatalf("%s is missing: run `make build` first (%v)", p, err)
+	}
+	return p
+}
+
+// Top is the root of the repository.
+func Top(t testing.TB) string {
+	t.Helper()
+	d, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; d != "/"; d = filepath.Dir(d) {
+		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
+			return d
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no go.mod above the working directory")
+	return ""
+}
+
+// ImageDir is where image archives are kept between test runs.
+func ImageDir() string {
+	if d := os.Getenv("CLEAT_TEST_IMAGES"); d != "" {
+		return d
+	}
+	return "/var/cache/cleat-test-images"
+}
+
+// Images makes the named image archives if they are not there yet and returns
+// their paths.
+func Images(t testing.TB, names ...string) []string {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(Top(t), "images", "make"), append([]string{ImageDir()}, names...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("images/make %v: %v\n%s", names, err, out)
+	}
+	var files []string
+	for _, n := range names {
+		files = append(files, filepath.Join(ImageDir(), n+".tar"))
+	}
+	return files
+}
