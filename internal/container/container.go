@@ -1,0 +1,104 @@
+package container
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cleatlabs/cleat/internal/record"
+)
+
+const (
+	configFile = "config.json"
+	stateFile  = "state.json"
+)
+
+// Container is one container of the engine. All methods may be called from any
+// goroutine.
+type Container struct {
+	id  string
+	dir string
+
+	snapshot atomic.Pointer[Record]
+	ops      queue
+
+	mu      sync.Mutex // guards changes of snapshot; never held across I/O
+	gone    bool       // removed: nothing is written any more
+	waiters waiters
+
+	disk      queue   // one writer of state.json at a time
+	persisted *Record // the snapshot on disk; guarded by disk
+}
+
+func newContainer(dir string, r *Record) *Container {
+	c := &Container{id: r.ID, dir: dir}
+	c.snapshot.Store(r)
+	return c
+}
+
+// ID returns the container's 64 hex digits.
+func (c *Container) ID() string { return c.id }
+
+// Dir returns the directory that holds the container's files.
+func (c *Container) Dir() string { return c.dir }
+
+// Path returns the path of one of the container's files.
+func (c *Container) Path(name string) string { return filepath.Join(c.dir, name) }
+
+// Load returns the present record: an immutable snapshot, got without waiting.
+func (c *Container) Load() *Record { return c.snapshot.Load() }
+
+// Lock waits until no other operation changes the container, or until ctx
+// ends. Operations are served in order of arrival.
+func (c *Container) Lock(ctx context.Context) (unlock func(), err error) {
+	if err := c.ops.lock(ctx); err != nil {
+		return nil, err
+	}
+	return c.ops.unlock, nil
+}
+
+// SetState changes the state in memory and on disk. The new state is seen by
+// readers before it is written: an engine that dies between the two finds it
+// out from the kernel and the keeper. change must not block.
+func (c *Container) SetState(change func(*State)) error {
+	c.mu.Lock()
+	c.apply(change)
+	c.mu.Unlock()
+	return c.persist()
+}
+
+// SetStateInMemory is SetState without the write, for changes that the next
+// engine finds out by itself.
+func (c *Container) SetStateInMemory(change func(*State)) {
+	c.mu.Lock()
+	c.apply(change)
+	c.mu.Unlock()
+}
+
+// apply swaps the snapshot. The caller holds mu.
+func (c *Container) apply(change func(*State)) {
+	next := *c.snapshot.Load()
+	change(&next.State)
+	c.snapshot.Store(&next)
+}
+
+// persist writes the latest snapshot. Of several callers at once the first
+// writes for all whose change it already saw.
+func (c *Container) persist() error {
+	if err := c.disk.lock(context.Background()); err != nil {
+		return err
+	}
+	defer c.disk.unlock()
+	c.mu.Lock()
+	latest, gone := c.snapshot.Load(), c.gone
+	c.mu.Unlock()
+	if gone || latest == c.persisted {
+		return nil
+	}
+	if err := record.WriteJSON(c.Path(stateFile), &latest.State, 0o600); err != nil {
+		return err
+	}
+	c.persisted = latest
+	return nil
+}

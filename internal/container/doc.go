@@ -1,0 +1,15 @@
+// Package container keeps the engine's containers: what each one is (its
+// record), where its files lie and who may change it.
+//
+// Promises:
+//   - One directory per container, <root>/<id>/, holds everything durable:
+//     config.json (what it is; written at create and rename), state.json (what
+//     happened to it), its writable layer and its engine-made files. Each file
+//     is replaced atomically, so a crash leaves a whole old or a whole new one;
+//     a directory without config.json is a create that never answered and is
+//     removed at load.
+//   - Readers never wait: Load returns an immutable snapshot.
+//   - Operations on one container queue up in order of arrival and give up
+//     when their context ends; containers never wait for each other.
+//   - Names are reserved atomically: of two creates with one name, one fails.
+package container

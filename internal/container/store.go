@@ -1,0 +1,271 @@
+package container
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/moby/moby/api/types/container"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/record"
+)
+
+const trashPrefix = ".removed-"
+
+// Store is the set of all containers. Look-ups never wait for I/O.
+type Store struct {
+	root string
+
+	mu    sync.RWMutex
+	byID  map[string]*Container
+	names map[string]string // name → id; also of creates not yet finished
+}
+
+// Open loads all containers under root, which is made if missing. Directories
+// that a crash left half-made or half-removed are deleted. Records that cannot
+// be read are an error that names them: they are never dropped silently.
+func Open(root string) (*Store, error) {
+	if err := os.MkdirAll(root, 0o710); err != nil {
+		return nil, fmt.Errorf("container directory: %w", err)
+	}
+	s := &Store{root: root, byID: map[string]*Container{}, names: map[string]string{}}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("container directory: %w", err)
+	}
+	for _, e := range entries {
+		if err := s.load(e.Name()); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *Store) load(name string) error {
+	dir := filepath.Join(s.root, name)
+	if strings.HasPrefix(name, trashPrefix) {
+		return os.RemoveAll(dir)
+	}
+	if !validID(name) {
+		return fmt.Errorf("%s is not a container's directory: move it away to start the engine", dir)
+	}
+	var r Record
+	err := record.ReadJSON(filepath.Join(dir, configFile), &r.Definition)
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.RemoveAll(dir) // a create that never answered
+	}
+	if err != nil {
+		return err
+	}
+	if r.Layout > Layout || r.ID != name || r.Config == nil || r.HostConfig == nil {
+		return fmt.Errorf("container %s: its record (layout %d) is not one this engine can read", name, r.Layout)
+	}
+	if err := record.SweepTemp(dir); err != nil {
+		return err
+	}
+	err = record.ReadJSON(filepath.Join(dir, stateFile), &r.State)
+	if errors.Is(err, fs.ErrNotExist) || isDamaged(err) {
+		// Only loss of power leaves no whole state file (it is renamed without
+		// a sync). No process has survived that: the container is as created.
+		r.State = State{Status: container.StateCreated}
+	} else if err != nil {
+		return err
+	}
+	if other, taken := s.names[r.Name]; taken {
+		return fmt.Errorf("containers %s and %s both have the name %q", other, r.ID, r.Name)
+	}
+	c := newContainer(dir, &r)
+	c.persisted = &r
+	s.byID[r.ID] = c
+	s.names[r.Name] = r.ID
+	return nil
+}
+
+func isDamaged(err error) bool {
+	var syntax *json.SyntaxError
+	return errors.As(err, &syntax) || (err != nil && strings.Contains(err.Error(), "unexpected end of JSON"))
+}
+
+func validID(s string) bool {
+	if len(s) != 64 {
+		return false
+	}
+	_, err := hex.DecodeString(s)
+	return err == nil && strings.ToLower(s) == s
+}
+
+// NewID returns a fresh random id. Its short form is never all digits, which
+// shells and clients would take for a number.
+func NewID() string {
+	var b [32]byte
+	for {
+		_, _ = rand.Read(b[:]) // never fails, by its documentation
+		id := hex.EncodeToString(b[:])
+		if strings.Trim(id[:12], "0123456789") != "" {
+			return id
+		}
+	}
+}
+
+// ReserveName takes name for id, or says who holds it. Release with FreeName
+// unless Add follows.
+func (s *Store) ReserveName(name, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if holder, taken := s.names[name]; taken {
+		return failure.Conflict("Conflict. The container name %q is already in use by container %q. "+
+			"You have to remove (or rename) that container to be able to reuse that name.", "/"+name, holder)
+	}
+	s.names[name] = id
+	return nil
+}
+
+// FreeName undoes ReserveName.
+func (s *Store) FreeName(name, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.names[name] == id {
+		delete(s.names, name)
+	}
+}
+
+// DirOf returns the directory of the container id, existing or not.
+func (s *Store) DirOf(id string) string { return filepath.Join(s.root, id) }
+
+// Add makes the container of r, whose name is reserved and whose directory
+// exists, durable and visible. With durable false its record survives the
+// engine's death but not loss of power.
+func (s *Store) Add(r *Record, durable bool) (*Container, error) {
+	r.Layout = Layout
+	dir := s.DirOf(r.ID)
+	data, err := json.Marshal(&r.Definition)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", r.Name, err)
+	}
+	write := record.Write
+	if durable {
+		write = record.WriteDurable
+	}
+	if err := write(filepath.Join(dir, configFile), data, 0o600); err != nil {
+		return nil, err
+	}
+	record.Failpoint("container.add.after-config")
+	c := newContainer(dir, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byID[r.ID] = c
+	return c, nil
+}
+
+// Find looks a container up by full id, then exact name (a leading slash is
+// optional), then unique id prefix.
+func (s *Store) Find(ref string) (*Container, error) {
+	if ref == "" {
+		return nil, failure.Invalid("no container name or ID supplied")
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if c := s.byID[ref]; c != nil {
+		return c, nil
+	}
+	// A name may be reserved for a container that is not there yet.
+	if c := s.byID[s.names[strings.TrimPrefix(ref, "/")]]; c != nil {
+		return c, nil
+	}
+	var found *Container
+	for id, c := range s.byID {
+		if !strings.HasPrefix(id, ref) {
+			continue
+		}
+		if found != nil {
+			return nil, failure.Invalid("multiple IDs found with provided prefix: %s", ref)
+		}
+		found = c
+	}
+	if found == nil {
+		return nil, failure.NotFound("No such container: %s", ref)
+	}
+	return found, nil
+}
+
+// All returns every container, newest first.
+func (s *Store) All() []*Container {
+	s.mu.RLock()
+	all := make([]*Container, 0, len(s.byID))
+	for _, c := range s.byID {
+		all = append(all, c)
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(all, func(a, b *Container) int {
+		if o := b.Load().Created.Compare(a.Load().Created); o != 0 {
+			return o
+		}
+		return strings.Compare(a.id, b.id)
+	})
+	return all
+}
+
+// Rename gives c a new name, which must be free. The caller holds c's lock.
+func (s *Store) Rename(_ context.Context, c *Container, name string) error {
+	old := c.Load().Name
+	if err := s.ReserveName(name, c.id); err != nil {
+		return err
+	}
+	def := c.Load().Definition
+	def.Name = name
+	data, err := json.Marshal(&def)
+	if err == nil {
+		err = record.WriteDurable(c.Path(configFile), data, 0o600)
+	}
+	if err != nil {
+		s.FreeName(name, c.id)
+		return fmt.Errorf("rename %s: %w", old, err)
+	}
+	record.Failpoint("container.rename.after-config")
+	c.mu.Lock()
+	next := *c.snapshot.Load()
+	next.Name = name
+	c.snapshot.Store(&next)
+	c.mu.Unlock()
+	s.FreeName(old, c.id)
+	return nil
+}
+
+// Remove makes c and its files disappear: its directory is renamed, which is
+// final, and trash is its new path, for the caller to delete in its own time.
+// The name is free at once. The caller holds c's lock; waiters are told.
+func (s *Store) Remove(c *Container) (trash string, err error) {
+	trash = filepath.Join(s.root, trashPrefix+c.id)
+	// Nobody may be writing state.json while its directory moves.
+	if err := c.disk.lock(context.Background()); err != nil {
+		return "", err
+	}
+	err = os.Rename(c.dir, trash)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // someone deleted it under us: there is nothing to lose
+	}
+	if err != nil {
+		c.disk.unlock()
+		return "", fmt.Errorf("remove container %s: %w", c.Load().Name, err)
+	}
+	record.Failpoint("container.remove.after-rename")
+	s.mu.Lock()
+	delete(s.byID, c.id)
+	if name := c.Load().Name; s.names[name] == c.id {
+		delete(s.names, name)
+	}
+	s.mu.Unlock()
+	c.markGone()
+	c.disk.unlock()
+	return trash, nil
+}

@@ -1,0 +1,86 @@
+package container
+
+import (
+	"github.com/moby/moby/api/types/container"
+)
+
+// Exit is what a waiter learns.
+type Exit struct {
+	Code int
+	Err  string
+}
+
+// waiters are the waits registered on one container. Guarded by Container.mu.
+type waiters struct {
+	exit    []chan Exit
+	removed []chan Exit
+}
+
+func notify(list *[]chan Exit, e Exit) {
+	for _, ch := range *list {
+		ch <- e // buffered, one value per waiter
+	}
+	*list = nil
+}
+
+// Wait registers for cond and returns a channel that yields exactly one Exit.
+// Registration is complete on return: no later exit is missed. cancel forgets
+// the registration.
+func (c *Container) Wait(cond container.WaitCondition) (exit <-chan Exit, cancel func()) {
+	ch := make(chan Exit, 1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state := &c.snapshot.Load().State
+	list := &c.waiters.exit
+	switch {
+	case c.gone:
+		ch <- Exit{Code: state.ExitCode}
+		return ch, func() {}
+	case cond == container.WaitConditionRemoved:
+		list = &c.waiters.removed
+	case cond == container.WaitConditionNotRunning && !state.Running():
+		ch <- Exit{Code: state.ExitCode, Err: state.Error}
+		return ch, func() {}
+	}
+	*list = append(*list, ch)
+	return ch, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for i, w := range *list {
+			if w == ch {
+				*list = append((*list)[:i:i], (*list)[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+// SetExited applies an exit and tells everyone who waits for one. No exit can
+// fall between a look at the state and a registration: both hold the same
+// lock. The write to disk is as in SetState.
+func (c *Container) SetExited(change func(*State)) error {
+	c.mu.Lock()
+	c.apply(change)
+	state := &c.snapshot.Load().State
+	notify(&c.waiters.exit, Exit{Code: state.ExitCode})
+	c.mu.Unlock()
+	return c.persist()
+}
+
+// markGone ends the container's life for its waiters.
+func (c *Container) markGone() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	e := Exit{Code: c.snapshot.Load().State.ExitCode}
+	notify(&c.waiters.exit, e)
+	notify(&c.waiters.removed, e)
+}
+
+// Gone says whether the container was removed. An operation that waited for
+// its turn asks this first.
+func (c *Container) Gone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone
+}
