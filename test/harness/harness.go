@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -369,3 +370,39 @@ func Images(t testing.TB, names ...string) []string {
 	}
 	return files
 }
+
+// MakeImage makes an image archive with cleat-registry mkimage.
+func MakeImage(t testing.TB, ref, file string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(Binary(t, "cleat-registry"), append([]string{"mkimage", "--ref", ref + ":latest", "-o", file,
+		"--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+	}
+}
+
+// Final runs a cleanup that wants a test after all tests have ended, and returns
+// what it complained about.
+func Final(cleanup func(testing.TB)) []string {
+	f := &finalTB{}
+	done := make(chan struct{})
+	go func() { // Fatal ends the goroutine that it is called on
+		defer close(done)
+		cleanup(f)
+	}()
+	<-done
+	return f.said
+}
+
+// finalTB is the part of testing.TB that cleanups use.
+type finalTB struct {
+	testing.TB
+	said []string
+}
+
+func (f *finalTB) Helper()                   {}
+func (f *finalTB) Failed() bool              { return false }
+func (f *finalTB) Logf(string, ...any)       {}
+func (f *finalTB) Errorf(s string, a ...any) { f.said = append(f.said, fmt.Sprintf(s, a...)) }
+func (f *finalTB) Fatalf(s string, a ...any) { f.Errorf(s, a...); runtime.Goexit() }
+func (f *finalTB) Fatal(a ...any)            { f.said = append(f.said, fmt.Sprint(a...)); runtime.Goexit() }

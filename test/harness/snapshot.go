@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Snapshot is what the machine holds of the things that an engine can leave behind.
@@ -121,4 +122,20 @@ func (s Snapshot) dirs() error {
 		}
 	}
 	return nil
+}
+
+// Leftovers waits until the machine holds nothing that s did not, since links and
+// namespaces go away a moment after their last user, and returns what stays.
+func (s Snapshot) Leftovers() []string {
+	var left []string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		now, err := Take()
+		if err != nil {
+			return []string{err.Error()}
+		}
+		if left = s.Left(now); len(left) == 0 {
+			return nil
+		}
+	}
+	return left
 }
