@@ -1,0 +1,88 @@
+// Package logs stores the output of containers and reads it back.
+//
+// The driver json-file writes Docker's files: one JSON object per line with the
+// keys log, stream, attrs (when asked for) and time. Files are rotated by
+// default (5 × 20 MB), so a chatty container cannot fill the disk. Reading
+// accepts files written by Docker as well, starts at the end for a tail, and
+// follows across rotations. The driver none stores nothing.
+package logs
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/stdio"
+)
+
+// Config describes the log of one container.
+type Config struct {
+	// Driver is json-file, none or "" (json-file).
+	Driver string
+	// Path is the current log file; rotated ones are Path.1, Path.2 … or
+	// Path.1.gz … It is made at the first output; its directory must exist.
+	Path string
+	// Opts are the driver's options as given with --log-opt.
+	Opts map[string]string
+	// What the options labels, labels-regex, env, env-regex and tag take their
+	// values from. Env entries are KEY=value.
+	Labels                                                     map[string]string
+	Env                                                        []string
+	ContainerID, ContainerName, ImageID, ImageName, DaemonName string
+	// Pool lends encode buffers; nil makes a private one.
+	Pool *stdio.Pool
+}
+
+// Writer appends to the log of one container. It is the Sink of a stdio.Pump.
+type Writer interface {
+	stdio.Sink
+	// Close closes the file and waits for a compression that is going on.
+	Close() error
+}
+
+// Entry is one line of a log.
+type Entry struct {
+	Stream stdio.Stream
+	Time   time.Time
+	// Line is the text with its newline (none after a piece of a long line or
+	// an unfinished last line); with ReadOptions.Timestamps and Details the
+	// time and attributes stand before it. It is valid only during the call.
+	Line []byte
+	// Attrs are the labels and variables that the log options select; nil
+	// unless ReadOptions.Details.
+	Attrs map[string]string
+}
+
+// ReadOptions select what Read returns.
+type ReadOptions struct {
+	Since, Until time.Time // zero means no bound
+	Tail         int       // the last lines of all streams; -1 means all
+	Follow       bool
+	Stdout       bool
+	Stderr       bool
+	Timestamps   bool // each line begins with its time, nine fraction digits, and a space
+	Details      bool // each line begins with its attributes (k=v,k=v) and a space
+	// Flush, if set, is called before Read waits for more output and before it
+	// returns, so that emit may buffer.
+	Flush func() error
+}
+
+// Validate checks driver and options; the error names the option.
+func Validate(driver string, opts map[string]string) error { return nil }
+
+// Open returns the writer of a log, nil for the driver none. The file itself is
+// opened at the first output.
+func Open(c Config) (Writer, error) { return nil, errors.New("logs: Open: not built yet") }
+
+// Read hands the stored lines to emit, oldest first, and with Follow those that
+// are being written until the container has exited (live is closed; nil means
+// it is not running) or ctx ends.
+func Read(ctx context.Context, c Config, o ReadOptions, live <-chan struct{}, emit func(Entry) error) error {
+	return errors.New("logs: Read: not built yet")
+}
+
+// Remove deletes the files of a log.
+func Remove(c Config) error { return errors.New("logs: Remove: not built yet") }
+
+// Files lists the existing files of a log, the oldest first.
+func Files(c Config) ([]string, error) { return nil, errors.New("logs: Files: not built yet") }

@@ -1,0 +1,84 @@
+package stdio
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// Stream names an output stream; the values are those of Docker's stream header.
+type Stream uint8
+
+// The two output streams of a process. A terminal's output is Stdout.
+const (
+	Stdout Stream = 1
+	Stderr Stream = 2
+)
+
+// String is the stream's name in log files: stdout or stderr.
+func (s Stream) String() string {
+	if s == Stderr {
+		return "stderr"
+	}
+	return "stdout"
+}
+
+// MaxLine is the longest piece of a line, in bytes, that a Sink may leave
+// unconsumed: a longer line is logged in pieces of this size.
+const MaxLine = 16 << 10
+
+var (
+	// ErrStopped ends the subscriptions of a Pump that was stopped while the
+	// process goes on: the engine is shutting down.
+	ErrStopped = errors.New("the engine is shutting down")
+	// ErrDetached is returned by CopyStdin when the detach keys were typed.
+	ErrDetached = errors.New("detached by the detach keys")
+)
+
+// Mark says where a log ends: which file (inode number), its size in bytes, and
+// for each stream when its current line began, if pieces of that line are
+// already in the log (Unix nanoseconds, else 0; index 0 is Stdout's).
+type Mark struct {
+	File   uint64
+	Offset int64
+	Open   [2]int64
+}
+
+// Sink is the log that a Pump feeds. A Pump calls it from one goroutine at a
+// time.
+type Sink interface {
+	// Append logs the whole lines of p, and pieces of MaxLine bytes of longer
+	// lines, and returns how many bytes it consumed; the rest is presented
+	// again together with what follows it. With last, everything is consumed.
+	// t is when the bytes were read. After an error the log is as it was before
+	// the call.
+	Append(s Stream, p []byte, t time.Time, last bool) (n int, err error)
+	// Mark says where the log ends now.
+	Mark() (Mark, error)
+	// Rewind cuts the log back to an earlier Mark, also one of another process
+	// that was killed.
+	Rewind(Mark) error
+}
+
+// Config describes the streams of one process.
+type Config struct {
+	// Dir is a directory on tmpfs that belongs to this process and outlives the
+	// engine: journals and state are kept there while a Sink is set. It must
+	// exist before the first output. The Pump removes its files when all is
+	// delivered, but not the directory.
+	Dir string
+	// Stdout and Stderr are the read ends of the process's pipes, TTY is the
+	// pty's master; nil ones are at their end. The Pump takes over reading but
+	// neither closes nor changes the *os.File: the caller closes them after
+	// Done or Stop.
+	Stdout, Stderr, TTY *os.File
+	// Sink is the log, nil for log driver none and for execs.
+	Sink Sink
+	// Hub serves live clients. nil makes a private one, which ends with the Pump.
+	Hub *Hub
+	// Pool lends buffers; share one per engine. nil makes a private one.
+	Pool *Pool
+	// OnError hears of output that could not be logged (disk full …): dropped
+	// is how many bytes of the stream are missing in the log. May be nil.
+	OnError func(s Stream, dropped int, err error)
+}
