@@ -1,0 +1,138 @@
+package engine
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// mergeImageConfig fills in what the request left to the image: on equal keys
+// the request wins. The image's config is hostile input and only read.
+func mergeImageConfig(c *container.Config, img *dockerspec.DockerOCIImageConfig) error {
+	if c.User == "" {
+		c.User = img.User
+	}
+	for p := range img.ExposedPorts {
+		port, err := network.ParsePort(p)
+		if err != nil {
+			return failure.Invalid("the image exposes %q, which is not a port: %w", p, err)
+		}
+		if _, ok := c.ExposedPorts[port]; !ok {
+			if c.ExposedPorts == nil {
+				c.ExposedPorts = network.PortSet{}
+			}
+			c.ExposedPorts[port] = struct{}{}
+		}
+	}
+	c.Env = appendMissingEnv(c.Env, img.Env)
+	if len(img.Labels) > 0 {
+		labels := maps.Clone(img.Labels)
+		maps.Copy(labels, c.Labels)
+		c.Labels = labels
+	}
+	mergeCommand(c, img)
+	if c.WorkingDir == "" {
+		c.WorkingDir = img.WorkingDir
+	}
+	for v := range img.Volumes {
+		if c.Volumes == nil {
+			c.Volumes = map[string]struct{}{}
+		}
+		c.Volumes[v] = struct{}{}
+	}
+	if c.StopSignal == "" {
+		c.StopSignal = img.StopSignal
+	}
+	if len(c.Shell) == 0 {
+		c.Shell = slices.Clone(img.Shell)
+	}
+	if len(c.OnBuild) == 0 {
+		c.OnBuild = slices.Clone(img.OnBuild)
+	}
+	mergeHealthcheck(c, img.Healthcheck)
+	return nil
+}
+
+// mergeCommand applies Docker's rules: a nil entrypoint takes the image's; an
+// empty list means none and keeps the image's command; a list that holds
+// anything drops the image's command, even [""], which then means none.
+func mergeCommand(c *container.Config, img *dockerspec.DockerOCIImageConfig) {
+	if len(c.Entrypoint) == 0 {
+		if len(c.Cmd) == 0 {
+			c.Cmd = slices.Clone(img.Cmd)
+			c.ArgsEscaped = img.ArgsEscaped
+		}
+		if c.Entrypoint == nil {
+			c.Entrypoint = slices.Clone(img.Entrypoint)
+		}
+	}
+	if len(c.Entrypoint) == 1 && c.Entrypoint[0] == "" {
+		c.Entrypoint = nil
+	}
+}
+
+// commandLine splits the merged config into the program and its arguments.
+func commandLine(c *container.Config) (path string, args []string, err error) {
+	line := append(slices.Clone(c.Entrypoint), c.Cmd...)
+	if len(line) == 0 {
+		return "", nil, failure.Invalid("no command specified")
+	}
+	return line[0], line[1:], nil
+}
+
+// appendMissingEnv appends to env the variables of more whose names env does
+// not have.
+func appendMissingEnv(env, more []string) []string {
+	have := make(map[string]struct{}, len(env))
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		have[name] = struct{}{}
+	}
+	out := slices.Clip(env)
+	for _, e := range more {
+		name, _, _ := strings.Cut(e, "=")
+		if _, ok := have[name]; !ok {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func mergeHealthcheck(c *container.Config, img *dockerspec.HealthcheckConfig) {
+	if img == nil {
+		return
+	}
+	if c.Healthcheck == nil {
+		clone := *img
+		c.Healthcheck = &clone
+		return
+	}
+	h := *c.Healthcheck
+	if len(h.Test) == 0 {
+		h.Test = img.Test
+	}
+	for _, d := range []struct{ to, from *time.Duration }{
+		{&h.Interval, &img.Interval}, {&h.Timeout, &img.Timeout},
+		{&h.StartPeriod, &img.StartPeriod}, {&h.StartInterval, &img.StartInterval},
+	} {
+		if *d.to == 0 {
+			*d.to = *d.from
+		}
+	}
+	if h.Retries == 0 {
+		h.Retries = img.Retries
+	}
+	c.Healthcheck = &h
+}
+
+// hasHealthcheck says whether the merged config asks for probes to be run.
+func hasHealthcheck(c *container.Config) bool {
+	return c.Healthcheck != nil && len(c.Healthcheck.Test) > 0 && c.Healthcheck.Test[0] != "NONE"
+}
