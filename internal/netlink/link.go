@@ -1,0 +1,316 @@
+package netlink
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Link is one network interface.
+type Link struct {
+	Index  int
+	Name   string
+	Kind   string // "bridge", "veth" …; empty for hardware
+	Master int    // index of the bridge it is a port of, else 0
+	Up     bool
+	MTU    int
+	MAC    net.HardwareAddr
+}
+
+// Addr is one IP address of a link. The prefix is not masked.
+type Addr struct {
+	Index  int
+	Prefix netip.Prefix
+}
+
+// Route is one route to a unicast destination. The default route has a prefix of
+// length 0.
+type Route struct {
+	Dst     netip.Prefix
+	Gateway netip.Addr
+	Index   int // outgoing link, 0 if there are several or none
+	Table   int
+}
+
+func linkObject(name string) string { return fmt.Sprintf("link %q", name) }
+
+// ifInfo is struct ifinfomsg.
+func ifInfo(index int, flags, change uint32) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	binary.NativeEndian.PutUint32(b[12:], change)
+	return b
+}
+
+// NewBridge asks for a bridge that is up. It fails with EEXIST if the name is
+// taken. mtu 0 leaves the kernel's default.
+func NewBridge(name string, mac net.HardwareAddr, mtu int) *Message {
+	m := NewMessage(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifInfo(0, unix.IFF_UP, unix.IFF_UP), linkObject(name))
+	m.Str(unix.IFLA_IFNAME, name)
+	if mac != nil {
+		m.Attr(unix.IFLA_ADDRESS, mac)
+	}
+	if mtu > 0 {
+		m.U32(unix.IFLA_MTU, uint32(mtu))
+	}
+	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) { m.Attr(unix.IFLA_INFO_KIND, []byte("bridge")) })
+}
+
+// Veth is a pair of links, one end a port of a bridge, the other in another
+// network namespace.
+type Veth struct {
+	Name   string // the end in this namespace; it is up at once
+	Master int    // index of its bridge, 0 for none
+	Peer   string // the other end
+	PeerNS int    // file descriptor of the other end's namespace
+	MAC    net.HardwareAddr
+	MTU    int // of both ends; 0 leaves the kernel's default
+}
+
+// NewVeth asks for the pair, the bridge port and the up state in one message.
+func NewVeth(v Veth) *Message {
+	const infoPeer = 1 // VETH_INFO_PEER
+	m := NewMessage(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifInfo(0, unix.IFF_UP, unix.IFF_UP), linkObject(v.Name))
+	m.Str(unix.IFLA_IFNAME, v.Name)
+	if v.Master > 0 {
+		m.U32(unix.IFLA_MASTER, uint32(v.Master))
+	}
+	if v.MTU > 0 {
+		m.U32(unix.IFLA_MTU, uint32(v.MTU))
+	}
+	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) {
+		m.Attr(unix.IFLA_INFO_KIND, []byte("veth"))
+		m.Nest(unix.IFLA_INFO_DATA, func(m *Message) {
+			m.Nest(infoPeer, func(m *Message) {
+				m.Raw(ifInfo(0, 0, 0))
+				m.Str(unix.IFLA_IFNAME, v.Peer)
+				m.U32(unix.IFLA_NET_NS_FD, uint32(v.PeerNS))
+				if v.MAC != nil {
+					m.Attr(unix.IFLA_ADDRESS, v.MAC)
+				}
+				if v.MTU > 0 {
+					m.U32(unix.IFLA_MTU, uint32(v.MTU))
+				}
+			})
+		})
+	})
+}
+
+// SetUp asks for a link to be up.
+func SetUp(index int) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, unix.IFF_UP, unix.IFF_UP), fmt.Sprintf("link %d", index))
+}
+
+// DeleteLink asks for a link's removal. The kernel takes 10 to 30 ms for it:
+// never on a request's path.
+func DeleteLink(name string) *Message {
+	return NewMessage(unix.RTM_DELLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name)
+}
+
+// NewAddr asks for an address on a link. It fails with EEXIST if it is there.
+func NewAddr(index int, p netip.Prefix) *Message {
+	h := make([]byte, unix.SizeofIfAddrmsg)
+	h[0] = family(p.Addr())
+	h[1] = byte(p.Bits())
+	binary.NativeEndian.PutUint32(h[4:], uint32(index))
+	m := NewMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, h, fmt.Sprintf("address %s", p))
+	ip := p.Addr().AsSlice()
+	m.Attr(unix.IFA_LOCAL, ip).Attr(unix.IFA_ADDRESS, ip)
+	if p.Addr().Is4() && p.Bits() < 31 {
+		m.Attr(unix.IFA_BROADCAST, broadcast(p))
+	}
+	return m
+}
+
+// NewRoute asks for a route in the main table. A gateway that is not valid makes
+// the destination directly reachable on the link.
+func NewRoute(index int, dst netip.Prefix, gateway netip.Addr) *Message {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0] = family(dst.Addr())
+	h[1] = byte(dst.Bits())
+	h[4] = unix.RT_TABLE_MAIN
+	h[5] = unix.RTPROT_BOOT
+	h[6] = unix.RT_SCOPE_UNIVERSE
+	h[7] = unix.RTN_UNICAST
+	m := NewMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, h, fmt.Sprintf("route to %s", dst))
+	m.U32(unix.RTA_OIF, uint32(index))
+	if dst.Bits() > 0 {
+		m.Attr(unix.RTA_DST, dst.Addr().AsSlice())
+	}
+	if gateway.IsValid() {
+		m.Attr(unix.RTA_GATEWAY, gateway.AsSlice())
+	} else {
+		h[6] = unix.RT_SCOPE_LINK
+	}
+	return m
+}
+
+func family(a netip.Addr) byte {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func broadcast(p netip.Prefix) []byte {
+	ip := binary.BigEndian.Uint32(p.Addr().AsSlice())
+	return binary.BigEndian.AppendUint32(nil, ip|uint32(1<<(32-p.Bits())-1))
+}
+
+// LinkByName finds one link; the error of a missing one is ENODEV.
+func (c *Conn) LinkByName(name string) (Link, error) {
+	m := NewMessage(unix.RTM_GETLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name)
+	body, err := c.Query(m)
+	if err != nil {
+		return Link{}, err
+	}
+	return parseLink(body)
+}
+
+// Links lists all links of the namespace.
+func (c *Conn) Links() ([]Link, error) {
+	return dump(c, unix.RTM_GETLINK, unix.RTM_NEWLINK, ifInfo(0, 0, 0), "list of links", parseLink)
+}
+
+// Addrs lists all IPv4 and IPv6 addresses of the namespace.
+func (c *Conn) Addrs() ([]Addr, error) {
+	return dump(c, unix.RTM_GETADDR, unix.RTM_NEWADDR, make([]byte, unix.SizeofIfAddrmsg), "list of addresses", parseAddr)
+}
+
+// Routes lists the unicast routes of one family (unix.AF_INET, unix.AF_INET6) in
+// all tables but the local one.
+func (c *Conn) Routes(family int) ([]Route, error) {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0] = byte(family)
+	all, err := dump(c, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, h, "list of routes", parseRoute)
+	if err != nil {
+		return nil, err
+	}
+	routes := all[:0]
+	for _, r := range all {
+		if r.Dst.IsValid() {
+			routes = append(routes, r)
+		}
+	}
+	return routes, nil
+}
+
+// dump repeats a list that a change interrupted, so that what it returns is a state
+// that the kernel was in.
+func dump[T any](c *Conn, request, reply uint16, header []byte, object string, parse func([]byte) (T, error)) ([]T, error) {
+	for try := 0; ; try++ {
+		var all []T
+		err := c.Dump(NewMessage(request, 0, header, object), func(typ uint16, body []byte) error {
+			if typ != reply {
+				return nil
+			}
+			v, err := parse(body)
+			if err != nil {
+				return err
+			}
+			all = append(all, v)
+			return nil
+		})
+		if errors.Is(err, unix.EINTR) && try < 5 {
+			continue
+		}
+		return all, err
+	}
+}
+
+func parseLink(b []byte) (Link, error) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return Link{}, fmt.Errorf("netlink: link message of %d bytes", len(b))
+	}
+	l := Link{
+		Index: int(binary.NativeEndian.Uint32(b[4:])),
+		Up:    binary.NativeEndian.Uint32(b[8:])&unix.IFF_UP != 0,
+	}
+	attrs, err := ParseAttrs(b[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return Link{}, err
+	}
+	for _, a := range attrs {
+		switch a.Type {
+		case unix.IFLA_IFNAME:
+			l.Name = a.Str()
+		case unix.IFLA_MASTER:
+			l.Master = int(a.U32())
+		case unix.IFLA_MTU:
+			l.MTU = int(a.U32())
+		case unix.IFLA_ADDRESS:
+			l.MAC = append(net.HardwareAddr(nil), a.Value...)
+		case unix.IFLA_LINKINFO:
+			info, err := ParseAttrs(a.Value)
+			if err != nil {
+				return Link{}, err
+			}
+			for _, i := range info {
+				if i.Type == unix.IFLA_INFO_KIND {
+					l.Kind = i.Str()
+				}
+			}
+		}
+	}
+	return l, nil
+}
+
+func parseAddr(b []byte) (Addr, error) {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return Addr{}, fmt.Errorf("netlink: address message of %d bytes", len(b))
+	}
+	a := Addr{Index: int(binary.NativeEndian.Uint32(b[4:]))}
+	bits := int(b[1])
+	attrs, err := ParseAttrs(b[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return Addr{}, err
+	}
+	for _, at := range attrs {
+		// On point-to-point links IFA_ADDRESS is the other side's address.
+		if at.Type == unix.IFA_LOCAL || at.Type == unix.IFA_ADDRESS && !a.Prefix.IsValid() {
+			if ip, ok := netip.AddrFromSlice(at.Value); ok {
+				a.Prefix = netip.PrefixFrom(ip, bits)
+			}
+		}
+	}
+	return a, nil
+}
+
+func parseRoute(b []byte) (Route, error) {
+	if len(b) < unix.SizeofRtMsg {
+		return Route{}, fmt.Errorf("netlink: route message of %d bytes", len(b))
+	}
+	fam, bits, typ := b[0], int(b[1]), b[7]
+	r := Route{Table: int(b[4])}
+	dst := netip.IPv4Unspecified()
+	if fam == unix.AF_INET6 {
+		dst = netip.IPv6Unspecified()
+	}
+	attrs, err := ParseAttrs(b[unix.SizeofRtMsg:])
+	if err != nil {
+		return Route{}, err
+	}
+	for _, a := range attrs {
+		switch a.Type {
+		case unix.RTA_DST:
+			if ip, ok := netip.AddrFromSlice(a.Value); ok {
+				dst = ip
+			}
+		case unix.RTA_GATEWAY:
+			r.Gateway, _ = netip.AddrFromSlice(a.Value)
+		case unix.RTA_OIF:
+			r.Index = int(a.U32())
+		case unix.RTA_TABLE:
+			r.Table = int(a.U32())
+		}
+	}
+	if typ == unix.RTN_UNICAST && r.Table != unix.RT_TABLE_LOCAL {
+		r.Dst = netip.PrefixFrom(dst, bits)
+	}
+	return r, nil
+}
