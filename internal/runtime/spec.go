@@ -1,0 +1,121 @@
+package runtime
+
+import (
+	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/rootpath"
+)
+
+// Values of Spec.NetNS besides a file descriptor.
+const (
+	// NewNetwork makes an empty network namespace whose loopback is up.
+	NewNetwork = -1
+	// HostNetwork stays in the host's network namespace.
+	HostNetwork = -2
+)
+
+// A Mount is one entry of a container's mount table besides those that every container has.
+type Mount struct {
+	// Target is the absolute path inside the container. It is resolved inside the rootfs; a missing one is created,
+	// as a directory or, with IsFile, as an empty file.
+	Target string
+	// Type is "bind" or "tmpfs".
+	Type string
+	// Source is the host path of a bind; it must exist.
+	Source string
+	// ReadOnly makes the mount read-only; of the mounts below it only with RecursiveReadOnly.
+	ReadOnly, RecursiveReadOnly bool
+	// NonRecursive binds Source without what is mounted below it.
+	NonRecursive bool
+	// Propagation is "", private, rprivate, shared, rshared, slave or rslave; "" is rprivate.
+	Propagation string
+	// Options are mount options: for tmpfs size=, mode=, uid=, gid=, nr_inodes=, nr_blocks= and the flags; for binds the flags only
+	// (ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime, relatime, strictatime, nodiratime, nosymfollow).
+	Options []string
+	// IsFile says that a bind's source is not a directory.
+	IsFile bool
+	// Engine marks a file that the engine provides (resolv.conf, hosts, hostname, docker-init).
+	Engine bool
+}
+
+// A Device is a node to make in the container's /dev.
+type Device struct {
+	Path         string // absolute, below /dev or elsewhere
+	Type         rune   // 'c', 'b', 'u' (as 'c') or 'p'
+	Major, Minor int64
+	Mode         uint32 // permission bits
+	UID, GID     uint32
+}
+
+// An Rlimit is a resource limit of the process; Type is as in setrlimit(2), with or without the prefix, in any case
+// ("nofile", "RLIMIT_NOFILE").
+type Rlimit struct {
+	Type       string
+	Soft, Hard uint64
+}
+
+// Spec is a container to start. All names are looked up and all decisions made by the caller.
+type Spec struct {
+	ID string // at most 64 of [a-zA-Z0-9_.-]; names the keeper's directory
+	// RootFD is the detached mount of the rootfs. It is borrowed: the caller closes it after Start.
+	RootFD         int
+	ReadonlyRootfs bool
+
+	Args, Env []string
+	Cwd       string // absolute; created when missing; "" is /
+	User      rootpath.User
+	Umask     *uint32 // nil is 0022
+
+	TTY                  bool
+	Rows, Cols           uint16
+	OpenStdin, StdinOnce bool
+
+	Hostname, Domainname string
+	Mounts               []Mount // parents before children
+	ShmSize              int64   // bytes; 0 is 64 MiB
+
+	// NetNS is a network namespace's file descriptor, NewNetwork or HostNetwork.
+	NetNS                                   int
+	HostPID, HostIPC, HostUTS, HostCgroupNS bool
+	// PIDNSPath and IPCNSPath name namespaces to join (/proc/PID/ns/…) in place of new ones.
+	PIDNSPath, IPCNSPath string
+
+	CgroupPath string // below each hierarchy, "/cleat/<id>"; made by Start
+	Resources  cgroup.Resources
+	Devices    []Device
+
+	Capabilities    uint64
+	NoNewPrivs      bool
+	Seccomp         []byte // BPF; nil is unconfined
+	Privileged      bool   // /sys and the cgroup mount are writable; nothing is masked unless listed below
+	MaskedPaths     []string
+	ReadonlyPaths   []string
+	Sysctls         map[string]string
+	Rlimits         []Rlimit
+	OOMScoreAdj     int
+	Init            bool   // PID 1 is a reaper that forwards signals
+	AppArmorProfile string // "" or "unconfined"; others are refused
+}
+
+// ExecSpec is a process to start in a running container.
+type ExecSpec struct {
+	ID          string // of the exec
+	ContainerID string
+	Target      *Process
+
+	Args, Env []string
+	Cwd       string // must exist; "" is /
+	User      rootpath.User
+	Umask     *uint32
+
+	TTY        bool
+	Rows, Cols uint16
+	OpenStdin  bool
+
+	Capabilities uint64
+	Privileged   bool // for the record only: the caller computes Capabilities and Seccomp
+	NoNewPrivs   bool
+	Seccomp      []byte
+	CgroupPath   string
+	Rlimits      []Rlimit
+	OOMScoreAdj  int
+}
