@@ -1,0 +1,119 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// recover ends what a killed predecessor had under way. Nothing is under way now, so
+// every ingest and every temporary lease is a leftover. It reports whether there was
+// one, in which case a collection shall follow: it removes what the leases held.
+func (s *Store) recover(ctx context.Context) (found bool, err error) {
+	ingests, err := s.Content.ListStatuses(ctx)
+	if err != nil {
+		return false, fmt.Errorf("list partial blobs: %w", err)
+	}
+	for _, st := range ingests {
+		found = true
+		if err := s.Content.Abort(ctx, st.Ref); err != nil && !errdefs.IsNotFound(err) {
+			return false, fmt.Errorf("remove the partial blob %s: %w", st.Ref, err)
+		}
+	}
+	temporary, err := s.Leases.List(ctx, fmt.Sprintf("labels.%q==true", TemporaryLabel))
+	if err != nil {
+		return false, fmt.Errorf("list temporary leases: %w", err)
+	}
+	for _, l := range temporary {
+		found = true
+		if err := s.Leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+			return false, fmt.Errorf("delete the lease %s: %w", l.ID, err)
+		}
+	}
+	orphans, err := s.orphans(ctx)
+	if err != nil {
+		return false, err
+	}
+	if found || orphans {
+		if err := s.markDirty(ctx); err != nil {
+			return false, err
+		}
+	}
+	return found || orphans, nil
+}
+
+// orphans reports whether files lie in the store that the database does not know: a
+// kill between the two leaves them, and a collection looks for them only if it knows
+// that there is something to look for. It compares counts and reads no file.
+func (s *Store) orphans(ctx context.Context) (bool, error) {
+	known := 0
+	if err := s.Content.Walk(ctx, func(content.Info) error { known++; return nil }); err != nil {
+		return false, fmt.Errorf("list blobs: %w", err)
+	}
+	blobs, err := countEntries(filepath.Join(s.root, "content", "blobs", digest.SHA256.String()))
+	if err != nil {
+		return false, err
+	}
+	ingests, err := countEntries(filepath.Join(s.root, "content", "ingest"))
+	if err != nil {
+		return false, err
+	}
+	layers := 0
+	if err := s.Snapshots.Walk(ctx, func(context.Context, snapshots.Info) error { layers++; return nil }); err != nil {
+		return false, fmt.Errorf("list layers: %w", err)
+	}
+	dirs, err := countEntries(filepath.Join(s.root, "snapshots", "snapshots"))
+	if err != nil {
+		return false, err
+	}
+	return blobs > known || ingests > 0 || dirs > layers, nil
+}
+
+func countEntries(dir string) (int, error) {
+	d, err := os.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	return len(names), err
+}
+
+// markDirty makes the next collection compare the files with the database. The
+// database looks only where something was removed since it was opened, so something is
+// made and removed.
+func (s *Store) markDirty(ctx context.Context) error {
+	const name = "cleat-sweep"
+	ctx, done, err := s.WithTemporaryLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := s.Snapshots.Prepare(ctx, name, ""); err != nil && !errdefs.IsAlreadyExists(err) {
+		return fmt.Errorf("mark layers for a sweep: %w", err)
+	}
+	if err := s.Snapshots.Remove(ctx, name); err != nil {
+		return fmt.Errorf("mark layers for a sweep: %w", err)
+	}
+	blob := []byte(name)
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(blob), Size: int64(len(blob))}
+	if err := content.WriteBlob(ctx, s.Content, name, bytes.NewReader(blob), desc); err != nil {
+		return fmt.Errorf("mark blobs for a sweep: %w", err)
+	}
+	if err := s.Content.Delete(ctx, desc.Digest); err != nil {
+		return fmt.Errorf("mark blobs for a sweep: %w", err)
+	}
+	return nil
+}
