@@ -1,24 +1,191 @@
 // Package registryclient talks to registries for the engine: which hosts and mirrors
 // to ask for a name, in which scheme, with whose certificates and credentials, and
 // what to tell the user when they do not answer as hoped.
+//
+// What it promises:
+//
+//   - Credentials given for a pull go to the registry that the name itself says, and
+//     to no mirror, no other host and no redirect target.
+//   - A mirror that is down, slow to know an image or broken never keeps a pull from
+//     the registry itself.
+//   - Every error names the address that was asked and says what to do about it, in
+//     Docker's words where clients know them ([Session.Explain]).
 package registryclient
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// HubDomain is the registry of names that say none; HubHost is where it is reached.
+const (
+	HubDomain = "docker.io"
+	HubHost   = "registry-1.docker.io"
+)
 
 // Config is how registries are reached.
 type Config struct {
-	// Mirrors are base URLs asked before Docker Hub, in this order.
+	// Mirrors are base URLs ("https://mirror.example:5000") asked before Docker Hub,
+	// in this order.
 	Mirrors []string
 	// Insecure are hosts, host:port pairs and CIDRs that may be reached over plain
 	// HTTP or with certificates that cannot be verified. Loopback addresses always may.
 	Insecure []string
-	// CertsDir holds a directory per host[:port] with *.crt (CA), *.cert and *.key
-	// (client); "" is /etc/docker/certs.d.
+	// CertsDir holds a directory per host[:port] with *.crt (authorities that may sign
+	// the registry's certificate) and pairs of *.cert and *.key (client certificates).
+	// "" is /etc/docker/certs.d.
 	CertsDir string
 	// UserAgent is sent with every request.
 	UserAgent string
 }
 
-// Client reaches registries.
-type Client struct{ cfg Config }
+// Client reaches registries. It is immutable and may be used by many goroutines.
+type Client struct {
+	mirrors       []*url.URL
+	insecureHosts map[string]bool
+	insecureNets  []netip.Prefix
+	certsDir      string
+	userAgent     string
+}
 
-// New checks the configuration and makes a client.
-func New(cfg Config) (*Client, error) { return &Client{cfg: cfg}, nil }
+// New checks the configuration and makes a client. Errors name the value at fault.
+func New(cfg Config) (*Client, error) {
+	c := &Client{
+		insecureHosts: map[string]bool{},
+		certsDir:      cfg.CertsDir,
+		userAgent:     cfg.UserAgent,
+	}
+	if c.certsDir == "" {
+		c.certsDir = "/etc/docker/certs.d"
+	}
+	if c.userAgent == "" {
+		c.userAgent = "cleat"
+	}
+	for _, m := range cfg.Mirrors {
+		u, err := parseMirror(m)
+		if err != nil {
+			return nil, err
+		}
+		c.mirrors = append(c.mirrors, u)
+	}
+	for _, v := range cfg.Insecure {
+		if err := c.addInsecure(v); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func parseMirror(value string) (*url.URL, error) {
+	u, err := url.Parse(value)
+	switch {
+	case err != nil:
+		return nil, failure.Invalid("invalid mirror %q: %w", value, err)
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, failure.Invalid("invalid mirror %q: it must start with http:// or https://", value)
+	case u.Host == "":
+		return nil, failure.Invalid("invalid mirror %q: it names no host", value)
+	case u.User != nil:
+		return nil, failure.Invalid("invalid mirror %q: a user name or password in the URL is not supported", u.Redacted())
+	case u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
+		return nil, failure.Invalid("invalid mirror %q: it must end after the host and port", value)
+	}
+	u.Path = ""
+	return u, nil
+}
+
+func (c *Client) addInsecure(value string) error {
+	if strings.Contains(value, "://") {
+		return failure.Invalid("invalid insecure registry %q: give a host, host:port or CIDR without a scheme", value)
+	}
+	if p, err := netip.ParsePrefix(value); err == nil {
+		c.insecureNets = append(c.insecureNets, p.Masked())
+		return nil
+	}
+	if value == "" || strings.ContainsAny(value, "/ ,") {
+		return failure.Invalid("invalid insecure registry %q: give a host, host:port or CIDR", value)
+	}
+	c.insecureHosts[strings.ToLower(value)] = true
+	return nil
+}
+
+// insecure reports whether host (with or without port) may be reached without a
+// verified certificate. A host name is looked up only if CIDRs are configured.
+func (c *Client) insecure(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.Trim(name, "[]")
+	if strings.EqualFold(name, "localhost") || c.insecureHosts[strings.ToLower(host)] || c.insecureHosts[strings.ToLower(name)] {
+		return true
+	}
+	addr, err := netip.ParseAddr(name)
+	if err == nil {
+		return addr.Unmap().IsLoopback() || c.inInsecureNets(addr)
+	}
+	if len(c.insecureNets) == 0 {
+		return false
+	}
+	ips, err := net.LookupIP(name)
+	if err != nil {
+		return false // the connection itself will say what is wrong with the name
+	}
+	for _, ip := range ips {
+		if a, ok := netip.AddrFromSlice(ip); ok && c.inInsecureNets(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Client) inInsecureNets(addr netip.Addr) bool {
+	for _, p := range c.insecureNets {
+		if p.Contains(addr.Unmap()) {
+			return true
+		}
+	}
+	return false
+}
+
+// Mirrors lists the mirrors of Docker Hub, for `info`.
+func (c *Client) Mirrors() []string {
+	urls := make([]string, 0, len(c.mirrors))
+	for _, m := range c.mirrors {
+		urls = append(urls, m.String()+"/")
+	}
+	return urls
+}
+
+// InsecureNets lists the networks whose registries need no verified certificate,
+// loopback included, for `info`.
+func (c *Client) InsecureNets() []netip.Prefix {
+	return append([]netip.Prefix{
+		netip.MustParsePrefix("::1/128"),
+		netip.MustParsePrefix("127.0.0.0/8"),
+	}, c.insecureNets...)
+}
+
+// InsecureHosts lists the hosts configured as insecure, for `info`.
+func (c *Client) InsecureHosts() []string {
+	hosts := make([]string, 0, len(c.insecureHosts))
+	for h := range c.insecureHosts {
+		hosts = append(hosts, h)
+	}
+	return hosts
+}
+
+// certificatesOf is the directory of a host's certificates. The host comes out of an
+// image name, whose grammar has no slash.
+func (c *Client) certificatesOf(host string) (string, error) {
+	if host == "" || host == "." || host == ".." || strings.ContainsAny(host, "/\\\x00") {
+		return "", fmt.Errorf("%q is not a host", host)
+	}
+	return filepath.Join(c.certsDir, host), nil
+}

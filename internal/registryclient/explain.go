@@ -1,0 +1,191 @@
+package registryclient
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+type hostError struct {
+	address string
+	err     error
+}
+
+func (e *hostError) Error() string { return e.address + ": " + e.err.Error() }
+func (e *hostError) Unwrap() error { return e.err }
+
+type resolveError struct {
+	err     error
+	mirrors []error
+}
+
+func (e *resolveError) Error() string { return e.err.Error() }
+func (e *resolveError) Unwrap() error { return e.err }
+
+type missingBlobError struct {
+	address string
+	err     error
+}
+
+func (e *missingBlobError) Error() string {
+	return e.address + " knows the image but lacks a part of it: " + e.err.Error()
+}
+func (e *missingBlobError) Unwrap() error { return e.err }
+
+// Explain turns what went wrong in a session into what the user reads, in Docker's
+// words where it has some: 404 for what is unknown or denied, 401-text for a login that
+// was refused, 429 with the way out, the address for a registry that is not there. An
+// error that it knows nothing about is returned as it is.
+func (s *Session) Explain(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	explained := s.explain(err)
+	var r *resolveError
+	if errors.As(err, &r) && len(r.mirrors) > 0 {
+		var said []string
+		for _, m := range r.mirrors {
+			said = append(said, brief(m))
+		}
+		return failure.Wrap(classOf(explained), fmt.Errorf("%w (mirrors: %s)", explained, strings.Join(said, "; ")))
+	}
+	return explained
+}
+
+func (s *Session) explain(err error) error {
+	familiar := reference.FamiliarName(s.name)
+	address := s.hosts[len(s.hosts)-1].address()
+	var h *hostError
+	if errors.As(err, &h) {
+		address = h.address
+	}
+	var status remoteerrors.ErrUnexpectedStatus
+	hasStatus := errors.As(err, &status)
+	var missing *missingBlobError
+	switch {
+	case errors.As(err, &missing):
+		return failure.NotFound("%s: %w; the image was pushed incompletely or is being deleted: push it again, or pull another tag", s.name, missing)
+	case hasStatus && status.StatusCode == http.StatusTooManyRequests:
+		return failure.Unavailable("toomanyrequests: %s answers that its rate limit is reached%s; wait and try again, log in (`cleat login`) for a higher limit, or use a mirror (--registry-mirror)", address, registrySays(status.Body))
+	case hasStatus && status.StatusCode >= 500:
+		return failure.Unavailable("%s answers %s%s; the fault is on the registry's side: try again later", address, status.Status, registrySays(status.Body))
+	case denied(err, hasStatus, status):
+		return failure.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", familiar)
+	case hasStatus && status.StatusCode == http.StatusNotFound, errdefs.IsNotFound(err):
+		return failure.NotFound("manifest for %s not found: manifest unknown: %s does not have it", reference.FamiliarString(s.name), address)
+	case hasStatus:
+		return failure.New(errdefs.ErrUnknown, "%s answers %s%s", address, status.Status, registrySays(status.Body))
+	}
+	if text := unreachable(err); text != "" {
+		return failure.Unavailable("cannot reach the registry at %s: %s", address, text)
+	}
+	return err
+}
+
+// denied reports whether the registry refused, with or without credentials. Registries
+// answer in this way for repositories that do not exist, too.
+func denied(err error, hasStatus bool, status remoteerrors.ErrUnexpectedStatus) bool {
+	if errors.Is(err, docker.ErrInvalidAuthorization) {
+		return true
+	}
+	if hasStatus {
+		return status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden
+	}
+	return strings.Contains(err.Error(), "no basic auth credentials") ||
+		strings.Contains(err.Error(), "missing username or secret")
+}
+
+// unreachable says in a few words why there was no answer, or "" if that is not it.
+func unreachable(err error) string {
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused; is it running, and is the port right?"
+	case errors.As(err, &dns):
+		return dns.Error() + "; check the name and this machine's DNS"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "no route to it from this machine"
+	case errors.Is(err, syscall.ECONNRESET):
+		return "the connection was reset"
+	}
+	text := err.Error()
+	if i := strings.Index(text, "tls: "); i >= 0 {
+		return text[i:] + "; put its certificate authority into certs.d, or start the engine with --insecure-registry for it"
+	}
+	if i := strings.Index(text, "x509: "); i >= 0 {
+		return text[i:] + "; put its certificate authority into certs.d, or start the engine with --insecure-registry for it"
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return "no answer in time"
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err.Error()
+	}
+	if strings.Contains(text, "server gave HTTP response to HTTPS client") {
+		return "it speaks plain HTTP; start the engine with --insecure-registry for it"
+	}
+	return ""
+}
+
+// registrySays gives the messages of the registry's error body, if it has some.
+func registrySays(body []byte) string {
+	var parsed struct {
+		Errors []struct {
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(body, &parsed) != nil {
+		return ""
+	}
+	var messages []string
+	for _, e := range parsed.Errors {
+		if e.Message != "" {
+			messages = append(messages, e.Message)
+		}
+	}
+	if len(messages) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(messages, "; ") + ")"
+}
+
+// brief is one host's answer in a few words.
+func brief(err error) string {
+	var h *hostError
+	if !errors.As(err, &h) {
+		return err.Error()
+	}
+	var status remoteerrors.ErrUnexpectedStatus
+	switch {
+	case errors.As(err, &status):
+		return h.address + " answers " + status.Status
+	case errdefs.IsNotFound(err):
+		return h.address + " does not have it"
+	}
+	if text := unreachable(err); text != "" {
+		text, _, _ = strings.Cut(text, ";")
+		return h.address + ": " + text
+	}
+	return h.Error()
+}
+
+func classOf(err error) error {
+	if c := failure.Class(err); c != nil {
+		return c
+	}
+	return errdefs.ErrUnknown
+}
