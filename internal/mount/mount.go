@@ -1,49 +1,187 @@
-// Package mount makes mounts as file descriptors: an overlay of image layers, a clone of a host directory; and fills a new
-// volume from an image. Nothing it returns is visible in a directory tree until someone attaches it.
 package mount
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 
-	"github.com/cleatlabs/cleat/internal/kernel"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// Overlay describes the root filesystem of a container.
-type Overlay struct {
-	Lower       []string // topmost first, absolute
-	Upper, Work string   // both empty: a read-only overlay
-	Volatile    bool     // no sync: what is lost in a crash is lost
+// Bind clones the mount tree at path, following symbolic links, as a detached close-on-exec mount. Recursive takes along what
+// is mounted below path.
+func Bind(path string, recursive bool) (int, error) {
+	fd, err := openTree(unix.AT_FDCWD, path, recursive, 0)
+	if err != nil {
+		return -1, fmt.Errorf("bind %s: %w", path, err)
+	}
+	return fd, nil
 }
 
-// Mount makes the overlay and returns it as a detached mount: a close-on-exec file descriptor.
-func (o Overlay) Mount(f kernel.Features) (int, error) {
-	return -1, errors.New("mount: not available")
+// BindFD clones the mount tree at the file or directory that fd (O_PATH is enough) stands for.
+func BindFD(fd int, recursive bool) (int, error) {
+	clone, err := openTree(fd, "", recursive, unix.AT_EMPTY_PATH)
+	if err != nil {
+		return -1, fmt.Errorf("bind by file descriptor: %w", err)
+	}
+	return clone, nil
 }
 
-// Bind clones the mount tree at path as a detached mount.
-func Bind(path string, recursive bool) (int, error) { return -1, errors.New("mount: not available") }
-
-// BindFD clones the mount tree at the file or directory that fd stands for.
-func BindFD(fd int, recursive bool) (int, error) { return -1, errors.New("mount: not available") }
+func openTree(dir int, path string, recursive bool, flags uint) (fd int, err error) {
+	flags |= unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	err = ignoringInterrupts(func() error {
+		fd, err = unix.OpenTree(dir, path, flags)
+		return err
+	})
+	return fd, err
+}
 
 // Attr is a change of mount attributes.
 type Attr struct {
 	Set, Clear  uint64 // unix.MOUNT_ATTR_*
-	Propagation string // "" unchanged, else "private", "shared", "slave" or "unbindable"
-	Recursive   bool
+	Propagation string // "" unchanged, else private, shared, slave or unbindable; with an r in front for the mounts below, too
+	Recursive   bool   // Set and Clear reach the mounts below, too
 }
 
-// SetAttr changes the attributes of the mount fd.
-func SetAttr(fd int, a Attr) error { return errors.New("mount: not available") }
+// SetAttr changes the attributes of the mount that fd is the root of.
+func SetAttr(fd int, a Attr) error {
+	propagation, deep, err := propagationFlag(a.Propagation)
+	if err != nil {
+		return err
+	}
+	if propagation != 0 {
+		if err := setAttr(fd, &unix.MountAttr{Propagation: propagation}, deep); err != nil {
+			return err
+		}
+	}
+	if a.Set|a.Clear == 0 {
+		return nil
+	}
+	return setAttr(fd, &unix.MountAttr{Attr_set: a.Set, Attr_clr: a.Clear}, a.Recursive)
+}
 
-// Attach puts the detached mount fd over the directory or file that target stands for.
-func Attach(fd, target int) error { return errors.New("mount: not available") }
+func setAttr(fd int, attr *unix.MountAttr, recursive bool) error {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	if err := unix.MountSetattr(fd, "", flags, attr); err != nil {
+		return fmt.Errorf("mount_setattr: %w", err)
+	}
+	return nil
+}
 
-// CopyUp copies the content of the directory srcPath inside the root srcRootFD into the empty directory dstDir.
-func CopyUp(srcRootFD int, srcPath, dstDir string) error { return errors.New("mount: not available") }
+func propagationFlag(name string) (flag uint64, recursive bool, err error) {
+	switch strings.TrimPrefix(name, "r") {
+	case "private":
+		flag = unix.MS_PRIVATE
+	case "shared":
+		flag = unix.MS_SHARED
+	case "slave":
+		flag = unix.MS_SLAVE
+	case "unbindable":
+		flag = unix.MS_UNBINDABLE
+	default:
+		if name != "" {
+			return 0, false, failure.Invalid("unknown mount propagation %q: use private, rprivate, shared, rshared, slave or rslave", name)
+		}
+	}
+	return flag, strings.HasPrefix(name, "r"), nil
+}
 
-// IsMountpoint reports whether something is mounted on path itself.
-func IsMountpoint(path string) (bool, error) { return false, errors.New("mount: not available") }
+// Attach puts the detached mount fd over the directory or file that target, an O_PATH descriptor, stands for.
+func Attach(fd, target int) error {
+	if err := unix.MoveMount(fd, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move_mount: %w", err)
+	}
+	return nil
+}
 
-// UnmountAll detaches every mount at or below prefix, deepest first.
-func UnmountAll(prefix string) error { return errors.New("mount: not available") }
+// IsMountpoint reports whether something is mounted on path itself. A symbolic link is not followed; a path that does not
+// exist is an error (os.ErrNotExist).
+func IsMountpoint(path string) (bool, error) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
+	if err != nil {
+		return false, &os.PathError{Op: "statx", Path: path, Err: err}
+	}
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// Below lists the mount points at or below prefix (an absolute path without symbolic links), deepest first.
+func Below(prefix string) ([]string, error) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var points []string
+	for line := range strings.Lines(string(table)) {
+		p, err := mountPoint(line)
+		if err != nil {
+			return nil, err
+		}
+		if p == prefix || strings.HasPrefix(p, strings.TrimSuffix(prefix, "/")+"/") {
+			points = append(points, p)
+		}
+	}
+	// Later lines may be mounted on top of earlier ones at the same place: the order of the table reversed undoes them.
+	slices.Reverse(points)
+	slices.SortStableFunc(points, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
+	return points, nil
+}
+
+// mountPoint returns the fifth field of a line of /proc/self/mountinfo.
+func mountPoint(line string) (string, error) {
+	fields := strings.Fields(line)
+	if len(fields) < 5 {
+		return "", fmt.Errorf("malformed line in /proc/self/mountinfo: %q", line)
+	}
+	return unescape(fields[4]), nil
+}
+
+// unescape undoes the octal escapes (\040 for a space) of the kernel's mount tables.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// UnmountAll detaches every mount at or below prefix, deepest first, and goes on after a failure; the error lists all of
+// them. A prefix of "/" is refused.
+func UnmountAll(prefix string) error {
+	if strings.Trim(prefix, "/") == "" {
+		return failure.Invalid("refusing to unmount everything below %q", prefix)
+	}
+	points, err := Below(prefix)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, p := range points {
+		err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // gone meanwhile
+			failed = append(failed, fmt.Errorf("unmount %s: %w", p, err))
+		}
+	}
+	return errors.Join(failed...)
+}

@@ -1,0 +1,55 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// BootID returns the kernel's random id of the current boot.
+func BootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("boot id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// StartTime returns when process pid started, in clock ticks since boot: field 22 of /proc/PID/stat. Together with the
+// boot id it tells a process from a later one that was given the same pid. A process that is gone (reaped) is
+// errdefs.ErrNotFound.
+func StartTime(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return 0, failure.NotFound("no process has the id %d", pid)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("start time of process %d: %w", pid, err)
+	}
+	return parseStartTime(string(b))
+}
+
+// parseStartTime reads field 22. The second field is the command's name in parentheses, which may hold anything, spaces
+// and parentheses too: what follows the last one is counted.
+func parseStartTime(stat string) (uint64, error) {
+	i := strings.LastIndexByte(stat, ')')
+	if i < 0 {
+		return 0, fmt.Errorf("malformed process status %q", stat)
+	}
+	fields := strings.Fields(stat[i+1:]) // fields[0] is the third field
+	const startTime = 22 - 3
+	if len(fields) <= startTime {
+		return 0, fmt.Errorf("process status has only %d fields", len(fields)+2)
+	}
+	t, err := strconv.ParseUint(fields[startTime], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("start time in the process status: %w", err)
+	}
+	return t, nil
+}
