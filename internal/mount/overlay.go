@@ -89,8 +89,7 @@ func (o Overlay) dirs() []string {
 // forgetVolatile removes the mark that a volatile overlay leaves in its work directory, by which the kernel refuses to mount
 // the directory again. Whoever asks for a volatile mount has already accepted what the mark warns of.
 func (o Overlay) forgetVolatile() error {
-	err := os.Remove(filepath.Join(o.Work, "work", "incompat", "volatile"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.RemoveAll(filepath.Join(o.Work, "work", "incompat", "volatile")); err != nil {
 		return fmt.Errorf("clearing the volatile mark of %s: %w", o.Work, err)
 	}
 	return nil
@@ -136,12 +135,9 @@ func setDirFD(fs int, key, dir string) error {
 	return ignoringInterrupts(func() error { return unix.FsconfigSetFd(fs, key, fd) })
 }
 
-// setDirPath is for kernels from 6.7 to 6.12, which take strings of up to 255 bytes, and unescape some.
+// setDirPath is for kernels from 6.7 to 6.12, which take strings: of up to 255 bytes, and some characters mean something. A
+// directory's number in /proc is neither too long nor misunderstood.
 func setDirPath(fs int, key, dir string) error {
-	const maxValue = 255
-	if len(dir) <= maxValue && !strings.ContainsAny(dir, `\:,`) {
-		return ignoringInterrupts(func() error { return unix.FsconfigSetString(fs, key, dir) })
-	}
 	fd, err := openDir(dir)
 	if err != nil {
 		return err
