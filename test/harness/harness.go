@@ -406,3 +406,57 @@ func (f *finalTB) Logf(string, ...any)       {}
 func (f *finalTB) Errorf(s string, a ...any) { f.said = append(f.said, fmt.Sprintf(s, a...)) }
 func (f *finalTB) Fatalf(s string, a ...any) { f.Errorf(s, a...); runtime.Goexit() }
 func (f *finalTB) Fatal(a ...any)            { f.said = append(f.said, fmt.Sprint(a...)); runtime.Goexit() }
+
+// Registry is a private registry server on loopback.
+type Registry struct {
+	Addr string // host:port
+	cmd  *exec.Cmd
+}
+
+// StartRegistry serves the named images as library/NAME, with the tags latest and
+// other, so that an engine with it as a mirror pulls them by their short names.
+func StartRegistry(t testing.TB, names ...string) *Registry {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	cmd := exec.Command(Binary(t, "cleat-registry"), "serve", "--addr", addr, "--data", t.TempDir())
+	out, err := os.Create(filepath.Join(t.TempDir(), "registry.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := &Registry{addr, cmd}
+	t.Cleanup(r.Stop)
+	Eventually(t, func() (bool, string) {
+		resp, err := http.Get("http://" + addr + "/v2/")
+		if err != nil {
+			return false, err.Error()
+		}
+		resp.Body.Close()
+		return true, ""
+	})
+	for i, f := range Images(t, names...) {
+		for _, tag := range []string{"latest", "other"} {
+			if out, err := exec.Command(Binary(t, "cleat-registry"), "push", f, addr+"/library/"+names[i]+":"+tag).CombinedOutput(); err != nil {
+				t.Fatalf("push: %v\n%s", err, out)
+			}
+		}
+	}
+	return r
+}
+
+// Stop ends the registry; it is safe to call it more than once.
+func (r *Registry) Stop() {
+	if r.cmd.ProcessState == nil {
+		r.cmd.Process.Signal(syscall.SIGTERM)
+		r.cmd.Wait()
+	}
+}

@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// endings are the ways in which an engine goes away under running containers.
+var endings = map[string]func(t *testing.T, e *harness.Engine){
+	"killed":  func(t *testing.T, e *harness.Engine) { e.Kill() },
+	"stopped": func(t *testing.T, e *harness.Engine) { e.Stop(t) },
+}
+
+func TestAdoptionOfRunningContainers(t *testing.T) {
+	for how, end := range endings {
+		t.Run(how, func(t *testing.T) {
+			e := harness.Start(t, harness.Options{})
+			e.Load(t, "busybox")
+			e.OK(t, "docker", "run", "-d", "--name", "web", "-p", "0:80", "busybox", "sh", "-c", web)
+			e.OK(t, "docker", "run", "-d", "--name", "counter", "busybox", "sh", "-c",
+				`i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); [ $((i % 40)) -ne 0 ] || sleep 0.02; done; exit 17`)
+			e.OK(t, "docker", "run", "-d", "--name", "sleeper", "busybox", "sleep", "600")
+			e.OK(t, "docker", "run", "-d", "-i", "--name", "reader", "busybox", "sh", "-c", `while read l; do echo "got $l"; done`)
+			port := e.OK(t, "docker", "inspect", "-f", `{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}`, "web")
+			pid := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "web")
+			end(t, e)
+			if got, err := body("http://127.0.0.1:" + port + "/"); !strings.Contains(got, "page of") {
+				t.Errorf("without an engine the published port is silent: %q %v", got, err)
+			}
+			sleeper := pidOf(t, e, "sleep\x00600")
+			if err := syscall.Kill(sleeper, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			e.Run(t)
+			if got := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}} {{.State.Status}}", "web"); got != pid+" running" {
+				t.Errorf("adopted: %s, before %s", got, pid)
+			}
+			if got, err := body("http://127.0.0.1:" + port + "/"); !strings.Contains(got, "page of") {
+				t.Errorf("after adoption: %q %v", got, err)
+			}
+			if got := e.OK(t, "docker", "wait", "sleeper"); got != "137" {
+				t.Errorf("the exit code of what ended meanwhile: %s", got)
+			}
+			if r := e.Do(t, "docker", "hello\n", "attach", "--sig-proxy=false", "reader"); !strings.Contains(r.Stdout, "got hello") && !strings.Contains(e.OK(t, "docker", "logs", "reader"), "got hello") {
+				t.Errorf("stdin after adoption: %s", r)
+			}
+			if got := e.OK(t, "docker", "exec", "web", "echo", "exec works"); got != "exec works" {
+				t.Errorf("%q", got)
+			}
+			if got := e.OK(t, "docker", "wait", "counter"); got != "17" {
+				t.Errorf("counter's exit code: %s", got)
+			}
+			wholeCount(t, e.OK(t, "docker", "logs", "counter"), 4000)
+			// the port is still reserved, and free again after rm
+			if r := e.Docker(t, "run", "--rm", "-p", port+":80", "busybox", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "already allocated") {
+				t.Errorf("%s", r)
+			}
+			e.OK(t, "docker", "rm", "-f", "web")
+			if r := e.Docker(t, "run", "--rm", "-p", port+":80", "busybox", "true"); r.Code != 0 {
+				t.Errorf("%s", r)
+			}
+		})
+	}
+}
+
+// wholeCount fails unless out is "line 0" to "line n-1", each once and in order.
+func wholeCount(t *testing.T, out string, n int) {
+	t.Helper()
+	lines := strings.Split(out, "\n")
+	for i, l := range lines {
+		if l != "line "+strconv.Itoa(i) {
+			t.Fatalf("line %d of the log is %q (%d lines in all)", i, l, len(lines))
+		}
+	}
+	if len(lines) != n {
+		t.Fatalf("%d of %d lines", len(lines), n)
+	}
+}
+
+// pidOf finds the one process with that command line in a container of e.
+func pidOf(t *testing.T, e *harness.Engine, cmdline string) int {
+	t.Helper()
+	dirs, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil {
+			continue
+		}
+		b, _ := os.ReadFile("/proc/" + d.Name() + "/cmdline")
+		cg, _ := os.ReadFile("/proc/" + d.Name() + "/cgroup")
+		if strings.TrimRight(string(b), "\x00") == cmdline && strings.Contains(string(cg), e.CgroupParent) {
+			return pid
+		}
+	}
+	t.Fatalf("no process %q", cmdline)
+	return 0
+}
+
+// TestPoliciesAreCarriedOutAfterAnEngineRestart: what ended while there was no
+// engine is restarted or removed by the next one, as its policy says.
+func TestPoliciesAreCarriedOutAfterAnEngineRestart(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	run := func(n string, seconds int, args ...string) {
+		e.OK(t, "docker", append(append([]string{"run", "-d", "--name", n}, args...), "busybox", "sleep", strconv.Itoa(seconds))...)
+	}
+	run("always", 6001, "--restart", "always")
+	run("unless", 6002, "--restart", "unless-stopped")
+	run("failure", 6003, "--restart", "on-failure")
+	run("no", 6004)
+	run("auto-removed", 6005, "--rm")
+	run("by-hand", 6006, "--restart", "unless-stopped")
+	e.OK(t, "docker", "stop", "-t", "0", "by-hand")
+	var pids []int
+	for i := 6001; i <= 6005; i++ {
+		pids = append(pids, pidOf(t, e, fmt.Sprintf("sleep\x00%d", i)))
+	}
+	e.Kill()
+	for _, p := range pids {
+		if err := syscall.Kill(p, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.Run(t)
+	for n, want := range map[string]string{"always": "running", "unless": "running", "failure": "running", "no": "exited", "by-hand": "exited"} {
+		harness.Eventually(t, func() (bool, string) {
+			s := e.OK(t, "docker", "inspect", "-f", "{{.State.Status}}", n)
+			return s == want, n + " is " + s
+		})
+	}
+	harness.Eventually(t, func() (bool, string) {
+		s := e.OK(t, "docker", "ps", "-aq", "-f", "name=auto-removed")
+		return s == "", s
+	})
+}
+
+func TestStaleSocketAndPidfileAreTakenOver(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Kill()
+	e.Run(t) // the socket and the pidfile of the killed engine are in the way
+	e.Load(t, "busybox")
+	out, err := exec.Command(harness.Binary(t, "cleatd"), e.Args()...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), strconv.Itoa(e.PID())) {
+		t.Errorf("a second engine on the same roots must be refused, naming the first: %v\n%s", err, out)
+	}
+	if got := e.OK(t, "docker", "run", "--rm", "busybox", "echo", "unharmed"); got != "unharmed" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestTwoEnginesDoNotMeet(t *testing.T) {
+	a, b := harness.Start(t, harness.Options{}), harness.Start(t, harness.Options{})
+	for _, e := range []*harness.Engine{a, b} {
+		e.Load(t, "busybox")
+		e.OK(t, "docker", "run", "-d", "--name", "same", "-p", "0:80", "busybox", "sh", "-c", web)
+	}
+	if got := a.OK(t, "docker", "ps", "-q"); len(got) != 12 {
+		t.Errorf("%q", got)
+	}
+	b.Kill()
+	b.Run(t)
+	b.OK(t, "docker", "rm", "-f", "same")
+	port := a.OK(t, "docker", "inspect", "-f", `{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}`, "same")
+	if got, err := body("http://127.0.0.1:" + port + "/"); !strings.Contains(got, "page of") {
+		t.Errorf("the other engine's life touched this one: %q %v", got, err)
+	}
+}
