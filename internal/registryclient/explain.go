@@ -74,6 +74,7 @@ func (s *Session) explain(err error) error {
 	var status remoteerrors.ErrUnexpectedStatus
 	hasStatus := errors.As(err, &status)
 	var missing *missingBlobError
+	var repository *unknownRepositoryError
 	switch {
 	case errors.As(err, &missing):
 		return failure.NotFound("%s: %w; the image was pushed incompletely or is being deleted: push it again, or pull another tag", s.name, missing)
@@ -83,6 +84,8 @@ func (s *Session) explain(err error) error {
 		return failure.Unavailable("%s answers %s%s; the fault is on the registry's side: try again later", address, status.Status, registrySays(status.Body))
 	case denied(err, hasStatus, status):
 		return failure.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", familiar)
+	case errors.As(err, &repository):
+		return failure.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': name unknown: %s does not have it", familiar, address)
 	case hasStatus && status.StatusCode == http.StatusNotFound, errdefs.IsNotFound(err):
 		return failure.NotFound("manifest for %s not found: manifest unknown: %s does not have it", reference.FamiliarString(s.name), address)
 	case hasStatus:

@@ -3,7 +3,6 @@ package registryclient
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -36,11 +35,9 @@ type host struct {
 // address is how the host is named to the user.
 func (h host) address() string { return h.Scheme + "://" + h.Host }
 
-// Open starts a session about name, which must have a tag or a digest. auth may be nil.
+// Open starts a session about name. auth may be nil. With a name that has neither a
+// tag nor a digest, only [Session.Tags] makes sense.
 func (c *Client) Open(name reference.Named, auth *registry.AuthConfig) (_ *Session, err error) {
-	if reference.IsNameOnly(name) {
-		return nil, fmt.Errorf("%s has neither a tag nor a digest", name)
-	}
 	s := &Session{name: name, agent: c.userAgent}
 	defer func() {
 		if err != nil {
@@ -146,6 +143,9 @@ func (s *Session) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 		}
 		err = &hostError{address: h.address(), err: err}
 		if !h.mirror {
+			if errdefs.IsNotFound(err) {
+				err = s.whyNotFound(ctx, h, err)
+			}
 			return ocispec.Descriptor{}, &resolveError{err: err, mirrors: mirrors}
 		}
 		mirrors = append(mirrors, err)

@@ -31,6 +31,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -255,4 +256,14 @@ func (s *Store) LowerDirs(mounts []mount.Mount) ([]string, error) {
 		}
 	}
 	return nil, fmt.Errorf("a view of a layer gives a %q mount without lower directories", m.Type)
+}
+
+// Update runs fn in one transaction: what it does to names, leases, labels and
+// snapshots under the context that it is given becomes durable in one commit, or not
+// at all if it returns an error. fn must not wait for anything else.
+func (s *Store) Update(ctx context.Context, fn func(ctx context.Context) error) error {
+	defer s.generation.Add(1)
+	return s.meta.Update(func(tx *bolt.Tx) error {
+		return fn(boltutil.WithTransaction(ctx, tx))
+	})
 }

@@ -1,0 +1,161 @@
+package registryclient
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/distribution/reference"
+)
+
+// unknownRepositoryError says that the repository itself is not there, as opposed to
+// the tag in it.
+type unknownRepositoryError struct{ err error }
+
+func (e *unknownRepositoryError) Error() string { return e.err.Error() }
+func (e *unknownRepositoryError) Unwrap() error { return e.err }
+
+// Limits on what a registry may make the engine read.
+const (
+	maxBody = 4 << 20
+	maxTags = 100_000
+)
+
+// Tags lists the tags of the repository, as the first host that answers has them. Give
+// the error to [Session.Explain].
+func (s *Session) Tags(ctx context.Context) ([]string, error) {
+	var mirrors []error
+	for _, h := range s.hosts {
+		tags, err := s.tagsOf(ctx, h)
+		if err == nil {
+			return tags, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		err = &hostError{address: h.address(), err: err}
+		if !h.mirror {
+			return nil, &resolveError{err: err, mirrors: mirrors}
+		}
+		mirrors = append(mirrors, err)
+	}
+	return nil, errors.New("no registry to ask")
+}
+
+func (s *Session) tagsOf(ctx context.Context, h host) ([]string, error) {
+	var all []string
+	next := "/tags/list?n=1000"
+	for next != "" && len(all) < maxTags {
+		resp, err := s.get(ctx, h, next, "application/json")
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, &unknownRepositoryError{err: statusError(resp)}
+		}
+		if resp.StatusCode != http.StatusOK {
+			return nil, statusError(resp)
+		}
+		var page struct {
+			Tags []string `json:"tags"`
+		}
+		err = json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&page)
+		resp.Body.Close()
+		if err != nil {
+			return nil, fmt.Errorf("the list of tags is not what the protocol says: %w", err)
+		}
+		all = append(all, page.Tags...)
+		next = nextPage(resp.Header.Get("Link"), next)
+	}
+	return all, nil
+}
+
+// nextPage reads the query of the next page out of a Link header, "" if there is none.
+// The path is always ours.
+func nextPage(link, current string) string {
+	target, rel, ok := strings.Cut(link, ">")
+	if !ok || !strings.Contains(rel, "next") {
+		return ""
+	}
+	u, err := url.Parse(strings.TrimPrefix(strings.TrimSpace(target), "<"))
+	if err != nil {
+		return ""
+	}
+	next := "/tags/list?" + u.RawQuery
+	if next == current {
+		return ""
+	}
+	return next
+}
+
+// whyNotFound asks once more with GET, whose answer has a body, to tell an unknown
+// repository from an unknown tag.
+func (s *Session) whyNotFound(ctx context.Context, h host, notFound error) error {
+	object := ""
+	switch n := s.name.(type) {
+	case reference.Digested:
+		object = n.Digest().String()
+	case reference.Tagged:
+		object = n.Tag()
+	}
+	resp, err := s.get(ctx, h, "/manifests/"+object, "*/*")
+	if err != nil {
+		return notFound
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err == nil && resp.StatusCode == http.StatusNotFound && bytes.Contains(body, []byte("NAME_UNKNOWN")) {
+		return &unknownRepositoryError{err: notFound}
+	}
+	return notFound
+}
+
+// get asks one host for a path below the repository, with the credentials that a
+// challenge calls for.
+func (s *Session) get(ctx context.Context, h host, path, accept string) (*http.Response, error) {
+	repository := reference.Path(s.name)
+	ctx = docker.WithScope(ctx, "repository:"+repository+":pull")
+	var responses []*http.Response
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.address()+h.Path+"/"+repository+path, nil)
+		if err != nil {
+			return nil, err
+		}
+		for k, v := range h.Header {
+			req.Header[k] = v
+		}
+		req.Header.Set("User-Agent", s.agent)
+		req.Header.Set("Accept", accept)
+		if h.Authorizer != nil {
+			if err := h.Authorizer.Authorize(ctx, req); err != nil {
+				return nil, err
+			}
+		}
+		resp, err := h.Client.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusUnauthorized || h.Authorizer == nil || len(responses) > 0 {
+			return resp, nil
+		}
+		responses = append(responses, resp)
+		resp.Body.Close()
+		if err := h.Authorizer.AddResponses(ctx, responses); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// statusError reads and closes an answer that is not the one hoped for.
+func statusError(resp *http.Response) error {
+	defer resp.Body.Close()
+	return remoteerrors.NewUnexpectedStatusErr(resp)
+}
