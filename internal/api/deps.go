@@ -1,0 +1,126 @@
+package api
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	imagetypes "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	networktypes "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/system"
+	volumetypes "github.com/moby/moby/api/types/volume"
+
+	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/logs"
+)
+
+// Lifecycle creates containers and changes whether they run.
+type Lifecycle interface {
+	Create(ctx context.Context, req engine.CreateRequest) (id string, warnings []string, err error)
+	Start(ctx context.Context, name string) error
+	Stop(ctx context.Context, name string, opts engine.StopOptions) error
+	Restart(ctx context.Context, name string, opts engine.StopOptions) error
+	Kill(ctx context.Context, name, signal string) error
+}
+
+// Upkeep does what is left to do with a container that exists.
+type Upkeep interface {
+	Rename(ctx context.Context, name, newName string) error
+	Remove(ctx context.Context, name string, opts engine.RemoveOptions) error
+	// Wait has registered the waiter when it returns. The channel gives one
+	// result, or is closed without one when ctx ends.
+	Wait(ctx context.Context, name string, cond container.WaitCondition) (<-chan engine.WaitResult, error)
+	Resize(ctx context.Context, name string, rows, cols uint16) error
+}
+
+// Queries describe containers. What they return belongs to the caller, who may
+// change it, but not what hangs below the endpoint settings.
+type Queries interface {
+	List(ctx context.Context, opts engine.ListOptions) ([]*container.Summary, error)
+	Inspect(ctx context.Context, name string, size bool) (*container.InspectResponse, error)
+}
+
+// Streams carry a container's input and output.
+type Streams interface {
+	Attach(ctx context.Context, name string, opts engine.AttachOptions) (*engine.AttachSession, error)
+	Logs(ctx context.Context, name string, opts logs.ReadOptions) (*engine.LogSession, error)
+}
+
+// Execs run further processes in containers.
+type Execs interface {
+	ExecCreate(ctx context.Context, name string, req container.ExecCreateRequest) (id string, err error)
+	// ExecStart returns nil as session if opts.Detach is set.
+	ExecStart(ctx context.Context, id string, opts engine.ExecStartOptions) (*engine.ExecSession, error)
+	ExecInspect(ctx context.Context, id string) (*container.ExecInspectResponse, error)
+	ExecResize(ctx context.Context, id string, rows, cols uint16) error
+}
+
+// System describes the engine itself.
+type System interface {
+	Info(ctx context.Context) (*system.Info, error)
+	Version(ctx context.Context) (system.VersionResponse, error)
+}
+
+// Events gives what happened and what happens, without gap or double.
+type Events interface {
+	Subscribe(since, until time.Time, filter func(events.Message) bool) (past []events.Message, live <-chan events.Message, cancel func())
+}
+
+// ImageStore knows the images that are here.
+type ImageStore interface {
+	List(ctx context.Context, req image.ListRequest) ([]imagetypes.Summary, error)
+	Inspect(ctx context.Context, ref, platform string) (*imagetypes.InspectResponse, error)
+	History(ctx context.Context, ref, platform string) ([]imagetypes.HistoryResponseItem, error)
+	Tag(ctx context.Context, src, repo, tag string) error
+	Remove(ctx context.Context, ref string, opts image.RemoveOptions) ([]imagetypes.DeleteResponse, error)
+}
+
+// ImageTransfer brings images here. progress may be called by several
+// goroutines at once, and not after the call has returned.
+type ImageTransfer interface {
+	Pull(ctx context.Context, req image.PullRequest, progress func(jsonstream.Message)) error
+	Load(ctx context.Context, r io.Reader, opts image.LoadOptions, progress func(jsonstream.Message)) error
+}
+
+// Volumes are the named and anonymous volumes.
+type Volumes interface {
+	Create(ctx context.Context, name, driver string, opts, labels map[string]string) (*volumetypes.Volume, error)
+	List(ctx context.Context, filters map[string][]string) ([]*volumetypes.Volume, error)
+	Inspect(ctx context.Context, name string) (*volumetypes.Volume, error)
+	Remove(ctx context.Context, name string, force bool) error
+}
+
+// Networks are the networks that exist.
+type Networks interface {
+	List(ctx context.Context, filters map[string][]string) ([]networktypes.Summary, error)
+	Inspect(ctx context.Context, nameOrID string) (networktypes.Inspect, error)
+}
+
+// Deps is everything that the door opens to. All interfaces must be set.
+type Deps struct {
+	Lifecycle Lifecycle
+	Upkeep    Upkeep
+	Queries   Queries
+	Streams   Streams
+	Execs     Execs
+	System    System
+	Events    Events
+	Images    ImageStore
+	Transfer  ImageTransfer
+	Volumes   Volumes
+	Networks  Networks
+
+	// ServerVersion is the Docker-shaped version that the Server header of each
+	// answer names.
+	ServerVersion string
+	// CgroupV1 tells that containers live in cgroup v1 hierarchies: clients below
+	// 1.41 then expect the host's cgroup namespace.
+	CgroupV1 bool
+	// Log takes what went wrong inside the engine. Nil discards it.
+	Log *slog.Logger
+}

@@ -1,0 +1,149 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/stdio"
+)
+
+// A session is a connection that has become a raw stream in both directions.
+//
+//   - Bytes that came with the request are the first of stdin.
+//   - A half-close by the client ends stdin and nothing else; a close ends the
+//     session.
+//   - The connection is closed after all output was sent, and so that the
+//     client sees an end of file, not a reset: output first, then our half,
+//     then what the client still sends is thrown away until it closes.
+type session struct {
+	conn   net.Conn
+	in     io.Reader // what arrived with the request, then the connection
+	ended  atomic.Bool
+	eof    chan struct{} // closed when the client has ended its input
+	eofed  sync.Once
+	cancel context.CancelFunc
+	forget func()
+}
+
+// Bounds on a client that does not do its part of closing.
+const (
+	stdinGrace = 5 * time.Second  // to take the input that a client left behind
+	closeGrace = 10 * time.Second // for the client to close its side
+)
+
+// upgrade takes over the connection and answers 101 or, to clients that do not
+// ask for an upgrade, 200. The returned context ends when the client goes or
+// the engine shuts down.
+func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request, tty bool) (context.Context, *session, error) {
+	_, wanted := q.Header["Upgrade"]
+	media := mediaRaw
+	if wanted && !tty && q.version.from(42) {
+		media = mediaMultiplexed
+	}
+	var head strings.Builder
+	if wanted {
+		head.WriteString("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n")
+	} else {
+		head.WriteString("HTTP/1.1 200 OK\r\n")
+	}
+	w.Header().Set("Content-Type", media)
+	if err := w.Header().Write(&head); err != nil {
+		return nil, nil, err
+	}
+	head.WriteString("\r\n")
+
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot take over the connection: %w", err)
+	}
+	h.sessions.Add(1)
+	s := &session{conn: conn, in: buf.Reader, eof: make(chan struct{})}
+	ctx, s.cancel = h.streamContext(ctx)
+	s.forget = h.hangup.watch(conn, func() { go s.gone() })
+	if _, err := io.WriteString(conn, head.String()); err != nil {
+		s.cancel() // the client has gone before it was served
+	}
+	return ctx, s, nil
+}
+
+// gone ends the session of a client that has left, but first lets the input
+// that it sent be taken.
+func (s *session) gone() {
+	timer := time.NewTimer(stdinGrace)
+	defer timer.Stop()
+	select {
+	case <-s.eof:
+	case <-timer.C:
+	}
+	s.cancel()
+}
+
+// Read gives stdin. It must not be used by more than one goroutine at a time.
+func (s *session) Read(p []byte) (int, error) {
+	if s.ended.Load() {
+		return 0, io.EOF
+	}
+	n, err := s.in.Read(p)
+	if err != nil {
+		s.noMoreInput()
+		if s.ended.Load() {
+			err = io.EOF
+		}
+	}
+	return n, err
+}
+
+func (s *session) noMoreInput() { s.eofed.Do(func() { close(s.eof) }) }
+
+// streams is the client's side of the session. Without a TTY both outputs share
+// the connection in frames.
+func (s *session) streams(tty, stdin, stdout, stderr bool) engine.StreamIO {
+	var client engine.StreamIO
+	if stdin {
+		client.Stdin = s
+	} else {
+		s.noMoreInput()
+	}
+	if stdout {
+		client.Stdout = s.conn
+		if !tty {
+			client.Stdout = stdio.NewMuxWriter(s.conn, stdio.Stdout)
+		}
+	}
+	if stderr && !tty {
+		client.Stderr = stdio.NewMuxWriter(s.conn, stdio.Stderr)
+	}
+	return client
+}
+
+// finish closes the connection after the session's end.
+func (h *Handler) finish(s *session) {
+	defer h.sessions.Done()
+	defer s.conn.Close()
+	defer s.forget()
+	defer s.cancel()
+	// Whoever still reads stdin is woken and sees its end.
+	s.ended.Store(true)
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+	if half, ok := s.conn.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		return
+	}
+	// On a Unix socket, closing over unread input makes the client's next read
+	// fail with a reset.
+	deadline := time.Now().Add(closeGrace)
+	if h.closing.Err() != nil {
+		deadline = time.Now()
+	}
+	_ = s.conn.SetReadDeadline(deadline)
+	stop := context.AfterFunc(h.closing, func() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, _ = io.Copy(io.Discard, s.conn)
+}

@@ -1,0 +1,264 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/image"
+)
+
+func (h *Handler) imageList(ctx context.Context, w http.ResponseWriter, q *request) error {
+	filters, err := q.filters("before", "dangling", "label", "reference", "since", "until")
+	if err != nil {
+		return err
+	}
+	if name := q.query.Get("filter"); name != "" && q.version.below(25) && len(filters["reference"]) == 0 {
+		filters["reference"] = []string{name}
+	}
+	req := image.ListRequest{
+		All:        q.boolean("all"),
+		SharedSize: q.version.from(42) && q.boolean("shared-size"),
+		Manifests:  q.version.from(47) && q.boolean("manifests"),
+		Filters:    filters,
+	}
+	if q.version.from(54) && q.boolean("identity") {
+		return unsupported("the identity of images (identity=1)")
+	}
+	images, err := h.deps.Images.List(ctx, req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, imagesFor(images, q.version))
+}
+
+func (h *Handler) imageInspect(ctx context.Context, w http.ResponseWriter, q *request) error {
+	manifests := q.version.from(48) && q.boolean("manifests")
+	var platform string
+	if q.version.from(49) {
+		var err error
+		if platform, err = jsonPlatform(q.query.Get("platform")); err != nil {
+			return err
+		}
+	}
+	if manifests && platform != "" {
+		return failure.Invalid("conflicting options: manifests and platform options cannot both be set")
+	}
+	inspected, err := h.deps.Images.Inspect(ctx, q.param("name"), platform)
+	if err != nil {
+		return err
+	}
+	if !manifests {
+		// The store describes them anyway; the client did not ask.
+		copied := *inspected
+		copied.Manifests = nil
+		inspected = &copied
+	}
+	return writeJSON(w, http.StatusOK, imageInspectFor(inspected, q.version))
+}
+
+func (h *Handler) imageHistory(ctx context.Context, w http.ResponseWriter, q *request) error {
+	var platform string
+	if q.version.from(48) {
+		var err error
+		if platform, err = jsonPlatform(q.query.Get("platform")); err != nil {
+			return err
+		}
+	}
+	history, err := h.deps.Images.History(ctx, q.param("name"), platform)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list(history))
+}
+
+func (h *Handler) imageTag(ctx context.Context, w http.ResponseWriter, q *request) error {
+	if err := h.deps.Images.Tag(ctx, q.param("name"), q.query.Get("repo"), q.query.Get("tag")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+func (h *Handler) imageRemove(ctx context.Context, w http.ResponseWriter, q *request) error {
+	if len(q.query["platforms"]) > 0 && q.version.from(50) {
+		return unsupported("removing single platforms of an image (platforms)")
+	}
+	opts := image.RemoveOptions{Force: q.boolean("force"), NoPrune: q.boolean("noprune")}
+	removed, err := h.deps.Images.Remove(context.WithoutCancel(ctx), q.param("name"), opts)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list(removed))
+}
+
+func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *request) error {
+	if q.query.Get("fromImage") == "" {
+		if q.query.Get("fromSrc") != "" {
+			return unsupported("importing images from a filesystem archive (fromSrc, import)")
+		}
+		return failure.Invalid("the query names no image to pull: fromImage is empty")
+	}
+	req := image.PullRequest{
+		Ref:        strings.TrimSuffix(q.query.Get("fromImage"), ":"),
+		Tag:        q.query.Get("tag"),
+		AuthConfig: decodeAuth(q.Header.Get(registry.AuthHeader)),
+	}
+	if text := q.query.Get("platform"); text != "" && q.version.from(32) {
+		platform, err := platforms.Parse(text)
+		if err != nil {
+			return failure.Invalid("invalid platform %q: %s", text, plainText(err))
+		}
+		req.Platform = platforms.Format(platform)
+	}
+	ctx, cancel := h.streamContext(ctx)
+	defer cancel()
+	out := newProgress(w)
+	return out.finish(h.deps.Transfer.Pull(ctx, req, out.write))
+}
+
+func (h *Handler) imageLoad(ctx context.Context, w http.ResponseWriter, q *request) error {
+	opts := image.LoadOptions{Quiet: q.booleanOr("quiet", true)}
+	if q.version.from(48) {
+		asked := q.query["platform"]
+		if len(asked) > 1 && q.version.below(52) {
+			return failure.Invalid("multiple platform parameters are not supported in this API version; use API version 1.52 or later")
+		}
+		for _, text := range asked {
+			platform, err := jsonPlatform(text)
+			if err != nil {
+				return err
+			}
+			if platform != "" {
+				opts.Platforms = append(opts.Platforms, platform)
+			}
+		}
+	}
+	// Progress is written while the archive is still being read.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		return fmt.Errorf("cannot read and write at once: %w", err)
+	}
+	ctx, cancel := h.streamContext(ctx)
+	defer cancel()
+	out := newProgress(w)
+	out.begin()
+	err := h.deps.Transfer.Load(ctx, q.Body, opts, out.write)
+	if failed := out.finish(err); failed != nil {
+		return failed
+	}
+	// The client is still sending what was not wanted; a connection closed under
+	// its hands would hide the answer from it.
+	_, _ = io.Copy(io.Discard, q.Body)
+	return nil
+}
+
+// progress writes the records of a pull or load. Its methods may be called
+// concurrently.
+type progress struct {
+	mu    sync.Mutex
+	w     http.ResponseWriter
+	out   *recordWriter
+	begun bool
+}
+
+func newProgress(w http.ResponseWriter) *progress {
+	return &progress{w: w, out: newRecordWriter(w, false)}
+}
+
+// begin sends the status. From then on errors are records.
+func (p *progress) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.beginLocked()
+}
+
+func (p *progress) beginLocked() {
+	if p.begun {
+		return
+	}
+	p.begun = true
+	p.w.Header().Set("Content-Type", mediaJSON)
+	p.w.WriteHeader(http.StatusOK)
+	p.out.flush()
+}
+
+func (p *progress) write(message jsonstream.Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.beginLocked()
+	// A write that fails means that the client has gone, which ends the context.
+	_ = p.out.write(message)
+}
+
+// finish tells the client how it ended: by a status if nothing has been sent
+// yet (the error is returned), else by a last record.
+func (p *progress) finish(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		p.beginLocked()
+		return nil
+	}
+	if !p.begun {
+		return err
+	}
+	_ = p.out.write(errorRecord{
+		Detail: &jsonstream.Error{Message: err.Error()},
+		Text:   err.Error(),
+	})
+	return nil
+}
+
+// errorRecord ends a stream in both forms that clients look for.
+type errorRecord struct {
+	Detail *jsonstream.Error `json:"errorDetail"`
+	Text   string            `json:"error"`
+}
+
+// decodeAuth reads the X-Registry-Auth header: base64url of JSON, with or
+// without padding. Unreadable credentials count as none, as with Docker: the
+// registry decides whether any are needed.
+func decodeAuth(header string) *registry.AuthConfig {
+	text := strings.TrimRight(header, "=")
+	text = strings.NewReplacer("+", "-", "/", "_").Replace(text)
+	decoded, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(decoded) == 0 {
+		return nil
+	}
+	var auth registry.AuthConfig
+	if json.Unmarshal(decoded, &auth) != nil || auth == (registry.AuthConfig{}) {
+		return nil
+	}
+	return &auth
+}
+
+// jsonPlatform reads a platform that the query gives as a JSON object.
+func jsonPlatform(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	var platform ocispec.Platform
+	if err := json.Unmarshal([]byte(text), &platform); err != nil {
+		return "", failure.Invalid("failed to parse platform %q: %w", text, err)
+	}
+	if platform.OS == "" || platform.Architecture == "" {
+		return "", failure.Invalid("both OS and Architecture must be provided in platform %q", text)
+	}
+	return platforms.Format(platform), nil
+}
+
+// plainText is the text of a library's error without the words of its class.
+func plainText(err error) string {
+	return strings.TrimSuffix(err.Error(), ": invalid argument")
+}

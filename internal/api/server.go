@@ -1,0 +1,57 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// headerTimeout bounds how long a client may take to say what it wants.
+const headerTimeout = 30 * time.Second
+
+// Server serves a Handler on any number of listeners.
+type Server struct {
+	handler *Handler
+	http    *http.Server
+	serving sync.WaitGroup
+}
+
+// NewServer makes the server of a handler.
+func NewServer(h *Handler) *Server {
+	return &Server{
+		handler: h,
+		http: &http.Server{
+			Handler:           h,
+			ReadHeaderTimeout: headerTimeout,
+			ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+		},
+	}
+}
+
+// Serve answers calls on ln until Shutdown, and then returns nil.
+func (s *Server) Serve(ln net.Listener) error {
+	s.serving.Add(1)
+	defer s.serving.Done()
+	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown stops listening, ends all streams, and waits for the other calls
+// until ctx ends; then it cuts them off and returns ctx's error. Containers are
+// not touched.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.handler.EndStreams()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	s.serving.Wait()
+	s.handler.Close()
+	return err
+}
