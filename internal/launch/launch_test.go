@@ -1,0 +1,282 @@
+package launch_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+func newStub(t testing.TB) *launch.Stub {
+	t.Helper()
+	s, err := launch.NewStub(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+type outcome struct {
+	report launch.Report
+	err    error
+	status unix.WaitStatus
+	stdout string
+}
+
+// run starts p with the given descriptors and collects everything about it.
+func run(t testing.TB, s *launch.Stub, p *launch.Program, files ...int) outcome {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	c, err := s.Start(p, "launch-test", [3]int{int(null.Fd()), int(w.Fd()), int(w.Fd())}, files)
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(c.PIDFD)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var o outcome
+	o.report, o.err = c.Await(ctx)
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.stdout = string(b)
+	if _, err := unix.Wait4(c.PID, &o.status, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func busybox(p *launch.Program, args ...string) {
+	p.Exec([]string{"/bin/busybox"}, append([]string{"busybox"}, args...), []string{"A=b"})
+}
+
+func TestExec(t *testing.T) {
+	p := launch.NewProgram(false)
+	p.ReportReached()
+	busybox(p, "sh", "-c", "echo $A; exit 5")
+	o := run(t, newStub(t), p)
+	if o.err != nil || !o.report.Reached || o.stdout != "b\n" || o.status.ExitStatus() != 5 {
+		t.Fatalf("%+v", o)
+	}
+}
+
+// Signals start blocked with default dispositions, descriptors are exactly those given (what a program leaves open is close-on-exec only if
+// it says so), and the process is not dumpable before its execve.
+func TestInheritedState(t *testing.T) {
+	p := launch.NewProgram(false)
+	p.Call(unix.SYS_CLOSE, "program", launch.Int(launch.ProgramFD))
+	p.Call(unix.SYS_CLOSE_RANGE, "report", launch.Int(launch.ReportFD), launch.Int(launch.ReportFD), launch.Int(unix.CLOSE_RANGE_CLOEXEC))
+	busybox(p, "sh", "-c", "ls /proc/self/fd | tr '\\n' ' '; exec busybox grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status")
+	o := run(t, newStub(t), p)
+	// 3 is ls's own, 10 the shell's.
+	if fds, _, _ := strings.Cut(o.stdout, "Sig"); fds != "0 1 10 2 3 " && fds != "0 1 2 3 " {
+		t.Errorf("descriptors: %s", o.stdout)
+	}
+	if !strings.Contains(o.stdout, "SigBlk:\tfffffffffffbfeff") {
+		t.Errorf("not all signals are blocked: %s", o.stdout)
+	}
+	if !strings.Contains(o.stdout, "SigIgn:\t0000000000000000") {
+		t.Errorf("ignored signals: %s", o.stdout)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	s := newStub(t)
+	tests := []struct {
+		name  string
+		build func(p *launch.Program)
+		want  syscall.Errno
+		text  string
+	}{
+		{"errno and object", func(p *launch.Program) {
+			p.Call(unix.SYS_CHDIR, "/nowhere", p.Str("/nowhere"))
+		}, syscall.ENOENT, "chdir /nowhere: no such file or directory"},
+		{"ignored errors pass", func(p *launch.Program) {
+			p.Call(unix.SYS_CHDIR, "a", p.Str("/nowhere")).Ignore(syscall.EPERM, syscall.ENOENT)
+			p.Call(unix.SYS_CHDIR, "b", p.Str("/nowhere")).IgnoreAll()
+			p.Call(unix.SYS_CLOSE, "99", launch.Int(99)).Ignore(syscall.ENOENT)
+		}, syscall.EBADF, "close 99: bad file descriptor"},
+		{"falling off the end", func(p *launch.Program) {}, syscall.ENOEXEC, "launch program: exec format error"},
+		{"EACCES over a later ENOENT", func(p *launch.Program) {
+			p.Exec([]string{"/nowhere/x", "/etc/passwd", "/nowhere/y"}, []string{"x"}, nil)
+		}, syscall.EACCES, "fail execve: permission denied"},
+		{"nothing found", func(p *launch.Program) {
+			p.Exec([]string{"/nowhere/x", "/etc/passwd/x"}, []string{"x"}, nil)
+		}, syscall.ENOENT, "fail execve: no such file or directory"},
+		{"expectation", func(p *launch.Program) {
+			x := p.Slot()
+			p.Call(unix.SYS_GETPID, "").To(x)
+			p.Expect("pid", x, ^uint64(0), 1, syscall.EXDEV)
+		}, syscall.EXDEV, "expect pid: invalid cross-device link"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := launch.NewProgram(false)
+			tt.build(p)
+			o := run(t, s, p)
+			var f *launch.Failure
+			if !errors.As(o.err, &f) || f.Errno != tt.want || f.Error() != tt.text {
+				t.Fatalf("got %v", o.err)
+			}
+			if o.status.ExitStatus() != 127 {
+				t.Errorf("status %v", o.status)
+			}
+		})
+	}
+}
+
+func TestNULBytesAreRefused(t *testing.T) {
+	p := launch.NewProgram(false)
+	busybox(p, "echo", "a\x00b")
+	if _, err := p.Encode(); err == nil {
+		t.Fatal("a NUL byte in an argument was accepted")
+	}
+}
+
+func TestSlotsReachEveryArgument(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p := launch.NewProgram(false)
+	// More slots than the header page holds.
+	var last launch.Slot
+	for range 600 {
+		last = p.Slot()
+		p.Call(unix.SYS_GETPID, "").To(last)
+	}
+	fd, buf, n, off := p.Slot(), p.Slot(), p.Slot(), p.Slot()
+	w := p.Words(uint64(launch.FirstFD), p.Str("hello").Address(), 5, 3)
+	for i, s := range []launch.Slot{fd, buf, n, off} {
+		p.Call(unix.SYS_PREAD64, "copy", launch.Int(launch.ProgramFD), launch.Hex(uint64(s)), launch.Int(8), launch.Hex(uint64(launch.WordOf(w, i))-launch.Base))
+	}
+	p.Call(unix.SYS_PWRITE64, "", fd.Arg(), buf.Arg(), n.Arg(), off.Arg())
+	p.Expect("pid", last, 0, 0, syscall.EINVAL)
+	p.Exit(3)
+	if o := run(t, newStub(t), p, int(f.Fd())); o.err != nil || o.status.ExitStatus() != 3 {
+		t.Fatalf("%+v", o)
+	}
+	if b, _ := os.ReadFile(f.Name()); string(b) != "\x00\x00\x00hello" {
+		t.Fatalf("%q", b)
+	}
+}
+
+func TestLargeEnvironment(t *testing.T) {
+	env := make([]string, 10000)
+	for i := range env {
+		env[i] = "VARIABLE_" + strings.Repeat("x", i%40) + "=" + strings.Repeat("y", 60)
+	}
+	env[9999] = "LAST=1"
+	p := launch.NewProgram(false)
+	p.Exec([]string{"/bin/busybox"}, []string{"busybox", "sh", "-c", "echo $LAST; busybox env | busybox wc -l"}, env)
+	o := run(t, newStub(t), p)
+	if o.err != nil || !strings.HasPrefix(o.stdout, "1\n") {
+		t.Fatalf("%v %q", o.err, o.stdout)
+	}
+}
+
+func TestSendFDAndSync(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	p := launch.NewProgram(false)
+	fd, send := p.SendFD("send", launch.Int(launch.FirstFD))
+	p.Call(unix.SYS_OPENAT, "/etc", launch.CWD(), p.Str("/etc"), launch.Int(unix.O_PATH)).To(fd)
+	send()
+	p.Sync("wait for the engine", launch.Int(launch.FirstFD))
+	p.Exit(0)
+	done := make(chan outcome)
+	go func() {
+		done <- run(t, newStub(t), p, pair[1])
+	}()
+	oob := make([]byte, 64)
+	var b [1]byte
+	_, n, _, _, err := unix.Recvmsg(pair[0], b[:], oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cm, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(cm) != 1 {
+		t.Fatal(cm, err)
+	}
+	fds, err := unix.ParseUnixRights(&cm[0])
+	if err != nil || len(fds) != 1 {
+		t.Fatal(fds, err)
+	}
+	if got, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fds[0])); got != "/etc" {
+		t.Errorf("received %s", got)
+	}
+	unix.Close(fds[0])
+	if _, err := unix.Write(pair[0], []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(pair[1])
+	if o := <-done; o.err != nil || o.status.ExitStatus() != 0 {
+		t.Fatalf("%+v", o)
+	}
+}
+
+// The executable can neither be written to nor replaced through /proc/PID/exe.
+func TestStubIsSealed(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer out.Close()
+	p := launch.NewProgram(false)
+	p.Sync("hold", launch.Int(launch.FirstFD))
+	p.Exit(0)
+	s := newStub(t)
+	null, _ := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	defer null.Close()
+	c, err := s.Start(p, "sealed", [3]int{int(null.Fd()), int(null.Fd()), int(null.Fd())}, []int{int(in.Fd())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(c.PIDFD)
+	exe := "/proc/" + strconv.Itoa(c.PID) + "/exe"
+	if f, err := os.OpenFile(exe, os.O_WRONLY, 0); err == nil {
+		if _, err = f.Write([]byte("x")); err == nil {
+			t.Error("the executable of a running stub was overwritten")
+		}
+		f.Close()
+	}
+	held, err := unix.Open(exe, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(held)
+	out.Write([]byte{1})
+	unix.Wait4(c.PID, nil, 0, nil)
+	if f, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(held), os.O_WRONLY, 0); err == nil {
+		if _, err = f.Write([]byte("x")); err == nil {
+			t.Error("the executable was overwritten after its process had ended")
+		}
+		f.Close()
+	}
+}

@@ -1,0 +1,291 @@
+#include "textflag.h"
+
+// The stub for arm64; see stub_amd64.s for what each part does. Registers while a program runs:
+//
+//	R19 base of the arena   R20 current operation   R21 its index   R22 number of operations   R23 scratch memory
+//
+// func stub()
+TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
+	MOVD RSP, R23
+	SUB  $512, R23
+
+	MOVD $167, R8 // prctl(PR_SET_DUMPABLE, 0)
+	MOVD $4, R0
+	MOVD $0, R1
+	MOVD $0, R2
+	MOVD $0, R3
+	MOVD $0, R4
+	SVC
+
+	MOVD $67, R8 // pread64(ProgramFD, scratch, 16, 0)
+	MOVD $3, R0
+	MOVD R23, R1
+	MOVD $16, R2
+	MOVD $0, R3
+	SVC
+	CMP  $16, R0
+	BNE  broken
+	MOVD 0(R23), R0
+	MOVD $0x3174616c63756e43, R1
+	CMP  R1, R0
+	BNE  broken
+
+	MOVD $222, R8 // mmap
+	MOVD $0x1000000000, R0
+	MOVD R0, R19
+	MOVD 8(R23), R1
+	MOVD $3, R2
+	MOVD $0x100002, R3
+	MOVD $3, R4
+	MOVD $0, R5
+	SVC
+	CMP  R19, R0
+	BNE  broken
+
+	MOVD $436, R8 // close_range
+	MOVD 32(R19), R0
+	MOVD $0xffffffff, R1
+	MOVD $0, R2
+	SVC
+
+	MOVD ZR, 0(R23)
+	MOVD ZR, 8(R23)
+	MOVD ZR, 16(R23)
+	MOVD ZR, 24(R23)
+	MOVD $64, R24
+sigs:
+	MOVD $134, R8 // rt_sigaction
+	MOVD R24, R0
+	MOVD R23, R1
+	MOVD $0, R2
+	MOVD $8, R3
+	SVC
+	SUB  $1, R24
+	CBNZ R24, sigs
+
+	MOVD $-1, R0
+	MOVD R0, 0(R23)
+	MOVD $135, R8 // rt_sigprocmask
+	MOVD $2, R0
+	MOVD R23, R1
+	MOVD $0, R2
+	MOVD $8, R3
+	SVC
+
+	MOVD 16(R19), R20
+	MOVD 24(R19), R22
+	MOVD $0, R21
+loop:
+	CMP  R22, R21
+	BHS  fellOff
+	MOVD 0(R20), R8
+	MOVWU 72(R20), R9
+	MOVD 8(R20), R0
+	TBZ  $0, R9, arg1
+	MOVD (R0), R0
+arg1:
+	MOVD 16(R20), R1
+	TBZ  $1, R9, arg2
+	MOVD (R1), R1
+arg2:
+	MOVD 24(R20), R2
+	TBZ  $2, R9, arg3
+	MOVD (R2), R2
+arg3:
+	MOVD 32(R20), R3
+	TBZ  $3, R9, arg4
+	MOVD (R3), R3
+arg4:
+	MOVD 40(R20), R4
+	TBZ  $4, R9, arg5
+	MOVD (R4), R4
+arg5:
+	MOVD 48(R20), R5
+	TBZ  $5, R9, call
+	MOVD (R5), R5
+call:
+	TBNZ $63, R8, special
+	SVC
+	CMN  $4095, R0
+	BHS  failed
+	MOVD 56(R20), R9
+	CBZ  R9, next
+	MOVD R0, (R9)
+next:
+	ADD  $80, R20
+	ADD  $1, R21
+	B    loop
+
+special:
+	CMN  $1, R8
+	BEQ  jump
+	CMN  $2, R8
+	BEQ  expect
+	CMN  $3, R8
+	BEQ  fail
+	CMN  $4, R8
+	BEQ  keep
+	CMN  $5, R8
+	BEQ  init
+	MOVD $38, R0
+	B    report
+
+jump:
+	CBZ  R0, next
+	MOVD R1, R21
+	MOVD $80, R9
+	MUL  R9, R1, R1
+	MOVD 16(R19), R20
+	ADD  R1, R20
+	B    loop
+
+expect:
+	AND  R1, R0
+	CMP  R2, R0
+	BEQ  next
+	MOVD R3, R0
+	B    ignorable
+
+fail:
+	CBNZ R0, report
+	MOVD R1, R0
+	B    report
+
+failed:
+	NEG  R0, R0
+ignorable:
+	MOVWU 64(R20), R9
+	MOVD $0xffff, R10
+	CMP  R10, R9
+	BEQ  next
+	CMP  R9, R0
+	BEQ  next
+	MOVWU 68(R20), R9
+	CMP  R9, R0
+	BEQ  next
+	MOVWU 76(R20), R9
+	TBZ  $0, R9, report
+	CMP  $13, R0
+	BNE  report
+	MOVD 56(R20), R9
+	MOVD R0, (R9)
+	B    next
+
+fellOff:
+	MOVD $8, R0
+report:
+	MOVD $2, R9
+	MOVD R9, 0(R23)
+	MOVD R21, 8(R23)
+	MOVD R0, 16(R23)
+	MOVD $64, R8 // write
+	MOVD $4, R0
+	MOVD R23, R1
+	MOVD $24, R2
+	SVC
+	MOVD $127, R0
+	B    exit
+
+broken:
+	MOVD $126, R0
+exit:
+	MOVD $94, R8 // exit_group
+	SVC
+	B    exit
+
+keep:
+	MOVD R0, R24
+	MOVD R1, R25
+	MOVD R4, R26
+	MOVD $215, R8 // munmap
+	MOVD R2, R0
+	MOVD R3, R1
+	SVC
+keepWait:
+	MOVD $260, R8 // wait4
+	MOVD $-1, R0
+	MOVD R23, R1
+	MOVD $0x40000000, R2
+	MOVD $0, R3
+	SVC
+	CMN  $4, R0
+	BEQ  keepWait
+	CMP  $0, R0
+	BLE  keepDone
+	CMPW R24, R0
+	BEQ  keepWait
+	MOVD $1, R9
+	MOVW R9, 4(R23)
+	MOVD $113, R8 // clock_gettime
+	MOVD $0, R0
+	ADD  $8, R23, R1
+	SVC
+	MOVD $68, R8 // pwrite64
+	MOVD R25, R0
+	MOVD R23, R1
+	MOVD $24, R2
+	MOVD R26, R3
+	SVC
+	B    keepWait
+keepDone:
+	MOVD $0, R0
+	B    exit
+
+init:
+	MOVD R0, R24
+	MOVD $215, R8 // munmap
+	MOVD R1, R0
+	MOVD R2, R1
+	SVC
+	MOVD $-1, R9
+	MOVD R9, 0(R23)
+initWait:
+	MOVD $137, R8 // rt_sigtimedwait
+	MOVD R23, R0
+	MOVD $0, R1
+	MOVD $0, R2
+	MOVD $8, R3
+	SVC
+	CMP  $0, R0
+	BLE  initWait
+	CMP  $17, R0
+	BEQ  initReap
+	CMP  $21, R0
+	BEQ  initWait
+	CMP  $22, R0
+	BEQ  initWait
+	MOVD R0, R1
+	MOVD R24, R0
+	MOVD $129, R8 // kill
+	SVC
+	B    initWait
+initReap:
+	MOVD $260, R8 // wait4
+	MOVD $-1, R0
+	ADD  $8, R23, R1
+	MOVD $0x40000001, R2
+	MOVD $0, R3
+	SVC
+	CMP  $0, R0
+	BLE  initWait
+	CMPW R24, R0
+	BNE  initReap
+	MOVWU 8(R23), R9
+	AND  $0x7f, R9, R0
+	CBNZ R0, initKilled
+	LSR  $8, R9
+	AND  $0xff, R9, R0
+	B    exit
+initKilled:
+	ADD  $128, R0
+	B    exit
+
+	WORD $0x41454c43 // "CLEA"
+	WORD $0x444e4554 // "TEND"
+	RET
+
+// func stubAddress() uintptr
+TEXT ·stubAddress(SB), NOSPLIT, $0-8
+	MOVD $·stub(SB), R0
+	MOVD R0, ret+0(FP)
+	RET
