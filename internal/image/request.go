@@ -1,0 +1,56 @@
+package image
+
+import "github.com/moby/moby/api/types/registry"
+
+// PullRequest says what to pull.
+type PullRequest struct {
+	// Ref is a name in any spelling: "nginx", "nginx:1.27", "host:5000/x@sha256:…".
+	Ref string
+	// Tag, if not empty, is the tag or the digest to pull, and overrides Ref's. If
+	// neither has one, every tag of the repository is pulled.
+	Tag string
+	// Platform is "os[/arch[/variant]]"; "" is the engine's own platform.
+	Platform string
+	// AuthConfig is sent only to the registry that Ref names, never to a mirror. It
+	// may be nil.
+	AuthConfig *registry.AuthConfig
+}
+
+// LoadOptions are the choices of [Service.Load].
+type LoadOptions struct {
+	// Quiet leaves out the progress records, not the "Loaded image" ones.
+	Quiet bool
+	// Platforms limits what is loaded from multi-platform archives, "os/arch[/variant]"
+	// each; empty is all that the archive holds.
+	Platforms []string
+}
+
+// ListRequest says what [Service.List] shall give.
+type ListRequest struct {
+	// All is Docker's choice to show intermediate images. There are none here, so it
+	// changes nothing.
+	All bool
+	// SharedSize fills Summary.SharedSize; it is -1 otherwise.
+	SharedSize bool
+	// Manifests fills Summary.Manifests.
+	Manifests bool
+	// Filters are Docker's: before, dangling, label, reference, since, until. Any
+	// other is refused by name.
+	Filters map[string][]string
+}
+
+// User is a container that uses an image.
+type User struct {
+	ContainerID string
+	Name        string
+	Running     bool
+}
+
+// RemoveOptions are the choices of [Service.Remove].
+type RemoveOptions struct {
+	// Force removes names in spite of stopped containers, and all names of an id.
+	Force bool
+	// NoPrune keeps untagged parents. Images have no parents in this store, so
+	// nothing is ever pruned and it changes nothing.
+	NoPrune bool
+}

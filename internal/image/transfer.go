@@ -1,0 +1,398 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/unpack"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/store"
+)
+
+// transfer brings the content of one image into the store and unpacks it, layer by
+// layer as they arrive. It is used once, under a lease.
+type transfer struct {
+	s      *Service
+	report *reporter
+	// fetcher is where missing blobs come from; nil if all must be here already.
+	fetcher remotes.Fetcher
+	// wish is the platform asked for, nil for the engine's own.
+	wish *ocispec.Platform
+	// extracting and done are the statuses that a layer goes through.
+	extracting, done string
+
+	mu    sync.Mutex
+	first error // what went wrong first; all else follows from it
+	order []ocispec.Descriptor     // the layers, bottom first
+	// chains tells which layer a snapshot is of.
+	chains map[string]digest.Digest
+}
+
+// run transfers what target names. Whatever goes wrong, no partial blob is left.
+func (t *transfer) run(ctx context.Context, target ocispec.Descriptor) error {
+	t.chains = map[string]digest.Digest{}
+	unpacker, err := unpack.NewUnpacker(ctx, t.s.store.Content,
+		unpack.WithUnpackPlatform(unpack.Platform{
+			Platform:                platforms.All, // the handler passes on only what shall be unpacked
+			SnapshotterKey:          store.Snapshotter,
+			Snapshotter:             &watchedSnapshots{Snapshotter: t.s.store.Snapshots, committed: t.committed},
+			SnapshotterCapabilities: []string{snapshots.RebaseCap},
+			Applier:                 &watchedApplier{Applier: t.s.store.Applier, t: t},
+			ApplyOpts:               []diff.ApplyOpt{diff.WithProgress(t.extractProgress)},
+		}),
+		unpack.WithDuplicationSuppressor(&t.s.transfers),
+		unpack.WithLimiter(t.s.downloads),
+		unpack.WithUnpackLimiter(t.s.unpacks),
+		// Blobs are kept beside their unpacked layers: a push needs them.
+		unpack.WithFetchAllContent(),
+	)
+	if err != nil {
+		return err
+	}
+	err = images.Dispatch(ctx, unpacker.Unpack(images.HandlerFunc(t.handle)), nil, target)
+	if err != nil {
+		t.fail(err)
+	}
+	// In every case the unpacker must have come to rest before the lease ends.
+	if _, werr := unpacker.Wait(); werr != nil {
+		t.fail(werr)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.first == nil {
+		t.report.finish(t.order, t.done)
+	}
+	return t.first
+}
+
+// fail remembers the first fault.
+func (t *transfer) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.first == nil {
+		t.first = err
+	}
+}
+
+// handle makes one blob present and gives what it refers to.
+func (t *transfer) handle(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	if err := t.fetch(ctx, desc); err != nil {
+		t.fail(err)
+		return nil, err
+	}
+	children, err := t.children(ctx, desc)
+	if err != nil {
+		t.fail(err)
+	}
+	return children, err
+}
+
+func (t *transfer) children(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	switch {
+	case images.IsIndexType(desc.MediaType):
+		children, err := t.linked(ctx, desc)
+		if err != nil {
+			return nil, err
+		}
+		return t.chooseManifest(children)
+	case images.IsManifestType(desc.MediaType):
+		children, err := t.linked(ctx, desc)
+		if err != nil {
+			return nil, err
+		}
+		return children, t.beginLayers(ctx, children)
+	case images.IsConfigType(desc.MediaType):
+		return nil, t.beginConfig(ctx, desc)
+	}
+	return nil, nil
+}
+
+// linked reads what a blob refers to, and records it for the collector.
+func (t *transfer) linked(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	if desc.Size > maxJSON {
+		return nil, failure.Invalid("%s of %d bytes is too large for a %s", desc.Digest, desc.Size, desc.MediaType)
+	}
+	cs := t.s.store.Content
+	return images.SetChildrenLabels(cs, images.ChildrenHandler(cs))(ctx, desc)
+}
+
+// chooseManifest keeps the one manifest of an index that shall run here.
+func (t *transfer) chooseManifest(children []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	matcher := t.s.host
+	wanted := platforms.DefaultSpec()
+	if t.wish != nil {
+		matcher, wanted = platforms.Only(*t.wish), *t.wish
+	}
+	var best *ocispec.Descriptor
+	for i := range children {
+		d := &children[i]
+		if d.Platform == nil || d.Annotations[annotationReferenceType] != "" || !matcher.Match(*d.Platform) {
+			continue
+		}
+		if best == nil || matcher.Less(*d.Platform, *best.Platform) {
+			best = d
+		}
+	}
+	if best == nil && len(children) == 1 && children[0].Platform == nil {
+		best = &children[0]
+	}
+	if best == nil {
+		var have []string
+		for _, d := range children {
+			if d.Platform != nil && d.Annotations[annotationReferenceType] == "" {
+				have = append(have, platforms.FormatAll(*d.Platform))
+			}
+		}
+		return nil, failure.NotFound("no matching manifest for %s in the manifest list entries: the image is for %v only; choose one with --platform", platforms.FormatAll(wanted), have)
+	}
+	return []ocispec.Descriptor{*best}, nil
+}
+
+// beginLayers tells the layers of a manifest, and refuses what is not an image.
+func (t *transfer) beginLayers(_ context.Context, children []ocispec.Descriptor) error {
+	var layers []ocispec.Descriptor
+	isImage := false
+	for _, c := range children {
+		if images.IsConfigType(c.MediaType) {
+			isImage = true
+		}
+		if images.IsLayerType(c.MediaType) {
+			layers = append(layers, c)
+		}
+	}
+	if !isImage {
+		return failure.Invalid("this is not a container image: its config is of the type %q", configType(children))
+	}
+	if t.fetcher != nil {
+		t.report.begin(layers, 3)
+	} else {
+		t.report.know(layers)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.order = layers
+	return nil
+}
+
+func configType(children []ocispec.Descriptor) string {
+	if len(children) == 0 {
+		return ""
+	}
+	return children[0].MediaType // a manifest's config is its first child
+}
+
+// beginConfig learns which snapshot is of which layer, and whether the image is for the
+// platform that was asked for: an image without an index does not say so earlier.
+func (t *transfer) beginConfig(ctx context.Context, desc ocispec.Descriptor) error {
+	var cfg ocispec.Image
+	if _, err := t.s.readJSON(ctx, desc, &cfg); err != nil {
+		return err
+	}
+	if t.wish != nil && cfg.OS != "" && !platforms.Only(*t.wish).Match(platforms.Normalize(cfg.Platform)) {
+		return failure.NotFound("no matching manifest for %s: the image is for %s only", platforms.FormatAll(*t.wish), platforms.FormatAll(cfg.Platform))
+	}
+	t.mu.Lock()
+	order := t.order
+	t.mu.Unlock()
+	if len(order) != len(cfg.RootFS.DiffIDs) {
+		return failure.Invalid("the image is damaged: its manifest lists %d layers, its config %d", len(order), len(cfg.RootFS.DiffIDs))
+	}
+	for i, chain := range chainIDs(cfg.RootFS.DiffIDs) {
+		t.mu.Lock()
+		t.chains[chain.String()] = order[i].Digest
+		t.mu.Unlock()
+		there, err := t.s.unpacked(ctx, chain)
+		if err != nil {
+			return err
+		}
+		if there {
+			t.report.present(order[i].Digest)
+		}
+	}
+	return nil
+}
+
+// fetch makes a blob present. The unpacker sees to it that one blob is handled once at
+// a time, in all transfers.
+func (t *transfer) fetch(ctx context.Context, desc ocispec.Descriptor) error {
+	if desc.MediaType == images.MediaTypeDockerSchema1Manifest {
+		return errSchema1
+	}
+	if t.fetcher == nil {
+		return t.mustHave(ctx, desc)
+	}
+	err := remotes.Fetch(ctx, t.s.store.Content, &watchedFetcher{t: t, desc: desc}, desc)
+	switch {
+	case err == nil:
+		t.report.fetched(desc.Digest, t.done)
+		return nil
+	case errdefs.IsAlreadyExists(err):
+		t.report.exists(desc.Digest)
+		return nil
+	}
+	ref := remotes.MakeRefKey(ctx, desc)
+	if aerr := t.s.store.Content.Abort(context.WithoutCancel(ctx), ref); aerr != nil && !errdefs.IsNotFound(aerr) {
+		err = errors.Join(err, aerr)
+	}
+	return t.s.explainWrite(err, desc)
+}
+
+// mustHave checks a blob of an archive. Under the lease, so that it stays.
+func (t *transfer) mustHave(ctx context.Context, desc ocispec.Descriptor) error {
+	info, err := t.s.store.Content.Info(ctx, desc.Digest)
+	if errdefs.IsNotFound(err) {
+		return failure.Invalid("%s %s is missing", desc.MediaType, desc.Digest)
+	}
+	if err != nil {
+		return err
+	}
+	if info.Size != desc.Size {
+		return failure.Invalid("%s %s has %d bytes, but %d are declared", desc.MediaType, desc.Digest, info.Size, desc.Size)
+	}
+	return nil
+}
+
+// explainWrite says in plain words why a blob could not be stored.
+func (s *Service) explainWrite(err error, desc ocispec.Descriptor) error {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return failure.New(errdefs.ErrResourceExhausted, "no space left on device: %s needs %d more bytes under %s; remove images or containers that are not needed, or choose another --data-root", desc.Digest, desc.Size, s.store.Root())
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return failure.Unavailable("the download of %s broke off too often (%w); try again", desc.Digest, err)
+	case errdefs.IsFailedPrecondition(err):
+		return failure.New(errdefs.ErrDataLoss, "what the registry sent does not match the digest %s that it promised (%w): the transfer or the registry's storage is damaged; try again", desc.Digest, err)
+	}
+	return err
+}
+
+var errSchema1 = failure.Invalid("the image has a manifest of Docker's schema version 1, which is no longer supported: push it again with a current tool")
+
+// committed is told when a layer has become a snapshot.
+func (t *transfer) committed(chain string) {
+	t.mu.Lock()
+	layer, ok := t.chains[chain]
+	t.mu.Unlock()
+	if ok {
+		t.report.unpacked(layer, t.done)
+	}
+}
+
+func (t *transfer) extractProgress(desc ocispec.Descriptor, n int64) {
+	t.report.bytes(desc.Digest, t.extracting, n)
+}
+
+// watchedFetcher counts the bytes of a blob as they come.
+type watchedFetcher struct {
+	t    *transfer
+	desc ocispec.Descriptor
+}
+
+func (f *watchedFetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	rc, err := f.t.fetcher.Fetch(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	return &watchedReader{ReadCloser: rc, report: f.t.report, desc: f.desc}, nil
+}
+
+// watchedReader passes Seek on: a download that breaks off is resumed where it was.
+type watchedReader struct {
+	io.ReadCloser
+	report *reporter
+	desc   ocispec.Descriptor
+	n      int64
+}
+
+func (r *watchedReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.n += int64(n)
+	if n > 0 {
+		r.report.bytes(r.desc.Digest, statusDownloading, r.n)
+	}
+	if r.n == r.desc.Size {
+		r.report.step(r.desc.Digest, statusVerifying)
+	}
+	return n, err
+}
+
+func (r *watchedReader) Seek(offset int64, whence int) (int64, error) {
+	s, ok := r.ReadCloser.(io.Seeker)
+	if !ok {
+		return 0, fmt.Errorf("the download of %s cannot be resumed", r.desc.Digest)
+	}
+	n, err := s.Seek(offset, whence)
+	if err == nil {
+		r.n = n
+	}
+	return n, err
+}
+
+// watchedSnapshots tells of each layer committed.
+type watchedSnapshots struct {
+	snapshots.Snapshotter
+	committed func(chain string)
+}
+
+func (w *watchedSnapshots) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+	err := w.Snapshotter.Commit(ctx, name, key, opts...)
+	if err == nil || errdefs.IsAlreadyExists(err) {
+		w.committed(name)
+	}
+	return err
+}
+
+// unpackNow unpacks the layers of a manifest whose blobs are all here.
+func (s *Service) unpackNow(ctx context.Context, manifest ocispec.Descriptor) error {
+	ctx, done, err := s.store.WithTemporaryLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	manifest.Platform = nil
+	t := &transfer{s: s, report: newReporter(nil)}
+	return t.run(ctx, manifest)
+}
+
+// watchedApplier tells what went wrong with a layer, and whether that is the disk.
+type watchedApplier struct {
+	diff.Applier
+	t *transfer
+}
+
+func (w *watchedApplier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
+	d, err := w.Applier.Apply(ctx, desc, mounts, opts...)
+	if err != nil {
+		err = w.t.explainUnpack(ctx, err, desc)
+		w.t.fail(err)
+	}
+	return d, err
+}
+
+func (t *transfer) explainUnpack(ctx context.Context, err error, desc ocispec.Descriptor) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return t.s.explainWrite(err, desc)
+	}
+	return failure.New(errdefs.ErrDataLoss, "cannot unpack the layer %s: %w", desc.Digest, err)
+}

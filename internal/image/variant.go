@@ -1,0 +1,253 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// maxJSON is how large an index, manifest or config may be to be read into memory.
+const maxJSON = 16 << 20
+
+// The annotations by which builds attach attestations to an index.
+const (
+	annotationReferenceType   = "vnd.docker.reference.type"
+	annotationReferenceDigest = "vnd.docker.reference.digest"
+)
+
+// variant is one manifest of an image: the image for one platform, or something that
+// accompanies it.
+type variant struct {
+	desc ocispec.Descriptor
+	kind image.ManifestKind
+	// platform is the manifest's, or its config's if the index does not say.
+	platform ocispec.Platform
+	// attests is the manifest that an attestation is about.
+	attests digest.Digest
+	// present says that manifest and config are in the store; the fields below are
+	// empty otherwise.
+	present  bool
+	manifest ocispec.Manifest
+	config   dockerspec.DockerOCIImage
+	chainID  digest.Digest
+}
+
+// variantsOf reads all manifests of an image.
+func (s *Service) variantsOf(ctx context.Context, c *catalog, target ocispec.Descriptor) ([]variant, error) {
+	if v, ok := c.variants.Load(target.Digest); ok {
+		return v.([]variant), nil
+	}
+	v, err := s.readVariants(s.store.Context(ctx), target, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the image %s: %w", target.Digest, err)
+	}
+	c.variants.Store(target.Digest, v)
+	return v, nil
+}
+
+// maxIndexDepth bounds indexes in indexes; real ones are flat.
+const maxIndexDepth = 4
+
+func (s *Service) readVariants(ctx context.Context, desc ocispec.Descriptor, depth int) ([]variant, error) {
+	if !images.IsIndexType(desc.MediaType) {
+		v, err := s.readVariant(ctx, desc)
+		return []variant{v}, err
+	}
+	if depth == maxIndexDepth {
+		return nil, failure.Invalid("indexes are nested more than %d deep", maxIndexDepth)
+	}
+	var index ocispec.Index
+	if found, err := s.readJSON(ctx, desc, &index); err != nil || !found {
+		return nil, err
+	}
+	var all []variant
+	for _, m := range index.Manifests {
+		below, err := s.readVariants(ctx, m, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, below...)
+	}
+	return all, nil
+}
+
+func (s *Service) readVariant(ctx context.Context, desc ocispec.Descriptor) (variant, error) {
+	v := variant{desc: desc, kind: image.ManifestKindImage}
+	if desc.Platform != nil {
+		v.platform = *desc.Platform
+	}
+	if desc.Annotations[annotationReferenceType] == "attestation-manifest" {
+		v.kind = image.ManifestKindAttestation
+		v.attests = digest.Digest(desc.Annotations[annotationReferenceDigest])
+	}
+	found, err := s.readJSON(ctx, desc, &v.manifest)
+	if err != nil || !found {
+		return v, err
+	}
+	if v.kind == image.ManifestKindImage && !images.IsConfigType(v.manifest.Config.MediaType) {
+		v.kind = image.ManifestKindUnknown
+	}
+	if v.kind != image.ManifestKindImage {
+		v.present = true
+		return v, nil
+	}
+	v.present, err = s.readJSON(ctx, v.manifest.Config, &v.config)
+	if err != nil || !v.present {
+		return v, err
+	}
+	if desc.Platform == nil {
+		v.platform = v.config.Platform
+	}
+	v.platform = platforms.Normalize(v.platform)
+	v.chainID = identity.ChainID(v.config.RootFS.DiffIDs)
+	return v, nil
+}
+
+// readJSON reads a blob into v; found is false if the store does not have it.
+func (s *Service) readJSON(ctx context.Context, desc ocispec.Descriptor, v any) (found bool, err error) {
+	if desc.Size > maxJSON {
+		return false, failure.Invalid("%s of %d bytes is too large for a %s", desc.Digest, desc.Size, desc.MediaType)
+	}
+	blob, err := content.ReadBlob(ctx, s.store.Content, desc)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := json.Unmarshal(blob, v); err != nil {
+		return false, failure.Invalid("%s is not a valid %s: %w", desc.Digest, desc.MediaType, err)
+	}
+	return true, nil
+}
+
+// choose picks the variant to run. Without a wish it is the engine's own platform, or
+// else whatever is there; with one, nothing else will do.
+func (s *Service) choose(variants []variant, wish *ocispec.Platform) *variant {
+	matcher := s.host
+	if wish != nil {
+		matcher = platforms.Only(*wish)
+	}
+	var best, any *variant
+	for i := range variants {
+		v := &variants[i]
+		if v.kind != image.ManifestKindImage || !v.present {
+			continue
+		}
+		if any == nil {
+			any = v
+		}
+		if matcher.Match(v.platform) && (best == nil || matcher.Less(v.platform, best.platform)) {
+			best = v
+		}
+	}
+	if best == nil && wish == nil {
+		return any
+	}
+	return best
+}
+
+// pick finds an image and the variant of it that is meant.
+func (s *Service) pick(ctx context.Context, c *catalog, ref, platform string) (*match, *variant, error) {
+	wish, err := parsePlatform(platform)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := c.find(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	variants, err := s.variantsOf(ctx, c, m.target.Target)
+	if err != nil {
+		return nil, nil, err
+	}
+	v := s.choose(variants, wish)
+	switch {
+	case v != nil:
+		return m, v, nil
+	case wish != nil:
+		return nil, nil, failure.NotFound("image with reference %s was found but does not provide the specified platform (%s)", m.ref(), platforms.FormatAll(*wish))
+	default:
+		return nil, nil, failure.NotFound("image with reference %s was found but none of its content is here; pull it again", m.ref())
+	}
+}
+
+// variantSize is how much disk a variant takes.
+type variantSize struct {
+	content   int64 // blobs that are here
+	unpacked  int64 // layers that are unpacked
+	available bool  // all blobs are here
+}
+
+func (z variantSize) total() int64 { return z.content + z.unpacked }
+
+func (s *Service) sizeOf(ctx context.Context, c *catalog, v *variant) (variantSize, error) {
+	if z, ok := c.sizes.Load(v.desc.Digest); ok {
+		return z.(variantSize), nil
+	}
+	ctx = s.store.Context(ctx)
+	z := variantSize{available: v.present}
+	blobs := append([]ocispec.Descriptor{v.desc}, v.manifest.Layers...)
+	if v.manifest.Config.Digest != "" {
+		blobs = append(blobs, v.manifest.Config)
+	}
+	seen := map[digest.Digest]bool{}
+	for _, b := range blobs {
+		if seen[b.Digest] {
+			continue
+		}
+		seen[b.Digest] = true
+		info, err := s.store.Content.Info(ctx, b.Digest)
+		switch {
+		case errdefs.IsNotFound(err):
+			z.available = false
+		case err != nil:
+			return z, err
+		default:
+			z.content += info.Size
+		}
+	}
+	usage, err := s.layerUsage(ctx, v)
+	if err != nil {
+		return z, err
+	}
+	for _, n := range usage {
+		z.unpacked += n
+	}
+	c.sizes.Store(v.desc.Digest, z)
+	return z, nil
+}
+
+// layerUsage is the disk space of each unpacked layer, bottom first; 0 for one that is
+// not unpacked.
+func (s *Service) layerUsage(ctx context.Context, v *variant) ([]int64, error) {
+	usage := make([]int64, len(v.config.RootFS.DiffIDs))
+	for i, chain := range chainIDs(v.config.RootFS.DiffIDs) {
+		u, err := s.store.Snapshots.Usage(ctx, chain.String())
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		usage[i] = u.Size
+	}
+	return usage, nil
+}
+
+// chainIDs names the state after each layer.
+func chainIDs(diffIDs []digest.Digest) []digest.Digest {
+	return identity.ChainIDs(append([]digest.Digest(nil), diffIDs...))
+}
