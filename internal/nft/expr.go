@@ -1,0 +1,236 @@
+package nft
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/netlink"
+)
+
+// Registers. The 32-bit ones overlap the 128-bit ones: reg32_00 to reg32_03 are
+// register 1.
+const (
+	regVerdict = 0
+	reg1       = 1
+	reg2       = 2
+	reg32_01   = 9
+	reg32_02   = 10
+)
+
+// Verdicts of <linux/netfilter.h>.
+const (
+	nfDrop   = 0
+	nfAccept = 1
+)
+
+// Connection tracking: state bits are those of <linux/netfilter/nf_conntrack_common.h>
+// as nftables numbers them.
+const (
+	ctStateEstablished = 2
+	ctStateRelated     = 4
+	ctStatusDNAT       = 1 << 5
+)
+
+// rule is one rule under construction: its text in nft's own language and the
+// expressions that nft compiles that text to. Each method appends to both.
+type rule struct {
+	text  []byte
+	exprs []func(*netlink.Message)
+}
+
+func (r *rule) say(s string) *rule {
+	if len(r.text) > 0 {
+		r.text = append(r.text, ' ')
+	}
+	r.text = append(r.text, s...)
+	return r
+}
+
+// expr appends one expression of the given kind.
+func (r *rule) expr(kind string, fill func(*netlink.Message)) *rule {
+	r.exprs = append(r.exprs, func(m *netlink.Message) {
+		m.Nest(unix.NFTA_LIST_ELEM, func(m *netlink.Message) {
+			m.Str(unix.NFTA_EXPR_NAME, kind)
+			m.Nest(unix.NFTA_EXPR_DATA, fill)
+		})
+	})
+	return r
+}
+
+func (r *rule) meta(key, reg uint32) *rule {
+	return r.expr("meta", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_META_DREG, reg).U32BE(unix.NFTA_META_KEY, key)
+	})
+}
+
+func (r *rule) cmp(op, reg uint32, value []byte) *rule {
+	return r.expr("cmp", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_CMP_SREG, reg).U32BE(unix.NFTA_CMP_OP, op)
+		m.Nest(unix.NFTA_CMP_DATA, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, value) })
+	})
+}
+
+func (r *rule) payload(base, offset, length, reg uint32) *rule {
+	return r.expr("payload", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_PAYLOAD_DREG, reg).U32BE(unix.NFTA_PAYLOAD_BASE, base)
+		m.U32BE(unix.NFTA_PAYLOAD_OFFSET, offset).U32BE(unix.NFTA_PAYLOAD_LEN, length)
+	})
+}
+
+func (r *rule) lookup(set string, inverted bool) *rule {
+	return r.expr("lookup", func(m *netlink.Message) {
+		m.Str(unix.NFTA_LOOKUP_SET, set).U32BE(unix.NFTA_LOOKUP_SREG, reg1)
+		if inverted {
+			m.U32BE(unix.NFTA_LOOKUP_FLAGS, unix.NFT_LOOKUP_F_INV)
+		}
+	})
+}
+
+func (r *rule) lookupMap(set string) *rule {
+	return r.expr("lookup", func(m *netlink.Message) {
+		m.Str(unix.NFTA_LOOKUP_SET, set).U32BE(unix.NFTA_LOOKUP_SREG, reg1).U32BE(unix.NFTA_LOOKUP_DREG, reg1)
+	})
+}
+
+// ctBits matches if any of the bits is set in a conntrack field.
+func (r *rule) ctBits(key, bits uint32) *rule {
+	r.expr("ct", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_CT_DREG, reg1).U32BE(unix.NFTA_CT_KEY, key)
+	})
+	native := binary.NativeEndian.AppendUint32(nil, bits)
+	r.expr("bitwise", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_BITWISE_SREG, reg1).U32BE(unix.NFTA_BITWISE_DREG, reg1).U32BE(unix.NFTA_BITWISE_LEN, 4)
+		m.Nest(unix.NFTA_BITWISE_MASK, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, native) })
+		m.Nest(unix.NFTA_BITWISE_XOR, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, make([]byte, 4)) })
+	})
+	return r.cmp(unix.NFT_CMP_NEQ, reg1, make([]byte, 4))
+}
+
+func (r *rule) ipv4() *rule {
+	return r.meta(unix.NFT_META_NFPROTO, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{unix.NFPROTO_IPV4})
+}
+
+func (r *rule) verdict(code int32, chain string) *rule {
+	return r.expr("immediate", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_IMMEDIATE_DREG, regVerdict)
+		m.Nest(unix.NFTA_IMMEDIATE_DATA, func(m *netlink.Message) {
+			m.Nest(unix.NFTA_DATA_VERDICT, func(m *netlink.Message) {
+				m.U32BE(unix.NFTA_VERDICT_CODE, uint32(code))
+				if chain != "" {
+					m.Str(unix.NFTA_VERDICT_CHAIN, chain)
+				}
+			})
+		})
+	})
+}
+
+// What follows are the words that the rules of this package are written in.
+
+func (r *rule) inOurs() *rule {
+	return r.say("iifname @bridges").meta(unix.NFT_META_IIFNAME, reg1).lookup(setBridges, false)
+}
+
+func (r *rule) inForeign() *rule {
+	return r.say("iifname != @bridges").meta(unix.NFT_META_IIFNAME, reg1).lookup(setBridges, true)
+}
+
+func (r *rule) outOurs() *rule {
+	return r.say("oifname @bridges").meta(unix.NFT_META_OIFNAME, reg1).lookup(setBridges, false)
+}
+
+func (r *rule) outForeign() *rule {
+	return r.say("oifname != @bridges").meta(unix.NFT_META_OIFNAME, reg1).lookup(setBridges, true)
+}
+
+func (r *rule) withinOne() *rule {
+	r.say("iifname . oifname @icc")
+	return r.meta(unix.NFT_META_IIFNAME, reg1).meta(unix.NFT_META_OIFNAME, reg2).lookup(setICC, false)
+}
+
+func (r *rule) inName(name string) *rule {
+	return r.say(`iifname "`+name+`"`).meta(unix.NFT_META_IIFNAME, reg1).cmp(unix.NFT_CMP_EQ, reg1, ifname(name))
+}
+
+func (r *rule) outName(name string) *rule {
+	return r.say(`oifname "`+name+`"`).meta(unix.NFT_META_OIFNAME, reg1).cmp(unix.NFT_CMP_EQ, reg1, ifname(name))
+}
+
+const (
+	saddrOffset = 12
+	daddrOffset = 16
+)
+
+func (r *rule) fromLoopback() *rule { return r.loopback("ip saddr", saddrOffset) }
+func (r *rule) toLoopback() *rule   { return r.loopback("ip daddr", daddrOffset) }
+
+func (r *rule) loopback(field string, offset uint32) *rule {
+	r.say(field + " 127.0.0.0/8").ipv4()
+	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, 1, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{127})
+}
+
+func (r *rule) daddrIn(set string) *rule {
+	r.say("ip daddr @" + set).ipv4()
+	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, daddrOffset, 4, reg1).lookup(set, false)
+}
+
+func (r *rule) saddrIn(set string) *rule {
+	r.say("ip saddr @" + set).ipv4()
+	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, saddrOffset, 4, reg1).lookup(set, false)
+}
+
+func (r *rule) daddrLocal(local bool) *rule {
+	op, text := uint32(unix.NFT_CMP_EQ), "fib daddr type local"
+	if !local {
+		op, text = unix.NFT_CMP_NEQ, "fib daddr type != local"
+	}
+	r.say(text).expr("fib", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_FIB_DREG, reg1).U32BE(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE)
+		m.U32BE(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
+	})
+	return r.cmp(op, reg1, binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL))
+}
+
+func (r *rule) established() *rule {
+	return r.say("ct state established,related").ctBits(unix.NFT_CT_STATE, ctStateEstablished|ctStateRelated)
+}
+
+func (r *rule) published() *rule {
+	return r.say("ct status dnat").ctBits(unix.NFT_CT_STATUS, ctStatusDNAT)
+}
+
+func (r *rule) masquerade() *rule {
+	return r.say("masquerade").expr("masq", func(*netlink.Message) {})
+}
+
+// dnat sends the packet to where a map has it go. byAddr: the map's key starts with
+// the destination address; toPort: its value holds a port behind the address.
+func (r *rule) dnat(set string, byAddr, toPort bool) *rule {
+	key, proto, port := "meta l4proto . th dport", uint32(reg1), uint32(reg32_01)
+	if byAddr {
+		key, proto, port = "ip daddr . "+key, reg32_01, reg32_02
+		r.ipv4().payload(unix.NFT_PAYLOAD_NETWORK_HEADER, daddrOffset, 4, reg1)
+	}
+	r.say("dnat ip to " + key + " map @" + set)
+	r.meta(unix.NFT_META_L4PROTO, proto).payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, port).lookupMap(set)
+	return r.expr("nat", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT).U32BE(unix.NFTA_NAT_FAMILY, unix.NFPROTO_IPV4)
+		m.U32BE(unix.NFTA_NAT_REG_ADDR_MIN, reg1)
+		if toPort {
+			m.U32BE(unix.NFTA_NAT_REG_PROTO_MIN, reg32_01)
+		}
+	})
+}
+
+func (r *rule) accept() *rule       { return r.say("accept").verdict(nfAccept, "") }
+func (r *rule) drop() *rule         { return r.say("drop").verdict(nfDrop, "") }
+func (r *rule) goBack() *rule       { return r.say("return").verdict(unix.NFT_RETURN, "") }
+func (r *rule) jump(c string) *rule { return r.say("jump "+c).verdict(unix.NFT_JUMP, c) }
+func (r *rule) goTo(c string) *rule { return r.say("goto "+c).verdict(unix.NFT_GOTO, c) }
+
+// ifname is a link's name as a key or value of nftables: zero-padded.
+func ifname(name string) []byte {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, name)
+	return b
+}
