@@ -60,13 +60,15 @@ func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request
 	}
 	head.WriteString("\r\n")
 
+	h.sessions.Add(1)
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		h.sessions.Done()
 		return nil, nil, fmt.Errorf("cannot take over the connection: %w", err)
 	}
-	h.sessions.Add(1)
 	s := &session{conn: conn, in: buf.Reader, eof: make(chan struct{})}
-	ctx, s.cancel = h.streamContext(ctx)
+	// net/http takes a client's half-close for its going away.
+	ctx, s.cancel = h.streamContext(context.WithoutCancel(ctx))
 	s.forget = h.hangup.watch(conn, func() { go s.gone() })
 	if _, err := io.WriteString(conn, head.String()); err != nil {
 		s.cancel() // the client has gone before it was served
@@ -132,6 +134,7 @@ func (h *Handler) finish(s *session) {
 	defer s.cancel()
 	// Whoever still reads stdin is woken and sees its end.
 	s.ended.Store(true)
+	s.noMoreInput()
 	_ = s.conn.SetReadDeadline(time.Unix(1, 0))
 	if half, ok := s.conn.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		return

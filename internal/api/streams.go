@@ -3,6 +3,8 @@ package api
 import (
 	"bufio"
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -17,7 +19,7 @@ import (
 
 func (h *Handler) containerAttach(ctx context.Context, w http.ResponseWriter, q *request) error {
 	opts := attachOptions(q)
-	attached, err := h.deps.Streams.Attach(ctx, q.param("id"), opts)
+	attached, err := h.deps.Streams.Attach(context.WithoutCancel(ctx), q.param("id"), opts)
 	if err != nil {
 		return err
 	}
@@ -77,11 +79,16 @@ func (h *Handler) containerAttachWebsocket(ctx context.Context, w http.ResponseW
 			client.Stderr = conn
 		}
 		failed = attached.Run(ctx, client)
+		// A client that has gone needs no goodbye.
+		_ = conn.WriteClose(websocketNormalClosure)
 	}}
 	// It hijacks the connection, and closes it when the handler returns.
 	server.ServeHTTP(w, q.Request)
 	return failed
 }
+
+// websocketNormalClosure is the status of a close frame without a fault.
+const websocketNormalClosure = 1000
 
 // websocketInput ends the session when the client closes: there is no
 // half-close in this protocol.
@@ -135,10 +142,7 @@ func (h *Handler) execStart(ctx context.Context, w http.ResponseWriter, q *reque
 	if q.version.below(42) || !req.Tty {
 		opts.ConsoleSize = nil
 	}
-	if req.Detach {
-		ctx = context.WithoutCancel(ctx)
-	}
-	started, err := h.deps.Execs.ExecStart(ctx, q.param("id"), opts)
+	started, err := h.deps.Execs.ExecStart(context.WithoutCancel(ctx), q.param("id"), opts)
 	if err != nil {
 		return err
 	}
@@ -220,10 +224,21 @@ func (h *Handler) containerLogs(ctx context.Context, w http.ResponseWriter, q *r
 		}
 	}
 	err = session.Run(ctx, emit)
+	if err != nil && ctx.Err() == nil {
+		// The status is sent: the fault goes where clients look for the engine's.
+		var fault io.Writer = out
+		if !session.TTY {
+			fault = stdio.NewMuxWriter(out, systemStream)
+		}
+		fmt.Fprintf(fault, "Error grabbing logs: %v\n", err)
+	}
 	// What was read before an error still belongs to the client.
 	_ = opts.Flush()
 	return err
 }
+
+// systemStream is the stream of frames that carry an error of the engine.
+const systemStream stdio.Stream = 3
 
 func logOptions(q *request) (logs.ReadOptions, error) {
 	opts := logs.ReadOptions{
