@@ -8,8 +8,6 @@
 package logs
 
 import (
-	"context"
-	"errors"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -66,23 +64,3 @@ type ReadOptions struct {
 	// returns, so that emit may buffer.
 	Flush func() error
 }
-
-// Validate checks driver and options; the error names the option.
-func Validate(driver string, opts map[string]string) error { return nil }
-
-// Open returns the writer of a log, nil for the driver none. The file itself is
-// opened at the first output.
-func Open(c Config) (Writer, error) { return nil, errors.New("logs: Open: not built yet") }
-
-// Read hands the stored lines to emit, oldest first, and with Follow those that
-// are being written until the container has exited (live is closed; nil means
-// it is not running) or ctx ends.
-func Read(ctx context.Context, c Config, o ReadOptions, live <-chan struct{}, emit func(Entry) error) error {
-	return errors.New("logs: Read: not built yet")
-}
-
-// Remove deletes the files of a log.
-func Remove(c Config) error { return errors.New("logs: Remove: not built yet") }
-
-// Files lists the existing files of a log, the oldest first.
-func Files(c Config) ([]string, error) { return nil, errors.New("logs: Files: not built yet") }

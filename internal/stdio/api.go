@@ -50,13 +50,15 @@ type Sink interface {
 	// Append logs the whole lines of p, and pieces of MaxLine bytes of longer
 	// lines, and returns how many bytes it consumed; the rest is presented
 	// again together with what follows it. With last, everything is consumed.
-	// t is when the bytes were read. After an error the log is as it was before
-	// the call.
+	// t is when the bytes were read. It may stop early at the end of a file: it
+	// is called again as long as it consumes anything, after its Mark has been
+	// recorded. An error with n == 0 means that the log is as it was before the
+	// call; one with n > 0 tells of trouble that lost nothing.
 	Append(s Stream, p []byte, t time.Time, last bool) (n int, err error)
 	// Mark says where the log ends now.
 	Mark() (Mark, error)
 	// Rewind cuts the log back to an earlier Mark, also one of another process
-	// that was killed.
+	// that was killed. A zero File means that nothing is known.
 	Rewind(Mark) error
 }
 

@@ -2,16 +2,16 @@ package stdio
 
 import "sync"
 
-// bufferSize is the size of a lent buffer; pipes hold up to 1 MiB, so a busy
-// stream is read in few calls.
+// bufferSize is the size of a lent buffer, in bytes, and so the largest batch:
+// an unfinished line and what is read in one go.
 const bufferSize = 128 << 10
 
 // Pool lends read and encode buffers, so that idle streams hold none. The zero
-// Pool is ready.
+// Pool is ready; its methods may be called concurrently.
 type Pool struct{ p sync.Pool }
 
-// Get returns a buffer of bufferSize bytes with any content.
-func (p *Pool) get() *[]byte {
+// Get lends a buffer of any content and at least 128 KiB.
+func (p *Pool) Get() *[]byte {
 	if b, ok := p.p.Get().(*[]byte); ok {
 		return b
 	}
@@ -19,4 +19,10 @@ func (p *Pool) get() *[]byte {
 	return &b
 }
 
-func (p *Pool) put(b *[]byte) { p.p.Put(b) }
+// Put gives a buffer back. One that has grown is kept, unless it is huge.
+func (p *Pool) Put(b *[]byte) {
+	*b = (*b)[:cap(*b)]
+	if n := len(*b); n >= bufferSize && n <= 16*bufferSize {
+		p.p.Put(b)
+	}
+}

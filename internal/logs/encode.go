@@ -1,0 +1,147 @@
+package logs
+
+import (
+	"encoding/binary"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cleatlabs/cleat/internal/stdio"
+)
+
+// encoder writes json-file lines. Its output is byte for byte what Docker's
+// hand-written encoder makes: the keys log, stream, attrs, time in this order,
+// \n and \r by name, other control characters and < > & as \u00XX, invalid
+// UTF-8 as \ufffd, U+2028 and U+2029 escaped, and the time in RFC 3339 with
+// trailing zeros of the fraction cut.
+type encoder struct {
+	attrs []byte // `"attrs":{…},` or empty
+	stamp stamp
+}
+
+// append adds one line. text is without its newline; partial ones (pieces of a
+// line) get none.
+func (e *encoder) append(b []byte, s stdio.Stream, text []byte, partial bool, nano int64) []byte {
+	b = append(b, `{"log":"`...)
+	b = appendEscaped(b, text)
+	if !partial {
+		b = append(b, '\\', 'n')
+	}
+	if s == stdio.Stderr {
+		b = append(b, `","stream":"stderr",`...)
+	} else {
+		b = append(b, `","stream":"stdout",`...)
+	}
+	b = append(b, e.attrs...)
+	b = append(b, `"time":"`...)
+	b = e.stamp.append(b, nano, false)
+	return append(b, '"', '}', '\n')
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendEscaped adds text as the inside of a JSON string. Runs of plain
+// characters, the common case, are found eight bytes at a time.
+func appendEscaped(b, text []byte) []byte {
+	start := 0
+	for i := 0; i < len(text); {
+		if i+8 <= len(text) && plain8(binary.LittleEndian.Uint64(text[i:])) {
+			i += 8
+			continue
+		}
+		c := text[i]
+		if c < utf8.RuneSelf {
+			if plain(c) {
+				i++
+				continue
+			}
+			b = append(b, text[start:i]...)
+			b = appendEscape(b, c)
+			i++
+			start = i
+			continue
+		}
+		r, size := utf8.DecodeRune(text[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			b = append(b, text[start:i]...)
+			b = append(b, `\ufffd`...)
+			start = i + size
+		case r == '\u2028' || r == '\u2029':
+			b = append(b, text[start:i]...)
+			b = append(b, `\u202`...)
+			b = append(b, hexDigits[r&0xf])
+			start = i + size
+		}
+		i += size
+	}
+	return append(b, text[start:]...)
+}
+
+func plain(c byte) bool {
+	return c >= 0x20 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
+}
+
+func appendEscape(b []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\n':
+		return append(b, '\\', 'n')
+	case '\r':
+		return append(b, '\\', 'r')
+	}
+	return append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&0xf])
+}
+
+const (
+	ones = 0x0101010101010101
+	tops = 0x8080808080808080
+)
+
+// zeroByte has a top bit set if v has a zero byte (and none if it has not).
+func zeroByte(v uint64) uint64 { return (v - ones) & ^v & tops }
+
+// plain8 says that none of eight bytes needs an escape or is beyond ASCII.
+func plain8(v uint64) bool {
+	bad := v & tops             // beyond ASCII
+	bad |= (v - ones*0x20) & ^v // control characters
+	bad |= zeroByte(v ^ ones*'"')
+	bad |= zeroByte(v ^ ones*'\\')
+	bad |= zeroByte((v &^ (ones * 2)) ^ ones*'<') // < and >
+	bad |= zeroByte(v ^ ones*'&')
+	return bad&tops == 0
+}
+
+// stamp formats times; the date and time up to the second are kept, as
+// neighbouring lines share them.
+type stamp struct {
+	sec  int64
+	text []byte // "2006-01-02T15:04:05"
+}
+
+// append adds the time in UTC: with fixed, nine fraction digits, else without
+// trailing zeros.
+func (s *stamp) append(b []byte, nano int64, fixed bool) []byte {
+	sec, frac := nano/1e9, nano%1e9
+	if frac < 0 {
+		sec, frac = sec-1, frac+1e9
+	}
+	if s.text == nil || sec != s.sec {
+		s.sec = sec
+		s.text = time.Unix(sec, 0).UTC().AppendFormat(s.text[:0], "2006-01-02T15:04:05")
+	}
+	b = append(b, s.text...)
+	if frac == 0 && !fixed {
+		return append(b, 'Z')
+	}
+	var digits [20]byte
+	d := strconv.AppendInt(digits[:0], frac+1e9, 10) // ten digits, the first a 1
+	d[0] = '.'
+	if !fixed {
+		for d[len(d)-1] == '0' {
+			d = d[:len(d)-1]
+		}
+	}
+	return append(append(b, d...), 'Z')
+}

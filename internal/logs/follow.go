@@ -1,0 +1,205 @@
+package logs
+
+import (
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pollInterval is how often a follower looks at the log when the kernel gives it
+// no inotify instance (fs.inotify.max_user_instances).
+const pollInterval = 100 * time.Millisecond
+
+// watcher says when something changed in the log's directory.
+type watcher struct {
+	f       *os.File
+	changed chan struct{}
+	ticker  *time.Ticker
+}
+
+func newWatcher(path string) *watcher {
+	w := &watcher{changed: make(chan struct{}, 1)}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err == nil {
+		const mask = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE_SELF
+		if _, err = unix.InotifyAddWatch(fd, filepath.Dir(path), mask); err != nil {
+			_ = unix.Close(fd)
+		}
+	}
+	if err != nil {
+		w.ticker = time.NewTicker(pollInterval)
+		return w
+	}
+	w.f = os.NewFile(uintptr(fd), "inotify")
+	go w.run()
+	return w
+}
+
+// run turns events into signals until the file is closed.
+func (w *watcher) run() {
+	buf := make([]byte, 16*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
+	for {
+		if _, err := w.f.Read(buf); err != nil {
+			return
+		}
+		select {
+		case w.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *watcher) tick() <-chan time.Time {
+	if w.ticker == nil {
+		return nil
+	}
+	return w.ticker.C
+}
+
+func (w *watcher) close() {
+	if w.f != nil {
+		_ = w.f.Close()
+	}
+	if w.ticker != nil {
+		w.ticker.Stop()
+	}
+}
+
+// follow reads what is written until live is closed, until passes or ctx ends.
+func (r *reader) follow(live <-chan struct{}) error {
+	var deadline <-chan time.Time
+	if r.until != math.MaxInt64 {
+		t := time.NewTimer(time.Until(r.o.Until))
+		defer t.Stop()
+		deadline = t.C
+	}
+	for over := false; ; {
+		if err := r.catchUp(); err != nil {
+			return err
+		}
+		if over {
+			return nil
+		}
+		if err := r.flush(); err != nil {
+			return err
+		}
+		select {
+		case <-r.watch.changed:
+		case <-r.watch.tick():
+		case <-live:
+			over = true // what was written before is read in one last round
+		case <-deadline:
+			over = true
+		case <-r.ctx.Done():
+			return r.ctx.Err()
+		}
+	}
+}
+
+// catchUp reads to the end of the newest file.
+func (r *reader) catchUp() error {
+	for {
+		if len(r.files) == 0 {
+			f, err := openAged(r.path, 0)
+			if err != nil || f == nil {
+				return err
+			}
+			r.files = []*logFile{f}
+		}
+		// Looked at before reading: if it was replaced by then, the reading
+		// below sees the old file's last line.
+		moved := r.replaced(r.files[0])
+		if err := r.drain(r.files[0]); err != nil {
+			return err
+		}
+		if err := r.rewound(r.files[0]); err != nil {
+			return err
+		}
+		if !moved {
+			return nil
+		}
+		if err := r.switchFile(); err != nil {
+			return err
+		}
+	}
+}
+
+// replaced says whether f is the current file no more.
+func (r *reader) replaced(f *logFile) bool {
+	st, err := os.Stat(r.path)
+	return err == nil && inode(st) != f.ino
+}
+
+// rewound starts at the beginning again if the file was emptied under us: a
+// rotation with max-file=1, or an administrator's truncate.
+func (r *reader) rewound(f *logFile) error {
+	st, err := f.f.Stat()
+	if err != nil {
+		return err
+	}
+	at, err := f.f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	if st.Size() >= at {
+		return nil
+	}
+	f.rest = nil
+	if _, err := f.f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return r.drain(f)
+}
+
+// switchFile goes on with the file that came after the one just read. If that
+// is found under an old name, its successors are those with lower numbers; if
+// it was compressed or removed meanwhile, they are the files with younger lines.
+func (r *reader) switchFile() error {
+	old := r.files[0]
+	files, err := openFiles(r.path)
+	if err != nil {
+		return err
+	}
+	next, err := r.successor(files, old)
+	for _, f := range files[:next] {
+		f.close()
+	}
+	old.close()
+	r.files = files[next:]
+	if err != nil {
+		return err
+	}
+	for len(r.files) > 1 {
+		if err := r.drain(r.files[0]); err != nil {
+			return err
+		}
+		r.files[0].close()
+		r.files = r.files[1:]
+	}
+	return nil
+}
+
+// successor is the index of the file that came after old, len(files) if there
+// is none yet.
+func (r *reader) successor(files []*logFile, old *logFile) (int, error) {
+	for i, f := range files {
+		if f.ino == old.ino {
+			return i + 1, nil
+		}
+	}
+	for i, f := range files {
+		first, err := f.firstTime()
+		if err != nil {
+			return len(files), err
+		}
+		if first > r.last {
+			return i, nil
+		}
+	}
+	// Only the current file can be without a line.
+	return max(0, len(files)-1), nil
+}

@@ -1,0 +1,222 @@
+package logs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/stdio"
+)
+
+const (
+	readSize = 256 << 10
+	// maxRecord is the longest line of a log file that is read: MaxLine with
+	// every byte escaped, and room for attributes. Longer ones are skipped.
+	maxRecord = 1 << 20
+)
+
+// errEnough ends reading at until or at the mark.
+var errEnough = errors.New("all that was asked for is read")
+
+// Read hands the stored lines to emit, oldest first, and with Follow those that
+// are being written until the container has exited: live is closed when its
+// last output is in the log, and nil if it is not running. It returns ctx's
+// error when ctx ends first, and emit's when that fails. Lines that cannot be
+// decoded are skipped.
+func Read(ctx context.Context, c Config, o ReadOptions, live <-chan struct{}, emit func(Entry) error) error {
+	if err := Validate(c.Driver, c.Opts); err != nil {
+		return err
+	}
+	if c.Driver == driverNone {
+		return failure.NotImplemented("configured logging driver does not support reading")
+	}
+	r := &reader{ctx: ctx, path: c.Path, o: o, emit: emit, since: math.MinInt64, until: math.MaxInt64}
+	if !o.Since.IsZero() {
+		r.since = o.Since.UnixNano()
+	}
+	if !o.Until.IsZero() {
+		r.until = o.Until.UnixNano()
+	}
+	defer r.close()
+	err := r.read(live)
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return errors.Join(err, r.flush())
+}
+
+// reader carries one Read.
+type reader struct {
+	ctx          context.Context
+	path         string
+	o            ReadOptions
+	emit         func(Entry) error
+	since, until int64
+
+	files []*logFile // still to read, the oldest first
+	last  int64      // time of the last line that was read
+	stamp stamp
+	line  []byte
+	watch *watcher
+}
+
+func (r *reader) close() {
+	for _, f := range r.files {
+		f.close()
+	}
+	if r.watch != nil {
+		r.watch.close()
+	}
+}
+
+func (r *reader) flush() error {
+	if r.o.Flush == nil {
+		return nil
+	}
+	return r.o.Flush()
+}
+
+func (r *reader) read(live <-chan struct{}) error {
+	follow := r.o.Follow && live != nil
+	if follow {
+		// Before the first look at the files, so that no change is missed.
+		r.watch = newWatcher(r.path)
+	}
+	files, err := openFiles(r.path)
+	if err != nil {
+		return err
+	}
+	r.files = files
+	if err := r.seekTail(); err != nil {
+		return err
+	}
+	for len(r.files) > 1 {
+		if err := r.drain(r.files[0]); err != nil {
+			return err
+		}
+		r.files[0].close()
+		r.files = r.files[1:]
+	}
+	if !follow {
+		if len(r.files) == 0 {
+			return nil
+		}
+		return r.drain(r.files[0])
+	}
+	return r.follow(live)
+}
+
+// seekTail positions the files so that o.Tail lines of all streams follow.
+func (r *reader) seekTail() error {
+	if r.o.Tail < 0 {
+		return nil
+	}
+	left := r.o.Tail
+	for i, f := range slices.Backward(r.files) {
+		n, err := f.seekLast(r.ctx, left)
+		if err != nil {
+			return err
+		}
+		if left -= n; left > 0 || i == 0 {
+			continue
+		}
+		// Older files are not wanted, also if this one began just here.
+		for _, old := range r.files[:i] {
+			old.close()
+		}
+		r.files = r.files[i:]
+		return nil
+	}
+	return nil
+}
+
+// drain reads what the file holds now.
+func (r *reader) drain(f *logFile) error {
+	if !f.current && f.modified < r.since {
+		return nil // every line is older
+	}
+	for {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		err := f.next(r.handle)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// handle decodes and hands out one line of a file, without its newline.
+func (r *reader) handle(line []byte) error {
+	var rec record
+	if !decode(line, &rec) {
+		return nil
+	}
+	r.last = rec.nano
+	switch {
+	case rec.nano > r.until:
+		return errEnough
+	case rec.nano < r.since,
+		rec.stream == stdio.Stdout && !r.o.Stdout,
+		rec.stream == stdio.Stderr && !r.o.Stderr:
+		return nil
+	}
+	e := Entry{Stream: rec.stream, Time: time.Unix(0, rec.nano).UTC(), Line: rec.text}
+	if r.o.Timestamps || r.o.Details {
+		r.decorate(&e, &rec)
+	}
+	return r.emit(e)
+}
+
+// decorate puts time and attributes before the text.
+func (r *reader) decorate(e *Entry, rec *record) {
+	r.line = r.line[:0]
+	if r.o.Timestamps {
+		r.line = append(r.stamp.append(r.line, rec.nano, true), ' ')
+	}
+	if r.o.Details {
+		if rec.attrs != nil && json.Unmarshal(rec.attrs, &e.Attrs) != nil {
+			e.Attrs = nil // not an object of strings: nobody's attributes
+		}
+		r.line = append(append(r.line, formatAttrs(e.Attrs)...), ' ')
+	}
+	r.line = append(r.line, rec.text...)
+	e.Line = r.line
+}
+
+// formatAttrs is Docker's form of the attributes: sorted key=value pairs,
+// escaped as in a URL's query, with commas between.
+func formatAttrs(attrs map[string]string) string {
+	pairs := make([]string, 0, len(attrs))
+	for k, v := range attrs {
+		pairs = append(pairs, url.QueryEscape(k)+"="+url.QueryEscape(v))
+	}
+	slices.Sort(pairs)
+	return strings.Join(pairs, ",")
+}
+
+// splitLines calls handle for each whole line of b and returns what is left.
+func splitLines(b []byte, handle func([]byte) error) ([]byte, error) {
+	for {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			return b, nil
+		}
+		line := b[:i]
+		b = b[i+1:]
+		if err := handle(line); err != nil {
+			return b, err
+		}
+	}
+}

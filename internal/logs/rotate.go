@@ -1,0 +1,191 @@
+package logs
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	gzSuffix  = ".gz"
+	tmpSuffix = ".tmp"
+)
+
+// rotatedName is the name of the i-th older file, 1 being the youngest.
+func rotatedName(path string, i int, compressed bool) string {
+	name := path + "." + strconv.Itoa(i)
+	if compressed {
+		name += gzSuffix
+	}
+	return name
+}
+
+// rotate makes the current file the first old one and begins an empty one; w.mu
+// is held. With max-file=1 the current file is removed; a new one rather than a
+// truncated one, so that readers see which lines they have.
+func (w *writer) rotate() error {
+	w.compressor.Wait()
+	if err := w.shift(); err != nil {
+		return err
+	}
+	old := w.f
+	w.f = nil
+	w.rotated = w.opts.compress
+	return errors.Join(old.Close(), w.ensure())
+}
+
+// shift frees the current file's name.
+func (w *writer) shift() error {
+	oldest := w.opts.maxFile - 1
+	if oldest == 0 {
+		return ignoreMissing(os.Remove(w.path))
+	}
+	for i := oldest; i >= 1; i-- {
+		for _, gz := range []bool{false, true} {
+			name := rotatedName(w.path, i, gz)
+			var err error
+			if i == oldest {
+				err = os.Remove(name)
+			} else {
+				err = os.Rename(name, rotatedName(w.path, i+1, gz))
+			}
+			if err = ignoreMissing(err); err != nil {
+				return err
+			}
+		}
+	}
+	return ignoreMissing(os.Rename(w.path, rotatedName(w.path, 1, false)))
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// startCompression compresses the file that the last rotation made. It is called
+// at the next output only: until then the new Mark may not have been recorded,
+// and recovery looks for the old file. w.mu is held.
+func (w *writer) startCompression() {
+	if !w.rotated {
+		return
+	}
+	w.rotated = false
+	w.compressor.Go(func() {
+		// A failure leaves the file as it was, readable and counted by the
+		// rotation: nothing is lost but some space.
+		_ = compress(rotatedName(w.path, 1, false))
+	})
+}
+
+// compress replaces a file by its gzip form, which is complete when it gets its
+// name.
+func compress(path string) (err error) {
+	src, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	tmp := path + gzSuffix + tmpSuffix
+	dst, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp)
+		}
+	}()
+	z := gzip.NewWriter(dst)
+	_, err = io.Copy(z, src)
+	if err = errors.Join(err, z.Close(), dst.Close()); err != nil {
+		return err
+	}
+	// The time of the last line is what a reader with since looks at.
+	if err = os.Chtimes(tmp, st.ModTime(), st.ModTime()); err != nil {
+		return err
+	}
+	if err = os.Rename(tmp, path+gzSuffix); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// Files lists the existing files of a log, the oldest first.
+func Files(c Config) ([]string, error) {
+	found, _, err := scanFiles(c.Path)
+	return found, err
+}
+
+// scanFiles lists the log's files, the oldest first, and leftovers of
+// compressions that were cut short.
+func scanFiles(path string) (found, leftovers []string, err error) {
+	dir, _ := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("list the log's files: %w", err)
+	}
+	for _, e := range entries {
+		name := dir + e.Name()
+		switch age := fileAge(path, name); {
+		case age >= 0:
+			found = append(found, name)
+		case strings.HasSuffix(name, tmpSuffix) && fileAge(path, strings.TrimSuffix(name, tmpSuffix)) > 0:
+			leftovers = append(leftovers, name)
+		}
+	}
+	slices.SortFunc(found, func(a, b string) int { return fileAge(path, b) - fileAge(path, a) })
+	return found, leftovers, nil
+}
+
+// fileAge is 0 for the current file, i for the i-th older one, and -1 for a file
+// that does not belong to the log.
+func fileAge(path, name string) int {
+	rest, ok := strings.CutPrefix(name, path)
+	if !ok {
+		return -1
+	}
+	if rest == "" {
+		return 0
+	}
+	number, ok := strings.CutPrefix(strings.TrimSuffix(rest, gzSuffix), ".")
+	age, err := strconv.Atoi(number)
+	if !ok || err != nil || age < 1 {
+		return -1
+	}
+	return age
+}
+
+// Remove deletes the files of a log.
+func Remove(c Config) error {
+	if c.Driver == driverNone || c.Path == "" {
+		return nil
+	}
+	found, leftovers, err := scanFiles(c.Path)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range append(found, leftovers...) {
+		errs = append(errs, ignoreMissing(os.Remove(name)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove the log: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package stdio
+
+import (
+	"context"
+	"io"
+	"sync"
+)
+
+const (
+	// subscriptionLimit is how many bytes a subscriber may lag behind before
+	// the process's output waits for it.
+	subscriptionLimit = 1 << 20
+	// frameSize is how far small writes are put together into one frame while
+	// the subscriber is busy.
+	frameSize = 32 << 10
+)
+
+// frame is a run of bytes of one stream.
+type frame struct {
+	stream Stream
+	data   []byte
+}
+
+// Subscription is one client's view of a Hub. Next is called by one goroutine
+// at a time; Close by any.
+type Subscription struct {
+	hub  *Hub
+	want [3]bool // by Stream
+
+	mu     sync.Mutex
+	queue  []frame
+	queued int
+	next   [3]int64 // by Stream: bytes at lower positions were delivered already
+	taken  []byte   // what Next returned last
+	spare  []byte   // a used buffer
+	err    error
+
+	ready, space chan struct{}
+	gone         chan struct{}
+	closeOnce    sync.Once
+}
+
+func newSubscription(h *Hub, stdout, stderr bool) *Subscription {
+	s := &Subscription{hub: h, ready: make(chan struct{}, 1), space: make(chan struct{}, 1), gone: make(chan struct{})}
+	s.want[Stdout], s.want[Stderr] = stdout, stderr
+	return s
+}
+
+// Next waits for output and returns it with its stream. The bytes are valid
+// until the next call. After the last byte it returns io.EOF, or ErrStopped if
+// the engine stops while the process goes on; after Close, io.ErrClosedPipe.
+func (s *Subscription) Next(ctx context.Context) (Stream, []byte, error) {
+	for {
+		f, err := s.pop()
+		if f.data != nil || err != nil {
+			return f.stream, f.data, err
+		}
+		select {
+		case <-s.ready:
+		case <-s.gone:
+			return 0, nil, io.ErrClosedPipe
+		case <-ctx.Done():
+			return 0, nil, ctx.Err()
+		}
+	}
+}
+
+func (s *Subscription) pop() (frame, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		// About to wait: an idle client holds no buffers.
+		s.spare, s.taken, s.queue = nil, nil, nil
+		return frame{}, s.err
+	}
+	s.spare = s.taken
+	f := s.queue[0]
+	s.queue[0] = frame{}
+	s.queue = s.queue[1:]
+	s.queued -= len(f.data)
+	s.taken = f.data
+	signal(s.space)
+	return f, nil
+}
+
+// Close leaves the Hub; the process and other clients do not notice.
+func (s *Subscription) Close() {
+	s.closeOnce.Do(func() {
+		close(s.gone)
+		s.hub.remove(s)
+	})
+}
+
+// push queues p, which stands at position at of stream st.
+func (s *Subscription) push(st Stream, at int64, p []byte, draining, stop <-chan struct{}) {
+	if !s.want[st] {
+		return
+	}
+	for {
+		if s.tryPush(st, at, p, isClosed(draining)) {
+			return
+		}
+		select {
+		case <-s.space:
+		case <-draining:
+		case <-s.gone:
+			return
+		case <-stop:
+			return
+		}
+	}
+}
+
+// tryPush reports whether p is queued or not wanted. While the Pump drains
+// there is no limit: what is left is bounded by the size of the pipe, and an
+// exited process must not wait for a client.
+func (s *Subscription) tryPush(st Stream, at int64, p []byte, unlimited bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if skip := s.next[st] - at; skip > 0 {
+		p = p[min(skip, int64(len(p))):]
+	}
+	if s.err != nil || len(p) == 0 {
+		return true
+	}
+	if !unlimited && s.queued > 0 && s.queued+len(p) > subscriptionLimit {
+		return false
+	}
+	s.add(st, p)
+	signal(s.ready)
+	return true
+}
+
+// add queues a copy of p; s.mu is held.
+func (s *Subscription) add(st Stream, p []byte) {
+	s.queued += len(p)
+	if n := len(s.queue); n > 0 {
+		if f := &s.queue[n-1]; f.stream == st && len(f.data)+len(p) <= frameSize {
+			f.data = append(f.data, p...)
+			return
+		}
+	}
+	s.queue = append(s.queue, frame{st, append(s.spare[:0], p...)})
+	s.spare = nil
+}
+
+func (s *Subscription) end(err error) {
+	s.mu.Lock()
+	if s.err == nil {
+		s.err = err
+	}
+	s.mu.Unlock()
+	signal(s.ready)
+}
+
+// signal wakes the one goroutine that waits on c, now or when it comes to wait.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
