@@ -1,79 +1,212 @@
-// Package cgroup gives containers their control groups: on cgroup v1, hybrid and v2 hosts behind one type.
+// Package cgroup gives each container its control group: the same calls on hosts with cgroup v1, hybrid and v2. It writes
+// the kernel's files directly; no systemd, no library in between.
+//
+// A group is one directory in every hierarchy. On v1 and hybrid hosts the limits live in the v1 hierarchies, and a process
+// enters the group by writing "0" to each hierarchy's tasks file itself (TaskFDs): a write from outside to cgroup.procs waits for an RCU
+// grace period, some milliseconds. On v2 hosts, and for the unified hierarchy of hybrid ones, it is born into the group by
+// CLONE_INTO_CGROUP (DirFD).
+//
+// What is tested where: v1 and hybrid run on a real kernel; so do, in the unified hierarchy of a hybrid host, cgroup.kill,
+// CLONE_INTO_CGROUP and the device filter. The limits of v2 (memory.max, cpu.max …), its freezer and its out-of-memory events are tested
+// against a directory that stands in for the kernel's.
 package cgroup
 
 import (
-	"errors"
-	"time"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// Hierarchy is the host's control group tree.
-type Hierarchy struct{}
+// Hierarchy is the host's control group tree. Its methods may be called by several goroutines.
+type Hierarchy struct {
+	mode    string
+	v1      []tree
+	unified string // mount point of cgroup2; "" on v1 hosts
 
-// Group is the control group of one container: one directory in each hierarchy.
-type Group struct{}
+	mkdir func(path string) error // os.Mkdir; a test's stand-in for the kernel fills the directory
+
+	mu      sync.Mutex
+	parents map[string]parent // those that were made or checked already
+}
+
+// tree is one v1 hierarchy.
+type tree struct {
+	mount       string
+	controllers []string // "cpu", "cpuacct", …; "name=systemd" for one without a controller
+}
+
+func (t tree) has(controller string) bool { return slices.Contains(t.controllers, controller) }
 
 // Detect finds the mounted hierarchies.
-func Detect() (*Hierarchy, error) { return nil, errors.New("cgroup: not available") }
+func Detect() (*Hierarchy, error) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("looking for control groups: %w", err)
+	}
+	return parse(string(table))
+}
 
-// Version is 1 (v1 and hybrid hosts) or 2.
-func (h *Hierarchy) Version() int { return 0 }
+// parse reads the hierarchies from a mount table.
+func parse(mountinfo string) (*Hierarchy, error) {
+	h := &Hierarchy{mkdir: makeDir, parents: map[string]parent{}}
+	seen := map[string]bool{} // the controllers of mounted hierarchies: a second mount of one is not another
+	for line := range strings.Lines(mountinfo) {
+		left, right, ok := strings.Cut(line, " - ")
+		fields, fs := strings.Fields(left), strings.Fields(right)
+		if !ok || len(fields) < 5 || len(fs) < 3 {
+			continue
+		}
+		switch fs[0] {
+		case "cgroup2":
+			if h.unified == "" {
+				h.unified = fields[4]
+			}
+		case "cgroup":
+			controllers := v1Controllers(fs[2])
+			if key := strings.Join(controllers, ","); key != "" && !seen[key] {
+				seen[key] = true
+				h.v1 = append(h.v1, tree{mount: fields[4], controllers: controllers})
+			}
+		}
+	}
+	switch {
+	case len(h.v1) > 0 && h.unified != "":
+		h.mode = "hybrid"
+	case len(h.v1) > 0:
+		h.mode = "v1"
+	case h.unified != "":
+		h.mode = "v2"
+	default:
+		return nil, failure.Unavailable("no control groups are mounted: mount them with `mount -t cgroup2 none /sys/fs/cgroup`")
+	}
+	return h, nil
+}
+
+// v1Controllers picks the controllers out of a v1 mount's options ("rw,cpu,cpuacct").
+func v1Controllers(options string) []string {
+	var found []string
+	for o := range strings.SplitSeq(options, ",") {
+		switch o {
+		case "rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods", "nofavordynmods", "none", "seclabel":
+			continue
+		}
+		if strings.HasPrefix(o, "release_agent=") {
+			continue
+		}
+		found = append(found, o)
+	}
+	return found
+}
+
+// Version is 1 (v1 and hybrid hosts: the limits are those of v1) or 2.
+func (h *Hierarchy) Version() int {
+	if h.mode == "v2" {
+		return 2
+	}
+	return 1
+}
 
 // Mode is "v1", "hybrid" or "v2".
-func (h *Hierarchy) Mode() string { return "" }
+func (h *Hierarchy) Mode() string { return h.mode }
 
 // Driver is "cgroupfs": directories are made directly, without systemd.
 func (h *Hierarchy) Driver() string { return "cgroupfs" }
 
-// Create makes the group at path ("/cleat/ID") with limits r.
-func (h *Hierarchy) Create(path string, r Resources) (*Group, error) {
-	return nil, errors.New("cgroup: not available")
+// Support tells which limits the host's controllers can carry.
+type Support struct {
+	Memory, Swap, Swappiness, OOMKillDisable, MemoryReservation bool
+	CPUShares, CPUQuota, CPURealtime, Cpuset                    bool
+	Pids, BlkioWeight, BlkioThrottle, Hugetlb                   bool
+	Devices, Freezer                                            bool
 }
 
-// Open returns an existing group.
-func (h *Hierarchy) Open(path string) (*Group, error) {
-	return nil, errors.New("cgroup: not available")
+// Support looks at the controllers' files. A limit that is not supported is an error in Create and Update; callers that
+// want to warn and go on instead ask here first.
+func (h *Hierarchy) Support() Support {
+	if h.mode == "v2" {
+		return h.supportV2()
+	}
+	root := func(controller, file string) bool {
+		t, ok := h.tree(controller)
+		return ok && exists(filepath.Join(t.mount, file))
+	}
+	_, hugetlb := h.tree("hugetlb")
+	_, freezer := h.tree("freezer")
+	_, pids := h.tree("pids")
+	_, devices := h.tree("devices")
+	return Support{
+		Memory:            root("memory", "memory.limit_in_bytes"),
+		Swap:              root("memory", "memory.memsw.limit_in_bytes"),
+		Swappiness:        root("memory", "memory.swappiness"),
+		OOMKillDisable:    root("memory", "memory.oom_control"),
+		MemoryReservation: root("memory", "memory.soft_limit_in_bytes"),
+		CPUShares:         root("cpu", "cpu.shares"),
+		CPUQuota:          root("cpu", "cpu.cfs_quota_us"),
+		CPURealtime:       root("cpu", "cpu.rt_runtime_us"),
+		Cpuset:            root("cpuset", "cpuset.cpus"),
+		Pids:              pids,
+		BlkioWeight:       root("blkio", "blkio.weight") || root("blkio", "blkio.bfq.weight"),
+		BlkioThrottle:     root("blkio", "blkio.throttle.read_bps_device"),
+		Hugetlb:           hugetlb,
+		Devices:           devices,
+		Freezer:           freezer,
+	}
 }
 
-// Path is the group's path as given to Create or Open.
-func (g *Group) Path() string { return "" }
+func (h *Hierarchy) supportV2() Support {
+	b, err := os.ReadFile(filepath.Join(h.unified, "cgroup.controllers"))
+	if err != nil {
+		return Support{}
+	}
+	list := strings.Fields(string(b))
+	has := func(c string) bool { return slices.Contains(list, c) }
+	return Support{
+		Memory: has("memory"), Swap: has("memory") && exists("/proc/swaps"), MemoryReservation: has("memory"),
+		CPUShares: has("cpu"), CPUQuota: has("cpu"), Cpuset: has("cpuset"), Pids: has("pids"),
+		BlkioWeight: has("io"), BlkioThrottle: has("io"), Hugetlb: has("hugetlb"), Devices: true, Freezer: true,
+	}
+}
 
-// TaskFDs returns one open "tasks" file a v1 hierarchy, for a child to write "0" to; nil on v2.
-func (g *Group) TaskFDs() ([]int, error) { return nil, errors.New("cgroup: not available") }
+// tree returns the v1 hierarchy that a controller is in.
+func (h *Hierarchy) tree(controller string) (tree, bool) {
+	for _, t := range h.v1 {
+		if t.has(controller) {
+			return t, true
+		}
+	}
+	return tree{}, false
+}
 
-// DirFD returns the group's directory for CLONE_INTO_CGROUP on v2, -1 on v1.
-func (g *Group) DirFD() (int, error) { return -1, errors.New("cgroup: not available") }
+// mounts lists the mount points of all hierarchies.
+func (h *Hierarchy) mounts() []string {
+	all := make([]string, 0, len(h.v1)+1)
+	for _, t := range h.v1 {
+		all = append(all, t.mount)
+	}
+	if h.unified != "" {
+		all = append(all, h.unified)
+	}
+	return all
+}
 
-// CloseFDs closes what TaskFDs and DirFD opened.
-func (g *Group) CloseFDs() {}
+// primary is the mount point of the hierarchy that the processes of a group are counted in: the freezer's on v1, because
+// it is the one that Freeze and Kill work with.
+func (h *Hierarchy) primary() string {
+	if h.mode == "v2" {
+		return h.unified
+	}
+	if t, ok := h.tree("freezer"); ok {
+		return t.mount
+	}
+	return h.v1[0].mount
+}
 
-// Update changes the limits that are set in r.
-func (g *Group) Update(r Resources) error { return errors.New("cgroup: not available") }
-
-// Freeze stops all processes of the group and returns when they stand still.
-func (g *Group) Freeze() error { return errors.New("cgroup: not available") }
-
-// Thaw lets them go on.
-func (g *Group) Thaw() error { return errors.New("cgroup: not available") }
-
-// Frozen reports whether the group is frozen.
-func (g *Group) Frozen() (bool, error) { return false, errors.New("cgroup: not available") }
-
-// Kill sends SIGKILL to every process of the group; a frozen group is thawed.
-func (g *Group) Kill() error { return errors.New("cgroup: not available") }
-
-// Procs lists the process ids in the group and below.
-func (g *Group) Procs() ([]int, error) { return nil, errors.New("cgroup: not available") }
-
-// CPUUsage is the CPU time that the group has used.
-func (g *Group) CPUUsage() (time.Duration, error) { return 0, errors.New("cgroup: not available") }
-
-// OOMKills counts the processes that the kernel killed for want of memory.
-func (g *Group) OOMKills() (uint64, error) { return 0, errors.New("cgroup: not available") }
-
-// Remove removes the group.
-func (g *Group) Remove() error { return errors.New("cgroup: not available") }
-
-// WatchOOM sends a value for each out-of-memory condition until stop is closed; the channel is closed then.
-func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
-	return nil, errors.New("cgroup: not available")
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

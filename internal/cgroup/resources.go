@@ -1,16 +1,17 @@
 package cgroup
 
-// Resources are the limits of a group. A zero value or nil leaves the kernel's setting alone.
+// Resources are the limits of a group. A zero value or nil leaves the kernel's setting alone. A limit whose controller the
+// host lacks is an error that names it (see Hierarchy.Support).
 type Resources struct {
 	Memory            int64  // bytes; -1 unlimited
-	MemorySwap        int64  // memory plus swap in bytes; -1 unlimited
-	MemoryReservation int64  // bytes; -1 unlimited
-	MemorySwappiness  *int64 // 0 to 100; not on v2
-	OOMKillDisable    bool   // not on v2
+	MemorySwap        int64  // memory plus swap in bytes; -1 unlimited; nothing is made up when only Memory is set
+	MemoryReservation int64  // bytes; -1 none
+	MemorySwappiness  *int64 // 0 to 100; refused on v2
+	OOMKillDisable    bool   // refused on v2
 
-	CPUShares                 int64  // 2 to 262144, 1024 is the default
+	CPUShares                 int64  // 2 to 262144; 1024 is the kernel's default
 	CPUPeriod, CPUQuota       int64  // microseconds; quota -1 unlimited
-	CPURtPeriod, CPURtRuntime int64  // microseconds; not on v2
+	CPURtPeriod, CPURtRuntime int64  // microseconds; refused on v2
 	CpusetCpus, CpusetMems    string // lists as in "0-2,7"
 	PidsLimit                 int64  // -1 unlimited
 
@@ -22,11 +23,13 @@ type Resources struct {
 	BlkioThrottleWriteIOPS []DeviceLimit
 	Hugetlb                []HugetlbLimit
 
-	Devices         []DeviceRule // in order, the last that matches counts; with AllowAllDevices false everything else is denied
+	// Devices are applied in order, the last that matches an access counts; what none matches is denied, unless
+	// AllowAllDevices is set, which ignores them. Both count in Create only: Update refuses them.
+	Devices         []DeviceRule
 	AllowAllDevices bool
 }
 
-// DeviceWeight is the blkio weight of one block device.
+// DeviceWeight is the blkio weight (10 to 1000) of one block device.
 type DeviceWeight struct {
 	Major, Minor int64
 	Weight       uint16
@@ -38,19 +41,8 @@ type DeviceLimit struct {
 	Rate         uint64
 }
 
-// HugetlbLimit limits the huge pages of one size ("2MB", "1GB") to bytes.
+// HugetlbLimit limits the huge pages of one size ("2MB", "1GB") to a number of bytes.
 type HugetlbLimit struct {
 	PageSize string
 	Limit    uint64
 }
-
-// DeviceRule allows or denies access to devices.
-type DeviceRule struct {
-	Allow        bool
-	Type         rune   // 'c', 'b' or 'a' for both
-	Major, Minor int64  // -1 any
-	Access       string // some of "rwm"
-}
-
-// DefaultDeviceRules are the devices that every container may use.
-func DefaultDeviceRules() []DeviceRule { return nil }
