@@ -36,8 +36,8 @@ type transfer struct {
 	extracting, done string
 
 	mu    sync.Mutex
-	first error // what went wrong first; all else follows from it
-	order []ocispec.Descriptor     // the layers, bottom first
+	first error                // what went wrong first; all else follows from it
+	order []ocispec.Descriptor // the layers, bottom first
 	// chains tells which layer a snapshot is of.
 	chains map[string]digest.Digest
 }
