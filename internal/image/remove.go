@@ -1,0 +1,227 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// Remove removes a name, or an image with all of its names, by Docker's rules:
+//
+//   - By name, while other names are left: only that name goes, whoever uses the image.
+//   - By its last name, unused: name and image go. Used by any container: refused, but
+//     with Force the name goes and the image stays without one.
+//   - By id: refused while a running container uses it, Force or not; refused without
+//     Force while a stopped one does, or if the id has names in several repositories
+//     or several tags.
+//
+// users gives the containers that use an image. Space is freed in the background.
+func (s *Service) Remove(ctx context.Context, ref string, opts RemoveOptions, users func(imageID string) []User) ([]image.DeleteResponse, error) {
+	ctx = s.store.Context(ctx)
+	c, err := s.catalog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	r := removal{s: s, match: m, force: opts.Force}
+	if users != nil {
+		r.users = users(m.id().String())
+	}
+	if m.named == nil {
+		return r.byID(ctx)
+	}
+	return r.byName(ctx)
+}
+
+type removal struct {
+	s     *Service
+	match *match
+	force bool
+	users []User
+}
+
+func (r *removal) byID(ctx context.Context) ([]image.DeleteResponse, error) {
+	id := r.match.id().String()
+	if u := r.user(true); u != nil {
+		return nil, conflict(shortID(id), true, "image is being used by running container "+shortID(u.ContainerID))
+	}
+	if !r.force {
+		if u := r.user(false); u != nil {
+			return nil, conflict(shortID(id), false, "image is being used by stopped container "+shortID(u.ContainerID))
+		}
+		if !oneReference(r.match.names) {
+			return nil, conflict(shortID(id), false, "image is referenced in multiple repositories")
+		}
+	}
+	return r.all(ctx)
+}
+
+func (r *removal) byName(ctx context.Context) ([]image.DeleteResponse, error) {
+	same := sameName(r.match.named, r.match.names)
+	if len(same) != len(r.match.names) {
+		return r.untag(ctx, same, false)
+	}
+	if len(r.users) > 0 {
+		if !r.force {
+			return nil, conflict(reference.FamiliarString(r.match.named), false, fmt.Sprintf("container %s is using its referenced image %s",
+				shortID(r.users[0].ContainerID), shortID(r.match.id().String())))
+		}
+		return r.untag(ctx, same, true)
+	}
+	return r.all(ctx)
+}
+
+// user gives a container that uses the image, running or not.
+func (r *removal) user(running bool) *User {
+	for i := range r.users {
+		if r.users[i].Running == running {
+			return &r.users[i]
+		}
+	}
+	return nil
+}
+
+func conflict(what string, hard bool, why string) error {
+	way := "must be forced"
+	if hard {
+		way = "cannot be forced"
+	}
+	return failure.Conflict("conflict: unable to delete %s (%s) - %s", what, way, why)
+}
+
+// untag removes names and nothing else. keep gives the image, which loses its last
+// name, a place among the dangling ones.
+func (r *removal) untag(ctx context.Context, names []images.Image, keep bool) ([]image.DeleteResponse, error) {
+	err := r.s.store.Update(ctx, func(ctx context.Context) error {
+		if keep {
+			dangling := images.Image{Name: danglingName(r.match.id()), Target: r.match.target.Target}
+			if _, err := r.s.store.Images.Create(ctx, dangling); err != nil && !errdefs.IsAlreadyExists(err) {
+				return err
+			}
+		}
+		return r.s.deleteNames(ctx, names)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("remove the name %s: %w", r.match.ref(), err)
+	}
+	return r.untagged(names), nil
+}
+
+// all removes an image with all of its names.
+func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
+	err := r.s.store.Update(ctx, func(ctx context.Context) error {
+		// Names that the image was given since it was looked up go with it.
+		list, err := r.s.store.Images.List(ctx, "target.digest=="+r.match.id().String())
+		if err != nil {
+			return err
+		}
+		r.match.names = list
+		return r.s.deleteNames(ctx, list)
+	})
+	id := r.match.id()
+	if err != nil {
+		return nil, fmt.Errorf("remove the image %s: %w", id, err)
+	}
+	records := append(r.untagged(r.match.names), image.DeleteResponse{Deleted: id.String()})
+	r.s.events("delete", id.String(), id.String())
+	if len(r.users) == 0 {
+		if err := r.s.dropIfLeased(ctx, id); err != nil {
+			return records, err
+		}
+	}
+	r.s.store.ScheduleGC()
+	return records, nil
+}
+
+func (r *removal) untagged(names []images.Image) []image.DeleteResponse {
+	records := []image.DeleteResponse{}
+	id := r.match.id().String()
+	for _, n := range names {
+		if isDangling(n.Name) {
+			continue
+		}
+		r.s.events("untag", id, id)
+		records = append(records, image.DeleteResponse{Untagged: familiar(n.Name)})
+	}
+	return records
+}
+
+// dropIfLeased lets go of the layers of an image without names and users.
+func (s *Service) dropIfLeased(ctx context.Context, id digest.Digest) error {
+	s.layers.mu.Lock()
+	leased := s.layers.leased[id]
+	s.layers.mu.Unlock()
+	if !leased {
+		return nil
+	}
+	return s.dropLease(ctx, id)
+}
+
+// deleteNames deletes names in a transaction. One that is gone already is no fault.
+func (s *Service) deleteNames(ctx context.Context, names []images.Image) error {
+	for _, n := range names {
+		if err := s.store.Images.Delete(ctx, n.Name); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// oneReference reports whether an image has one tag at most, and digests of the same
+// repository at most beside it.
+func oneReference(names []images.Image) bool {
+	tags := 0
+	repositories := map[string]bool{}
+	for _, n := range names {
+		if isDangling(n.Name) {
+			continue
+		}
+		repositories[repositoryOf(n.Name)] = true
+		if named, err := reference.ParseNormalizedNamed(n.Name); err == nil {
+			if _, ok := named.(reference.Tagged); ok {
+				tags++
+			}
+		}
+	}
+	return tags <= 1 && len(repositories) <= 1
+}
+
+// sameName gives the names that go when named is removed: a digest stands for every
+// name in its repository; a tag for itself and, if it is the repository's last tag of
+// the image, for its digests too. The dangling name counts with either.
+func sameName(named reference.Named, names []images.Image) []images.Image {
+	_, byDigest := named.(reference.Digested)
+	var same, digests []images.Image
+	otherTags := false
+	for _, n := range names {
+		parsed, err := reference.ParseNormalizedNamed(n.Name)
+		switch {
+		case isDangling(n.Name), err != nil:
+			same = append(same, n)
+		case parsed.Name() != named.Name():
+		case byDigest, n.Name == named.String():
+			same = append(same, n)
+		default:
+			if _, ok := parsed.(reference.Tagged); ok {
+				otherTags = true
+			} else {
+				digests = append(digests, n)
+			}
+		}
+	}
+	if !otherTags {
+		same = append(same, digests...)
+	}
+	return slices.Clip(same)
+}
