@@ -516,3 +516,12 @@ func (w *wire) rest() string {
 	}
 	return string(text)
 }
+
+func mustJSON(t testing.TB, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
