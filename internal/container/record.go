@@ -52,6 +52,7 @@ type Image struct {
 	Ref      string        // familiar name at create; empty if created by id
 	Platform ocispec.Platform
 	Manifest ocispec.Descriptor
+	ChainID  digest.Digest
 }
 
 // Mount is one resolved mount point. Volumes exist when the record does.

@@ -20,11 +20,17 @@ import (
 	"github.com/cleatlabs/cleat/internal/record"
 )
 
-const trashPrefix = ".removed-"
+// A removed container's directory is renamed to one of these and its id; the
+// second says that its anonymous volumes go with it.
+const (
+	trashPrefix        = ".removed-"
+	trashVolumesPrefix = ".removed-volumes-"
+)
 
 // Store is the set of all containers. Look-ups never wait for I/O.
 type Store struct {
-	root string
+	root    string
+	orphans []string
 
 	mu    sync.RWMutex
 	byID  map[string]*Container
@@ -54,7 +60,7 @@ func Open(root string) (*Store, error) {
 func (s *Store) load(name string) error {
 	dir := filepath.Join(s.root, name)
 	if strings.HasPrefix(name, trashPrefix) {
-		return os.RemoveAll(dir)
+		return s.sweep(name)
 	}
 	if !validID(name) {
 		return fmt.Errorf("%s is not a container's directory: move it away to start the engine", dir)
@@ -90,6 +96,42 @@ func (s *Store) load(name string) error {
 	s.names[r.Name] = r.ID
 	return nil
 }
+
+// sweep deletes the rest of a removed container.
+func (s *Store) sweep(name string) error {
+	dir := filepath.Join(s.root, name)
+	var def Definition
+	if strings.HasPrefix(name, trashVolumesPrefix) && record.ReadJSON(filepath.Join(dir, configFile), &def) == nil {
+		for _, m := range def.Mounts {
+			if m.Anonymous && m.Name != "" {
+				s.orphans = append(s.orphans, m.Name)
+			}
+		}
+	}
+	return EmptyTrash(dir)
+}
+
+// EmptyTrash deletes what Remove has put aside. The record goes last, so that
+// an interrupted deletion can be taken up again.
+func EmptyTrash(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.Name() != configFile {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// Orphans returns the anonymous volumes that a crash kept from being removed
+// together with their containers. They may be in use by others, or gone.
+func (s *Store) Orphans() []string { return s.orphans }
 
 func isDamaged(err error) bool {
 	var syntax *json.SyntaxError
@@ -242,30 +284,34 @@ func (s *Store) Rename(_ context.Context, c *Container, name string) error {
 }
 
 // Remove makes c and its files disappear: its directory is renamed, which is
-// final, and trash is its new path, for the caller to delete in its own time.
-// The name is free at once. The caller holds c's lock; waiters are told.
-func (s *Store) Remove(c *Container) (trash string, err error) {
-	trash = filepath.Join(s.root, trashPrefix+c.id)
+// final, and trash is its new path, for EmptyTrash in the caller's own time.
+// volumes notes that its anonymous volumes are to go too, should the engine die
+// before that is done. The caller holds c's lock and calls Removed when
+// everything that c used is free.
+func (s *Store) Remove(c *Container, volumes bool) (trash string, err error) {
+	prefix := trashPrefix
+	if volumes {
+		prefix = trashVolumesPrefix
+	}
+	trash = filepath.Join(s.root, prefix+c.id)
 	// Nobody may be writing state.json while its directory moves.
 	if err := c.disk.lock(context.Background()); err != nil {
 		return "", err
 	}
+	defer c.disk.unlock()
 	err = os.Rename(c.dir, trash)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // someone deleted it under us: there is nothing to lose
-	}
-	if err != nil {
-		c.disk.unlock()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted under us: nothing left to lose
 		return "", fmt.Errorf("remove container %s: %w", c.Load().Name, err)
 	}
 	record.Failpoint("container.remove.after-rename")
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.byID, c.id)
 	if name := c.Load().Name; s.names[name] == c.id {
 		delete(s.names, name)
 	}
-	s.mu.Unlock()
-	c.markGone()
-	c.disk.unlock()
 	return trash, nil
 }

@@ -67,11 +67,10 @@ func (c *Container) SetExited(change func(*State)) error {
 	return c.persist()
 }
 
-// markGone ends the container's life for its waiters.
-func (c *Container) markGone() {
+// Removed tells everyone who waits that the container is no more.
+func (c *Container) Removed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gone = true
 	e := Exit{Code: c.snapshot.Load().State.ExitCode}
 	notify(&c.waiters.exit, e)
 	notify(&c.waiters.removed, e)

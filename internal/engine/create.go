@@ -1,0 +1,304 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	api "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/volume"
+)
+
+// Names of what lies in a container's directory.
+const (
+	upperDir = "upper"
+	workDir  = "work"
+	logFile  = "-json.log" // after the container's id, as Docker names it
+)
+
+// Creator makes containers.
+type Creator struct {
+	containers *container.Store
+	images     *image.Service
+	volumes    *volume.Service
+	networks   *network.Service
+	lives      *lives
+	say        *announcer
+	features   kernel.Features
+	cgroupV2   bool
+	log        *slog.Logger
+}
+
+// Create makes a container that is ready to start and returns its id. A
+// failure leaves nothing behind.
+func (cr *Creator) Create(ctx context.Context, req CreateRequest) (id string, warnings []string, err error) {
+	if req.Config == nil {
+		return "", nil, failure.Invalid("config cannot be empty in order to create a container")
+	}
+	id = container.NewID()
+	// What was asked for is copied, so that the caller keeps his structs.
+	cfg, host := *req.Config, api.HostConfig{}
+	if req.HostConfig != nil {
+		host = *req.HostConfig
+	}
+	def := container.Definition{ID: id, Created: time.Now().UTC(), Config: &cfg, HostConfig: &host}
+	warnings, err = cr.check(&def, req)
+	if err != nil {
+		return "", nil, err
+	}
+	img, err := cr.resolve(ctx, &cfg, req.Platform)
+	if err != nil {
+		return "", nil, err
+	}
+	release := cr.images.Hold(img.ID)
+	defer release()
+	imageWarnings, err := cr.takeImage(&def, img, req.Platform)
+	if err != nil {
+		return "", nil, err
+	}
+	warnings = append(warnings, imageWarnings...)
+
+	inherited, err := cr.volumesFrom(host.VolumesFrom)
+	if err != nil {
+		return "", nil, err
+	}
+	plan, err := planMounts(&cfg, &host, inherited)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := cr.make(ctx, &def, req.Name, plan); err != nil {
+		return "", nil, err
+	}
+	if warnings == nil {
+		warnings = []string{}
+	}
+	return id, warnings, nil
+}
+
+// check validates the request as far as it does not need the image.
+func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings []string, err error) {
+	cfg, host := def.Config, def.HostConfig
+	if err := checkConfig(cfg); err != nil {
+		return nil, err
+	}
+	if cfg.NetworkDisabled {
+		host.NetworkMode = network.ModeNone
+	}
+	if err := fillDefaults(host, cr.cgroupV2); err != nil {
+		return nil, err
+	}
+	if def.Endpoints, err = checkEndpoints(host.NetworkMode, req.NetworkingConfig); err != nil {
+		return nil, err
+	}
+	if err := refuseUnsupported(cfg, host, def.Endpoints); err != nil {
+		return nil, err
+	}
+	warnings, err = checkHostConfig(host, cr.features)
+	if err != nil {
+		return nil, err
+	}
+	if host.NetworkMode == network.ModeHost {
+		if len(host.PortBindings) > 0 || host.PublishAllPorts {
+			warnings = append(warnings, "Published ports are discarded when using host network mode")
+		}
+		if cfg.Hostname == "" {
+			if cfg.Hostname, err = os.Hostname(); err != nil {
+				return nil, fmt.Errorf("host name: %w", err)
+			}
+		}
+	}
+	if cfg.Hostname == "" {
+		if host.UTSMode.IsHost() {
+			cfg.Hostname, err = os.Hostname()
+		} else {
+			cfg.Hostname = def.ID[:12]
+		}
+	}
+	return warnings, err
+}
+
+func (cr *Creator) resolve(ctx context.Context, cfg *api.Config, platform string) (*image.Image, error) {
+	if cfg.Image == "" {
+		return nil, failure.Invalid("no image specified: Config.Image must name one")
+	}
+	return cr.images.Resolve(ctx, cfg.Image, platform)
+}
+
+// takeImage merges the image into the definition.
+func (cr *Creator) takeImage(def *container.Definition, img *image.Image, platform string) (warnings []string, err error) {
+	if err := mergeImageConfig(def.Config, &img.Config.Config); err != nil {
+		return nil, err
+	}
+	// The image is as little to be trusted as the request.
+	imageHealth := def.Config.Healthcheck
+	def.Config.Healthcheck = nil
+	err = checkConfig(def.Config)
+	def.Config.Healthcheck = imageHealth
+	if err != nil {
+		return nil, err
+	}
+	if hasHealthcheck(def.Config) {
+		warnings = append(warnings, "The image's HEALTHCHECK is not run: this engine does not support health checks")
+		def.Config.Healthcheck = &api.HealthConfig{Test: []string{"NONE"}}
+	}
+	if def.Path, def.Args, err = commandLine(def.Config); err != nil {
+		return nil, err
+	}
+	def.Image = container.Image{ID: img.ID, Ref: img.Ref, Platform: img.Platform, Manifest: img.Manifest, ChainID: img.ChainID}
+	if platform == "" && !platforms.Default().Match(img.Platform) {
+		warnings = append(warnings, fmt.Sprintf("The requested image's platform (%s) does not match the detected host platform (%s) and no specific platform was requested",
+			platforms.FormatAll(img.Platform), platforms.FormatAll(platforms.DefaultSpec())))
+	}
+	return warnings, nil
+}
+
+// volumesFrom gives the mounts of other containers, as name[:ro|rw].
+func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
+	var out []container.Mount
+	for _, spec := range specs {
+		name, mode, _ := strings.Cut(spec, ":")
+		modes, err := parseModes(mode)
+		if err != nil || name == "" {
+			return nil, failure.Invalid("invalid volumes-from specification: %q", spec)
+		}
+		from, err := cr.containers.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range from.Load().Mounts {
+			if m.Type == mount.TypeTmpfs {
+				continue
+			}
+			if mode != "" {
+				m.Mode, m.ReadOnly = mode, modes.readOnly
+			}
+			m.Anonymous = false // it goes with the container that made it
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+// make reserves the name and writes the container down, or undoes it all.
+func (cr *Creator) make(ctx context.Context, def *container.Definition, name string, plan *mountPlan) (err error) {
+	if name == "" {
+		if def.Name, err = cr.containers.ReserveGeneratedName(def.ID); err != nil {
+			return err
+		}
+	} else {
+		if def.Name, err = checkName(name); err != nil {
+			return err
+		}
+		if err := cr.containers.ReserveName(def.Name, def.ID); err != nil {
+			return err
+		}
+	}
+	var made []string // anonymous volumes
+	dir := cr.containers.DirOf(def.ID)
+	defer func() {
+		if err == nil {
+			return
+		}
+		cr.containers.FreeName(def.Name, def.ID)
+		for _, m := range plan.mounts {
+			if m.Name != "" {
+				cr.volumes.Release(m.Name, def.ID)
+			}
+		}
+		for _, v := range made {
+			err = errors.Join(err, cr.volumes.Remove(context.WithoutCancel(ctx), v, true))
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	record.Failpoint("engine.create.after-name")
+	if made, err = cr.makeVolumes(ctx, def, plan); err != nil {
+		return err
+	}
+	record.Failpoint("engine.create.after-volumes")
+	sortMounts(plan.mounts)
+	def.Mounts = plan.mounts
+	if err := makeDirs(dir); err != nil {
+		return err
+	}
+	if def.HostConfig.LogConfig.Type == defaultLogDriver {
+		def.LogPath = filepath.Join(dir, def.ID+logFile)
+	}
+	record.Failpoint("engine.create.after-dirs")
+	c, err := cr.containers.Add(&container.Record{Definition: *def, State: container.State{Status: api.StateCreated}},
+		!def.HostConfig.AutoRemove)
+	if err != nil {
+		return err
+	}
+	cr.lives.of(c)
+	cr.say.container(c, apievents.ActionCreate)
+	return nil
+}
+
+// makeVolumes makes the plan's volumes and notes the container as their user.
+func (cr *Creator) makeVolumes(ctx context.Context, def *container.Definition, plan *mountPlan) (made []string, err error) {
+	for i := range plan.mounts {
+		m := &plan.mounts[i]
+		if m.Type != mount.TypeVolume {
+			continue
+		}
+		spec, own := plan.volumes[i]
+		if own {
+			existed := m.Name != "" && cr.exists(ctx, m.Name)
+			if m.Name == "" && def.HostConfig.AutoRemove && spec.driver == "" && len(spec.opts) == 0 && len(spec.labels) == 0 {
+				v, verr := cr.volumes.CreateEphemeral(ctx)
+				if verr != nil {
+					return made, verr
+				}
+				m.Name, m.Driver = v.Name, v.Driver
+			} else {
+				v, verr := cr.volumes.Create(ctx, m.Name, spec.driver, spec.opts, spec.labels)
+				if verr != nil {
+					return made, verr
+				}
+				m.Name, m.Driver = v.Name, v.Driver
+			}
+			if m.Anonymous {
+				made = append(made, m.Name)
+			}
+			if !existed {
+				cr.say.volume(m.Name, apievents.ActionCreate)
+			}
+		}
+		if m.Source, err = cr.volumes.Acquire(m.Name, def.ID); err != nil {
+			return made, err
+		}
+	}
+	return made, nil
+}
+
+func (cr *Creator) exists(ctx context.Context, volume string) bool {
+	_, err := cr.volumes.Inspect(ctx, volume)
+	return err == nil
+}
+
+func makeDirs(dir string) error {
+	if err := os.Mkdir(dir, 0o710); err != nil {
+		return fmt.Errorf("container directory: %w", err)
+	}
+	for _, d := range []string{upperDir, workDir} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			return fmt.Errorf("container directory: %w", err)
+		}
+	}
+	return nil
+}

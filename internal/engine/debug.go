@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	api "github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/runtime"
+)
+
+// Debug answers `cleatd debug`.
+type Debug struct {
+	containers *container.Store
+	starter    *Starter
+	runtime    *runtime.Runtime
+	networks   *network.Service
+}
+
+// Launch returns the text of the launch program that a start of the container
+// would run now. It starts nothing.
+func (d *Debug) Launch(ctx context.Context, name string) (string, error) {
+	c, err := d.containers.Find(name)
+	if err != nil {
+		return "", err
+	}
+	a := &attempt{s: d.starter, c: c, r: c.Load(), life: d.starter.lives.of(c), rootFD: -1, netFD: -1}
+	defer a.closeFDs()
+	if a.r.State.Alive() {
+		// Its overlay must not be mounted twice: the running root shows the same.
+		r := a.life.live()
+		if r == nil {
+			return "", fmt.Errorf("container %s is just exiting: try again", name)
+		}
+		a.rootFD, err = d.runtime.RootFD(r.process)
+	} else {
+		err = a.mountRootfs(ctx)
+	}
+	if err != nil {
+		return "", err
+	}
+	if mode := a.r.HostConfig.NetworkMode; !mode.IsHost() && !mode.IsNone() {
+		// Stands for the namespace that Attach would make.
+		if a.netFD, err = unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return "", err
+		}
+	}
+	spec, err := d.starter.specs.container(c, a.r)
+	if err != nil {
+		return "", err
+	}
+	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
+	if spec.User, err = lookupUser(a.rootFD, a.r.Config.User, a.r.HostConfig.GroupAdd); err != nil {
+		return "", err
+	}
+	spec.Env = environment(a.r, spec.User.Home)
+	return d.runtime.Dump(spec)
+}
+
+// Check compares the records with the kernel and says what differs, one
+// sentence each; none means that all is well. It works without an engine too.
+func Check(store *container.Store, settings Settings) []string {
+	var out []string
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	boot, err := kernel.BootID()
+	if err != nil {
+		say("the boot id cannot be read: %v", err)
+	}
+	known := map[string]bool{}
+	alive := map[string]bool{}
+	for _, c := range store.All() {
+		r := c.Load()
+		known[r.ID] = true
+		alive[r.ID] = r.State.Alive()
+		checkFiles(c, r, say)
+		if r.State.Alive() {
+			checkProcess(r, boot, say)
+		} else if r.State.Keeper != nil {
+			say("container %s (%s) is %s, but its record names a process", r.Name, r.ID[:12], r.State.Status)
+		}
+	}
+	for _, id := range cgroupChildren(filepath.Join("/", settings.CgroupParent)) {
+		switch {
+		case !known[id]:
+			say("cgroup %s belongs to no container", id)
+		case !alive[id]:
+			say("cgroup %s belongs to a container that does not run", id)
+		}
+	}
+	entries, _ := os.ReadDir(filepath.Join(settings.ExecRoot, "stdio"))
+	for _, e := range entries {
+		if !alive[e.Name()] {
+			say("journals %s belong to no running container", e.Name())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func checkFiles(c *container.Container, r *container.Record, say func(string, ...any)) {
+	for _, d := range []string{upperDir, workDir} {
+		if !exists(c.Path(d)) {
+			say("container %s (%s) has lost its directory %s", r.Name, r.ID[:12], c.Path(d))
+		}
+	}
+	for _, m := range r.Mounts {
+		if m.Name != "" && !exists(m.Source) {
+			say("container %s (%s) uses volume %s, whose data is missing", r.Name, r.ID[:12], m.Name)
+		}
+	}
+}
+
+func checkProcess(r *container.Record, boot string, say func(string, ...any)) {
+	k := r.State.Keeper
+	if k == nil {
+		say("container %s (%s) is %s, but its record names no process", r.Name, r.ID[:12], api.StateRunning)
+		return
+	}
+	if k.BootID != boot {
+		say("container %s (%s) was running before the host was booted last", r.Name, r.ID[:12])
+		return
+	}
+	for _, p := range []struct {
+		what  string
+		pid   int
+		start uint64
+	}{{"keeper", k.KeeperPID, k.KeeperStart}, {"process", k.PID, k.PIDStart}} {
+		if start, err := kernel.StartTime(p.pid); err != nil || start != p.start {
+			say("container %s (%s): its %s (PID %d) is gone", r.Name, r.ID[:12], p.what, p.pid)
+		}
+	}
+}

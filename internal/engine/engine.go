@@ -1,0 +1,122 @@
+package engine
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/events"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/seccomp"
+	"github.com/cleatlabs/cleat/internal/stdio"
+	"github.com/cleatlabs/cleat/internal/supervise"
+	"github.com/cleatlabs/cleat/internal/volume"
+)
+
+// Deps are the services that the verbs stand on. All must be set.
+type Deps struct {
+	Containers *container.Store
+	Images     *image.Service
+	Networks   *network.Service
+	Volumes    *volume.Service
+	Events     *events.Bus
+	Runtime    *runtime.Runtime
+	Cgroups    *cgroup.Hierarchy
+	Features   kernel.Features
+	Tasks      *supervise.Group
+	Log        *slog.Logger
+	Settings   Settings
+}
+
+// Settings are the choices of the engine's user.
+type Settings struct {
+	DataRoot string
+	ExecRoot string
+	// CgroupParent is where containers' groups lie, "/cleat"; a request may name
+	// another.
+	CgroupParent string
+	// StopTimeout is what stop waits for when neither request nor container say.
+	StopTimeout time.Duration
+	Version     string // Docker-shaped, as "29.9.3"
+	GitCommit   string
+	BuildTime   string
+	APIVersion  string
+	MinAPI      string
+	Debug       bool
+	// Registry settings, for info.
+	Mirrors            []string
+	InsecureRegistries []string
+	// Warnings are sentences for info about flags and the host.
+	Warnings []string
+}
+
+// Engine is the verbs, wired. Each field may be used on its own.
+type Engine struct {
+	*Creator
+	*Starter
+	*Stopper
+	*Remover
+	*Renamer
+	*Waiter
+	*Streams
+	*Execs
+	*Queries
+	*System
+	Images   *Images
+	Volumes  *Volumes
+	Recovery *Recovery
+	Debug    *Debug
+}
+
+// New wires the verbs. It starts nothing: call Recovery.Run before the first
+// request is served.
+func New(d Deps) *Engine {
+	lives := newLives()
+	say := &announcer{bus: d.Events}
+	pool := &stdio.Pool{}
+	specs := &specBuilder{features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
+	remover := &Remover{
+		containers: d.Containers, images: d.Images, volumes: d.Volumes, lives: lives, say: say, tasks: d.Tasks, log: d.Log,
+	}
+	exits := &exiter{
+		runtime: d.Runtime, networks: d.Networks, lives: lives, say: say, tasks: d.Tasks, log: d.Log, remover: remover,
+		specs: specs,
+	}
+	starter := &Starter{
+		containers: d.Containers, images: d.Images, networks: d.Networks, runtime: d.Runtime, features: d.Features,
+		settings: d.Settings, specs: specs, lives: lives, say: say, log: d.Log, exits: exits, pool: pool,
+	}
+	exits.start, exits.stdioDir = starter.restart, starter.stdioDir
+	starter.remover = remover
+	stopper := &Stopper{
+		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, settings: d.Settings,
+	}
+	remover.stopper = stopper
+	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
+	return &Engine{
+		Creator: &Creator{
+			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
+			features: d.Features, cgroupV2: d.Cgroups.Version() == 2, log: d.Log,
+		},
+		Starter: starter,
+		Stopper: stopper,
+		Remover: remover,
+		Renamer: &Renamer{containers: d.Containers, networks: d.Networks, say: say},
+		Waiter:  &Waiter{containers: d.Containers},
+		Streams: &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
+		Execs: &Execs{
+			containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, specs: specs, settings: d.Settings,
+			tasks: d.Tasks, pool: pool, byID: map[string]*execution{},
+		},
+		Queries:  queries,
+		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, bus: d.Events},
+		Images:   &Images{Service: d.Images, containers: d.Containers},
+		Volumes:  &Volumes{service: d.Volumes, say: say},
+		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper},
+		Debug:    &Debug{containers: d.Containers, starter: starter, runtime: d.Runtime, networks: d.Networks},
+	}
+}

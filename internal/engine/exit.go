@@ -1,0 +1,281 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"strconv"
+	"time"
+
+	api "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/supervise"
+)
+
+// Docker's restart back-off.
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = time.Minute
+	// A run this long starts the back-off anew.
+	backoffReset = 10 * time.Second
+)
+
+// exiter deals with the end of containers: state, events, network, cgroup,
+// restart policy and --rm.
+type exiter struct {
+	runtime  *runtime.Runtime
+	networks *network.Service
+	lives    *lives
+	say      *announcer
+	tasks    *supervise.Group
+	log      *slog.Logger
+	remover  *Remover
+	start    func(context.Context, *container.Container, time.Duration) error
+	specs    *specBuilder
+	stdioDir func(*container.Container) string
+}
+
+// watch owns a started run until it has exited and is cleaned up, or the
+// engine ends.
+func (x *exiter) watch(c *container.Container, r *run) {
+	x.tasks.Go("container", func(ctx context.Context) {
+		stopOOM := x.watchOOM(c, r)
+		defer stopOOM()
+		select {
+		case <-r.process.Done():
+			x.exited(c, r)
+		case <-ctx.Done():
+			// The engine stops and the container stays: leave its output in
+			// pipe and journal for the next engine.
+			r.pump.Stop()
+			if r.log != nil {
+				_ = r.log.Close()
+			}
+			r.process.Detach()
+		}
+	})
+}
+
+// watchOOM announces kills by the memory limit while the container runs.
+func (x *exiter) watchOOM(c *container.Container, r *run) (stop func()) {
+	if c.Load().HostConfig.Memory <= 0 {
+		return func() {}
+	}
+	group, err := x.runtime.Group(x.specs.cgroupPath(c.Load()))
+	if err != nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	kills, err := group.WatchOOM(done)
+	if err != nil {
+		x.log.Warn("kills by the memory limit will be noticed at the exit only", "container", c.ID(), "error", err)
+		return func() {}
+	}
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		for {
+			select {
+			case _, ok := <-kills:
+				if !ok {
+					return
+				}
+				r.mu.Lock()
+				r.oomReported = true
+				r.mu.Unlock()
+				x.say.container(c, apievents.ActionOOM)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-finished }
+}
+
+// exited carries an exit through to its end.
+func (x *exiter) exited(c *container.Container, r *run) {
+	rec := c.Load()
+	status := r.process.Status()
+	oom := x.oomKilled(rec)
+	r.pump.Drain()
+	if r.log != nil {
+		_ = r.log.Close()
+	}
+	record.Failpoint("engine.exit.after-drain")
+	// Ports must be free when the exit is seen: `stop` and then `run -p` with
+	// the same port is one line in many scripts.
+	x.detach(rec)
+	record.Failpoint("engine.exit.after-network")
+
+	finished := status.FinishedAt
+	if finished.IsZero() {
+		finished = time.Now()
+	}
+	again, delay := x.decide(rec, r, status.Code, finished)
+	err := c.SetExited(func(st *container.State) {
+		st.Status = api.StateExited
+		if again {
+			st.Status = api.StateRestarting
+			st.RestartCount++
+		}
+		st.ExitCode, st.Error, st.OOMKilled, st.FinishedAt = status.Code, status.Reason, oom, finished.UTC()
+		st.Keeper, st.Sandbox = nil, nil
+		st.StoppedByHand = st.StoppedByHand || r.wasStoppedByHand()
+	})
+	if err != nil {
+		x.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
+	}
+	record.Failpoint("engine.exit.after-state")
+	r.mu.Lock()
+	reported := r.oomReported
+	r.mu.Unlock()
+	if oom && !reported {
+		x.say.container(c, apievents.ActionOOM)
+	}
+	x.say.container(c, apievents.ActionDie, "exitCode", strconv.Itoa(status.Code),
+		"execDuration", strconv.Itoa(int(finished.Sub(rec.State.StartedAt).Seconds())))
+	if rec.State.Sandbox != nil {
+		x.say.network(apievents.ActionDisconnect, rec.State.Sandbox.NetworkID, rec.State.Sandbox.NetworkName, c.ID())
+	}
+	x.say.volumes(rec, apievents.ActionUnmount)
+	// The restart is registered before anyone who waits for the exit goes on,
+	// so that stop finds it.
+	if again {
+		x.restartLater(c, delay)
+	}
+	close(r.exited)
+	if !again && rec.HostConfig.AutoRemove && !x.lives.of(c).removalIsHeld() {
+		x.autoRemove(c)
+	}
+	x.clean(c, rec, r)
+}
+
+func (x *exiter) detach(rec *container.Record) {
+	if rec.State.Sandbox == nil {
+		return
+	}
+	if err := x.networks.Detach(context.WithoutCancel(x.tasks.Context()), rec.State.Sandbox); err != nil {
+		x.log.Error("network of an exited container", "container", rec.ID, "error", err)
+	}
+}
+
+// clean removes what only costs time and nobody waits for.
+func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
+	defer close(r.cleaned)
+	if err := x.runtime.RemoveCgroup(x.specs.cgroupPath(rec)); err != nil {
+		x.log.Warn("cgroup of an exited container", "container", c.ID(), "error", err)
+	}
+	if err := r.process.Release(); err != nil {
+		x.log.Warn("keeper of an exited container", "container", c.ID(), "error", err)
+	}
+	if err := os.RemoveAll(x.stdioDir(c)); err != nil {
+		x.log.Warn("journals of an exited container", "container", c.ID(), "error", err)
+	}
+}
+
+// oomKilled asks the group, which still exists, whether its limit killed.
+func (x *exiter) oomKilled(rec *container.Record) bool {
+	group, err := x.runtime.Group(x.specs.cgroupPath(rec))
+	if err != nil {
+		return false
+	}
+	return oomCount(group) > 0
+}
+
+func oomCount(g *cgroup.Group) uint64 {
+	n, err := g.OOMKills()
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// decide applies the restart policy to an exit.
+func (x *exiter) decide(rec *container.Record, r *run, code int, finished time.Time) (again bool, delay time.Duration) {
+	if r.wasStoppedByHand() || x.tasks.Context().Err() != nil {
+		return false, 0
+	}
+	p := rec.HostConfig.RestartPolicy
+	switch {
+	case p.IsAlways(), p.IsUnlessStopped():
+	case p.IsOnFailure():
+		if code == 0 || (p.MaximumRetryCount > 0 && rec.State.RestartCount >= p.MaximumRetryCount) {
+			return false, 0
+		}
+	default:
+		return false, 0
+	}
+	delay = firstBackoff
+	if r.backoff > 0 && finished.Sub(rec.State.StartedAt) < backoffReset {
+		delay = min(2*r.backoff, maxBackoff)
+	}
+	return true, delay
+}
+
+// restartLater starts c again after delay, unless someone stops, starts or
+// removes it before.
+func (x *exiter) restartLater(c *container.Container, delay time.Duration) {
+	l := x.lives.of(c)
+	ctx, cancel := context.WithCancel(x.tasks.Context())
+	pending := &restart{cancel: cancel, done: make(chan struct{})}
+	l.mu.Lock()
+	l.restart = pending
+	l.mu.Unlock()
+	finish := func() {
+		cancel()
+		l.mu.Lock()
+		if l.restart == pending {
+			l.restart = nil
+		}
+		l.mu.Unlock()
+		close(pending.done)
+	}
+	if !x.tasks.Go("restart", func(context.Context) {
+		defer finish()
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			x.restartNow(ctx, c, delay)
+		case <-ctx.Done():
+		}
+	}) {
+		finish()
+	}
+}
+
+func (x *exiter) restartNow(ctx context.Context, c *container.Container, delay time.Duration) {
+	unlock, err := c.Lock(ctx)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if ctx.Err() != nil || c.Gone() || c.Load().State.Status != api.StateRestarting {
+		return
+	}
+	if err := x.start(context.WithoutCancel(ctx), c, delay); err != nil {
+		x.log.Error("restart of a container by its policy failed", "container", c.ID(), "error", err)
+	}
+}
+
+// autoRemove carries out --rm.
+func (x *exiter) autoRemove(c *container.Container) {
+	ctx := context.WithoutCancel(x.tasks.Context())
+	unlock, err := c.Lock(ctx)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if c.Gone() || c.Load().State.Alive() {
+		return // removed or started again by someone who was quicker
+	}
+	if err := x.remover.discard(ctx, c); err != nil {
+		x.log.Error("automatic removal of a container failed", "container", c.ID(), "error", err)
+	}
+}

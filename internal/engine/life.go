@@ -1,0 +1,201 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/stdio"
+)
+
+// lives holds what the engine keeps in memory about each container, besides
+// its record.
+type lives struct {
+	mu sync.Mutex
+	m  map[string]*life
+}
+
+func newLives() *lives { return &lives{m: map[string]*life{}} }
+
+// of returns the life of c, made at first use.
+func (l *lives) of(c *container.Container) *life {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if life := l.m[c.ID()]; life != nil {
+		return life
+	}
+	life := &life{hub: stdio.NewHub(), changed: make(chan struct{})}
+	l.m[c.ID()] = life
+	return life
+}
+
+// drop forgets a removed container.
+func (l *lives) drop(c *container.Container) {
+	l.mu.Lock()
+	life := l.m[c.ID()]
+	delete(l.m, c.ID())
+	l.mu.Unlock()
+	if life == nil {
+		return
+	}
+	life.hub.Close()
+	life.mu.Lock()
+	defer life.mu.Unlock()
+	life.gone = true
+	life.signal()
+}
+
+// life is what one container has beyond its record: attached clients, the
+// process of the present run, a restart that is due.
+type life struct {
+	hub *stdio.Hub
+
+	mu   sync.Mutex
+	run  *run // the present or the last one
+	gone bool
+	// removalHeld counts restarts by hand that are under way.
+	removalHeld int
+	restart     *restart      // pending, nil if none
+	changed     chan struct{} // closed and replaced at each change of run or gone
+}
+
+// restart is one that the policy has decided on and that waits for its time.
+type restart struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it was carried out or given up
+}
+
+// run is one run of a container's process.
+type run struct {
+	process *runtime.Process
+	pump    *stdio.Pump
+	log     interface{ Close() error } // nil with log driver none
+	started time.Time
+	// backoff is the delay before this run, 0 for a run started by hand.
+	backoff time.Duration
+
+	exited  chan struct{} // closed when the exit is in the state and announced
+	cleaned chan struct{} // closed when nothing of the run is left
+
+	mu          sync.Mutex
+	byHand      bool // stop or kill asked for the end: no restart by policy
+	stdinOnce   sync.Once
+	execs       map[string]struct{}
+	oomReported bool
+}
+
+// signal tells everyone who waits for a change. The caller holds mu.
+func (l *life) signal() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *life) setRun(r *run) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.run = r
+	l.signal()
+}
+
+// current returns the latest run, nil before the first.
+func (l *life) current() *run {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.run
+}
+
+// live returns the run whose exit has not been handled yet, or nil.
+func (l *life) live() *run {
+	r := l.current()
+	if r == nil {
+		return nil
+	}
+	select {
+	case <-r.exited:
+		return nil
+	default:
+		return r
+	}
+}
+
+// awaitRun returns the live run, waiting for one to start. It returns nil when
+// the container was removed or ctx ended.
+func (l *life) awaitRun(ctx context.Context) *run {
+	for {
+		if r := l.live(); r != nil {
+			return r
+		}
+		l.mu.Lock()
+		changed, gone, r := l.changed, l.gone, l.run
+		l.mu.Unlock()
+		if gone {
+			return nil
+		}
+		// A run may have begun between the two looks.
+		if r != nil && !isClosed(r.exited) {
+			return r
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// cancelRestart gives up a pending restart and waits until it is given up (or
+// already carried out). It reports whether there was one.
+func (l *life) cancelRestart() bool {
+	l.mu.Lock()
+	r := l.restart
+	l.mu.Unlock()
+	if r == nil {
+		return false
+	}
+	r.cancel()
+	<-r.done
+	return true
+}
+
+func (r *run) stopByHand() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byHand = true
+}
+
+func (r *run) wasStoppedByHand() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byHand
+}
+
+// closeStdinOnce closes the process's stdin when the first of its attached
+// clients has left, as StdinOnce asks.
+func (r *run) closeStdinOnce() {
+	r.stdinOnce.Do(func() { _ = r.process.CloseStdin() })
+}
+
+func isClosed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// holdRemoval keeps --rm from removing the container while a restart by hand
+// is between its stop and its start.
+func (l *life) holdRemoval(delta int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.removalHeld += delta
+}
+
+func (l *life) removalIsHeld() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.removalHeld > 0
+}

@@ -1,0 +1,242 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	api "github.com/moby/moby/api/types/container"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/keeper"
+	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/network"
+)
+
+// lostCode is the exit code of a container whose real one nobody knows.
+const lostCode = 255
+
+// Recovery brings a new engine and what earlier ones left into line.
+type Recovery struct {
+	deps    Deps
+	lives   *lives
+	starter *Starter
+	exits   *exiter
+	remover *Remover
+	stopper *Stopper
+}
+
+// Run adopts running containers, learns the exits that happened meanwhile,
+// removes what belongs to nothing and then, in the background, carries out
+// restart policies and --rm. Call it once, before any request is served.
+func (rc *Recovery) Run(ctx context.Context) error {
+	all := rc.deps.Containers.All()
+	var keepers []keeper.Record
+	var sandboxes []*network.Sandbox
+	var due []*container.Container
+	images := map[string]struct{}{}
+	volumes := map[string][]string{}
+	for _, c := range all {
+		r := c.Load()
+		images[r.Image.ID.String()] = struct{}{}
+		for _, m := range r.Mounts {
+			if m.Name != "" {
+				volumes[m.Name] = append(volumes[m.Name], r.ID)
+			}
+		}
+		rc.lives.of(c)
+		if rc.adopt(ctx, c) {
+			keepers = append(keepers, *r.State.Keeper)
+			if r.State.Sandbox != nil {
+				sandboxes = append(sandboxes, r.State.Sandbox)
+			}
+			continue
+		}
+		due = append(due, c)
+	}
+	rc.deps.Runtime.Sweep(keepers)
+	rc.sweepGroups(all)
+	rc.sweepJournals()
+	rc.deps.Volumes.Reconcile(volumes)
+	for _, name := range rc.deps.Containers.Orphans() {
+		err := rc.deps.Volumes.Remove(ctx, name, true)
+		if err != nil && !errors.Is(err, errdefs.ErrConflict) {
+			rc.deps.Log.Warn("anonymous volume of a removed container", "volume", name, "error", err)
+		}
+	}
+	if err := rc.deps.Networks.Reconcile(ctx, sandboxes); err != nil {
+		return fmt.Errorf("bring the network into line: %w", err)
+	}
+	if err := rc.deps.Images.Reconcile(ctx, images); err != nil {
+		return fmt.Errorf("bring the images into line: %w", err)
+	}
+	// Watching starts only now, as an exit that is already known may restart
+	// or remove its container.
+	for _, c := range all {
+		if r := rc.lives.of(c).current(); r != nil {
+			rc.exits.watch(c, r)
+		}
+	}
+	rc.deps.Tasks.Go("recovery", func(ctx context.Context) { rc.settle(ctx, due) })
+	return nil
+}
+
+// adopt takes over the process of a container whose record names one. It
+// reports false if there is none, after noting that in the state.
+func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
+	r := c.Load()
+	if r.State.Keeper == nil {
+		return false
+	}
+	proc, err := rc.deps.Runtime.Adopt(ctx, *r.State.Keeper)
+	if err != nil {
+		rc.lost(c, fmt.Sprintf("the process did not outlive the engine: %v", err))
+		return false
+	}
+	if r.State.Sandbox != nil {
+		if err := rc.deps.Networks.Adopt(ctx, r.State.Sandbox, proc.PID()); err != nil {
+			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
+		}
+	}
+	writer, err := logs.Open(logConfig(c, r, rc.starter.pool))
+	if err != nil {
+		rc.deps.Log.Error("log of an adopted container: its output is dropped", "container", c.ID(), "error", err)
+	}
+	l := rc.lives.of(c)
+	run, err := rc.starter.follow(c, l, proc, writer)
+	if err != nil {
+		rc.deps.Log.Error("output of an adopted container", "container", c.ID(), "error", err)
+		closeLog(writer)
+		proc.Detach()
+		rc.lost(c, err.Error())
+		return false
+	}
+	run.started = r.State.StartedAt
+	if r.State.StoppedByHand {
+		run.stopByHand()
+	}
+	l.setRun(run)
+	return true
+}
+
+// lost notes the end of a container whose exit code is unknown.
+func (rc *Recovery) lost(c *container.Container, reason string) {
+	err := c.SetExited(func(st *container.State) {
+		st.Status, st.ExitCode, st.Error = api.StateExited, lostCode, reason
+		st.FinishedAt = time.Now().UTC()
+		st.Keeper, st.Sandbox = nil, nil
+	})
+	if err != nil {
+		rc.deps.Log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
+	}
+}
+
+// sweepGroups ends and removes the cgroups of containers that do not run: of
+// starts that were cut short and of removals that did not get to it.
+func (rc *Recovery) sweepGroups(all []*container.Container) {
+	keep := map[string]bool{}
+	leftover := map[string]bool{}
+	for _, c := range all {
+		path := rc.starter.specs.cgroupPath(c.Load())
+		if rc.lives.of(c).current() != nil {
+			keep[path] = true
+		} else {
+			leftover[path] = true
+		}
+	}
+	parent := filepath.Join("/", rc.deps.Settings.CgroupParent)
+	for _, id := range cgroupChildren(parent) {
+		if path := filepath.Join(parent, id); !keep[path] {
+			leftover[path] = true
+		}
+	}
+	for path := range leftover {
+		group, err := rc.deps.Runtime.Group(path)
+		if err != nil {
+			continue // there is none
+		}
+		if err := group.Kill(); err != nil {
+			rc.deps.Log.Warn("left-over processes", "cgroup", path, "error", err)
+		}
+		if err := rc.deps.Runtime.RemoveCgroup(path); err != nil {
+			rc.deps.Log.Warn("left-over cgroup", "cgroup", path, "error", err)
+		}
+	}
+}
+
+// cgroupChildren lists the container groups below parent in any hierarchy.
+func cgroupChildren(parent string) []string {
+	seen := map[string]bool{}
+	var ids []string
+	for _, pattern := range []string{"/sys/fs/cgroup" + parent, "/sys/fs/cgroup/*" + parent} {
+		dirs, _ := filepath.Glob(filepath.Join(pattern, "*"))
+		for _, d := range dirs {
+			id := filepath.Base(d)
+			if len(id) == 64 && !seen[id] {
+				seen[id] = true
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
+// sweepJournals removes the journals of containers that do not run.
+func (rc *Recovery) sweepJournals() {
+	dir := filepath.Join(rc.deps.Settings.ExecRoot, "stdio")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if c, err := rc.deps.Containers.Find(e.Name()); err == nil && rc.lives.of(c).current() != nil {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			rc.deps.Log.Warn("left-over journals", "dir", e.Name(), "error", err)
+		}
+	}
+}
+
+// settle carries out what policies ask of containers that do not run.
+func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
+	for _, c := range due {
+		if ctx.Err() != nil {
+			return
+		}
+		r := c.Load()
+		switch {
+		case r.HostConfig.AutoRemove && !r.State.StartedAt.IsZero():
+			rc.exits.autoRemove(c)
+		case startsWithEngine(r):
+			if err := rc.starter.Start(ctx, c.ID()); err != nil && ctx.Err() == nil {
+				rc.deps.Log.Error("a container with a restart policy could not be started", "container", c.ID(), "error", err)
+			}
+		case r.State.Status == api.StateRestarting:
+			rc.stopper.settleRestart(c)
+		}
+	}
+}
+
+// startsWithEngine applies the restart policy to a container that does not run
+// when the engine starts.
+func startsWithEngine(r *container.Record) bool {
+	if r.State.StartedAt.IsZero() {
+		return false // never started: nobody has asked for it yet
+	}
+	p := r.HostConfig.RestartPolicy
+	switch {
+	case p.IsAlways():
+		return true
+	case p.IsUnlessStopped():
+		return !r.State.StoppedByHand
+	case p.IsOnFailure():
+		return r.State.ExitCode != 0 && !r.State.StoppedByHand &&
+			(p.MaximumRetryCount == 0 || r.State.RestartCount < p.MaximumRetryCount)
+	}
+	return false
+}

@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/containerd/errdefs"
+	api "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/supervise"
+	"github.com/cleatlabs/cleat/internal/volume"
+)
+
+// Remover removes containers.
+type Remover struct {
+	containers *container.Store
+	images     *image.Service
+	volumes    *volume.Service
+	lives      *lives
+	say        *announcer
+	tasks      *supervise.Group
+	log        *slog.Logger
+	stopper    *Stopper
+}
+
+// Remove removes a container with its writable layer, its log and, if asked,
+// its anonymous volumes. A running one needs Force.
+func (rm *Remover) Remove(ctx context.Context, name string, opts RemoveOptions) error {
+	c, err := rm.containers.Find(name)
+	if err != nil {
+		return err
+	}
+	if opts.Link {
+		return failure.NotImplemented("removing links is not supported by this engine: it has none")
+	}
+	state := c.Load().State
+	if state.Status == api.StateRemoving {
+		return removalInProgress(c)
+	}
+	if !opts.Force {
+		if err := removable(c, &state); err != nil {
+			return err
+		}
+	}
+	ctx = context.WithoutCancel(ctx)
+	if opts.Force && state.Running() {
+		if err := rm.end(c); err != nil {
+			return err
+		}
+	}
+	unlock, err := c.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c.Gone() {
+		// It was --rm, or another rm, that was quicker: what the caller wanted
+		// has happened.
+		return nil
+	}
+	if state := c.Load().State; state.Running() {
+		if !opts.Force {
+			return removable(c, &state)
+		}
+		if err := rm.end(c); err != nil {
+			return err
+		}
+	}
+	return rm.remove(ctx, c, opts.Volumes)
+}
+
+// end kills whatever runs of c and gives up a pending restart.
+func (rm *Remover) end(c *container.Container) error {
+	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
+		return err
+	}
+	l := rm.lives.of(c)
+	if l.cancelRestart() {
+		rm.stopper.settleRestart(c)
+	}
+	if r := l.live(); r != nil {
+		r.stopByHand()
+		return rm.stopper.kill(c, r)
+	}
+	return nil
+}
+
+func removable(c *container.Container, st *container.State) error {
+	name := "/" + c.Load().Name
+	switch st.Status {
+	case api.StateRunning, api.StateRestarting:
+		return failure.Conflict("cannot remove container %q: container is %s: stop the container before removing or force remove", name, st.Status)
+	case api.StatePaused:
+		return failure.Conflict("cannot remove container %q: container is paused and must be unpaused first", name)
+	}
+	return nil
+}
+
+func removalInProgress(c *container.Container) error {
+	return failure.Conflict("removal of container %s is already in progress", c.ID())
+}
+
+// discard removes a container that asked for it with --rm. The caller holds
+// its lock.
+func (rm *Remover) discard(ctx context.Context, c *container.Container) error {
+	return rm.remove(ctx, c, true)
+}
+
+// remove makes c disappear. The caller holds its lock and has made sure that
+// nothing of it runs. Its files go in the background: their names are gone at
+// once.
+func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes bool) error {
+	rec := c.Load()
+	c.SetStateInMemory(func(st *container.State) { st.Status = api.StateRemoving })
+	trash, err := rm.containers.Remove(c, volumes)
+	if err != nil {
+		c.SetStateInMemory(func(st *container.State) { *st = rec.State })
+		return err
+	}
+	rm.releaseVolumes(ctx, rec, volumes)
+	record.Failpoint("engine.rm.after-volumes")
+	rm.say.container(c, apievents.ActionDestroy)
+	c.Removed()
+	rm.lives.drop(c)
+	sweep := func(ctx context.Context) {
+		if err := container.EmptyTrash(trash); err != nil {
+			rm.log.Warn("files of a removed container are left: the next start of the engine tries again", "dir", trash, "error", err)
+		}
+		if err := rm.images.ReleaseUnused(ctx, func(id string) bool { return imageInUse(rm.containers, id) }); err != nil && ctx.Err() == nil {
+			rm.log.Warn("layers of an unused image could not be released", "error", err)
+		}
+	}
+	rm.tasks.Go("remove", sweep)
+	return nil
+}
+
+func (rm *Remover) releaseVolumes(ctx context.Context, rec *container.Record, remove bool) {
+	for i := range rec.Mounts {
+		m := &rec.Mounts[i]
+		if m.Name == "" {
+			continue
+		}
+		rm.volumes.Release(m.Name, rec.ID)
+		if !remove || !m.Anonymous || len(rm.volumes.References(m.Name)) > 0 {
+			continue
+		}
+		err := rm.volumes.Remove(ctx, m.Name, false)
+		switch {
+		case err == nil:
+			rm.say.volume(m.Name, apievents.ActionDestroy)
+		case errors.Is(err, errdefs.ErrNotFound), errors.Is(err, errdefs.ErrConflict):
+			// Someone else removed it, or has begun to use it.
+		default:
+			rm.log.Warn("anonymous volume of a removed container", "volume", m.Name, "error", err)
+		}
+	}
+}
+
+func imageInUse(s *container.Store, id string) bool {
+	for _, c := range s.All() {
+		if c.Load().Image.ID.String() == id {
+			return true
+		}
+	}
+	return false
+}

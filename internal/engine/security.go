@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
+)
+
+// securityOpts are the decoded --security-opt values.
+type securityOpts struct {
+	noNewPrivs  bool
+	unconfined  bool   // seccomp=unconfined
+	profile     []byte // seccomp=<JSON>; the client has read the file
+	systemPaths bool   // systempaths=unconfined
+	appArmor    string
+}
+
+// parseSecurityOpts decodes opts, both "key=value" and the older "key:value".
+func parseSecurityOpts(opts []string, f kernel.Features) (securityOpts, error) {
+	var s securityOpts
+	for _, opt := range opts {
+		if opt == "no-new-privileges" {
+			s.noNewPrivs = true
+			continue
+		}
+		key, value, ok := strings.Cut(opt, "=")
+		if !ok {
+			key, value, ok = strings.Cut(opt, ":")
+		}
+		if !ok {
+			return s, failure.Invalid("invalid --security-opt 1: %q", opt)
+		}
+		switch key {
+		case "no-new-privileges":
+			on, err := strconv.ParseBool(value)
+			if err != nil {
+				return s, failure.Invalid("invalid --security-opt 2: %q", opt)
+			}
+			s.noNewPrivs = on
+		case "seccomp":
+			s.unconfined, s.profile = false, nil
+			switch value {
+			case "unconfined":
+				s.unconfined = true
+			case "builtin", "":
+			default:
+				s.profile = []byte(value)
+			}
+		case "systempaths":
+			if value != "unconfined" {
+				return s, failure.Invalid("invalid --security-opt 2: %q", opt)
+			}
+			s.systemPaths = true
+		case "apparmor":
+			if value != "unconfined" && f.AppArmor {
+				return s, failure.NotImplemented("--security-opt apparmor=%s is not supported by this engine: use apparmor=unconfined", value)
+			}
+			if value != "unconfined" {
+				return s, failure.Invalid("--security-opt apparmor=%s: AppArmor is not enabled on this host", value)
+			}
+			s.appArmor = value
+		case "label":
+			// Without SELinux there is nothing to label, so switching labels
+			// off is what happens; asking for one is not.
+			if value != "disable" {
+				return s, failure.NotImplemented("--security-opt label=%s is not supported by this engine: use label=disable", value)
+			}
+		default:
+			return s, failure.Invalid("invalid --security-opt 2: %q", opt)
+		}
+	}
+	return s, nil
+}
+
+// maskedPaths and readonlyPaths are Docker's defaults.
+var (
+	maskedPaths = []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
+		"/sys/firmware",
+	}
+	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)

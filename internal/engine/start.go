@@ -1,0 +1,394 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	api "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
+	apinetwork "github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/logs"
+	cmount "github.com/cleatlabs/cleat/internal/mount"
+	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/stdio"
+)
+
+// Starter starts containers.
+type Starter struct {
+	containers *container.Store
+	images     *image.Service
+	networks   *network.Service
+	runtime    *runtime.Runtime
+	features   kernel.Features
+	settings   Settings
+	specs      *specBuilder
+	lives      *lives
+	say        *announcer
+	log        *slog.Logger
+	exits      *exiter
+	remover    *Remover
+	pool       *stdio.Pool
+}
+
+// Start starts a container that was created or has exited. A running one is
+// failure.ErrNotModified.
+func (s *Starter) Start(ctx context.Context, name string) error {
+	c, err := s.containers.Find(name)
+	if err != nil {
+		return err
+	}
+	// A restart that is pending would take the container's turn with its delay.
+	s.lives.of(c).cancelRestart()
+	unlock, err := c.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := startable(c); err != nil {
+		return err
+	}
+	// Once begun, a start goes on to its end: a client that leaves must not
+	// get half a container.
+	ctx = context.WithoutCancel(ctx)
+	err = s.launch(ctx, c, 0)
+	if err != nil && c.Load().HostConfig.AutoRemove {
+		err = errors.Join(err, s.remover.discard(ctx, c))
+	}
+	return err
+}
+
+// startable says why c cannot be started. The caller holds its lock.
+func startable(c *container.Container) error {
+	if c.Gone() {
+		return failure.NotFound("No such container: %s", c.ID())
+	}
+	switch c.Load().State.Status {
+	case api.StateRunning:
+		return failure.NotModified("container %s is already running", c.ID())
+	case api.StatePaused:
+		return failure.Conflict("cannot start a paused container, try unpause instead")
+	case api.StateRemoving, api.StateDead:
+		return failure.Conflict("container is marked for removal and cannot be started")
+	}
+	return nil
+}
+
+// restart starts a container again by its policy. The caller holds its lock
+// and has found its state to be restarting.
+func (s *Starter) restart(ctx context.Context, c *container.Container, backoff time.Duration) error {
+	return s.launch(ctx, c, backoff)
+}
+
+// launch starts the process and hands it to the exiter. A failure is in the
+// container's state and leaves nothing else.
+func (s *Starter) launch(ctx context.Context, c *container.Container, backoff time.Duration) error {
+	life := s.lives.of(c)
+	if last := life.current(); last != nil {
+		<-last.cleaned // its ports, cgroup and keeper must be gone
+	}
+	a := &attempt{s: s, c: c, r: c.Load(), life: life, rootFD: -1, netFD: -1}
+	defer a.closeFDs()
+	started, err := a.run(ctx)
+	if err != nil {
+		a.undo(ctx)
+		life.hub.End(nil)
+		return s.failed(c, err)
+	}
+	started.backoff = backoff
+	err = c.SetState(func(st *container.State) {
+		*st = container.State{
+			Status: api.StateRunning, StartedAt: started.started.UTC(), FinishedAt: st.FinishedAt, VolumesFilled: true,
+			RestartCount: st.RestartCount, Keeper: ptr(started.process.Record()), Sandbox: a.sandbox,
+		}
+		if backoff == 0 {
+			st.RestartCount = 0
+		}
+	})
+	if err != nil {
+		// The container runs; without its record a later engine could not
+		// take it over, so it must not.
+		s.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
+	}
+	record.Failpoint("engine.start.after-state")
+	if a.sandbox != nil {
+		s.say.network(apievents.ActionConnect, a.sandbox.NetworkID, a.sandbox.NetworkName, c.ID())
+	}
+	s.say.volumes(a.r, apievents.ActionMount)
+	s.say.container(c, apievents.ActionStart)
+	life.setRun(started)
+	s.exits.watch(c, started)
+	return nil
+}
+
+// failed records why a start did not work and returns the error for the
+// caller, with its class.
+func (s *Starter) failed(c *container.Container, err error) error {
+	code := 128
+	var startErr *runtime.StartError
+	if errors.As(err, &startErr) {
+		if startErr.Code != 0 {
+			code = startErr.Code
+		}
+		err = failure.Wrap(errdefs.ErrInvalidArgument, fmt.Errorf("failed to create task for container: %w", err))
+	}
+	serr := c.SetExited(func(st *container.State) {
+		if st.Status == api.StateRestarting {
+			st.Status = api.StateExited
+			st.FinishedAt = time.Now().UTC()
+		}
+		st.ExitCode, st.Error = code, err.Error()
+		st.Keeper, st.Sandbox = nil, nil
+	})
+	if serr != nil {
+		s.log.Error("the state of a container could not be written", "container", c.ID(), "error", serr)
+	}
+	return err
+}
+
+// attempt is one try to start a container: what it has made so far.
+type attempt struct {
+	s       *Starter
+	c       *container.Container
+	r       *container.Record
+	life    *life
+	rootFD  int
+	netFD   int
+	sandbox *network.Sandbox
+}
+
+func (a *attempt) closeFDs() {
+	for _, fd := range []int{a.rootFD, a.netFD} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	a.rootFD, a.netFD = -1, -1
+}
+
+// undo removes what outlives the file descriptors.
+func (a *attempt) undo(ctx context.Context) {
+	if a.sandbox != nil {
+		if err := a.s.networks.Detach(ctx, a.sandbox); err != nil {
+			a.s.log.Warn("network of a failed start", "container", a.c.ID(), "error", err)
+		}
+	}
+	if err := a.s.runtime.RemoveCgroup(a.s.specs.cgroupPath(a.r)); err != nil {
+		a.s.log.Warn("cgroup of a failed start", "container", a.c.ID(), "error", err)
+	}
+}
+
+func (a *attempt) run(ctx context.Context) (*run, error) {
+	s, r := a.s, a.r
+	// Network and rootfs do not depend on each other.
+	attached := make(chan error, 1)
+	go func() { attached <- a.attach(ctx) }()
+	err := a.mountRootfs(ctx)
+	if aerr := <-attached; aerr != nil {
+		return nil, aerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	record.Failpoint("engine.start.after-network")
+	spec, err := s.specs.container(a.c, r)
+	if err != nil {
+		return nil, err
+	}
+	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
+	if spec.User, err = lookupUser(a.rootFD, r.Config.User, r.HostConfig.GroupAdd); err != nil {
+		return nil, err
+	}
+	spec.Env = environment(r, spec.User.Home)
+	if !r.State.VolumesFilled {
+		if err := a.fillVolumes(); err != nil {
+			return nil, err
+		}
+	}
+	return a.startProcess(ctx, spec)
+}
+
+func (a *attempt) netNS() int {
+	switch {
+	case a.netFD >= 0:
+		return a.netFD
+	case a.r.HostConfig.NetworkMode.IsHost():
+		return runtime.HostNetwork
+	default:
+		return runtime.NewNetwork
+	}
+}
+
+// attach gets the container its place in the network.
+func (a *attempt) attach(ctx context.Context) (err error) {
+	a.sandbox, a.netFD, err = a.s.networks.Attach(ctx, networkRequest(a.c, a.r))
+	return err
+}
+
+func networkRequest(c *container.Container, r *container.Record) network.Request {
+	cfg, host := r.Config, r.HostConfig
+	req := network.Request{
+		ContainerID: r.ID, Name: r.Name, Hostname: cfg.Hostname, Domainname: cfg.Domainname, Mode: string(host.NetworkMode),
+		ExtraHosts: host.ExtraHosts, DNSSearch: host.DNSSearch, DNSOptions: host.DNSOptions, FilesDir: c.Dir(),
+	}
+	for _, d := range host.DNS {
+		req.DNS = append(req.DNS, d.String())
+	}
+	if !host.NetworkMode.IsHost() {
+		req.Ports, req.PublishAll = host.PortBindings, host.PublishAllPorts
+		for p := range cfg.ExposedPorts {
+			req.Exposed = append(req.Exposed, p)
+		}
+	}
+	if e := r.Endpoints[string(host.NetworkMode)]; e != nil {
+		req.MAC = apinetwork.HardwareAddr(e.MacAddress)
+	}
+	return req
+}
+
+// mountRootfs lays the container's own layer over the image.
+func (a *attempt) mountRootfs(ctx context.Context) error {
+	lower, err := a.s.images.Lower(ctx, imageOf(a.r))
+	if err != nil {
+		return fmt.Errorf("layers of image %s: %w", a.r.Config.Image, err)
+	}
+	upper := a.c.Path(upperDir)
+	if a.r.State.StartedAt.IsZero() {
+		// The root directory of an overlay has the attributes of its upper.
+		if err := copyRootAttributes(lower, upper); err != nil {
+			return err
+		}
+	}
+	a.rootFD, err = cmount.Overlay{Lower: lower, Upper: upper, Work: a.c.Path(workDir)}.Mount(a.s.features)
+	if err != nil {
+		a.rootFD = -1
+		return fmt.Errorf("root filesystem: %w", err)
+	}
+	return nil
+}
+
+func imageOf(r *container.Record) *image.Image {
+	return &image.Image{ID: r.Image.ID, Ref: r.Image.Ref, Platform: r.Image.Platform, Manifest: r.Image.Manifest, ChainID: r.Image.ChainID}
+}
+
+func copyRootAttributes(lower []string, upper string) error {
+	if len(lower) == 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(lower[0], &st); err != nil {
+		return fmt.Errorf("image layer %s: %w", lower[0], err)
+	}
+	if st.Uid != 0 || st.Gid != 0 {
+		if err := os.Lchown(upper, int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
+	}
+	if mode := st.Mode & 0o7777; mode != 0o755 {
+		return unix.Chmod(upper, mode)
+	}
+	return nil
+}
+
+// fillVolumes copies what the image holds at each new volume's mount point
+// into the volume, once in a container's life.
+func (a *attempt) fillVolumes() error {
+	for i := range a.r.Mounts {
+		m := &a.r.Mounts[i]
+		if m.Type != mount.TypeVolume || !m.CopyUp {
+			continue
+		}
+		if err := cmount.CopyUp(a.rootFD, m.Destination, m.Source); err != nil {
+			return fmt.Errorf("filling volume %s from the image's %s: %w", m.Name, m.Destination, err)
+		}
+	}
+	return nil
+}
+
+// startProcess starts the keeper and the process, and their output.
+func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, error) {
+	s := a.s
+	writer, err := logs.Open(logConfig(a.c, a.r, s.pool))
+	if err != nil {
+		return nil, err
+	}
+	proc, err := s.runtime.Start(ctx, spec)
+	if err != nil {
+		closeLog(writer)
+		return nil, err
+	}
+	record.Failpoint("engine.start.after-process")
+	started, err := a.s.follow(a.c, a.life, proc, writer)
+	if err != nil {
+		closeLog(writer)
+		_ = proc.Signal(int(unix.SIGKILL))
+		<-proc.Done()
+		_ = proc.Release()
+		return nil, err
+	}
+	started.started = time.Now()
+	return started, nil
+}
+
+// follow connects a process's output to its log and its attached clients.
+func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process, writer logs.Writer) (*run, error) {
+	dir := s.stdioDir(c)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	conf := stdio.Config{
+		Dir: dir, Stdout: proc.Stdout(), Stderr: proc.Stderr(), TTY: proc.Console(), Hub: l.hub, Pool: s.pool,
+		OnError: func(st stdio.Stream, dropped int, err error) {
+			s.log.Error("output of a container is missing in its log", "container", c.ID(), "stream", st, "bytes", dropped, "error", err)
+		},
+	}
+	if writer != nil {
+		conf.Sink = writer
+	}
+	pump, err := stdio.Start(conf)
+	if err != nil {
+		return nil, fmt.Errorf("output of container %s: %w", c.Load().Name, err)
+	}
+	r := &run{
+		process: proc, pump: pump, exited: make(chan struct{}), cleaned: make(chan struct{}), execs: map[string]struct{}{},
+	}
+	if writer != nil {
+		r.log = writer
+	}
+	return r, nil
+}
+
+func (s *Starter) stdioDir(c *container.Container) string {
+	return filepath.Join(s.settings.ExecRoot, "stdio", c.ID())
+}
+
+func closeLog(w logs.Writer) {
+	if w != nil {
+		_ = w.Close()
+	}
+}
+
+// logConfig describes where a container's output goes.
+func logConfig(c *container.Container, r *container.Record, pool *stdio.Pool) logs.Config {
+	return logs.Config{
+		Driver: r.HostConfig.LogConfig.Type, Path: r.LogPath, Opts: r.HostConfig.LogConfig.Config,
+		Labels: r.Config.Labels, Env: r.Config.Env, ContainerID: r.ID, ContainerName: r.Name,
+		ImageID: r.Image.ID.String(), ImageName: r.Config.Image, DaemonName: runtimeName, Pool: pool,
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

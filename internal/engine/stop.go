@@ -1,0 +1,314 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"syscall"
+	"time"
+
+	api "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/runtime"
+)
+
+const (
+	// idleBeforeKill is how long a container must use no CPU after a stop
+	// signal that nothing in it can receive.
+	idleBeforeKill = 50 * time.Millisecond
+	// killPatience bounds the wait for the exit after SIGKILL; a process in an
+	// uninterruptible wait cannot be killed by anyone.
+	killPatience = 30 * time.Second
+	// earlyKillReason is the attribute that tells why stop did not wait.
+	earlyKillReason = "cleat.reason"
+)
+
+// Stopper ends containers.
+type Stopper struct {
+	containers *container.Store
+	runtime    *runtime.Runtime
+	lives      *lives
+	say        *announcer
+	starter    *Starter
+	settings   Settings
+}
+
+// Stop asks a container to end and kills it after its timeout. One that does
+// not run is failure.ErrNotModified. The stop goes on if ctx ends.
+func (s *Stopper) Stop(ctx context.Context, name string, opts StopOptions) error {
+	c, err := s.containers.Find(name)
+	if err != nil {
+		return err
+	}
+	if err := checkStopOptions(opts); err != nil {
+		return err
+	}
+	if !c.Load().State.Running() {
+		return failure.NotModified("container %s is already stopped", c.ID())
+	}
+	return s.stop(context.WithoutCancel(ctx), c, opts)
+}
+
+func checkStopOptions(opts StopOptions) error {
+	if opts.Signal == "" {
+		return nil
+	}
+	_, err := parseSignal(opts.Signal)
+	return err
+}
+
+// Restart stops a container, if it runs, and starts it.
+func (s *Stopper) Restart(ctx context.Context, name string, opts StopOptions) error {
+	c, err := s.containers.Find(name)
+	if err != nil {
+		return err
+	}
+	if err := checkStopOptions(opts); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if c.Load().State.Running() {
+		l := s.lives.of(c)
+		l.holdRemoval(1) // --rm must not take away what is to be started again
+		defer l.holdRemoval(-1)
+		if err := s.stop(ctx, c, opts); err != nil {
+			return err
+		}
+	}
+	unlock, err := c.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := startable(c); err != nil && !errors.Is(err, failure.ErrNotModified) {
+		return err
+	} else if err == nil {
+		if err := s.starter.launch(ctx, c, 0); err != nil {
+			return err
+		}
+	}
+	s.say.container(c, apievents.ActionRestart)
+	return nil
+}
+
+// stop ends a running container and returns when its exit is in the state.
+func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOptions) error {
+	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
+		return err
+	}
+	l := s.lives.of(c)
+	if l.cancelRestart() && s.settleRestart(c) {
+		s.say.container(c, apievents.ActionStop)
+		return nil
+	}
+	r := l.live()
+	if r == nil {
+		return nil
+	}
+	r.stopByHand()
+	rec := c.Load()
+	sig, err := stopSignal(rec, opts.Signal)
+	if err != nil {
+		return err
+	}
+	timeout, byDefault := s.timeout(rec, opts)
+	if err := s.signal(c, r, sig); err != nil {
+		return err
+	}
+	if !s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
+		if err := s.kill(c, r); err != nil {
+			return err
+		}
+	}
+	s.say.container(c, apievents.ActionStop)
+	return nil
+}
+
+// settleRestart ends a container whose restart was given up: nothing of it
+// runs. It reports false if the restart had already been carried out.
+func (s *Stopper) settleRestart(c *container.Container) bool {
+	settled := false
+	err := c.SetExited(func(st *container.State) {
+		if st.Status == api.StateRestarting {
+			st.Status, settled = api.StateExited, true
+		}
+	})
+	return err == nil && settled
+}
+
+// stopSignal is the signal of the request, else of the container, else TERM.
+func stopSignal(r *container.Record, requested string) (syscall.Signal, error) {
+	for _, s := range []string{requested, r.Config.StopSignal} {
+		if s != "" {
+			return parseSignal(s)
+		}
+	}
+	return syscall.SIGTERM, nil
+}
+
+// timeout is how long to wait before SIGKILL; negative is for ever. byDefault
+// says that nobody chose it.
+func (s *Stopper) timeout(r *container.Record, opts StopOptions) (d time.Duration, byDefault bool) {
+	for _, t := range []*int{opts.Timeout, r.Config.StopTimeout} {
+		if t != nil {
+			return time.Duration(*t) * time.Second, false
+		}
+	}
+	return s.settings.StopTimeout, true
+}
+
+// signal sends sig and announces it. A process that is gone already is not an
+// error: its exit is on the way.
+func (s *Stopper) signal(c *container.Container, r *run, sig syscall.Signal, extra ...string) error {
+	s.say.container(c, apievents.ActionKill, append([]string{"signal", strconv.Itoa(int(sig))}, extra...)...)
+	err := r.process.Signal(int(sig))
+	if err != nil && !errors.Is(err, runtime.ErrNotRunning) {
+		return err
+	}
+	return nil
+}
+
+// awaitExit waits up to timeout for the exit. With a timeout that is only the
+// default it gives up as soon as nothing in the container can react to sig:
+// it then has killed the container, and waits for the end of that.
+func (s *Stopper) awaitExit(ctx context.Context, c *container.Container, r *run, sig syscall.Signal, timeout time.Duration, byDefault bool) bool {
+	var expired <-chan time.Time
+	if timeout >= 0 {
+		timer := time.NewTimer(timeout)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	if byDefault && timeout > idleBeforeKill && s.inVain(r, c, sig) {
+		select {
+		case <-r.exited:
+			return true
+		default:
+		}
+		err := s.signal(c, r, syscall.SIGKILL, earlyKillReason,
+			"no thread of PID 1 can receive signal "+strconv.Itoa(int(sig))+" and the container was idle: killed before its timeout")
+		return err == nil && await(r.exited, killPatience)
+	}
+	select {
+	case <-r.exited:
+		return true
+	case <-expired:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// inVain says whether waiting for a reaction to sig is pointless: PID 1 can
+// not receive it, and nothing in the container has run since it was sent.
+func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal) bool {
+	if sig == syscall.SIGKILL || r.process.StopHint(int(sig)) {
+		return false
+	}
+	group, err := s.runtime.Group(s.starter.specs.cgroupPath(c.Load()))
+	if err != nil {
+		return false
+	}
+	before, err := group.CPUUsage()
+	if err != nil {
+		return false
+	}
+	if await(r.exited, idleBeforeKill) {
+		return true
+	}
+	after, err := group.CPUUsage()
+	return err == nil && after == before && !r.process.StopHint(int(sig))
+}
+
+// await waits for ch to be closed, at most d.
+func await(ch <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ch:
+		return true
+	case <-timer.C:
+		return isClosed(ch)
+	}
+}
+
+// kill ends the container with SIGKILL and returns after the exit.
+func (s *Stopper) kill(c *container.Container, r *run) error {
+	if err := s.signal(c, r, syscall.SIGKILL); err != nil {
+		return err
+	}
+	rec := c.Load()
+	if rec.HostConfig.PidMode.IsHost() || rec.State.Status == api.StatePaused {
+		// Without a PID namespace of its own the death of PID 1 leaves the
+		// rest alive; and a frozen group dies only when thawed.
+		group, err := s.runtime.Group(s.starter.specs.cgroupPath(rec))
+		if err != nil {
+			return err
+		}
+		if err := group.Kill(); err != nil {
+			return err
+		}
+	}
+	if !await(r.exited, killPatience) {
+		return failure.Unavailable("container %s did not die within %s of SIGKILL: one of its processes (PID 1 is %d on the host) "+
+			"waits in the kernel, often for a disk or a network filesystem", rec.Name, killPatience, r.process.PID())
+	}
+	return nil
+}
+
+// Kill sends a signal to a running container; "" is KILL, which is answered
+// after the exit.
+func (s *Stopper) Kill(ctx context.Context, name, signal string) error {
+	sig := syscall.SIGKILL
+	if signal != "" {
+		var err error
+		if sig, err = parseSignal(signal); err != nil {
+			return err
+		}
+	}
+	c, err := s.containers.Find(name)
+	if err != nil {
+		return err
+	}
+	rec := c.Load()
+	l := s.lives.of(c)
+	stop, err := stopSignal(rec, "")
+	if err != nil {
+		return err
+	}
+	ends := endsByHand(sig, stop)
+	if ends && l.cancelRestart() {
+		if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
+			return err
+		}
+		if s.settleRestart(c) {
+			return nil
+		}
+	}
+	r := l.live()
+	if r == nil {
+		return failure.Conflict("cannot kill container: %s: container %s is not running", name, c.ID())
+	}
+	if ends {
+		r.stopByHand()
+		if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
+			return err
+		}
+	}
+	if sig == syscall.SIGKILL {
+		return s.kill(c, r)
+	}
+	return s.signal(c, r, sig)
+}
+
+// endsByHand says whether a signal sent by the user asks for the end, after
+// which the restart policy stays out of it.
+func endsByHand(sig, stop syscall.Signal) bool {
+	switch sig {
+	case stop, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
+		return true
+	}
+	return false
+}

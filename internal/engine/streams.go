@@ -1,0 +1,228 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+
+	api "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/stdio"
+)
+
+// defaultDetachKeys end a client's attachment to a terminal.
+const defaultDetachKeys = "ctrl-p,ctrl-q"
+
+// Streams connects clients to the input and output of containers.
+type Streams struct {
+	containers *container.Store
+	lives      *lives
+	say        *announcer
+	pool       *stdio.Pool
+}
+
+// Attach prepares an attachment. From its return on no output is missed; one
+// to a container that does not run waits for its start.
+func (s *Streams) Attach(_ context.Context, name string, opts AttachOptions) (*AttachSession, error) {
+	c, err := s.containers.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	rec := c.Load()
+	keys, err := detachKeys(opts.DetachKeys, rec.Config.Tty)
+	if err != nil {
+		return nil, err
+	}
+	switch rec.State.Status {
+	case api.StatePaused:
+		return nil, failure.Conflict("container %s is paused, unpause the container before attach", name)
+	case api.StateRestarting:
+		return nil, failure.Conflict("container %s is restarting, wait until the container is running", name)
+	}
+	a := &attachment{s: s, c: c, rec: rec, opts: opts, keys: keys, life: s.lives.of(c)}
+	session := &AttachSession{TTY: rec.Config.Tty, run: a.run}
+	if opts.Stream {
+		a.sub = a.life.hub.Subscribe(opts.Stdout, opts.Stderr)
+		session.close = a.sub.Close
+	}
+	s.say.container(c, apievents.ActionAttach)
+	return session, nil
+}
+
+// detachKeys decodes the keys; only terminals have any.
+func detachKeys(keys string, tty bool) ([]byte, error) {
+	chosen := keys
+	if chosen == "" {
+		chosen = defaultDetachKeys
+	}
+	b, err := stdio.ParseDetachKeys(chosen)
+	if err != nil {
+		return nil, failure.Invalid("invalid detach keys (%s) provided: %w", keys, err)
+	}
+	if !tty {
+		return nil, nil
+	}
+	return b, nil
+}
+
+type attachment struct {
+	s    *Streams
+	c    *container.Container
+	rec  *container.Record
+	opts AttachOptions
+	keys []byte
+	life *life
+	sub  *stdio.Subscription
+}
+
+func (a *attachment) run(ctx context.Context, client StreamIO) error {
+	if a.opts.Logs {
+		if err := a.replay(ctx, client); err != nil {
+			return err
+		}
+	}
+	if a.sub == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if a.opts.Stdin && client.Stdin != nil && a.rec.Config.OpenStdin {
+		go func() {
+			if err := a.copyStdin(ctx, client.Stdin); err != nil {
+				cancel(err)
+			}
+		}()
+	}
+	err := copyOutput(ctx, a.sub, client)
+	if a.rec.Config.StdinOnce && a.opts.Stdin {
+		if r := a.life.live(); r != nil {
+			if !errors.Is(context.Cause(ctx), stdio.ErrDetached) {
+				r.closeStdinOnce()
+			}
+		}
+	}
+	if errors.Is(context.Cause(ctx), stdio.ErrDetached) {
+		a.s.say.container(a.c, apievents.ActionDetach)
+		return nil
+	}
+	return err
+}
+
+// copyStdin feeds the process; it returns an error only to end the session.
+func (a *attachment) copyStdin(ctx context.Context, src io.Reader) error {
+	r := a.life.awaitRun(ctx)
+	if r == nil {
+		return nil
+	}
+	stdin := stdinOf(r.process)
+	if stdin == nil {
+		return nil
+	}
+	err := stdio.CopyStdin(stdin, src, a.keys)
+	if errors.Is(err, stdio.ErrDetached) {
+		return err
+	}
+	if a.rec.Config.StdinOnce && !a.rec.Config.Tty {
+		r.closeStdinOnce()
+	}
+	return nil
+}
+
+// copyOutput writes what the subscription yields to the client until either
+// ends.
+func copyOutput(ctx context.Context, sub *stdio.Subscription, client StreamIO) error {
+	for {
+		stream, p, err := sub.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		w := client.Stdout
+		if stream == stdio.Stderr {
+			w = client.Stderr
+		}
+		if w == nil {
+			continue
+		}
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+	}
+}
+
+// replay writes the log so far.
+func (a *attachment) replay(ctx context.Context, client StreamIO) error {
+	if a.rec.HostConfig.LogConfig.Type != defaultLogDriver {
+		return nil // nothing was kept
+	}
+	o := logs.ReadOptions{Tail: -1, Stdout: a.opts.Stdout, Stderr: a.opts.Stderr}
+	return logs.Read(ctx, logConfig(a.c, a.rec, a.s.pool), o, nil, func(e logs.Entry) error {
+		w := client.Stdout
+		if e.Stream == stdio.Stderr {
+			w = client.Stderr
+		}
+		if w == nil {
+			return nil
+		}
+		_, err := w.Write(e.Line)
+		return err
+	})
+}
+
+// Logs prepares reading a container's log.
+func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*LogSession, error) {
+	if !opts.Stdout && !opts.Stderr {
+		return nil, failure.Invalid("Bad parameters: you must choose at least one stream")
+	}
+	c, err := s.containers.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	rec := c.Load()
+	switch {
+	case rec.State.Status == api.StateRemoving, rec.State.Status == api.StateDead:
+		return nil, failure.Conflict("can not get logs from container which is dead or marked for removal")
+	case rec.HostConfig.LogConfig.Type != defaultLogDriver:
+		return nil, failure.NotImplemented("configured logging driver does not support reading")
+	}
+	var live <-chan struct{}
+	if r := s.lives.of(c).live(); r != nil {
+		live = r.exited
+	}
+	return &LogSession{
+		TTY: rec.Config.Tty,
+		run: func(ctx context.Context, emit func(stdio.Stream, []byte) error) error {
+			return logs.Read(ctx, logConfig(c, rec, s.pool), opts, live, func(e logs.Entry) error {
+				return emit(e.Stream, e.Line)
+			})
+		},
+	}, nil
+}
+
+// Resize sets the size of a running container's terminal.
+func (s *Streams) Resize(_ context.Context, name string, rows, cols uint16) error {
+	c, err := s.containers.Find(name)
+	if err != nil {
+		return err
+	}
+	r := s.lives.of(c).live()
+	if r == nil {
+		return failure.Conflict("container %s is not running", c.ID())
+	}
+	if err := r.process.Resize(rows, cols); err != nil {
+		if errors.Is(err, runtime.ErrNotRunning) {
+			return failure.Conflict("container %s is not running", c.ID())
+		}
+		return err
+	}
+	s.say.container(c, apievents.ActionResize, "height", strconv.Itoa(int(rows)), "width", strconv.Itoa(int(cols)))
+	return nil
+}

@@ -1,0 +1,213 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/api/types/system"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/events"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/network"
+)
+
+// System describes the engine and its host.
+type System struct {
+	containers *container.Store
+	images     *image.Service
+	networks   *network.Service
+	cgroups    *cgroup.Hierarchy
+	features   kernel.Features
+	settings   Settings
+	bus        *events.Bus
+}
+
+// Version describes what answers.
+func (s *System) Version(context.Context) (system.VersionResponse, error) {
+	v := system.VersionResponse{
+		Platform: system.PlatformInfo{Name: "Cleat"}, Version: s.settings.Version,
+		APIVersion: s.settings.APIVersion, MinAPIVersion: s.settings.MinAPI, Os: goruntime.GOOS, Arch: goruntime.GOARCH,
+		GitCommit: s.settings.GitCommit, GoVersion: goruntime.Version(), KernelVersion: s.features.Release,
+		BuildTime: s.settings.BuildTime,
+	}
+	v.Components = []system.ComponentVersion{{
+		Name: "Engine", Version: v.Version,
+		Details: map[string]string{
+			"ApiVersion": v.APIVersion, "Arch": v.Arch, "BuildTime": v.BuildTime, "Experimental": "false", "GitCommit": v.GitCommit,
+			"GoVersion": v.GoVersion, "KernelVersion": v.KernelVersion, "MinAPIVersion": v.MinAPIVersion, "Os": v.Os,
+			"Product": "Cleat",
+		},
+	}}
+	return v, nil
+}
+
+// Info describes the engine's state, settings and host.
+func (s *System) Info(ctx context.Context) (*system.Info, error) {
+	i := &system.Info{
+		ID: s.engineID(), Driver: storageDriver, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
+		Plugins: system.PluginsInfo{
+			Volume: []string{localDriver}, Network: []string{"bridge", "host", "null"}, Log: []string{defaultLogDriver, "none"},
+		},
+		IPv4Forwarding: readLine("/proc/sys/net/ipv4/ip_forward") == "1", Debug: s.settings.Debug,
+		NGoroutines: goruntime.NumGoroutine(), NFd: openFiles(), SystemTime: time.Now().Format(time.RFC3339Nano),
+		LoggingDriver: defaultLogDriver, CgroupDriver: s.cgroups.Driver(), CgroupVersion: strconv.Itoa(s.cgroups.Version()),
+		KernelVersion: s.features.Release, OSType: goruntime.GOOS, Architecture: machine(), NCPU: goruntime.NumCPU(),
+		MemTotal: memTotal(), DockerRootDir: s.settings.DataRoot, ServerVersion: s.settings.Version,
+		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registryConfig(),
+		Labels: []string{}, DefaultRuntime: runtimeName,
+		Runtimes: map[string]system.RuntimeWithStatus{runtimeName: {}}, LiveRestoreEnabled: true,
+		Swarm:           swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive, RemoteManagers: []swarm.Peer{}},
+		Isolation:       "",
+		InitBinary:      "built in",
+		CDISpecDirs:     []string{},
+		HTTPProxy:       os.Getenv("HTTP_PROXY"),
+		HTTPSProxy:      os.Getenv("HTTPS_PROXY"),
+		NoProxy:         os.Getenv("NO_PROXY"),
+		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
+		SecurityOptions: []string{},
+	}
+	if s.features.Seccomp {
+		i.SecurityOptions = append(i.SecurityOptions, "name=seccomp,profile=builtin")
+	}
+	if s.cgroups.Version() == 2 {
+		i.SecurityOptions = append(i.SecurityOptions, "name=cgroupns")
+	}
+	i.Name, _ = os.Hostname()
+	i.OperatingSystem, i.OSVersion = osRelease()
+	s.countContainers(i)
+	s.limits(i)
+	if list, err := s.images.List(ctx, image.ListRequest{}, nil); err == nil {
+		i.Images = len(list)
+	}
+	i.Warnings = slices.Concat(s.settings.Warnings, s.features.Warnings, s.networks.Warnings())
+	if i.Warnings == nil {
+		i.Warnings = []string{}
+	}
+	return i, nil
+}
+
+// engineID is made at the first start and stays with the data root.
+func (s *System) engineID() string { return readLine(filepath.Join(s.settings.DataRoot, "engine-id")) }
+
+func (s *System) countContainers(i *system.Info) {
+	for _, c := range s.containers.All() {
+		i.Containers++
+		switch c.Load().State.Status {
+		case api.StateRunning, api.StateRestarting:
+			i.ContainersRunning++
+		case api.StatePaused:
+			i.ContainersPaused++
+		default:
+			i.ContainersStopped++
+		}
+	}
+}
+
+// limits says which resource limits the kernel offers.
+func (s *System) limits(i *system.Info) {
+	if s.cgroups.Version() == 2 {
+		controllers := strings.Fields(readLine("/sys/fs/cgroup/cgroup.controllers"))
+		i.MemoryLimit = slices.Contains(controllers, "memory")
+		i.SwapLimit = i.MemoryLimit
+		i.CPUCfsPeriod = slices.Contains(controllers, "cpu")
+		i.CPUCfsQuota, i.CPUShares = i.CPUCfsPeriod, i.CPUCfsPeriod
+		i.CPUSet = slices.Contains(controllers, "cpuset")
+		i.PidsLimit = slices.Contains(controllers, "pids")
+		return
+	}
+	has := func(file string) bool { return exists("/sys/fs/cgroup/" + file) }
+	i.MemoryLimit = has("memory/memory.limit_in_bytes")
+	i.SwapLimit = has("memory/memory.memsw.limit_in_bytes")
+	i.OomKillDisable = has("memory/memory.oom_control")
+	i.CPUCfsPeriod = has("cpu/cpu.cfs_period_us")
+	i.CPUCfsQuota = has("cpu/cpu.cfs_quota_us")
+	i.CPUShares = has("cpu/cpu.shares")
+	i.CPUSet = has("cpuset/cpuset.cpus")
+	i.PidsLimit = has("pids/cgroup.procs")
+}
+
+func (s *System) registryConfig() *registry.ServiceConfig {
+	c := &registry.ServiceConfig{
+		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
+		IndexConfigs: map[string]*registry.IndexInfo{
+			"docker.io": {Name: "docker.io", Mirrors: orEmpty(s.settings.Mirrors), Secure: true, Official: true},
+		},
+		Mirrors: orEmpty(s.settings.Mirrors),
+	}
+	for _, r := range s.settings.InsecureRegistries {
+		if p, err := netip.ParsePrefix(r); err == nil {
+			c.InsecureRegistryCIDRs = append(c.InsecureRegistryCIDRs, p)
+		} else {
+			c.IndexConfigs[r] = &registry.IndexInfo{Name: r, Mirrors: []string{}}
+		}
+	}
+	return c
+}
+
+func orEmpty(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
+func openFiles() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}
+
+// machine is the kernel's word for the architecture, as "x86_64".
+func machine() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return goruntime.GOARCH
+	}
+	return unix.ByteSliceToString(u.Machine[:])
+}
+
+func memTotal() int64 {
+	var i unix.Sysinfo_t
+	if unix.Sysinfo(&i) != nil {
+		return 0
+	}
+	return int64(uint64(i.Totalram) * uint64(i.Unit))
+}
+
+// osRelease reads the distribution's name and version.
+func osRelease() (name, version string) {
+	name = "Linux"
+	f, err := os.Open("/etc/os-release")
+	if err != nil {
+		return name, ""
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		key, value, _ := strings.Cut(sc.Text(), "=")
+		value = strings.Trim(value, `"'`)
+		switch key {
+		case "PRETTY_NAME":
+			name = value
+		case "VERSION_ID":
+			version = value
+		}
+	}
+	return name, version
+}

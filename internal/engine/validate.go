@@ -1,0 +1,356 @@
+package engine
+
+import (
+	"fmt"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	apinetwork "github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/network"
+)
+
+const (
+	minMemory      = 6 << 20
+	defaultShmSize = 64 << 20
+	maxHostname    = 64
+)
+
+var (
+	validName       = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+	validVolumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+)
+
+// checkName returns a requested container name without its leading slash.
+func checkName(name string) (string, error) {
+	bare := strings.TrimPrefix(name, "/")
+	if !validName.MatchString(bare) {
+		return "", failure.Invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	}
+	return bare, nil
+}
+
+// checkConfig validates what does not depend on the image.
+func checkConfig(c *container.Config) error {
+	if c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
+		return failure.Invalid("the working directory '%s' is invalid, it needs to be an absolute path", c.WorkingDir)
+	}
+	for _, e := range c.Env {
+		if name, _, _ := strings.Cut(e, "="); name == "" {
+			return failure.Invalid("invalid environment variable: %s", e)
+		}
+		if strings.ContainsRune(e, 0) {
+			return failure.Invalid("invalid environment variable: %q holds a zero byte", e)
+		}
+	}
+	for _, a := range slices.Concat(c.Entrypoint, c.Cmd) {
+		if strings.ContainsRune(a, 0) {
+			return failure.Invalid("invalid command: the argument %q holds a zero byte", a)
+		}
+	}
+	if c.StopSignal != "" {
+		if _, err := parseSignal(c.StopSignal); err != nil {
+			return err
+		}
+	}
+	if len(c.Hostname) > maxHostname || strings.ContainsAny(c.Hostname, "\x00\n /") {
+		return failure.Invalid("invalid hostname %q: at most %d characters, no blanks or slashes", c.Hostname, maxHostname)
+	}
+	if len(c.Domainname) > maxHostname || strings.ContainsAny(c.Domainname, "\x00\n /") {
+		return failure.Invalid("invalid domain name %q: at most %d characters, no blanks or slashes", c.Domainname, maxHostname)
+	}
+	return checkHealthcheck(c.Healthcheck)
+}
+
+func checkHealthcheck(h *container.HealthConfig) error {
+	if h == nil {
+		return nil
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod}, {"StartInterval", h.StartInterval},
+	} {
+		if d.value != 0 && d.value < container.MinimumDuration {
+			return failure.Invalid("%s in Healthcheck cannot be less than %s", d.name, container.MinimumDuration)
+		}
+	}
+	if h.Retries < 0 {
+		return failure.Invalid("Retries in Healthcheck cannot be negative")
+	}
+	if len(h.Test) > 0 && h.Test[0] != "NONE" {
+		return failure.NotImplemented("Config.Healthcheck is not supported by this engine: leave it out or use --no-healthcheck")
+	}
+	return nil
+}
+
+// checkHostConfig validates h, with its defaults filled in, and the network
+// request. warnings are for the create answer.
+func checkHostConfig(h *container.HostConfig, f kernel.Features) (warnings []string, err error) {
+	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
+		return nil, failure.Wrap(errdefs.ErrInvalidArgument, err)
+	}
+	if h.AutoRemove && !h.RestartPolicy.IsNone() {
+		return nil, failure.Invalid("can't create 'AutoRemove' container with restart policy")
+	}
+	if _, ok := h.Annotations[""]; ok {
+		return nil, failure.Invalid("invalid Annotations: the empty string is not permitted as an annotation key")
+	}
+	if err := checkNamespaces(h); err != nil {
+		return nil, err
+	}
+	if _, err := kernel.EffectiveCaps(h.CapAdd, h.CapDrop, h.Privileged, f.LastCap); err != nil {
+		return nil, failure.Wrap(errdefs.ErrInvalidArgument, err)
+	}
+	if _, err := parseSecurityOpts(h.SecurityOpt, f); err != nil {
+		return nil, err
+	}
+	if err := logs.Validate(h.LogConfig.Type, h.LogConfig.Config); err != nil {
+		return nil, err
+	}
+	if err := checkExtraHosts(h.ExtraHosts); err != nil {
+		return nil, err
+	}
+	if err := checkSysctls(h); err != nil {
+		return nil, err
+	}
+	for _, g := range h.GroupAdd {
+		if g == "" {
+			return nil, failure.Invalid("invalid GroupAdd: the empty string is not a group")
+		}
+	}
+	if _, err := rlimits(h.Ulimits); err != nil {
+		return nil, err
+	}
+	if _, err := hostDevices(h, false); err != nil {
+		return nil, err
+	}
+	if _, err := deviceCgroupRules(h.DeviceCgroupRules); err != nil {
+		return nil, err
+	}
+	for _, p := range slices.Concat(h.MaskedPaths, h.ReadonlyPaths) {
+		if !strings.HasPrefix(p, "/") {
+			return nil, failure.Invalid("invalid masked or read-only path %q: it must be absolute", p)
+		}
+	}
+	return checkResources(h)
+}
+
+func checkNamespaces(h *container.HostConfig) error {
+	switch {
+	case !h.Isolation.IsDefault():
+		return failure.Invalid("invalid isolation '%s' on linux", h.Isolation)
+	case !h.IpcMode.Valid():
+		return failure.Invalid("invalid IPC mode: %v", h.IpcMode)
+	case h.IpcMode.IsContainer(), h.IpcMode.IsNone():
+		return failure.NotImplemented("HostConfig.IpcMode %q is not supported by this engine: use private, shareable or host", h.IpcMode)
+	case !h.PidMode.Valid():
+		return failure.Invalid("invalid PID mode: %v", h.PidMode)
+	case h.PidMode.IsContainer():
+		return failure.NotImplemented("HostConfig.PidMode %q is not supported by this engine: leave it out or use host", h.PidMode)
+	case !h.UTSMode.Valid():
+		return failure.Invalid("invalid UTS mode: %v", h.UTSMode)
+	case !h.UsernsMode.Valid():
+		return failure.Invalid("invalid userns mode: %v", h.UsernsMode)
+	case !h.CgroupnsMode.Valid():
+		return failure.Invalid("invalid cgroup namespace mode: %v", h.CgroupnsMode)
+	case h.NetworkMode.IsContainer():
+		return failure.NotImplemented("HostConfig.NetworkMode %q is not supported by this engine: use bridge, host or none", h.NetworkMode)
+	}
+	switch h.Runtime {
+	case "", "runc", "io.containerd.runc.v2", runtimeName:
+	default:
+		return failure.Invalid("unknown or invalid runtime name: %s", h.Runtime)
+	}
+	switch h.NetworkMode {
+	case network.ModeBridge, network.ModeHost, network.ModeNone:
+	default:
+		return failure.NotFound("network %s not found", h.NetworkMode)
+	}
+	if h.NetworkMode.IsHost() && h.UTSMode.IsHost() {
+		return nil
+	}
+	return nil
+}
+
+func checkExtraHosts(hosts []string) error {
+	for _, e := range hosts {
+		name, addr, ok := strings.Cut(e, "=")
+		if !ok {
+			name, addr, ok = strings.Cut(e, ":")
+		}
+		if !ok || name == "" {
+			return failure.Invalid("bad format for add-host: %q", e)
+		}
+		if addr == "host-gateway" {
+			continue
+		}
+		if !isIP(strings.Trim(addr, "[]")) {
+			return failure.Invalid("invalid IP address in add-host: %q", addr)
+		}
+	}
+	return nil
+}
+
+// checkSysctls allows only what a namespace of the container's own holds: the
+// rest would change the host.
+func checkSysctls(h *container.HostConfig) error {
+	ipc := []string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+		"kernel.shmmni", "kernel.shm_rmid_forced"}
+	for k := range h.Sysctls {
+		key := strings.ReplaceAll(k, "/", ".")
+		switch {
+		case strings.HasPrefix(key, "net."):
+			if h.NetworkMode.IsHost() {
+				return failure.Invalid("sysctl %q is not allowed in the host's network namespace", k)
+			}
+		case slices.Contains(ipc, key), strings.HasPrefix(key, "fs.mqueue."):
+			if h.IpcMode.IsHost() {
+				return failure.Invalid("sysctl %q is not allowed in the host's IPC namespace", k)
+			}
+		default:
+			return failure.Invalid("sysctl '%s' is not allowed: it is not namespaced, so it would change the host", k)
+		}
+	}
+	return nil
+}
+
+func checkResources(h *container.HostConfig) (warnings []string, err error) {
+	r := &h.Resources
+	bad := func(format string, args ...any) ([]string, error) { return nil, failure.Invalid(format, args...) }
+	switch {
+	case r.Memory < 0 || (r.Memory > 0 && r.Memory < minMemory):
+		return bad("Minimum memory limit allowed is 6MB")
+	case r.Memory > 0 && r.MemorySwap > 0 && r.MemorySwap < r.Memory:
+		return bad("Minimum memoryswap limit should be larger than memory limit, see usage")
+	case r.Memory == 0 && r.MemorySwap > 0:
+		return bad("You should always set the Memory limit when using Memoryswap limit, see usage")
+	case r.MemorySwappiness != nil && (*r.MemorySwappiness < 0 || *r.MemorySwappiness > 100):
+		return bad("Invalid value: %v, valid memory swappiness range is 0-100", *r.MemorySwappiness)
+	case r.MemoryReservation < 0 || (r.MemoryReservation > 0 && r.MemoryReservation < minMemory):
+		return bad("Minimum memory reservation allowed is 6MB")
+	case r.Memory > 0 && r.MemoryReservation > 0 && r.Memory < r.MemoryReservation:
+		return bad("Minimum memory limit can not be less than memory reservation limit, see usage")
+	case h.ShmSize < 0:
+		return bad("SHM size can not be less than 0")
+	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
+		return bad("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
+	case r.NanoCPUs > 0 && r.CPUPeriod > 0:
+		return bad("Conflicting options: Nano CPUs and CPU Period cannot both be set.")
+	case r.NanoCPUs > 0 && r.CPUQuota > 0:
+		return bad("Conflicting options: Nano CPUs and CPU Quota cannot both be set.")
+	case r.NanoCPUs < 0 || r.NanoCPUs > int64(runtime.NumCPU())*1e9:
+		return bad("Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", runtime.NumCPU(), runtime.NumCPU())
+	case r.CPUShares < 0:
+		return bad("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
+	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
+		return bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+	case r.CPUQuota > 0 && r.CPUQuota < 1000:
+		return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
+		return bad("Range of blkio weight is from 10 to 1000")
+	}
+	for _, set := range []struct{ value, word string }{{r.CpusetCpus, "cpus"}, {r.CpusetMems, "mems"}} {
+		if _, err := parseCPUSet(set.value); err != nil {
+			return bad("Invalid value %s for cpuset %s", set.value, set.word)
+		}
+	}
+	if err := checkCPUsExist(r.CpusetCpus); err != nil {
+		return nil, err
+	}
+	if r.OomKillDisable != nil && *r.OomKillDisable && r.Memory == 0 {
+		warnings = append(warnings, "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.")
+	}
+	return warnings, nil
+}
+
+func checkCPUsExist(set string) error {
+	if set == "" {
+		return nil
+	}
+	available := readLine("/sys/devices/system/cpu/online")
+	have, err := parseCPUSet(available)
+	if err != nil || len(have) == 0 {
+		return nil // nothing to compare with: the kernel decides at start
+	}
+	want, _ := parseCPUSet(set)
+	for cpu := range want {
+		if _, ok := have[cpu]; !ok {
+			return failure.Invalid("Requested CPUs are not available - requested %s, available: %s", set, available)
+		}
+	}
+	return nil
+}
+
+// parseCPUSet reads the kernel's list format, as in "0-2,7".
+func parseCPUSet(s string) (map[int]struct{}, error) {
+	const maxCPU = 8192 // the kernel's own limit
+	set := map[int]struct{}{}
+	if s == "" {
+		return set, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		first, last, ranged := strings.Cut(part, "-")
+		lo, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", part, err)
+		}
+		hi := lo
+		if ranged {
+			if hi, err = strconv.ParseUint(last, 10, 16); err != nil {
+				return nil, fmt.Errorf("%q: %w", part, err)
+			}
+		}
+		if hi < lo || hi >= maxCPU {
+			return nil, fmt.Errorf("%q is not a range", part)
+		}
+		for i := lo; i <= hi; i++ {
+			set[int(i)] = struct{}{}
+		}
+	}
+	return set, nil
+}
+
+// checkEndpoints validates the requested endpoints and returns the one of the
+// container's network mode, under its canonical name.
+func checkEndpoints(mode container.NetworkMode, nc *apinetwork.NetworkingConfig) (map[string]*apinetwork.EndpointSettings, error) {
+	out := map[string]*apinetwork.EndpointSettings{}
+	if nc == nil {
+		return out, nil
+	}
+	for name, e := range nc.EndpointsConfig {
+		if name == apinetwork.NetworkDefault {
+			name = network.ModeBridge
+		}
+		switch name {
+		case network.ModeBridge, network.ModeHost, network.ModeNone:
+		default:
+			return nil, failure.NotFound("network %s not found", name)
+		}
+		if name != string(mode) {
+			return nil, failure.NotImplemented("more than one network at create is not supported by this engine: "+
+				"EndpointsConfig names %s, NetworkMode is %s", name, mode)
+		}
+		if e == nil {
+			e = &apinetwork.EndpointSettings{}
+		}
+		if ip := e.IPAMConfig; ip != nil && (ip.IPv4Address.IsValid() || ip.IPv6Address.IsValid() || len(ip.LinkLocalIPs) > 0) {
+			return nil, failure.Invalid("user specified IP address is supported on user defined networks only")
+		}
+		if len(e.Aliases) > 0 {
+			return nil, failure.Invalid("network-scoped aliases are only supported for user-defined networks")
+		}
+		out[name] = e
+	}
+	return out, nil
+}
