@@ -1,0 +1,269 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+
+	"github.com/cleatlabs/cleat/client/term"
+)
+
+// Process is what the command is run with.
+type Process struct {
+	Args    []string // including the program's name, which may be "docker"
+	Version string   // of this build
+	In      io.Reader
+	Out     io.Writer
+	Err     io.Writer
+}
+
+// app is one run of the command: its streams, the user's configuration, and the
+// connection to the engine, which is made when first needed.
+type app struct {
+	name    string // "cleat", or "docker" if installed under that name
+	version string
+	args    []string
+	in      *term.Input
+	out     *term.Output
+	err     *term.Output
+
+	globals   globalOptions
+	cfg       *configfile.ConfigFile
+	conn      *client.Client
+	negotiate bool // ask the engine for its API version before the first request
+	prepare   map[*cobra.Command]func()
+}
+
+// Run executes the command and returns its exit code. SIGINT and SIGTERM cancel
+// what it does, and the third of them ends it at once.
+func Run(p Process) int {
+	a := &app{
+		name: "cleat", version: p.Version, args: p.Args[1:],
+		in: term.NewInput(p.In), out: term.NewOutput(p.Out), err: term.NewOutput(p.Err),
+	}
+	if filepath.Base(p.Args[0]) == "docker" {
+		a.name = "docker"
+	}
+	ctx, interrupted, stop := cancelOnSignals()
+	defer stop()
+
+	err := a.execute(ctx)
+	if a.conn != nil && !a.negotiate && isTooNew(err) {
+		// The newest API version is assumed, which saves a round trip. An engine that
+		// does not know it has refused the first request, so nothing was done yet.
+		a.negotiate = true
+		_ = a.conn.Close()
+		a.conn = nil
+		err = a.execute(ctx)
+	}
+	if a.conn != nil {
+		_ = a.conn.Close()
+	}
+	if sig := interrupted(); sig != 0 && (err == nil || errors.Is(err, context.Canceled)) {
+		return 128 + int(sig)
+	}
+	if err == nil {
+		return 0
+	}
+	if errors.Is(err, context.Canceled) {
+		return 1
+	}
+	if text := a.explain(err).Error(); text != "" {
+		_, _ = fmt.Fprintln(a.err, text)
+	}
+	return exitCode(err)
+}
+
+// cancelOnSignals returns a context that ends with the first SIGINT or SIGTERM, and
+// a function that says which it was.
+func cancelOnSignals() (context.Context, func() syscall.Signal, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	ch := make(chan os.Signal, 3)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		for n := 1; ; n++ {
+			sig, ok := <-ch
+			if !ok {
+				return
+			}
+			cancel(signalled{sig.(syscall.Signal)})
+			if n == 3 {
+				_, _ = fmt.Fprint(os.Stderr, "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n")
+				os.Exit(1)
+			}
+		}
+	}()
+	interrupted := func() syscall.Signal {
+		var s signalled
+		if errors.As(context.Cause(ctx), &s) {
+			return s.sig
+		}
+		return 0
+	}
+	return ctx, interrupted, func() { signal.Stop(ch); cancel(nil) }
+}
+
+type signalled struct{ sig syscall.Signal }
+
+func (s signalled) Error() string { return "signalled: " + s.sig.String() }
+
+// execute finds the command, gives it its flags, and runs it.
+func (a *app) execute(ctx context.Context) error {
+	a.globals, a.prepare = globalOptions{}, map[*cobra.Command]func(){}
+	root := a.root()
+	rest, err := a.parseGlobals(root)
+	if err != nil {
+		return err
+	}
+	if a.globals.version {
+		a.printVersionLine()
+		return nil
+	}
+	if err := a.globals.check(); err != nil {
+		return err
+	}
+	if len(rest) == 0 {
+		a.usage(root, a.err)
+		return nil
+	}
+	cmd, _, findErr := root.Find(rest)
+	if findErr != nil {
+		return a.unknownCommand(rest[0])
+	}
+	a.ready(cmd)
+	root.SetArgs(rest)
+	return root.ExecuteContext(ctx)
+}
+
+// ready installs the flags of the one command that is to be run or described:
+// building those of all commands would cost more than most commands do.
+func (a *app) ready(cmd *cobra.Command) {
+	if install := a.prepare[cmd]; install != nil {
+		delete(a.prepare, cmd)
+		install()
+	}
+}
+
+// configDir is where the user's configuration lies.
+func (a *app) configDir() string {
+	if a.globals.configDir != "" {
+		return a.globals.configDir
+	}
+	return config.Dir()
+}
+
+// config reads the user's config.json, once. A broken one is reported and the rest
+// of it used, as Docker does: a typo there must not stop a container from being stopped.
+func (a *app) config() *configfile.ConfigFile {
+	if a.cfg == nil {
+		cfg, err := config.Load(a.configDir())
+		if err != nil {
+			_, _ = fmt.Fprintln(a.err, "WARNING: Error loading config file:", err)
+		}
+		if cfg == nil {
+			cfg = configfile.New(filepath.Join(a.configDir(), config.ConfigFileName))
+		}
+		a.cfg = cfg
+	}
+	return a.cfg
+}
+
+// statusError ends the command with a code of its own and, unless it is empty, a message.
+type statusError struct {
+	code  int
+	msg   string
+	cause error
+}
+
+func (e *statusError) Error() string { return e.msg }
+func (e *statusError) Unwrap() error { return e.cause }
+
+func exitCode(err error) int {
+	var s *statusError
+	if errors.As(err, &s) && s.code != 0 {
+		return s.code
+	}
+	return 1
+}
+
+// withHelp is how run and create report what went wrong before the program started.
+func (a *app) withHelp(err error, command string) error {
+	return fmt.Errorf("%s: %w\n\nRun '%s %s --help' for more information", a.name, a.explain(err), a.name, command)
+}
+
+// explain says what to do about an engine that cannot be reached; other errors are
+// for the user to read as they are.
+func (a *app) explain(err error) error {
+	var s *statusError
+	if errors.As(err, &s) {
+		return err
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []error
+		seen := map[string]bool{}
+		for _, e := range many.Unwrap() {
+			e = a.explain(e)
+			if unreachable := (*unreachableError)(nil); errors.As(e, &unreachable) && seen[e.Error()] {
+				continue
+			}
+			seen[e.Error()] = true
+			out = append(out, e)
+		}
+		return errors.Join(out...)
+	}
+	if !isUnreachable(err) {
+		return err
+	}
+	host := ""
+	if a.conn != nil {
+		host = a.conn.DaemonHost()
+	}
+	return &unreachableError{host: host, program: a.name, cause: err}
+}
+
+// isUnreachable says whether the engine could not even be spoken to.
+func isUnreachable(err error) bool {
+	return client.IsErrConnectionFailed(err) || strings.Contains(err.Error(), "cannot connect to the Docker daemon")
+}
+
+type unreachableError struct {
+	host, program string
+	cause         error
+}
+
+func (e *unreachableError) Unwrap() error { return e.cause }
+
+func (e *unreachableError) Error() string {
+	switch cause := e.cause.Error(); {
+	case errors.Is(e.cause, syscall.EACCES) || strings.Contains(cause, "permission denied"):
+		return fmt.Sprintf("Permission denied while connecting to the Cleat engine at %s. Its socket is open to root and to the members of its group:"+
+			" use sudo, or join that group (see 'ls -l %s') and log in again", e.host, strings.TrimPrefix(e.host, "unix://"))
+	case strings.HasPrefix(e.host, "unix://"):
+		return fmt.Sprintf("Cannot connect to the Cleat engine at %s. Is it running? Start it with 'cleat engine start'", e.host)
+	default:
+		return fmt.Sprintf("Cannot connect to the engine at %s. Is it running? (%s)", e.host, lastOf(cause))
+	}
+}
+
+// lastOf is the innermost part of a chain of messages.
+func lastOf(msg string) string {
+	if i := strings.LastIndex(msg, ": "); i >= 0 {
+		return msg[i+2:]
+	}
+	return msg
+}
+
+func isTooNew(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "is too new. Maximum supported API version is")
+}

@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// spec describes one command. Its flags are built only if it is the one that runs.
+type spec struct {
+	use, short string
+	args       cobra.PositionalArgs
+	aliases    []string // other names beside the first word of use
+	shownAs    []string // every path it can be called by, for its help
+	top        int      // place among the common commands; 0 is none of them
+	setup      func(fs *pflag.FlagSet) action
+}
+
+// action runs a command whose flags have been parsed.
+type action func(ctx context.Context, args []string) error
+
+// command makes s a command of the tree.
+func (a *app) command(s spec) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: s.use, Short: s.short, Args: s.args, Aliases: s.aliases,
+		DisableFlagsInUseLine: true,
+		Annotations:           map[string]string{},
+	}
+	if len(s.shownAs) > 0 {
+		cmd.Annotations[annotationPaths] = strings.Join(s.shownAs, ",")
+	}
+	if s.top > 0 {
+		cmd.Annotations[annotationTop] = string(rune('a' + s.top))
+	}
+	var run action
+	a.prepare[cmd] = func() { run = s.setup(cmd.Flags()) }
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }
+	return cmd
+}
+
+const (
+	annotationTop   = "top"
+	annotationPaths = "paths"
+)
+
+// group is a management command: it only holds others.
+func (a *app) group(use, short string, subs ...spec) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: a.noArgs, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { a.usage(cmd, a.err); return nil },
+	}
+	for _, s := range subs {
+		cmd.AddCommand(a.command(s))
+	}
+	return cmd
+}
+
+// as is s as a member of a management command, under another name.
+func (s spec) as(use string, aliases ...string) spec {
+	if use != "" {
+		s.use = use
+	}
+	s.aliases, s.top = aliases, 0
+	return s
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:                   a.name + " [OPTIONS] COMMAND [ARG...]",
+		Short:                 "A container engine that starts in milliseconds",
+		SilenceUsage:          true,
+		SilenceErrors:         true,
+		TraverseChildren:      true,
+		DisableFlagsInUseLine: true,
+		CompletionOptions:     cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE:                  func(cmd *cobra.Command, _ []string) error { a.usage(cmd, a.err); return nil },
+	}
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.PersistentFlags().BoolP("help", "h", false, "Print usage")
+	_ = root.PersistentFlags().MarkShorthandDeprecated("help", "use --help")
+	root.PersistentFlags().Lookup("help").Hidden = true
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.ready(cmd); a.usage(cmd, a.out) })
+	root.SetFlagErrorFunc(a.flagError)
+	root.SetHelpCommand(&cobra.Command{
+		Use: "help [command]", Short: "Help about the command", Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target, rest, err := root.Find(args)
+			if err != nil || target == nil || len(rest) > 0 {
+				return fmt.Errorf("unknown help topic: %s", strings.Join(args, " "))
+			}
+			a.ready(target)
+			a.usage(target, a.out)
+			return nil
+		},
+	})
+	a.prepare[root] = func() {}
+	for _, s := range []spec{
+		a.run(), a.exec(), a.ps(), a.pull(), a.images(), a.versionCommand(), a.info(),
+		a.attach(), a.create(), a.events(), a.history(), a.inspect(), a.kill(), a.load(), a.logs(), a.rename(),
+		a.restart(), a.rm(), a.rmi(), a.start(), a.stop(), a.tag(), a.wait(),
+	} {
+		root.AddCommand(a.command(s))
+	}
+	root.AddCommand(
+		a.group("container", "Manage containers",
+			a.attach().as(""), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
+			a.ps().as("ls [OPTIONS]", "ps", "list"), a.rename().as(""), a.restart().as(""), a.rm().as("", "remove"), a.run().as(""),
+			a.start().as(""), a.stop().as(""), a.wait().as("")),
+		a.group("image", "Manage images",
+			a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
+			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
+		a.group("volume", "Manage volumes", a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumeRm()),
+		a.group("network", "Manage networks", a.networkInspect(), a.networkLs()),
+		a.group("system", "Manage the engine's system", a.events().as(""), a.info().as("")),
+		a.group("engine", "Manage the engine itself", a.engineStart(), a.engineStop(), a.engineStatus(), a.engineLogs()),
+	)
+	return root
+}
+
+// parseGlobals parses the flags before the command and returns what follows.
+func (a *app) parseGlobals(root *cobra.Command) ([]string, error) {
+	fs := pflag.NewFlagSet(a.name, pflag.ContinueOnError)
+	fs.SetInterspersed(false)
+	fs.SetOutput(a.err)
+	a.installGlobals(fs)
+	fs.AddFlagSet(root.PersistentFlags())
+	if err := fs.Parse(a.args); err != nil {
+		return nil, a.flagError(root, err)
+	}
+	if !fs.Changed("config") {
+		a.globals.configDir = ""
+	}
+	rest := fs.Args()
+	if help, _ := fs.GetBool("help"); help {
+		rest = append([]string{"help"}, rest...)
+		if len(rest) == 1 {
+			a.usage(root, a.out)
+			return nil, &statusError{code: -1}
+		}
+	}
+	return rest, nil
+}
+
+func (a *app) flagError(cmd *cobra.Command, err error) error {
+	return &statusError{code: 125, msg: fmt.Sprintf("%s\n\nUsage:  %s\n\nRun '%s --help' for more information", err, cmd.UseLine(), cmd.CommandPath())}
+}
+
+// later are Docker's commands that Cleat does not have yet.
+var later = map[string][]string{
+	"": {"build", "builder", "buildx", "checkpoint", "commit", "completion", "compose", "config", "context", "cp", "diff", "export", "import", "login",
+		"logout", "manifest", "node", "pause", "plugin", "port", "push", "save", "search", "secret", "service", "stack", "stats", "swarm", "top",
+		"trust", "unpause", "update"},
+	"container": {"commit", "cp", "diff", "export", "pause", "port", "prune", "stats", "top", "unpause", "update"},
+	"image":     {"build", "import", "prune", "push", "save"},
+	"volume":    {"prune", "update"},
+	"network":   {"connect", "create", "disconnect", "prune", "rm", "remove"},
+	"system":    {"df", "dial-stdio", "prune"},
+}
+
+func isLater(group, name string) bool {
+	for _, l := range later[group] {
+		if l == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *app) unknownCommand(name string) error {
+	if isLater("", name) {
+		return a.notYet(name, a.name)
+	}
+	return fmt.Errorf("%[1]s: unknown command: %[1]s %[2]s\n\nRun '%[1]s --help' for more information", a.name, name)
+}
+
+func (a *app) notYet(command, path string) error {
+	return fmt.Errorf("%s: '%s' is not a cleat command yet: it comes with a later version, see '%s --help' for those there are", a.name, command, path)
+}
+
+func (a *app) noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		if isLater(cmd.Name(), args[0]) {
+			return a.notYet(cmd.Name()+" "+args[0], cmd.CommandPath())
+		}
+		return fmt.Errorf("%[1]s: unknown command: %[2]s %[3]s\n\nUsage:  %[4]s\n\nRun '%[2]s --help' for more information",
+			a.name, cmd.CommandPath(), args[0], cmd.UseLine())
+	}
+	return fmt.Errorf("%[1]s: '%[2]s' accepts no arguments\n\nUsage:  %[3]s\n\nRun '%[2]s --help' for more information", a.name, cmd.CommandPath(), cmd.UseLine())
+}
+
+func (a *app) minArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= n {
+			return nil
+		}
+		return fmt.Errorf("%[1]s: '%[2]s' requires at least %[3]d %[4]s\n\nUsage:  %[5]s\n\nSee '%[2]s --help' for more information",
+			a.name, cmd.CommandPath(), n, arguments(n), cmd.UseLine())
+	}
+}
+
+func (a *app) maxArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) <= n {
+			return nil
+		}
+		return fmt.Errorf("%[1]s: '%[2]s' requires at most %[3]d %[4]s\n\nUsage:  %[5]s\n\nRun '%[2]s --help' for more information",
+			a.name, cmd.CommandPath(), n, arguments(n), cmd.UseLine())
+	}
+}
+
+func (a *app) exactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return fmt.Errorf("%[1]s: '%[2]s' requires %[3]d %[4]s\n\nUsage:  %[5]s\n\nRun '%[2]s --help' for more information",
+			a.name, cmd.CommandPath(), n, arguments(n), cmd.UseLine())
+	}
+}
+
+func arguments(n int) string {
+	if n == 1 {
+		return "argument"
+	}
+	return "arguments"
+}

@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"text/template"
+
+	"github.com/containerd/platforms"
+	"github.com/docker/cli/templates"
+	"github.com/moby/moby/client"
+	"github.com/spf13/pflag"
+)
+
+// lookup finds one object.
+type lookup func(ctx context.Context, ref string) (typed any, raw []byte, err error)
+
+func (a *app) inspect() spec {
+	return spec{
+		use: "inspect [OPTIONS] NAME|ID [NAME|ID...]", short: "Return low-level information on Docker objects", args: a.minArgs(1),
+		setup: func(fs *pflag.FlagSet) action {
+			format := fs.StringP("format", "f", "", inspectFormatHelp)
+			size := fs.BoolP("size", "s", false, "Display total file sizes if the type is container")
+			kind := fs.String("type", "", `Only inspect objects of the given type`)
+			return func(ctx context.Context, refs []string) error {
+				if err := checkKind(*kind, fs.Changed("type")); err != nil {
+					return err
+				}
+				c, err := a.api(ctx)
+				if err != nil {
+					return err
+				}
+				return a.inspectAll(ctx, refs, *format, a.anyKind(c, *kind, *size))
+			}
+		},
+	}
+}
+
+const allKinds = `"config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume"`
+
+func checkKind(kind string, given bool) error {
+	switch kind {
+	case "container", "image", "network", "volume":
+		return nil
+	case "config", "node", "plugin", "secret", "service", "task":
+		return fmt.Errorf("--type %s is not supported yet", kind)
+	case "":
+		if !given {
+			return nil
+		}
+		return errors.New("type is empty: must be one of " + allKinds)
+	}
+	return fmt.Errorf("unknown type: %q: must be one of %s", kind, allKinds)
+}
+
+// anyKind looks for containers first, then images, networks and volumes.
+func (a *app) anyKind(c *client.Client, kind string, size bool) lookup {
+	by := a.inspectors(c, size)
+	return func(ctx context.Context, ref string) (any, []byte, error) {
+		for _, k := range []string{"container", "image", "network", "volume"} {
+			if kind != "" && kind != k {
+				continue
+			}
+			typed, raw, err := by[k](ctx, ref)
+			if err != nil {
+				if kind == "" && notThisKind(err) {
+					continue
+				}
+				return nil, nil, err
+			}
+			if size && k != "container" {
+				_, _ = fmt.Fprintln(a.err, "WARNING: --size ignored for", k)
+			}
+			return typed, raw, nil
+		}
+		return nil, nil, errors.New("Error: No such object: " + ref) //nolint:staticcheck // Docker's text
+	}
+}
+
+func (a *app) containerInspect() spec {
+	return spec{
+		use: "inspect [OPTIONS] CONTAINER [CONTAINER...]", short: "Display detailed information on one or more containers", args: a.minArgs(1),
+		setup: func(fs *pflag.FlagSet) action {
+			format := fs.StringP("format", "f", "", inspectFormatHelp)
+			size := fs.BoolP("size", "s", false, "Display total file sizes")
+			return func(ctx context.Context, refs []string) error {
+				c, err := a.api(ctx)
+				if err != nil {
+					return err
+				}
+				return a.inspectAll(ctx, refs, *format, a.inspectors(c, *size)["container"])
+			}
+		},
+	}
+}
+
+func (a *app) imageInspect() spec {
+	return spec{
+		use: "inspect [OPTIONS] IMAGE [IMAGE...]", short: "Display detailed information on one or more images", args: a.minArgs(1),
+		setup: func(fs *pflag.FlagSet) action {
+			format := fs.StringP("format", "f", "", inspectFormatHelp)
+			platform := fs.String("platform", "", `Inspect a specific platform of the multi-platform image.
+If the image or the server is not multi-platform capable, the command will error out if the platform does not match.
+'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)`)
+			return func(ctx context.Context, refs []string) error {
+				c, err := a.api(ctx)
+				if err != nil {
+					return err
+				}
+				var options []client.ImageInspectOption
+				if *platform != "" {
+					p, err := platforms.Parse(*platform)
+					if err != nil {
+						return fmt.Errorf("invalid platform: %w", err)
+					}
+					options = append(options, client.ImageInspectWithPlatform(&p))
+				}
+				return a.inspectAll(ctx, refs, *format, func(ctx context.Context, ref string) (any, []byte, error) {
+					var raw bytes.Buffer
+					r, err := c.ImageInspect(ctx, ref, append(options, client.ImageInspectWithRawResponse(&raw))...)
+					return r.InspectResponse, raw.Bytes(), err
+				})
+			}
+		},
+	}
+}
+
+func (a *app) volumeInspect() spec {
+	return spec{
+		use: "inspect [OPTIONS] VOLUME [VOLUME...]", short: "Display detailed information on one or more volumes", args: a.minArgs(1),
+		setup: func(fs *pflag.FlagSet) action {
+			format := fs.StringP("format", "f", "", inspectFormatHelp)
+			return func(ctx context.Context, refs []string) error {
+				c, err := a.api(ctx)
+				if err != nil {
+					return err
+				}
+				return a.inspectAll(ctx, refs, *format, a.inspectors(c, false)["volume"])
+			}
+		},
+	}
+}
+
+func (a *app) networkInspect() spec {
+	return spec{
+		use: "inspect [OPTIONS] NETWORK [NETWORK...]", short: "Display detailed information on one or more networks", args: a.minArgs(1),
+		setup: func(fs *pflag.FlagSet) action {
+			format := fs.StringP("format", "f", "", inspectFormatHelp)
+			verbose := fs.BoolP("verbose", "v", false, "Verbose output for diagnostics")
+			return func(ctx context.Context, refs []string) error {
+				c, err := a.api(ctx)
+				if err != nil {
+					return err
+				}
+				return a.inspectAll(ctx, refs, *format, func(ctx context.Context, ref string) (any, []byte, error) {
+					r, err := c.NetworkInspect(ctx, ref, client.NetworkInspectOptions{Verbose: *verbose})
+					return r.Network, r.Raw, err
+				})
+			}
+		},
+	}
+}
+
+// inspectAll prints every object that is found, as a JSON array or through the
+// template, and then reports those that are not.
+func (a *app) inspectAll(ctx context.Context, refs []string, format string, get lookup) error {
+	var tmpl *template.Template
+	if format != "" && format != jsonFormat {
+		var err error
+		if tmpl, err = templates.Parse(format); err != nil {
+			return &statusError{code: 64, msg: "template parsing error: " + err.Error(), cause: err}
+		}
+	}
+	var errs []error
+	var raws [][]byte
+	var text bytes.Buffer
+	for _, ref := range refs {
+		typed, raw, err := get(ctx, ref)
+		if err == nil && tmpl != nil {
+			err = executeInspect(&text, tmpl, typed, raw)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		raws = append(raws, bytes.TrimSpace(raw))
+	}
+	if err := a.printInspected(raws, &text, format, tmpl != nil); err != nil {
+		return err
+	}
+	return errors.Join(errs...)
+}
+
+func (a *app) printInspected(raws [][]byte, text *bytes.Buffer, format string, templated bool) error {
+	var out bytes.Buffer
+	switch all := append(append([]byte("["), bytes.Join(raws, []byte(","))...), ']'); {
+	case templated:
+		out = *text
+	case len(raws) == 0:
+		out.WriteString("[]")
+	case format == jsonFormat:
+		if err := json.Compact(&out, all); err != nil {
+			return err
+		}
+	default:
+		if err := json.Indent(&out, all, "", "    "); err != nil {
+			return err
+		}
+	}
+	if !templated || out.Len() == 0 {
+		out.WriteByte('\n')
+	}
+	_, err := a.out.Write(out.Bytes())
+	return err
+}
+
+// executeInspect runs the template on the typed object and, if that has not what the
+// template asks for, on the engine's JSON, whose field names may be newer.
+func executeInspect(out *bytes.Buffer, tmpl *template.Template, typed any, raw []byte) error {
+	var b bytes.Buffer
+	if err := tmpl.Execute(&b, typed); err != nil {
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.UseNumber()
+		var generic any
+		if err := dec.Decode(&generic); err != nil {
+			return fmt.Errorf("unable to read inspect data: %w", err)
+		}
+		strict, cloneErr := tmpl.Clone()
+		if cloneErr != nil {
+			return cloneErr
+		}
+		b.Reset()
+		if err := strict.Option("missingkey=error").Execute(&b, generic); err != nil {
+			return fmt.Errorf("template parsing error: %w", err)
+		}
+	}
+	out.Write(b.Bytes())
+	out.WriteByte('\n')
+	return nil
+}

@@ -1,0 +1,179 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/client"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/term"
+)
+
+func (a *app) pull() spec {
+	return spec{
+		use: "pull [OPTIONS] NAME[:TAG|@DIGEST]", short: "Download an image from a registry",
+		args: a.exactArgs(1), top: 4, shownAs: []string{"image pull", "pull"},
+		setup: func(fs *pflag.FlagSet) action {
+			all := fs.BoolP("all-tags", "a", false, "Download all tagged images in the repository")
+			platform := fs.String("platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
+			quiet := fs.BoolP("quiet", "q", false, "Suppress verbose output")
+			fs.Bool("disable-content-trust", true, "Skip image verification")
+			_ = fs.MarkHidden("disable-content-trust")
+			return func(ctx context.Context, args []string) error {
+				ref, err := reference.ParseNormalizedNamed(args[0])
+				switch {
+				case err != nil:
+					return err
+				case *all && !reference.IsNameOnly(ref):
+					return errors.New("tag can't be used with --all-tags/-a")
+				case !*all && reference.IsNameOnly(ref):
+					ref = reference.TagNameOnly(ref)
+					if !*quiet {
+						_, _ = fmt.Fprintln(a.out, "Using default tag: latest")
+					}
+				}
+				var p *ocispec.Platform
+				if *platform != "" {
+					parsed, err := platforms.Parse(*platform)
+					if err != nil {
+						return err
+					}
+					p = &parsed
+				}
+				out := a.out
+				if *quiet {
+					out = term.NewOutput(io.Discard)
+				}
+				if err := a.pullImage(ctx, reference.FamiliarString(ref), p, *all, out); err != nil {
+					return err
+				}
+				_, _ = fmt.Fprintln(a.out, ref.String())
+				return nil
+			}
+		},
+	}
+}
+
+// pullImage pulls ref with the user's credentials for its registry. Progress is shown
+// on out. When ctx ends the pull does too: the engine sees the connection close.
+func (a *app) pullImage(ctx context.Context, ref string, platform *ocispec.Platform, all bool, out *term.Output) error {
+	auth, err := a.registryAuth(ref)
+	if err != nil {
+		return err
+	}
+	c, err := a.api(ctx)
+	if err != nil {
+		return err
+	}
+	o := client.ImagePullOptions{RegistryAuth: auth, All: all}
+	if platform != nil {
+		o.Platforms = []ocispec.Platform{*platform}
+	}
+	body, err := c.ImagePull(ctx, ref, o)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	return showProgress(ctx, body, out)
+}
+
+// registryAuth is the header with the stored credentials for ref's registry.
+func (a *app) registryAuth(ref string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "", err
+	}
+	domain := reference.Domain(named)
+	if domain == "docker.io" {
+		domain = "https://index.docker.io/v1/"
+	}
+	stored, err := a.config().GetAuthConfig(domain)
+	if err != nil {
+		return "", err
+	}
+	return authconfig.Encode(registry.AuthConfig{
+		Username: stored.Username, Password: stored.Password, Auth: stored.Auth, ServerAddress: stored.ServerAddress,
+		IdentityToken: stored.IdentityToken, RegistryToken: stored.RegistryToken,
+	})
+}
+
+// showProgress shows the engine's messages until they end, and returns the error that
+// one of them reports: the HTTP status was sent before it happened.
+func showProgress(ctx context.Context, r io.Reader, out *term.Output) error {
+	p := term.NewProgress(out)
+	dec := json.NewDecoder(r)
+	for {
+		var m jsonstream.Message
+		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("reading the engine's progress messages: %w", err)
+		}
+		if err := p.Show(m); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *app) load() spec {
+	return spec{
+		use: "load [OPTIONS]", short: "Load an image from a tar archive or STDIN",
+		args: a.noArgs, shownAs: []string{"image load", "load"},
+		setup: func(fs *pflag.FlagSet) action {
+			input := fs.StringP("input", "i", "", "Read from tar archive file, instead of STDIN")
+			platform := fs.StringSlice("platform", nil, `Load only the given platform(s). Formatted as a comma-separated list of "os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8").`)
+			quiet := fs.BoolP("quiet", "q", false, "Suppress the load output")
+			return func(ctx context.Context, _ []string) error { return a.loadImages(ctx, *input, *platform, *quiet) }
+		},
+	}
+}
+
+func (a *app) loadImages(ctx context.Context, input string, platform []string, quiet bool) error {
+	var archive io.Reader = a.in
+	switch {
+	case input != "":
+		f, err := os.Open(input)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		archive = f
+	case a.in.IsTerminal():
+		return errors.New("requested load from stdin, but stdin is empty")
+	}
+	var o []client.ImageLoadOption
+	if quiet || !a.out.IsTerminal() {
+		o = append(o, client.ImageLoadWithQuiet(true))
+	}
+	ps, err := parsePlatforms(platform)
+	if err != nil {
+		return err
+	}
+	if len(ps) > 0 {
+		o = append(o, client.ImageLoadWithPlatforms(ps...))
+	}
+	c, err := a.negotiated(ctx) // what has been read from a pipe cannot be sent twice
+	if err != nil {
+		return err
+	}
+	res, err := c.ImageLoad(ctx, archive, o...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Close() }()
+	return showProgress(ctx, res, a.out)
+}

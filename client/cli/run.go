@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/term"
+)
+
+func (a *app) run() spec {
+	return spec{
+		use: "run [OPTIONS] IMAGE [COMMAND] [ARG...]", short: "Create and run a new container from an image",
+		args: a.minArgs(1), top: 1, shownAs: []string{"container run", "run"},
+		setup: func(fs *pflag.FlagSet) action {
+			f := newContainerFlags(fs, "running")
+			var o runOptions
+			fs.BoolVarP(&o.detach, "detach", "d", false, "Run container in background and print container ID")
+			fs.BoolVar(&o.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
+			fs.StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
+			return func(ctx context.Context, args []string) error {
+				req, err := a.prepareRequest(ctx, f, args)
+				if err != nil {
+					return &statusError{code: 125, msg: a.withHelp(err, "run").Error(), cause: err}
+				}
+				return a.runContainer(ctx, f, o, req)
+			}
+		},
+	}
+}
+
+type runOptions struct {
+	detach, sigProxy bool
+	detachKeys       string
+}
+
+func (a *app) runContainer(ctx context.Context, f *containerFlags, o runOptions, req *request) error {
+	cfg := req.config
+	if o.detach {
+		if len(f.attach) > 0 {
+			return errors.New("conflicting options: cannot specify both --attach and --detach")
+		}
+		cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.StdinOnce = false, false, false, false
+	} else if err := a.in.CheckTTY(cfg.AttachStdin, cfg.Tty); err != nil {
+		return err
+	}
+	keys, spec, err := a.detachKeys(o.detachKeys)
+	if err != nil {
+		return err
+	}
+	id, err := a.createContainer(ctx, f, req)
+	if err != nil {
+		return a.startFailure(err)
+	}
+	c := a.conn
+	// From here on signals are the container's, not ours: the program decides whether it ends.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if o.sigProxy {
+		defer a.forwardSignals(ctx, id)()
+	}
+	if !cfg.AttachStdin && !cfg.AttachStdout && !cfg.AttachStderr {
+		if _, err := c.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+			_, _ = fmt.Fprintln(a.out, id)
+			return a.startFailure(err)
+		}
+		_, _ = fmt.Fprintln(a.out, id)
+		return nil
+	}
+	s, err := a.attachStream(ctx, id, attachment{
+		stdin: cfg.AttachStdin, stdout: cfg.AttachStdout, stderr: cfg.AttachStderr, tty: cfg.Tty, keys: keys, keySpec: spec,
+	})
+	if err != nil {
+		return err
+	}
+	return a.startAttached(ctx, s, id, req.host.AutoRemove, cfg.AttachStdout || cfg.AttachStderr, client.ContainerStartOptions{})
+}
+
+// startAttached starts a container whose streams are attached already, so that no
+// output is lost, and returns when it has exited or the user has detached.
+func (a *app) startAttached(ctx context.Context, s *stream, id string, autoRemove, output bool, options client.ContainerStartOptions) error {
+	streamCtx, endStream := context.WithCancel(ctx)
+	defer endStream()
+	done := make(chan error, 1)
+	go func() { done <- s.run(streamCtx) }()
+
+	status := a.waitExit(ctx, id, autoRemove)
+	if _, err := a.conn.ContainerStart(ctx, id, options); err != nil {
+		endStream()
+		<-done // the terminal is itself again
+		if autoRemove {
+			<-status
+		}
+		return a.startFailure(err)
+	}
+	if s.a.tty {
+		a.followSize(ctx, a.resizeContainer(id))
+	}
+	var exit exitStatus
+	select {
+	case err := <-done:
+		if errors.Is(err, term.ErrDetached) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		exit = <-status
+	case exit = <-status:
+		if !output {
+			endStream()
+		}
+		<-done // until everything it wrote has been read
+	}
+	if exit.err != nil {
+		return exit.err
+	}
+	if exit.code != 0 {
+		return &statusError{code: exit.code}
+	}
+	return nil
+}
+
+type exitStatus struct {
+	code int
+	err  error
+}
+
+// waitExit asks for the exit code before the container starts, so that it cannot
+// be missed. With autoRemove it comes when the container is gone.
+func (a *app) waitExit(ctx context.Context, id string, autoRemove bool) <-chan exitStatus {
+	condition := container.WaitConditionNextExit
+	if autoRemove {
+		condition = container.WaitConditionRemoved
+	}
+	res := a.conn.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: condition})
+	out := make(chan exitStatus, 1)
+	go func() {
+		select {
+		case r := <-res.Result:
+			if r.Error != nil {
+				out <- exitStatus{125, &statusError{code: 125, msg: "Error waiting for container: " + r.Error.Message}}
+				return
+			}
+			out <- exitStatus{code: int(r.StatusCode)}
+		case err := <-res.Error:
+			out <- exitStatus{125, &statusError{code: 125, msg: "error waiting for container: " + a.explain(err).Error(), cause: err}}
+		}
+	}()
+	return out
+}
+
+// startFailure gives an error of create or start the exit code of a shell: 127 for
+// a program that is not there, 126 for one that cannot be executed, 125 for the rest.
+func (a *app) startFailure(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	code, msg := 125, err.Error()
+	switch {
+	case isTooNew(err):
+		return err
+	case strings.Contains(msg, "executable file not found"), strings.Contains(msg, "no such file or directory") && !isUnreachable(err):
+		code = 127
+	case strings.Contains(msg, "permission denied") && !isUnreachable(err), strings.Contains(msg, "is a directory"):
+		code = 126
+	}
+	return &statusError{code: code, msg: a.withHelp(err, "run").Error(), cause: err}
+}

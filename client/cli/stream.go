@@ -1,0 +1,258 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/moby/moby/client"
+	mobysignal "github.com/moby/sys/signal"
+
+	"github.com/cleatlabs/cleat/client/term"
+)
+
+// attachment says which streams are wanted and how they are treated.
+type attachment struct {
+	stdin, stdout, stderr, tty bool
+	keys                       []byte
+	keySpec                    string
+}
+
+// stream joins the user's streams with a container's.
+type stream struct {
+	app *app
+	a   attachment
+	h   *hijacked
+}
+
+// detachKeys resolves the flag and the user's configuration into the bytes to look
+// for, and the notation to tell the engine.
+func (a *app) detachKeys(flag string) ([]byte, string, error) {
+	if flag == "" {
+		flag = a.config().DetachKeys
+	}
+	keys, err := term.ParseDetachKeys(flag)
+	return keys, flag, err
+}
+
+func (a *app) attachStream(ctx context.Context, id string, at attachment) (*stream, error) {
+	q := url.Values{"stream": {"1"}}
+	for name, on := range map[string]bool{"stdin": at.stdin, "stdout": at.stdout, "stderr": at.stderr} {
+		if on {
+			q.Set(name, "1")
+		}
+	}
+	if at.keySpec != "" {
+		q.Set("detachKeys", at.keySpec)
+	}
+	h, err := a.hijack(ctx, "/containers/"+url.PathEscape(id)+"/attach", q, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{app: a, a: at, h: h}, nil
+}
+
+// run copies until the container's output ends, the user detaches (term.ErrDetached)
+// or ctx ends. The terminal is in raw mode meanwhile and never after. With no output
+// attached it returns when the input has ended.
+func (s *stream) run(ctx context.Context) error {
+	defer func() { _ = s.h.Close() }()
+	restore := func() {}
+	var in io.Reader
+	if s.a.stdin {
+		in = s.app.in
+		if s.a.tty {
+			r, err := s.app.in.Raw()
+			if err != nil {
+				return fmt.Errorf("unable to set IO streams as raw terminal: %w", err)
+			}
+			restore = r
+			in = term.NewDetachReader(in, s.a.keys)
+		}
+	}
+	defer restore()
+
+	outDone := make(chan error, 1)
+	if s.a.stdout || s.a.stderr {
+		go func() { outDone <- s.copyOut() }()
+	}
+	inDone, detached := make(chan struct{}), make(chan error, 1)
+	go s.copyIn(in, inDone, detached)
+	select {
+	case err := <-outDone:
+		return err
+	case err := <-detached:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-inDone:
+	}
+	if !s.a.stdout && !s.a.stderr {
+		return nil
+	}
+	select {
+	case err := <-outDone:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *stream) copyIn(in io.Reader, done chan<- struct{}, detached chan<- error) {
+	if in != nil {
+		if _, err := io.Copy(s.h.conn, in); errors.Is(err, term.ErrDetached) {
+			detached <- err
+			return
+		}
+	}
+	// The other direction ends when the container does, or tells what went wrong.
+	_ = s.h.closeWrite()
+	close(done)
+}
+
+func (s *stream) copyOut() error {
+	var out, errOut io.Writer = io.Discard, io.Discard
+	if s.a.stdout {
+		out = s.app.out
+	}
+	if s.a.stderr {
+		errOut = s.app.err
+	}
+	if s.a.tty {
+		_, err := io.Copy(s.app.out, s.h.r)
+		return err
+	}
+	return demultiplex(out, errOut, s.h.r)
+}
+
+// demultiplex splits a stream of frames {1|2, 0, 0, 0, length} into stdout and stderr.
+// Frames of stream 3 carry an error of the engine.
+func demultiplex(out, errOut io.Writer, r *bufio.Reader) error {
+	var head [8]byte
+	for {
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return nil
+			}
+			return err
+		}
+		n := int64(binary.BigEndian.Uint32(head[4:]))
+		var w io.Writer
+		switch head[0] {
+		case 0, 1:
+			w = out
+		case 2:
+			w = errOut
+		case 3:
+			msg, err := io.ReadAll(io.LimitReader(r, min(n, 1<<20)))
+			if err != nil {
+				return err
+			}
+			return fmt.Errorf("error from daemon in stream: %s", msg)
+		default:
+			return fmt.Errorf("unrecognized stream: %d", head[0])
+		}
+		if _, err := io.CopyN(w, r, n); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// forwardSignals passes every signal on to the container, but those that say nothing
+// to it: SIGCHLD and SIGPIPE are about this process, SIGURG is the Go runtime's, and
+// SIGWINCH is told by resizing its terminal. It returns what ends it.
+func (a *app) forwardSignals(ctx context.Context, id string) (stop func()) {
+	ch := make(chan os.Signal, 128)
+	signal.Notify(ch)
+	go func() {
+		for sig := range ch {
+			switch sig {
+			case syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU:
+				continue
+			}
+			if name := signalName(sig); name != "" {
+				// It may have exited just now: then there is no one to tell.
+				_, _ = a.conn.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: name})
+			}
+		}
+	}()
+	return func() { signal.Stop(ch); close(ch) }
+}
+
+func signalName(sig os.Signal) string {
+	for name, n := range mobysignal.SignalMap {
+		if n == sig {
+			return name
+		}
+	}
+	return ""
+}
+
+// resizer tells the engine the terminal's size.
+type resizer func(ctx context.Context, rows, cols uint) error
+
+func (a *app) resizeContainer(id string) resizer {
+	return func(ctx context.Context, rows, cols uint) error {
+		_, err := a.conn.ContainerResize(ctx, id, client.ContainerResizeOptions{Height: rows, Width: cols})
+		return err
+	}
+}
+
+func (a *app) resizeExec(id string) resizer {
+	return func(ctx context.Context, rows, cols uint) error {
+		_, err := a.conn.ExecResize(ctx, id, client.ExecResizeOptions{Height: rows, Width: cols})
+		return err
+	}
+}
+
+// followSize gives the container's terminal the size of the user's, now and whenever
+// it changes, until ctx ends.
+func (a *app) followSize(ctx context.Context, resize resizer) {
+	if !a.out.IsTerminal() {
+		return
+	}
+	tell := func() error {
+		rows, cols := a.out.Size()
+		if rows == 0 && cols == 0 {
+			return nil
+		}
+		return resize(ctx, rows, cols)
+	}
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	go func() {
+		defer signal.Stop(changed)
+		err := tell()
+		// A process that is just being started may not have its terminal yet.
+		for n := 1; err != nil && n <= 10; n++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Duration(n) * 10 * time.Millisecond):
+			}
+			err = tell()
+		}
+		if err != nil && ctx.Err() == nil {
+			_, _ = fmt.Fprint(a.err, "failed to resize tty, using default size\r\n")
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+				_ = tell() // the next change tells again
+			}
+		}
+	}()
+}

@@ -1,0 +1,91 @@
+package term
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+
+	mobyterm "github.com/moby/term"
+)
+
+// Input is the stream that the user types into.
+type Input struct {
+	r   io.Reader
+	fd  uintptr
+	tty bool
+}
+
+// NewInput wraps r. It counts as a terminal only if it is an *os.File that is one.
+func NewInput(r io.Reader) *Input {
+	in := &Input{r: r}
+	if f, ok := r.(*os.File); ok && f != nil {
+		in.fd = f.Fd()
+		in.tty = mobyterm.IsTerminal(in.fd)
+	}
+	return in
+}
+
+// Read reads from the stream.
+func (in *Input) Read(p []byte) (int, error) { return in.r.Read(p) }
+
+// IsTerminal says whether someone can type here.
+func (in *Input) IsTerminal() bool { return in.tty }
+
+// CheckTTY fails if a container's terminal is to be fed from this stream, which
+// is none: the container would wait for input that no one can type.
+func (in *Input) CheckTTY(attachStdin, tty bool) error {
+	if tty && attachStdin && !in.tty {
+		return errors.New("the input device is not a TTY")
+	}
+	return nil
+}
+
+// Raw switches the terminal to raw mode and returns what gives it back. Restore
+// may be called more than once and from several goroutines. On a stream that is
+// no terminal nothing happens.
+func (in *Input) Raw() (restore func(), err error) {
+	if !in.tty {
+		return func() {}, nil
+	}
+	saved, err := mobyterm.SetRawTerminal(in.fd)
+	if err != nil {
+		return nil, err
+	}
+	return sync.OnceFunc(func() { _ = mobyterm.RestoreTerminal(in.fd, saved) }), nil
+}
+
+// Output is a stream that the user reads.
+type Output struct {
+	w   io.Writer
+	fd  uintptr
+	tty bool
+}
+
+// NewOutput wraps w. It counts as a terminal only if it is an *os.File that is one.
+func NewOutput(w io.Writer) *Output {
+	out := &Output{w: w}
+	if f, ok := w.(*os.File); ok && f != nil {
+		out.fd = f.Fd()
+		out.tty = mobyterm.IsTerminal(out.fd)
+	}
+	return out
+}
+
+// Write writes to the stream.
+func (o *Output) Write(p []byte) (int, error) { return o.w.Write(p) }
+
+// IsTerminal says whether a person reads this stream as it is written.
+func (o *Output) IsTerminal() bool { return o.tty }
+
+// Size is the terminal's height and width in characters; 0, 0 if it is none.
+func (o *Output) Size() (rows, cols uint) {
+	if !o.tty {
+		return 0, 0
+	}
+	ws, err := mobyterm.GetWinsize(o.fd)
+	if err != nil {
+		return 0, 0
+	}
+	return uint(ws.Height), uint(ws.Width)
+}
