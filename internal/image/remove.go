@@ -118,8 +118,16 @@ func (r *removal) untag(ctx context.Context, names []images.Image, keep bool) ([
 	return r.untagged(names), nil
 }
 
-// all removes an image with all of its names.
+// all removes an image with all of its names. The layers that stopped containers stand
+// on stay.
 func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
+	if len(r.users) > 0 {
+		if img, err := r.s.Resolve(ctx, r.match.id().String(), ""); err == nil {
+			if _, err := r.s.Lower(ctx, img); err != nil {
+				return nil, fmt.Errorf("keep the layers of the image %s for container %s: %w", img.ID, shortID(r.users[0].ContainerID), err)
+			}
+		}
+	}
 	err := r.s.store.Update(ctx, func(ctx context.Context) error {
 		// Names that the image was given since it was looked up go with it.
 		list, err := r.s.store.Images.List(ctx, "target.digest=="+r.match.id().String())

@@ -1,0 +1,4 @@
+package image_test
+
+// pullUntilKilled is the child of TestKillInTheMiddleOfAPull.
+func pullUntilKilled() {}
