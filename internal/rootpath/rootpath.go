@@ -1,29 +1,83 @@
 // Package rootpath resolves the paths of a container: always inside the container's root, always by file descriptor, so
-// that no symbolic link in an image or a volume, nor a process that changes it meanwhile, can lead outside.
+// that no symbolic link in an image or a volume, nor a process that changes it meanwhile, can lead outside. It also looks
+// up users and groups in the container's own files, which are as little to be trusted.
+//
+// A root is any open directory (a detached mount, /proc/PID/root, an O_PATH descriptor). All descriptors returned are
+// close-on-exec and belong to the caller.
 package rootpath
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// Open opens path inside the root rootFD.
+// Open opens path inside the root, which symbolic links and ".." cannot leave; the magic links of /proc are refused. flags
+// are those of open(2), mode counts with O_CREAT and O_TMPFILE only. Errors are *os.PathError.
 func Open(rootFD int, path string, flags int, mode uint32) (int, error) {
-	return -1, errors.New("rootpath: not available")
+	if path == "" {
+		path = "."
+	}
+	how := unix.OpenHow{
+		Flags:   uint64(flags) | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	if flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 {
+		how.Mode = uint64(mode)
+	}
+	// EAGAIN: something was renamed while the kernel walked over a ".."; it gives up rather than guess.
+	const attempts = 128
+	for i := 0; ; i++ {
+		fd, err := unix.Openat2(rootFD, path, &how)
+		if err == nil {
+			return fd, nil
+		}
+		if i < attempts && (errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN)) {
+			continue
+		}
+		return -1, &os.PathError{Op: "open in container", Path: path, Err: err}
+	}
 }
 
-// MkdirAll makes the directory path and its missing parents inside the root and returns an O_PATH descriptor of it.
-func MkdirAll(rootFD int, path string, perm os.FileMode, uid, gid int) (int, error) {
-	return -1, errors.New("rootpath: not available")
-}
-
-// CreateFile opens the regular file path inside the root as an O_PATH descriptor, and makes it, empty, with its parents
-// when it is missing.
-func CreateFile(rootFD int, path string, perm os.FileMode, uid, gid int) (int, error) {
-	return -1, errors.New("rootpath: not available")
-}
-
-// ReadFile reads the regular file path inside the root, up to max bytes; a larger one is an error.
+// ReadFile reads the regular file path inside the root. One of more than max bytes, and anything that is not a regular
+// file (a pipe would block, a device may do anything), is errdefs.ErrInvalidArgument.
 func ReadFile(rootFD int, path string, max int64) ([]byte, error) {
-	return nil, errors.New("rootpath: not available")
+	at, err := Open(rootFD, path, unix.O_PATH, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, failure.Invalid("%s in the container is not a regular file", path)
+	}
+	if st.Size > max {
+		return nil, tooLarge(path, max)
+	}
+	f, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(at), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%s in the container: %w", path, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, max+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s in the container: %w", path, err)
+	}
+	if int64(len(b)) > max {
+		return nil, tooLarge(path, max)
+	}
+	return b, nil
+}
+
+func tooLarge(path string, max int64) error {
+	return failure.Invalid("%s in the container is larger than %d bytes", path, max)
 }
