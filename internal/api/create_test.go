@@ -262,7 +262,10 @@ func TestExecOptions(t *testing.T) {
 	var start engine.ExecStartOptions
 	d := serve(t, &fake{
 		execCreate: func(_ string, req container.ExecCreateRequest) (string, error) { got = req; return "id", nil },
-		execStart:  func(_ string, opts engine.ExecStartOptions) (*engine.ExecSession, error) { start = opts; return nil, nil },
+		execStart: func(_ string, opts engine.ExecStartOptions) (*engine.ExecSession, error) {
+			start = opts
+			return nil, nil
+		},
 	})
 	for minor, kept := range map[int]bool{41: false, 42: true} {
 		d.call("POST", fmt.Sprintf("/v1.%d/containers/x/exec", minor), `{"Cmd":["a"],"ConsoleSize":[24,80]}`)

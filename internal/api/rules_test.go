@@ -397,10 +397,14 @@ func TestNothingIsNull(t *testing.T) {
 		}
 	}
 	f.list = func(engine.ListOptions) ([]*container.Summary, error) { return []*container.Summary{{ID: "a"}}, nil }
-	f.inspect = func(string, bool) (*container.InspectResponse, error) { return &container.InspectResponse{ID: "a"}, nil }
+	f.inspect = func(string, bool) (*container.InspectResponse, error) {
+		return &container.InspectResponse{ID: "a"}, nil
+	}
 	f.networks.inspect = func(string) (networktypes.Inspect, error) { return networktypes.Inspect{}, nil }
 	f.networks.list = func(map[string][]string) ([]networktypes.Summary, error) { return make([]networktypes.Summary, 1), nil }
-	f.volumes.list = func(map[string][]string) ([]*volumetypes.Volume, error) { return []*volumetypes.Volume{{Name: "v"}}, nil }
+	f.volumes.list = func(map[string][]string) ([]*volumetypes.Volume, error) {
+		return []*volumetypes.Volume{{Name: "v"}}, nil
+	}
 	for path, keys := range map[string]string{
 		"/containers/json":         `"Names":[] "Ports":[] "Labels":{} "Mounts":[] "Networks":{}`,
 		"/containers/a/json":       `"Args":[] "Mounts":[] "Networks":{} "Ports":{}`,
