@@ -101,6 +101,18 @@ func NewVeth(v Veth) *Message {
 	})
 }
 
+// SetHairpin lets a bridge send a packet back by the port that it came from, as one
+// that a container sends to its own published port must go when the kernel filters
+// bridged packets (bridge-nf-call-iptables).
+func SetHairpin(port string) *Message {
+	const brportMode = 4 // IFLA_BRPORT_MODE
+	m := NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, 0), linkObject(port)).Str(unix.IFLA_IFNAME, port)
+	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) {
+		m.Attr(unix.IFLA_INFO_SLAVE_KIND, []byte("bridge"))
+		m.Nest(unix.IFLA_INFO_SLAVE_DATA, func(m *Message) { m.U8(brportMode, 1) })
+	})
+}
+
 // SetUp asks for a link to be up.
 func SetUp(index int) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, unix.IFF_UP, unix.IFF_UP), fmt.Sprintf("link %d", index))
@@ -125,6 +137,15 @@ func NewAddr(index int, p netip.Prefix) *Message {
 		m.Attr(unix.IFA_BROADCAST, broadcast(p))
 	}
 	return m
+}
+
+// DeleteAddr asks for an address's removal.
+func DeleteAddr(index int, p netip.Prefix) *Message {
+	h := make([]byte, unix.SizeofIfAddrmsg)
+	h[0] = family(p.Addr())
+	h[1] = byte(p.Bits())
+	binary.NativeEndian.PutUint32(h[4:], uint32(index))
+	return NewMessage(unix.RTM_DELADDR, 0, h, fmt.Sprintf("address %s", p)).Attr(unix.IFA_LOCAL, p.Addr().AsSlice())
 }
 
 // NewRoute asks for a route in the main table. A gateway that is not valid makes

@@ -108,8 +108,10 @@ func layoutChains() []chain {
 			rules: []*rule{
 				// A container cannot answer 127.0.0.1.
 				r().outOurs().fromLoopback().masquerade(),
-				// Hairpin: the answer must come back through the host to be translated.
-				r().withinOne().published().masquerade(),
+				// Hairpin: the answer must come back through the host to be translated. (The
+				// link that a packet came by is not known here when bridge-nf-call-iptables
+				// is on.)
+				r().outOurs().saddrIn(setSubnets).published().masquerade(),
 				r().outForeign().saddrIn(setMasquerade).masquerade(),
 			},
 		},

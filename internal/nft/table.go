@@ -184,6 +184,26 @@ func (t *Table) assertMessages() []*netlink.Message {
 	return msgs
 }
 
+// Intact says whether every chain of ours has its number of rules and every set is
+// there. Changes of elements by others are not looked for.
+func (t *Table) Intact() (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range layoutChains() {
+		if c.adminOwned {
+			continue
+		}
+		rules, err := listRules(t.conn, foreignChain{family: familyInet, table: t.name, name: c.name})
+		if err != nil {
+			return false, err
+		}
+		if len(rules) != len(c.rules) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // Delete removes the table with everything in it.
 func (t *Table) Delete() error {
 	t.mu.Lock()

@@ -1,0 +1,311 @@
+package network
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/netlink"
+)
+
+// linkPrefix starts the names of the host's ends of our veths. Reconcile only
+// touches links that carry it and are ports of our bridge.
+const linkPrefix = "clt"
+
+// bridge is the driver of bridge networks: the link on the host, and the way that a
+// container's network namespace is connected to it.
+type bridge struct {
+	name    string
+	mtu     int
+	conn    *netlink.Conn // in the host's namespace
+	home    int           // the host's namespace
+	index   int
+	address netip.Prefix // the bridge's own, with the subnet's length
+	made    bool         // by us: Teardown removes it
+}
+
+// setUp makes or adopts the link and sees to its address. want is the address asked
+// for, remembered the one of an earlier run; both may be zero.
+func (b *bridge) setUp(want, remembered netip.Prefix, madeBefore bool) error {
+	link, err := b.conn.LinkByName(b.name)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		if link, err = b.create(); err != nil {
+			return err
+		}
+		b.made = true
+	case err != nil:
+		return fmt.Errorf("bridge: %w", err)
+	case link.Kind != "bridge":
+		return failure.Invalid("link %q exists and is not a bridge (%s): choose another name with --bridge", b.name, kindOf(link))
+	default:
+		b.made = madeBefore
+	}
+	b.index = link.Index
+	if err := b.setAddress(want, remembered); err != nil {
+		if b.made && !madeBefore {
+			_ = b.remove()
+		}
+		return err
+	}
+	if !link.Up {
+		if err := b.conn.Do(netlink.SetUp(b.index)); err != nil {
+			return fmt.Errorf("bridge %q: %w", b.name, err)
+		}
+	}
+	return b.sysctls()
+}
+
+func kindOf(l netlink.Link) string {
+	if l.Kind == "" {
+		return "a device"
+	}
+	return "a " + l.Kind
+}
+
+// create gives the bridge a fixed hardware address: otherwise it takes that of its
+// lowest port, and neighbours lose it whenever containers come and go.
+func (b *bridge) create() (netlink.Link, error) {
+	sum := sha256.Sum256([]byte(b.name + "\x00" + hostIdentity()))
+	mac := net.HardwareAddr{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
+	if err := b.conn.Do(netlink.NewBridge(b.name, mac, b.mtu)); err != nil {
+		return netlink.Link{}, fmt.Errorf("make bridge: %w", err)
+	}
+	return b.conn.LinkByName(b.name)
+}
+
+// hostIdentity only has to differ between hosts that share a wire.
+func hostIdentity() string {
+	if id, err := os.ReadFile("/etc/machine-id"); err == nil {
+		return string(id)
+	}
+	name, _ := os.Hostname()
+	return name
+}
+
+func (b *bridge) setAddress(want, remembered netip.Prefix) error {
+	have, err := b.addresses()
+	if err != nil {
+		return err
+	}
+	for _, a := range have {
+		if !want.IsValid() || a == want {
+			b.address = a
+			return nil
+		}
+	}
+	if len(have) > 0 && !b.made {
+		return failure.Invalid("bridge %q has address %s, not %s as --bip says: leave out --bip, or change the bridge's address", b.name, have[0], want)
+	}
+	routes, err := b.routes()
+	if err != nil {
+		return err
+	}
+	if b.address, err = pickAddress(want, remembered, routes); err != nil {
+		return err
+	}
+	for _, old := range have {
+		if err := b.conn.Do(netlink.DeleteAddr(b.index, old)); err != nil {
+			return fmt.Errorf("bridge %q: %w", b.name, err)
+		}
+	}
+	if err := b.conn.Do(netlink.NewAddr(b.index, b.address)); err != nil {
+		return fmt.Errorf("bridge %q: %w", b.name, err)
+	}
+	return nil
+}
+
+func pickAddress(want, remembered netip.Prefix, routes map[netip.Prefix]string) (netip.Prefix, error) {
+	if want.IsValid() {
+		if route, link, clash := overlap(want.Masked(), routes); clash {
+			return want, failure.Invalid("subnet %s of --bip overlaps the host's route %s dev %s: choose another one", want.Masked(), route, link)
+		}
+		return want, nil
+	}
+	if remembered.IsValid() {
+		if _, _, clash := overlap(remembered.Masked(), routes); !clash {
+			return remembered, nil
+		}
+	}
+	return chooseSubnet(routes)
+}
+
+func (b *bridge) addresses() ([]netip.Prefix, error) {
+	all, err := b.conn.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("bridge %q: %w", b.name, err)
+	}
+	var own []netip.Prefix
+	for _, a := range all {
+		if a.Index == b.index && a.Prefix.Addr().Is4() {
+			own = append(own, a.Prefix)
+		}
+	}
+	return own, nil
+}
+
+// routes are the host's IPv4 routes over other links.
+func (b *bridge) routes() (map[netip.Prefix]string, error) {
+	all, err := b.conn.Routes(unix.AF_INET)
+	if err != nil {
+		return nil, fmt.Errorf("bridge %q: %w", b.name, err)
+	}
+	links, err := b.conn.Links()
+	if err != nil {
+		return nil, fmt.Errorf("bridge %q: %w", b.name, err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Index] = l.Name
+	}
+	routes := map[netip.Prefix]string{}
+	for _, r := range all {
+		if r.Index != b.index {
+			routes[r.Dst.Masked()] = names[r.Index]
+		}
+	}
+	return routes, nil
+}
+
+// sysctls of the host: forwarding, DNAT of 127.0.0.1 to the bridge, and no IPv6 on
+// a bridge whose network has none.
+func (b *bridge) sysctls() error {
+	for _, s := range []struct {
+		path, value string
+		optional    bool
+	}{
+		{"/proc/sys/net/ipv4/ip_forward", "1", false},
+		{"/proc/sys/net/ipv4/conf/" + b.name + "/route_localnet", "1", false},
+		{"/proc/sys/net/ipv6/conf/" + b.name + "/disable_ipv6", "1", true},
+	} {
+		err := setSysctl(s.path, s.value)
+		if s.optional && errors.Is(err, os.ErrNotExist) {
+			continue // the kernel has no IPv6
+		}
+		if err != nil {
+			return fmt.Errorf("bridge %q: %w", b.name, err)
+		}
+	}
+	return nil
+}
+
+// setSysctl writes only what differs: where /proc/sys is read-only but already
+// right, as in a container, all is well.
+func setSysctl(path, value string) error {
+	have, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(have)) == value {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
+		return fmt.Errorf("set %s to %s: %w", path, value, err)
+	}
+	return nil
+}
+
+// connect makes a network namespace with eth0 on the bridge, lo up, the address and
+// the default route, and returns its file descriptor. On failure nothing is left:
+// the links go with the namespace.
+func (b *bridge) connect(link string, ip netip.Addr, mac net.HardwareAddr) (int, error) {
+	var inside *netlink.Conn
+	ns, err := netlink.NewNS(b.home, func() (err error) {
+		if err = namespaceSysctls(); err != nil {
+			return err
+		}
+		inside, err = netlink.Dial(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	defer inside.Close()
+	if err := b.join(ns, inside, link, ip, mac); err != nil {
+		unix.Close(ns)
+		return -1, err
+	}
+	return ns, nil
+}
+
+func (b *bridge) join(ns int, inside *netlink.Conn, link string, ip netip.Addr, mac net.HardwareAddr) error {
+	v := netlink.Veth{Name: link, Master: b.index, Peer: "eth0", PeerNS: ns, MAC: mac, MTU: b.mtu}
+	if err := b.conn.Do(netlink.NewVeth(v), netlink.SetHairpin(link)); err != nil {
+		return fmt.Errorf("connect to bridge %q: %w", b.name, err)
+	}
+	eth0, err := inside.LinkByName("eth0")
+	if err != nil {
+		return fmt.Errorf("in the container's namespace: %w", err)
+	}
+	const lo = 1 // always
+	err = inside.Do(
+		netlink.SetUp(lo),
+		netlink.NewAddr(eth0.Index, netip.PrefixFrom(ip, b.address.Bits())),
+		netlink.SetUp(eth0.Index),
+		netlink.NewRoute(eth0.Index, netip.PrefixFrom(netip.IPv4Unspecified(), 0), b.address.Addr()),
+	)
+	if err != nil {
+		return fmt.Errorf("in the container's namespace: %w", err)
+	}
+	return nil
+}
+
+// namespaceSysctls are Docker's settings inside a container's namespace. IPv6 is off
+// for links that come, and stays on for lo, which is there already.
+func namespaceSysctls() error {
+	for _, s := range []struct {
+		path, value string
+		optional    bool
+	}{
+		{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false},
+		{"/proc/sys/net/ipv4/ping_group_range", "0 2147483647", false},
+		{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
+	} {
+		err := os.WriteFile(s.path, []byte(s.value), 0)
+		if s.optional && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("set %s in the container's namespace: %w", s.path, err)
+		}
+	}
+	return nil
+}
+
+// strays are our veths on the bridge that keep does not name.
+func (b *bridge) strays(keep map[string]bool) ([]string, error) {
+	links, err := b.conn.Links()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, l := range links {
+		if l.Master == b.index && l.Kind == "veth" && strings.HasPrefix(l.Name, linkPrefix) && !keep[l.Name] {
+			names = append(names, l.Name)
+		}
+	}
+	return names, nil
+}
+
+// deleteLinks takes 10 to 30 ms each. One that is gone is no error.
+func (b *bridge) deleteLinks(names []string) error {
+	var errs []error
+	for _, n := range names {
+		if err := b.conn.Do(netlink.DeleteLink(n)); err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// remove deletes the bridge. One that is gone is no error.
+func (b *bridge) remove() error {
+	return b.deleteLinks([]string{b.name})
+}

@@ -1,0 +1,53 @@
+package network_test
+
+import (
+	"testing"
+)
+
+func TestBridgeConnectsContainers(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	a, b := h.attach(s), h.attach(s)
+	h.expect("first address", a.IP.String(), "172.29.0.2")
+	h.expect("gateway", a.Gateway.String(), "172.29.0.1")
+	h.expect("MAC", a.MAC.String(), "02:42:ac:1d:00:02")
+	h.listen(a.ns, "a", ":80")
+	h.listen(h.outside, "outside", ":80")
+	h.expect("host to container", h.dial(h.home, "tcp4", a.IP.String()+":80"), "a sees 172.29.0.1")
+	h.expect("container to container", h.dial(b.ns, "tcp4", a.IP.String()+":80"), "a sees "+b.IP.String())
+	h.expect("container to outside", h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+}
+
+func TestPublishedPortFromEverywhere(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	a := h.attach(s, "8080:80/tcp", "5353:53/udp", "8000:8000/tcp", "8001:8001/tcp", "127.0.0.1:8088:80/tcp")
+	b := h.attach(s)
+	h.listen(a.ns, "a", ":80")
+	h.listen(a.ns, "range", ":8001")
+	h.listenUDP(a.ns, "a", ":53")
+	for _, c := range []struct {
+		from        string
+		ns          int
+		proto, addr string
+		want        string
+	}{
+		{"outside", h.outside, "tcp4", hostAddr + ":8080", "a sees " + outsideAddr},
+		{"outside, UDP", h.outside, "udp4", hostAddr + ":5353", "a sees " + outsideAddr},
+		{"outside, range", h.outside, "tcp4", hostAddr + ":8001", "range sees " + outsideAddr},
+		{"outside, port of 127.0.0.1", h.outside, "tcp4", hostAddr + ":8088", "no connection"},
+		{"host by 127.0.0.1", h.home, "tcp4", "127.0.0.1:8080", "a sees 172.29.0.1"},
+		{"host by 127.0.0.1, own port", h.home, "tcp4", "127.0.0.1:8088", "a sees 172.29.0.1"},
+		{"host by 127.0.0.1, UDP", h.home, "udp4", "127.0.0.1:5353", "a sees 172.29.0.1"},
+		{"host by 127.0.0.1, range", h.home, "tcp4", "127.0.0.1:8001", "range sees 172.29.0.1"},
+		{"host by own address", h.home, "tcp4", hostAddr + ":8080", "a sees " + hostAddr},
+		{"host by ::1", h.home, "tcp6", "[::1]:8080", "a sees 172.29.0.1"},
+		{"host by ::1, UDP", h.home, "udp6", "[::1]:5353", "a sees 172.29.0.1"},
+		{"host by ::1, port of 127.0.0.1", h.home, "tcp6", "[::1]:8088", "no connection"},
+		{"the container itself", a.ns, "tcp4", hostAddr + ":8080", "a sees 172.29.0.1"},
+		{"the container itself by the gateway", a.ns, "tcp4", "172.29.0.1:8080", "a sees 172.29.0.1"},
+		{"another container", b.ns, "tcp4", hostAddr + ":8080", "a sees 172.29.0.1"},
+	} {
+		h.expect(c.from, h.dial(c.ns, c.proto, c.addr), c.want)
+	}
+}

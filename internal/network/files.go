@@ -1,0 +1,223 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// Where resolver settings are looked for, and what stands in when none are usable
+// inside a container.
+const (
+	resolvConf         = "/etc/resolv.conf"
+	resolvedUpstream   = "/run/systemd/resolve/resolv.conf"
+	resolvedStub       = "127.0.0.53"
+	hostGatewayKeyword = "host-gateway"
+)
+
+func fallbackNameservers() []string { return []string{"8.8.8.8", "8.8.4.4"} }
+
+// writeFiles writes resolv.conf, hosts and hostname into the request's directory.
+// They are not synced: a start writes them anew.
+func (s *Service) writeFiles(req *Request, sb *Sandbox) error {
+	if req.FilesDir == "" {
+		return nil
+	}
+	hosts, err := s.hostsFile(req, sb.IP)
+	if err != nil {
+		return err
+	}
+	resolv, err := s.resolvFile(req)
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct{ name, content string }{
+		{"hosts", hosts}, {"resolv.conf", resolv}, {"hostname", req.Hostname + "\n"},
+	} {
+		if err := os.WriteFile(filepath.Join(req.FilesDir, f.name), []byte(f.content), 0o644); err != nil {
+			return fmt.Errorf("container %s: %w", req.ContainerID, err)
+		}
+	}
+	return nil
+}
+
+// hostsFile is Docker's: loopback names, then the extra ones, then the container's
+// own. In host mode it starts with the host's file.
+func (s *Service) hostsFile(req *Request, ip netip.Addr) (string, error) {
+	var b strings.Builder
+	if req.Mode == ModeHost {
+		host, err := os.ReadFile(s.cfg.HostsFile)
+		if err != nil && !os.IsNotExist(err) {
+			return "", err
+		}
+		b.Write(host)
+		if n := len(host); n > 0 && host[n-1] != '\n' {
+			b.WriteByte('\n')
+		}
+	} else {
+		b.WriteString("127.0.0.1\tlocalhost\n" +
+			"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+			"fe00::\tip6-localnet\n" +
+			"ff00::\tip6-mcastprefix\n" +
+			"ff02::1\tip6-allnodes\n" +
+			"ff02::2\tip6-allrouters\n")
+	}
+	for _, extra := range req.ExtraHosts {
+		name, addr, err := s.extraHost(extra)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
+	}
+	if ip.IsValid() && req.Hostname != "" {
+		names := req.Hostname
+		if req.Domainname != "" {
+			names = req.Hostname + "." + req.Domainname + " " + req.Hostname
+		}
+		fmt.Fprintf(&b, "%s\t%s\n", ip, names)
+	}
+	return b.String(), nil
+}
+
+// extraHost reads "name:address" or "name=address"; an IPv6 address may stand in
+// brackets.
+func (s *Service) extraHost(entry string) (name string, addr netip.Addr, err error) {
+	i := strings.IndexAny(entry, ":=")
+	if i <= 0 {
+		return "", addr, failure.Invalid("invalid extra host %q: want NAME:ADDRESS", entry)
+	}
+	name, value := entry[:i], entry[i+1:]
+	if strings.ContainsAny(name, " \t\r\n#") {
+		return "", addr, failure.Invalid("invalid extra host %q: a host name has no blanks or '#'", entry)
+	}
+	if value == hostGatewayKeyword {
+		if s.cfg.HostGateway.IsValid() {
+			return name, s.cfg.HostGateway, nil
+		}
+		return name, s.bridge.address.Addr(), nil
+	}
+	addr, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(value, "["), "]"))
+	if err != nil {
+		return "", addr, failure.Invalid("invalid extra host %q: %q is neither an IP address nor %q", entry, value, hostGatewayKeyword)
+	}
+	return name, addr, nil
+}
+
+// resolver is what a resolv.conf says.
+type resolver struct {
+	servers, search, options []string
+}
+
+// resolvFile is the host's, with what the request or the engine asks for in place of
+// each part. Nameservers on the host's loopback cannot be reached from a container
+// (but in host mode) and are left out.
+func (s *Service) resolvFile(req *Request) (string, error) {
+	for _, d := range req.DNS {
+		if _, err := netip.ParseAddr(d); err != nil {
+			return "", failure.Invalid("invalid DNS server %q: want an IP address", d)
+		}
+	}
+	path := s.resolverPath(req.Mode)
+	text, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return "", err
+	}
+	servers := cmpOr(req.DNS, s.cfg.DNS)
+	search := cmpOr(req.DNSSearch, s.cfg.DNSSearch)
+	options := cmpOr(req.DNSOptions, s.cfg.DNSOptions)
+	if req.Mode == ModeHost && len(servers)+len(search)+len(options) == 0 {
+		return string(text), nil
+	}
+	r := parseResolver(string(text))
+	if len(servers) > 0 {
+		r.servers = servers
+	} else if req.Mode != ModeHost {
+		r.servers = slices.DeleteFunc(r.servers, onLoopback)
+		if len(r.servers) == 0 {
+			r.servers = fallbackNameservers()
+		}
+	}
+	if len(search) > 0 {
+		r.search = search
+	}
+	if len(options) > 0 {
+		r.options = options
+	}
+	return r.String(), nil
+}
+
+func cmpOr(a, b []string) []string {
+	if len(a) > 0 {
+		return a
+	}
+	return b
+}
+
+// resolverPath is systemd-resolved's upstream file where /etc/resolv.conf names only
+// its stub, which a container cannot reach.
+func (s *Service) resolverPath(mode string) string {
+	if s.cfg.ResolvConf != "" {
+		return s.cfg.ResolvConf
+	}
+	if mode == ModeHost {
+		return resolvConf
+	}
+	text, err := os.ReadFile(resolvConf)
+	if err != nil {
+		return resolvConf
+	}
+	r := parseResolver(string(text))
+	if len(r.servers) == 1 && r.servers[0] == resolvedStub {
+		if _, err := os.Stat(resolvedUpstream); err == nil {
+			return resolvedUpstream
+		}
+	}
+	return resolvConf
+}
+
+func onLoopback(server string) bool {
+	addr, err := netip.ParseAddr(server)
+	return err != nil || addr.WithZone("").Unmap().IsLoopback()
+}
+
+// parseResolver reads resolv.conf(5): of several search or domain lines the last
+// counts.
+func parseResolver(text string) resolver {
+	var r resolver
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		f := strings.Fields(line)
+		if len(f) < 2 || strings.HasPrefix(f[0], ";") {
+			continue
+		}
+		switch f[0] {
+		case "nameserver":
+			r.servers = append(r.servers, f[1])
+		case "search", "domain":
+			r.search = f[1:]
+		case "options":
+			r.options = append(r.options, f[1:]...)
+		}
+	}
+	return r
+}
+
+// String is the file. The search domain "." alone means none.
+func (r resolver) String() string {
+	var b strings.Builder
+	for _, s := range r.servers {
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	if len(r.search) > 0 && !slices.Equal(r.search, []string{"."}) {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(r.search, " "))
+	}
+	if len(r.options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(r.options, " "))
+	}
+	return b.String()
+}

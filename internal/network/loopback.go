@@ -1,0 +1,316 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/supervise"
+)
+
+// errNoIPv6 means that the host has no ::1.
+var errNoIPv6 = errors.New("the host has no IPv6 loopback address")
+
+// udpIdle is how long a UDP client on ::1 keeps its way back after the last packet.
+const udpIdle = 90 * time.Second
+
+// loopback serves published ports on ::1, which the kernel cannot redirect to
+// another address. One goroutine waits for all listening sockets, so that a range of
+// a thousand ports costs a thousand sockets and nothing else. It lives and dies with
+// the engine: while the engine is down, ::1 refuses and 127.0.0.1 still works.
+type loopback struct {
+	group *supervise.Group
+	epoll *os.File
+	fd    int // of epoll
+
+	mu      sync.Mutex
+	sockets map[int]*loopbackSocket
+	buf     []byte // one datagram
+}
+
+type loopbackSocket struct {
+	fd      int
+	proto   network.IPProtocol
+	target  netip.AddrPort
+	mu      sync.Mutex
+	clients map[netip.AddrPort]*net.UDPConn
+	closed  bool
+}
+
+func newLoopback(group *supervise.Group) (*loopback, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll for published ports on ::1: %w", err)
+	}
+	// An epoll descriptor can be polled itself: so the wait below parks a goroutine
+	// and not a thread.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("epoll for published ports on ::1: %w", err)
+	}
+	p := &loopback{group: group, epoll: os.NewFile(uintptr(fd), "loopback-epoll"), fd: fd, sockets: map[int]*loopbackSocket{}, buf: make([]byte, 64<<10)}
+	group.Go("network-loopback", p.run)
+	return p, nil
+}
+
+// serveLoopback listens on ::1 for the container; port 0 lets the kernel choose.
+func (s *Service) serveLoopback(proto network.IPProtocol, port uint16, target netip.AddrPort) (fd int, num uint16, err error) {
+	fd, num, err = listenLoopback(proto, port)
+	if err != nil {
+		return -1, 0, err
+	}
+	if err := s.proxy.add(&loopbackSocket{fd: fd, proto: proto, target: target}); err != nil {
+		unix.Close(fd)
+		return -1, 0, err
+	}
+	return fd, num, nil
+}
+
+func listenLoopback(proto network.IPProtocol, port uint16) (int, uint16, error) {
+	typ := unix.SOCK_STREAM
+	if proto == network.UDP {
+		typ = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(unix.AF_INET6, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return -1, 0, errNoIPv6
+	}
+	if err != nil {
+		return -1, 0, fmt.Errorf("reserve [::1]:%d/%s: %w", port, proto, err)
+	}
+	num, err := bindLoopback(fd, proto, port)
+	if err != nil {
+		unix.Close(fd)
+		return -1, 0, err
+	}
+	return fd, num, nil
+}
+
+func bindLoopback(fd int, proto network.IPProtocol, port uint16) (uint16, error) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	if proto == network.TCP {
+		// The proxy's own connections in TIME_WAIT must not keep a restarted
+		// container from its port; listening keeps others off.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(port), Addr: netip.IPv6Loopback().As16()})
+	if err == nil && proto == network.TCP {
+		err = unix.Listen(fd, unix.SOMAXCONN)
+	}
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return 0, errNoIPv6
+	}
+	if err != nil {
+		return 0, bindError(err, proto, netip.IPv6Loopback(), port)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, fmt.Errorf("reserve [::1]:%d/%s: %w", port, proto, err)
+	}
+	return uint16(name.(*unix.SockaddrInet6).Port), nil
+}
+
+func (p *loopback) add(s *loopbackSocket) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sockets == nil {
+		return errors.New("the network service is closed")
+	}
+	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}); err != nil {
+		return fmt.Errorf("wait for connections on ::1: %w", err)
+	}
+	p.sockets[s.fd] = s
+	return nil
+}
+
+// remove closes sockets. Connections that are through go on until an end closes.
+func (p *loopback) remove(fds []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, fd := range fds {
+		if s := p.sockets[fd]; s != nil {
+			delete(p.sockets, fd)
+			s.close()
+		}
+	}
+}
+
+func (s *loopbackSocket) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	unix.Close(s.fd)
+	for _, c := range s.clients {
+		c.Close()
+	}
+}
+
+func (p *loopback) run(ctx context.Context) {
+	defer p.closeAll()
+	stop := context.AfterFunc(ctx, func() { _ = p.epoll.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := p.epoll.SyscallConn()
+	if err != nil {
+		return
+	}
+	events := make([]unix.EpollEvent, 64)
+	for {
+		n := 0
+		err := raw.Read(func(fd uintptr) bool {
+			n, _ = unix.EpollWait(int(fd), events, 0)
+			return n > 0
+		})
+		if err != nil {
+			return
+		}
+		for _, e := range events[:n] {
+			p.mu.Lock()
+			s := p.sockets[int(e.Fd)]
+			if s != nil {
+				p.serve(s)
+			}
+			p.mu.Unlock()
+		}
+	}
+}
+
+func (p *loopback) closeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.sockets {
+		s.close()
+	}
+	p.sockets = nil
+	p.epoll.Close()
+}
+
+// serve takes what has come to one socket. It never blocks: the caller holds p.mu,
+// so that the descriptor cannot be closed and reused meanwhile.
+func (p *loopback) serve(s *loopbackSocket) {
+	if s.proto == network.UDP {
+		p.serveUDP(s)
+		return
+	}
+	fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	if err != nil {
+		return // the client has gone, or descriptors are short: the next event tries again
+	}
+	client, err := connOf(fd)
+	if err != nil {
+		return
+	}
+	if !p.group.Go("network-loopback-tcp", func(ctx context.Context) { relay(ctx, client, s.target) }) {
+		client.Close()
+	}
+}
+
+// connOf makes a net.Conn of a descriptor, which it closes in any case.
+func connOf(fd int) (*net.TCPConn, error) {
+	f := os.NewFile(uintptr(fd), "loopback")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// relay copies both ways and hands on half-closes.
+func relay(ctx context.Context, client *net.TCPConn, target netip.AddrPort) {
+	defer client.Close()
+	d := net.Dialer{Timeout: 10 * time.Second}
+	c, err := d.DialContext(ctx, "tcp4", target.String())
+	if err != nil {
+		_ = client.SetLinger(0) // refused here too, instead of an empty answer
+		return
+	}
+	server := c.(*net.TCPConn)
+	defer server.Close()
+	stop := context.AfterFunc(ctx, func() { client.Close(); server.Close() })
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(server, client)
+		_ = server.CloseWrite()
+	}()
+	_, _ = io.Copy(client, server)
+	_ = client.CloseWrite()
+	<-done
+}
+
+func (p *loopback) serveUDP(s *loopbackSocket) {
+	n, from, err := unix.Recvfrom(s.fd, p.buf, unix.MSG_DONTWAIT)
+	if err != nil {
+		return
+	}
+	client, ok := from.(*unix.SockaddrInet6)
+	if !ok {
+		return
+	}
+	key := netip.AddrPortFrom(netip.AddrFrom16(client.Addr), uint16(client.Port))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.clients[key]
+	if c == nil {
+		if c, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.target)); err != nil {
+			return
+		}
+		if s.clients == nil {
+			s.clients = map[netip.AddrPort]*net.UDPConn{}
+		}
+		s.clients[key] = c
+		if !p.group.Go("network-loopback-udp", func(ctx context.Context) { s.answers(ctx, key, c) }) {
+			c.Close()
+			return
+		}
+	}
+	_ = c.SetReadDeadline(time.Now().Add(udpIdle))
+	_, _ = c.Write(p.buf[:n])
+}
+
+// answers sends a container's packets back to one client until nothing has come
+// either way for udpIdle.
+func (s *loopbackSocket) answers(ctx context.Context, client netip.AddrPort, c *net.UDPConn) {
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.clients, client)
+		c.Close()
+	}()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := c.Read(buf)
+		if errors.Is(err, unix.ECONNREFUSED) {
+			continue // not listening yet; UDP has no better way to say so
+		}
+		if err != nil {
+			return
+		}
+		_ = c.SetReadDeadline(time.Now().Add(udpIdle))
+		if !s.sendTo(buf[:n], client) {
+			return
+		}
+	}
+}
+
+func (s *loopbackSocket) sendTo(p []byte, client netip.AddrPort) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	_ = unix.Sendto(s.fd, p, unix.MSG_DONTWAIT, &unix.SockaddrInet6{Port: int(client.Port()), Addr: client.Addr().As16()})
+	return true
+}

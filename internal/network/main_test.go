@@ -1,0 +1,320 @@
+package network_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	api "github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/netlink"
+	"github.com/cleatlabs/cleat/internal/network"
+)
+
+const inWorld = "CLEAT_NETWORK_TEST_WORLD"
+
+// TestMain moves the whole test process into a network namespace of its own, which
+// plays the host: links, rules and sysctls of the real one are out of reach, and
+// everything is gone when the process ends.
+func TestMain(m *testing.M) {
+	if os.Getenv(inWorld) == "" {
+		runtime.LockOSThread()
+		check(unix.Unshare(unix.CLONE_NEWNET))
+		check(syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), inWorld+"=1")))
+	}
+	check(exec.Command("ip", "link", "set", "lo", "up").Run())
+	os.Exit(m.Run())
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// host is the machine that the tests run on: it has an uplink to outside, another
+// machine.
+type host struct {
+	t       testing.TB
+	home    int
+	outside int
+}
+
+const (
+	hostAddr    = "192.0.2.2"
+	outsideAddr = "192.0.2.1"
+)
+
+func newHost(t testing.TB) *host {
+	t.Helper()
+	home, err := netlink.CurrentNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := netlink.NewNS(home, func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, home: home, outside: out}
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	must(t, conn.Do(netlink.NewVeth(netlink.Veth{Name: "uplink", Peer: "wan0", PeerNS: out})))
+	l, err := conn.LinkByName("uplink")
+	must(t, err)
+	must(t, conn.Do(netlink.NewAddr(l.Index, netip.MustParsePrefix(hostAddr+"/24"))))
+	h.in(out, func() error {
+		c, err := netlink.Dial(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		l, err := c.LinkByName("wan0")
+		if err != nil {
+			return err
+		}
+		return c.Do(netlink.SetUp(1), netlink.NewAddr(l.Index, netip.MustParsePrefix(outsideAddr+"/24")), netlink.SetUp(l.Index))
+	})
+	t.Cleanup(func() {
+		unix.Close(out)
+		unix.Close(home)
+		// The namespace may live a little longer than its descriptor.
+		if c, err := netlink.Dial(unix.NETLINK_ROUTE); err == nil {
+			_ = c.Do(netlink.DeleteLink("uplink"))
+			c.Close()
+		}
+	})
+	return h
+}
+
+// in runs f on a thread inside a namespace.
+func (h *host) in(ns int, f func() error) {
+	h.t.Helper()
+	if err := netlink.InNS(h.home, ns, f); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listen opens a TCP listener inside a namespace that answers every connection with
+// who is there: "NAME sees CLIENT".
+func (h *host) listen(ns int, name, addr string) {
+	h.t.Helper()
+	h.in(ns, func() error {
+		l, err := net.Listen("tcp4", addr)
+		if err != nil {
+			return err
+		}
+		h.t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				ip, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				fmt.Fprintf(c, "%s sees %s\n", name, ip)
+				c.Close()
+			}
+		}()
+		return nil
+	})
+}
+
+// listenUDP answers each datagram in the same way.
+func (h *host) listenUDP(ns int, name, addr string) {
+	h.t.Helper()
+	h.in(ns, func() error {
+		l, err := net.ListenPacket("udp4", addr)
+		if err != nil {
+			return err
+		}
+		h.t.Cleanup(func() { l.Close() })
+		go func() {
+			buf := make([]byte, 1500)
+			for {
+				_, from, err := l.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				ip, _, _ := net.SplitHostPort(from.String())
+				_, _ = l.WriteTo([]byte(name+" sees "+ip+"\n"), from)
+			}
+		}()
+		return nil
+	})
+}
+
+// dial opens one connection from a namespace and returns the answer, or the error's
+// text.
+func (h *host) dial(ns int, proto, addr string) string {
+	h.t.Helper()
+	var conn net.Conn
+	h.in(ns, func() error {
+		var err error
+		d := net.Dialer{Timeout: time.Second}
+		if conn, err = d.Dial(proto, addr); err != nil {
+			conn = nil
+		}
+		return nil
+	})
+	if conn == nil {
+		return "no connection"
+	}
+	defer conn.Close()
+	return ask(conn)
+}
+
+func ask(conn net.Conn) string {
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	if strings.HasPrefix(conn.LocalAddr().Network(), "udp") {
+		if _, err := io.WriteString(conn, "hello"); err != nil {
+			return "no answer"
+		}
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return "no answer"
+	}
+	return strings.TrimSpace(line)
+}
+
+func (h *host) config() network.Config {
+	return network.Config{
+		StateFile:  filepath.Join(h.t.TempDir(), "network.json"),
+		Bridge:     fmt.Sprintf("clt%d", os.Getpid()%1e6),
+		BIP:        netip.MustParsePrefix("172.29.0.1/16"),
+		ResolvConf: "/dev/null",
+	}
+}
+
+// open starts a service that is torn down with the test; the test fails if that
+// leaves anything.
+func (h *host) open(cfg network.Config) *network.Service {
+	h.t.Helper()
+	s, err := network.Open(context.Background(), cfg)
+	must(h.t, err)
+	h.t.Cleanup(func() {
+		_ = s.Teardown()
+		if out, err := exec.Command("nft", "list", "ruleset").Output(); err != nil || strings.Contains(string(out), "cleat-"+cfg.Bridge) {
+			h.t.Errorf("left in the ruleset (%v):\n%s", err, out)
+		}
+	})
+	return s
+}
+
+// box is a connected container.
+type box struct {
+	*network.Sandbox
+	ns int
+}
+
+var containers int
+
+func (h *host) attach(s *network.Service, ports ...string) *box {
+	h.t.Helper()
+	b, err := h.tryAttach(s, ports...)
+	must(h.t, err)
+	return b
+}
+
+// tryAttach publishes ports written as HOSTIP:HOSTPORT:PORT/PROTO.
+func (h *host) tryAttach(s *network.Service, ports ...string) (*box, error) {
+	h.t.Helper()
+	containers++
+	req := network.Request{
+		ContainerID: fmt.Sprintf("%064x", containers), Name: fmt.Sprintf("box%d", containers), Hostname: "box",
+		Ports: api.PortMap{},
+	}
+	for _, p := range ports {
+		i := strings.LastIndex(p, ":")
+		port := api.MustParsePort(p[i+1:])
+		host := p[:i]
+		j := strings.LastIndex(host, ":")
+		var b api.PortBinding
+		b.HostPort = host[j+1:]
+		if j > 0 {
+			b.HostIP = netip.MustParseAddr(host[:j])
+		}
+		req.Ports[port] = append(req.Ports[port], b)
+	}
+	return h.request(s, req)
+}
+
+func (h *host) request(s *network.Service, req network.Request) (*box, error) {
+	sb, ns, err := s.Attach(context.Background(), req)
+	if err != nil {
+		return nil, err
+	}
+	b := &box{sb, ns}
+	h.t.Cleanup(func() { b.close() })
+	return b, nil
+}
+
+func (b *box) close() {
+	if b.ns >= 0 {
+		unix.Close(b.ns)
+		b.ns = -1
+	}
+}
+
+func (h *host) detach(s *network.Service, b *box) {
+	h.t.Helper()
+	must(h.t, s.Detach(context.Background(), b.Sandbox))
+	b.close()
+}
+
+func (b *box) hostPort(port string) string {
+	bindings := b.Ports[api.MustParsePort(port)]
+	if len(bindings) == 0 {
+		return ""
+	}
+	return bindings[0].HostPort
+}
+
+func (h *host) expect(what, got, want string) {
+	h.t.Helper()
+	if got != want {
+		h.t.Errorf("%s: got %q, want %q", what, got, want)
+	}
+}
+
+func (h *host) nft(script string) {
+	h.t.Helper()
+	if out, err := exec.Command("nft", script).CombinedOutput(); err != nil {
+		h.t.Fatalf("nft %s: %v: %s", script, err, out)
+	}
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if cond() {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}

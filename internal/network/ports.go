@@ -1,0 +1,378 @@
+package network
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/nft"
+)
+
+// wish is one binding that a request asks for: any host port in first..last, or any
+// port at all if both are 0.
+type wish struct {
+	port        network.Port
+	host        netip.Addr // IPv4, or ::1
+	loopback6   bool       // serve ::1 too, as no host address was named
+	first, last uint16
+}
+
+// bound is a wish come true: a host port that is reserved for the container.
+type bound struct {
+	port network.Port
+	host netip.Addr
+	num  uint16
+}
+
+func protoNumber(p network.IPProtocol) uint8 {
+	if p == network.UDP {
+		return nft.UDP
+	}
+	return nft.TCP
+}
+
+// wishes validates a request's ports, in the order in which they are to be bound:
+// fixed ports before those that may be any.
+func (s *Service) wishes(req *Request) ([]wish, error) {
+	var ws []wish
+	for port, bindings := range req.Ports {
+		if err := checkPort(port); err != nil {
+			return nil, err
+		}
+		if len(bindings) == 0 {
+			bindings = []network.PortBinding{{}}
+		}
+		for _, b := range bindings {
+			w, err := s.wish(port, b)
+			if err != nil {
+				return nil, err
+			}
+			ws = append(ws, w)
+		}
+	}
+	if req.PublishAll {
+		for _, port := range req.Exposed {
+			if _, named := req.Ports[port]; named {
+				continue
+			}
+			if err := checkPort(port); err != nil {
+				return nil, err
+			}
+			w, err := s.wish(port, network.PortBinding{})
+			if err != nil {
+				return nil, err
+			}
+			ws = append(ws, w)
+		}
+	}
+	slices.SortFunc(ws, func(a, b wish) int {
+		return cmp.Or(
+			cmp.Compare(spread(a), spread(b)),
+			cmp.Compare(a.port.Proto(), b.port.Proto()),
+			cmp.Compare(a.port.Num(), b.port.Num()),
+			a.host.Compare(b.host),
+			cmp.Compare(a.first, b.first),
+		)
+	})
+	return ws, nil
+}
+
+// spread is how many host ports would do.
+func spread(w wish) int {
+	if w.first == 0 {
+		return 1 << 16
+	}
+	return int(w.last-w.first) + 1
+}
+
+func checkPort(p network.Port) error {
+	switch p.Proto() {
+	case network.TCP, network.UDP:
+	case network.SCTP:
+		return failure.NotImplemented("cannot publish port %s: protocol sctp is not supported, only tcp and udp", p)
+	default:
+		return failure.Invalid("cannot publish port %s: unknown protocol %q", p, p.Proto())
+	}
+	if p.Num() == 0 {
+		return failure.Invalid("cannot publish port %s: a container port must be from 1 to 65535", p)
+	}
+	return nil
+}
+
+func (s *Service) wish(port network.Port, b network.PortBinding) (wish, error) {
+	w := wish{port: port, host: b.HostIP.Unmap()}
+	if !b.HostIP.IsValid() {
+		w.host = s.cfg.BindIP.Unmap()
+		w.loopback6 = !s.cfg.BindIP.IsValid()
+	}
+	if !w.host.IsValid() {
+		w.host = netip.IPv4Unspecified()
+	}
+	if w.host.Is6() && w.host != netip.IPv6Loopback() {
+		return wish{}, failure.NotImplemented("cannot publish port %s on %s: network %q has no IPv6; leave out the address (which serves ::1 too) or name an IPv4 address or ::1", port, w.host, ModeBridge)
+	}
+	var err error
+	w.first, w.last, err = hostPorts(b.HostPort)
+	if err != nil {
+		return wish{}, failure.Invalid("cannot publish port %s: %w", port, err)
+	}
+	return w, nil
+}
+
+// hostPorts reads "", "0", "8080" or "8000-8010".
+func hostPorts(s string) (first, last uint16, err error) {
+	if s == "" {
+		return 0, 0, nil
+	}
+	lo, hi, isRange := strings.Cut(s, "-")
+	a, errA := strconv.ParseUint(lo, 10, 16)
+	b := a
+	if isRange {
+		var errB error
+		b, errB = strconv.ParseUint(hi, 10, 16)
+		errA = errors.Join(errA, errB)
+		if errA == nil && (a == 0 || b < a) {
+			errA = errors.New("empty range")
+		}
+	}
+	if errA != nil {
+		return 0, 0, fmt.Errorf("invalid host port %q: want a number up to 65535 or a range such as 8000-8010", s)
+	}
+	return uint16(a), uint16(b), nil
+}
+
+// publishes turns bound ports into elements of the firewall, runs of ports that keep
+// their number into one. Those on ::1 have none: they are served by the engine.
+func publishes(ip netip.Addr, bs []bound) []nft.Publish {
+	bs = slices.Clone(bs)
+	slices.SortFunc(bs, func(a, b bound) int {
+		return cmp.Or(a.host.Compare(b.host), cmp.Compare(a.port.Proto(), b.port.Proto()), cmp.Compare(a.num, b.num))
+	})
+	var ps []nft.Publish
+	var prev bound
+	for _, b := range bs {
+		if b.host.Is6() {
+			continue
+		}
+		same := b.port.Num() == b.num
+		if n := len(ps); n > 0 && same && prev.port.Num() == prev.num && prev.host == b.host &&
+			prev.port.Proto() == b.port.Proto() && prev.num+1 == b.num {
+			ps[n-1].Last = b.num
+		} else {
+			ps = append(ps, nft.Publish{HostIP: b.host, Proto: protoNumber(b.port.Proto()), First: b.num, Last: b.num, To: ip, ToPort: b.port.Num()})
+		}
+		prev = b
+	}
+	return ps
+}
+
+// portMap is what inspect shows: the bound ports and, without bindings, those that
+// are exposed only.
+func portMap(exposed []network.Port, bs []bound) network.PortMap {
+	if len(exposed)+len(bs) == 0 {
+		return nil
+	}
+	m := network.PortMap{}
+	for _, p := range exposed {
+		m[p] = nil
+	}
+	for _, b := range bs {
+		m[b.port] = append(m[b.port], network.PortBinding{HostIP: b.host, HostPort: strconv.Itoa(int(b.num))})
+	}
+	return m
+}
+
+// boundPorts is the reverse, for a sandbox of an earlier engine.
+func boundPorts(m network.PortMap) ([]bound, error) {
+	var bs []bound
+	for port, bindings := range m {
+		for _, b := range bindings {
+			n, err := strconv.ParseUint(b.HostPort, 10, 16)
+			if err != nil || n == 0 || !b.HostIP.IsValid() {
+				return nil, failure.Invalid("port %s is recorded with the impossible binding %s:%s", port, b.HostIP, b.HostPort)
+			}
+			bs = append(bs, bound{port: port, host: b.HostIP, num: uint16(n)})
+		}
+	}
+	slices.SortFunc(bs, func(a, b bound) int {
+		return cmp.Or(cmp.Compare(a.port.Proto(), b.port.Proto()), cmp.Compare(a.port.Num(), b.port.Num()), a.host.Compare(b.host), cmp.Compare(a.num, b.num))
+	})
+	return bs, nil
+}
+
+// reservation holds the sockets that keep a container's host ports from others.
+//
+// A TCP port is bound but does not listen: whoever binds it too gets EADDRINUSE,
+// with or without SO_REUSEADDR, and a packet that the firewall for once does not
+// redirect is refused instead of waiting for an accept that never comes. A UDP port
+// is bound with the smallest buffer. Ports of ::1 belong to the proxy.
+type reservation struct {
+	fds   []int
+	v6    []int // descriptors that the loopback proxy serves
+	ports []bound
+}
+
+// release closes the sockets.
+func (r *reservation) release(p *loopback) {
+	p.remove(r.v6)
+	for _, fd := range r.fds {
+		unix.Close(fd)
+	}
+	r.fds, r.v6 = nil, nil
+}
+
+// errTaken is why a port could not be bound.
+type errTaken struct {
+	proto network.IPProtocol
+	host  netip.Addr
+	port  uint16
+}
+
+func (e *errTaken) Error() string {
+	return fmt.Sprintf("Bind for %s failed: port is already allocated", netip.AddrPortFrom(e.host, e.port))
+}
+
+// reserve binds all wishes or none.
+func (s *Service) reserve(ws []wish, to netip.Addr) (*reservation, error) {
+	r := &reservation{}
+	for _, w := range ws {
+		if err := s.reserveOne(r, w, to); err != nil {
+			r.release(s.proxy)
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (s *Service) reserveOne(r *reservation, w wish, to netip.Addr) error {
+	const ephemeralTries = 16
+	if w.first == 0 {
+		var err error
+		for range ephemeralTries {
+			if err = s.bindPort(r, w, 0, to); err == nil || !isTaken(err) {
+				return err
+			}
+		}
+		return s.describe(err)
+	}
+	var first error
+	for p := int(w.first); p <= int(w.last); p++ {
+		err := s.bindPort(r, w, uint16(p), to)
+		if err == nil {
+			return nil
+		}
+		if !isTaken(err) {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if w.last > w.first {
+		return failure.Conflict("all ports of %d-%d are taken; the first: %w", w.first, w.last, s.describe(first))
+	}
+	return s.describe(first)
+}
+
+func isTaken(err error) bool {
+	var t *errTaken
+	return errors.As(err, &t)
+}
+
+// bindPort takes one host port, on ::1 too if the wish says so.
+func (s *Service) bindPort(r *reservation, w wish, port uint16, to netip.Addr) error {
+	target := netip.AddrPortFrom(to, w.port.Num())
+	if w.host.Is6() {
+		fd, num, err := s.serveLoopback(w.port.Proto(), port, target)
+		if err != nil {
+			return err
+		}
+		r.v6 = append(r.v6, fd)
+		r.ports = append(r.ports, bound{w.port, w.host, num})
+		return nil
+	}
+	fd, num, err := bindReserved(w.port.Proto(), w.host, port)
+	if err != nil {
+		return err
+	}
+	if w.loopback6 {
+		six, _, err := s.serveLoopback(w.port.Proto(), num, target)
+		switch {
+		case errors.Is(err, errNoIPv6):
+		case err != nil:
+			unix.Close(fd)
+			return err
+		default:
+			r.v6 = append(r.v6, six)
+		}
+	}
+	r.fds = append(r.fds, fd)
+	r.ports = append(r.ports, bound{w.port, w.host, num})
+	return nil
+}
+
+// bindReserved binds an IPv4 socket; port 0 lets the kernel choose.
+func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16) (fd int, num uint16, err error) {
+	typ := unix.SOCK_STREAM
+	if proto == network.UDP {
+		typ = unix.SOCK_DGRAM
+	}
+	fd, err = unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, 0, fmt.Errorf("reserve port %d/%s: %w", port, proto, err)
+	}
+	if proto == network.UDP {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
+	}
+	sa := &unix.SockaddrInet4{Port: int(port), Addr: host.As4()}
+	err = unix.Bind(fd, sa)
+	if errors.Is(err, unix.EADDRINUSE) && proto == network.TCP {
+		err = bindPastTimeWait(fd, sa)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, 0, bindError(err, proto, host, port)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		unix.Close(fd)
+		return -1, 0, fmt.Errorf("reserve port %d/%s: %w", port, proto, err)
+	}
+	return fd, uint16(name.(*unix.SockaddrInet4).Port), nil
+}
+
+// bindPastTimeWait takes a port on which only connections in TIME_WAIT are left, of
+// a server that has just ended. SO_REUSEADDR overlooks them, but then only a
+// listening socket keeps others off; its filter drops every packet, so that it
+// never answers.
+func bindPastTimeWait(fd int, sa unix.Sockaddr) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return err
+	}
+	dropAll := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &dropAll[0]}); err != nil {
+		return err
+	}
+	return unix.Listen(fd, 1)
+}
+
+func bindError(err error, proto network.IPProtocol, host netip.Addr, port uint16) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return &errTaken{proto: proto, host: host, port: port}
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return failure.Invalid("cannot publish on %s: no interface of this host has that address: cannot assign requested address", netip.AddrPortFrom(host, port))
+	}
+	return fmt.Errorf("reserve %s/%s: %w", netip.AddrPortFrom(host, port), proto, err)
+}

@@ -1,0 +1,158 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/nft"
+)
+
+// settle is how long the ruleset must have been quiet before it is looked at: a
+// firewall that reloads does so in several transactions.
+const settle = 50 * time.Millisecond
+
+// watch integrates with a foreign firewall if that was asked for, and keeps our
+// rules in place against flushes and reloads of the host's ruleset.
+func (s *Service) watch() error {
+	w, err := nft.NewWatcher(s.table.Name())
+	if err != nil {
+		return err
+	}
+	if s.cfg.FirewallIntegrate {
+		if err := nft.Integrate(s.bridge.name, s.table.Name()); err != nil {
+			w.Close()
+			return fmt.Errorf("integrate with the host's firewall: %w", err)
+		}
+	}
+	events := make(chan nft.Event)
+	s.group.Go("network-ruleset-monitor", func(ctx context.Context) {
+		stop := context.AfterFunc(ctx, func() { w.Close() })
+		defer stop()
+		for {
+			ev, err := w.Next()
+			if errors.Is(err, os.ErrClosed) {
+				return
+			}
+			if err != nil {
+				s.warn(fmt.Sprintf("changes of the host's firewall are no longer noticed: %v", err))
+				return
+			}
+			select {
+			case events <- ev:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	s.group.Go("network-ruleset-keeper", func(ctx context.Context) { s.keepRules(ctx, events) })
+	return nil
+}
+
+// keepRules puts back what a foreign change removed, once things are quiet.
+func (s *Service) keepRules(ctx context.Context, events <-chan nft.Event) {
+	var due <-chan time.Time
+	var pending nft.Event
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case ev := <-events:
+			pending.Ours = pending.Ours || ev.Ours
+			pending.Foreign = pending.Foreign || ev.Foreign
+			if pending.Ours || pending.Foreign && s.cfg.FirewallIntegrate {
+				due = time.After(settle)
+			}
+		case <-due:
+			due = nil
+			s.restore(pending)
+			pending = nft.Event{}
+		}
+	}
+}
+
+func (s *Service) restore(ev nft.Event) {
+	if ev.Ours {
+		intact, err := s.table.Intact()
+		if err == nil && !intact {
+			err = s.table.Assert()
+		}
+		if err != nil {
+			s.warn(fmt.Sprintf("the host's firewall was changed and our rules could not be put back: %v", err))
+		}
+	}
+	if ev.Foreign && s.cfg.FirewallIntegrate {
+		if err := nft.Integrate(s.bridge.name, s.table.Name()); err != nil {
+			s.warn(fmt.Sprintf("the host's firewall was changed and could not be integrated with again: %v", err))
+		}
+	}
+}
+
+// Warnings are sentences for `info` about what keeps the network from working as
+// asked, such as a foreign firewall.
+func (s *Service) Warnings() []string {
+	s.mu.Lock()
+	out := append([]string(nil), s.warnings...)
+	s.mu.Unlock()
+	blockers, err := nft.Blockers(s.bridge.name)
+	if err != nil {
+		return append(out, fmt.Sprintf("the host's firewall could not be read: %v", err))
+	}
+	for _, b := range blockers {
+		out = append(out, fmt.Sprintf("chain %q of nftables table \"%s %s\" drops forwarded traffic, that of containers on bridge %s included; allow it with: %s (or start the engine with --firewall-integrate)",
+			b.Chain, b.Family, b.Table, s.bridge.name, b.Allow))
+	}
+	return out
+}
+
+// sweep removes elements and links of containers that are not live.
+func (s *Service) sweep(ctx context.Context, links map[string]bool, live map[netip.Addr]bool) error {
+	var stale []nft.Publish
+	for _, p := range s.table.Published() {
+		if !live[p.To] && !s.attached(p.To) {
+			stale = append(stale, p)
+		}
+	}
+	err := s.table.Apply(nft.Change{Del: stale})
+	if err == nil {
+		err = s.forgetFlows(stale)
+	}
+	strays, e := s.bridge.strays(links)
+	err = errors.Join(err, e)
+	var gone []string
+	for _, name := range strays {
+		if !s.ownsLink(name) {
+			gone = append(gone, name)
+		}
+	}
+	if ctx.Err() != nil {
+		return errors.Join(err, ctx.Err())
+	}
+	return errors.Join(err, s.bridge.deleteLinks(gone))
+}
+
+// attached and ownsLink see what an Attach has made since the sweep began.
+func (s *Service) attached(ip netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.endpoints {
+		if e.sandbox.IP == ip {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Service) ownsLink(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.endpoints {
+		if e.sandbox.Link == name {
+			return true
+		}
+	}
+	return false
+}
