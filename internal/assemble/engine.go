@@ -1,0 +1,242 @@
+package assemble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/cleatlabs/cleat/internal/api"
+	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/events"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/registryclient"
+	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/store"
+	"github.com/cleatlabs/cleat/internal/supervise"
+	"github.com/cleatlabs/cleat/internal/volume"
+)
+
+const (
+	// DockerVersion is the version that clients see: the release of Docker whose
+	// behaviour is followed.
+	DockerVersion = "29.9.3"
+
+	defaultStopTimeout = 10 * time.Second
+)
+
+// services are all parts of one engine.
+type services struct {
+	config   Config
+	log      *slog.Logger
+	locks    []*os.File
+	features kernel.Features
+	cgroups  *cgroup.Hierarchy
+	tasks    *supervise.Group
+	bus      *events.Bus
+
+	store      *store.Store
+	images     *image.Service
+	networks   *network.Service
+	volumes    *volume.Service
+	containers *container.Store
+	runtime    *runtime.Runtime
+	engine     *engine.Engine
+	handler    *api.Handler
+}
+
+// open brings up the services, those that do not need each other at the same
+// time. What was opened before an error is closed again.
+func open(ctx context.Context, c Config, log *slog.Logger) (s *services, err error) {
+	s = &services{config: c, log: log, bus: events.NewBus(), tasks: supervise.New(context.WithoutCancel(ctx))}
+	defer func() {
+		if err != nil {
+			s.close()
+			s = nil
+		}
+	}()
+	if s.features, err = kernel.Probe(); err != nil {
+		return s, err
+	}
+	if err := s.prepareRoots(); err != nil {
+		return s, err
+	}
+	if s.cgroups, err = cgroup.Detect(); err != nil {
+		return s, err
+	}
+	if err := inParallel(
+		func() error { return s.openImages(ctx) },
+		func() error { return s.openNetworks(ctx) },
+		s.openContainers,
+	); err != nil {
+		return s, err
+	}
+	s.engine = engine.New(engine.Deps{
+		Containers: s.containers, Images: s.images, Networks: s.networks, Volumes: s.volumes, Events: s.bus, Runtime: s.runtime,
+		Cgroups: s.cgroups, Features: s.features, Tasks: s.tasks, Log: log, Settings: s.settings(),
+	})
+	if err := s.engine.Recovery.Run(ctx); err != nil {
+		return s, err
+	}
+	s.handler, err = api.New(api.Deps{
+		Lifecycle: s.engine, Upkeep: s.engine, Queries: s.engine, Streams: s.engine, Execs: s.engine, System: s.engine, Events: s.bus,
+		Images: s.engine.Images, Transfer: s.engine.Images, Volumes: s.engine.Volumes, Networks: s.networks,
+		ServerVersion: DockerVersion, CgroupV1: s.cgroups.Version() == 1, Log: log,
+	})
+	return s, err
+}
+
+func inParallel(fs ...func() error) error {
+	errs := make(chan error, len(fs))
+	for _, f := range fs {
+		go func() { errs <- f() }()
+	}
+	var err error
+	for range fs {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+// settings are what the verbs need to know of the flags.
+func (s *services) settings() engine.Settings {
+	c := &s.config
+	return engine.Settings{
+		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent, StopTimeout: defaultStopTimeout,
+		Version: DockerVersion, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion, Debug: c.Debug,
+		Mirrors: c.Mirrors, InsecureRegistries: c.Insecure, Warnings: c.Warnings,
+	}
+}
+
+// prepareRoots makes and locks the directories and checks that the data root
+// can carry what is to lie in it.
+func (s *services) prepareRoots() error {
+	for _, r := range []struct {
+		path string
+		mode os.FileMode
+	}{
+		// Others must not get at set-uid programs and secrets in images.
+		{s.config.DataRoot, 0o710}, {s.config.ExecRoot, 0o711},
+	} {
+		if err := os.MkdirAll(r.path, r.mode); err != nil {
+			return fmt.Errorf("make the engine's directory: %w", err)
+		}
+		lock, err := lockDir(r.path)
+		if err != nil {
+			return err
+		}
+		s.locks = append(s.locks, lock)
+	}
+	if err := takePidfile(s.config.Pidfile); err != nil {
+		return err
+	}
+	if err := kernel.CheckOverlay(s.config.DataRoot); err != nil {
+		return err
+	}
+	idFile := filepath.Join(s.config.DataRoot, "engine-id")
+	if _, err := os.Stat(idFile); err == nil {
+		return nil
+	}
+	return record.Write(idFile, []byte(container.NewID()[:32]+"\n"), 0o600)
+}
+
+func (s *services) openImages(ctx context.Context) (err error) {
+	s.store, err = store.Open(ctx, store.Config{
+		Root: filepath.Join(s.config.DataRoot, "images"),
+		Warn: func(err error) { s.log.Warn("image store", "error", err) },
+	})
+	if err != nil {
+		return err
+	}
+	client, err := registryclient.New(registryclient.Config{
+		Mirrors: s.config.Mirrors, Insecure: s.config.Insecure, UserAgent: "cleat/" + s.config.Version,
+	})
+	if err != nil {
+		return err
+	}
+	s.images, err = image.New(ctx, image.Config{Store: s.store, Registry: client, Events: s.imageEvent})
+	return err
+}
+
+func (s *services) imageEvent(action, id, name string) {
+	s.bus.Publish(apievents.Message{
+		Type: apievents.ImageEventType, Action: apievents.Action(action),
+		Actor: apievents.Actor{ID: id, Attributes: map[string]string{"name": name}},
+	})
+}
+
+func (s *services) openNetworks(ctx context.Context) (err error) {
+	s.networks, err = network.Open(ctx, s.config.network())
+	return err
+}
+
+// network is the network service's part of the config, whose values Check has
+// found to be good.
+func (c *Config) network() network.Config {
+	n := network.Config{
+		StateFile: filepath.Join(c.DataRoot, "network.json"), Bridge: c.Bridge, FirewallIntegrate: c.FirewallIntegrate, MTU: c.MTU,
+		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOpts,
+	}
+	if c.BIP != "" {
+		n.BIP = netip.MustParsePrefix(c.BIP)
+	}
+	if c.PublishIP != "" {
+		n.BindIP = netip.MustParseAddr(c.PublishIP)
+	}
+	if c.HostGateway != "" {
+		n.HostGateway = netip.MustParseAddr(c.HostGateway)
+	}
+	return n
+}
+
+func (s *services) openContainers() (err error) {
+	if s.containers, err = container.Open(filepath.Join(s.config.DataRoot, "containers")); err != nil {
+		return err
+	}
+	if s.volumes, err = volume.Open(filepath.Join(s.config.DataRoot, "volumes")); err != nil {
+		return err
+	}
+	s.runtime, err = runtime.New(runtime.Config{
+		Dir: filepath.Join(s.config.ExecRoot, "runtime"), FallbackDir: filepath.Join(s.config.DataRoot, "runtime"),
+		Cgroups: s.cgroups, Features: s.features,
+	})
+	return err
+}
+
+// close takes the services down in reverse. Containers stay.
+func (s *services) close() {
+	warn := func(what string, err error) {
+		if err != nil {
+			s.log.Warn("shutdown: "+what, "error", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	warn("tasks", s.tasks.Stop(ctx))
+	if s.images != nil {
+		warn("images", s.images.Close())
+	}
+	if s.store != nil {
+		warn("image store", s.store.Close())
+	}
+	if s.networks != nil {
+		warn("network", s.networks.Close())
+	}
+	if len(s.locks) == 2 { // the pidfile is ours only after both locks
+		dropPidfile(s.config.Pidfile)
+	}
+	for _, l := range s.locks {
+		_ = l.Close()
+	}
+}

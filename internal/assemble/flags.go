@@ -1,0 +1,268 @@
+package assemble
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Config is what the flags say.
+type Config struct {
+	DataRoot, ExecRoot  string
+	Hosts               []string
+	Pidfile             string
+	Group               string
+	Bridge, BIP         string
+	CgroupParent        string
+	Mirrors             []string
+	Insecure            []string
+	DNS, DNSOpts        []string
+	DNSSearch           []string
+	PublishIP           string
+	HostGateway         string
+	MTU                 int
+	LogLevel, LogFormat string
+	Debug               bool
+	FirewallIntegrate   bool
+	Validate            bool
+	ShutdownTimeout     int
+
+	// Warnings are about flags that were accepted without being needed.
+	Warnings []string
+	// Version and Commit are of this build.
+	Version, Commit string
+
+	given *pflag.FlagSet
+}
+
+// Defaults of the flags that other programs know about.
+const (
+	DefaultDataRoot = "/var/lib/cleat"
+	DefaultExecRoot = "/run/cleat"
+	DefaultSocket   = "/run/cleat.sock"
+	DockerSocket    = "/var/run/docker.sock"
+	defaultParent   = "/cleat"
+)
+
+// BindFlags defines dockerd's flags on fs.
+func (c *Config) BindFlags(fs *pflag.FlagSet) {
+	c.given = fs
+	fs.StringVar(&c.DataRoot, "data-root", DefaultDataRoot, "Root directory of persistent state")
+	fs.StringVar(&c.ExecRoot, "exec-root", DefaultExecRoot, "Root directory of state that a reboot may lose (tmpfs)")
+	fs.StringArrayVarP(&c.Hosts, "host", "H", nil, "Socket(s) to listen on, as unix:///path (default unix:///run/cleat.sock and, unless another engine serves it, unix:///var/run/docker.sock)")
+	fs.StringVarP(&c.Pidfile, "pidfile", "p", "", "Path of the PID file (default <exec-root>/cleatd.pid)")
+	fs.StringVarP(&c.Group, "group", "G", "", `Group of the sockets (default "docker" where it exists, else "cleat")`)
+	fs.StringVarP(&c.Bridge, "bridge", "b", "", `Bridge of the default network, made when missing (default "cleat0")`)
+	fs.StringVar(&c.BIP, "bip", "", "Address of the bridge with the prefix length of its subnet (default: a free one)")
+	fs.StringVar(&c.CgroupParent, "cgroup-parent", defaultParent, "Cgroup below which containers lie")
+	fs.StringArrayVar(&c.Mirrors, "registry-mirror", nil, "Preferred mirror(s) of Docker Hub, as http[s]://host[:port]")
+	fs.StringArrayVar(&c.Insecure, "insecure-registry", nil, "Registries (host[:port] or CIDR) that may be reached without TLS")
+	fs.StringArrayVar(&c.DNS, "dns", nil, "DNS server(s) of containers")
+	fs.StringArrayVar(&c.DNSOpts, "dns-opt", nil, "DNS option(s) of containers")
+	fs.StringArrayVar(&c.DNSSearch, "dns-search", nil, "DNS search domain(s) of containers")
+	fs.StringVar(&c.PublishIP, "ip", "", "Host address for published ports that name none (default: all)")
+	fs.StringVar(&c.HostGateway, "host-gateway-ip", "", "Address that host-gateway in --add-host stands for (default: the bridge's)")
+	fs.IntVar(&c.MTU, "mtu", 0, "MTU of the containers' network (default: the kernel's)")
+	fs.StringVarP(&c.LogLevel, "log-level", "l", "info", "Log level: debug, info, warn, error or fatal")
+	fs.StringVar(&c.LogFormat, "log-format", "text", "Log format: text or json")
+	fs.BoolVarP(&c.Debug, "debug", "D", false, "Log at level debug")
+	fs.BoolVar(&c.FirewallIntegrate, "firewall-integrate", false, "Let containers' traffic through other firewalls' forward chains by one marked rule each")
+	fs.BoolVar(&c.Validate, "validate", false, "Check the flags and exit")
+	fs.IntVar(&c.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that calls in progress may take at shutdown")
+	for _, f := range needless {
+		f.bind(fs)
+	}
+	for _, name := range refusedFlags {
+		fs.String(name, "", "Not supported")
+		flag := fs.Lookup(name)
+		flag.Hidden, flag.NoOptDefVal = true, "true"
+	}
+}
+
+// needlessFlag is a flag of dockerd for which Cleat has no part of its own,
+// with the values whose effect is there all the same.
+type needlessFlag struct {
+	name, short string
+	values      []string // nil: any
+	why         string   // why nothing needs to be done
+	bool        bool
+}
+
+var needless = []needlessFlag{
+	{name: "containerd", why: "there is no containerd process: its library is built in"},
+	{name: "containerd-namespace", why: "there is no containerd process: its library is built in"},
+	{name: "containerd-plugins-namespace", why: "there is no containerd process: its library is built in"},
+	{name: "userland-proxy", bool: true, why: "published ports need no proxy process"},
+	{name: "userland-proxy-path", why: "published ports need no proxy process"},
+	{name: "live-restore", bool: true, values: []string{"true"}, why: "containers always outlive the engine"},
+	{name: "storage-driver", short: "s", values: []string{"overlay2", "overlayfs", "overlay"}, why: "overlayfs is what is used"},
+	{name: "iptables", bool: true, values: []string{"true"}, why: "the firewall is managed through nftables"},
+	{name: "ip6tables", bool: true, why: "containers have no IPv6 addresses"},
+	{name: "ip-forward", bool: true, values: []string{"true"}, why: "forwarding is always enabled"},
+	{name: "ip-masq", bool: true, values: []string{"true"}, why: "outgoing traffic is always masqueraded"},
+	{name: "icc", bool: true, values: []string{"true"}, why: "containers of one network reach each other"},
+	{name: "ipv6", bool: true, values: []string{"false"}, why: "containers have no IPv6 addresses"},
+	{name: "firewall-backend", values: []string{"nftables"}, why: "nftables is what is used"},
+	{name: "log-driver", values: []string{"json-file"}, why: "json-file is the default"},
+	{name: "default-runtime", values: []string{"cleat", "runc"}, why: "processes are started without an outside runtime"},
+	{name: "default-ipc-mode", values: []string{"private"}, why: "private is the default"},
+	{name: "default-shm-size", values: []string{"64M", "64m", "67108864"}, why: "64 MiB is the default"},
+	{name: "experimental", bool: true, values: []string{"false"}, why: "nothing is behind that switch"},
+	{name: "selinux-enabled", bool: true, values: []string{"false"}, why: "SELinux labels are not set"},
+	{name: "init", bool: true, values: []string{"false"}, why: "containers choose with --init"},
+	{name: "no-new-privileges", bool: true, values: []string{"false"}, why: "containers choose with --security-opt"},
+	{name: "rootless", bool: true, values: []string{"false"}, why: "the engine runs as root"},
+	{name: "raw-logs", bool: true, why: "the engine's log is never coloured"},
+	{name: "tls", bool: true, values: []string{"false"}, why: "the engine listens on Unix sockets only"},
+	{name: "tlsverify", bool: true, values: []string{"false"}, why: "the engine listens on Unix sockets only"},
+}
+
+func (f needlessFlag) bind(fs *pflag.FlagSet) {
+	fs.StringP(f.name, f.short, "", "Accepted: "+f.why)
+	flag := fs.Lookup(f.name)
+	flag.Hidden = true
+	if f.bool {
+		flag.NoOptDefVal = "true"
+	}
+}
+
+func (f needlessFlag) check(value string) (warning string, err error) {
+	given := value
+	if f.bool {
+		b, err := strconv.ParseBool(value)
+		if err != nil {
+			return "", fmt.Errorf("--%s: %q is not a truth value", f.name, value)
+		}
+		given = strconv.FormatBool(b)
+	}
+	if f.values != nil && !slices.Contains(f.values, given) {
+		return "", fmt.Errorf("--%s=%s is not supported: %s; leave it out", f.name, value, f.why)
+	}
+	return fmt.Sprintf("--%s is not needed: %s", f.name, f.why), nil
+}
+
+// refusedFlags are dockerd's flags whose effect is not there.
+var refusedFlags = []string{
+	"add-runtime", "allow-direct-routing", "authorization-plugin", "bip6", "bridge-accept-fwmark", "cdi-spec-dir", "config-file",
+	"cpu-rt-period", "cpu-rt-runtime", "cri-containerd", "default-address-pool", "default-cgroupns-mode", "default-gateway",
+	"default-gateway-v6", "default-network-opt", "default-ulimit", "exec-opt", "feature", "fixed-cidr", "fixed-cidr-v6",
+	"http-proxy", "https-proxy", "no-proxy", "init-path", "ip-forward-no-drop", "label", "log-opt", "max-concurrent-downloads",
+	"max-concurrent-uploads", "max-download-attempts", "metrics-addr", "network-control-plane-mtu", "node-generic-resource",
+	"nri-opts", "seccomp-profile", "storage-opt", "swarm-default-advertise-addr", "tlscacert", "tlscert", "tlskey", "userns-remap",
+}
+
+// Check validates the flags and completes the config. Call it after parsing.
+func (c *Config) Check() error {
+	for _, name := range refusedFlags {
+		if c.given != nil && c.given.Changed(name) {
+			return fmt.Errorf("--%s is not supported by this engine: leave it out", name)
+		}
+	}
+	for _, f := range needless {
+		if c.given == nil || !c.given.Changed(f.name) {
+			continue
+		}
+		warning, err := f.check(c.given.Lookup(f.name).Value.String())
+		if err != nil {
+			return err
+		}
+		c.Warnings = append(c.Warnings, warning)
+	}
+	for _, p := range []struct {
+		flag string
+		path *string
+	}{{"data-root", &c.DataRoot}, {"exec-root", &c.ExecRoot}} {
+		if !filepath.IsAbs(*p.path) {
+			return fmt.Errorf("--%s: %q must be an absolute path", p.flag, *p.path)
+		}
+		*p.path = filepath.Clean(*p.path)
+	}
+	if c.Pidfile == "" {
+		c.Pidfile = filepath.Join(c.ExecRoot, "cleatd.pid")
+	}
+	for _, h := range c.Hosts {
+		if _, err := socketPath(h); err != nil {
+			return err
+		}
+	}
+	c.CgroupParent = filepath.Join("/", c.CgroupParent)
+	if c.CgroupParent == "/" || strings.HasSuffix(c.CgroupParent, ".slice") {
+		return fmt.Errorf("--cgroup-parent: %q is not a path such as /cleat (systemd slices are not supported)", c.CgroupParent)
+	}
+	return c.checkValues()
+}
+
+func (c *Config) checkValues() error {
+	if _, err := c.level(); err != nil {
+		return err
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("--log-format: %q is neither text nor json", c.LogFormat)
+	}
+	if c.BIP != "" {
+		if _, err := netip.ParsePrefix(c.BIP); err != nil {
+			return fmt.Errorf("--bip: %q is not an address with a prefix length, such as 172.17.0.1/16", c.BIP)
+		}
+	}
+	for _, a := range []struct{ flag, value string }{{"ip", c.PublishIP}, {"host-gateway-ip", c.HostGateway}} {
+		if a.value == "" {
+			continue
+		}
+		if _, err := netip.ParseAddr(a.value); err != nil {
+			return fmt.Errorf("--%s: %q is not an IP address", a.flag, a.value)
+		}
+	}
+	for _, d := range c.DNS {
+		if _, err := netip.ParseAddr(d); err != nil {
+			return fmt.Errorf("--dns: %q is not an IP address", d)
+		}
+	}
+	if c.MTU < 0 || (c.MTU > 0 && c.MTU < 68) {
+		return fmt.Errorf("--mtu: %d is not an MTU", c.MTU)
+	}
+	if c.Bridge == "none" {
+		return fmt.Errorf("--bridge=none is not supported: containers choose with --network none")
+	}
+	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ \t\n") {
+		return fmt.Errorf("--bridge: %q is not the name of a network link (at most 15 characters)", c.Bridge)
+	}
+	return nil
+}
+
+// level is the log level; fatal, which dockerd has, shows errors only.
+func (c *Config) level() (slog.Level, error) {
+	if c.Debug {
+		return slog.LevelDebug, nil
+	}
+	switch c.LogLevel {
+	case "debug", "trace":
+		return slog.LevelDebug, nil
+	case "info", "":
+		return slog.LevelInfo, nil
+	case "warn", "warning":
+		return slog.LevelWarn, nil
+	case "error", "fatal", "panic":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("--log-level: %q is not one of debug, info, warn, error, fatal", c.LogLevel)
+}
+
+// socketPath returns the path of a unix:// address.
+func socketPath(host string) (string, error) {
+	scheme, path, ok := strings.Cut(host, "://")
+	switch {
+	case ok && scheme == "unix" && filepath.IsAbs(path):
+		return path, nil
+	case ok && scheme == "fd":
+		return "", fmt.Errorf("--host %s: socket activation is not supported: use unix:///path", host)
+	case ok && scheme == "tcp":
+		return "", fmt.Errorf("--host %s: TCP is not supported; reach the engine from elsewhere by ssh (DOCKER_HOST=ssh://user@host)", host)
+	}
+	return "", fmt.Errorf("--host: %q is not an address such as unix:///run/cleat.sock", host)
+}

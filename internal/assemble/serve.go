@@ -1,0 +1,189 @@
+package assemble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/api"
+)
+
+// Run is the engine: it returns after SIGTERM or SIGINT, or when it cannot
+// start or go on. out gets one line when the engine is ready.
+func Run(ctx context.Context, c Config, out io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("cleatd isolates and connects containers, which needs root: start it with sudo or from a service manager")
+	}
+	level, err := c.level()
+	if err != nil {
+		return err
+	}
+	log := newLogger(c.LogFormat, level)
+	slog.SetDefault(log)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	defer signal.Stop(signals)
+
+	s, err := open(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for _, w := range c.Warnings {
+		log.Warn(w)
+	}
+	listeners, err := s.listen()
+	if err != nil {
+		return err
+	}
+	debug, err := s.serveDebug()
+	if err != nil {
+		closeAll(listeners)
+		return err
+	}
+	defer debug()
+	server := api.NewServer(s.handler)
+	failed := make(chan error, len(listeners))
+	for _, ln := range listeners {
+		go func() { failed <- server.Serve(ln) }()
+	}
+	fmt.Fprintf(out, "cleatd %s is ready: API %s on %s\n", c.Version, api.MaxVersion, addresses(listeners))
+	notify("READY=1")
+	err = s.await(ctx, signals, failed)
+	notify("STOPPING=1")
+	stopping, cancel := context.WithTimeout(context.Background(), time.Duration(c.ShutdownTimeout)*time.Second)
+	defer cancel()
+	if serr := server.Shutdown(stopping); serr != nil {
+		log.Warn("calls in progress were cut off", "error", serr)
+	}
+	return err
+}
+
+// await returns when the engine is to end.
+func (s *services) await(ctx context.Context, signals <-chan os.Signal, failed <-chan error) error {
+	for {
+		select {
+		case sig := <-signals:
+			switch sig {
+			case syscall.SIGHUP:
+				s.log.Warn("SIGHUP is ignored: settings are flags; restart the engine to change them, its containers go on")
+			case syscall.SIGPIPE:
+			default:
+				s.log.Info("the engine ends, its containers go on", "signal", sig.String())
+				return nil
+			}
+		case err := <-failed:
+			return fmt.Errorf("serve the API: %w", err)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// listen opens the sockets of --host, or the default ones.
+func (s *services) listen() (out []net.Listener, err error) {
+	gid, err := socketGroup(s.config.Group)
+	if err != nil {
+		return nil, err
+	}
+	hosts := s.config.Hosts
+	if len(hosts) == 0 {
+		hosts = []string{"unix://" + DefaultSocket}
+	}
+	for _, h := range hosts {
+		path, err := socketPath(h)
+		if err != nil {
+			closeAll(out)
+			return nil, err
+		}
+		ln, err := api.Listen(path, gid)
+		if err != nil {
+			closeAll(out)
+			return nil, err
+		}
+		out = append(out, ln)
+	}
+	if len(s.config.Hosts) == 0 {
+		ln, err := api.Listen(DockerSocket, gid)
+		if err != nil {
+			s.log.Info("Docker's socket is left to its owner", "error", err)
+		} else {
+			out = append(out, ln)
+		}
+	}
+	return out, nil
+}
+
+// socketGroup returns the id of the named group, else of docker, else of
+// cleat, else -1: then only root reaches the engine.
+func socketGroup(name string) (int, error) {
+	candidates := []string{"docker", "cleat"}
+	if name != "" {
+		candidates = []string{name}
+	}
+	for _, n := range candidates {
+		if g, err := user.LookupGroup(n); err == nil {
+			return strconv.Atoi(g.Gid)
+		}
+		if gid, err := strconv.Atoi(n); err == nil && gid >= 0 {
+			return gid, nil
+		}
+	}
+	if name != "" {
+		return 0, fmt.Errorf("--group: there is no group %q", name)
+	}
+	return -1, nil
+}
+
+func closeAll(ls []net.Listener) {
+	for _, l := range ls {
+		_ = l.Close()
+	}
+}
+
+func addresses(ls []net.Listener) string {
+	var out []string
+	for _, l := range ls {
+		out = append(out, "unix://"+l.Addr().String())
+	}
+	return strings.Join(out, ", ")
+}
+
+func newLogger(format string, level slog.Level) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}
+
+// notify tells a service manager about the engine's state, if one asked.
+func notify(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if path[0] == '@' {
+		path = "\x00" + path[1:]
+	} else if !filepath.IsAbs(path) {
+		return
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		slog.Warn("the service manager cannot be told of the engine's state", "error", err)
+		return
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(state))
+}
