@@ -123,6 +123,9 @@ func (a *app) execute(ctx context.Context) error {
 	a.globals, a.prepare = globalOptions{}, map[*cobra.Command]func(){}
 	root := a.root()
 	rest, err := a.parseGlobals(root)
+	if errors.Is(err, errHelped) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

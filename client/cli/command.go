@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -12,10 +13,12 @@ import (
 // spec describes one command. Its flags are built only if it is the one that runs.
 type spec struct {
 	use, short string
+	long       string // instead of short in its own help
 	args       cobra.PositionalArgs
 	aliases    []string // other names beside the first word of use
 	shownAs    []string // every path it can be called by, for its help
 	top        int      // place among the common commands; 0 is none of them
+	ownHelp    bool     // has --help without -h, which means something else there
 	setup      func(fs *pflag.FlagSet) action
 }
 
@@ -25,7 +28,7 @@ type action func(ctx context.Context, args []string) error
 // command makes s a command of the tree.
 func (a *app) command(s spec) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: s.use, Short: s.short, Args: s.args, Aliases: s.aliases,
+		Use: s.use, Short: s.short, Long: s.long, Args: s.args, Aliases: s.aliases,
 		DisableFlagsInUseLine: true,
 		Annotations:           map[string]string{},
 	}
@@ -34,6 +37,9 @@ func (a *app) command(s spec) *cobra.Command {
 	}
 	if s.top > 0 {
 		cmd.Annotations[annotationTop] = string(rune('a' + s.top))
+	}
+	if s.ownHelp {
+		cmd.Flags().Bool("help", false, "Print usage")
 	}
 	var run action
 	a.prepare[cmd] = func() { run = s.setup(cmd.Flags()) }
@@ -85,7 +91,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().Lookup("help").Hidden = true
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.ready(cmd); a.usage(cmd, a.out) })
 	root.SetFlagErrorFunc(a.flagError)
-	root.SetHelpCommand(&cobra.Command{
+	help := &cobra.Command{
 		Use: "help [command]", Short: "Help about the command", Hidden: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target, rest, err := root.Find(args)
@@ -96,8 +102,9 @@ func (a *app) root() *cobra.Command {
 			a.usage(target, a.out)
 			return nil
 		},
-	})
-	a.prepare[root] = func() {}
+	}
+	root.SetHelpCommand(help)
+	root.AddCommand(help)
 	for _, s := range []spec{
 		a.run(), a.exec(), a.ps(), a.pull(), a.images(), a.versionCommand(), a.info(),
 		a.attach(), a.create(), a.events(), a.history(), a.inspect(), a.kill(), a.load(), a.logs(), a.rename(),
@@ -121,6 +128,9 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
+// errHelped ends a run in which only help was asked for.
+var errHelped = errors.New("help was asked for")
+
 // parseGlobals parses the flags before the command and returns what follows.
 func (a *app) parseGlobals(root *cobra.Command) ([]string, error) {
 	fs := pflag.NewFlagSet(a.name, pflag.ContinueOnError)
@@ -139,7 +149,7 @@ func (a *app) parseGlobals(root *cobra.Command) ([]string, error) {
 		rest = append([]string{"help"}, rest...)
 		if len(rest) == 1 {
 			a.usage(root, a.out)
-			return nil, &statusError{code: -1}
+			return nil, errHelped
 		}
 	}
 	return rest, nil

@@ -82,7 +82,6 @@ func (f *containerFlags) hidden(name string) { _ = f.fs.MarkHidden(name) }
 
 func (f *containerFlags) installGeneral(verb string) {
 	fs := f.fs
-	fs.Bool("help", false, "Print usage") // without -h, which is --hostname here
 	fs.StringVar(&f.name, "name", "", "Assign a name to the container")
 	fs.StringVar(&f.pull, "pull", pullMissing, `Pull image before `+verb+` ("always", "missing", "never")`)
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "Suppress the pull output")

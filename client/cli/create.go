@@ -28,7 +28,7 @@ const (
 func (a *app) create() spec {
 	return spec{
 		use: "create [OPTIONS] IMAGE [COMMAND] [ARG...]", short: "Create a new container",
-		args: a.minArgs(1), shownAs: []string{"container create", "create"},
+		args: a.minArgs(1), ownHelp: true, shownAs: []string{"container create", "create"},
 		setup: func(fs *pflag.FlagSet) action {
 			f := newContainerFlags(fs, "creating")
 			return func(ctx context.Context, args []string) error {

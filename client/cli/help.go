@@ -58,7 +58,11 @@ func (a *app) usage(cmd *cobra.Command, w io.Writer) {
 	default:
 		fmt.Fprintf(&b, "Usage:  %s COMMAND\n", cmd.CommandPath())
 	}
-	fmt.Fprintf(&b, "\n%s\n", cmd.Short)
+	about := cmd.Long
+	if about == "" {
+		about = cmd.Short
+	}
+	fmt.Fprintf(&b, "\n%s\n", about)
 	if paths := cmd.Annotations[annotationPaths]; paths != "" {
 		all := strings.Split(paths, ",")
 		for i := range all {

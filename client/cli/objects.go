@@ -137,7 +137,8 @@ func (r *volumeRow) Status() string       { return "N/A" }
 
 func (a *app) volumeRm() spec {
 	return spec{
-		use: "rm [OPTIONS] VOLUME [VOLUME...]", short: "Remove one or more volumes", args: a.minArgs(1), aliases: []string{"remove"},
+		use: "rm [OPTIONS] VOLUME [VOLUME...]", short: "Remove one or more volumes",
+		long: "Remove one or more volumes. You cannot remove a volume that is in use by a container.", args: a.minArgs(1), aliases: []string{"remove"},
 		shownAs: []string{"volume rm", "volume remove"},
 		setup: func(fs *pflag.FlagSet) action {
 			force := fs.BoolP("force", "f", false, "Force the removal of one or more volumes")

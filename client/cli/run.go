@@ -16,7 +16,7 @@ import (
 func (a *app) run() spec {
 	return spec{
 		use: "run [OPTIONS] IMAGE [COMMAND] [ARG...]", short: "Create and run a new container from an image",
-		args: a.minArgs(1), top: 1, shownAs: []string{"container run", "run"},
+		args: a.minArgs(1), ownHelp: true, top: 1, shownAs: []string{"container run", "run"},
 		setup: func(fs *pflag.FlagSet) action {
 			f := newContainerFlags(fs, "running")
 			var o runOptions
