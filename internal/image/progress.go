@@ -23,6 +23,7 @@ const (
 	statusPulled      = "Pull complete"
 	statusExists      = "Already exists"
 	statusLoading     = "Loading layer"
+	statusLoaded      = "Load complete"
 )
 
 // reporter turns the steps of a pull or load into messages, one at a time and in the

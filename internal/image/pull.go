@@ -133,7 +133,7 @@ func (p *pull) bring(ctx context.Context, session *registryclient.Session, targe
 	if err := t.run(leased, target); err != nil {
 		return false, session.Explain(err)
 	}
-	if err := s.setName(leased, p.name.String(), target); err != nil {
+	if err := s.setName(leased, p.name.String(), target, ""); err != nil {
 		return false, s.explainWrite(fmt.Errorf("name the image %s: %w", p.name, err), target)
 	}
 	return newer, nil
@@ -171,11 +171,17 @@ func tagOrDigest(name reference.Named) string {
 }
 
 // setName makes name mean target, in one commit. An image that loses its last name to
-// it stays as a dangling one; one that was dangling is so no longer.
-func (s *Service) setName(ctx context.Context, name string, target ocispec.Descriptor) error {
+// it stays as a dangling one; one that was dangling is so no longer. If the image is
+// known by another name, from, that name must still be there.
+func (s *Service) setName(ctx context.Context, name string, target ocispec.Descriptor, from string) error {
 	target = ocispec.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}
 	return s.store.Update(ctx, func(ctx context.Context) error {
 		names := s.store.Images
+		if from != "" {
+			if img, err := names.Get(ctx, from); err != nil || img.Target.Digest != target.Digest {
+				return failure.NotFound("No such image: %s", familiar(from))
+			}
+		}
 		old, err := names.Get(ctx, name)
 		switch {
 		case errdefs.IsNotFound(err):

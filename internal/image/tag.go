@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 )
 
@@ -23,7 +24,10 @@ func (s *Service) Tag(ctx context.Context, src, repo, tag string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.setName(ctx, name.String(), m.target.Target); err != nil {
+	if err := s.setName(ctx, name.String(), m.target.Target, m.target.Name); err != nil {
+		if errdefs.IsNotFound(err) {
+			return err
+		}
 		return fmt.Errorf("name the image %s %s: %w", m.ref(), reference.FamiliarString(name), err)
 	}
 	s.events("tag", m.id().String(), reference.FamiliarString(name))

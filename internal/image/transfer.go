@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"syscall"
 
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/images"
@@ -274,7 +273,7 @@ func (s *Service) explainWrite(err error, desc ocispec.Descriptor) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case noSpace(err):
 		return failure.New(errdefs.ErrResourceExhausted, "no space left on device: %s needs %d more bytes under %s; remove images or containers that are not needed, or choose another --data-root", desc.Digest, desc.Size, s.store.Root())
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return failure.Unavailable("the download of %s broke off too often (%w); try again", desc.Digest, err)
@@ -391,7 +390,7 @@ func (t *transfer) explainUnpack(ctx context.Context, err error, desc ocispec.De
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case noSpace(err):
 		return t.s.explainWrite(err, desc)
 	}
 	return failure.New(errdefs.ErrDataLoss, "cannot unpack the layer %s: %w", desc.Digest, err)

@@ -1,0 +1,364 @@
+package image_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/klauspost/compress/zstd"
+	"github.com/moby/moby/api/types/jsonstream"
+
+	"github.com/cleatlabs/cleat/internal/image"
+)
+
+// saved is an image in docker save's format.
+func saved(t testing.TB, tag string, img v1.Image) []byte {
+	t.Helper()
+	ref, err := name.NewTag(tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	if err := tarball.Write(ref, img, &buf); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// ociArchive is an OCI layout with one image or index, as a tar archive.
+func ociArchive(t testing.TB, fullName string, add mutate.Appendable) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	p, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	annotations := layout.WithAnnotations(map[string]string{"io.containerd.image.name": fullName})
+	switch x := add.(type) {
+	case v1.Image:
+		err = p.AppendImage(x, annotations)
+	case v1.ImageIndex:
+		err = p.AppendIndex(x, annotations)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tarTree(t, dir)
+}
+
+func tarTree(t testing.TB, dir string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	err := filepath.Walk(dir, func(p string, fi os.FileInfo, err error) error {
+		if err != nil || !fi.Mode().IsRegular() {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		data, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		tw.WriteHeader(&tar.Header{Name: rel, Mode: 0o644, Size: int64(len(data))})
+		_, err = tw.Write(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tw.Close()
+	return buf.Bytes()
+}
+
+func tarOf(t testing.TB, headers ...tar.Header) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	for _, h := range headers {
+		data := strings.Repeat("x", int(h.Size))
+		if h.Typeflag == 0 {
+			h.Typeflag = tar.TypeReg
+		}
+		if err := tw.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(tw, data)
+	}
+	tw.Close()
+	return buf.Bytes()
+}
+
+func (b *bench) load(archive []byte, opts image.LoadOptions) (string, error) {
+	var out strings.Builder
+	err := b.images.Load(context.Background(), bytes.NewReader(archive), opts, func(m jsonstream.Message) { out.WriteString(m.Stream) })
+	return out.String(), err
+}
+
+func gzipped(b []byte) []byte {
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	w.Write(b)
+	w.Close()
+	return buf.Bytes()
+}
+
+func TestLoadTakesEveryUsualForm(t *testing.T) {
+	img := imageOf(t, "amd64", layerOf(t, entry{"etc/", ""}, entry{"etc/a", "a"}), layerOf(t, entry{"etc/", ""}, entry{"etc/b", "b"}))
+	plain := saved(t, "thing:1", img)
+	enc, _ := zstd.NewWriter(nil)
+	bz := exec.Command("bzip2", "-c")
+	bz.Stdin = bytes.NewReader(plain)
+	bzipped, err := bz.Output()
+	if err != nil {
+		t.Fatalf("bzip2: %v", err)
+	}
+	forms := map[string][]byte{
+		"docker save":        plain,
+		"docker save as gzip":  gzipped(plain),
+		"docker save as zstd":  enc.EncodeAll(plain, nil),
+		"docker save as bzip2": bzipped,
+		"OCI layout":         ociArchive(t, "docker.io/library/thing:1", img),
+	}
+	for form, archive := range forms {
+		t.Run(form, func(t *testing.T) {
+			b := newBench(t)
+			out, err := b.load(archive, image.LoadOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out != "Loaded image: thing:1\n" {
+				t.Errorf("said %q", out)
+			}
+			dirs := b.lower(t, b.resolve(t, "thing:1"))
+			if data, err := os.ReadFile(filepath.Join(dirs[0], "etc/b")); err != nil || string(data) != "b" {
+				t.Errorf("topmost layer: %q, %v", data, err)
+			}
+			if c := b.contents(t); c.ingests != 0 || c.leases != 1 || c.names != 1 {
+				t.Errorf("the store holds %+v", c)
+			}
+		})
+	}
+}
+
+func TestLoadWithoutANameGivesTheID(t *testing.T) {
+	b := newBench(t)
+	img := imageOf(t, "amd64", layerOf(t, entry{"a", "a"}))
+	out, err := b.load(ociArchive(t, "", img), image.LoadOptions{Quiet: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := digestOf(t, img)
+	if out != "Loaded image ID: "+id+"\n" {
+		t.Errorf("said %q", out)
+	}
+	if err := b.store.GC(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	list, err := b.images.List(context.Background(), image.ListRequest{}, nil)
+	if err != nil || len(list) != 1 || list[0].ID != id || len(list[0].RepoTags) != 0 {
+		t.Errorf("listed %+v, %v", list, err)
+	}
+	b.lower(t, b.resolve(t, id))
+}
+
+func TestLoadReplacesANameAndKeepsTheOldImage(t *testing.T) {
+	b := newBench(t)
+	old, new := imageOf(t, "amd64", layerOf(t, entry{"a", "1"})), imageOf(t, "amd64", layerOf(t, entry{"a", "2"}))
+	for _, img := range []v1.Image{old, new} {
+		if _, err := b.load(ociArchive(t, "docker.io/library/x:1", img), image.LoadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.resolve(t, "x:1").ID.String(); got != digestOf(t, new) {
+		t.Errorf("x:1 is %s", got)
+	}
+	dangling := map[string][]string{"dangling": {"true"}}
+	list, err := b.images.List(context.Background(), image.ListRequest{Filters: dangling}, nil)
+	if err != nil || len(list) != 1 || list[0].ID != digestOf(t, old) {
+		t.Errorf("dangling: %+v, %v", list, err)
+	}
+}
+
+func TestLoadChoosesPlatforms(t *testing.T) {
+	amd, arm := imageOf(t, "amd64", layerOf(t, entry{"a", "amd"})), imageOf(t, "arm64", layerOf(t, entry{"a", "arm"}))
+	idx := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: amd, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
+		mutate.IndexAddendum{Add: arm, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}}})
+	archive := ociArchive(t, "docker.io/library/multi:1", idx)
+
+	b := newBench(t)
+	if _, err := b.load(archive, image.LoadOptions{Platforms: []string{"linux/arm64"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.GC(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	img := b.resolve(t, "multi:1")
+	if img.Platform.Architecture != "arm64" || img.Manifest.Digest.String() != digestOf(t, arm) || img.ID.String() != digestOf(t, idx) {
+		t.Errorf("resolved to %+v", img)
+	}
+	b.lower(t, img)
+	if _, err := b.images.Resolve(context.Background(), "multi:1", "linux/amd64"); !errdefs.IsNotFound(err) {
+		t.Errorf("amd64 was not asked for: %v", err)
+	}
+
+	b = newBench(t)
+	_, err := b.load(archive, image.LoadOptions{Platforms: []string{"linux/s390x"}})
+	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "linux/s390x") {
+		t.Errorf("a platform that is not there: %v", err)
+	}
+	b.mustBeEmpty(t)
+}
+
+func TestLoadRefusesBadArchivesAndLeavesNothing(t *testing.T) {
+	img := imageOf(t, "amd64", layerOf(t, entry{"etc/", ""}, entry{"etc/a", noise(100_000)}))
+	good := saved(t, "thing:1", img)
+	layers, _ := img.Layers()
+	layerName := "blobs/sha256/" + strings.TrimPrefix(digestOf(t, layers[0]), "sha256:")
+	oci := ociArchive(t, "docker.io/library/thing:1", img)
+	wrongDiff, err := mutate.ConfigFile(img, func() *v1.ConfigFile {
+		cfg, _ := img.ConfigFile()
+		cfg = cfg.DeepCopy()
+		cfg.RootFS.DiffIDs[0] = v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
+		return cfg
+	}())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := []struct {
+		name    string
+		archive []byte
+		text    string
+	}{
+		{"empty", nil, "the image archive is empty"},
+		{"not a tar archive", []byte(strings.Repeat("this is no archive ", 100)), "damaged or not a tar archive"},
+		{"cut off", good[:len(good)/2], "damaged or not a tar archive"},
+		{"gzip cut off", gzipped(good)[:40_000], "damaged or not a tar archive"},
+		{"xz", []byte("\xfd7zXZ\x00aaaaaaaaaaaaaaaa"), "decompress it first"},
+		{"no image", tarOf(t, tar.Header{Name: "hello", Size: 5}), "neither docker save's manifest.json nor an OCI layout"},
+		{"old format", tarOf(t, tar.Header{Name: "repositories", Size: 5}), "docker save before 1.10"},
+		{"absolute path", tarOf(t, tar.Header{Name: "/etc/passwd", Size: 5}), `a file "/etc/passwd", outside of the archive`},
+		{"parent path", tarOf(t, tar.Header{Name: "../../x", Size: 5}), `a file "../../x", outside of the archive`},
+		{"link out", tarOf(t, tar.Header{Name: "a/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../../../etc/shadow"}), "outside of the archive"},
+		{"absolute link", tarOf(t, tar.Header{Name: "a/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "/etc/shadow"}), "outside of the archive"},
+		{"hard link out", tarOf(t, tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "/etc/shadow"}), "outside of the archive"},
+		{"link in a circle", tarOf(t, tar.Header{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "b"}, tar.Header{Name: "b", Typeflag: tar.TypeSymlink, Linkname: "a"}), "in a circle"},
+		{"blob with another digest", bytes.Replace(oci, []byte(layerName), []byte("blobs/sha256/"+strings.Repeat("ab", 32)), 1), "damaged"},
+		{"blob missing", withoutFile(t, oci, layerName), "is missing"},
+		{"wrong diff id", ociArchive(t, "docker.io/library/thing:1", wrongDiff), "wrong diff id"},
+		{"manifest names nothing", withJSON(t, "manifest.json", `[{"Config":"gone.json","RepoTags":["a:1"],"Layers":[]}]`), "names gone.json, which is not there"},
+		{"manifest names the outside", withJSON(t, "manifest.json", `[{"Config":"../gone.json","Layers":[]}]`), "outside of the archive"},
+		{"manifest is no JSON", withJSON(t, "manifest.json", `[{`), "damaged"},
+		{"no images", withJSON(t, "manifest.json", `[]`), "holds no image"},
+		{"upper-case name", bytes.Replace(oci, []byte("library/thing:1"), []byte("library/Thing:1"), 1), "must be lowercase"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			out, err := b.load(c.archive, image.LoadOptions{})
+			if err == nil || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("error %v, want one with %q", err, c.text)
+			}
+			if strings.Contains(out, "Loaded") {
+				t.Errorf("said %q all the same", out)
+			}
+			if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), ": invalid argument") {
+				t.Errorf("the text is not for people: %q", err)
+			}
+			b.mustBeEmpty(t)
+		})
+	}
+}
+
+func withJSON(t testing.TB, name, text string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))})
+	io.WriteString(tw, text)
+	tw.Close()
+	return buf.Bytes()
+}
+
+func withoutFile(t testing.TB, archive []byte, name string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	tr := tar.NewReader(bytes.NewReader(archive))
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name == name {
+			continue
+		}
+		tw.WriteHeader(h)
+		io.Copy(tw, tr)
+	}
+	tw.Close()
+	return buf.Bytes()
+}
+
+func TestLoadIsCancelled(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	archive := saved(t, "thing:1", imageOf(t, "amd64", layerOf(t, entry{"a", noise(1 << 20)})))
+	half := &cancellingReader{r: bytes.NewReader(archive), after: len(archive) / 2, cancel: cancel}
+	if err := b.images.Load(ctx, half, image.LoadOptions{}, nil); err == nil {
+		t.Error("a cancelled load succeeds")
+	}
+	b.mustBeEmpty(t)
+}
+
+// cancellingReader cancels once half is read, and then fails as a closed connection.
+type cancellingReader struct {
+	r      io.Reader
+	after  int
+	cancel func()
+}
+
+func (c *cancellingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p[:min(len(p), 4096)])
+	if c.after -= n; c.after < 0 {
+		c.cancel()
+		return n, context.Canceled
+	}
+	return n, err
+}
+
+func FuzzLoad(f *testing.F) {
+	img := imageOf(f, "amd64", layerOf(f, entry{"a", "a"}))
+	f.Add(saved(f, "thing:1", img))
+	f.Add(withJSON(f, "manifest.json", `[{"Config":"x","RepoTags":["a:1"],"Layers":["y"]}]`))
+	b := newBench(f)
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		// Whatever it is, it is taken or refused in words, and no ingest stays.
+		if _, err := b.load(archive, image.LoadOptions{}); err != nil {
+			if _, jerr := json.Marshal(err.Error()); jerr != nil || err.Error() == "" {
+				t.Errorf("error %q", err)
+			}
+		}
+		if c := b.contents(t); c.ingests != 0 {
+			t.Errorf("%d ingests stay", c.ingests)
+		}
+	})
+}
