@@ -124,6 +124,12 @@ func (o Op) IgnoreAll() Op {
 	return o
 }
 
+// Label replaces the name of the operation's object.
+func (o Op) Label(what string) Op {
+	o.p.what[o.i] = what
+	return o
+}
+
 // To stores the operation's result in s.
 func (o Op) To(s Slot) Op {
 	o.p.ops[o.i].out = uint64(s)
@@ -143,11 +149,13 @@ func (p *Program) setError(err error) {
 	}
 }
 
-// Slot returns a new slot holding 0.
+// Slot returns a new slot. Until an operation stores a result in it, it holds −1, which no call takes for a descriptor.
 func (p *Program) Slot() Slot {
+	const unset = ^uint64(0)
 	if p.slots+8 > slotsEnd {
-		return Slot(p.Words(0).value)
+		return Slot(p.Words(unset).value)
 	}
+	binary.LittleEndian.PutUint64(p.mem[p.slots:], unset)
 	p.slots += 8
 	return Slot(Base + p.slots - 8)
 }
@@ -229,9 +237,11 @@ func (p *Program) Land(branch Op) {
 }
 
 // Keep ends the program in the keeper: it unmaps the arena, waits for all children and writes how each but the helper (a PID) ended to the
-// status file at offset: {uint32 wait status, uint32 1, int64 seconds, int64 nanoseconds}. It exits when no child is left.
-func (p *Program) Keep(helper Arg, statusFD Arg, offset int) {
-	p.add(opKeep, "", []Arg{helper, statusFD, Hex(Base), Named(0, "SIZE"), Int(offset)})
+// status file at offset: {uint32 wait status, uint32 1, int64 seconds, int64 nanoseconds}. When no child is left it gives the engine time to
+// empty the two streams, and exits. If no one holds a lock (flock) on the status file, it saves what they hold there: their lengths (two
+// uint64) at offset+24, their contents from offset+40 on.
+func (p *Program) Keep(helper, statusFD Arg, offset int, streams Arg) {
+	p.add(opKeep, "", []Arg{helper, statusFD, Hex(Base), Named(0, "SIZE"), Int(offset), streams})
 }
 
 // Init ends the program as PID 1: it unmaps the arena, forwards every signal to child, reaps, and exits as child does.
@@ -273,7 +283,7 @@ func (p *Program) SendFD(what string, socket Arg) (fd Slot, send func()) {
 // Exec appends the attempts to execute each of paths, as execvp does: a missing one is passed over, EACCES is remembered over a later ENOENT.
 func (p *Program) Exec(paths []string, argv, envp []string) {
 	av, ev := p.List(argv, "argv"), p.List(envp, "envp")
-	denied := p.Slot()
+	denied := WordOf(p.Words(0), 0)
 	for _, x := range paths {
 		p.Call(unix.SYS_EXECVE, x, p.Str(x), av, ev).Ignore(syscall.ENOENT, syscall.ENOTDIR).rememberEACCES(denied)
 	}

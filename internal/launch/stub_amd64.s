@@ -208,11 +208,14 @@ exit:
 	SYSCALL
 	JMP  exit
 
-// keep(helper, status fd, base, size, offset): wait for all children; the end of each but the helper is written to the status file.
+// keep(helper, status fd, base, size, offset, streams): wait for all children; the end of each but the helper is written to the status file.
+// Then wait, up to a second, until the engine has read what the two streams hold. If there is no engine (it holds a lock on the status file
+// while it lives) what they hold is saved at the end of the file.
 keep:
 	MOVQ DI, R14
 	MOVQ SI, R12
 	MOVQ R8, R13
+	MOVQ R9, BX
 	MOVQ $11, AX // munmap
 	MOVQ DX, DI
 	MOVQ R10, SI
@@ -227,7 +230,7 @@ keepWait:
 	CMPQ AX, $-4 // EINTR
 	JEQ  keepWait
 	TESTQ AX, AX
-	JLE  keepDone
+	JLE  drained
 	CMPL AX, R14
 	JEQ  keepWait
 	MOVL $1, -252(R15)
@@ -242,6 +245,80 @@ keepWait:
 	MOVQ R13, R10
 	SYSCALL
 	JMP  keepWait
+
+drained:
+	MOVQ $50000, -264(R15) // ns to sleep
+drainLook:
+	MOVQ $0, -256(R15)
+	MOVQ $0, -248(R15)
+	MOVQ $16, AX // ioctl(stream, FIONREAD, …)
+	MOVQ BX, DI
+	MOVQ $0x541b, SI
+	LEAQ -256(R15), DX
+	SYSCALL
+	MOVQ $16, AX
+	LEAQ 1(BX), DI
+	MOVQ $0x541b, SI
+	LEAQ -248(R15), DX
+	SYSCALL
+	MOVL -256(R15), AX
+	ORL  -248(R15), AX
+	JZ   keepDone
+	MOVQ $73, AX // flock(status, LOCK_EX|LOCK_NB)
+	MOVQ R12, DI
+	MOVQ $6, SI
+	SYSCALL
+	TESTQ AX, AX
+	JZ   save
+	CMPQ -264(R15), $500000000
+	JGT  keepDone
+	MOVQ $0, -256(R15)
+	MOVQ -264(R15), AX
+	MOVQ AX, -248(R15)
+	SHLQ $1, -264(R15)
+	MOVQ $35, AX // nanosleep
+	LEAQ -256(R15), DI
+	XORQ SI, SI
+	SYSCALL
+	JMP  drainLook
+
+save: // the lengths at offset+24, both streams' data from offset+40 on
+	MOVQ $0, -272(R15)
+	MOVQ $0, -264(R15)
+	MOVQ R13, -280(R15)
+	ADDQ $40, R13
+	XORQ R14, R14
+saveRead:
+	MOVQ $0, AX // read
+	LEAQ (BX)(R14*1), DI
+	LEAQ -8192(R15), SI
+	MOVQ $4096, DX
+	SYSCALL
+	TESTQ AX, AX
+	JLE  saveNext
+	MOVQ AX, DX
+	MOVQ $18, AX // pwrite64
+	MOVQ R12, DI
+	LEAQ -8192(R15), SI
+	MOVQ R13, R10
+	SYSCALL
+	TESTQ AX, AX
+	JLE  saveEnd
+	ADDQ AX, R13
+	ADDQ AX, -272(R15)(R14*8)
+	JMP  saveRead
+saveNext:
+	INCQ R14
+	CMPQ R14, $2
+	JLT  saveRead
+saveEnd:
+	MOVQ $18, AX
+	MOVQ R12, DI
+	LEAQ -272(R15), SI
+	MOVQ $16, DX
+	MOVQ -280(R15), R10
+	ADDQ $24, R10
+	SYSCALL
 keepDone:
 	XORQ DI, DI
 	JMP  exit

@@ -197,6 +197,7 @@ keep:
 	MOVD R0, R24
 	MOVD R1, R25
 	MOVD R4, R26
+	MOVD R5, R19
 	MOVD $215, R8 // munmap
 	MOVD R2, R0
 	MOVD R3, R1
@@ -211,7 +212,7 @@ keepWait:
 	CMN  $4, R0
 	BEQ  keepWait
 	CMP  $0, R0
-	BLE  keepDone
+	BLE  drained
 	CMPW R24, R0
 	BEQ  keepWait
 	MOVD $1, R9
@@ -227,6 +228,82 @@ keepWait:
 	MOVD R26, R3
 	SVC
 	B    keepWait
+
+drained:
+	MOVD $50000, R20
+drainLook:
+	MOVD ZR, 0(R23)
+	MOVD ZR, 8(R23)
+	MOVD $29, R8 // ioctl
+	MOVD R19, R0
+	MOVD $0x541b, R1
+	MOVD R23, R2
+	SVC
+	MOVD $29, R8
+	ADD  $1, R19, R0
+	MOVD $0x541b, R1
+	ADD  $8, R23, R2
+	SVC
+	MOVWU 0(R23), R9
+	MOVWU 8(R23), R10
+	ORR  R9, R10
+	CBZ  R10, keepDone
+	MOVD $32, R8 // flock
+	MOVD R25, R0
+	MOVD $6, R1
+	SVC
+	CBZ  R0, save
+	MOVD $500000000, R9
+	CMP  R9, R20
+	BGT  keepDone
+	MOVD ZR, 0(R23)
+	MOVD R20, 8(R23)
+	LSL  $1, R20
+	MOVD $101, R8 // nanosleep
+	MOVD R23, R0
+	MOVD $0, R1
+	SVC
+	B    drainLook
+
+save:
+	MOVD ZR, 0(R23)
+	MOVD ZR, 8(R23)
+	MOVD R23, R24 // where the current stream's length is counted
+	ADD  $40, R26, R20
+	MOVD $0, R21
+saveRead:
+	MOVD $63, R8 // read
+	ADD  R21, R19, R0
+	SUB  $8192, R23, R1
+	MOVD $4096, R2
+	SVC
+	CMP  $0, R0
+	BLE  saveNext
+	MOVD R0, R2
+	MOVD $68, R8
+	MOVD R25, R0
+	SUB  $8192, R23, R1
+	MOVD R20, R3
+	SVC
+	CMP  $0, R0
+	BLE  saveEnd
+	ADD  R0, R20
+	MOVD (R24), R9
+	ADD  R0, R9
+	MOVD R9, (R24)
+	B    saveRead
+saveNext:
+	ADD  $8, R24
+	ADD  $1, R21
+	CMP  $2, R21
+	BLT  saveRead
+saveEnd:
+	MOVD $68, R8
+	MOVD R25, R0
+	MOVD R23, R1
+	MOVD $16, R2
+	ADD  $24, R26, R3
+	SVC
 keepDone:
 	MOVD $0, R0
 	B    exit

@@ -1,81 +1,130 @@
-// Package runtime turns a container's specification into running processes. Skeleton of the API; see spec.go.
 package runtime
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
-	"syscall"
-	"time"
+	"path/filepath"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/launch"
+	"golang.org/x/sys/unix"
 )
 
-// Config says where a Runtime keeps its files.
+// Config says what a Runtime works with.
 type Config struct {
-	Dir         string // on tmpfs
-	FallbackDir string // on a filesystem that allows execution, for vm.memfd_noexec=2
-	Cgroups     *cgroup.Hierarchy
+	Dir         string            // for the keepers' status files; on tmpfs
+	FallbackDir string            // for the stub where vm.memfd_noexec=2 forbids memfds; not mounted noexec
+	Cgroups     *cgroup.Hierarchy // nil starts processes without control groups
 	Features    kernel.Features
 }
 
-// Runtime starts and adopts processes.
-type Runtime struct{}
-
-var errSkeleton = errors.New("runtime: not available")
-
-// ErrNotRunning is answered for a process that has exited.
-var ErrNotRunning = errors.New("process is not running")
-
-func New(c Config) (*Runtime, error)                                       { return nil, errSkeleton }
-func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error)    { return nil, errSkeleton }
-func (r *Runtime) Exec(ctx context.Context, s *ExecSpec) (*Process, error) { return nil, errSkeleton }
-func (r *Runtime) RootFD(p *Process) (int, error)                          { return -1, errSkeleton }
-func (r *Runtime) Adopt(ctx context.Context, rec keeper.Record) (*Process, error) {
-	return nil, errSkeleton
-}
-func (r *Runtime) Dump(s *Spec) (string, error)             { return "", errSkeleton }
-func (r *Runtime) Sweep(keep []keeper.Record)               {}
-func (r *Runtime) Group(path string) (*cgroup.Group, error) { return nil, errSkeleton }
-func (r *Runtime) RemoveCgroup(path string) error           { return errSkeleton }
-
-// StartError says why a process could not be started.
-type StartError struct {
-	Op, Path string
-	Errno    syscall.Errno
-	Code     int // exit code of the container: 126, 127 or 128
+// A Runtime starts, executes in and adopts containers. Its methods may be called concurrently.
+type Runtime struct {
+	c           Config
+	stub        *launch.Stub
+	null        *os.File
+	bootID      string
+	anchor      string // where roots are attached in a child's mounts, before it enters them
+	private     string // where a child keeps what the container does not see
+	hierarchies []hierarchy
+	reaper      *reaper
 }
 
-func (e *StartError) Error() string { return e.Op + " " + e.Path + ": " + e.Errno.Error() }
-func (e *StartError) Unwrap() error { return e.Errno }
-
-// Status is how a process ended.
-type Status struct {
-	Code       int // 128+signal for signals
-	Signal     int
-	FinishedAt time.Time
-	Reason     string // why the code is not the real one
+// New prepares starts. It makes the calling process a child subreaper: processes whose keeper was killed become its children.
+func New(c Config) (*Runtime, error) {
+	boot, err := kernel.BootID()
+	if err != nil {
+		return nil, err
+	}
+	r := &Runtime{c: c, bootID: boot, anchor: filepath.Join(c.Dir, "root"), private: filepath.Join(c.Dir, "private")}
+	for _, dir := range []string{r.anchor, r.private} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("runtime directory: %w", err)
+		}
+	}
+	if r.hierarchies, err = v1Hierarchies(); err != nil {
+		return nil, err
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("becoming a child subreaper: %w", err)
+	}
+	if r.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		return nil, err
+	}
+	if r.stub, err = launch.NewStub(c.FallbackDir); err != nil {
+		r.null.Close()
+		return nil, err
+	}
+	r.reaper = startReaper()
+	return r, nil
 }
 
-// Process is a started process.
-type Process struct{}
+// Close releases what New opened. Started processes are not affected.
+func (r *Runtime) Close() error {
+	r.reaper.stop()
+	return errors.Join(r.stub.Close(), r.null.Close())
+}
 
-func (p *Process) ID() string                     { return "" }
-func (p *Process) PID() int                       { return 0 }
-func (p *Process) Record() keeper.Record          { return keeper.Record{} }
-func (p *Process) Stdin() *os.File                { return nil }
-func (p *Process) CloseStdin() error              { return nil }
-func (p *Process) Stdout() *os.File               { return nil }
-func (p *Process) Stderr() *os.File               { return nil }
-func (p *Process) Console() *os.File              { return nil }
-func (p *Process) Done() <-chan struct{}          { return nil }
-func (p *Process) Status() Status                 { return Status{} }
-func (p *Process) Signal(sig int) error           { return errSkeleton }
-func (p *Process) Resize(rows, cols uint16) error { return errSkeleton }
-func (p *Process) Release() error                 { return errSkeleton }
-func (p *Process) Detach()                        {}
+// Group opens the control group at path.
+func (r *Runtime) Group(path string) (*cgroup.Group, error) {
+	if r.c.Cgroups == nil {
+		return nil, failure.Unavailable("this engine runs without control groups")
+	}
+	return r.c.Cgroups.Open(path)
+}
 
-// StopHint says whether PID 1 may react to signal sig.
-func (p *Process) StopHint(sig int) (canWake bool) { return true }
+// RemoveCgroup removes the control group at path; one that does not exist is removed already.
+func (r *Runtime) RemoveCgroup(path string) error {
+	if r.c.Cgroups == nil {
+		return nil
+	}
+	g, err := r.c.Cgroups.Open(path)
+	if err != nil {
+		return err
+	}
+	return g.Remove()
+}
+
+// RootFD opens the root of a running process (O_PATH): the container's, for looking up users before an Exec.
+func (r *Runtime) RootFD(p *Process) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd < 0 {
+		return -1, ErrNotRunning
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", p.rec.PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil || keeper.Exited(p.pidfd) {
+		// By number: what was opened is right only if the process has not ended since.
+		if err == nil {
+			unix.Close(fd)
+		}
+		return -1, ErrNotRunning
+	}
+	return fd, nil
+}
+
+// Dump returns the text of the program that Start would run. Descriptors are named, not opened.
+func (r *Runtime) Dump(s *Spec) (string, error) {
+	if err := s.check(); err != nil {
+		return "", err
+	}
+	b := &builder{plan: newPlan(true), s: s, r: r}
+	b.p = b.plan.p
+	if s.TTY {
+		b.tty = &terminal{devpts: -1, slave: -1, name: "0"}
+	}
+	if err := b.arrange(); err != nil {
+		return "", err
+	}
+	if err := b.build(); err != nil {
+		return "", err
+	}
+	return b.p.Dump(), nil
+}
+
+var _ = context.Background

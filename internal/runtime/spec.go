@@ -69,7 +69,7 @@ type Spec struct {
 	Rows, Cols           uint16
 	OpenStdin, StdinOnce bool
 
-	Hostname, Domainname string
+	Hostname, Domainname string  // not set with HostUTS
 	Mounts               []Mount // parents before children
 	ShmSize              int64   // bytes; 0 is 64 MiB
 

@@ -1,0 +1,120 @@
+package keeper
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The status file, little-endian; its first 64 bytes are preallocated by the engine.
+//
+//	0  "clks", version (uint32 each)   8  keeper's PID   16  process's PID (as the engine sees them; uint64 each)
+//	24 wait status, 1 (uint32 each)    32 seconds        40  nanoseconds since 1970 of the end
+//	48 length of saved stdout          56 of saved stderr (uint64 each)          64 … the saved output itself
+const (
+	statusName   = "status"
+	statusSize   = 64
+	statusMagic  = 0x736b6c63
+	offsetPIDs   = 8
+	offsetExited = 24
+)
+
+// State is what a status file says.
+type State struct {
+	KeeperPID, PID int // 0: not yet known
+	Exited         bool
+	Wait           unix.WaitStatus
+	At             time.Time // of the exit
+	Stdout, Stderr int64     // lengths of the output saved for the next engine
+}
+
+// CreateStatus makes the status file in dir, which should be on tmpfs: a keeper must be able to write when the disk is full or hangs.
+func CreateStatus(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, statusName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("status file: %w", err)
+	}
+	b := make([]byte, statusSize)
+	binary.LittleEndian.PutUint32(b, statusMagic)
+	binary.LittleEndian.PutUint32(b[4:], LayoutVersion)
+	if _, err := f.WriteAt(b, 0); err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, fmt.Errorf("status file: %w", err)
+	}
+	return f, nil
+}
+
+// OpenStatus opens the status file in dir for reading.
+func OpenStatus(dir string) (*os.File, error) {
+	f, err := os.Open(filepath.Join(dir, statusName))
+	if err != nil {
+		return nil, fmt.Errorf("status file: %w", err)
+	}
+	return f, nil
+}
+
+// ReadStatus reads a status file.
+func ReadStatus(f *os.File) (State, error) {
+	var b [statusSize]byte
+	if _, err := f.ReadAt(b[:], 0); err != nil {
+		return State{}, fmt.Errorf("status file %s: %w", f.Name(), err)
+	}
+	return parseStatus(b)
+}
+
+func parseStatus(b [statusSize]byte) (State, error) {
+	le := binary.LittleEndian
+	if m := le.Uint32(b[0:]); m != statusMagic {
+		return State{}, fmt.Errorf("status file: bad magic %#x", m)
+	}
+	if v := le.Uint32(b[4:]); v != LayoutVersion {
+		return State{}, fmt.Errorf("status file: layout version %d is not known to this engine (it knows %d)", v, LayoutVersion)
+	}
+	s := State{
+		KeeperPID: int(int32(le.Uint64(b[offsetPIDs:]))),
+		PID:       int(int32(le.Uint64(b[offsetPIDs+8:]))),
+		Exited:    le.Uint32(b[offsetExited+4:]) == 1,
+	}
+	if s.Exited {
+		s.Wait = unix.WaitStatus(le.Uint32(b[offsetExited:]))
+		s.Stdout, s.Stderr = int64(le.Uint64(b[48:])), int64(le.Uint64(b[56:]))
+		s.At = time.Unix(int64(le.Uint64(b[offsetExited+8:])), int64(le.Uint64(b[offsetExited+16:])))
+	}
+	const most = 1 << 32
+	if s.Stdout < 0 || s.Stderr < 0 || s.Stdout > most || s.Stderr > most {
+		return s, fmt.Errorf("status file: saved output of %d and %d bytes", s.Stdout, s.Stderr)
+	}
+	return s, nil
+}
+
+// Lock says that an engine lives which reads the process's output; it waits while a keeper saves output. The lock ends with f.
+func Lock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return fmt.Errorf("locking the status file: %w", err)
+		}
+	}
+}
+
+// Rest returns readers of the output that the keeper saved: stdout's (or the terminal's) and stderr's.
+func (s State) Rest(f *os.File) (stdout, stderr *io.SectionReader) {
+	return io.NewSectionReader(f, statusSize, s.Stdout), io.NewSectionReader(f, statusSize+s.Stdout, s.Stderr)
+}
+
+// Decode turns a wait status into an exit code (128+signal for signals, as shells do) and the signal, if it was one.
+func Decode(w unix.WaitStatus) (code, signal int) {
+	if w.Signaled() {
+		return 128 + int(w.Signal()), int(w.Signal())
+	}
+	return w.ExitStatus(), 0
+}

@@ -1,0 +1,344 @@
+package runtime
+
+import (
+	"fmt"
+	"path"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/keeper"
+	"github.com/cleatlabs/cleat/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// A builder compiles a Spec. The order of its steps is the order of the program.
+type builder struct {
+	*plan
+	s      *Spec
+	r      *Runtime
+	p      *launch.Program
+	group  *cgroup.Group // nil without a control group
+	tty    *terminal     // nil without a terminal
+	root   launch.Arg
+	layout mountLayout
+
+	proc, dev, sys launch.Arg // detached mounts made by this program; zero where the spec replaces them
+	null           launch.Arg // O_PATH of a null device that no one else can have touched
+	emptyDir       launch.Arg // read-only, empty
+	devpts         launch.Arg // where the terminal lives
+}
+
+// cwdMark begins the object of operations that concern the working directory.
+const cwdMark = "cwd "
+
+func (b *builder) build() error {
+	s := b.s
+	k := keeper.Begin(b.p, "cleat-keeper")
+	if err := b.joinPIDNamespace(); err != nil {
+		return err
+	}
+	clone := keeper.Clone{Flags: b.namespaces(), Cgroup: -1}
+	tasks, err := b.cgroupFiles(&clone)
+	if err != nil {
+		return err
+	}
+	k.Clone(clone)
+
+	b.p.Call(unix.SYS_UMASK, "", launch.Mode(0))
+	for _, t := range tasks {
+		b.p.Call(unix.SYS_WRITE, "cgroup tasks", t, b.p.Str("0"), launch.Int(1))
+	}
+	if !s.HostCgroupNS {
+		b.p.Call(unix.SYS_UNSHARE, "cgroup namespace", launch.Named(unix.CLONE_NEWCGROUP, "NEWCGROUP"))
+	}
+	b.p.Call(unix.SYS_SETSID, "")
+	keeper.SetOOMScoreAdj(b.p, strconv.Itoa(s.OOMScoreAdj))
+	if err := b.joinNamespaces(); err != nil {
+		return err
+	}
+	b.loopback()
+	if err := b.rootfs(); err != nil {
+		return err
+	}
+	b.names()
+	b.workdir()
+	b.finishRootfs()
+	b.terminal()
+	b.ownStdio()
+	if err := b.execute(); err != nil {
+		return err
+	}
+	k.End()
+	return nil
+}
+
+func (b *builder) namespaces() uint64 {
+	s := b.s
+	f := uint64(unix.CLONE_NEWNS)
+	if !s.HostUTS {
+		f |= unix.CLONE_NEWUTS
+	}
+	if !s.HostIPC && s.IPCNSPath == "" {
+		f |= unix.CLONE_NEWIPC
+	}
+	if !s.HostPID && s.PIDNSPath == "" {
+		f |= unix.CLONE_NEWPID
+	}
+	if s.NetNS == NewNetwork {
+		f |= unix.CLONE_NEWNET
+	}
+	return f
+}
+
+// joinPIDNamespace is the keeper's: it takes effect for its child.
+func (b *builder) joinPIDNamespace() error {
+	if b.s.PIDNSPath == "" {
+		return nil
+	}
+	ns, err := b.openNamespace("pid namespace", b.s.PIDNSPath)
+	if err != nil {
+		return err
+	}
+	b.p.Call(unix.SYS_SETNS, "pid namespace", ns, launch.Named(unix.CLONE_NEWPID, "NEWPID"))
+	return nil
+}
+
+func (b *builder) joinNamespaces() error {
+	if b.s.NetNS >= 0 {
+		ns := b.fd(b.s.NetNS, "netns")
+		b.p.Call(unix.SYS_SETNS, "network namespace", ns, launch.Named(unix.CLONE_NEWNET, "NEWNET"))
+	}
+	if b.s.IPCNSPath != "" {
+		ns, err := b.openNamespace("ipc namespace", b.s.IPCNSPath)
+		if err != nil {
+			return err
+		}
+		b.p.Call(unix.SYS_SETNS, "ipc namespace", ns, launch.Named(unix.CLONE_NEWIPC, "NEWIPC"))
+	}
+	return nil
+}
+
+func (b *builder) openNamespace(what, path string) (launch.Arg, error) {
+	return b.open(what, func() (int, error) {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, fmt.Errorf("joining the %s %s: %w", what, path, err)
+		}
+		return fd, nil
+	})
+}
+
+// cgroupFiles hands over what the child needs to attach itself: v1 tasks files, or on v2 the directory that it is cloned into.
+func (b *builder) cgroupFiles(c *keeper.Clone) ([]launch.Arg, error) {
+	if b.group == nil {
+		return nil, nil
+	}
+	dir, err := b.group.DirFD()
+	if err != nil {
+		return nil, err
+	}
+	if dir >= 0 {
+		b.fd(dir, "cgroup")
+		c.Cgroup = launch.FirstFD + len(b.files) - 1
+		return nil, nil
+	}
+	fds, err := b.group.TaskFDs()
+	if err != nil {
+		return nil, err
+	}
+	args := make([]launch.Arg, len(fds))
+	for i, fd := range fds {
+		args[i] = b.fd(fd, "tasks")
+	}
+	return args, nil
+}
+
+// loopback sets lo up in a network namespace of our own making.
+func (b *builder) loopback() {
+	if b.s.NetNS != NewNetwork {
+		return
+	}
+	const flagsOfLo = unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOOPBACK
+	sock := b.p.Slot()
+	b.p.Call(unix.SYS_SOCKET, "", launch.Named(unix.AF_INET, "AF_INET"), launch.Named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), launch.Int(0)).To(sock)
+	ifreq := b.p.Struct("{lo, UP}", uint64('l')|uint64('o')<<8, 0, flagsOfLo, 0, 0)
+	b.p.Call(unix.SYS_IOCTL, "lo up", sock.Arg(), launch.Named(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), ifreq)
+}
+
+func (b *builder) names() {
+	if b.s.HostUTS {
+		return
+	}
+	if h := b.s.Hostname; h != "" {
+		b.p.Call(unix.SYS_SETHOSTNAME, h, b.p.Str(h), launch.Int(len(h)))
+	}
+	if d := b.s.Domainname; d != "" {
+		b.p.Call(unix.SYS_SETDOMAINNAME, d, b.p.Str(d), launch.Int(len(d)))
+	}
+}
+
+// sysctls are written through a procfs that nobody has mounted anything on, before it is attached. Network ones make unprivileged ports and
+// ping work without capabilities, as Docker sets them, in a namespace of our own making.
+func (b *builder) sysctls() error {
+	values := map[string]string{}
+	if b.s.NetNS == NewNetwork {
+		values["net.ipv4.ip_unprivileged_port_start"] = "0"
+		values["net.ipv4.ping_group_range"] = "0 2147483647"
+	}
+	for k, v := range b.s.Sysctls {
+		values[k] = v
+	}
+	keys := make([]string, 0, len(values))
+	for k := range values {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	if len(keys) == 0 {
+		return nil
+	}
+	how := b.strict(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC")
+	for _, k := range keys {
+		if err := b.checkSysctl(k); err != nil {
+			return err
+		}
+		fd, op := b.openat2(b.proc, "sys/"+strings.ReplaceAll(k, ".", "/"), how)
+		if _, asked := b.s.Sysctls[k]; !asked {
+			op.Ignore(syscall.ENOENT) // a kernel without IPv4 ping sockets
+		}
+		v := values[k]
+		b.p.Call(unix.SYS_WRITE, "sysctl "+k, fd.Arg(), b.p.Str(v), launch.Int(len(v)))
+	}
+	return nil
+}
+
+// checkSysctl lets through what belongs to one of the container's own namespaces.
+func (b *builder) checkSysctl(key string) error {
+	ipc := map[string]bool{
+		"kernel.msgmax": true, "kernel.msgmnb": true, "kernel.msgmni": true, "kernel.sem": true, "kernel.shmall": true, "kernel.shmmax": true,
+		"kernel.shmmni": true, "kernel.shm_rmid_forced": true,
+	}
+	clean := path.Clean("/" + strings.ReplaceAll(key, ".", "/"))
+	switch {
+	case clean != "/"+strings.ReplaceAll(key, ".", "/"):
+	case ipc[key] || strings.HasPrefix(key, "fs.mqueue."):
+		if b.s.HostIPC {
+			return invalid("sysctl %q is not allowed in the host's IPC namespace", key)
+		}
+		return nil
+	case strings.HasPrefix(key, "net."):
+		if b.s.NetNS == HostNetwork {
+			return invalid("sysctl %q is not allowed in the host's network namespace", key)
+		}
+		return nil
+	case key == "kernel.domainname" || key == "kernel.hostname":
+		return invalid("sysctl %q: set the host name and the domain name with their own options", key)
+	}
+	return invalid("sysctl %q is not in a separate kernel namespace", key)
+}
+
+// workdir makes what is missing of the working directory, then enters it. openat2 refuses magic links, so that no image can name
+// /proc/self/fd/N here; getcwd answers a path that does not begin with / for a directory outside the root.
+func (b *builder) workdir() {
+	b.enter(b.s.Cwd, !b.layout.cwdExists)
+}
+
+func (pl *plan) enter(cwd string, create bool) {
+	p := pl.p
+	if cwd == "" {
+		cwd = "/"
+	}
+	cwd = path.Clean("/" + cwd)
+	if create {
+		pl.mkdirs(launch.CWD(), cwd, cwdMark+cwd)
+	}
+	fd := p.Slot()
+	p.Call(unix.SYS_OPENAT2, cwdMark+cwd, launch.CWD(), p.Str(cwd), pl.inRoot(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY|O_CLOEXEC").arg, launch.Int(openHowSize)).To(fd)
+	p.Call(unix.SYS_FCHDIR, cwdMark+cwd, fd.Arg())
+	const size = 4096
+	buf := p.Bytes(make([]byte, size), "buffer")
+	p.Call(unix.SYS_GETCWD, cwdMark+cwd, buf, launch.Int(size))
+	p.Expect(cwdMark+cwd, launch.WordOf(buf, 0), 0xff, '/', syscall.EXDEV)
+}
+
+// terminal makes stdin, which is the terminal's other end, the controlling terminal of the session.
+func (b *builder) terminal() {
+	if b.tty != nil {
+		b.controllingTerminal()
+	}
+}
+
+func (pl *plan) controllingTerminal() {
+	pl.p.Call(unix.SYS_IOCTL, "controlling terminal", launch.Int(0), launch.Named(unix.TIOCSCTTY, "TIOCSCTTY"), launch.Int(0))
+}
+
+// ownStdio lets a user other than root reopen /dev/stdout and the like.
+func (b *builder) ownStdio() { b.chownStdio(b.s.User.UID, b.s.TTY, b.s.OpenStdin) }
+
+func (pl *plan) chownStdio(uid int, tty, stdin bool) {
+	if uid == 0 {
+		return
+	}
+	first, last := 1, 2
+	if stdin || tty {
+		first = 0
+	}
+	if tty {
+		first, last = 0, 0
+	}
+	for fd := first; fd <= last; fd++ {
+		pl.p.Call(unix.SYS_FCHOWN, "stdio", launch.Int(fd), launch.Int(uid), launch.Int(-1))
+	}
+}
+
+// closeOnExec leaves nothing but stdio to the program that is executed.
+func (pl *plan) closeOnExec() {
+	pl.p.Call(unix.SYS_CLOSE_RANGE, "all but stdio", launch.Int(3), launch.Hex(^uint64(0)>>32), launch.Named(unix.CLOSE_RANGE_CLOEXEC, "CLOEXEC"))
+}
+
+// execute is the end of the child's program.
+func (b *builder) execute() error {
+	id := &identity{
+		user: b.s.User, umask: b.s.Umask, caps: b.s.Capabilities, lastCap: b.r.c.Features.LastCap, nnp: b.s.NoNewPrivs, seccomp: b.s.Seccomp,
+		rlimits: b.s.Rlimits, keyring: "_ses." + b.s.ID,
+	}
+	if err := id.settle(b.plan); err != nil {
+		return err
+	}
+	b.closeOnExec()
+	b.p.ReportReached()
+	if b.s.Init {
+		b.initProcess(id)
+		return nil
+	}
+	id.confine(b.plan)
+	b.p.Exec(candidates(b.s.Args[0], b.s.Env), b.s.Args, b.s.Env)
+	return nil
+}
+
+// initProcess clones once more: the child executes the command in a process group of its own (in the foreground, so that signals of the
+// terminal's keys reach it once), the parent stays as PID 1.
+func (b *builder) initProcess(id *identity) {
+	p := b.p
+	p.Call(unix.SYS_PRCTL, "reap", launch.Named(unix.PR_SET_CHILD_SUBREAPER, "PR_SET_CHILD_SUBREAPER"), launch.Int(1), launch.Int(0), launch.Int(0), launch.Int(0))
+	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str("cleat-init"))
+	child := p.Slot()
+	p.Call(unix.SYS_CLONE3, "command", keeper.CloneArgs(p, unix.CLONE_CLEAR_SIGHAND, uint64(unix.SIGCHLD), 0), launch.Int(cloneArgsSize)).To(child)
+	branch := p.Branch("init", child)
+	p.Call(unix.SYS_SETPGID, "", launch.Int(0), launch.Int(0))
+	if b.s.TTY {
+		pid := p.Words(0)
+		p.Call(unix.SYS_GETPID, "").To(launch.WordOf(pid, 0))
+		p.Call(unix.SYS_IOCTL, "foreground", launch.Int(0), launch.Named(unix.TIOCSPGRP, "TIOCSPGRP"), pid)
+	}
+	id.confine(b.plan)
+	p.Exec(candidates(b.s.Args[0], b.s.Env), b.s.Args, b.s.Env)
+	p.Land(branch)
+	p.Call(unix.SYS_CLOSE_RANGE, "all but stdio", launch.Int(3), launch.Hex(^uint64(0)>>32), launch.Int(0))
+	id.filter(b.plan)
+	p.Init(child)
+}
+
+const cloneArgsSize = 88

@@ -1,0 +1,149 @@
+package runtime
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+
+	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/internal/rootpath"
+	"golang.org/x/sys/unix"
+)
+
+// defaultPath is searched when the environment has no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// candidates are the paths to try for a command, as execvp does. Directories of PATH that are not absolute are passed over: what a command
+// means must not depend on the directory it is started in.
+func candidates(command string, env []string) []string {
+	if strings.Contains(command, "/") {
+		return []string{command}
+	}
+	path := defaultPath
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			path = v
+		}
+	}
+	var list []string
+	for _, dir := range strings.Split(path, ":") {
+		if strings.HasPrefix(dir, "/") {
+			list = append(list, strings.TrimSuffix(dir, "/")+"/"+command)
+		}
+	}
+	return list
+}
+
+func checkCommand(args []string) error {
+	if len(args) == 0 || args[0] == "" {
+		return invalid("no command specified")
+	}
+	return nil
+}
+
+// StartError says which step of a start failed.
+type StartError struct {
+	Op, Path string // the system call and its object; for a command that cannot be executed, "exec" and the command
+	Errno    syscall.Errno
+	Code     int // the exit code that Docker gives: 127 not found, 126 cannot be executed, 128 anything else
+	text     string
+}
+
+// Error is worded as in Docker, without its runtime's prefixes.
+func (e *StartError) Error() string {
+	if e.text != "" {
+		return e.text
+	}
+	s := e.Op
+	if e.Path != "" {
+		s += " " + e.Path
+	}
+	return s + ": " + e.Errno.Error()
+}
+
+// Unwrap is the errno.
+func (e *StartError) Unwrap() error { return e.Errno }
+
+const (
+	codeNotFound      = 127
+	codeNotExecutable = 126
+	codeStartFailed   = 128
+)
+
+// startError translates the failure of a program. root is the container's root, for what only a look at the file can tell; -1 is none.
+func startError(err error, command string, root int) error {
+	var f *launch.Failure
+	if !errors.As(err, &f) {
+		return err
+	}
+	if f.Call != "execve" && f.Call != "fail" {
+		return setupError(f)
+	}
+	return commandError(command, f.Errno, root)
+}
+
+func setupError(f *launch.Failure) *StartError {
+	e := &StartError{Op: f.Call, Path: f.What, Errno: f.Errno, Code: codeStartFailed}
+	switch {
+	case f.Call == "fchdir" || f.Call == "openat2" && strings.HasPrefix(f.What, cwdMark):
+		dir := strings.TrimPrefix(f.What, cwdMark)
+		e.Op, e.Path = "chdir", dir
+		if f.Errno == syscall.ELOOP {
+			e.text = "chdir to cwd (\"" + dir + "\") set in config.json failed: too many levels of symbolic links, or a link that leads outside the container"
+			break
+		}
+		e.text = "chdir to cwd (\"" + dir + "\") set in config.json failed: " + f.Errno.Error()
+		if f.Errno == syscall.ENOTDIR {
+			e.Code = codeNotExecutable
+		}
+		if f.Errno == syscall.ENOENT {
+			e.Code = codeNotFound
+		}
+	case f.Call == "openat2" && (f.Errno == syscall.ELOOP || f.Errno == syscall.EXDEV):
+		e.text = "mounting on /" + strings.TrimPrefix(f.What, "/") + ": it is a symbolic link in the image, which could lead the mount astray"
+	}
+	return e
+}
+
+func commandError(command string, errno syscall.Errno, root int) *StartError {
+	e := &StartError{Op: "exec", Path: command, Errno: errno, Code: codeNotExecutable}
+	quoted := "exec: \"" + command + "\": "
+	if !strings.Contains(command, "/") {
+		e.text = quoted + errno.Error()
+		if errno == syscall.ENOENT {
+			e.Code = codeNotFound
+			e.text = quoted + "executable file not found in $PATH"
+		}
+		return e
+	}
+	mode, exists := uint32(0), false
+	if root >= 0 && strings.HasPrefix(command, "/") {
+		mode, exists = statIn(root, command)
+	}
+	switch {
+	case errno == syscall.ENOENT || errno == syscall.ENOTDIR:
+		e.Code = codeNotFound
+		e.text = quoted + "stat " + command + ": " + errno.Error()
+		if exists {
+			e.text = quoted + errno.Error() + ": the file exists, but its interpreter (the #! line or the dynamic loader) does not"
+		}
+	case errno == syscall.EACCES && exists && mode&unix.S_IFMT == unix.S_IFDIR:
+		e.Errno, e.text = syscall.EISDIR, quoted+"is a directory"
+	default:
+		e.text = quoted + errno.Error()
+	}
+	return e
+}
+
+func statIn(root int, path string) (mode uint32, ok bool) {
+	fd, err := rootpath.Open(root, path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0, false
+	}
+	return st.Mode, true
+}

@@ -1,0 +1,150 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/keeper"
+	"github.com/cleatlabs/cleat/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// joined are the namespaces of a container; those that it shares with the host are joined without effect.
+const joined = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
+
+// Exec starts a process in a running container. It is ErrNotRunning if the container's process has ended; errors are otherwise as Start's.
+// The control group must not be frozen: the process would not start before it is thawed.
+func (r *Runtime) Exec(ctx context.Context, s *ExecSpec) (*Process, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	target, err := s.Target.dupPidfd()
+	if err != nil {
+		return nil, err
+	}
+	pl := newPlan(false)
+	defer pl.close()
+	pl.owned = append(pl.owned, target)
+	root, err := r.RootFD(s.Target)
+	if err != nil {
+		return nil, err
+	}
+	pl.owned = append(pl.owned, root)
+
+	var tty *terminal
+	if s.TTY {
+		if tty, err = terminalOf(root, s.Rows, s.Cols); err != nil {
+			return nil, err
+		}
+	}
+	std, err := openStreams(tty, s.OpenStdin, int(r.null.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	if err := r.buildExec(pl, s, target); err != nil {
+		std.closeAll()
+		return nil, err
+	}
+	l := &starting{r: r, plan: pl, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY}, command: s.Args[0], root: root}
+	p, err := l.run(ctx)
+	if err != nil && keeper.Exited(target) {
+		return nil, fmt.Errorf("%w: %v", ErrNotRunning, err)
+	}
+	return p, err
+}
+
+func (s *ExecSpec) check() error {
+	if err := checkID(s.ID); err != nil {
+		return err
+	}
+	if s.Target == nil {
+		return invalid("exec %s has no container", s.ID)
+	}
+	if s.OOMScoreAdj < -1000 || s.OOMScoreAdj > 1000 {
+		return invalid("invalid value %d, range for oom score adj is [-1000, 1000]", s.OOMScoreAdj)
+	}
+	return checkCommand(s.Args)
+}
+
+// dupPidfd is a pidfd for the time of one call.
+func (p *Process) dupPidfd() (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd < 0 || keeper.Exited(p.pidfd) {
+		return -1, ErrNotRunning
+	}
+	fd, err := unix.FcntlInt(uintptr(p.pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("pidfd: %w", err)
+	}
+	return fd, nil
+}
+
+// buildExec compiles the program. The keeper clones a helper, which attaches itself to the container's control group, joins its
+// namespaces, becomes the user and closes everything but stdio and the report pipe; only then does it make the process, with the keeper as
+// its parent: what appears in the container's PID namespace holds nothing of the host's.
+func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int) error {
+	p := pl.p
+	k := keeper.Begin(p, "cleat-keeper")
+	clone := keeper.Clone{Cgroup: -1, Helper: true}
+	tasks, closeGroup, err := r.execGroup(pl, s, &clone)
+	if err != nil {
+		return err
+	}
+	_ = closeGroup
+	ns := pl.fd(target, "container")
+	k.Clone(clone)
+
+	for _, t := range tasks {
+		p.Call(unix.SYS_WRITE, "cgroup tasks", t, p.Str("0"), launch.Int(1))
+	}
+	keeper.SetOOMScoreAdj(p, strconv.Itoa(s.OOMScoreAdj))
+	p.Call(unix.SYS_SETNS, "the container's namespaces", ns, launch.Named(joined, "NEWNS|NEWPID|NEWUTS|NEWIPC|NEWNET|NEWCGROUP"))
+	pl.enter(s.Cwd, false)
+	pl.chownStdio(s.User.UID, s.TTY, s.OpenStdin)
+	id := &identity{
+		user: s.User, umask: s.Umask, caps: s.Capabilities, lastCap: r.c.Features.LastCap, nnp: s.NoNewPrivs, seccomp: s.Seccomp,
+		rlimits: s.Rlimits, keyring: "_ses." + s.ContainerID,
+	}
+	if err := id.settle(pl); err != nil {
+		return err
+	}
+	p.Call(unix.SYS_CLOSE, "program", launch.Named(launch.ProgramFD, "program"))
+	p.Call(unix.SYS_CLOSE_RANGE, "all but stdio and report", launch.Int(launch.FirstFD), launch.Hex(^uint64(0)>>32), launch.Int(0))
+
+	word, send := p.ReportPID()
+	p.Call(unix.SYS_CLONE3, "process", keeper.CloneArgs(p, unix.CLONE_PARENT|unix.CLONE_CLEAR_SIGHAND, 0, 0), launch.Int(cloneArgsSize)).To(word)
+	helper := p.Branch("helper", word)
+
+	p.Call(unix.SYS_SETSID, "")
+	if s.TTY {
+		pl.controllingTerminal()
+	}
+	pl.closeOnExec()
+	p.ReportReached()
+	id.confine(pl)
+	p.Exec(candidates(s.Args[0], s.Env), s.Args, s.Env)
+
+	p.Land(helper)
+	send()
+	p.Exit(0)
+	k.End()
+	return nil
+}
+
+// execGroup hands over what the helper attaches itself with.
+func (r *Runtime) execGroup(pl *plan, s *ExecSpec, c *keeper.Clone) ([]launch.Arg, func(), error) {
+	none := func() {}
+	if s.CgroupPath == "" || r.c.Cgroups == nil {
+		return nil, none, nil
+	}
+	g, err := r.c.Cgroups.Open(s.CgroupPath)
+	if err != nil {
+		return nil, none, failure.Wrap(failure.Class(err), fmt.Errorf("control group of the container: %w", err))
+	}
+	b := &builder{plan: pl, p: pl.p, group: g}
+	tasks, err := b.cgroupFiles(c)
+	return tasks, g.CloseFDs, err
+}

@@ -1,0 +1,199 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/keeper"
+	"github.com/cleatlabs/cleat/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// Start makes the container's control group and starts its first process. It returns when the command has been executed; if that fails the
+// error is a *StartError where a step of the program failed, and nothing is left behind.
+func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	b := &builder{plan: newPlan(false), s: s, r: r}
+	b.p = b.plan.p
+	defer b.close()
+	group, err := r.makeGroup(s)
+	if err != nil {
+		return nil, err
+	}
+	b.group = group
+	p, err := r.startIn(ctx, b)
+	if group != nil {
+		group.CloseFDs()
+		if err != nil {
+			err = errors.Join(err, group.Remove())
+		}
+	}
+	return p, err
+}
+
+func (r *Runtime) makeGroup(s *Spec) (*cgroup.Group, error) {
+	if s.CgroupPath == "" || r.c.Cgroups == nil {
+		return nil, nil
+	}
+	return r.c.Cgroups.Create(s.CgroupPath, s.Resources)
+}
+
+func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
+	s := b.s
+	if s.TTY {
+		var err error
+		if b.tty, err = newTerminal(s.Rows, s.Cols); err != nil {
+			return nil, err
+		}
+	}
+	std, err := openStreams(b.tty, s.OpenStdin, int(r.null.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY}, command: s.Args[0], root: s.RootFD, group: b.group}
+	if err := b.arrange(); err != nil {
+		std.closeAll()
+		return nil, err
+	}
+	if err := b.build(); err != nil {
+		std.closeAll()
+		return nil, err
+	}
+	return l.run(ctx)
+}
+
+// starting is a built program on its way to becoming a Process.
+type starting struct {
+	r       *Runtime
+	plan    *plan
+	std     *streams
+	rec     keeper.Record
+	command string
+	root    int           // for error messages; −1 is none
+	group   *cgroup.Group // for error messages; nil is none
+	status  *os.File      // locked while this engine lives
+	kept    *os.File      // the same file, the keeper's
+}
+
+func (l *starting) run(ctx context.Context) (*Process, error) {
+	p, err := l.launch(ctx)
+	l.std.closeChild()
+	if l.kept != nil {
+		l.kept.Close()
+	}
+	if err != nil {
+		l.std.closeAll()
+		if l.status != nil {
+			l.status.Close()
+			err = errors.Join(err, removeDir(l.rec.Dir))
+		}
+	}
+	return p, err
+}
+
+func (l *starting) launch(ctx context.Context) (*Process, error) {
+	if err := l.makeDir(); err != nil {
+		return nil, err
+	}
+	l.plan.hold(keeper.StatusFD, int(l.kept.Fd()))
+	if err := l.std.holdIn(l.plan, l.rec.StdinOpen); err != nil {
+		return nil, err
+	}
+	child, err := l.r.stub.Start(l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
+	if err != nil {
+		return nil, err
+	}
+	// The child's ends are closed before the wait: a container that ends at once must end its streams.
+	l.std.closeChild()
+	report, err := child.Await(ctx)
+	if err == nil && !report.Reached {
+		err = l.endedEarly(child)
+	}
+	if err != nil {
+		l.abandon(child)
+		return nil, startError(err, l.command, l.root)
+	}
+	return l.process(child, report)
+}
+
+// makeDir makes the keeper's directory and status file. What an earlier engine left there, and did not adopt, is removed.
+func (l *starting) makeDir() error {
+	dir := filepath.Join(l.r.c.Dir, l.rec.ID)
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		if err := l.r.clearStale(dir); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("keeper's directory: %w", err)
+	}
+	l.rec.Dir = dir
+	if l.kept, err = keeper.CreateStatus(dir); err == nil {
+		if l.status, err = keeper.OpenStatus(dir); err == nil {
+			return keeper.Lock(l.status)
+		}
+	}
+	return errors.Join(err, removeDir(dir))
+}
+
+// process makes the Process of a child that has been executed.
+func (l *starting) process(child *launch.Child, report launch.Report) (*Process, error) {
+	l.rec.Layout, l.rec.BootID, l.rec.KeeperPID, l.rec.PID = keeper.LayoutVersion, l.r.bootID, child.PID, report.PID
+	p := &Process{r: l.r, status: l.status, done: make(chan struct{}), pidfd: -1, stdin: l.std.stdin, stdout: l.std.stdout, stderr: l.std.stderr, console: l.std.console}
+	s, err := keeper.ReadStatus(l.status)
+	if err != nil {
+		l.abandon(child)
+		return nil, err
+	}
+	if l.rec.PID == 0 {
+		l.rec.PID = s.PID
+	}
+	pidfd, err := unix.PidfdOpen(l.rec.PID, 0)
+	if err == nil {
+		// The number may have become another process's, unless the keeper had not collected ours by now.
+		if s, err = keeper.ReadStatus(l.status); err != nil || s.Exited {
+			unix.Close(pidfd)
+			pidfd = -1
+		}
+		p.pidfd = pidfd
+	}
+	p.rec = l.rec
+	if err := p.supervise(child.PIDFD); err != nil {
+		l.abandon(child)
+		return nil, err
+	}
+	return p, nil
+}
+
+// endedEarly says what became of a program that neither failed nor reached its end.
+func (l *starting) endedEarly(child *launch.Child) error {
+	awaitExit(child.PIDFD, abandonPatience)
+	s, err := keeper.ReadStatus(l.status)
+	if err != nil || !s.Exited || !s.Wait.Signaled() {
+		return fmt.Errorf("the keeper of %s ended before the container was set up", l.rec.ID)
+	}
+	if l.group != nil {
+		if n, err := l.group.OOMKills(); err == nil && n > 0 {
+			return failure.Invalid("the container was killed while it was being set up: its memory limit is too small to start a process")
+		}
+	}
+	return fmt.Errorf("the container was killed (signal %d) while it was being set up", int(s.Wait.Signal()))
+}
+
+const abandonPatience = 5 * time.Second
+
+// abandon makes sure that nothing of a failed start runs on.
+func (l *starting) abandon(child *launch.Child) {
+	killKeeper(child.PIDFD, l.status)
+	unix.Close(child.PIDFD)
+}

@@ -1,0 +1,142 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/keeper"
+	"golang.org/x/sys/unix"
+)
+
+// killKeeper ends a keeper and its process: the process first, so that the keeper ends by itself; a keeper whose process cannot die (it is
+// frozen) is killed.
+func killKeeper(pidfd int, status *os.File) {
+	if !keeper.Exited(pidfd) {
+		for _, child := range childrenOf(pidfd, status) {
+			if err := unix.PidfdSendSignal(child, unix.SIGKILL, nil, 0); err == nil {
+				awaitExit(child, abandonPatience)
+			}
+			unix.Close(child)
+		}
+		if !awaitExit(pidfd, abandonPatience) {
+			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			awaitExit(pidfd, abandonPatience)
+		}
+	}
+	keeper.Reap(pidfd)
+}
+
+// childrenOf opens the children of a keeper. The list is by number; a child stays the keeper's until the keeper collects it, so one whose
+// parent still is the keeper after it was opened is the right one.
+func childrenOf(pidfd int, status *os.File) []int {
+	s, err := keeper.ReadStatus(status)
+	if err != nil || s.KeeperPID <= 0 {
+		return nil
+	}
+	k := strconv.Itoa(s.KeeperPID)
+	b, err := os.ReadFile("/proc/" + k + "/task/" + k + "/children")
+	if err != nil {
+		return nil
+	}
+	var list []int
+	for _, f := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			continue
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		if parentOf(pid) != s.KeeperPID || keeper.Exited(pidfd) {
+			unix.Close(fd)
+			continue
+		}
+		list = append(list, fd)
+	}
+	return list
+}
+
+func parentOf(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	i := strings.LastIndexByte(string(b), ')')
+	f := strings.Fields(string(b[i+1:]))
+	if len(f) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(f[1])
+	return n
+}
+
+// awaitExit waits for the process of a pidfd; false after the time.
+func awaitExit(pidfd int, d time.Duration) bool {
+	end := time.Now().Add(d)
+	p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		left := time.Until(end)
+		if left < 0 {
+			return keeper.Exited(pidfd)
+		}
+		n, err := unix.Poll(p, int(left.Milliseconds())+1)
+		if n == 1 {
+			return true
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return false
+		}
+	}
+}
+
+// clearStale removes the directory of a process that is not running any more.
+func (r *Runtime) clearStale(dir string) error {
+	status, err := keeper.OpenStatus(dir)
+	if err == nil {
+		defer status.Close()
+		pidfd, _, err := keeper.OpenUnrecorded(status)
+		if err == nil {
+			unix.Close(pidfd)
+			return failure.Conflict("%s is running already", filepath.Base(dir))
+		}
+	}
+	return removeDir(dir)
+}
+
+// Sweep removes what is not in keep: processes that an engine was killed in the middle of starting, with their keepers, and the directories
+// of ended ones. It is meant for an engine's start, before anything is started.
+func (r *Runtime) Sweep(keep []keeper.Record) {
+	known := map[string]bool{r.anchor: true, r.private: true}
+	for _, k := range keep {
+		known[filepath.Clean(k.Dir)] = true
+	}
+	entries, err := os.ReadDir(r.c.Dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		dir := filepath.Join(r.c.Dir, e.Name())
+		if !e.IsDir() || known[dir] {
+			continue
+		}
+		r.sweepDir(dir)
+	}
+}
+
+func (r *Runtime) sweepDir(dir string) {
+	if status, err := keeper.OpenStatus(dir); err == nil {
+		if pidfd, _, err := keeper.OpenUnrecorded(status); err == nil {
+			killKeeper(pidfd, status)
+			unix.Close(pidfd)
+		}
+		status.Close()
+	}
+	os.RemoveAll(dir)
+}
