@@ -224,8 +224,8 @@ func (s *services) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	warn("tasks", s.tasks.Stop(ctx))
-	if s.images != nil {
-		warn("images", s.images.Close())
+	if s.runtime != nil {
+		warn("runtime", s.runtime.Close())
 	}
 	if s.store != nil {
 		warn("image store", s.store.Close())
