@@ -16,8 +16,11 @@ type Link struct {
 	Name   string
 	Kind   string // "bridge", "veth" …; empty for hardware
 	Master int    // index of the bridge it is a port of, else 0
-	Up     bool
-	MTU    int
+	Up     bool // set up; see Ready
+	// Ready means that packets pass: the carrier is there and the kernel has acted on
+	// it, which it does a moment after the other end came up.
+	Ready bool
+	MTU   int
 	MAC    net.HardwareAddr
 }
 
@@ -264,6 +267,9 @@ func parseLink(b []byte) (Link, error) {
 			l.Master = int(a.U32())
 		case unix.IFLA_MTU:
 			l.MTU = int(a.U32())
+		case unix.IFLA_OPERSTATE:
+			const operUp = 6 // IF_OPER_UP
+			l.Ready = len(a.Value) > 0 && a.Value[0] == operUp
 		case unix.IFLA_ADDRESS:
 			l.MAC = append(net.HardwareAddr(nil), a.Value...)
 		case unix.IFLA_LINKINFO:

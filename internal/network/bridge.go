@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -253,6 +254,33 @@ func (b *bridge) join(ns int, inside *netlink.Conn, link string, ip netip.Addr, 
 	)
 	if err != nil {
 		return fmt.Errorf("in the container's namespace: %w", err)
+	}
+	return b.awaitCarrier(inside, link)
+}
+
+// awaitCarrier waits until packets pass. The kernel notices by a work item of its
+// own that both ends are up; a packet before that is lost, and with it a second until
+// ARP asks again. From Linux 6.8 on, asking for a link does that work at once; before,
+// it is a matter of microseconds, or some milliseconds on a busy machine. The bridge
+// comes last: it has a carrier when a port has.
+func (b *bridge) awaitCarrier(inside *netlink.Conn, link string) error {
+	const patience = 500 * time.Millisecond
+	deadline := time.Now().Add(patience)
+	for _, l := range []struct {
+		conn *netlink.Conn
+		name string
+	}{{inside, "eth0"}, {b.conn, link}, {b.conn, b.name}} {
+		for {
+			got, err := l.conn.LinkByName(l.name)
+			if err != nil {
+				return err
+			}
+			// Too late is no error: the packets will pass soon.
+			if got.Ready || time.Now().After(deadline) {
+				break
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"os"
 	"testing"
 )
 
@@ -18,7 +19,21 @@ func TestBridgeConnectsContainers(t *testing.T) {
 	h.expect("container to outside", h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
 }
 
+// Bridged packets may pass the firewall or not, as another program on the host
+// (Kubernetes, Docker) wants it: published ports must work both ways.
 func TestPublishedPortFromEverywhere(t *testing.T) {
+	const knob = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	for _, filtered := range []string{"0", "1"} {
+		t.Run("bridge-nf-call-iptables="+filtered, func(t *testing.T) {
+			if err := os.WriteFile(knob, []byte(filtered), 0); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			publishedPortFromEverywhere(t)
+		})
+	}
+}
+
+func publishedPortFromEverywhere(t *testing.T) {
 	h := newHost(t)
 	s := h.open(h.config())
 	a := h.attach(s, "8080:80/tcp", "5353:53/udp", "8000:8000/tcp", "8001:8001/tcp", "127.0.0.1:8088:80/tcp")

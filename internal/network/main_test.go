@@ -89,6 +89,8 @@ func newHost(t testing.TB) *host {
 		}
 		return c.Do(netlink.SetUp(1), netlink.NewAddr(l.Index, netip.MustParsePrefix(outsideAddr+"/24")), netlink.SetUp(l.Index))
 	})
+	// Asking makes the kernel act on the new carrier (see bridge.awaitCarrier).
+	eventually(t, "uplink", func() bool { l, err := conn.LinkByName("uplink"); return err == nil && l.Ready })
 	t.Cleanup(func() {
 		unix.Close(out)
 		unix.Close(home)
