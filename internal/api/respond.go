@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
@@ -75,23 +74,11 @@ func writeError(w http.ResponseWriter, asked version, err error) {
 	_ = writeJSON(w, status, common.ErrorResponse{Message: err.Error()})
 }
 
-// encoders keep the buffers that JSON answers are built in.
-var encoders = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// maxPooledBuffer keeps one huge answer from holding its memory for ever.
-const maxPooledBuffer = 1 << 20
-
 // writeJSON answers with status and value. Nothing is sent if value cannot be
 // encoded, so the caller may still answer with the error.
 func writeJSON(w http.ResponseWriter, status int, value any) error {
-	buf := encoders.Get().(*bytes.Buffer)
-	defer func() {
-		if buf.Cap() <= maxPooledBuffer {
-			buf.Reset()
-			encoders.Put(buf)
-		}
-	}()
-	enc := json.NewEncoder(buf)
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(value); err != nil {
 		return err
