@@ -152,7 +152,7 @@ func (a *app) startAll(ctx context.Context, names []string) error {
 		_, _ = fmt.Fprintln(a.out, name)
 	}
 	if len(failed) > 0 {
-		return fmt.Errorf("failed to start containers: %s", strings.Join(failed, ", "))
+		return fmt.Errorf("Error: failed to start containers: %s", strings.Join(failed, ", ")) //nolint:staticcheck // Docker's text
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ type containerFlags struct {
 	memory, memoryReservation, shmSize, ioMaxBandwidth, kernelMemory opts.MemBytes
 	memorySwap                                                       opts.MemSwapBytes
 	cpus                                                             opts.NanoCPUs
-	mounts                                                           opts.MountOpt
+	mounts                                                           mountFlag
 	network                                                          opts.NetworkOpt
 	gpus                                                             opts.GpuOpts
 	umask                                                            opts.UmaskOpt
@@ -148,7 +148,7 @@ func (f *containerFlags) installStorage() {
 	fs.StringVar(&f.volumeDriver, "volume-driver", "", "Optional volume driver for the container")
 	f.list(&f.volumesFrom, "volumes-from", "", "Mount volumes from the specified container(s)", nil)
 	fs.Var(&f.mounts, "mount", "Attach a filesystem mount to the container")
-	f.list(&f.devices, "device", "", "Add a host device to the container", validateDevice)
+	f.list(&f.devices, "device", "", "Add a host device to the container", nil)
 	f.list(&f.deviceRules, "device-cgroup-rule", "", "Add a rule to the cgroup allowed devices list", validDeviceRule)
 	fs.Var(&f.gpus, "gpus", "GPU devices to add to the container ('all' to pass all GPUs)")
 }
@@ -278,4 +278,19 @@ func (f *containerFlags) healthConfig() (*container.HealthConfig, error) {
 		Test: test, Interval: f.healthInterval, Timeout: f.healthTimeout, Retries: f.healthRetries,
 		StartPeriod: f.healthStartPeriod, StartInterval: f.healthStartInterval,
 	}, nil
+}
+
+// mountFlag is --mount. A mount without a target is refused here: it is a mistake on
+// the command line, whatever the engine says.
+type mountFlag struct{ opts.MountOpt }
+
+func (m *mountFlag) Set(value string) error {
+	if err := m.MountOpt.Set(value); err != nil {
+		return err
+	}
+	all := m.Value()
+	if all[len(all)-1].Target == "" {
+		return errors.New("target is required")
+	}
+	return nil
 }

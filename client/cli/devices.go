@@ -9,15 +9,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// validateDevice checks HOST[:CONTAINER][:MODE] as it is given to --device.
-func validateDevice(val string) (string, error) {
-	if isCDIDevice(val) {
-		return val, nil
-	}
-	_, err := parseDevice(val)
-	return val, err
-}
-
 // isCDIDevice says whether val is a vendor.com/class=name of the Container Device Interface.
 func isCDIDevice(val string) bool {
 	kind, name, ok := strings.Cut(val, "=")

@@ -210,7 +210,7 @@ func (r *imageRow) UniqueSize() string {
 }
 
 // VirtualSize is Size: the two were different before layers were shared by digest.
-func (r *imageRow) VirtualSize() string { return r.Size() }
+func (r *imageRow) VirtualSize() string { return units.HumanSize(float64(r.i.Size)) }
 
 func (a *app) history() spec {
 	return spec{
