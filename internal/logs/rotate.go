@@ -47,18 +47,22 @@ func (w *writer) shift() error {
 	if oldest == 0 {
 		return ignoreMissing(os.Remove(w.path))
 	}
-	for i := oldest; i >= 1; i-- {
-		for _, gz := range []bool{false, true} {
-			name := rotatedName(w.path, i, gz)
-			var err error
-			if i == oldest {
-				err = os.Remove(name)
-			} else {
-				err = os.Rename(name, rotatedName(w.path, i+1, gz))
-			}
-			if err = ignoreMissing(err); err != nil {
-				return err
-			}
+	found, _, err := scanFiles(w.path)
+	if err != nil {
+		return err
+	}
+	for _, name := range found { // the oldest first, so that each name is free
+		age := fileAge(w.path, name)
+		if age == 0 {
+			continue
+		}
+		if age >= oldest {
+			err = os.Remove(name)
+		} else {
+			err = os.Rename(name, rotatedName(w.path, age+1, strings.HasSuffix(name, gzSuffix)))
+		}
+		if err = ignoreMissing(err); err != nil {
+			return err
 		}
 	}
 	return ignoreMissing(os.Rename(w.path, rotatedName(w.path, 1, false)))
