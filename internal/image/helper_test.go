@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 }
 
 // registry is a registry on loopback that tests can interfere with.
-type registry struct {
+type testRegistry struct {
 	addr string
 	mu   sync.Mutex
 	// before, if set, may answer a request itself, and then returns true.
@@ -52,13 +52,13 @@ type registry struct {
 	gets   map[string]int // GET requests by path
 }
 
-func newRegistry(t testing.TB) *registry {
+func newRegistry(t testing.TB) *testRegistry {
 	t.Helper()
 	srv, err := registryserver.New(context.Background(), registryserver.Config{Data: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &registry{gets: map[string]int{}}
+	r := &testRegistry{gets: map[string]int{}}
 	h := srv.Handler()
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
@@ -77,13 +77,13 @@ func newRegistry(t testing.TB) *registry {
 	return r
 }
 
-func (r *registry) intercept(f func(w http.ResponseWriter, r *http.Request) bool) {
+func (r *testRegistry) intercept(f func(w http.ResponseWriter, r *http.Request) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.before = f
 }
 
-func (r *registry) count(match string) int {
+func (r *testRegistry) count(match string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
@@ -95,7 +95,7 @@ func (r *registry) count(match string) int {
 	return n
 }
 
-func (r *registry) push(t testing.TB, repoTag string, img v1.Image) string {
+func (r *testRegistry) push(t testing.TB, repoTag string, img v1.Image) string {
 	t.Helper()
 	ref, err := name.ParseReference(r.addr+"/"+repoTag, name.Insecure)
 	if err != nil {
@@ -107,7 +107,7 @@ func (r *registry) push(t testing.TB, repoTag string, img v1.Image) string {
 	return r.addr + "/" + repoTag
 }
 
-func (r *registry) pushIndex(t testing.TB, repoTag string, idx v1.ImageIndex) string {
+func (r *testRegistry) pushIndex(t testing.TB, repoTag string, idx v1.ImageIndex) string {
 	t.Helper()
 	ref, err := name.ParseReference(r.addr+"/"+repoTag, name.Insecure)
 	if err != nil {

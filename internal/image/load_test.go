@@ -128,11 +128,11 @@ func TestLoadTakesEveryUsualForm(t *testing.T) {
 		t.Fatalf("bzip2: %v", err)
 	}
 	forms := map[string][]byte{
-		"docker save":        plain,
+		"docker save":          plain,
 		"docker save as gzip":  gzipped(plain),
 		"docker save as zstd":  enc.EncodeAll(plain, nil),
 		"docker save as bzip2": bzipped,
-		"OCI layout":         ociArchive(t, "docker.io/library/thing:1", img),
+		"OCI layout":           ociArchive(t, "docker.io/library/thing:1", img),
 	}
 	for form, archive := range forms {
 		t.Run(form, func(t *testing.T) {

@@ -125,7 +125,7 @@ func parsePlatform(s string) (*ocispec.Platform, error) {
 	}
 	p, err := platforms.Parse(s)
 	if err != nil {
-		return nil, failure.Invalid("invalid platform %q: %w", s, err)
+		return nil, failure.Invalid("invalid platform %q: write os[/architecture[/variant]], such as linux/arm64", s)
 	}
 	return &p, nil
 }

@@ -81,10 +81,13 @@ func (p *pull) one(ctx context.Context) error {
 	if err != nil {
 		return session.Explain(err)
 	}
-	p.report.message(tagOrDigest(p.name), "Pulling from "+reference.Path(p.name))
-	if target.MediaType == images.MediaTypeDockerSchema1Manifest {
+	switch {
+	case target.MediaType == images.MediaTypeDockerSchema1Manifest:
 		return errSchema1
+	case !images.IsManifestType(target.MediaType) && !images.IsIndexType(target.MediaType):
+		return failure.Invalid("%s is not an image: what the registry at %s gave is of the type %q", reference.FamiliarString(p.name), session.Address(), target.MediaType)
 	}
+	p.report.message(tagOrDigest(p.name), "Pulling from "+reference.Path(p.name))
 	newer, err := p.bring(ctx, session, target)
 	if err != nil {
 		return err

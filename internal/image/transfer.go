@@ -276,9 +276,9 @@ func (s *Service) explainWrite(err error, desc ocispec.Descriptor) error {
 	case noSpace(err):
 		return failure.New(errdefs.ErrResourceExhausted, "no space left on device: %s needs %d more bytes under %s; remove images or containers that are not needed, or choose another --data-root", desc.Digest, desc.Size, s.store.Root())
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return failure.Unavailable("the download of %s broke off too often (%w); try again", desc.Digest, err)
+		return failure.Unavailable("the registry sent only a part of %s, which has %d bytes, and broke off again when asked for the rest; try again", desc.Digest, desc.Size)
 	case errdefs.IsFailedPrecondition(err):
-		return failure.New(errdefs.ErrDataLoss, "what the registry sent does not match the digest %s that it promised (%w): the transfer or the registry's storage is damaged; try again", desc.Digest, err)
+		return failure.New(errdefs.ErrDataLoss, "what the registry sent does not match the digest %s and size %d that it promised: the transfer or the registry's storage is damaged; try again", desc.Digest, desc.Size)
 	}
 	return err
 }

@@ -40,7 +40,7 @@ type missingBlobError struct {
 }
 
 func (e *missingBlobError) Error() string {
-	return e.address + " knows the image but lacks a part of it: " + e.err.Error()
+	return e.address + " knows the image but lacks a part of it"
 }
 func (e *missingBlobError) Unwrap() error { return e.err }
 
@@ -68,8 +68,12 @@ func (s *Session) explain(err error) error {
 	familiar := reference.FamiliarName(s.name)
 	address := s.hosts[len(s.hosts)-1].address()
 	var h *hostError
-	if errors.As(err, &h) {
+	resolving := errors.As(err, &h)
+	if resolving {
 		address = h.address
+	}
+	if !resolving && failure.Class(err) != nil {
+		return err // whoever classed it has said it in its own words
 	}
 	var status remoteerrors.ErrUnexpectedStatus
 	hasStatus := errors.As(err, &status)
@@ -86,7 +90,7 @@ func (s *Session) explain(err error) error {
 		return failure.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", familiar)
 	case errors.As(err, &repository):
 		return failure.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': name unknown: %s does not have it", familiar, address)
-	case hasStatus && status.StatusCode == http.StatusNotFound, errdefs.IsNotFound(err):
+	case hasStatus && status.StatusCode == http.StatusNotFound, resolving && errdefs.IsNotFound(err):
 		return failure.NotFound("manifest for %s not found: manifest unknown: %s does not have it", reference.FamiliarString(s.name), address)
 	case hasStatus:
 		return failure.New(errdefs.ErrUnknown, "%s answers %s%s", address, status.Status, registrySays(status.Body))

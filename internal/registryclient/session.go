@@ -167,9 +167,36 @@ func (s *Session) Fetcher(ctx context.Context) (remotes.Fetcher, error) {
 		// manifest says sends the engine to another address.
 		desc.URLs = nil
 		rc, err := f.Fetch(ctx, desc)
-		if err != nil && errdefs.IsNotFound(err) {
-			return nil, &missingBlobError{address: hosts[0].address(), err: err}
+		if err != nil {
+			return nil, err
 		}
-		return rc, err
+		return &blobReader{ReadCloser: rc, address: hosts[0].address()}, nil
 	}), nil
 }
+
+// blobReader reads a blob. The request is made at the first Read, and again after a
+// Seek, which resumes.
+type blobReader struct {
+	io.ReadCloser
+	address string
+}
+
+func (b *blobReader) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && errdefs.IsNotFound(err) {
+		err = &missingBlobError{address: b.address, err: err}
+	}
+	return n, err
+}
+
+func (b *blobReader) Seek(offset int64, whence int) (int64, error) {
+	s, ok := b.ReadCloser.(io.Seeker)
+	if !ok {
+		return 0, errors.New("the download cannot be resumed")
+	}
+	return s.Seek(offset, whence)
+}
+
+// Address is that of the host that knew the image or, before one was asked, of the
+// first one.
+func (s *Session) Address() string { return s.hosts[s.first].address() }

@@ -96,17 +96,10 @@ func nextPage(link, current string) string {
 	return next
 }
 
-// whyNotFound asks once more with GET, whose answer has a body, to tell an unknown
-// repository from an unknown tag.
+// whyNotFound asks for the repository's tags, to tell an unknown repository from an
+// unknown tag: the answer for a manifest is the same for both at many registries.
 func (s *Session) whyNotFound(ctx context.Context, h host, notFound error) error {
-	object := ""
-	switch n := s.name.(type) {
-	case reference.Digested:
-		object = n.Digest().String()
-	case reference.Tagged:
-		object = n.Tag()
-	}
-	resp, err := s.get(ctx, h, "/manifests/"+object, "*/*")
+	resp, err := s.get(ctx, h, "/tags/list?n=1", "application/json")
 	if err != nil {
 		return notFound
 	}

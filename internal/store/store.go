@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -87,6 +88,7 @@ type Store struct {
 	overlay    snapshots.Snapshotter
 	generation atomic.Uint64
 	collector  *collector
+	closed     sync.Once
 }
 
 // Open opens or makes the store and sweeps what a killed predecessor left. If another
@@ -195,10 +197,13 @@ func (s *Store) Metadata() *metadata.DB { return s.meta }
 
 // Close stops the collector, finishing a collection that is under way, and closes
 // the databases. Nothing of the store may be in use any more. What is open may be
-// lost to a kill -9 instead: the next Open recovers.
-func (s *Store) Close() error {
-	s.collector.stop()
-	return s.closeDatabases()
+// lost to a kill -9 instead: the next Open recovers. A second Close does nothing.
+func (s *Store) Close() (err error) {
+	s.closed.Do(func() {
+		s.collector.stop()
+		err = s.closeDatabases()
+	})
+	return err
 }
 
 func (s *Store) closeDatabases() error {

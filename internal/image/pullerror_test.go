@@ -1,0 +1,315 @@
+package image_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/registryclient"
+)
+
+func TestPullErrorsSayWhatToDoAndLeaveNothing(t *testing.T) {
+	down := freeAddr(t)
+	answer := func(status int, body string) func(http.ResponseWriter, *http.Request) bool {
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			w.WriteHeader(status)
+			io.WriteString(w, body)
+			return true
+		}
+	}
+	onBlobs := func(f func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && f(w, r)
+		}
+	}
+	cases := []struct {
+		name      string
+		ref       string // %s is the registry
+		tag       string
+		platform  string
+		intercept func(http.ResponseWriter, *http.Request) bool
+		class     func(error) bool
+		text      string
+	}{
+		{name: "upper case", ref: "Ubuntu", class: errdefs.IsInvalidArgument, text: "invalid reference format: repository name (library/Ubuntu) must be lowercase"},
+		{name: "no name", ref: "%s/a b", class: errdefs.IsInvalidArgument, text: "invalid reference format"},
+		{name: "bad tag", ref: "%s/lab/x", tag: "a/b", class: errdefs.IsInvalidArgument, text: "invalid"},
+		{name: "bad platform", ref: "%s/lab/x:1", platform: "a/b/c/d", class: errdefs.IsInvalidArgument, text: "invalid platform"},
+		{name: "unknown tag", ref: "%s/lab/x:nope", class: errdefs.IsNotFound, text: "manifest for %s/lab/x:nope not found: manifest unknown"},
+		{name: "unknown repository", ref: "%s/lab/none:1", class: errdefs.IsNotFound, text: "pull access denied for %s/lab/none, repository does not exist or may require 'docker login'"},
+		{name: "unknown repository and every tag", ref: "%s/lab/none", class: errdefs.IsNotFound, text: "pull access denied for %s/lab/none, repository does not exist or may require 'docker login'"},
+		{name: "unknown digest", ref: "%s/lab/x@sha256:" + strings.Repeat("0", 64), class: errdefs.IsNotFound, text: "not found: manifest unknown"},
+		{name: "other platform and one manifest", ref: "%s/lab/x:1", platform: "linux/s390x", class: errdefs.IsNotFound, text: "no matching manifest for linux/s390x"},
+		{name: "other platform and index", ref: "%s/lab/multi:1", platform: "linux/s390x", class: errdefs.IsNotFound, text: "no matching manifest for linux/s390x in the manifest list entries"},
+		{name: "denied", ref: "%s/lab/x:1", intercept: answer(403, `{"errors":[{"code":"DENIED","message":"no"}]}`), class: errdefs.IsNotFound, text: "pull access denied for %s/lab/x, repository does not exist or may require 'docker login': denied:"},
+		{name: "unauthorized", ref: "%s/lab/x:1", intercept: answer(401, ``), class: errdefs.IsNotFound, text: "pull access denied for %s/lab/x"},
+		{name: "rate limit", ref: "%s/lab/x:1", intercept: answer(429, `{"errors":[{"message":"slow down"}]}`), class: errdefs.IsUnavailable, text: "toomanyrequests"},
+		{name: "broken registry", ref: "%s/lab/x:1", intercept: answer(500, ``), class: errdefs.IsUnavailable, text: "the fault is on the registry's side"},
+		{name: "not a registry", ref: "%s/lab/x:1", intercept: answer(200, "<html>hello</html>"), class: errdefs.IsInvalidArgument, text: "is not an image"},
+		{name: "registry down", ref: down + "/lab/x:1", class: errdefs.IsUnavailable, text: "cannot reach the registry at https://" + down + ": connection refused"},
+		{name: "layer missing", ref: "%s/lab/x:1", intercept: onBlobs(answer(404, ``)), class: errdefs.IsNotFound, text: "lacks a part of it"},
+		{name: "blob cut short", ref: "%s/lab/x:1", intercept: onBlobs(func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Content-Length", "100")
+			w.Write(make([]byte, 100))
+			return true
+		}), class: errdefs.IsUnavailable, text: "sent only a part of"},
+		{name: "layer of another digest", ref: "%s/lab/x:1", intercept: onBlobs(sameLength), text: "does not match the digest"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			reg, b := newRegistry(t), newBench(t)
+			img := imageOf(t, "amd64", layerOf(t, entry{"a", noise(200_000)}), layerOf(t, entry{"b", noise(1000)}))
+			reg.push(t, "lab/x:1", img)
+			reg.pushIndex(t, "lab/multi:1", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}}))
+			reg.intercept(c.intercept)
+			_, err := b.tryPull(context.Background(), image.PullRequest{Ref: strings.ReplaceAll(c.ref, "%s", reg.addr), Tag: c.tag, Platform: c.platform})
+			if want := strings.ReplaceAll(c.text, "%s", reg.addr); err == nil || !strings.Contains(err.Error(), want) {
+				t.Fatalf("error %v, want one with %q", err, want)
+			}
+			if c.class != nil && !c.class(err) {
+				t.Errorf("%v is of another class", err)
+			}
+			for _, bad := range []string{"\n", ": not found", ": invalid argument", ": unavailable", ": failed precondition"} {
+				if strings.Contains(err.Error(), bad) && !strings.Contains(err.Error(), "not found: manifest unknown") {
+					t.Errorf("the text is not for people: %q", err)
+				}
+			}
+			b.mustBeEmpty(t)
+		})
+	}
+}
+
+// sameLength answers with as many bytes as were asked for, but others.
+func sameLength(w http.ResponseWriter, r *http.Request) bool {
+	head, err := http.Head("http://" + r.Host + r.URL.Path)
+	if err != nil {
+		return false
+	}
+	io.CopyN(w, zeros{}, head.ContentLength)
+	return true
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestPullOnAFullDisk(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "small")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("small", root, "tmpfs", 0, "size=3m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(root, unix.MNT_DETACH) })
+	reg, b := newRegistry(t), open(t, filepath.Join(root, "store"), registryclient.Config{})
+	ref := reg.push(t, "lab/big:1", imageOf(t, "amd64", layerOf(t, entry{"a", noise(100)}), layerOf(t, entry{"b", noise(8 << 20)})))
+	t.Cleanup(func() { b.store.Close() }) // before the mount goes
+	_, err := b.tryPull(context.Background(), image.PullRequest{Ref: ref})
+	if err == nil || !strings.Contains(err.Error(), "no space left on device") || !strings.Contains(err.Error(), root) {
+		t.Fatalf("error %v", err)
+	}
+	b.mustBeEmpty(t)
+	small := reg.push(t, "lab/small:1", imageOf(t, "amd64", layerOf(t, entry{"a", noise(100)})))
+	b.pull(t, small)
+}
+
+func TestPullIsCancelledAtEveryStep(t *testing.T) {
+	reg := newRegistry(t)
+	img := imageOf(t, "amd64", layerOf(t, entry{"a", noise(300_000)}), layerOf(t, entry{"b", noise(300_000)}), layerOf(t, entry{"c", noise(300_000)}))
+	ref := reg.push(t, "lab/x:1", img)
+	all, err := newBench(t).tryPull(context.Background(), image.PullRequest{Ref: ref})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t)
+	for step := 0; step < len(all)-2; step++ {
+		ctx, cancel := context.WithCancel(context.Background())
+		n := 0
+		err := b.images.Pull(ctx, image.PullRequest{Ref: ref}, func(jsonstream.Message) {
+			if n++; n == step+1 {
+				cancel()
+			}
+		})
+		cancel()
+		if err == nil { // fewer messages this time
+			if _, err := b.images.Remove(context.Background(), ref, image.RemoveOptions{}, nil); err != nil {
+				t.Fatal(err)
+			}
+		} else if !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled at step %d: %v", step, err)
+		}
+		b.mustBeEmpty(t)
+	}
+	b.pull(t, ref)
+}
+
+func TestPullsOfTheSameImageShareTheWork(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	img := imageOf(t, "amd64", layerOf(t, entry{"a", noise(500_000)}), layerOf(t, entry{"b", noise(500_000)}))
+	ref := reg.push(t, "lab/x:1", img)
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			lines, err := b.tryPull(context.Background(), image.PullRequest{Ref: ref})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if last := lines[len(lines)-1]; !strings.HasPrefix(last, "Status: ") {
+				t.Errorf("the last message is %q", last)
+			}
+		})
+	}
+	wg.Wait()
+	if n := reg.count("/blobs/"); n != 3 {
+		t.Errorf("%d blobs were fetched for six pulls, want 3", n)
+	}
+	b.lower(t, b.resolve(t, ref))
+	if c := b.contents(t); c.ingests != 0 || c.leases != 1 || c.layers != 3 || c.names != 1 {
+		t.Errorf("the store holds %+v", c)
+	}
+}
+
+func TestPullThatIsCancelledDoesNotHarmItsTwin(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	ref := reg.push(t, "lab/x:1", imageOf(t, "amd64", layerOf(t, entry{"a", noise(2 << 20)}), layerOf(t, entry{"b", noise(2 << 20)})))
+	ctx, cancel := context.WithCancel(context.Background())
+	started := make(chan struct{})
+	var once sync.Once
+	reg.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			once.Do(func() { close(started) })
+		}
+		return false
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() { b.tryPull(ctx, image.PullRequest{Ref: ref}) })
+	<-started
+	wg.Go(func() {
+		if _, err := b.tryPull(context.Background(), image.PullRequest{Ref: ref}); err != nil {
+			t.Errorf("the twin failed: %v", err)
+		}
+	})
+	cancel()
+	wg.Wait()
+	b.lower(t, b.resolve(t, ref))
+	if c := b.contents(t); c.ingests != 0 || c.leases != 1 {
+		t.Errorf("the store holds %+v", c)
+	}
+}
+
+func TestPullTakesTheAskedPlatformOutOfAnIndex(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	amd, arm := imageOf(t, "amd64", layerOf(t, entry{"a", "amd"})), imageOf(t, "arm64", layerOf(t, entry{"a", "arm"}))
+	attestation := imageOf(t, "amd64", layerOf(t, entry{"att", "x"}))
+	idx := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: arm, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}}},
+		mutate.IndexAddendum{Add: amd, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
+		mutate.IndexAddendum{Add: attestation, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digestOf(t, amd)}}})
+	ref := reg.pushIndex(t, "lab/multi:1", idx)
+	b.pull(t, ref)
+	img := b.resolve(t, ref)
+	if img.Platform.Architecture != "amd64" || img.ID.String() != digestOf(t, idx) || img.Manifest.Digest.String() != digestOf(t, amd) {
+		t.Errorf("resolved to %+v", img)
+	}
+	ctx := context.Background()
+	if _, err := b.images.Resolve(ctx, ref, "linux/arm64"); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "does not provide the specified platform (linux/arm64)") {
+		t.Errorf("arm64 before it is pulled: %v", err)
+	}
+	if _, err := b.tryPull(ctx, image.PullRequest{Ref: ref, Platform: "linux/arm64"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		img, err := b.images.Resolve(ctx, ref, "linux/"+arch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dirs := b.lower(t, img)
+		if data, _ := os.ReadFile(filepath.Join(dirs[0], "a")); string(data) != arch[:3] {
+			t.Errorf("%s has the layer of %s", arch, data)
+		}
+	}
+	list, err := b.images.List(ctx, image.ListRequest{Manifests: true}, nil)
+	if err != nil || len(list) != 1 || len(list[0].Manifests) != 3 {
+		t.Fatalf("listed %+v, %v", list, err)
+	}
+	kinds := map[string]int{}
+	for _, m := range list[0].Manifests {
+		kinds[string(m.Kind)]++
+	}
+	if kinds["image"] != 2 || kinds["attestation"] != 1 {
+		t.Errorf("manifests %v", kinds)
+	}
+}
+
+func TestPullWithoutATagTakesEveryTag(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	for _, tag := range []string{"1", "2", "latest"} {
+		reg.push(t, "lab/x:"+tag, imageOf(t, "amd64", layerOf(t, entry{"a", tag})))
+	}
+	b.pull(t, reg.addr+"/lab/x")
+	for _, tag := range []string{"1", "2", "latest"} {
+		b.lower(t, b.resolve(t, reg.addr+"/lab/x:"+tag))
+	}
+}
+
+func TestPullMovesATagAndKeepsTheOldImage(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	old := imageOf(t, "amd64", layerOf(t, entry{"a", "1"}))
+	ref := reg.push(t, "lab/x:1", old)
+	b.pull(t, ref)
+	reg.push(t, "lab/x:1", imageOf(t, "amd64", layerOf(t, entry{"a", "2"})))
+	lines := b.pull(t, ref)
+	if last := lines[len(lines)-1]; last != "Status: Downloaded newer image for "+ref {
+		t.Errorf("said %q", last)
+	}
+	if got := b.resolve(t, digestOf(t, old)); got == nil {
+		t.Error("the old image is gone")
+	}
+	// Pulled again by its digest it has a name, and is dangling no more.
+	b.pull(t, reg.addr+"/lab/x@"+digestOf(t, old))
+	list, err := b.images.List(context.Background(), image.ListRequest{Filters: map[string][]string{"dangling": {"1"}}}, nil)
+	if err != nil || len(list) != 0 {
+		t.Errorf("dangling: %+v, %v", list, err)
+	}
+}
+
+func TestPullAsksMirrorsFirstWithoutCredentials(t *testing.T) {
+	mirror := newRegistry(t)
+	img := imageOf(t, "amd64", layerOf(t, entry{"a", "1"}))
+	mirror.push(t, "library/tool:latest", img)
+	mirror.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") != "" {
+			t.Errorf("credentials were sent to the mirror: %s", r.URL)
+		}
+		return false
+	})
+	b := open(t, filepath.Join(t.TempDir(), "store"), registryclient.Config{Mirrors: []string{"http://" + freeAddr(t), "http://" + mirror.addr}})
+	_, err := b.tryPull(context.Background(), image.PullRequest{Ref: "tool", Tag: "latest", AuthConfig: &registry.AuthConfig{Username: "u", Password: "p"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.resolve(t, "tool").ID.String(); got != digestOf(t, img) {
+		t.Errorf("tool is %s", got)
+	}
+}
