@@ -70,13 +70,13 @@ func Run(p Process) int {
 	if a.conn != nil {
 		_ = a.conn.Close()
 	}
-	if sig := interrupted(); sig != 0 && (err == nil || errors.Is(err, context.Canceled)) {
-		return 128 + int(sig)
-	}
 	if err == nil {
 		return 0
 	}
-	if errors.Is(err, context.Canceled) {
+	if stopped := (signalled{}); errors.Is(err, context.Canceled) || errors.As(err, &stopped) {
+		if sig := interrupted(); sig != 0 {
+			return 128 + int(sig)
+		}
 		return 1
 	}
 	if text := a.explain(err).Error(); text != "" {

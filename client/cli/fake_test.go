@@ -282,6 +282,11 @@ func (f *fake) attach(w http.ResponseWriter) {
 	f.mu.Lock()
 	f.conn, f.attached = conn, rw
 	f.mu.Unlock()
+	select {
+	case <-f.exited:
+		conn.Close()
+	default:
+	}
 }
 
 func frame(stream byte, text string) []byte {
