@@ -29,6 +29,10 @@ func (s *Store) recover(ctx context.Context) (found bool, err error) {
 			return false, fmt.Errorf("remove the partial blob %s: %w", st.Ref, err)
 		}
 	}
+	// A kill before an ingest had its name in the database leaves a directory only.
+	if err := s.clearIngests(); err != nil {
+		return false, err
+	}
 	temporary, err := s.Leases.List(ctx, fmt.Sprintf("labels.%q==true", TemporaryLabel))
 	if err != nil {
 		return false, fmt.Errorf("list temporary leases: %w", err)
@@ -63,10 +67,6 @@ func (s *Store) orphans(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	ingests, err := countEntries(filepath.Join(s.root, "content", "ingest"))
-	if err != nil {
-		return false, err
-	}
 	layers := 0
 	if err := s.Snapshots.Walk(ctx, func(context.Context, snapshots.Info) error { layers++; return nil }); err != nil {
 		return false, fmt.Errorf("list layers: %w", err)
@@ -75,7 +75,20 @@ func (s *Store) orphans(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return blobs > known || ingests > 0 || dirs > layers, nil
+	return blobs > known || dirs > layers, nil
+}
+
+// clearIngests empties the directory of partial blobs.
+func (s *Store) clearIngests() error {
+	dir := filepath.Join(s.root, "content", "ingest")
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 func countEntries(dir string) (int, error) {
