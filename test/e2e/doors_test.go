@@ -1,0 +1,217 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// plain is an HTTP client of an engine that hides nothing: some promises are
+// about status codes and bodies that client libraries do not show.
+type plain struct {
+	*testing.T
+	http *http.Client
+}
+
+func plainly(t *testing.T, e *harness.Engine) *plain {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", e.Socket)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &plain{t, &http.Client{Transport: transport, Timeout: harness.Patience}}
+}
+
+func (p *plain) call(method, path, body string) (int, string) {
+	p.Helper()
+	req, err := http.NewRequest(method, "http://engine"+path, bytes.NewBufferString(body))
+	if err != nil {
+		p.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := p.http.Do(req)
+	if err != nil {
+		p.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// want calls and compares the status; a text must be in the body, "" is no body.
+func (p *plain) want(status int, method, path, body string, text ...string) string {
+	p.Helper()
+	got, answer := p.call(method, path, body)
+	if got != status {
+		p.Errorf("%s %s %s: %d %s, want %d", method, path, body, got, answer, status)
+	}
+	for _, s := range text {
+		if s == "" && answer != "" || !strings.Contains(answer, s) {
+			p.Errorf("%s %s: %q, want %q in it", method, path, answer, s)
+		}
+	}
+	return answer
+}
+
+func (p *plain) create(body string) string {
+	p.Helper()
+	var created struct{ Id string }
+	answer := p.want(201, "POST", "/containers/create", body)
+	if err := json.Unmarshal([]byte(answer), &created); err != nil || len(created.Id) != 64 {
+		p.Fatalf("create: %s", answer)
+	}
+	p.Cleanup(func() { p.call("DELETE", "/containers/"+created.Id+"?force=1&v=1", "") })
+	return created.Id
+}
+
+func TestStatusCodesOfAContainersLife(t *testing.T) {
+	p := plainly(t, engine(t, "busybox"))
+	n := name(t)
+	id := p.create(`{"Image":"busybox","Cmd":["sleep","600"]}`)
+	at := "/containers/" + id
+	p.want(304, "POST", at+"/stop", "", "")
+	p.want(409, "POST", at+"/kill", "", "is not running")
+	p.want(409, "POST", at+"/resize?h=1&w=1", "")
+	p.want(409, "POST", at+"/exec", `{"Cmd":["true"]}`, "is not running")
+	p.want(204, "POST", at+"/start", "", "")
+	p.want(304, "POST", at+"/start", "", "")
+	p.want(409, "DELETE", at, "", "running")
+	p.want(400, "POST", at+"/kill?signal=NOPE", "", "NOPE")
+	p.want(204, "POST", at+"/kill?signal=SIGCONT", "", "")
+	p.want(204, "POST", at+"/kill?signal=18", "", "")
+	p.want(204, "POST", at+"/restart?t=0", "", "")
+	p.want(204, "POST", at+"/rename?name="+n, "", "")
+	p.want(400, "POST", at+"/rename?name=", "")
+	p.want(400, "POST", at+"/rename?name="+n, "")
+	p.want(400, "POST", at+"/rename?name=a/b", "")
+	other := p.create(`{"Image":"busybox"}`)
+	p.want(409, "POST", "/containers/"+other+"/rename?name="+n, "", id)
+	p.want(409, "POST", "/containers/create?name="+n, `{"Image":"busybox"}`, "is already in use by container", id)
+	p.want(200, "GET", "/containers/"+n+"/json", "", `"Id":"`+id+`"`)
+	p.want(200, "GET", "/containers/%2F"+n+"/json", "", `"Id":"`+id+`"`)
+	p.want(200, "GET", "/containers/"+id[:10]+"/json", "", `"Id":"`+id+`"`)
+	p.want(204, "POST", at+"/stop?t=0", "", "")
+	p.want(200, "POST", at+"/wait", "", `{"StatusCode":137}`)
+	p.want(204, "POST", at+"/restart", "", "") // a stopped one is started
+	p.want(204, "POST", at+"/kill", "", "")
+	p.want(409, "POST", at+"/kill", "") // it has ended when kill has answered
+	p.want(204, "DELETE", at, "", "")
+	for _, call := range []string{
+		"GET /json", "POST /start", "POST /stop", "POST /restart", "POST /kill", "POST /wait", "POST /rename?name=y", "POST /resize?h=1&w=1",
+		"POST /attach?stream=1", "GET /logs?stdout=1", "DELETE ", "DELETE ?force=1", "GET /attach/ws",
+	} {
+		method, suffix, _ := strings.Cut(call, " ")
+		p.want(404, method, at+suffix, "", `{"message":"No such container: `+id+`"}`)
+	}
+	p.want(404, "POST", at+"/exec", `{"Cmd":["true"]}`, "No such container: "+id)
+	p.want(404, "POST", "/exec/"+id+"/start", "", "No such exec instance: "+id)
+	p.want(404, "GET", "/exec/"+id+"/json", "", "No such exec instance: "+id)
+}
+
+// A failed create leaves nothing, and tells what is wrong.
+func TestBadCreates(t *testing.T) {
+	p := plainly(t, engine(t, "busybox"))
+	count := func() string {
+		return p.want(200, "GET", "/containers/json?all=1", "") + p.want(200, "GET", "/volumes", "")
+	}
+	before := count()
+	for _, test := range []struct {
+		status     int
+		body, text string
+	}{
+		{404, `{"Image":"nosuch"}`, `No such image: nosuch:latest`},
+		{400, `{"Image":"Ubuntu"}`, `lowercase`},
+		{400, `{"Image":"busybox","Cmd":[],"Entrypoint":[""]}`, `no command specified`},
+		{400, `{"Image":"busybox","WorkingDir":"relative"}`, `relative`},
+		{400, `{"Image":"busybox","HostConfig":{"CapAdd":["NET_NONSENSE"]}}`, `NET_NONSENSE`},
+		{400, `{"Image":"busybox","HostConfig":{"AutoRemove":true,"RestartPolicy":{"Name":"always"}}}`, ``},
+		{400, `{"Image":"busybox","HostConfig":{"RestartPolicy":{"Name":"sometimes"}}}`, `sometimes`},
+		{400, `{"Image":"busybox","HostConfig":{"Binds":["/a:relative"]}}`, `relative`},
+		{400, `{"Image":"busybox","HostConfig":{"Binds":["/a:/b:bogus"]}}`, `bogus`},
+		{400, `{"Image":"busybox","HostConfig":{"Mounts":[{"Type":"bind","Source":"/no/such/source","Target":"/b"}]}}`, `/no/such/source`},
+		{400, `{"Image":"busybox","HostConfig":{"Mounts":[{"Type":"tmpfs","Target":"/b"},{"Type":"tmpfs","Target":"/b/"}]}}`, `Duplicate mount point`},
+		{400, `{"Image":"busybox","Volumes":{"/v":{}},"HostConfig":{"LogConfig":{"Type":"fluentd"}}}`, `fluentd`},
+		{400, `{"Image":"busybox","HostConfig":{"LogConfig":{"Type":"json-file","Config":{"bogus":"1"}}}}`, `bogus`},
+		{400, `{"Image":"busybox","HostConfig":{"Memory":1}}`, ``},
+		{400, `{"Image":"busybox","HostConfig":{"Sysctls":{"kernel.bogus":"1"}}}`, `kernel.bogus`},
+		{400, `{"Image":"busybox","HostConfig":{"SecurityOpt":["bogus=1"]}}`, `bogus`},
+		{400, `{"Image":"busybox","HostConfig":{"SecurityOpt":["seccomp={"]}}`, `seccomp`},
+	} {
+		p.want(test.status, "POST", "/containers/create", test.body, test.text, `{"message":"`)
+	}
+	// Refused by name: the engine's part is still to come, or there will be none.
+	for option, body := range map[string]string{
+		"container": `{"Image":"busybox","HostConfig":{"NetworkMode":"container:x"}}`,
+		"runtime":   `{"Image":"busybox","HostConfig":{"Runtime":"kata"}}`,
+		"GPU":       `{"Image":"busybox","HostConfig":{"DeviceRequests":[{"Count":-1,"Capabilities":[["gpu"]]}]}}`,
+		"Links":     `{"Image":"busybox","HostConfig":{"Links":["a:b"]}}`,
+		"driver":    `{"Image":"busybox","HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"DriverConfig":{"Name":"nfs"}}}]}}`,
+	} {
+		status, answer := p.call("POST", "/containers/create", body)
+		if status < 400 || status >= 600 || status == 500 || !strings.Contains(answer, `{"message":"`) {
+			t.Errorf("%s: %d %s, want it refused by name", option, status, answer)
+		}
+	}
+	if after := count(); after != before {
+		t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+// The same container as clients of each version see it.
+func TestEveryVersionIsServed(t *testing.T) {
+	p := plainly(t, engine(t, "busybox"))
+	id := p.create(`{"Image":"busybox","Cmd":["sleep","600"],"ExposedPorts":{"80/tcp":{}}}`)
+	p.want(204, "POST", "/containers/"+id+"/start", "")
+	for minor := 24; minor <= 56; minor++ {
+		base := fmt.Sprintf("/v1.%d", minor)
+		var inspected struct {
+			Id              string
+			NetworkSettings map[string]any
+			State           struct{ Status string }
+		}
+		answer := p.want(200, "GET", base+"/containers/"+id+"/json", "")
+		if err := json.Unmarshal([]byte(answer), &inspected); err != nil {
+			t.Fatalf("1.%d: %v", minor, err)
+		}
+		networks, _ := inspected.NetworkSettings["Networks"].(map[string]any)
+		bridge, _ := networks["bridge"].(map[string]any)
+		address, _ := bridge["IPAddress"].(string)
+		top, found := inspected.NetworkSettings["IPAddress"]
+		if inspected.Id != id || inspected.State.Status != "running" || address == "" || found != (minor < 52) || found && top != address {
+			t.Errorf("1.%d: %s %s, address %q, at the top %v", minor, inspected.Id, inspected.State.Status, address, top)
+		}
+		for _, path := range []string{"/containers/json", "/images/json", "/images/busybox/json", "/info", "/version", "/networks", "/networks/bridge", "/volumes", "/events?until=1"} {
+			answer := p.want(200, "GET", base+path, "")
+			if !json.Valid([]byte(answer)) && path != "/events?until=1" {
+				t.Errorf("%s%s: %q", base, path, answer)
+			}
+		}
+		var created struct{ Id string }
+		answer = p.want(201, "POST", base+"/containers/create", `{"Image":"busybox","Cmd":["true"],"HostConfig":{"NetworkMode":"none"}}`)
+		if err := json.Unmarshal([]byte(answer), &created); err != nil {
+			t.Fatalf("1.%d: %v", minor, err)
+		}
+		p.want(204, "POST", base+"/containers/"+created.Id+"/start", "", "")
+		p.want(200, "POST", base+"/containers/"+created.Id+"/wait", "", `"StatusCode":0`)
+		p.want(204, "DELETE", base+"/containers/"+created.Id, "", "")
+	}
+}
+
+func TestFailedStarts(t *testing.T) {
+	p := plainly(t, engine(t, "busybox"))
+	for command, code := range map[string]int{"no-such-command": 127, "/etc/passwd": 126} {
+		id := p.create(fmt.Sprintf(`{"Image":"busybox","Cmd":[%q]}`, command))
+		p.want(400, "POST", "/containers/"+id+"/start", "", command)
+		p.want(200, "GET", "/containers/"+id+"/json", "", fmt.Sprintf(`"ExitCode":%d`, code), `"Status":"created"`, command)
+	}
+}
