@@ -121,6 +121,11 @@ func SetUp(index int) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, unix.IFF_UP, unix.IFF_UP), fmt.Sprintf("link %d", index))
 }
 
+// SetMAC asks for another hardware address of a link.
+func SetMAC(index int, mac net.HardwareAddr) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, 0, 0), fmt.Sprintf("hardware address %s", mac)).Attr(unix.IFLA_ADDRESS, mac)
+}
+
 // DeleteLink asks for a link's removal. The kernel takes 10 to 30 ms for it:
 // never on a request's path.
 func DeleteLink(name string) *Message {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,9 @@ type bridge struct {
 	index   int
 	address netip.Prefix // the bridge's own, with the subnet's length
 	made    bool         // by us: Teardown removes it
+
+	mu    sync.Mutex
+	links map[string]bool // host's ends made by this process and still in use
 }
 
 // setUp makes or adopts the link and sees to its address. want is the address asked
@@ -213,49 +217,92 @@ func setSysctl(path, value string) error {
 	return nil
 }
 
-// connect makes a network namespace with eth0 on the bridge, lo up, the address and
-// the default route, and returns its file descriptor. On failure nothing is left:
-// the links go with the namespace.
-func (b *bridge) connect(link string, ip netip.Addr, mac net.HardwareAddr) (int, error) {
-	var inside *netlink.Conn
-	ns, err := netlink.NewNS(b.home, func() (err error) {
+// socket is a network namespace that is plugged into the bridge: eth0 and lo are up,
+// the sysctls are set, only address and route are missing.
+type socket struct {
+	ns     int           // file descriptor
+	inside *netlink.Conn // in the namespace
+	link   string        // the host's end
+	eth0   int           // index of the other
+}
+
+// discard gives the socket up; its links go with the namespace.
+func (k *socket) discard() {
+	k.inside.Close()
+	unix.Close(k.ns)
+}
+
+// plug makes a socket. On failure nothing is left.
+func (b *bridge) plug() (*socket, error) {
+	k := &socket{link: linkPrefix + newID()[:10]}
+	var err error
+	k.ns, err = netlink.NewNS(b.home, func() (err error) {
 		if err = namespaceSysctls(); err != nil {
 			return err
 		}
-		inside, err = netlink.Dial(unix.NETLINK_ROUTE)
+		k.inside, err = netlink.Dial(unix.NETLINK_ROUTE)
 		return err
 	})
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	defer inside.Close()
-	if err := b.join(ns, inside, link, ip, mac); err != nil {
-		unix.Close(ns)
-		return -1, err
+	b.own(k.link)
+	if err := b.join(k); err != nil {
+		b.disown(k.link)
+		k.discard()
+		return nil, err
 	}
-	return ns, nil
+	return k, nil
 }
 
-func (b *bridge) join(ns int, inside *netlink.Conn, link string, ip netip.Addr, mac net.HardwareAddr) error {
-	v := netlink.Veth{Name: link, Master: b.index, Peer: "eth0", PeerNS: ns, MAC: mac, MTU: b.mtu}
-	if err := b.conn.Do(netlink.NewVeth(v), netlink.SetHairpin(link)); err != nil {
+func (b *bridge) own(link string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.links[link] = true
+}
+
+// disown says that a link is no longer used: if it does not vanish with its
+// namespace, it is a stray.
+func (b *bridge) disown(link string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.links, link)
+}
+
+func (b *bridge) owns(link string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.links[link]
+}
+
+func (b *bridge) join(k *socket) error {
+	v := netlink.Veth{Name: k.link, Master: b.index, Peer: "eth0", PeerNS: k.ns, MTU: b.mtu}
+	if err := b.conn.Do(netlink.NewVeth(v), netlink.SetHairpin(k.link)); err != nil {
 		return fmt.Errorf("connect to bridge %q: %w", b.name, err)
 	}
-	eth0, err := inside.LinkByName("eth0")
+	eth0, err := k.inside.LinkByName("eth0")
 	if err != nil {
 		return fmt.Errorf("in the container's namespace: %w", err)
 	}
+	k.eth0 = eth0.Index
 	const lo = 1 // always
-	err = inside.Do(
-		netlink.SetUp(lo),
-		netlink.NewAddr(eth0.Index, netip.PrefixFrom(ip, b.address.Bits())),
-		netlink.SetUp(eth0.Index),
-		netlink.NewRoute(eth0.Index, netip.PrefixFrom(netip.IPv4Unspecified(), 0), b.address.Addr()),
+	if err := k.inside.Do(netlink.SetUp(lo), netlink.SetUp(k.eth0)); err != nil {
+		return fmt.Errorf("in the container's namespace: %w", err)
+	}
+	return b.awaitCarrier(k.inside, k.link)
+}
+
+// configure gives the socket's eth0 its address and default route.
+func (b *bridge) configure(k *socket, ip netip.Addr, mac net.HardwareAddr) error {
+	err := k.inside.Do(
+		netlink.SetMAC(k.eth0, mac),
+		netlink.NewAddr(k.eth0, netip.PrefixFrom(ip, b.address.Bits())),
+		netlink.NewRoute(k.eth0, netip.PrefixFrom(netip.IPv4Unspecified(), 0), b.address.Addr()),
 	)
 	if err != nil {
 		return fmt.Errorf("in the container's namespace: %w", err)
 	}
-	return b.awaitCarrier(inside, link)
+	return nil
 }
 
 // awaitCarrier waits until packets pass. The kernel notices by a work item of its
@@ -307,15 +354,15 @@ func namespaceSysctls() error {
 	return nil
 }
 
-// strays are our veths on the bridge that keep does not name.
-func (b *bridge) strays(keep map[string]bool) ([]string, error) {
+// strays are veths of this or an earlier engine on the bridge that nobody uses.
+func (b *bridge) strays() ([]string, error) {
 	links, err := b.conn.Links()
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, l := range links {
-		if l.Master == b.index && l.Kind == "veth" && strings.HasPrefix(l.Name, linkPrefix) && !keep[l.Name] {
+		if l.Master == b.index && l.Kind == "veth" && strings.HasPrefix(l.Name, linkPrefix) && !b.owns(l.Name) {
 			names = append(names, l.Name)
 		}
 	}

@@ -96,37 +96,29 @@ func (s *Service) attachBridge(ctx context.Context, req *Request, e *endpoint) (
 	if sb.MAC = req.MAC; len(sb.MAC) == 0 {
 		sb.MAC = macOf(ip)
 	}
-	sb.Link = linkPrefix + sb.EndpointID[:10]
 	if err := s.enter(e); err != nil {
 		return -1, err
 	}
 
-	// Making the namespace takes the kernel longer than all the rest together: the
-	// rest is done meanwhile.
-	type result struct {
-		fd  int
-		err error
+	k, err := s.sockets.take()
+	if err != nil {
+		return -1, err
 	}
-	made := make(chan result, 1)
-	go func() {
-		fd, err := s.bridge.connect(sb.Link, ip, net.HardwareAddr(sb.MAC))
-		made <- result{fd, err}
-	}()
-	err = s.publish(req, e, wishes)
-	r := <-made
-	if err == nil {
-		err = r.err
+	defer k.inside.Close()
+	defer s.sockets.refill()
+	sb.Link = k.link
+	if err = s.bridge.configure(k, ip, net.HardwareAddr(sb.MAC)); err == nil {
+		err = s.publish(req, e, wishes)
 	}
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		if r.err == nil {
-			unix.Close(r.fd)
-		}
+		s.bridge.disown(k.link)
+		unix.Close(k.ns)
 		return -1, s.unpublish(e, err)
 	}
-	return r.fd, nil
+	return k.ns, nil
 }
 
 // publish reserves the ports, writes the files and redirects the ports.
@@ -195,6 +187,7 @@ func (s *Service) free(e *endpoint) error {
 		err = fmt.Errorf("free ports of container %s: %w", sb.ContainerID, err)
 	}
 	e.ports.release(s.proxy)
+	s.bridge.disown(sb.Link)
 	s.pool.release(sb.IP)
 	return errors.Join(err, s.forgetFlows(dels))
 }
@@ -239,11 +232,13 @@ func (s *Service) Adopt(ctx context.Context, sb *Sandbox, pid int) error {
 		s.leave(e)
 		return fmt.Errorf("adopt the network of container %s (process %d): %w", sb.ContainerID, pid, err)
 	}
+	s.bridge.own(sb.Link)
 	s.rebind(e, bs)
 	add := publishes(sb.IP, bs)
 	if err := s.table.Apply(nft.Change{Del: s.othersOn(add), Add: add}); err != nil {
 		s.leave(e)
 		e.ports.release(s.proxy)
+		s.bridge.disown(sb.Link)
 		s.pool.release(sb.IP)
 		return fmt.Errorf("adopt the ports of container %s: %w", sb.ContainerID, err)
 	}
@@ -307,17 +302,12 @@ func (s *Service) Reconcile(ctx context.Context, keep []*Sandbox) error {
 		ids[sb.EndpointID] = true
 	}
 	var gone []*endpoint
-	links := map[string]bool{}
-	live := map[netip.Addr]bool{}
 	s.mu.Lock()
 	for id, e := range s.endpoints {
 		if e.ready && !ids[e.sandbox.EndpointID] {
 			gone = append(gone, e)
 			delete(s.endpoints, id)
-			continue
 		}
-		links[e.sandbox.Link] = true
-		live[e.sandbox.IP] = true
 	}
 	s.mu.Unlock()
 	var problems []string
@@ -326,7 +316,7 @@ func (s *Service) Reconcile(ctx context.Context, keep []*Sandbox) error {
 			problems = append(problems, err.Error())
 		}
 	}
-	if err := s.sweep(ctx, links, live); err != nil {
+	if err := s.sweep(ctx); err != nil {
 		problems = append(problems, err.Error())
 	}
 	if len(problems) > 0 {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -39,11 +40,26 @@ func (s *Service) writeFiles(req *Request, sb *Sandbox) error {
 	for _, f := range []struct{ name, content string }{
 		{"hosts", hosts}, {"resolv.conf", resolv}, {"hostname", req.Hostname + "\n"},
 	} {
-		if err := os.WriteFile(filepath.Join(req.FilesDir, f.name), []byte(f.content), 0o644); err != nil {
+		if err := writeFile(filepath.Join(req.FilesDir, f.name), f.content); err != nil {
 			return fmt.Errorf("container %s: %w", req.ContainerID, err)
 		}
 	}
 	return nil
+}
+
+// writeFile replaces a file's content in place. It does not truncate first, as
+// os.WriteFile does: ext4 takes that for a careless replacement and flushes it to
+// the disk, which costs a restart ten times what all three files do.
+func writeFile(path, content string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err == nil {
+		err = f.Truncate(int64(len(content)))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // hostsFile is Docker's: loopback names, then the extra ones, then the container's

@@ -112,9 +112,12 @@ func bindLoopback(fd int, proto network.IPProtocol, port uint16) (uint16, error)
 	if err != nil {
 		return 0, bindError(err, proto, netip.IPv6Loopback(), port)
 	}
+	if port != 0 {
+		return port, nil
+	}
 	name, err := unix.Getsockname(fd)
 	if err != nil {
-		return 0, fmt.Errorf("reserve [::1]:%d/%s: %w", port, proto, err)
+		return 0, fmt.Errorf("reserve a free port of ::1/%s: %w", proto, err)
 	}
 	return uint16(name.(*unix.SockaddrInet6).Port), nil
 }

@@ -341,10 +341,13 @@ func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16) (fd in
 		unix.Close(fd)
 		return -1, 0, bindError(err, proto, host, port)
 	}
+	if port != 0 {
+		return fd, port, nil
+	}
 	name, err := unix.Getsockname(fd)
 	if err != nil {
 		unix.Close(fd)
-		return -1, 0, fmt.Errorf("reserve port %d/%s: %w", port, proto, err)
+		return -1, 0, fmt.Errorf("reserve a free port/%s: %w", proto, err)
 	}
 	return fd, uint16(name.(*unix.SockaddrInet4).Port), nil
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,15 +35,16 @@ type state struct {
 // Service is the network side of one engine. Its methods are safe for concurrent
 // use.
 type Service struct {
-	cfg    Config
-	state  state
-	bridge *bridge
-	pool   *pool
-	table  *nft.Table
-	proxy  *loopback
-	group  *supervise.Group
-	flows  *nft.Flows
-	home   int // the host's network namespace
+	cfg     Config
+	state   state
+	bridge  *bridge
+	pool    *pool
+	table   *nft.Table
+	proxy   *loopback
+	group   *supervise.Group
+	sockets *sockets
+	flows   *nft.Flows
+	home    int // the host's network namespace
 
 	mu        sync.Mutex
 	endpoints map[string]*endpoint // by container id
@@ -88,6 +91,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if s.proxy, err = newLoopback(s.group); err != nil {
 		return nil, err
 	}
+	s.sockets = newSockets(s.group, s.bridge)
 	return s, s.watch()
 }
 
@@ -170,7 +174,7 @@ func (s *Service) openBridge() error {
 	if err != nil {
 		return err
 	}
-	s.bridge = &bridge{name: s.cfg.Bridge, mtu: s.cfg.MTU, conn: conn, home: s.home}
+	s.bridge = &bridge{name: s.cfg.Bridge, mtu: s.cfg.MTU, conn: conn, home: s.home, links: map[string]bool{}}
 	if err := s.bridge.setUp(s.cfg.BIP, s.state.Address, s.state.BridgeMade); err != nil {
 		return err
 	}
@@ -236,6 +240,12 @@ func (s *Service) Close() error {
 	return nil
 }
 
+func (s *Service) list() []*endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.endpoints))
+}
+
 // Teardown closes the service and removes what it made: the table, marked rules in
 // foreign chains and the bridge, unless that existed before.
 func (s *Service) Teardown() error {
@@ -249,7 +259,10 @@ func (s *Service) Teardown() error {
 		return err
 	}
 	err := errors.Join(nft.Withdraw(s.table.Name()), s.table.Delete())
-	strays, strayErr := s.bridge.strays(nil)
+	for _, e := range s.list() {
+		s.bridge.disown(e.sandbox.Link)
+	}
+	strays, strayErr := s.bridge.strays()
 	err = errors.Join(err, strayErr, s.bridge.deleteLinks(strays))
 	if s.bridge.made {
 		err = errors.Join(err, s.bridge.remove())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/nft"
@@ -108,51 +109,22 @@ func (s *Service) Warnings() []string {
 	return out
 }
 
-// sweep removes elements and links of containers that are not live.
-func (s *Service) sweep(ctx context.Context, links map[string]bool, live map[netip.Addr]bool) error {
-	var stale []nft.Publish
-	for _, p := range s.table.Published() {
-		if !live[p.To] && !s.attached(p.To) {
-			stale = append(stale, p)
-		}
+// sweep removes elements and links that belong to no endpoint.
+func (s *Service) sweep(ctx context.Context) error {
+	published := s.table.Published()
+	// Read after the elements: an address is taken before its elements are added.
+	live := map[netip.Addr]bool{}
+	for _, e := range s.list() {
+		live[e.sandbox.IP] = true
 	}
+	stale := slices.DeleteFunc(published, func(p nft.Publish) bool { return live[p.To] })
 	err := s.table.Apply(nft.Change{Del: stale})
 	if err == nil {
 		err = s.forgetFlows(stale)
 	}
-	strays, e := s.bridge.strays(links)
-	err = errors.Join(err, e)
-	var gone []string
-	for _, name := range strays {
-		if !s.ownsLink(name) {
-			gone = append(gone, name)
-		}
-	}
+	strays, e := s.bridge.strays()
 	if ctx.Err() != nil {
-		return errors.Join(err, ctx.Err())
+		return errors.Join(err, e, ctx.Err())
 	}
-	return errors.Join(err, s.bridge.deleteLinks(gone))
-}
-
-// attached and ownsLink see what an Attach has made since the sweep began.
-func (s *Service) attached(ip netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.endpoints {
-		if e.sandbox.IP == ip {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *Service) ownsLink(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.endpoints {
-		if e.sandbox.Link == name {
-			return true
-		}
-	}
-	return false
+	return errors.Join(err, e, s.bridge.deleteLinks(strays))
 }
