@@ -301,7 +301,7 @@ func (pl *plan) closeOnExec() {
 // execute is the end of the child's program.
 func (b *builder) execute() error {
 	id := &identity{
-		user: b.s.User, umask: b.s.Umask, caps: b.s.Capabilities, lastCap: b.r.c.Features.LastCap, nnp: b.s.NoNewPrivs, seccomp: b.s.Seccomp,
+		user: b.s.User, umask: b.s.Umask, caps: b.s.Capabilities & b.r.held, lastCap: b.r.c.Features.LastCap, nnp: b.s.NoNewPrivs, seccomp: b.s.Seccomp,
 		rlimits: b.s.Rlimits, keyring: "_ses." + b.s.ID,
 	}
 	if err := id.settle(b.plan); err != nil {

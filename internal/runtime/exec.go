@@ -105,7 +105,7 @@ func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int) error {
 	pl.enter(s.Cwd, false)
 	pl.chownStdio(s.User.UID, s.TTY, s.OpenStdin)
 	id := &identity{
-		user: s.User, umask: s.Umask, caps: s.Capabilities, lastCap: r.c.Features.LastCap, nnp: s.NoNewPrivs, seccomp: s.Seccomp,
+		user: s.User, umask: s.Umask, caps: s.Capabilities & r.held, lastCap: r.c.Features.LastCap, nnp: s.NoNewPrivs, seccomp: s.Seccomp,
 		rlimits: s.Rlimits, keyring: "_ses." + s.ContainerID,
 	}
 	if err := id.settle(pl); err != nil {

@@ -100,6 +100,7 @@ func (pl *plan) filesystem(fstype string, attr uint64, opts ...option) launch.Ar
 	p := pl.p
 	fs, mnt := p.Slot(), p.Slot()
 	p.Call(unix.SYS_FSOPEN, fstype, p.Str(fstype), argCloexec).To(fs)
+	opts = append([]option{{"source", fstype}}, opts...) // what /proc/mounts shows
 	for _, o := range opts {
 		cmd, value := launch.Named(unix.FSCONFIG_SET_FLAG, "SET_FLAG"), launch.Int(0)
 		if o.value != "" {

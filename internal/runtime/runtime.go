@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -33,6 +32,7 @@ type Runtime struct {
 	private     string // where a child keeps what the container does not see
 	hierarchies []hierarchy
 	reaper      *reaper
+	held        uint64 // capabilities of the engine
 }
 
 // New prepares starts. It makes the calling process a child subreaper: processes whose keeper was killed become its children.
@@ -50,6 +50,9 @@ func New(c Config) (*Runtime, error) {
 	if r.hierarchies, err = v1Hierarchies(); err != nil {
 		return nil, err
 	}
+	if r.held, err = heldCapabilities(); err != nil {
+		return nil, err
+	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("becoming a child subreaper: %w", err)
 	}
@@ -62,6 +65,26 @@ func New(c Config) (*Runtime, error) {
 	}
 	r.reaper = startReaper()
 	return r, nil
+}
+
+// HeldCapabilities are those that the engine can give at all: in a container or a restricted service it may lack some. What a Spec asks for
+// beyond them is left out.
+func (r *Runtime) HeldCapabilities() uint64 { return r.held }
+
+func heldCapabilities() (uint64, error) {
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	if err := unix.Capget(&h, &d[0]); err != nil {
+		return 0, fmt.Errorf("capabilities of the engine: %w", err)
+	}
+	mask := uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32
+	for c := 0; c < 64; c++ {
+		// Beyond the last capability the call fails.
+		if in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err != nil || in == 0 {
+			mask &^= 1 << c
+		}
+	}
+	return mask, nil
 }
 
 // Close releases what New opened. Started processes are not affected.
@@ -126,5 +149,3 @@ func (r *Runtime) Dump(s *Spec) (string, error) {
 	}
 	return b.p.Dump(), nil
 }
-
-var _ = context.Background
