@@ -327,3 +327,12 @@ func freeAddr(t testing.TB) string {
 	defer l.Close()
 	return l.Addr().String()
 }
+
+func appendLayer(t testing.TB, img v1.Image, l v1.Layer) v1.Image {
+	t.Helper()
+	img, err := mutate.AppendLayers(img, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
