@@ -57,6 +57,9 @@ func writeFile(path, content string) error {
 	}
 	_, err = f.WriteString(content)
 	if err == nil {
+		err = f.Chmod(0o644) // whatever the engine's umask is: a container's users read it
+	}
+	if err == nil {
 		err = f.Truncate(int64(len(content)))
 	}
 	return errors.Join(err, f.Close())

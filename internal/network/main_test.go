@@ -3,6 +3,7 @@ package network_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -319,4 +321,56 @@ func eventually(t testing.TB, what string, cond func() bool) {
 			t.Fatalf("waited in vain: %s", what)
 		}
 	}
+}
+
+func isClass(err, class error) bool { return errors.Is(err, class) }
+
+func ruleset(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "ruleset").Output()
+	must(t, err)
+	return string(out)
+}
+
+// run runs a command inside a namespace.
+func (h *host) run(ns int, name string, args ...string) {
+	h.t.Helper()
+	h.in(ns, func() error {
+		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+		}
+		return nil
+	})
+}
+
+// routeLoopback makes a namespace send packets for 127.0.0.1 to a gateway, as an
+// attacker with a network stack of his own can.
+func (h *host) routeLoopback(ns int, via string) error {
+	return netlink.InNS(h.home, ns, func() error {
+		for _, c := range [][]string{
+			{"ip", "addr", "flush", "dev", "lo"},
+			{"sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/route_localnet; do echo 1 > $f; done"},
+			{"sh", "-c", "ip route del local 127.0.0.0/8 dev lo table local 2>/dev/null; ip route del local 127.0.0.1 dev lo table local 2>/dev/null; true"},
+			{"ip", "route", "add", "127.0.0.1", "via", via},
+		} {
+			if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+				return fmt.Errorf("%v: %w: %s", c, err, out)
+			}
+		}
+		return nil
+	})
+}
+
+// startHolder starts another process that listens on a port of the host.
+func startHolder(t *testing.T, port string) (pid int, stop func()) {
+	t.Helper()
+	cmd := exec.Command("busybox", "nc", "-l", "-p", port)
+	must(t, cmd.Start())
+	eventually(t, "busybox listens", func() bool {
+		out, _ := os.ReadFile("/proc/net/tcp")
+		out6, _ := os.ReadFile("/proc/net/tcp6")
+		n, _ := strconv.Atoi(port)
+		return strings.Contains(string(out)+string(out6), fmt.Sprintf(":%04X ", n))
+	})
+	return cmd.Process.Pid, func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
 }
