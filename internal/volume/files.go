@@ -1,0 +1,138 @@
+package volume
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/record"
+)
+
+const (
+	dataDir  = "_data"
+	metaFile = "volume.json"
+	// Volumes that are being made or removed have names that no volume can
+	// have.
+	newPrefix    = ".new-"
+	doomedPrefix = ".del-"
+)
+
+// metadata is what volume.json holds.
+type metadata struct {
+	Labels    map[string]string
+	CreatedAt time.Time
+}
+
+// load reads all volumes and removes what a crash left half made or half
+// removed.
+func (s *Service) load() error {
+	if err := os.MkdirAll(s.root, 0o711); err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	dirs, err := os.ReadDir(s.root)
+	if err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	for _, d := range dirs {
+		name := d.Name()
+		switch {
+		case strings.HasPrefix(name, newPrefix), strings.HasPrefix(name, doomedPrefix):
+			if err := os.RemoveAll(filepath.Join(s.root, name)); err != nil {
+				s.warn("volumes: remove what is left of a volume: %v", err)
+			}
+		case d.IsDir() && validName.MatchString(name):
+			s.loadOne(name)
+		}
+	}
+	return nil
+}
+
+// loadOne takes in a volume. A directory without volume.json but with data, made
+// by hand or by another engine, is a volume too, without labels.
+func (s *Service) loadOne(name string) {
+	dir := filepath.Join(s.root, name)
+	var meta metadata
+	err := record.ReadJSON(filepath.Join(dir, metaFile), &meta)
+	data, derr := os.Stat(s.mountpoint(name))
+	switch {
+	case err == nil && errors.Is(derr, fs.ErrNotExist):
+		if err := os.Mkdir(s.mountpoint(name), 0o755); err != nil {
+			s.warn("volume %s has lost its data directory: %v", name, err)
+			return
+		}
+		s.warn("volume %s had lost its data directory: it is empty now", name)
+	case derr != nil || !data.IsDir():
+		return // something else
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		s.warn("volume %s keeps its data but has lost its labels: %v", name, err)
+	}
+	if meta.CreatedAt.IsZero() && derr == nil {
+		meta.CreatedAt = data.ModTime().UTC()
+	}
+	s.entries[name] = &entry{meta: meta, refs: map[string]struct{}{}}
+}
+
+func (s *Service) warn(format string, args ...any) {
+	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
+}
+
+// makeDirs makes a volume's directory: whole or not at all.
+func (s *Service) makeDirs(name string, meta metadata, durable bool) (err error) {
+	tmp := filepath.Join(s.root, newPrefix+name)
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("create volume %s: %w", name, err), os.RemoveAll(tmp))
+		}
+	}()
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := os.Mkdir(tmp, 0o711); err != nil {
+		return err
+	}
+	// Mkdir's mode is cut by the umask, but containers of any user must get
+	// through.
+	data := filepath.Join(tmp, dataDir)
+	if err := errors.Join(os.Chmod(tmp, 0o711), os.Mkdir(data, 0o755), os.Chmod(data, 0o755)); err != nil {
+		return err
+	}
+	raw, err := json.Marshal(meta)
+	if err != nil {
+		return err
+	}
+	write := record.Write
+	if durable {
+		write = record.WriteDurable
+	}
+	if err := write(filepath.Join(tmp, metaFile), raw, 0o600); err != nil {
+		return err
+	}
+	record.Failpoint("volume.create.before-rename")
+	return os.Rename(tmp, filepath.Join(s.root, name))
+}
+
+// discard takes a volume's directory out of the way, in one step, and returns
+// its new name.
+func (s *Service) discard(name string) (string, error) {
+	doomed := filepath.Join(s.root, doomedPrefix+randomName()[:16])
+	if err := os.Rename(filepath.Join(s.root, name), doomed); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	record.Failpoint("volume.remove.after-rename")
+	return doomed, nil
+}
+
+// erase deletes a discarded volume. os.RemoveAll works on directory descriptors
+// and follows no symbolic link, so that nothing outside can be reached.
+func (s *Service) erase(name, doomed string) error {
+	if err := os.RemoveAll(doomed); err != nil {
+		return fmt.Errorf("volume %s is removed, but not all of its files could be deleted; the rest is tried again when the engine starts: %w", name, err)
+	}
+	return nil
+}
