@@ -31,7 +31,7 @@ type Clone struct {
 func Begin(p *launch.Program, name string) *Program {
 	k := &Program{p: p}
 	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str(name))
-	SetOOMScoreAdj(p, oomScoreAdj).Ignore(syscall.EACCES, syscall.EPERM)
+	SetOOMScoreAdj(p, oomScoreAdj, syscall.EACCES, syscall.EPERM)
 	k.pids = p.Words(0, 0)
 	k.child = launch.WordOf(k.pids, 1)
 	p.Call(unix.SYS_GETPID, "").To(launch.WordOf(k.pids, 0))
@@ -76,11 +76,12 @@ func CloneArgs(p *launch.Program, flags, exitSignal, cgroup uint64) launch.Arg {
 }
 
 // SetOOMScoreAdj appends a write to the calling process's oom_score_adj through the host's /proc; it must come before the process gives up
-// the host's mounts. The returned operation is the write.
-func SetOOMScoreAdj(p *launch.Program, value string) launch.Op {
+// the host's mounts.
+func SetOOMScoreAdj(p *launch.Program, value string, ignored ...syscall.Errno) {
 	fd := p.Slot()
 	p.Call(unix.SYS_OPENAT, "oom_score_adj", launch.CWD(), p.Str("/proc/self/oom_score_adj"), launch.Named(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC")).To(fd)
-	return p.Call(unix.SYS_WRITE, "oom_score_adj", fd.Arg(), p.Str(value), launch.Int(len(value)))
+	p.Call(unix.SYS_WRITE, "oom_score_adj", fd.Arg(), p.Str(value), launch.Int(len(value))).Ignore(ignored...)
+	p.Call(unix.SYS_CLOSE, "oom_score_adj", fd.Arg())
 }
 
 var cloneFlagNames = []struct {

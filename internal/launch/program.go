@@ -280,9 +280,14 @@ func (p *Program) SendFD(what string, socket Arg) (fd Slot, send func()) {
 	return WordOf(control, 2), func() { p.Call(unix.SYS_SENDMSG, what, socket, msg, Int(unix.MSG_NOSIGNAL)) }
 }
 
-// Exec appends the attempts to execute each of paths, as execvp does: a missing one is passed over, EACCES is remembered over a later ENOENT.
+// Exec appends the attempts to execute each of paths, as execvp does: with several, a missing one is passed over and EACCES is remembered
+// over a later ENOENT.
 func (p *Program) Exec(paths []string, argv, envp []string) {
 	av, ev := p.List(argv, "argv"), p.List(envp, "envp")
+	if len(paths) == 1 {
+		p.Call(unix.SYS_EXECVE, paths[0], p.Str(paths[0]), av, ev)
+		return
+	}
 	denied := WordOf(p.Words(0), 0)
 	for _, x := range paths {
 		p.Call(unix.SYS_EXECVE, x, p.Str(x), av, ev).Ignore(syscall.ENOENT, syscall.ENOTDIR).rememberEACCES(denied)

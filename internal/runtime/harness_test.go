@@ -27,9 +27,9 @@ type lab struct {
 	t     testing.TB
 	r     *runtime.Runtime
 	c     runtime.Config
-	dir   string // a tmpfs
-	image string // lower directory
-	n     int
+	dir   string     // a tmpfs
+	image string     // lower directory
+	mu    sync.Mutex // of the output buffers
 }
 
 func newLab(t testing.TB) *lab {
@@ -127,11 +127,19 @@ func (l *lab) collect(p *runtime.Process, s *runtime.Spec) *running {
 		c.readers.Add(1)
 		go func() {
 			defer c.readers.Done()
-			io.Copy(b, f)
+			io.Copy(writerFunc(func(p []byte) (int, error) {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				return b.Write(p)
+			}), f)
 		}()
 	}
 	return c
 }
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func (l *lab) start(s *runtime.Spec) *running {
 	l.t.Helper()
