@@ -120,11 +120,7 @@ func (t *Table) columnWidths(cells [][]string) [][]int {
 			for ; end < len(cells) && j < len(widths[end]); end++ {
 				most = max(most, Width(cells[end][j]))
 			}
-			w := max(most+t.padding, t.minWidth)
-			if most == 0 {
-				w = t.padding // an empty column keeps its distance and no more
-			}
-			w = max(w, 1)
+			w := max(most+t.padding, t.minWidth, 1)
 			for k := i; k < end; k++ {
 				widths[k][j] = w
 			}
