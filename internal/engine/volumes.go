@@ -31,15 +31,7 @@ func (v *Volumes) Create(ctx context.Context, name, driver string, opts, labels 
 
 // List returns the volumes that filters select, sorted by name; never nil.
 func (v *Volumes) List(ctx context.Context, filters map[string][]string) ([]*apivolume.Volume, error) {
-	list, err := v.service.List(ctx, filters)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]*apivolume.Volume, len(list))
-	for i := range list {
-		out[i] = &list[i]
-	}
-	return out, nil
+	return v.service.List(ctx, filters)
 }
 
 // Inspect returns the volume of that name.

@@ -128,7 +128,7 @@ func ParseDetachKeys(keys string) ([]byte, error) {
 	for key := range strings.SplitSeq(keys, ",") {
 		code, ok := keyCode(key)
 		if !ok {
-			return nil, failure.Invalid("Invalid detach keys (%s) provided", keys)
+			return nil, failure.Invalid("Unknown character: '%s'", key)
 		}
 		codes = append(codes, code)
 	}
