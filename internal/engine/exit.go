@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 
@@ -168,7 +169,7 @@ func (x *exiter) detach(rec *container.Record) {
 // clean removes what only costs time and nobody waits for.
 func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	defer close(r.cleaned)
-	if err := x.runtime.RemoveCgroup(x.specs.cgroupPath(rec)); err != nil {
+	if err := x.runtime.RemoveCgroup(x.specs.cgroupPath(rec)); err != nil && !errdefs.IsNotFound(err) {
 		x.log.Warn("cgroup of an exited container", "container", c.ID(), "error", err)
 	}
 	if err := r.process.Release(); err != nil {

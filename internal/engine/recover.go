@@ -162,7 +162,7 @@ func (rc *Recovery) sweepGroups(all []*container.Container) {
 		if err := group.Kill(); err != nil {
 			rc.deps.Log.Warn("left-over processes", "cgroup", path, "error", err)
 		}
-		if err := rc.deps.Runtime.RemoveCgroup(path); err != nil {
+		if err := rc.deps.Runtime.RemoveCgroup(path); err != nil && !errdefs.IsNotFound(err) {
 			rc.deps.Log.Warn("left-over cgroup", "cgroup", path, "error", err)
 		}
 	}

@@ -187,7 +187,7 @@ func (a *attempt) undo(ctx context.Context) {
 			a.s.log.Warn("network of a failed start", "container", a.c.ID(), "error", err)
 		}
 	}
-	if err := a.s.runtime.RemoveCgroup(a.s.specs.cgroupPath(a.r)); err != nil {
+	if err := a.s.runtime.RemoveCgroup(a.s.specs.cgroupPath(a.r)); err != nil && !errdefs.IsNotFound(err) {
 		a.s.log.Warn("cgroup of a failed start", "container", a.c.ID(), "error", err)
 	}
 }

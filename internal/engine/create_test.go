@@ -1,0 +1,178 @@
+package engine_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+
+	"github.com/cleatlabs/cleat/internal/engine"
+)
+
+func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
+	l := newLab(t)
+	l.create(spec{name: "taken", cmd: []string{"true"}})
+	before, _ := os.ReadDir(filepath.Join(l.dir, "containers"))
+	volumes, err := l.Volumes.List(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		spec  spec
+		class func(error) bool
+		text  string
+	}{
+		{"name in use", spec{name: "taken"}, errdefs.IsConflict, `The container name "/taken" is already in use by container`},
+		{"bad name", spec{name: "no good"}, errdefs.IsInvalidArgument, "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"},
+		{"missing image", spec{cfg: func(c *api.Config) { c.Image = "nosuch" }}, errdefs.IsNotFound, "No such image: nosuch:latest"},
+		{"no command", spec{cfg: func(c *api.Config) { c.Entrypoint = []string{""}; c.Cmd = nil }}, errdefs.IsInvalidArgument, "no command specified"},
+		{"relative workdir", spec{cfg: func(c *api.Config) { c.WorkingDir = "x" }}, errdefs.IsInvalidArgument, "needs to be an absolute path"},
+		{"bad stop signal", spec{cfg: func(c *api.Config) { c.StopSignal = "SIGNONE" }}, errdefs.IsInvalidArgument, "invalid signal: SIGNONE"},
+		{"unknown capability", spec{host: func(h *api.HostConfig) { h.CapAdd = []string{"NOSUCH"} }}, errdefs.IsInvalidArgument, "NOSUCH"},
+		{"rm with policy", spec{host: func(h *api.HostConfig) { h.AutoRemove = true; h.RestartPolicy.Name = "always" }}, errdefs.IsInvalidArgument, "AutoRemove"},
+		{"tiny memory", spec{host: func(h *api.HostConfig) { h.Memory = 1 << 20 }}, errdefs.IsInvalidArgument, "6MB"},
+		{"foreign network", spec{host: func(h *api.HostConfig) { h.NetworkMode = "mine" }}, errdefs.IsNotFound, "network mine not found"},
+		{"links", spec{host: func(h *api.HostConfig) { h.Links = []string{"a:b"} }}, errdefs.IsNotImplemented, "HostConfig.Links"},
+		{"health check", spec{cfg: func(c *api.Config) { c.Healthcheck = &api.HealthConfig{Test: []string{"CMD", "true"}} }}, errdefs.IsNotImplemented, "Healthcheck"},
+		{"host sysctl", spec{host: func(h *api.HostConfig) { h.Sysctls = map[string]string{"kernel.panic": "1"} }}, errdefs.IsInvalidArgument, "kernel.panic"},
+		{"relative mount", spec{host: func(h *api.HostConfig) { h.Binds = []string{"/tmp:x"} }}, errdefs.IsInvalidArgument, "mount path must be absolute"},
+		{"two mounts on one target", spec{host: func(h *api.HostConfig) { h.Binds = []string{"/tmp:/a", "/var:/a/"} }}, errdefs.IsInvalidArgument, "Duplicate mount point: /a"},
+		{"missing source of Mounts", spec{host: func(h *api.HostConfig) {
+			h.Mounts = []mount.Mount{{Type: mount.TypeBind, Source: "/nosuch/dir", Target: "/a"}}
+		}}, errdefs.IsInvalidArgument, "bind source path does not exist: /nosuch/dir"},
+		{"foreign volume driver, after an anonymous volume was made", spec{cfg: func(c *api.Config) { c.Volumes = map[string]struct{}{"/a": {}} }, host: func(h *api.HostConfig) {
+			h.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: "/z", Source: "named", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: "nfs"}}}}
+		}}, func(err error) bool { return err != nil }, "nfs"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.spec.cmd == nil && c.name != "no command" {
+				c.spec.cmd = []string{"true"}
+			}
+			_, _, err := l.tryCreate(c.spec)
+			if !c.class(err) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	after, _ := os.ReadDir(filepath.Join(l.dir, "containers"))
+	if len(after) != len(before) {
+		t.Errorf("failed creates left %d directories", len(after)-len(before))
+	}
+	left, err := l.Volumes.List(t.Context(), nil)
+	if err != nil || len(left) != len(volumes) {
+		t.Errorf("failed creates left volumes: %v, %v", left, err)
+	}
+	for _, c := range []string{"no-good", "Anonymous"} { // the names are free again
+		l.create(spec{name: c, cmd: []string{"true"}})
+	}
+}
+
+func TestCommandLineFollowsDockersRules(t *testing.T) {
+	l := newLab(t)
+	for _, c := range []struct {
+		name       string
+		entrypoint []string
+		cmd        []string
+		path       string
+		args       string
+	}{
+		{"image's command", nil, nil, "sh", ""},
+		{"own command", nil, []string{"echo", "a b"}, "echo", "a b"},
+		{"own entrypoint drops the image's command", []string{"echo"}, nil, "echo", ""},
+		{"empty entrypoint keeps it", []string{}, nil, "sh", ""},
+		{"both", []string{"echo", "1"}, []string{"2"}, "echo", "1|2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := l.inspect(l.create(spec{cmd: c.cmd, cfg: func(cfg *api.Config) { cfg.Entrypoint = c.entrypoint }}))
+			if r.Path != c.path || strings.Join(r.Args, "|") != c.args {
+				t.Errorf("%s %q", r.Path, r.Args)
+			}
+		})
+	}
+	r := l.inspect(l.create(spec{cmd: []string{"env"}, cfg: func(c *api.Config) {
+		c.Env = []string{"FROM=request"}
+		c.Labels = map[string]string{"of": "request", "x": "y"}
+	}}))
+	if got := strings.Join(r.Config.Env, " "); got != "FROM=request PATH=/bin" {
+		t.Errorf("env %q", got)
+	}
+	if r.Config.Labels["of"] != "request" || r.Config.Labels["x"] != "y" {
+		t.Errorf("labels %v", r.Config.Labels)
+	}
+}
+
+func TestMounts(t *testing.T) {
+	l := newLab(t)
+	host := t.TempDir()
+	if err := os.WriteFile(filepath.Join(host, "file"), []byte("host\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(host, "made", "by", "bind")
+	got := l.output(spec{
+		cmd: []string{"sh", "-c", "cat /b/file /data/seed; stat -c '%u %a' /data/seed; touch /ro/x 2>/dev/null || echo read-only; touch /t/x && echo tmpfs; pwd; ls -d /made"},
+		cfg: func(c *api.Config) { c.Volumes = map[string]struct{}{"/data/": {}}; c.WorkingDir = "/new/dir" },
+		host: func(h *api.HostConfig) {
+			h.Binds = []string{host + ":/b", host + ":/ro:ro", missing + ":/made"}
+			h.Tmpfs = map[string]string{"/t": "size=1m,mode=700"}
+		},
+	})
+	want := "host\nfrom the image\n65534 640\nread-only\ntmpfs\n/new/dir\n/made\n"
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if _, err := os.Stat(missing); err != nil {
+		t.Errorf("a missing source of Binds must be made: %v", err)
+	}
+}
+
+func TestVolumesOutliveTheirContainersAndAnonymousOnesGoWithThem(t *testing.T) {
+	l := newLab(t)
+	named := func(h *api.HostConfig) { h.Binds = []string{"keep:/data"} }
+	anonymous := func(c *api.Config) { c.Volumes = map[string]struct{}{"/anon": {}} }
+	l.output(spec{name: "writer", cmd: []string{"sh", "-c", "echo kept > /data/mine"}, host: named, cfg: anonymous})
+	if err := l.Volumes.Remove(t.Context(), "keep", true); !errdefs.IsConflict(err) {
+		t.Errorf("rm of a volume in use: %v", err)
+	}
+	if err := l.Remove(t.Context(), "writer", engine.RemoveOptions{Volumes: true}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := l.Volumes.List(t.Context(), nil)
+	if err != nil || len(list) != 1 || list[0].Name != "keep" {
+		t.Errorf("left: %v, %v", list, err)
+	}
+	if got := l.output(spec{cmd: []string{"cat", "/data/mine"}, host: named}); got != "kept\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Inspect sent back to create must give an equal container: Watchtower and
+// Terraform lean on it.
+func TestInspectSentBackGivesAnEqualContainer(t *testing.T) {
+	l := newLab(t)
+	id := l.create(spec{cmd: []string{"echo", "x"}, cfg: func(c *api.Config) { c.Env = []string{"A=b"}; c.Labels = map[string]string{"a": "b"}; c.Hostname = "h" },
+		host: func(h *api.HostConfig) {
+			h.Binds = []string{"vol:/v:ro"}
+			h.CapAdd, h.Memory, h.ShmSize = []string{"NET_ADMIN"}, 64<<20, 1<<20
+			h.Tmpfs = map[string]string{"/t": ""}
+		}})
+	a := l.inspect(id)
+	req := engine.CreateRequest{Config: a.Config, HostConfig: a.HostConfig}
+	second, _, err := l.Create(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := l.inspect(second)
+	for _, c := range []struct{ name, a, b string }{
+		{"Config", dump(a.Config), dump(b.Config)}, {"HostConfig", dump(a.HostConfig), dump(b.HostConfig)},
+		{"Path", a.Path, b.Path}, {"Mounts", dump(a.Mounts), dump(b.Mounts)},
+	} {
+		if c.a != c.b {
+			t.Errorf("%s:\n%s\n%s", c.name, c.a, c.b)
+		}
+	}
+}
