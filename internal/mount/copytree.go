@@ -1,0 +1,262 @@
+package mount
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// maxDepth bounds the nesting of directories: each level holds two descriptors.
+const maxDepth = 1000
+
+// copier copies one tree. Every step is relative to an open directory and follows no link.
+type copier struct {
+	root  *os.File         // of the copy
+	links map[inode]string // files with several names: where below root the first of them is
+	path  []string         // the directory that it is in, for links and errors
+}
+
+type inode struct{ dev, ino uint64 }
+
+// copyTree copies what the directory src holds into the directory dst.
+func copyTree(src, dst *os.File) error {
+	c := copier{root: dst, links: map[inode]string{}}
+	return c.directory(src, dst)
+}
+
+func (c *copier) directory(src, dst *os.File) error {
+	if len(c.path) > maxDepth {
+		return failure.Invalid("directories are nested more than %d deep", maxDepth)
+	}
+	names, err := src.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := c.entry(int(src.Fd()), int(dst.Fd()), name); err != nil {
+			var deeper *os.PathError
+			if errors.As(err, &deeper) {
+				return err // names the file already
+			}
+			return &os.PathError{Op: "copy", Path: filepath.Join(append(c.path, name)...), Err: err}
+		}
+	}
+	return nil
+}
+
+// entry copies one file of any type.
+func (c *copier) entry(src, dst int, name string) error {
+	from, err := unix.Openat(src, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind != unix.S_IFDIR && st.Nlink > 1 {
+		if done, err := c.link(&st, dst, name); done || err != nil {
+			return err
+		}
+	}
+	switch kind {
+	case unix.S_IFDIR:
+		err = c.subdirectory(from, dst, name)
+	case unix.S_IFREG:
+		err = copyFile(from, dst, name, st.Size)
+	case unix.S_IFLNK:
+		err = copyLink(from, dst, name)
+	default:
+		err = unix.Mknodat(dst, name, kind|0o600, int(st.Rdev))
+	}
+	if err != nil {
+		return err
+	}
+	to, err := unix.Openat(dst, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(to)
+	return copyAttributes(from, to, &st)
+}
+
+// link makes another name for a file that was copied under an earlier one; the first time it notes the name.
+func (c *copier) link(st *unix.Stat_t, dst int, name string) (done bool, err error) {
+	key := inode{uint64(st.Dev), st.Ino}
+	first, seen := c.links[key]
+	if !seen {
+		c.links[key] = filepath.Join(append(c.path, name)...)
+		return false, nil
+	}
+	fd, err := unix.Openat2(int(c.root.Fd()), first, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if errors.Is(err, unix.ELOOP) { // the file is itself a symbolic link: those are copied one by one
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	return true, unix.Linkat(fd, "", dst, name, unix.AT_EMPTY_PATH)
+}
+
+func (c *copier) subdirectory(from, dst int, name string) error {
+	if err := unix.Mkdirat(dst, name, 0o700); err != nil {
+		return err
+	}
+	in, err := openNoFollow(from, ".")
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := openNoFollow(dst, name)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	c.path = append(c.path, name)
+	defer func() { c.path = c.path[:len(c.path)-1] }()
+	return c.directory(in, out)
+}
+
+func copyLink(from, dst int, name string) error {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(from, "", buf)
+	if err != nil {
+		return err
+	}
+	return unix.Symlinkat(string(buf[:n]), dst, name)
+}
+
+// throughProc names an open file, of whatever type, to calls that take only paths.
+func throughProc(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// copyFile copies content. A filesystem that can share it between files does; else the holes stay holes.
+func copyFile(from, dst int, name string, size int64) error {
+	in, err := os.Open(throughProc(from)) // from is known to be a regular file
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	fd, err := unix.Openat(dst, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	out := os.NewFile(uintptr(fd), name)
+	err = copyContent(in, out, size)
+	return errors.Join(err, out.Close())
+}
+
+func copyContent(in, out *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
+		return nil
+	}
+	if err := out.Truncate(size); err != nil {
+		return err
+	}
+	for at := int64(0); at < size; {
+		data, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // only a hole is left
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		hole, err := unix.Seek(int(in.Fd()), data, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		if err := copyRange(in, out, data, hole-data); err != nil {
+			return err
+		}
+		at = hole
+	}
+	return nil
+}
+
+func copyRange(in, out *os.File, at, n int64) error {
+	if _, err := in.Seek(at, io.SeekStart); err != nil {
+		return err
+	}
+	if _, err := out.Seek(at, io.SeekStart); err != nil {
+		return err
+	}
+	_, err := io.CopyN(out, in, n) // copy_file_range where it works
+	return err
+}
+
+// copyAttributes gives the file to, open as O_PATH at least, what belongs to from besides its content. Each step undoes
+// part of what a later one sets: a new owner clears set-id bits and capabilities, and everything changes the times.
+func copyAttributes(from, to int, st *unix.Stat_t) error {
+	if err := unix.Fchownat(to, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if err := unix.Chmod(throughProc(to), st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	if err := copyXattrs(throughProc(from), throughProc(to)); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(to, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
+}
+
+// copyXattrs copies extended attributes, but for overlay's own and for SELinux's label, which the policy gives. One that the
+// volume's filesystem cannot hold is left out.
+func copyXattrs(from, to string) error {
+	names, err := readXattr(func(buf []byte) (int, error) { return unix.Listxattr(from, buf) })
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	for name := range bytes.SplitSeq(bytes.TrimSuffix(names, []byte{0}), []byte{0}) {
+		attr := string(name)
+		if attr == "security.selinux" || strings.HasPrefix(attr, "trusted.overlay.") {
+			continue
+		}
+		value, err := readXattr(func(buf []byte) (int, error) { return unix.Getxattr(from, attr, buf) })
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := unix.Setxattr(to, attr, value, 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
+	return nil
+}
+
+// readXattr asks for the size first: most files have no attributes, which is one call. EOPNOTSUPP is nothing.
+func readXattr(get func([]byte) (int, error)) ([]byte, error) {
+	for {
+		n, err := get(nil)
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return nil, nil
+		}
+		if err != nil || n == 0 {
+			return nil, err
+		}
+		buf := make([]byte, n)
+		n, err = get(buf)
+		if errors.Is(err, unix.ERANGE) { // grew meanwhile
+			continue
+		}
+		return buf[:max(n, 0)], err
+	}
+}
