@@ -18,7 +18,7 @@ import (
 )
 
 // parentDir is where the tests of this process make their groups.
-func parentDir() string { return fmt.Sprintf("/cleat-test-%d", os.Getpid()) }
+func parentDir() string { return fmt.Sprintf("/cleat-cgroup-test-%d", os.Getpid()) }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
