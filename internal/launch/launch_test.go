@@ -280,3 +280,29 @@ func TestStubIsSealed(t *testing.T) {
 		f.Close()
 	}
 }
+
+// An engine with many open files starts processes too: the executable's descriptor is not overwritten on the way.
+func TestManyOpenFiles(t *testing.T) {
+	s := newStub(t)
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	for len(fds) < 700 {
+		fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds = append(fds, fd)
+		if len(fds) < 400 || len(fds)%3 != 0 {
+			continue
+		}
+		p := launch.NewProgram(false)
+		p.Exit(9)
+		if o := run(t, s, p, fds[0], fd, fds[1], fds[2]); o.err != nil || o.status.ExitStatus() != 9 {
+			t.Fatalf("with %d open files: %+v", len(fds), o)
+		}
+	}
+}

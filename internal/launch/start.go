@@ -73,7 +73,7 @@ func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child
 	for _, fd := range files {
 		all = append(all, uintptr(fd))
 	}
-	exe, done, err := s.above(len(all))
+	exe, done, err := s.outOfReach(all)
 	if err != nil {
 		report.Close()
 		return nil, err
@@ -98,14 +98,22 @@ func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child
 	return &Child{PID: pid, PIDFD: pidfd, program: p, report: report}, nil
 }
 
-// above returns a descriptor of the executable that n descriptors from 0 on do not reach.
-func (s *Stub) above(n int) (int, func(), error) {
-	if n < s.fd {
+// outOfReach returns a descriptor of the executable that ForkExec does not overwrite in the child before it executes it: it moves the given
+// descriptors to numbers from 0 on, some of them by way of the numbers after the highest.
+func (s *Stub) outOfReach(given []uintptr) (int, func(), error) {
+	highest := len(given)
+	for _, fd := range given {
+		if n := int(int32(fd)); n > highest {
+			highest = n
+		}
+	}
+	free := highest + len(given) + 2
+	if s.fd >= free || s.fd >= len(given) && s.fd < highest {
 		return s.fd, func() {}, nil
 	}
-	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, n+1)
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, free)
 	if err != nil {
-		return -1, nil, fmt.Errorf("a start that needs %d descriptors: %w", n, err)
+		return -1, nil, fmt.Errorf("a start that needs descriptor %d (is RLIMIT_NOFILE too low?): %w", free, err)
 	}
 	return fd, func() { unix.Close(fd) }, nil
 }

@@ -28,7 +28,7 @@ func BenchmarkStartTrueWaitNetNone(b *testing.B) {
 	l := newLab(b)
 	bpf := filter(b, l.c.Features, defaultCaps)
 	var times durations
-	defer times.report(b)
+	defer func() { times.report(b) }()
 	for b.Loop() {
 		start := time.Now()
 		s := l.spec("true")
@@ -74,7 +74,7 @@ func BenchmarkExec(b *testing.B) {
 	s.Seccomp = bpf
 	c := l.start(s)
 	var times durations
-	defer times.report(b)
+	defer func() { times.report(b) }()
 	for b.Loop() {
 		start := time.Now()
 		p, err := l.r.Exec(context.Background(), &runtime.ExecSpec{

@@ -41,7 +41,7 @@ func (b *builder) build() error {
 		return err
 	}
 	clone := keeper.Clone{Flags: b.namespaces(), Cgroup: -1}
-	tasks, err := b.cgroupFiles(&clone)
+	tasks, err := b.cgroupFiles(b.group, &clone)
 	if err != nil {
 		return err
 	}
@@ -132,26 +132,26 @@ func (b *builder) openNamespace(what, path string) (launch.Arg, error) {
 }
 
 // cgroupFiles hands over what the child needs to attach itself: v1 tasks files, or on v2 the directory that it is cloned into.
-func (b *builder) cgroupFiles(c *keeper.Clone) ([]launch.Arg, error) {
-	if b.group == nil {
+func (pl *plan) cgroupFiles(group *cgroup.Group, c *keeper.Clone) ([]launch.Arg, error) {
+	if group == nil {
 		return nil, nil
 	}
-	dir, err := b.group.DirFD()
+	dir, err := group.DirFD()
 	if err != nil {
 		return nil, err
 	}
 	if dir >= 0 {
-		b.fd(dir, "cgroup")
-		c.Cgroup = launch.FirstFD + len(b.files) - 1
+		pl.fd(dir, "cgroup")
+		c.Cgroup = launch.FirstFD + len(pl.files) - 1
 		return nil, nil
 	}
-	fds, err := b.group.TaskFDs()
+	fds, err := group.TaskFDs()
 	if err != nil {
 		return nil, err
 	}
 	args := make([]launch.Arg, len(fds))
 	for i, fd := range fds {
-		args[i] = b.fd(fd, "tasks")
+		args[i] = pl.fd(fd, "tasks")
 	}
 	return args, nil
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/launch"
 	"golang.org/x/sys/unix"
@@ -43,7 +43,14 @@ func (r *Runtime) Exec(ctx context.Context, s *ExecSpec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.buildExec(pl, s, target); err != nil {
+	group, err := r.openGroup(s.CgroupPath)
+	if err == nil {
+		if group != nil {
+			defer group.CloseFDs()
+		}
+		err = r.buildExec(pl, s, target, group)
+	}
+	if err != nil {
 		std.closeAll()
 		return nil, err
 	}
@@ -85,15 +92,14 @@ func (p *Process) dupPidfd() (int, error) {
 // buildExec compiles the program. The keeper clones a helper, which attaches itself to the container's control group, joins its
 // namespaces, becomes the user and closes everything but stdio and the report pipe; only then does it make the process, with the keeper as
 // its parent: what appears in the container's PID namespace holds nothing of the host's.
-func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int) error {
+func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int, group *cgroup.Group) error {
 	p := pl.p
 	k := keeper.Begin(p, "cleat-keeper")
 	clone := keeper.Clone{Cgroup: -1, Helper: true}
-	tasks, closeGroup, err := r.execGroup(pl, s, &clone)
+	tasks, err := pl.cgroupFiles(group, &clone)
 	if err != nil {
 		return err
 	}
-	_ = closeGroup
 	ns := pl.fd(target, "container")
 	k.Clone(clone)
 
@@ -134,17 +140,10 @@ func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int) error {
 	return nil
 }
 
-// execGroup hands over what the helper attaches itself with.
-func (r *Runtime) execGroup(pl *plan, s *ExecSpec, c *keeper.Clone) ([]launch.Arg, func(), error) {
-	none := func() {}
-	if s.CgroupPath == "" || r.c.Cgroups == nil {
-		return nil, none, nil
+// openGroup opens the container's control group; nil where there is none.
+func (r *Runtime) openGroup(path string) (*cgroup.Group, error) {
+	if path == "" || r.c.Cgroups == nil {
+		return nil, nil
 	}
-	g, err := r.c.Cgroups.Open(s.CgroupPath)
-	if err != nil {
-		return nil, none, failure.Wrap(failure.Class(err), fmt.Errorf("control group of the container: %w", err))
-	}
-	b := &builder{plan: pl, p: pl.p, group: g}
-	tasks, err := b.cgroupFiles(c)
-	return tasks, g.CloseFDs, err
+	return r.c.Cgroups.Open(path)
 }
