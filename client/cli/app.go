@@ -140,9 +140,12 @@ func (a *app) execute(ctx context.Context) error {
 		a.usage(root, a.err)
 		return nil
 	}
-	cmd, _, findErr := root.Find(rest)
+	cmd, args, findErr := root.Find(rest)
 	if findErr != nil {
 		return a.unknownCommand(rest[0])
+	}
+	if cmd.HasSubCommands() && len(args) > 0 && isLater(cmd.Name(), args[0]) {
+		return a.notYet(cmd.Name()+" "+args[0], cmd.CommandPath())
 	}
 	a.ready(cmd)
 	root.SetArgs(rest)

@@ -196,9 +196,6 @@ func (a *app) noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
-		if isLater(cmd.Name(), args[0]) {
-			return a.notYet(cmd.Name()+" "+args[0], cmd.CommandPath())
-		}
 		return fmt.Errorf("%[1]s: unknown command: %[2]s %[3]s\n\nUsage:  %[4]s\n\nRun '%[2]s --help' for more information",
 			a.name, cmd.CommandPath(), args[0], cmd.UseLine())
 	}

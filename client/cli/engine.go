@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	defaultPIDFile = "/run/cleatd.pid"
-	defaultLogFile = "/var/log/cleatd.log"
+	defaultExecRoot = "/run/cleat" // the engine's own default
+	defaultLogFile  = "/var/log/cleatd.log"
 	// engineStartTime is long for an engine that adopts thousands of containers.
 	engineStartTime = 60 * time.Second
 )
@@ -34,37 +34,33 @@ func (f *engineFlags) install(fs *pflag.FlagSet, roots bool) {
 	if roots {
 		fs.StringVar(&f.dataRoot, "data-root", "", "Directory of images, volumes and containers (default the engine's own)")
 	}
-	fs.StringVar(&f.execRoot, "exec-root", "", "Directory of what lasts until the next boot (default the engine's own)")
+	fs.StringVar(&f.execRoot, "exec-root", "", "Directory of what lasts until the next boot (default "+defaultExecRoot+")")
 	fs.StringVar(&f.socket, "socket", "", "Socket that the engine listens on (default "+cleatSocket+")")
-	fs.StringVar(&f.pidFile, "pidfile", "", "File with the engine's process id (default "+defaultPIDFile+", or cleatd.pid in --exec-root)")
+	fs.StringVar(&f.pidFile, "pidfile", "", "File with the engine's process id (default cleatd.pid in --exec-root)")
 	fs.StringVar(&f.logFile, "log-file", "", "File of the engine's log (default "+defaultLogFile+", or cleatd.log in --exec-root)")
 }
 
 // resolve fills in what was not given. An engine with a directory of its own has its
-// pidfile and log there.
+// socket, pidfile and log there.
 func (f *engineFlags) resolve() error {
-	or := func(p *string, name, def string) {
+	own := f.execRoot == "" || f.execRoot == defaultExecRoot
+	or := func(p *string, machine, name string) {
 		switch {
 		case *p != "":
-		case f.execRoot != "":
-			*p = filepath.Join(f.execRoot, name)
+		case own:
+			*p = machine
 		default:
-			*p = def
+			*p = filepath.Join(f.execRoot, name)
 		}
 	}
-	or(&f.pidFile, "cleatd.pid", defaultPIDFile)
-	or(&f.logFile, "cleatd.log", defaultLogFile)
-	if f.socket == "" {
-		f.socket = cleatSocket
-		if f.execRoot != "" {
-			f.socket = filepath.Join(f.execRoot, "cleat.sock")
-		}
-	}
+	or(&f.pidFile, filepath.Join(defaultExecRoot, "cleatd.pid"), "cleatd.pid")
+	or(&f.logFile, defaultLogFile, "cleatd.log")
+	or(&f.socket, cleatSocket, "cleat.sock")
+	f.socket = strings.TrimPrefix(f.socket, "unix://")
 	for _, p := range []*string{&f.dataRoot, &f.execRoot, &f.socket, &f.pidFile, &f.logFile} {
 		if *p == "" {
 			continue
 		}
-		*p = strings.TrimPrefix(*p, "unix://")
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return err
@@ -101,6 +97,12 @@ func (a *app) startEngine(ctx context.Context, f engineFlags, program string, mo
 	if pid := f.pid(); pid != 0 && a.pingEngine(ctx, f.host()) == nil {
 		_, _ = fmt.Fprintf(a.out, "The engine is running already: pid %d, %s\n", pid, f.host())
 		return nil
+	}
+	if a.pingEngine(ctx, f.host()) == nil {
+		return fmt.Errorf("another engine answers at %s already: choose another --socket, or stop it", f.host())
+	}
+	if err := misplaced(more); err != nil {
+		return err
 	}
 	path, err := findEngine(program)
 	if err != nil {
@@ -143,6 +145,22 @@ func (a *app) startEngine(ctx context.Context, f engineFlags, program string, mo
 		return fmt.Errorf("%w\n%sits log is %s", err, tailFrom(f.logFile, before), f.logFile)
 	}
 	_, _ = fmt.Fprintf(a.out, "The engine is ready: pid %d, %s, log %s\n", cmd.Process.Pid, f.host(), f.logFile)
+	return nil
+}
+
+// misplaced finds options that this command has to know as well.
+func misplaced(args []string) error {
+	for _, arg := range args {
+		name, _, _ := strings.Cut(arg, "=")
+		switch name {
+		case "--data-root", "--exec-root", "--pidfile":
+			return fmt.Errorf("give %s before the '--'", name)
+		case "-p":
+			return errors.New("give --pidfile before the '--'")
+		case "--host", "-H":
+			return errors.New("give the engine's socket as --socket before the '--'")
+		}
+	}
 	return nil
 }
 

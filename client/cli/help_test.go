@@ -1,0 +1,115 @@
+package cli_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden holds text against a file of testdata/golden.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", "golden", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs from its golden file (go test -update writes it anew):\n%s", name, got)
+	}
+}
+
+var commands = []string{
+	"", "attach", "create", "events", "exec", "history", "images", "info", "inspect", "kill", "load", "logs", "ps", "pull", "rename", "restart", "rm", "rmi", "run", "start", "stop", "tag", "version", "wait",
+	"container", "container attach", "container create", "container exec", "container inspect", "container kill", "container logs", "container ls", "container rename", "container restart",
+	"container rm", "container run", "container start", "container stop", "container wait", "image", "image history", "image inspect", "image load", "image ls", "image pull", "image rm", "image tag",
+	"volume", "volume create", "volume inspect", "volume ls", "volume rm", "network", "network inspect", "network ls", "system", "system events", "system info",
+	"engine", "engine start", "engine stop", "engine status", "engine logs",
+}
+
+func TestHelp(t *testing.T) {
+	for _, c := range commands {
+		r := call(t, program, "unix:///nowhere", "", append(strings.Fields(c), "--help")...)
+		if r.code != 0 || r.stderr != "" {
+			t.Errorf("%s --help: %+v", c, r)
+		}
+		name := strings.ReplaceAll(c, " ", "-")
+		if name == "" {
+			name = "cleat"
+		}
+		golden(t, "help/"+name+".txt", r.stdout)
+		if viaHelp := call(t, program, "unix:///nowhere", "", append([]string{"help"}, strings.Fields(c)...)...); c != "" && viaHelp != r {
+			t.Errorf("help %s is not %s --help: %+v", c, c, viaHelp)
+		}
+	}
+}
+
+// TestHelpLikeDocker compares the help of the commands whose flags are all docker's.
+func TestHelpLikeDocker(t *testing.T) {
+	differs := []string{"", "container", "image", "volume", "network", "system", // fewer commands
+		"run", "create", "container run", "container create", "pull", "image pull", "load", "image load", "images", "image ls", "start", "container start", "volume create", "volume ls", "version"}
+	for _, c := range commands {
+		if slices.Contains(differs, c) || strings.HasPrefix(c, "engine") {
+			continue
+		}
+		args := append(strings.Fields(c), "--help")
+		if got, want := call(t, asDocker, "unix:///nowhere", "", args...), call(t, docker(t), "unix:///nowhere", "", args...); got != want {
+			t.Errorf("%s:\n%s\ndocker's:\n%s", c, got.stdout, want.stdout)
+		}
+	}
+}
+
+func TestCommandsOfLater(t *testing.T) {
+	for _, line := range []string{"build .", "push x", "cp a b", "login", "network create x", "compose up", "stats", "container prune", "volume prune -f", "image save x", "system df", "top x"} {
+		r := call(t, program, "unix:///nowhere", "", strings.Fields(line)...)
+		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "is not a cleat command yet") || !strings.Contains(r.stderr, "--help'") {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
+}
+
+func TestVersionLine(t *testing.T) {
+	for bin, want := range map[string]string{program: "Cleat version 1.2.3\n", asDocker: "Docker version 1.2.3, build cleat\n"} {
+		for _, flag := range []string{"-v", "--version"} {
+			if r := call(t, bin, "unix:///nowhere", "", flag); r.stdout != want || r.code != 0 {
+				t.Errorf("%s %s: %+v", filepath.Base(bin), flag, r)
+			}
+		}
+	}
+}
+
+func TestHumanOutput(t *testing.T) {
+	for _, c := range []string{"info", "version --format json", "events", "ps -a --no-trunc --format table"} {
+		f := newFake(t)
+		r := call(t, program, f.host(), "", strings.Fields(c)...)
+		if r.code != 0 {
+			t.Errorf("%s: %+v", c, r)
+		}
+		if strings.HasPrefix(c, "version") || strings.HasPrefix(c, "ps") {
+			continue // these tell the build, or how long ago something was
+		}
+		golden(t, "output/"+strings.ReplaceAll(c, " ", "")+".txt", r.stdout+"--- stderr\n"+r.stderr)
+	}
+	// Docker's layout but for the client's own lines.
+	for _, c := range []string{"version", "info"} {
+		f := newFake(t)
+		_, ours, _ := strings.Cut(call(t, program, f.host(), "", c).stdout, "\n\nServer")
+		_, theirs, _ := strings.Cut(call(t, docker(t), f.host(), "", c).stdout, "\n\nServer")
+		if ours != theirs || ours == "" {
+			t.Errorf("%s, ours:\n%s\ndocker's:\n%s", c, ours, theirs)
+		}
+	}
+}
