@@ -40,8 +40,9 @@ type bridge struct {
 // for, remembered the one of an earlier run; both may be zero.
 func (b *bridge) setUp(want, remembered netip.Prefix, madeBefore bool) error {
 	link, err := b.conn.LinkByName(b.name)
+	missing := errors.Is(err, unix.ENODEV)
 	switch {
-	case errors.Is(err, unix.ENODEV):
+	case missing:
 		if link, err = b.create(); err != nil {
 			return err
 		}
@@ -55,7 +56,7 @@ func (b *bridge) setUp(want, remembered netip.Prefix, madeBefore bool) error {
 	}
 	b.index = link.Index
 	if err := b.setAddress(want, remembered); err != nil {
-		if b.made && !madeBefore {
+		if missing {
 			_ = b.remove()
 		}
 		return err

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,9 @@ func TestMain(m *testing.M) {
 		runtime.LockOSThread()
 		check(unix.Unshare(unix.CLONE_NEWNET))
 		check(syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), inWorld+"=1")))
+	}
+	if spec := os.Getenv(asEngine); spec != "" {
+		runEngine(spec)
 	}
 	check(exec.Command("ip", "link", "set", "lo", "up").Run())
 	os.Exit(m.Run())
@@ -321,6 +325,20 @@ func eventually(t testing.TB, what string, cond func() bool) {
 			t.Fatalf("waited in vain: %s", what)
 		}
 	}
+}
+
+var (
+	errConflict  = errdefs.ErrConflict
+	errInvalid   = errdefs.ErrInvalidArgument
+	errNotFound  = errdefs.ErrNotFound
+	errExhausted = errdefs.ErrResourceExhausted
+)
+
+func mustPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func runOutput(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	return string(out), err
 }
 
 func isClass(err, class error) bool { return errors.Is(err, class) }

@@ -266,6 +266,8 @@ func (s *Service) Teardown() error {
 	err = errors.Join(err, strayErr, s.bridge.deleteLinks(strays))
 	if s.bridge.made {
 		err = errors.Join(err, s.bridge.remove())
+		s.state.BridgeMade = false
+		err = errors.Join(err, record.WriteJSON(s.cfg.StateFile, s.state, 0o600))
 	}
 	return errors.Join(err, s.Close())
 }
