@@ -487,7 +487,9 @@ func BenchmarkCreateRemove(b *testing.B) {
 		"default": {Devices: cgroup.DefaultDeviceRules(), PidsLimit: 1000},
 	} {
 		b.Run(name, func(b *testing.B) {
+			var made, removed []time.Duration
 			for b.Loop() {
+				start := time.Now()
 				g, err := h.Create(parentDir()+"/bench", r)
 				if err != nil {
 					b.Fatal(err)
@@ -495,11 +497,25 @@ func BenchmarkCreateRemove(b *testing.B) {
 				if _, err := g.TaskFDs(); err != nil {
 					b.Fatal(err)
 				}
+				if _, err := g.DirFD(); err != nil {
+					b.Fatal(err)
+				}
+				made = append(made, time.Since(start))
 				g.CloseFDs()
+				start = time.Now()
 				if err := g.Remove(); err != nil {
 					b.Fatal(err)
 				}
+				removed = append(removed, time.Since(start))
 			}
+			b.ReportMetric(median(made), "µs-create")
+			b.ReportMetric(median(removed), "µs-remove")
 		})
 	}
+}
+
+// median is in microseconds.
+func median(d []time.Duration) float64 {
+	slices.Sort(d)
+	return float64(d[len(d)/2]) / float64(time.Microsecond)
 }

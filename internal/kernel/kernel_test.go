@@ -160,3 +160,11 @@ func TestStartTime(t *testing.T) {
 		t.Errorf("reaped process: %v", err)
 	}
 }
+
+func BenchmarkProbe(b *testing.B) {
+	for b.Loop() {
+		if _, err := kernel.Probe(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
