@@ -197,9 +197,19 @@ func oomCount(g *cgroup.Group) uint64 {
 	return n
 }
 
-// decide applies the restart policy to an exit.
+// decide applies the restart policy to an exit. An engine that is ending leaves
+// the decision to the next one.
 func (x *exiter) decide(rec *container.Record, r *run, code int, finished time.Time) (again bool, delay time.Duration) {
-	if r.wasStoppedByHand() || x.tasks.Context().Err() != nil {
+	if x.tasks.Context().Err() != nil {
+		return false, 0
+	}
+	return restartAfter(rec, r.wasStoppedByHand(), r.backoff, code, finished)
+}
+
+// restartAfter says whether the policy asks for another run, and after which
+// delay. before is the delay that preceded the run that ended.
+func restartAfter(rec *container.Record, byHand bool, before time.Duration, code int, finished time.Time) (again bool, delay time.Duration) {
+	if byHand {
 		return false, 0
 	}
 	p := rec.HostConfig.RestartPolicy
@@ -213,8 +223,8 @@ func (x *exiter) decide(rec *container.Record, r *run, code int, finished time.T
 		return false, 0
 	}
 	delay = firstBackoff
-	if r.backoff > 0 && finished.Sub(rec.State.StartedAt) < backoffReset {
-		delay = min(2*r.backoff, maxBackoff)
+	if before > 0 && finished.Sub(rec.State.StartedAt) < backoffReset {
+		delay = min(2*before, maxBackoff)
 	}
 	return true, delay
 }
