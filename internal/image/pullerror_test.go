@@ -61,7 +61,7 @@ func TestPullErrorsSayWhatToDoAndLeaveNothing(t *testing.T) {
 		{name: "rate limit", ref: "%s/lab/x:1", intercept: answer(429, `{"errors":[{"message":"slow down"}]}`), class: errdefs.IsUnavailable, text: "toomanyrequests"},
 		{name: "broken registry", ref: "%s/lab/x:1", intercept: answer(500, ``), class: errdefs.IsUnavailable, text: "the fault is on the registry's side"},
 		{name: "not a registry", ref: "%s/lab/x:1", intercept: answer(200, "<html>hello</html>"), class: errdefs.IsInvalidArgument, text: "is not an image"},
-		{name: "registry down", ref: down + "/lab/x:1", class: errdefs.IsUnavailable, text: "cannot reach the registry at https://" + down + ": connection refused"},
+		{name: "registry down", ref: down + "/lab/x:1", class: errdefs.IsUnavailable, text: "cannot reach the registry at " + down + ": connection refused"},
 		{name: "layer missing", ref: "%s/lab/x:1", intercept: onBlobs(answer(404, ``)), class: errdefs.IsNotFound, text: "lacks a part of it"},
 		{name: "blob cut short", ref: "%s/lab/x:1", intercept: onBlobs(func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Content-Length", "100")

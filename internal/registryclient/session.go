@@ -28,12 +28,21 @@ type Session struct {
 // host is one place to ask.
 type host struct {
 	docker.RegistryHost
-	mirror bool
-	close  func()
+	mirror   bool
+	insecure bool
+	close    func()
 }
 
-// address is how the host is named to the user.
-func (h host) address() string { return h.Scheme + "://" + h.Host }
+// url is where the host is asked.
+func (h host) url() string { return h.Scheme + "://" + h.Host }
+
+// address is how the host is named to the user: without a scheme if either may do.
+func (h host) address() string {
+	if h.insecure && h.Scheme == "https" {
+		return h.Host
+	}
+	return h.url()
+}
 
 // Open starts a session about name. auth may be nil. With a name that has neither a
 // tag nor a digest, only [Session.Tags] makes sense.
@@ -78,8 +87,9 @@ func (s *Session) add(c *Client, base *url.URL, certName string, auth *registry.
 			Path:         "/v2",
 			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
 		},
-		mirror: mirror,
-		close:  closeIdle,
+		mirror:   mirror,
+		insecure: insecure,
+		close:    closeIdle,
 	}
 	header := http.Header{"User-Agent": []string{c.userAgent}}
 	if auth != nil && auth.RegistryToken != "" {

@@ -118,7 +118,7 @@ func (s *Session) get(ctx context.Context, h host, path, accept string) (*http.R
 	ctx = docker.WithScope(ctx, "repository:"+repository+":pull")
 	var responses []*http.Response
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.address()+h.Path+"/"+repository+path, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url()+h.Path+"/"+repository+path, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -40,11 +40,23 @@ func (c *Client) httpClient(host string, insecure bool) (*http.Client, func(), e
 		DisableCompression: true,
 		ForceAttemptHTTP2:  true,
 	}
-	client := &http.Client{Transport: t}
+	client := &http.Client{Transport: t, CheckRedirect: checkRedirect}
 	if insecure {
 		client.Transport = docker.NewHTTPFallback(t)
 	}
 	return client, t.CloseIdleConnections, nil
+}
+
+// checkRedirect follows registries to where they keep their blobs, without the
+// credentials: net/http itself would take them along to another port of the same host.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errors.New("stopped after 10 redirects")
+	}
+	if from := via[0].URL; req.URL.Host != from.Host || (from.Scheme == "https" && req.URL.Scheme != "https") {
+		req.Header.Del("Authorization")
+	}
+	return nil
 }
 
 // tlsConfig reads the certificates kept for a host. Having none is the usual case.

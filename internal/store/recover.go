@@ -30,7 +30,7 @@ func (s *Store) recover(ctx context.Context) (found bool, err error) {
 		}
 	}
 	// A kill before an ingest had its name in the database leaves a directory only.
-	if err := s.clearIngests(); err != nil {
+	if err := empty(filepath.Join(s.root, "content", "ingest")); err != nil {
 		return false, err
 	}
 	temporary, err := s.Leases.List(ctx, fmt.Sprintf("labels.%q==true", TemporaryLabel))
@@ -48,6 +48,9 @@ func (s *Store) recover(ctx context.Context) (found bool, err error) {
 		return false, err
 	}
 	if found || orphans {
+		if err := s.clearLayers(ctx); err != nil {
+			return false, fmt.Errorf("remove directories of unknown layers: %w", err)
+		}
 		if err := s.markDirty(ctx); err != nil {
 			return false, err
 		}
@@ -78,9 +81,24 @@ func (s *Store) orphans(ctx context.Context) (bool, error) {
 	return blobs > known || dirs > layers, nil
 }
 
-// clearIngests empties the directory of partial blobs.
-func (s *Store) clearIngests() error {
-	dir := filepath.Join(s.root, "content", "ingest")
+// clearLayers removes the directories that the snapshotter does not know. A kill may
+// leave that of a layer whose number was never taken; the next layer would get that
+// number and fail on the directory.
+func (s *Store) clearLayers(ctx context.Context) error {
+	c, ok := s.overlay.(snapshots.Cleaner)
+	if !ok {
+		return nil
+	}
+	err := c.Cleanup(ctx)
+	if errdefs.IsNotFound(err) {
+		// It has never had a layer, so it knows none of them.
+		return empty(filepath.Join(s.root, "snapshots", "snapshots"))
+	}
+	return err
+}
+
+// empty removes what is in a directory.
+func empty(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
