@@ -1,0 +1,95 @@
+package network_test
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/network"
+)
+
+// Many containers come and go at once, some with ports that others want, while the
+// ruleset is flushed and the service reconciles: nothing is lost, nothing left.
+func TestManyAtOnce(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	ctx := context.Background()
+	stay := h.attach(s, "9999:80/tcp")
+	h.listen(stay.ns, "stay", ":80")
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for i := range 25 {
+				req := request(1000*w+i, ports("80/tcp", fmt.Sprint(8000+w), "81/tcp", "8100-8105", "53/udp", ""))
+				req.FilesDir = t.TempDir()
+				sb, ns, err := s.Attach(ctx, req)
+				if err != nil {
+					if !strings.Contains(err.Error(), "all ports of 8100-8105 are taken") {
+						t.Error(err)
+					}
+					continue
+				}
+				if err := s.Detach(ctx, sb); err != nil {
+					t.Error(err)
+				}
+				unix.Close(ns)
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 5 {
+			if out, err := exec.Command("nft", "flush ruleset").CombinedOutput(); err != nil {
+				t.Errorf("flush: %v %s", err, out)
+			}
+			s.Warnings()
+			if _, err := s.Inspect(ctx, "bridge"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wg.Wait()
+	must(t, s.Reconcile(ctx, []*network.Sandbox{stay.Sandbox}))
+	eventually(t, "only the container that stays has elements", func() bool {
+		text := ruleset(t)
+		return strings.Count(text, " : 172.29.") == 1 && strings.Contains(text, "9999 : "+stay.IP.String())
+	})
+	h.expect("the one that stays", h.dial(h.outside, "tcp4", hostAddr+":9999"), "stay sees "+outsideAddr)
+	in, err := s.Inspect(ctx, "bridge")
+	must(t, err)
+	if len(in.Containers) != 1 {
+		t.Errorf("%d endpoints left", len(in.Containers))
+	}
+}
+
+// A caller that goes away while Attach works gets nothing, and nothing stays.
+func TestCancelledAttachLeavesNothing(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, _, err := s.Attach(ctx, request(1, ports("80/tcp", "8080"))); err == nil {
+		t.Fatal("a cancelled Attach succeeded")
+	}
+	h.attach(s, "8080:80/tcp")
+}
+
+// A directory that is not there makes Attach fail late, after the ports were taken.
+func TestLateFailureLeavesNothing(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	before := ruleset(t)
+	req := request(1, ports("80/tcp", "8080", "53/udp", "53"))
+	req.FilesDir = "/nonexistent"
+	if _, _, err := s.Attach(context.Background(), req); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
+		t.Errorf("error %v, want one with the directory", err)
+	}
+	if after := ruleset(t); after != before {
+		t.Errorf("left in the ruleset:\n%s", after)
+	}
+	h.expect("next address", h.attach(s, "8080:80/tcp", "53:53/udp").IP.String(), "172.29.0.3")
+}
