@@ -17,6 +17,7 @@ import (
 
 	"github.com/creack/pty"
 	"github.com/moby/term"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -279,3 +280,7 @@ func TestNoTerminalOutputIsLostOrDoubledOverSIGKILL(t *testing.T) {
 	check(t, cfg, map[stdio.Stream]int64{stdio.Stdout: out})
 }
 
+func setPipeSize(f *os.File, n int) error {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, n)
+	return err
+}

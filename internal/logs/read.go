@@ -64,6 +64,7 @@ type reader struct {
 	files []*logFile // still to read, the oldest first
 	last  int64      // time of the last line that was read
 	stamp stamp
+	rec   record
 	line  []byte
 	watch *watcher
 }
@@ -159,8 +160,8 @@ func (r *reader) drain(f *logFile) error {
 
 // handle decodes and hands out one line of a file, without its newline.
 func (r *reader) handle(line []byte) error {
-	var rec record
-	if !decode(line, &rec) {
+	rec := &r.rec
+	if !decode(line, rec) {
 		return nil
 	}
 	r.last = rec.nano
@@ -174,13 +175,14 @@ func (r *reader) handle(line []byte) error {
 	}
 	e := Entry{Stream: rec.stream, Time: time.Unix(0, rec.nano).UTC(), Line: rec.text}
 	if r.o.Timestamps || r.o.Details {
-		r.decorate(&e, &rec)
+		r.decorate(&e)
 	}
 	return r.emit(e)
 }
 
 // decorate puts time and attributes before the text.
-func (r *reader) decorate(e *Entry, rec *record) {
+func (r *reader) decorate(e *Entry) {
+	rec := &r.rec
 	r.line = r.line[:0]
 	if r.o.Timestamps {
 		r.line = append(r.stamp.append(r.line, rec.nano, true), ' ')
