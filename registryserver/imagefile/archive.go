@@ -99,7 +99,8 @@ func (a *Archive) unpackCompressed() error {
 			return err
 		}
 	}
-	a.file.Close()
+	packed := a.file
+	defer packed.Close()
 	a.file, a.temp = temp, temp.Name()
 	if _, err := io.Copy(temp, plain); err != nil {
 		return fmt.Errorf("decompress: %w", err)
