@@ -3,6 +3,7 @@ package image_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -119,7 +120,7 @@ func TestPullOnAFullDisk(t *testing.T) {
 	t.Cleanup(func() { unix.Unmount(root, unix.MNT_DETACH) })
 	reg, b := newRegistry(t), open(t, filepath.Join(root, "store"), registryclient.Config{})
 	ref := reg.push(t, "lab/big:1", imageOf(t, "amd64", layerOf(t, entry{"a", noise(100)}), layerOf(t, entry{"b", noise(8 << 20)})))
-	t.Cleanup(func() { b.store.Close() }) // before the mount goes
+	b.mayWarn.Store(true)
 	_, err := b.tryPull(context.Background(), image.PullRequest{Ref: ref})
 	if err == nil || !strings.Contains(err.Error(), "no space left on device") || !strings.Contains(err.Error(), root) {
 		t.Fatalf("error %v", err)
@@ -311,5 +312,52 @@ func TestPullAsksMirrorsFirstWithoutCredentials(t *testing.T) {
 	}
 	if got := b.resolve(t, "tool").ID.String(); got != digestOf(t, img) {
 		t.Errorf("tool is %s", got)
+	}
+}
+
+// TestPullResumesALayerThatBreaksOff has the registry close the connection in the
+// middle of the first layer, twice.
+func TestPullResumesALayerThatBreaksOff(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	layer := layerOf(t, entry{"a", noise(3 << 20)})
+	ref := reg.push(t, "lab/x:1", imageOf(t, "amd64", layer))
+	path := "/blobs/" + digestOf(t, layer)
+	var mu sync.Mutex
+	var ranges []string
+	reg.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, path) {
+			return false
+		}
+		mu.Lock()
+		ranges = append(ranges, r.Header.Get("Range"))
+		n := len(ranges)
+		mu.Unlock()
+		if n > 2 {
+			return false
+		}
+		rc, err := layer.Compressed()
+		if err != nil {
+			t.Error(err)
+			return true
+		}
+		defer rc.Close()
+		all, _ := io.ReadAll(rc)
+		from := 0
+		if n == 2 {
+			fmt.Sscanf(ranges[1], "bytes=%d-", &from)
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(all)-1, len(all)))
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(all)-from))
+		if n == 2 {
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		w.Write(all[from : from+1<<20])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	b.pull(t, ref)
+	b.lower(t, b.resolve(t, ref))
+	if len(ranges) != 3 || ranges[0] != "" || ranges[1] != fmt.Sprintf("bytes=%d-", 1<<20) || ranges[2] != fmt.Sprintf("bytes=%d-", 2<<20) {
+		t.Errorf("asked for %q", ranges)
 	}
 }

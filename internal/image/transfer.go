@@ -359,6 +359,15 @@ func (w *watchedSnapshots) Commit(ctx context.Context, name, key string, opts ..
 	return err
 }
 
+// Remove takes a snapshot that is gone already for removed: the unpacker removes twice
+// what it could not unpack.
+func (w *watchedSnapshots) Remove(ctx context.Context, key string) error {
+	if err := w.Snapshotter.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
 // unpackNow unpacks the layers of a manifest whose blobs are all here.
 func (s *Service) unpackNow(ctx context.Context, manifest ocispec.Descriptor) error {
 	ctx, done, err := s.store.WithTemporaryLease(ctx)

@@ -39,6 +39,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/log"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
@@ -63,7 +64,8 @@ type Config struct {
 	// LockTimeout is how long to wait for another process that has the store open;
 	// 0 is one second, long enough for a predecessor that is just going away.
 	LockTimeout time.Duration
-	// Warn, if not nil, is told of faults in background work. It must not block.
+	// Warn, if not nil, is told of faults that end no operation: in background work, and
+	// in what is cleaned up after one. It must not block.
 	Warn func(error)
 }
 
@@ -83,6 +85,7 @@ type Store struct {
 
 	root       string
 	warn       func(error)
+	logger     *log.Entry
 	db         *bolt.DB
 	meta       *metadata.DB
 	overlay    snapshots.Snapshotter
@@ -115,6 +118,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.warn == nil {
 		s.warn = func(error) {}
 	}
+	s.logger = newLogger(s.warn)
 	defer func() {
 		if err != nil {
 			s.closeDatabases()
@@ -177,9 +181,10 @@ func openDatabase(path string, cfg Config) (*bolt.DB, error) {
 // Root is the directory of the store.
 func (s *Store) Root() string { return s.root }
 
-// Context returns ctx with the namespace that all services of the store require.
+// Context returns ctx with the namespace that all services of the store require, and
+// with a logger that passes on what their packages warn of to Config.Warn.
 func (s *Store) Context(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, Namespace)
+	return log.WithLogger(namespaces.WithNamespace(ctx, Namespace), s.logger)
 }
 
 // Generation changes whenever a name was made, moved or deleted, also by a build.

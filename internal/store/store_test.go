@@ -1,0 +1,244 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatlabs/cleat/internal/store"
+)
+
+func open(t *testing.T, root string) *store.Store {
+	t.Helper()
+	s, err := store.Open(context.Background(), store.Config{Root: root, Warn: func(err error) { t.Errorf("warned: %v", err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// write stores a blob and gives its descriptor.
+func write(t *testing.T, ctx context.Context, s *store.Store, text string) ocispec.Descriptor {
+	t.Helper()
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(text), Size: int64(len(text))}
+	if err := content.WriteBlob(ctx, s.Content, text, strings.NewReader(text), desc); err != nil {
+		t.Fatal(err)
+	}
+	return desc
+}
+
+func TestCollectorTakesWhatNobodyHolds(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	ctx := s.Context(context.Background())
+	leased, done, err := s.WithTemporaryLease(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, bare := write(t, leased, s, "named"), write(t, leased, s, "bare")
+	if _, err := s.Images.Create(ctx, images.Image{Name: "x", Target: named}); err != nil {
+		t.Fatal(err)
+	}
+	has := func(d ocispec.Descriptor) bool {
+		_, err := s.Content.Info(ctx, d.Digest)
+		if err != nil && !errdefs.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	if err := s.GC(ctx); err != nil || !has(named) || !has(bare) {
+		t.Fatalf("under a lease: named %v, bare %v, %v", has(named), has(bare), err)
+	}
+	done()
+	if err := s.GC(ctx); err != nil || !has(named) || has(bare) {
+		t.Fatalf("without the lease: named %v, bare %v, %v", has(named), has(bare), err)
+	}
+	if err := s.Images.Delete(ctx, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.GC(ctx); err != nil || has(named) {
+		t.Fatalf("without the name: %v, %v", has(named), err)
+	}
+}
+
+func TestLeaseEndsAlsoAfterACancel(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	ctx, cancel := context.WithCancel(s.Context(context.Background()))
+	_, done, err := s.WithTemporaryLease(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	done()
+	if l, err := s.Leases.List(s.Context(context.Background())); err != nil || len(l) != 0 {
+		t.Errorf("leases %v, %v", l, err)
+	}
+}
+
+func TestOpenSweepsWhatAKillLeft(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	s := open(t, root)
+	ctx := s.Context(context.Background())
+	leased, _, err := s.WithTemporaryLease(ctx) // never ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, leased, s, "leased only")
+	w, err := content.OpenWriter(leased, s.Content, content.WithRef("half"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte("half a blob"))
+	w.Close()
+	if _, err := s.Snapshots.Prepare(leased, "half-unpacked", ""); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := s.Leases.Create(ctx, leases.WithID("kept"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, leases.WithLease(ctx, kept.ID), s, "kept")
+	s.Close()
+	// And between the files and the database.
+	for _, dir := range []string{"content/blobs/sha256/" + digest.FromString("orphan").Encoded() + "x", "content/ingest/orphan", "snapshots/snapshots/77"} {
+		if err := os.MkdirAll(filepath.Join(root, dir, "deep"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.RemoveAll(filepath.Join(root, "content/blobs/sha256", digest.FromString("orphan").Encoded()+"x"))
+	orphan := digest.FromString("orphan")
+	if err := os.WriteFile(filepath.Join(root, "content/blobs/sha256", orphan.Encoded()), []byte("orphan"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+
+	s = open(t, root)
+	if err := s.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]int{"content/blobs/sha256": 1, "content/ingest": 0, "snapshots/snapshots": 0} {
+		entries, err := os.ReadDir(filepath.Join(root, dir))
+		if err != nil || len(entries) != want {
+			t.Errorf("%s holds %v, %v", dir, entries, err)
+		}
+	}
+	if l, err := s.Leases.List(ctx); err != nil || len(l) != 1 || l[0].ID != "kept" {
+		t.Errorf("leases %v, %v", l, err)
+	}
+}
+
+func TestGenerationFollowsNames(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	ctx := s.Context(context.Background())
+	target := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("x"), Size: 1}
+	last := s.Generation()
+	moved := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g := s.Generation(); g == last {
+			t.Errorf("%s is not seen", what)
+		} else {
+			last = g
+		}
+	}
+	_, err := s.Images.Create(ctx, images.Image{Name: "x", Target: target})
+	moved("a new name", err)
+	_, err = s.Images.Update(ctx, images.Image{Name: "x", Target: target})
+	moved("a name moved", err)
+	moved("a transaction", s.Update(ctx, func(context.Context) error { return nil }))
+	moved("a name removed", s.Images.Delete(ctx, "x"))
+	if _, err := s.Images.List(ctx); err != nil || s.Generation() != last {
+		t.Errorf("reading counts as a change: %v", err)
+	}
+}
+
+func TestUpdateIsAllOrNothing(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	ctx := s.Context(context.Background())
+	target := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("x"), Size: 1}
+	fault := errors.New("fault")
+	err := s.Update(ctx, func(ctx context.Context) error {
+		if _, err := s.Images.Create(ctx, images.Image{Name: "x", Target: target}); err != nil {
+			return err
+		}
+		return fault
+	})
+	if !errors.Is(err, fault) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := s.Images.Get(ctx, "x"); !errdefs.IsNotFound(err) {
+		t.Errorf("half of it was done: %v", err)
+	}
+}
+
+func TestRootIsChecked(t *testing.T) {
+	for _, root := range []string{"relative", "/tmp/with:colon", "/tmp/with,comma"} {
+		if _, err := store.Open(context.Background(), store.Config{Root: root}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), root) {
+			t.Errorf("%s: %v", root, err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "meta.db")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("nonsense"), 10_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(context.Background(), store.Config{Root: filepath.Dir(file)}); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("a damaged database: %v", err)
+	}
+}
+
+func TestKeyedLock(t *testing.T) {
+	var k store.KeyedLock
+	ctx := context.Background()
+	var mu sync.Mutex
+	inside, most := map[string]int{}, 0
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			key := string(rune('a' + i%3))
+			if err := k.Lock(ctx, key); err != nil {
+				t.Error(err)
+				return
+			}
+			defer k.Unlock(key)
+			mu.Lock()
+			inside[key]++
+			most = max(most, inside[key])
+			mu.Unlock()
+			time.Sleep(time.Microsecond) // gives the others the chance to be wrong
+			mu.Lock()
+			inside[key]--
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if most != 1 {
+		t.Errorf("%d held one lock at a time", most)
+	}
+	if err := k.Lock(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := k.Lock(cancelled, "a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting under a cancelled context: %v", err)
+	}
+	k.Unlock("a")
+	if err := k.Lock(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	k.Unlock("a")
+}
