@@ -16,12 +16,12 @@ type Link struct {
 	Name   string
 	Kind   string // "bridge", "veth" …; empty for hardware
 	Master int    // index of the bridge it is a port of, else 0
-	Up     bool // set up; see Ready
+	Up     bool   // set up; see Ready
 	// Ready means that packets pass: the carrier is there and the kernel has acted on
 	// it, which it does a moment after the other end came up.
 	Ready bool
 	MTU   int
-	MAC    net.HardwareAddr
+	MAC   net.HardwareAddr
 }
 
 // Addr is one IP address of a link. The prefix is not masked.

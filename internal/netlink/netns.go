@@ -62,6 +62,14 @@ func onThread(home int, f func() (int, error)) (int, error) {
 	// The goroutine of its own is what lets a thread die with it.
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread stays where it is: /proc/self shows its namespaces, and it
+			// cannot end. While it is held here, the next goroutine gets another one.
+			fd, err := onThread(home, f)
+			runtime.UnlockOSThread()
+			done <- result{fd, err}
+			return
+		}
 		fd, err := f()
 		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()

@@ -180,6 +180,14 @@ func (b *bridge) routes() (map[netip.Prefix]string, error) {
 	return routes, nil
 }
 
+const ipForward = "/proc/sys/net/ipv4/ip_forward"
+
+// forwards says whether the host routes IPv4 packets between its links.
+func forwards() bool {
+	v, err := os.ReadFile(ipForward)
+	return err == nil && strings.TrimSpace(string(v)) == "1"
+}
+
 // sysctls of the host: forwarding, DNAT of 127.0.0.1 to the bridge, and no IPv6 on
 // a bridge whose network has none.
 func (b *bridge) sysctls() error {
@@ -187,7 +195,7 @@ func (b *bridge) sysctls() error {
 		path, value string
 		optional    bool
 	}{
-		{"/proc/sys/net/ipv4/ip_forward", "1", false},
+		{ipForward, "1", false},
 		{"/proc/sys/net/ipv4/conf/" + b.name + "/route_localnet", "1", false},
 		{"/proc/sys/net/ipv6/conf/" + b.name + "/disable_ipv6", "1", true},
 	} {

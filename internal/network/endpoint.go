@@ -251,6 +251,10 @@ func (s *Service) rebind(e *endpoint, bs []bound) {
 	for _, b := range bs {
 		w := wish{port: b.port, host: b.host, loopback6: b.host.IsUnspecified() && !s.cfg.BindIP.IsValid(), first: b.num, last: b.num}
 		err := s.bindPort(r, w, b.num, e.sandbox.IP)
+		if err != nil && w.loopback6 {
+			w.loopback6 = false // ::1 is another's now; the rest may still be free
+			err = s.bindPort(r, w, b.num, e.sandbox.IP)
+		}
 		if err != nil {
 			r.ports = append(r.ports, b)
 			s.warn(fmt.Sprintf("container %s keeps published port %s, though %s", e.sandbox.Name, netip.AddrPortFrom(b.host, b.num), s.describe(err)))
@@ -294,12 +298,15 @@ func (s *Service) warn(text string) {
 	s.warnings = append(s.warnings, text)
 }
 
-// Reconcile removes addresses, rules and links that belong to none of keep. It
-// leaves alone what an Attach is making meanwhile.
+// Reconcile removes addresses, rules and links that belong to none of keep, whether
+// adopted or not. It leaves alone what an Attach is making meanwhile.
 func (s *Service) Reconcile(ctx context.Context, keep []*Sandbox) error {
 	ids := map[string]bool{}
 	for _, sb := range keep {
 		ids[sb.EndpointID] = true
+		if sb.Link != "" {
+			s.bridge.own(sb.Link)
+		}
 	}
 	var gone []*endpoint
 	s.mu.Lock()
@@ -316,7 +323,7 @@ func (s *Service) Reconcile(ctx context.Context, keep []*Sandbox) error {
 			problems = append(problems, err.Error())
 		}
 	}
-	if err := s.sweep(ctx); err != nil {
+	if err := s.sweep(ctx, keep); err != nil {
 		problems = append(problems, err.Error())
 	}
 	if len(problems) > 0 {

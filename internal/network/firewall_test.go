@@ -3,6 +3,7 @@ package network_test
 import (
 	"context"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -214,4 +215,34 @@ func TestBadConfig(t *testing.T) {
 		_, err := network.Open(context.Background(), cfg)
 		wantError(t, err, errInvalid, c.text)
 	}
+}
+
+func TestForwardingIsTurnedOnAndReported(t *testing.T) {
+	h := newHost(t)
+	const knob = "/proc/sys/net/ipv4/ip_forward"
+	must(t, os.WriteFile(knob, []byte("0"), 0))
+	cfg := h.config()
+	s := h.open(cfg)
+	got, err := os.ReadFile(knob)
+	must(t, err)
+	h.expect("ip_forward", strings.TrimSpace(string(got)), "1")
+	if w := strings.Join(s.Warnings(), "\n"); !strings.Contains(w, "IP forwarding was off") {
+		t.Errorf("warnings %q do not report it", w)
+	}
+	must(t, s.Close())
+	if w := h.open(cfg).Warnings(); len(w) != 0 {
+		t.Errorf("the next engine found it on and still warns: %q", w)
+	}
+}
+
+// Sandboxes that the engine keeps are left alone even if they could not be adopted.
+func TestReconcileKeepsWhatWasNotAdopted(t *testing.T) {
+	h := newHost(t)
+	cfg := h.config()
+	boxes, kill := h.engine(job{Config: cfg, Attach: []network.Request{request(1, ports("80/tcp", "8080"))}})
+	kill()
+	h.listen(boxes[0].ns, "a", ":80")
+	s := h.open(cfg)
+	must(t, s.Reconcile(context.Background(), []*network.Sandbox{boxes[0].Sandbox}))
+	h.expect("kept", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
 }

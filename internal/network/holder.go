@@ -51,7 +51,7 @@ func (s *Service) holderContainer(t *errTaken) (string, bool) {
 // possible; false means that nobody was found, as for the kernel's own sockets.
 func holderProcess(proto network.IPProtocol, port uint16) (pid int, name string, found bool) {
 	inodes := map[string]bool{}
-	for _, file := range []string{"/proc/net/" + string(proto), "/proc/net/" + string(proto) + "6"} {
+	for _, file := range []string{"/proc/thread-self/net/" + string(proto), "/proc/thread-self/net/" + string(proto) + "6"} {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			continue

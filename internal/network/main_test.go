@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 		runEngine(spec)
 	}
 	check(exec.Command("ip", "link", "set", "lo", "up").Run())
+	check(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
 	os.Exit(m.Run())
 }
 

@@ -175,8 +175,12 @@ func (s *Service) openBridge() error {
 		return err
 	}
 	s.bridge = &bridge{name: s.cfg.Bridge, mtu: s.cfg.MTU, conn: conn, home: s.home, links: map[string]bool{}}
+	forwarded := forwards()
 	if err := s.bridge.setUp(s.cfg.BIP, s.state.Address, s.state.BridgeMade); err != nil {
 		return err
+	}
+	if !forwarded {
+		s.warn("IP forwarding was off and is on now, for containers to reach the network: this host routes between its other networks, too, unless a firewall forbids it")
 	}
 	s.state.BridgeMade, s.state.Address = s.bridge.made, s.bridge.address
 	if err := record.WriteJSON(s.cfg.StateFile, s.state, 0o600); err != nil {

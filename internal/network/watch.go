@@ -109,11 +109,14 @@ func (s *Service) Warnings() []string {
 	return out
 }
 
-// sweep removes elements and links that belong to no endpoint.
-func (s *Service) sweep(ctx context.Context) error {
+// sweep removes elements and links that belong to no endpoint and none of keep.
+func (s *Service) sweep(ctx context.Context, keep []*Sandbox) error {
 	published := s.table.Published()
 	// Read after the elements: an address is taken before its elements are added.
 	live := map[netip.Addr]bool{}
+	for _, sb := range keep {
+		live[sb.IP] = true
+	}
 	for _, e := range s.list() {
 		live[e.sandbox.IP] = true
 	}

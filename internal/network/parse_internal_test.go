@@ -1,0 +1,143 @@
+package network
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/api/types/network"
+)
+
+func FuzzParseResolver(f *testing.F) {
+	f.Add("nameserver 1.1.1.1\nsearch a b\noptions ndots:1\n")
+	f.Add("domain x\n; c\n# d\nnameserver")
+	f.Fuzz(func(t *testing.T, text string) {
+		r := parseResolver(text)
+		again := parseResolver(r.String())
+		if again.String() != r.String() {
+			t.Errorf("%q becomes %q becomes %q", text, r.String(), again.String())
+		}
+	})
+}
+
+func FuzzHostPorts(f *testing.F) {
+	for _, s := range []string{"", "0", "80", "8000-8010", "8-", "-8", "65535-65536", "1-1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		a, b, err := hostPorts(s)
+		if err == nil && (b < a || a == 0 && strings.Contains(s, "-")) {
+			t.Errorf("%q is %d to %d", s, a, b)
+		}
+	})
+}
+
+func FuzzSocketInodes(f *testing.F) {
+	f.Add("  sl  local_address rem_address\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0", uint16(8080))
+	f.Fuzz(func(t *testing.T, table string, port uint16) {
+		for inode := range socketInodes(table, port) {
+			if inode == "0" || !strings.Contains(table, inode) {
+				t.Errorf("inode %q", inode)
+			}
+		}
+	})
+}
+
+// Whatever was bound must come back from the record that inspect shows.
+func TestPortMapRoundTrip(t *testing.T) {
+	any4 := netip.IPv4Unspecified()
+	bs := []bound{
+		{network.MustParsePort("53/udp"), any4, 5353},
+		{network.MustParsePort("80/tcp"), any4, 8080},
+		{network.MustParsePort("80/tcp"), netip.IPv6Loopback(), 8081},
+	}
+	m := portMap([]network.Port{network.MustParsePort("99/tcp")}, bs)
+	got, err := boundPorts(m)
+	if err != nil || len(got) != len(bs) {
+		t.Fatalf("%v, %v", got, err)
+	}
+	for _, b := range bs {
+		found := false
+		for _, g := range got {
+			found = found || g == b
+		}
+		if !found {
+			t.Errorf("%+v is lost", b)
+		}
+	}
+	if _, err := boundPorts(network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "x"}}}); err == nil {
+		t.Error("a record with host port x was taken")
+	}
+}
+
+func TestPoolGoesRound(t *testing.T) {
+	p, err := newPool(netip.MustParsePrefix("10.0.0.0/28"), netip.MustParseAddr("10.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[netip.Addr]bool{}
+	for range 13 { // .2 to .14
+		a, err := p.take()
+		if err != nil || seen[a] {
+			t.Fatalf("%s twice, or %v", a, err)
+		}
+		seen[a] = true
+	}
+	if _, err := p.take(); err == nil {
+		t.Error("more addresses than there are")
+	}
+	p.release(netip.MustParseAddr("10.0.0.5"))
+	p.release(netip.MustParseAddr("10.0.0.5"))
+	p.release(netip.MustParseAddr("192.0.2.1"))
+	if a, err := p.take(); err != nil || a.String() != "10.0.0.5" {
+		t.Errorf("%s, %v", a, err)
+	}
+	if _, err := p.take(); err == nil {
+		t.Error("an address released twice was counted twice")
+	}
+	p.release(netip.MustParseAddr("10.0.0.9"))
+	if err := p.claim(netip.MustParseAddr("10.0.0.9")); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"10.0.0.9", "10.0.1.9", "fd00::1"} {
+		if err := p.claim(netip.MustParseAddr(bad)); err == nil {
+			t.Errorf("%s was claimed", bad)
+		}
+	}
+}
+
+func TestPoolSizes(t *testing.T) {
+	for subnet, want := range map[string]uint32{"10.0.0.0/30": 2, "10.0.0.0/24": 254, "10.0.0.0/16": 65534, "10.0.0.0/12": 1<<20 - 2, "10.0.0.0/8": 1<<20 - 1} {
+		p, err := newPool(netip.MustParsePrefix(subnet))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.free != want {
+			t.Errorf("%s has %d addresses, want %d", subnet, p.free, want)
+		}
+	}
+	for _, bad := range []string{"10.0.0.0/31", "fd00::/64"} {
+		if _, err := newPool(netip.MustParsePrefix(bad)); err == nil {
+			t.Errorf("%s was accepted", bad)
+		}
+	}
+}
+
+func BenchmarkPoolNearlyFull(b *testing.B) {
+	p, err := newPool(netip.MustParsePrefix("10.0.0.0/16"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range 65533 {
+		if _, err := p.take(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		a, err := p.take()
+		if err != nil {
+			b.Fatal(err)
+		}
+		p.release(a)
+	}
+}
