@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -93,18 +94,25 @@ func parseStatus(b [statusSize]byte) (State, error) {
 	return s, nil
 }
 
-// Lock says that an engine lives which reads the process's output; it waits while a keeper saves output. The lock ends with f.
+// Lock says that an engine lives which reads the process's output; the lock ends with f. It waits while a keeper saves output, but not for
+// another engine: that is ErrHeld.
 func Lock(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == nil {
+	const patience, interval = 5 * time.Second, time.Millisecond
+	for end := time.Now().Add(patience); ; time.Sleep(interval) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
 			return nil
-		}
-		if err != unix.EINTR {
+		case err != unix.EINTR && err != unix.EWOULDBLOCK:
 			return fmt.Errorf("locking the status file: %w", err)
+		case time.Now().After(end):
+			return ErrHeld
 		}
 	}
 }
+
+// ErrHeld says that another engine has the process.
+var ErrHeld = errors.New("another engine has this process")
 
 // Rest returns readers of the output that the keeper saved: stdout's (or the terminal's) and stderr's.
 func (s State) Rest(f *os.File) (stdout, stderr *io.SectionReader) {

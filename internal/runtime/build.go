@@ -131,7 +131,8 @@ func (b *builder) openNamespace(what, path string) (launch.Arg, error) {
 	})
 }
 
-// cgroupFiles hands over what the child needs to attach itself: v1 tasks files, or on v2 the directory that it is cloned into.
+// cgroupFiles hands over what puts the child into its group: the directory of the unified hierarchy, which it is cloned into, and the tasks
+// files of v1 hierarchies, which it attaches itself by. A hybrid host has both, and the limits are in the latter.
 func (pl *plan) cgroupFiles(group *cgroup.Group, c *keeper.Clone) ([]launch.Arg, error) {
 	if group == nil {
 		return nil, nil
@@ -143,7 +144,6 @@ func (pl *plan) cgroupFiles(group *cgroup.Group, c *keeper.Clone) ([]launch.Arg,
 	if dir >= 0 {
 		pl.fd(dir, "cgroup")
 		c.Cgroup = launch.FirstFD + len(pl.files) - 1
-		return nil, nil
 	}
 	fds, err := group.TaskFDs()
 	if err != nil {

@@ -104,6 +104,7 @@ func (l *lab) spec(args ...string) *runtime.Spec {
 	return &runtime.Spec{
 		ID: id, RootFD: l.rootfs(id), Args: args, Env: []string{"PATH=/bin", "HOME=/root"}, Hostname: id[:12], NetNS: runtime.NewNetwork,
 		CgroupPath: "/cleat-test-" + fmt.Sprint(os.Getpid()) + "/" + id, Capabilities: defaultCaps, HostCgroupNS: false,
+		Resources:   cgroup.Resources{Devices: cgroup.DefaultDeviceRules()},
 		User:        rootpath.User{Home: "/root"},
 		MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"golang.org/x/sys/unix"
@@ -115,7 +114,7 @@ func TestProcAndSys(t *testing.T) {
 func TestCgroups(t *testing.T) {
 	l := newLab(t)
 	s := l.spec("sh", "-c", "cat /proc/self/cgroup; ls /sys/fs/cgroup; cat /sys/fs/cgroup/memory/memory.limit_in_bytes; echo 1 > /sys/fs/cgroup/memory/memory.limit_in_bytes; true")
-	s.Resources = cgroup.Resources{Memory: 64 << 20}
+	s.Resources.Memory = 64 << 20
 	c := l.start(s)
 	if c.wait().Code != 0 {
 		t.Fatal(c.stderr.String())
@@ -134,8 +133,10 @@ func TestCgroups(t *testing.T) {
 	}
 	s = l.spec("cat", "/proc/self/cgroup")
 	s.HostCgroupNS = true
-	if out := l.run(s); !strings.Contains(out, s.CgroupPath) {
-		t.Errorf("host cgroup namespace: %s", out)
+	for line := range strings.Lines(l.run(s)) {
+		if !strings.HasSuffix(line, s.CgroupPath+"\n") {
+			t.Errorf("the process is not in its group of the hierarchy %s", line)
+		}
 	}
 }
 

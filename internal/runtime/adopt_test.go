@@ -1,0 +1,330 @@
+package runtime_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/keeper"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/runtime"
+	"golang.org/x/sys/unix"
+)
+
+// startRaw starts s without anyone reading its output.
+func (l *lab) startRaw(s *runtime.Spec) *runtime.Process {
+	l.t.Helper()
+	p, err := l.r.Start(l.ctx(), s)
+	unix.Close(s.RootFD)
+	l.check(err)
+	return p
+}
+
+// persisted is what a record looks like to the next engine.
+func (l *lab) persisted(r keeper.Record) keeper.Record {
+	l.t.Helper()
+	b, err := json.Marshal(r)
+	l.check(err)
+	var out keeper.Record
+	l.check(json.Unmarshal(b, &out))
+	return out
+}
+
+func (l *lab) adopt(r *runtime.Runtime, rec keeper.Record, s *runtime.Spec) *running {
+	l.t.Helper()
+	p, err := r.Adopt(l.ctx(), l.persisted(rec))
+	l.check(err)
+	c := l.collect(p, s)
+	l.t.Cleanup(c.remove)
+	return c
+}
+
+func TestAdoptRunning(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sh", "-c", "echo first; read x; echo got $x; exit 5")
+	s.OpenStdin = true
+	p := l.startRaw(s)
+	rec := p.Record()
+	p.Detach()
+	if err := p.Signal(15); err == nil {
+		t.Error("a detached process takes signals")
+	}
+	c := l.adopt(l.newRuntime(), rec, s)
+	if c.PID() != p.PID() {
+		t.Error("another PID")
+	}
+	select {
+	case <-c.Done():
+		t.Fatal("an adopted process seems to have ended")
+	default:
+	}
+	x := l.runExec(l.exec(c, "true"))
+	if x.wait().Code != 0 {
+		t.Error("exec into an adopted container")
+	}
+	io.WriteString(c.Stdin(), "hello\n")
+	if st := c.wait(); st.Code != 5 || c.stdout.String() != "first\ngot hello\n" {
+		t.Errorf("%+v %q", st, c.stdout.String())
+	}
+}
+
+func TestAdoptTerminal(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sh", "-c", "echo ready; read x; echo got $x; stty size; exit 2")
+	s.TTY, s.OpenStdin = true, true
+	p := l.startRaw(s)
+	consoleOf(p).expect(t, "ready")
+	rec := p.Record()
+	p.Detach()
+	c := l.adopt(l.newRuntime(), rec, s)
+	l.check(c.Resize(33, 44))
+	con := consoleOf(c.Process)
+	io.WriteString(c.Console(), "typed\n")
+	con.expect(t, "got typed\r\n33 44\r\n")
+	if st := c.wait(); st.Code != 2 {
+		t.Error(st)
+	}
+}
+
+// Output written and exit codes returned while there is no engine are kept.
+func TestAdoptEnded(t *testing.T) {
+	l := newLab(t)
+	big := strings.Repeat("0123456789abcdef", 4096)
+	for _, tty := range []bool{false, true} {
+		s := l.spec("sh", "-c", "until [ -e /go/now ]; do sleep 0.01; done; echo out; echo err >&2; cat /go/now; exit 3")
+		gate := filepath.Join(l.dir, s.ID+"-gate")
+		l.check(os.Mkdir(gate, 0o755))
+		s.Mounts = []runtime.Mount{{Target: "/go", Type: "bind", Source: gate}}
+		s.TTY = tty
+		p := l.startRaw(s)
+		rec := p.Record()
+		p.Detach()
+		content := big
+		if tty {
+			content = "short\n" // what a terminal holds is small
+		}
+		l.check(os.WriteFile(filepath.Join(gate, ".now"), []byte(content), 0o644))
+		l.check(os.Rename(filepath.Join(gate, ".now"), filepath.Join(gate, "now")))
+		waitFor(t, "the keeper's end", func() bool { return unix.Kill(rec.KeeperPID, 0) != nil || zombie(rec.KeeperPID) })
+		c := l.adopt(l.newRuntime(), rec, s)
+		select {
+		case <-c.Done():
+		default:
+			t.Fatal("Done is open for a process that has ended")
+		}
+		if st := c.wait(); st.Code != 3 || st.Reason != "" || time.Since(st.FinishedAt) > time.Minute {
+			t.Error(st)
+		}
+		if tty {
+			b, err := io.ReadAll(c.Console())
+			l.check(err)
+			if string(b) != "out\r\nerr\r\nshort\r\n" {
+				t.Errorf("terminal: %q", b)
+			}
+		} else if c.stdout.String() != "out\n"+big || c.stderr.String() != "err\n" {
+			t.Errorf("output of %d and %d bytes", c.stdout.Len(), c.stderr.Len())
+		}
+	}
+}
+
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && strings.Contains(string(b), ") Z ")
+}
+
+func TestAdoptWithoutKeeper(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.01; done")
+	p := l.startRaw(s)
+	rec := p.Record()
+	p.Detach()
+	l.check(unix.Kill(rec.KeeperPID, unix.SIGKILL))
+	waitFor(t, "the keeper's end", func() bool { return unix.Kill(rec.KeeperPID, 0) != nil || zombie(rec.KeeperPID) })
+	c := l.adopt(l.newRuntime(), rec, s)
+	waitFor(t, "the trap", func() bool { return c.StopHint(15) })
+	l.check(c.Signal(15))
+	if st := c.wait(); st.Code != 6 && st.Reason == "" {
+		t.Error(st)
+	}
+	// And one that is gone altogether.
+	c.Detach()
+	rec.PID, rec.PIDStart = 1<<22-1, 1
+	c2, err := l.r.Adopt(l.ctx(), rec)
+	l.check(err)
+	<-c2.Done()
+	if st := c2.Status(); st.Code != 255 || st.Reason == "" {
+		t.Error(st)
+	}
+}
+
+func TestAdoptSomethingElse(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sleep", "1000")
+	p := l.startRaw(s)
+	defer func() {
+		l.r.Sweep(nil)
+		l.check(l.r.RemoveCgroup(s.CgroupPath))
+	}()
+	rec := p.Record()
+	if _, err := l.newRuntime().Adopt(l.ctx(), rec); !errors.Is(err, keeper.ErrHeld) {
+		t.Errorf("taken from a living engine: %v", err)
+	}
+	p.Detach()
+	for name, change := range map[string]func(r *keeper.Record){
+		"restarted":        func(r *keeper.Record) { r.BootID = "another" },
+		"status file":      func(r *keeper.Record) { r.Dir += "x" },
+		"keeper's PID":     func(r *keeper.Record) { r.KeeperPID, r.PID = os.Getpid(), os.Getpid() },
+		"both start times": func(r *keeper.Record) { r.KeeperStart, r.PIDStart = r.KeeperStart+1, r.PIDStart+1 },
+	} {
+		other := rec
+		change(&other)
+		q, err := l.r.Adopt(l.ctx(), other)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		<-q.Done()
+		if st := q.Status(); st.Code != 255 || st.Reason == "" {
+			t.Errorf("%s: %+v", name, st)
+		}
+		q.Detach()
+	}
+	rec.Layout = 99
+	if _, err := l.r.Adopt(l.ctx(), rec); err == nil || !strings.Contains(err.Error(), "layout 99") {
+		t.Error(err)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	l := newLab(t)
+	kept := l.start(l.spec("sleep", "1000"))
+	s := l.spec("sleep", "1000")
+	lost := l.startRaw(s)
+	lostRec := lost.Record()
+	x, err := l.r.Exec(l.ctx(), l.exec(kept, "sleep", "1000"))
+	l.check(err)
+	xRec := x.Record()
+	x.Detach()
+	lost.Detach()
+	stale := filepath.Join(l.c.Dir, "stale")
+	l.check(os.Mkdir(stale, 0o700))
+	l.newRuntime().Sweep([]keeper.Record{kept.Record()})
+	for _, rec := range []keeper.Record{lostRec, xRec} {
+		waitFor(t, "the end of what nobody knows", func() bool { return unix.Kill(rec.PID, 0) != nil || zombie(rec.PID) })
+		if _, err := os.Stat(rec.Dir); !os.IsNotExist(err) {
+			t.Errorf("%s is left", rec.Dir)
+		}
+	}
+	if _, err := os.Stat(stale); !os.IsNotExist(err) {
+		t.Error("an empty directory is left")
+	}
+	select {
+	case <-kept.Done():
+		t.Error("a kept process was swept")
+	default:
+	}
+	l.check(l.r.RemoveCgroup(s.CgroupPath))
+}
+
+// An engine that is killed is nothing to its containers.
+func TestEngineKilled(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sh", "-c", "n=0; until [ -e /go/now ]; do n=$((n+1)); echo $n; sleep 0.005; done; echo end; exit 4")
+	defer unix.Close(s.RootFD)
+	gate := filepath.Join(l.dir, "gate")
+	l.check(os.Mkdir(gate, 0o755))
+	r, w, err := os.Pipe()
+	l.check(err)
+	defer r.Close()
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestHelperEngine$")
+	cmd.Env = append(os.Environ(), "CLEAT_HELPER_DIR="+l.c.Dir, "CLEAT_HELPER_ID="+s.ID, "CLEAT_HELPER_GATE="+gate, "CLEAT_HELPER_GROUP="+s.CgroupPath, "CLEAT_HELPER_SCRIPT="+s.Args[2])
+	cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(mustDup(t, s.RootFD)), "root"), w}
+	cmd.Stderr = os.Stderr
+	cmd.Stdout = os.Stderr
+	l.check(cmd.Start())
+	w.Close()
+	cmd.ExtraFiles[0].Close()
+	var rec keeper.Record
+	l.check(json.NewDecoder(r).Decode(&rec))
+	l.check(cmd.Process.Kill())
+	cmd.Wait()
+	c := l.adopt(l.newRuntime(), rec, s)
+	waitFor(t, "output", func() bool { return strings.Contains(c.stdoutSoFar(), "\n20\n") })
+	l.check(os.WriteFile(filepath.Join(gate, "now"), nil, 0o644))
+	if st := c.wait(); st.Code != 4 {
+		t.Error(st)
+	}
+	for i, line := range lines(c.stdout.String()) {
+		if line != fmt.Sprint(i+1) && line != "end" {
+			t.Fatalf("line %d is %q", i+1, line)
+		}
+	}
+}
+
+func mustDup(t testing.TB, fd int) int {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestHelperEngine is the engine that TestEngineKilled kills.
+func TestHelperEngine(t *testing.T) {
+	dir := os.Getenv("CLEAT_HELPER_DIR")
+	if dir == "" {
+		t.Skip("runs only for TestEngineKilled")
+	}
+	l := &lab{t: t}
+	features, err := kernel.Probe()
+	l.check(err)
+	groups, err := cgroup.Detect()
+	l.check(err)
+	r, err := runtime.New(runtime.Config{Dir: dir, FallbackDir: dir, Cgroups: groups, Features: features})
+	l.check(err)
+	id := os.Getenv("CLEAT_HELPER_ID")
+	s := &runtime.Spec{ID: id, RootFD: 3, Args: []string{"sh", "-c", os.Getenv("CLEAT_HELPER_SCRIPT")}, Env: []string{"PATH=/bin"}, NetNS: runtime.NewNetwork, Hostname: "x",
+		CgroupPath: os.Getenv("CLEAT_HELPER_GROUP"), Capabilities: defaultCaps, Resources: cgroup.Resources{Devices: cgroup.DefaultDeviceRules()}, Mounts: []runtime.Mount{{Target: "/go", Type: "bind", Source: os.Getenv("CLEAT_HELPER_GATE")}}}
+	p, err := r.Start(context.Background(), s)
+	l.check(err)
+	l.check(json.NewEncoder(os.NewFile(4, "out")).Encode(p.Record()))
+	time.Sleep(time.Hour)
+}
+
+func TestStopHint(t *testing.T) {
+	l := newLab(t)
+	hint := func(want bool, args ...string) {
+		t.Helper()
+		c := l.start(l.spec(args...))
+		deadline := time.Now().Add(2 * time.Second)
+		for c.StopHint(15) != want && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+		if c.StopHint(15) != want {
+			t.Errorf("%v: may wake: %v", args, !want)
+		}
+	}
+	hint(false, "sleep", "1000")
+	hint(true, "sh", "-c", "trap : TERM; while :; do sleep 1; done")
+	s := l.spec("sleep", "1000")
+	s.Init = true
+	c := l.start(s)
+	if !c.StopHint(15) {
+		t.Error("the init that forwards signals is said to sleep through them")
+	}
+	// Not PID 1: the default action ends it.
+	s = l.spec("sleep", "1000")
+	s.HostPID = true
+	if c := l.start(s); !c.StopHint(15) {
+		t.Error("a process in the host's PID namespace is said to be shielded")
+	}
+}
