@@ -120,21 +120,19 @@ func (l *life) live() *run {
 	}
 }
 
-// awaitRun returns the live run, waiting for one to start. It returns nil when
-// the container was removed or ctx ended.
+// awaitRun returns the run whose process lives, waiting for one to start. It
+// returns nil when the container was removed or ctx ended. A run whose process
+// has ended is passed over although its exit may not have been handled yet:
+// what a client types after it has seen the end belongs to the next one.
 func (l *life) awaitRun(ctx context.Context) *run {
 	for {
-		if r := l.live(); r != nil {
-			return r
-		}
 		l.mu.Lock()
 		changed, gone, r := l.changed, l.gone, l.run
 		l.mu.Unlock()
 		if gone {
 			return nil
 		}
-		// A run may have begun between the two looks.
-		if r != nil && !isClosed(r.exited) {
+		if r != nil && !isClosed(r.exited) && !isClosed(r.process.Done()) {
 			return r
 		}
 		select {
