@@ -213,7 +213,7 @@ func createRequest(f *fake) string {
 }
 
 // withoutEmpty drops null, "", 0, false, [] and {} at every depth, and sorts lists of
-// binds, whose order docker loses.
+// binds and variables, whose order docker loses.
 func withoutEmpty(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -222,10 +222,9 @@ func withoutEmpty(v any) any {
 			if e = withoutEmpty(e); e != nil || k == "80/tcp" {
 				out[k] = e
 			}
-			if binds, ok := e.([]any); ok && k == "Binds" {
+			if binds, ok := e.([]any); ok && (k == "Binds" || k == "Env") {
 				slices.SortFunc(binds, func(x, y any) int { return strings.Compare(x.(string), y.(string)) })
 			}
-			// Platform is told in the query, and here by docker's newer library only.
 		}
 		if len(out) > 0 {
 			return out

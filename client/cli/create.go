@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -77,9 +79,9 @@ func (a *app) prepareRequest(ctx context.Context, f *containerFlags, args []stri
 // withProxies adds those of the merged settings that env does not have yet.
 func withProxies(env []string, merged map[string]*string) []string {
 	have := opts.ConvertKVStringsToMapWithNil(env)
-	for k, v := range merged {
-		if _, ok := have[k]; !ok && v != nil {
-			env = append(env, k+"="+*v)
+	for _, k := range slices.Sorted(maps.Keys(merged)) {
+		if _, ok := have[k]; !ok && merged[k] != nil {
+			env = append(env, k+"="+*merged[k])
 		}
 	}
 	return env

@@ -32,12 +32,15 @@ type fake struct {
 	mu       sync.Mutex
 	requests []string          // METHOD path?query, without the version
 	bodies   map[string][]byte // the last body of METHOD path
+	auth     string            // the last credentials for a registry
 	pulled   bool
 	attached *bufio.ReadWriter
 	conn     net.Conn
 	create   map[string]any
 	exited   chan struct{}
-	signals  []string
+	// abandoned is closed when the client has given up a pull of "slow".
+	abandoned chan struct{}
+	signals   []string
 }
 
 func newFake(t testing.TB) *fake {
@@ -46,7 +49,7 @@ func newFake(t testing.TB) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{socket: filepath.Join(dir, "s"), version: "1.56", bodies: map[string][]byte{}, exited: make(chan struct{})}
+	f := &fake{socket: filepath.Join(dir, "s"), version: "1.56", bodies: map[string][]byte{}, exited: make(chan struct{}), abandoned: make(chan struct{})}
 	l, err := net.Listen("unix", f.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +233,7 @@ func (f *fake) createContainer(w http.ResponseWriter, body []byte) {
 	}
 	image, _ := f.create["Image"].(string)
 	switch {
-	case strings.HasPrefix(image, "missing") && !f.pulled:
+	case (strings.HasPrefix(image, "missing") || image == "slow") && !f.pulled:
 		refuse(w, 404, "No such image: %s", image)
 		return
 	case image == "conflict":
@@ -410,8 +413,16 @@ func (f *fake) images(w http.ResponseWriter, r *http.Request, rest string) {
 		recorded(w, "images.json")
 	case rest == "create":
 		f.mu.Lock()
-		f.pulled = true
+		f.pulled, f.auth = true, r.Header.Get("X-Registry-Auth")
 		f.mu.Unlock()
+		if r.URL.Query().Get("fromImage") == "slow" || r.URL.Query().Get("fromImage") == "docker.io/library/slow" {
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"status":"Pulling fs layer","progressDetail":{},"id":"8a1e25ce7c4f"}`+"\n")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			close(f.abandoned)
+			return
+		}
 		if r.URL.Query().Get("fromImage") == "docker.io/library/denied" || r.URL.Query().Get("fromImage") == "denied" {
 			refuse(w, 404, "pull access denied for denied, repository does not exist or may require 'docker login'")
 			return

@@ -58,8 +58,11 @@ func (a *app) runContainer(ctx context.Context, f *containerFlags, o runOptions,
 		return a.startFailure(err)
 	}
 	c := a.conn
-	// From here on signals are the container's, not ours: the program decides whether it ends.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if o.sigProxy {
+		// From here on signals are the container's, not ours: its program decides whether it ends.
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if o.sigProxy {
 		defer a.forwardSignals(ctx, id)()

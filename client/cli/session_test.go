@@ -3,7 +3,9 @@ package cli_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -373,5 +375,98 @@ func TestPullOnATerminal(t *testing.T) {
 	}
 	if x.exit() != 0 {
 		t.Error("not 0")
+	}
+}
+
+func TestInterruptedPull(t *testing.T) {
+	for _, line := range []string{"pull slow", "run --rm slow", "create slow"} {
+		f := newFake(t)
+		cmd := exec.Command(program, strings.Fields(line)...)
+		cmd.Env = environ(f.host())
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill() })
+		eventually(t, "it pulls", func() bool {
+			return slices.ContainsFunc(f.asked(), func(r string) bool { return strings.HasPrefix(r, "POST /images/create") })
+		})
+		cmd.Process.Signal(syscall.SIGINT)
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 130 {
+			t.Errorf("%s: exit code %d: %s", line, code, out.String())
+		}
+		select {
+		case <-f.abandoned:
+		case <-time.After(patience):
+			t.Errorf("%s: the engine goes on pulling", line)
+		}
+	}
+}
+
+// TestCredentials compares what is sent to the engine for a registry with docker's.
+func TestCredentials(t *testing.T) {
+	config := t.TempDir()
+	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(`{"auths":{
+		"https://index.docker.io/v1/":{"auth":"aHViOnNlY3JldA=="},
+		"registry.example.com:5000":{"auth":"bWU6cGFzcw=="}},
+		"proxies":{"default":{"httpProxy":"http://proxy:1","noProxy":"localhost"}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(bin string, args ...string) *fake {
+		f := newFake(t)
+		cmd := exec.Command(bin, args...)
+		cmd.Env = []string{"PATH=/bin", "DOCKER_CONFIG=" + config, "DOCKER_HOST=" + f.host()}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s %v: %v: %s", bin, args, err, out)
+		}
+		return f
+	}
+	for _, ref := range []string{"nginx", "docker.io/team/app:1", "registry.example.com:5000/x", "registry.example.com/x", "127.0.0.1:5000/x"} {
+		decode := func(f *fake) map[string]string {
+			out := map[string]string{}
+			b, err := base64.URLEncoding.DecodeString(f.auth)
+			if err == nil {
+				err = json.Unmarshal(b, &out)
+			}
+			if err != nil && f.auth != "" {
+				t.Errorf("%s: %q: %v", ref, f.auth, err)
+			}
+			return out
+		}
+		if ours, theirs := decode(run(program, "pull", ref)), decode(run(docker(t), "pull", ref)); ours["username"] != theirs["username"] || ours["password"] != theirs["password"] {
+			t.Errorf("%s: ours %v, docker's %v", ref, ours, theirs)
+		} else if strings.HasPrefix(ref, "nginx") && ours["username"] != "hub" {
+			t.Errorf("%s: %v", ref, ours)
+		}
+	}
+	env := func(f *fake) []string {
+		var out []string
+		for _, e := range f.body(t, "POST /containers/create")["Env"].([]any) {
+			out = append(out, e.(string))
+		}
+		slices.Sort(out)
+		return out
+	}
+	args := []string{"create", "-e", "http_proxy=mine", "-e", "A=1", "nginx"}
+	if ours, theirs := env(run(program, args...)), env(run(docker(t), args...)); !slices.Equal(ours, theirs) {
+		t.Errorf("ours %q, docker's %q", ours, theirs)
+	}
+}
+
+func TestWithoutSignalProxy(t *testing.T) {
+	f := newFake(t)
+	cmd := exec.Command(program, "run", "--sig-proxy=false", "nginx", "wait")
+	cmd.Env = environ(f.host())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
+	cmd.Process.Signal(syscall.SIGINT)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 || len(f.wasKilled()) > 0 {
+		t.Errorf("exit code %d, the container was sent %v", code, f.wasKilled())
 	}
 }
