@@ -72,10 +72,23 @@ func conntrack(kind, flags uint16) *netlink.Message {
 	return netlink.NewMessage(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, flags, nfgenmsg(unix.AF_INET, 0), "connection tracking")
 }
 
+// allUDP asks for the UDP flows only: a busy host has a hundred thousand others.
+func allUDP() *netlink.Message {
+	const (
+		ctFilter     = 25     // CTA_FILTER
+		filterOrig   = 1      // CTA_FILTER_ORIG_FLAGS
+		filterByType = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
+	)
+	m := conntrack(ctGet, 0).Nest(ctTupleOrig, func(m *netlink.Message) {
+		m.Nest(ctTupleProto, func(m *netlink.Message) { m.U8(ctProtoNum, UDP) })
+	})
+	return m.Nest(ctFilter, func(m *netlink.Message) { m.U32(filterOrig, filterByType) })
+}
+
 // find lists the original tuples, in wire form, of the flows to these ports.
 func (f *Flows) find(ports []Publish, local map[netip.Addr]bool) ([][]byte, error) {
 	var found [][]byte
-	err := f.conn.Dump(conntrack(ctGet, 0), func(_ uint16, body []byte) error {
+	err := f.conn.Dump(allUDP(), func(_ uint16, body []byte) error {
 		const genmsg = 4
 		if len(body) < genmsg {
 			return fmt.Errorf("connection tracking: message of %d bytes", len(body))
