@@ -21,6 +21,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
 
@@ -40,6 +41,7 @@ type Creator struct {
 	lives      *lives
 	say        *announcer
 	features   kernel.Features
+	specs      *specBuilder
 	cgroupV2   bool
 	log        *slog.Logger
 }
@@ -110,6 +112,10 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	}
 	warnings, err = checkHostConfig(host, cr.features)
 	if err != nil {
+		return nil, err
+	}
+	// A profile that cannot be compiled must not wait for the start to say so.
+	if err := cr.specs.confine(&runtime.Spec{}, host); err != nil {
 		return nil, err
 	}
 	if host.NetworkMode == network.ModeHost {

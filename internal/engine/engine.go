@@ -100,7 +100,7 @@ func New(d Deps) *Engine {
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
-			features: d.Features, cgroupV2: d.Cgroups.Version() == 2, log: d.Log,
+			features: d.Features, specs: specs, cgroupV2: d.Cgroups.Version() == 2, log: d.Log,
 		},
 		Starter: starter,
 		Stopper: stopper,

@@ -4,6 +4,7 @@ import (
 	"path"
 	"strings"
 
+	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
 	"github.com/cleatlabs/cleat/internal/container"
@@ -54,12 +55,11 @@ func (b *specBuilder) container(c *container.Container, r *container.Record) (*r
 	if s.Mounts, err = b.mounts(c, r); err != nil {
 		return nil, err
 	}
-	return s, b.confine(s, r)
+	return s, b.confine(s, host)
 }
 
 // confine fills in capabilities, seccomp and the like.
-func (b *specBuilder) confine(s *runtime.Spec, r *container.Record) (err error) {
-	host := r.HostConfig
+func (b *specBuilder) confine(s *runtime.Spec, host *api.HostConfig) (err error) {
 	if s.Capabilities, err = kernel.EffectiveCaps(host.CapAdd, host.CapDrop, host.Privileged, b.features.LastCap); err != nil {
 		return err
 	}
