@@ -1,0 +1,145 @@
+package assemble
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func parse(t *testing.T, args ...string) (*Config, error) {
+	t.Helper()
+	c := &Config{}
+	fs := pflag.NewFlagSet("cleatd", pflag.ContinueOnError)
+	c.BindFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		return c, err
+	}
+	return c, c.Check()
+}
+
+func TestFlagsOfDockerdActAreNeedlessOrAreRefusedByName(t *testing.T) {
+	for _, c := range []struct {
+		args    []string
+		warning string
+		bad     string
+	}{
+		{nil, "", ""},
+		{[]string{"-H", "unix:///a", "--host=unix:///b", "-D", "-l", "warn", "-G", "root", "-b", "br0", "--bip", "10.1.0.1/16", "-p", "/x"}, "", ""},
+		{[]string{"--containerd=/run/containerd/containerd.sock"}, "--containerd is not needed", ""},
+		{[]string{"--userland-proxy=false"}, "--userland-proxy is not needed", ""},
+		{[]string{"--live-restore"}, "--live-restore is not needed", ""},
+		{[]string{"--live-restore=false"}, "", "--live-restore=false is not supported"},
+		{[]string{"--storage-driver", "overlay2"}, "--storage-driver is not needed", ""},
+		{[]string{"-s", "btrfs"}, "", "--storage-driver=btrfs is not supported"},
+		{[]string{"--iptables=true"}, "--iptables is not needed", ""},
+		{[]string{"--iptables=false"}, "", "--iptables=false is not supported"},
+		{[]string{"--iptables=maybe"}, "", "not a truth value"},
+		{[]string{"--userns-remap=default"}, "", "--userns-remap is not supported"},
+		{[]string{"--tlsverify"}, "", "--tlsverify=true is not supported"},
+		{[]string{"--config-file", "/etc/docker/daemon.json"}, "", "--config-file is not supported"},
+		{[]string{"-H", "fd://"}, "", "socket activation is not supported"},
+		{[]string{"-H", "tcp://0.0.0.0:2375"}, "", "TCP is not supported"},
+		{[]string{"-H", "unix://relative"}, "", "is not an address"},
+		{[]string{"--data-root", "relative"}, "", "must be an absolute path"},
+		{[]string{"--bip", "10.0.0.1"}, "", "--bip"},
+		{[]string{"--bridge", "averyveryverylongname"}, "", "--bridge"},
+		{[]string{"--bridge", "none"}, "", "--network none"},
+		{[]string{"--cgroup-parent", "/"}, "", "--cgroup-parent"},
+		{[]string{"--log-level", "loud"}, "", "--log-level"},
+		{[]string{"--log-format", "xml"}, "", "--log-format"},
+		{[]string{"--dns", "example.org"}, "", "--dns"},
+		{[]string{"--mtu", "10"}, "", "--mtu"},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			got, err := parse(t, c.args...)
+			if (c.bad == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), c.bad)) {
+				t.Fatalf("%v, want %q", err, c.bad)
+			}
+			if c.warning != "" && (len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], c.warning)) {
+				t.Errorf("warnings: %q", got.Warnings)
+			}
+			if err == nil && c.warning == "" && len(got.Warnings) != 0 {
+				t.Errorf("warnings: %q", got.Warnings)
+			}
+		})
+	}
+}
+
+// dockerd's own list: a script that starts dockerd must never meet an unknown
+// flag, but a reason.
+func TestEveryFlagOfDockerdIsKnown(t *testing.T) {
+	fs := pflag.NewFlagSet("cleatd", pflag.ContinueOnError)
+	(&Config{}).BindFlags(fs)
+	for _, name := range strings.Fields(`add-runtime allow-direct-routing authorization-plugin bip bip6 bridge bridge-accept-fwmark cdi-spec-dir
+		cgroup-parent config-file containerd containerd-namespace containerd-plugins-namespace cpu-rt-period cpu-rt-runtime cri-containerd
+		data-root debug default-address-pool default-cgroupns-mode default-gateway default-gateway-v6 default-ipc-mode default-network-opt
+		default-runtime default-shm-size default-ulimit dns dns-opt dns-search exec-opt exec-root experimental feature firewall-backend
+		fixed-cidr fixed-cidr-v6 group host host-gateway-ip http-proxy https-proxy icc init init-path insecure-registry ip ip-forward
+		ip-forward-no-drop ip-masq ip6tables iptables ipv6 label live-restore log-driver log-format log-level log-opt
+		max-concurrent-downloads max-concurrent-uploads max-download-attempts metrics-addr mtu network-control-plane-mtu
+		no-new-privileges no-proxy node-generic-resource pidfile raw-logs registry-mirror rootless seccomp-profile selinux-enabled
+		shutdown-timeout storage-driver storage-opt swarm-default-advertise-addr tls tlscacert tlscert tlskey tlsverify userland-proxy
+		userland-proxy-path userns-remap validate`) {
+		if fs.Lookup(name) == nil {
+			t.Errorf("--%s is unknown", name)
+		}
+	}
+}
+
+func TestOneEnginePerDirectory(t *testing.T) {
+	dir := t.TempDir()
+	first, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockDir(dir); err == nil || !strings.Contains(err.Error(), "PID "+strconv.Itoa(os.Getpid())) {
+		t.Errorf("a second engine: %v", err)
+	}
+	first.Close() // as the kernel does when the engine dies
+	second, err := lockDir(dir)
+	if err != nil {
+		t.Fatalf("after the first has died: %v", err)
+	}
+	second.Close()
+}
+
+func TestPidfileIsTakenOverUnlessItsEngineRuns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sub", "cleatd.pid")
+	if err := takePidfile(path); err != nil {
+		t.Fatal(err)
+	}
+	for _, stale := range []string{"", "garbage", "999999999", strconv.Itoa(os.Getppid())} { // the last one runs, but is no engine
+		if err := os.WriteFile(path, []byte(stale), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := takePidfile(path); err != nil {
+			t.Errorf("%q: %v", stale, err)
+		}
+		if readPID(path) != os.Getpid() {
+			t.Errorf("%q was not replaced", stale)
+		}
+	}
+	if err := os.WriteFile(path, []byte("1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dropPidfile(path)
+	if _, err := os.Stat(path); err != nil {
+		t.Error("a pidfile of someone else was removed")
+	}
+}
+
+func TestSocketGroup(t *testing.T) {
+	if gid, err := socketGroup("root"); err != nil || gid != 0 {
+		t.Errorf("%d, %v", gid, err)
+	}
+	if gid, err := socketGroup("4242"); err != nil || gid != 4242 {
+		t.Errorf("%d, %v", gid, err)
+	}
+	if _, err := socketGroup("no-such-group"); err == nil || !strings.Contains(err.Error(), "no-such-group") {
+		t.Errorf("%v", err)
+	}
+}
