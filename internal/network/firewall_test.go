@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -140,6 +141,21 @@ func TestTwoServicesDoNotMeet(t *testing.T) {
 	h.expect("second, after the first threw all out", h.dial(h.outside, "tcp4", hostAddr+":8081"), "b sees "+outsideAddr)
 	must(t, s1.Teardown())
 	h.expect("second, after the first was torn down", h.dial(h.outside, "tcp4", hostAddr+":8081"), "b sees "+outsideAddr)
+}
+
+func TestOneEngineForEachBridge(t *testing.T) {
+	h := newHost(t)
+	cfg := h.config()
+	s := h.open(cfg)
+	a := h.attach(s, "8080:80/tcp")
+	h.listen(a.ns, "a", ":80")
+	other := cfg
+	other.StateFile += ".other"
+	_, err := network.Open(context.Background(), other)
+	wantError(t, err, errConflict, cfg.Bridge, fmt.Sprintf("(pid %d)", os.Getpid()), "--bridge")
+	h.expect("the first one's container", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	must(t, s.Close())
+	h.open(cfg)
 }
 
 func TestExistingBridgeIsUsedAndKept(t *testing.T) {

@@ -45,6 +45,7 @@ type Service struct {
 	sockets *sockets
 	flows   *nft.Flows
 	home    int // the host's network namespace
+	claim   int // keeps other engines off the bridge
 
 	mu        sync.Mutex
 	endpoints map[string]*endpoint // by container id
@@ -65,12 +66,15 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, endpoints: map[string]*endpoint{}, home: -1}
+	s := &Service{cfg: cfg, endpoints: map[string]*endpoint{}, home: -1, claim: -1}
 	defer func() {
 		if err != nil {
 			s.abandon()
 		}
 	}()
+	if s.claim, err = claimBridge(cfg.Bridge); err != nil {
+		return nil, err
+	}
 	if err := s.loadState(); err != nil {
 		return nil, err
 	}
@@ -220,8 +224,10 @@ func (s *Service) abandon() {
 	if s.bridge != nil {
 		s.bridge.conn.Close()
 	}
-	if s.home >= 0 {
-		unix.Close(s.home)
+	for _, fd := range []int{s.home, s.claim} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 	}
 }
 
