@@ -281,8 +281,8 @@ func (f *fake) attach(w http.ResponseWriter) {
 	f.mu.Lock()
 	tty, _ := f.create["Tty"].(bool)
 	f.mu.Unlock()
+	f.mu.Lock() // the client starts the container as soon as it has its stream
 	conn, rw := f.hijack(w, tty)
-	f.mu.Lock()
 	f.conn, f.attached = conn, rw
 	f.mu.Unlock()
 	select {
