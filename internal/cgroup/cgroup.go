@@ -1,14 +1,14 @@
 // Package cgroup gives each container its control group: the same calls on hosts with cgroup v1, hybrid and v2. It writes
 // the kernel's files directly; no systemd, no library in between.
 //
-// A group is one directory in every hierarchy. On v1 and hybrid hosts the limits live in the v1 hierarchies, and a process
-// enters the group by writing "0" to each hierarchy's tasks file itself (TaskFDs): a write from outside to cgroup.procs waits for an RCU
-// grace period, some milliseconds. On v2 hosts, and for the unified hierarchy of hybrid ones, it is born into the group by
-// CLONE_INTO_CGROUP (DirFD).
+// A group is one directory in every hierarchy. On v1 and hybrid hosts the limits live in the v1 hierarchies, and a
+// process enters the group by writing "0" to each hierarchy's tasks file itself (TaskFDs): a write from outside to
+// cgroup.procs waits for an RCU grace period, some milliseconds. On v2 hosts, and for the unified hierarchy of hybrid
+// ones, it is born into the group by CLONE_INTO_CGROUP (DirFD).
 //
-// What is tested where: v1 and hybrid run on a real kernel; so do, in the unified hierarchy of a hybrid host, cgroup.kill,
-// CLONE_INTO_CGROUP and the device filter. The limits of v2 (memory.max, cpu.max …), its freezer and its out-of-memory events are tested
-// against a directory that stands in for the kernel's.
+// What is tested where: v1 and hybrid run on a real kernel; so do, in the unified hierarchy of a hybrid host,
+// cgroup.kill, CLONE_INTO_CGROUP and the device filter. The limits of v2 (memory.max, cpu.max …), its freezer and its
+// out-of-memory events are tested against a directory that stands in for the kernel's.
 package cgroup
 
 import (

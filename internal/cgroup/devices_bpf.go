@@ -11,10 +11,10 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// On v2 the devices of a group are decided by a BPF program. It is a straight list of comparisons, made and attached here with
-// two system calls: a BPF library would be the largest thing that the engine links. The program of a group is attached once, when the group
-// is new and has none; the kernel is never asked for the programs of a group (from Linux 6.17 to 7.1 that query writes past its
-// argument).
+// On v2 the devices of a group are decided by a BPF program. It is a straight list of comparisons, made and attached
+// here with two system calls: a BPF library would be the largest thing that the engine links. The program of a group is
+// attached once, when the group is new and has none; the kernel is never asked for the programs of a group (from Linux
+// 6.17 to 7.1 that query writes past its argument).
 
 // insn is struct bpf_insn on a little-endian machine.
 type insn struct {
@@ -46,8 +46,8 @@ const (
 	flagAllowMulti              = 2 // BPF_F_ALLOW_MULTI: a container may add a stricter program of its own below
 )
 
-// deviceProgram compiles rules. The last rule that matches an access decides, so the program asks in reverse order and ends at the
-// first that does.
+// deviceProgram compiles rules. The last rule that matches an access decides, so the program asks in reverse order and
+// ends at the first that does.
 func deviceProgram(rules []DeviceRule) []insn {
 	p := []insn{
 		{opLoadWord, r2 | r1<<4, 0, 0}, // access << 16 | type

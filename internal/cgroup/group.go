@@ -145,9 +145,9 @@ func (g *Group) TaskFDs() ([]int, error) {
 	return fds, nil
 }
 
-// DirFD opens the group's directory in the unified hierarchy, for CLONE_INTO_CGROUP; -1 on v1 hosts. On a hybrid host it
-// holds no limits, but a process that is born into it can be killed in one step and is missed when it ends. The descriptor stays the
-// group's until CloseFDs.
+// DirFD opens the group's directory in the unified hierarchy, for CLONE_INTO_CGROUP; -1 on v1 hosts. On a hybrid host
+// it holds no limits, but a process that is born into it can be killed in one step and is missed when it ends. The
+// descriptor stays the group's until CloseFDs.
 func (g *Group) DirFD() (int, error) {
 	if g.h.unified == "" || g.dir >= 0 {
 		return g.dir, nil
@@ -179,8 +179,9 @@ func closeAll(fds []int) {
 // removeWait is how long Remove waits for killed processes to be gone.
 const removeWait = time.Second
 
-// Remove removes the group and the groups that processes made inside it. It does not kill: as long as processes are in it, it waits for
-// them to end, up to a second, and then fails with errdefs.ErrConflict and their ids. A group that is gone is no error.
+// Remove removes the group and the groups that processes made inside it. It does not kill: as long as processes are in
+// it, it waits for them to end, up to a second, and then fails with errdefs.ErrConflict and their ids. A group that is
+// gone is no error.
 func (g *Group) Remove() error {
 	pending := make([]string, 0, len(g.h.v1)+1)
 	for _, mount := range g.h.mounts() {

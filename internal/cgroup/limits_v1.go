@@ -26,8 +26,8 @@ func (g *Group) apply(r Resources) error {
 	return g.setDevicesV1(r.Devices)
 }
 
-// Update changes the limits that are set in r, and leaves the others. Device rules cannot be changed. A memory limit that the
-// processes already exceed is errdefs.ErrConflict.
+// Update changes the limits that are set in r, and leaves the others. Device rules cannot be changed. A memory limit
+// that the processes already exceed is errdefs.ErrConflict.
 func (g *Group) Update(r Resources) error {
 	if len(r.Devices) > 0 || r.AllowAllDevices {
 		return failure.NotImplemented("the devices of a running container cannot be changed")

@@ -82,7 +82,8 @@ func setMemoryV2(dir string, r Resources) error {
 	return nil
 }
 
-// swapOnly turns the limit of memory plus swap into v2's limit of swap; -1 for none, 0 for leave alone or (with MemorySwap set) no swap.
+// swapOnly turns the limit of memory plus swap into v2's limit of swap; -1 for none, 0 for leave alone or (with
+// MemorySwap set) no swap.
 func swapOnly(dir string, r Resources) (int64, error) {
 	switch {
 	case r.MemorySwap == 0 && r.Memory == -1:

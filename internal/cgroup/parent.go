@@ -15,7 +15,8 @@ type parent struct {
 	inheritsCpuset bool // the kernel gives new v1 cpusets in it the same CPUs and memory nodes
 }
 
-// prepareParent makes the directory of path ("/cleat") in every hierarchy and lets its controllers be used below it. It is done once.
+// prepareParent makes the directory of path ("/cleat") in every hierarchy and lets its controllers be used below it. It
+// is done once.
 func (h *Hierarchy) prepareParent(path string) (parent, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -24,9 +24,13 @@ func (g *Group) Freeze() error {
 		return fmt.Errorf("freezing control group %s: %w", g.path, err)
 	}
 	deadline := time.Now().Add(freezeWait)
-	for pause := 20 * time.Microsecond; ; pause *= 2 {
+	pause := 20 * time.Microsecond
+	for try := 1; ; try++ {
 		frozen, err := g.still()
 		if frozen || err != nil {
+			return err
+		}
+		if err := g.nudge(try); err != nil {
 			return err
 		}
 		left := time.Until(deadline)
@@ -34,7 +38,18 @@ func (g *Group) Freeze() error {
 			return errors.Join(failure.Unavailable("the processes of control group %s do not stand still: one of them is waiting for a device or a network filesystem", g.path), g.Thaw())
 		}
 		g.waitEmpty(min(pause, 10*time.Millisecond, left))
+		pause *= 2
 	}
+}
+
+// nudge helps v1's freezer, which may wait for ever for a process that waits for a frozen one: now and then it lets
+// them all go on for a moment.
+func (g *Group) nudge(try int) error {
+	const every = 20
+	if g.h.mode == "v2" || try%every != 0 {
+		return nil
+	}
+	return errors.Join(g.setFrozen(false), g.setFrozen(true))
 }
 
 // Thaw lets frozen processes go on.
@@ -97,8 +112,9 @@ func (g *Group) gone(err error) error {
 	return err
 }
 
-// Kill sends SIGKILL to every process of the group and of the groups inside it, also to those that are forked meanwhile, and
-// thaws a frozen group so that they die. It does not wait for them to be gone. A group that is gone is no error.
+// Kill sends SIGKILL to every process of the group and of the groups inside it, also to those that are forked
+// meanwhile, and thaws a frozen group so that they die. It does not wait for them to be gone. A group that is gone is
+// no error.
 func (g *Group) Kill() error {
 	if g.h.unified != "" {
 		err := writeFile(g.in(g.h.unified), "cgroup.kill", "1")
@@ -120,8 +136,9 @@ func ignoreNotExist(err error) error {
 	return err
 }
 
-// killV1 kills round by round until a round meets no process that it has not seen before: one that has the signal pending
-// cannot fork any more. From the third round on the group is frozen meanwhile: something in it forks faster than the list is read.
+// killV1 kills round by round until a round meets no process that it has not seen before: one that has the signal
+// pending cannot fork any more. From the third round on the group is frozen meanwhile: something in it forks faster
+// than the list is read.
 func (g *Group) killV1() error {
 	const rounds, patience = 100, 2
 	_, freezer := g.h.tree("freezer")
@@ -161,8 +178,8 @@ func (g *Group) killRound(seen map[int]bool) (fresh int, err error) {
 	return fresh, nil
 }
 
-// killProcess makes sure that it is still the group's process that it kills: a process id may have been given to another one
-// since the list was read, but not between opening a pidfd and asking for that process's group.
+// killProcess makes sure that it is still the group's process that it kills: a process id may have been given to
+// another one since the list was read, but not between opening a pidfd and asking for that process's group.
 func (g *Group) killProcess(pid int) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {

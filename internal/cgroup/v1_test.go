@@ -67,7 +67,8 @@ func create(t testing.TB, h *cgroup.Hierarchy, name string, r cgroup.Resources) 
 	return g
 }
 
-// run starts a shell in the group, which enters it as a container does, and runs script then. The shell is reaped after the test.
+// run starts a shell in the group, which enters it as a container does, and runs script then. The shell is reaped after
+// the test.
 func run(t testing.TB, g *cgroup.Group, script string) *exec.Cmd {
 	t.Helper()
 	fds, err := g.TaskFDs()
@@ -308,6 +309,26 @@ func TestFreezeThawKill(t *testing.T) {
 	}
 	if frozen, err := g.Frozen(); frozen || err != nil {
 		t.Errorf("still frozen after Kill: %v, %v", frozen, err)
+	}
+}
+
+func TestFreezeOfForkers(t *testing.T) {
+	g := create(t, hierarchy(t), "forkers", cgroup.Resources{AllowAllDevices: true, PidsLimit: 100})
+	run(t, g, "while :; do (:) & done 2>/dev/null")
+	for range 20 {
+		if err := g.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		before, err := g.Procs()
+		if err != nil || len(before) == 0 {
+			t.Fatalf("frozen processes: %v, %v", before, err)
+		}
+		if after, err := g.Procs(); !slices.Equal(before, after) {
+			t.Errorf("frozen, but forked: %v became %v, %v", before, after, err)
+		}
+		if err := g.Thaw(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

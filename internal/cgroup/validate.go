@@ -78,8 +78,8 @@ func (r Resources) validateV2() error {
 	return nil
 }
 
-// weightFromShares turns v1's CPU shares (2 to 262144, 1024 by default) into v2's weight (1 to 10000, 100 by default), by the
-// quadratic function through these three points that OCI runtimes use.
+// weightFromShares turns v1's CPU shares (2 to 262144, 1024 by default) into v2's weight (1 to 10000, 100 by default),
+// by the quadratic function through these three points that OCI runtimes use.
 func weightFromShares(shares int64) int64 {
 	switch {
 	case shares <= minShares:

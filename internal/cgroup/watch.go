@@ -29,8 +29,9 @@ func waitEvents(dir string, d time.Duration) error {
 	return err
 }
 
-// WatchOOM sends a value when the group runs out of memory; several at once, or before the receiver took the last one, count as one. The channel
-// is closed when stop is, and when the group is removed. Without a memory controller the channel only closes.
+// WatchOOM sends a value when the group runs out of memory; several at once, or before the receiver took the last one,
+// count as one. The channel is closed when stop is, and when the group is removed. Without a memory controller the
+// channel only closes.
 func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
 	watch := g.watchV1
 	if g.h.mode == "v2" {
@@ -72,7 +73,8 @@ func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
 	return out, nil
 }
 
-// watchV1 asks the kernel to count its out-of-memory notices in an eventfd. It counts there once more when the group is removed.
+// watchV1 asks the kernel to count its out-of-memory notices in an eventfd. It counts there once more when the group is
+// removed.
 func (g *Group) watchV1() (*os.File, func() (happened, alive bool), error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {

@@ -61,8 +61,8 @@ func CapNumber(name string) (int, error) {
 	return 0, failure.Invalid("invalid capability: %q names more than one", name)
 }
 
-// CapNames returns the "CAP_…" names of the bits in mask, in the order of their numbers. A bit that this program has no name
-// for is "CAP_<number>".
+// CapNames returns the "CAP_…" names of the bits in mask, in the order of their numbers. A bit that this program has no
+// name for is "CAP_<number>".
 func CapNames(mask uint64) []string {
 	names := make([]string, 0, bits.OnesCount64(mask))
 	for m := mask; m != 0; m &= m - 1 {

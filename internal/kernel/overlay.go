@@ -13,10 +13,10 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// CheckOverlay reports whether the directory dir can hold the upper and work directories of overlay mounts. It makes a small
-// overlay in a temporary directory below dir, deletes and replaces what its lower layer holds, and removes everything again.
-// The error (errdefs.ErrFailedPrecondition when the filesystem is the reason) names dir's filesystem and what to choose
-// instead.
+// CheckOverlay reports whether the directory dir can hold the upper and work directories of overlay mounts. It makes a
+// small overlay in a temporary directory below dir, deletes and replaces what its lower layer holds, and removes
+// everything again. The error (errdefs.ErrFailedPrecondition when the filesystem is the reason) names dir's filesystem
+// and what to choose instead.
 func CheckOverlay(dir string) error {
 	tmp, err := os.MkdirTemp(dir, ".overlay-check-")
 	if err != nil {
@@ -87,8 +87,8 @@ func setPath(fs int, key, path string) error {
 	return unix.FsconfigSetString(fs, key, fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
-// exerciseOverlay deletes a file (needs whiteouts: RENAME_WHITEOUT and character devices) and replaces a directory (needs the
-// trusted.overlay extended attributes) of the lower layer.
+// exerciseOverlay deletes a file (needs whiteouts: RENAME_WHITEOUT and character devices) and replaces a directory
+// (needs the trusted.overlay extended attributes) of the lower layer.
 func exerciseOverlay(mnt int) error {
 	if err := unix.Unlinkat(mnt, "file", 0); err != nil {
 		return fmt.Errorf("deleting a file of an image: %w", err)

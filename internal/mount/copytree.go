@@ -216,8 +216,8 @@ func copyAttributes(from, to int, st *unix.Stat_t) error {
 	return unix.UtimesNanoAt(to, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
-// copyXattrs copies extended attributes, but for overlay's own and for SELinux's label, which the policy gives. One that the
-// volume's filesystem cannot hold is left out.
+// copyXattrs copies extended attributes, but for overlay's own and for SELinux's label, which the policy gives. One
+// that the volume's filesystem cannot hold is left out.
 func copyXattrs(from, to string) error {
 	names, err := readXattr(func(buf []byte) (int, error) { return unix.Listxattr(from, buf) })
 	if err != nil || len(names) == 0 {

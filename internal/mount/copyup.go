@@ -13,15 +13,15 @@ import (
 	"github.com/cleatlabs/cleat/internal/rootpath"
 )
 
-// CopyUp fills the empty directory dstDir, a new volume, with what the directory srcPath inside the root srcRootFD holds:
-// content with its holes, ownership, modes, times, extended attributes, hard links, symbolic links, pipes, sockets and devices. dstDir itself
-// gets the ownership, mode and times of the source. Symbolic links are copied, never followed, but for those in srcPath, which stay inside
-// the root.
+// CopyUp fills the empty directory dstDir, a new volume, with what the directory srcPath inside the root srcRootFD
+// holds: content with its holes, ownership, modes, times, extended attributes, hard links, symbolic links, pipes,
+// sockets and devices. dstDir itself gets the ownership, mode and times of the source. Symbolic links are copied, never
+// followed, but for those in srcPath, which stay inside the root.
 //
 // Where dstDir is not empty, or the source does not exist, nothing is done. A source that is not a directory is
-// errdefs.ErrInvalidArgument. An error or a crash leaves dstDir empty, or to be completed by the next call: the copy is made
-// beside it, under a name that begins with a dot and dstDir's own, and its entries are then moved. Only where dstDir is a mount point of its own
-// is the copy made in place. Calls for one dstDir must not run at the same time.
+// errdefs.ErrInvalidArgument. An error or a crash leaves dstDir empty, or to be completed by the next call: the copy is
+// made beside it, under a name that begins with a dot and dstDir's own, and its entries are then moved. Only where
+// dstDir is a mount point of its own is the copy made in place. Calls for one dstDir must not run at the same time.
 func CopyUp(srcRootFD int, srcPath, dstDir string) error {
 	if err := copyUp(srcRootFD, srcPath, dstDir); err != nil {
 		return fmt.Errorf("copying %s of the image to the volume directory %s: %w", srcPath, dstDir, err)

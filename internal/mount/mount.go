@@ -13,8 +13,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// Bind clones the mount tree at path, following symbolic links, as a detached close-on-exec mount. Recursive takes along what
-// is mounted below path.
+// Bind clones the mount tree at path, following symbolic links, as a detached close-on-exec mount. Recursive takes
+// along what is mounted below path.
 func Bind(path string, recursive bool) (int, error) {
 	fd, err := openTree(unix.AT_FDCWD, path, recursive, 0)
 	if err != nil {

@@ -85,8 +85,8 @@ func (o Overlay) dirs() []string {
 	return dirs
 }
 
-// forgetVolatile removes the mark that a volatile overlay leaves in its work directory, by which the kernel refuses to mount
-// the directory again. Whoever asks for a volatile mount has already accepted what the mark warns of.
+// forgetVolatile removes the mark that a volatile overlay leaves in its work directory, by which the kernel refuses to
+// mount the directory again. Whoever asks for a volatile mount has already accepted what the mark warns of.
 func (o Overlay) forgetVolatile() error {
 	if err := os.RemoveAll(filepath.Join(o.Work, "work", "incompat", "volatile")); err != nil {
 		return fmt.Errorf("clearing the volatile mark of %s: %w", o.Work, err)

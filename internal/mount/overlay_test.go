@@ -73,7 +73,8 @@ func readAt(t testing.TB, dir int, name string) string {
 func TestOverlayStacksAndWrites(t *testing.T) {
 	for name, f := range variants(t) {
 		t.Run(name, func(t *testing.T) {
-			// A colon, a comma, a backslash and a space in the paths must not be taken for syntax; nor a path over 255 bytes.
+			// A colon, a comma, a backslash and a space in the paths must not be taken for syntax; nor a path over 255
+			// bytes.
 			base := mkdir(t, t.TempDir(), `a:b,c\d e`, strings.Repeat("long", 40), strings.Repeat("er", 60))
 			bottom, top := mkdir(t, base, "bottom"), mkdir(t, base, "top")
 			write(t, bottom+"/both", "bottom")

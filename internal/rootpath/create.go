@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MkdirAll makes the directory path inside the root, with its missing parents, and returns an O_PATH descriptor of it. What it
-// makes gets perm (whatever the umask is) and belongs to uid and gid (-1: whoever runs the engine); what is there
-// stays as it is. A symbolic link whose target is missing gets its target made, inside the root. Something that is not a
-// directory on the way is an *os.PathError with ENOTDIR.
+// MkdirAll makes the directory path inside the root, with its missing parents, and returns an O_PATH descriptor of it.
+// What it makes gets perm (whatever the umask is) and belongs to uid and gid (-1: whoever runs the engine); what is
+// there stays as it is. A symbolic link whose target is missing gets its target made, inside the root. Something that
+// is not a directory on the way is an *os.PathError with ENOTDIR.
 func MkdirAll(rootFD int, path string, perm os.FileMode, uid, gid int) (int, error) {
 	fd, err := Open(rootFD, path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == nil || !errors.Is(err, unix.ENOENT) {
@@ -21,9 +21,9 @@ func MkdirAll(rootFD int, path string, perm os.FileMode, uid, gid int) (int, err
 	return w.walk(rootFD, path)
 }
 
-// CreateFile returns an O_PATH descriptor of the file path inside the root. One that is missing is made empty, with perm and
-// owner as in MkdirAll; its missing parents are made with mode 0755 and the same owner. A file of any kind is fine
-// (something is to be mounted over it), but a directory is an *os.PathError with EISDIR.
+// CreateFile returns an O_PATH descriptor of the file path inside the root. One that is missing is made empty, with
+// perm and owner as in MkdirAll; its missing parents are made with mode 0755 and the same owner. A file of any kind is
+// fine (something is to be mounted over it), but a directory is an *os.PathError with EISDIR.
 func CreateFile(rootFD int, path string, perm os.FileMode, uid, gid int) (int, error) {
 	fd, err := Open(rootFD, path, unix.O_PATH, 0)
 	if errors.Is(err, unix.ENOENT) {

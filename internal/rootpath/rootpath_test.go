@@ -220,7 +220,8 @@ func TestMkdirAllAgainstSwappedLinks(t *testing.T) {
 		}
 	})
 	for range 3000 {
-		// Inside, the link's target is a missing directory, which is made: both outcomes are inside. "outside" must stay empty.
+		// Inside, the link's target is a missing directory, which is made: both outcomes are inside. "outside" must
+		// stay empty.
 		got, err := rootpath.MkdirAll(fd, "/d/x/y", 0o755, 0, 0)
 		if err == nil {
 			if at := where(t, got); !strings.HasPrefix(at, dir+"/") {

@@ -32,10 +32,11 @@ const (
 
 var errIDRange = errors.New("uids and gids must be in range 0-2147483647")
 
-// LookupUser finds the user that spec names in the container's /etc/passwd and /etc/group, by Docker's rules. spec is "" (root),
-// "user", "uid", "user:group" and so on. A number is always an id, never a name, and needs no entry in the files, which may be
-// missing; one out of range is refused. The first entry that matches counts. With a group in spec, the user's other groups are
-// not taken. extraGroups (names or ids) are added. An entry with an id that is not a number matches nothing: it must not pass for 0.
+// LookupUser finds the user that spec names in the container's /etc/passwd and /etc/group, by Docker's rules. spec is
+// "" (root), "user", "uid", "user:group" and so on. A number is always an id, never a name, and needs no entry in the
+// files, which may be missing; one out of range is refused. The first entry that matches counts. With a group in spec,
+// the user's other groups are not taken. extraGroups (names or ids) are added. An entry with an id that is not a number
+// matches nothing: it must not pass for 0.
 //
 // Errors: errdefs.ErrInvalidArgument, with Docker's text ("unable to find user x: no matching entries in passwd file").
 func LookupUser(rootFD int, spec string, extraGroups []string) (User, error) {
@@ -208,7 +209,8 @@ func ids(uid, gid []byte) (u, g int, ok bool) {
 	return u, g, ok1 && ok2
 }
 
-// fields splits a line at its colons into exactly as many fields as the array has; missing ones are empty, more are dropped.
+// fields splits a line at its colons into exactly as many fields as the array has; missing ones are empty, more are
+// dropped.
 func fields[A [4][]byte | [6][]byte](line []byte) A {
 	var out A
 	for i := range len(out) {

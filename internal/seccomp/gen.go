@@ -74,8 +74,13 @@ func write(b *bytes.Buffer, arch string, table map[string]int) {
 	}
 	sort.Strings(names)
 	fmt.Fprintf(b, "\n// syscalls%s is sorted by name.\nvar syscalls%s = [...]syscallNumber{\n", strings.ToUpper(arch), strings.ToUpper(arch))
-	for _, name := range names {
-		fmt.Fprintf(b, "{%q, %d},\n", name, table[name])
+	const perLine = 5
+	for i, name := range names {
+		end := " "
+		if i%perLine == perLine-1 || i == len(names)-1 {
+			end = "\n"
+		}
+		fmt.Fprintf(b, "{%q, %d},%s", name, table[name], end)
 	}
 	b.WriteString("}\n")
 }

@@ -2,11 +2,12 @@
 // There is no libseccomp: its compiler takes some 20 ms for the default profile, this one a fraction of one.
 //
 // What a program decides is what runc with libseccomp decides, with these rules of both made explicit: a rule without
-// conditions wins over those with conditions for the same system call; of the latter the first that matches counts; a rule with two
-// conditions on one argument is as many rules; names that an architecture does not have are passed over; a system
-// call newer than the newest that the profile knows fails with ENOSYS rather than the default action's EPERM (so that
-// programs fall back to an older one); a foreign architecture kills the process. Different from libseccomp, x32 system calls always fail with ENOSYS,
-// as on a kernel without x32: they would be a second way to each of the others.
+// conditions wins over those with conditions for the same system call; of the latter the first that matches counts; a
+// rule with two conditions on one argument is as many rules; names that an architecture does not have are passed over;
+// a system call newer than the newest that the profile knows fails with ENOSYS rather than the default action's EPERM
+// (so that programs fall back to an older one); a foreign architecture kills the process. Different from libseccomp,
+// x32 system calls always fail with ENOSYS, as on a kernel without x32: they would be a second way to each of the
+// others.
 //
 // Programs are for loading with SECCOMP_FILTER_FLAG_SPEC_ALLOW, runc's default too. What is not in the program (a
 // listener, flags that change loading) is refused.
@@ -26,15 +27,15 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// Default compiles Docker's default profile for a process with the capabilities in the mask caps, on a kernel of the given version.
-// The result is an array of struct sock_filter in the machine's byte order.
+// Default compiles Docker's default profile for a process with the capabilities in the mask caps, on a kernel of the
+// given version. The result is an array of struct sock_filter in the machine's byte order.
 func Default(caps uint64, kernelMajor, kernelMinor int) ([]byte, error) {
 	return compile(profiles.DefaultProfile(), host{runtime.GOARCH, caps, kernelMajor, kernelMinor})
 }
 
-// Compile compiles a profile given as JSON, like Default. A profile without default action and rules is nil: unconfined, as in
-// Docker. Errors are errdefs.ErrInvalidArgument, and errdefs.ErrNotImplemented for what cannot be honoured; they name what
-// is wrong.
+// Compile compiles a profile given as JSON, like Default. A profile without default action and rules is nil:
+// unconfined, as in Docker. Errors are errdefs.ErrInvalidArgument, and errdefs.ErrNotImplemented for what cannot be
+// honoured; they name what is wrong.
 func Compile(profileJSON []byte, caps uint64, kernelMajor, kernelMinor int) ([]byte, error) {
 	p, err := parse(profileJSON)
 	if err != nil {
@@ -69,8 +70,8 @@ func compile(p *profiles.Seccomp, h host) ([]byte, error) {
 	return encode(program), nil
 }
 
-// Cache compiles each profile once for each set of capabilities. The zero value is ready for use, by several goroutines too.
-// What it returns is shared: do not change it.
+// Cache compiles each profile once for each set of capabilities. The zero value is ready for use, by several goroutines
+// too. What it returns is shared: do not change it.
 type Cache struct {
 	mu       sync.Mutex
 	programs map[host]map[string][]byte

@@ -311,8 +311,8 @@ func TestAgainstOracle(t *testing.T) {
 	}
 }
 
-// randomProfile has every action and comparison, several conditions, conditions twice on an argument, rules that meet the same
-// system call, and enough of them that jumps get long.
+// randomProfile has every action and comparison, several conditions, conditions twice on an argument, rules that meet
+// the same system call, and enough of them that jumps get long.
 func randomProfile(rng *rand.Rand) *profiles.Seccomp {
 	actions := []specs.LinuxSeccompAction{specs.ActAllow, specs.ActErrno, specs.ActKill, specs.ActKillProcess, specs.ActKillThread, specs.ActLog, specs.ActTrace, specs.ActTrap}
 	ops := []specs.LinuxSeccompOperator{specs.OpEqualTo, specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpGreaterThan, specs.OpGreaterEqual, specs.OpMaskedEqual}
