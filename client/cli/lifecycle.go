@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
 )
@@ -275,6 +275,5 @@ func (a *app) showLogs(ctx context.Context, name string, o client.ContainerLogsO
 		_, err = io.Copy(a.out, body)
 		return err
 	}
-	_, err = stdcopy.StdCopy(a.out, a.err, body)
-	return err
+	return demultiplex(a.out, a.err, bufio.NewReaderSize(body, 64<<10))
 }

@@ -1,7 +1,12 @@
 package cli
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 
 	"github.com/docker/go-connections/nat"
 	"github.com/moby/moby/api/types/network"
@@ -276,4 +283,90 @@ func TestSeekLastLines(t *testing.T) {
 			t.Errorf("last %d of %.20q…: %.20q…", c.n, c.text, rest)
 		}
 	}
+}
+
+func muxed(frames ...string) string {
+	var b strings.Builder
+	for _, f := range frames {
+		head := []byte{f[0] - '0', 0, 0, 0, 0, 0, 0, 0}
+		binary.BigEndian.PutUint32(head[4:], uint32(len(f)-1))
+		b.Write(head)
+		b.WriteString(f[1:])
+	}
+	return b.String()
+}
+
+func TestDemultiplex(t *testing.T) {
+	long := strings.Repeat("x", 300<<10)
+	for _, c := range []struct{ in, out, errOut, fails string }{
+		{muxed("1a", "2b", "1c"), "ac", "b", ""}, {muxed("1"+long, "2e", "1f"), long + "f", "e", ""}, {muxed("1", "1a"), "a", "", ""}, {"", "", "", ""},
+		{muxed("0in"), "in", "", ""}, {muxed("1ok", "3the disk is full"), "ok", "", "the disk is full"}, {muxed("1ok", "7x"), "ok", "", "unrecognized stream: 7"},
+		{muxed("1abc")[:9], "a", "", ""}, {muxed("1a") + "\x01\x00", "a", "", ""},
+	} {
+		for _, r := range []io.Reader{strings.NewReader(c.in), iotest.OneByteReader(strings.NewReader(c.in)), iotest.DataErrReader(strings.NewReader(c.in))} {
+			var out, errOut strings.Builder
+			err := demultiplex(&out, &errOut, bufio.NewReaderSize(r, 64<<10))
+			if out.String() != c.out || errOut.String() != c.errOut || (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
+				t.Errorf("%.40q: %.40q, %q, %v", c.in, out.String(), errOut.String(), err)
+			}
+		}
+	}
+	// What has come is shown while more is waited for, and in order.
+	in, feed := io.Pipe()
+	shown := make(chan string, 10)
+	go demultiplex(tagged{"out ", shown}, tagged{"err ", shown}, bufio.NewReader(in))
+	for _, f := range []string{"1prompt> ", "2oops", "1x"} {
+		io.WriteString(feed, muxed(f))
+		want := map[byte]string{'1': "out ", '2': "err "}[f[0]] + f[1:]
+		select {
+		case got := <-shown:
+			if got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%q is held back", want)
+		}
+	}
+	feed.Close()
+	if err := demultiplex(failing{}, io.Discard, bufio.NewReader(strings.NewReader(muxed("1a")))); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a closed stdout: %v", err)
+	}
+}
+
+type tagged struct {
+	tag string
+	ch  chan string
+}
+
+func (w tagged) Write(p []byte) (int, error) { w.ch <- w.tag + string(p); return len(p), nil }
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func BenchmarkDemultiplex(b *testing.B) {
+	in := strings.Repeat(muxed("1"+strings.Repeat("x", 99)+"\n"), 10000)
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer null.Close()
+	b.SetBytes(int64(len(in)))
+	for range b.N {
+		if err := demultiplex(null, null, bufio.NewReaderSize(strings.NewReader(in), 64<<10)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func FuzzDemultiplex(f *testing.F) {
+	f.Add([]byte(muxed("1a", "2b")))
+	f.Add([]byte{9, 0, 0, 0, 255, 255, 255, 255, 1})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var out, errOut strings.Builder
+		_ = demultiplex(&out, &errOut, bufio.NewReader(bytes.NewReader(in)))
+		if out.Len()+errOut.Len() > len(in) {
+			t.Errorf("%d bytes come out of %d", out.Len()+errOut.Len(), len(in))
+		}
+	})
 }

@@ -133,40 +133,85 @@ func (s *stream) copyOut() error {
 	return demultiplex(out, errOut, s.h.r)
 }
 
-// demultiplex splits a stream of frames {1|2, 0, 0, 0, length} into stdout and stderr.
-// Frames of stream 3 carry an error of the engine.
+// demultiplex splits a stream of frames {1|2, 0, 0, 0, length} into stdout and stderr,
+// in their order. Frames of stream 3 carry an error of the engine. What has arrived is
+// written in one go, and before more is waited for: a log has millions of small frames.
 func demultiplex(out, errOut io.Writer, r *bufio.Reader) error {
-	var head [8]byte
+	d := demuxer{r: r, out: bufio.NewWriterSize(out, 64<<10), err: bufio.NewWriterSize(errOut, 64<<10)}
+	err := d.run()
+	return errors.Join(err, d.flush())
+}
+
+type demuxer struct {
+	r        *bufio.Reader
+	out, err *bufio.Writer
+}
+
+func (d *demuxer) flush() error { return errors.Join(d.out.Flush(), d.err.Flush()) }
+
+func (d *demuxer) run() error {
+	const headSize = 8
 	for {
-		if _, err := io.ReadFull(r, head[:]); err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return nil
+		if d.r.Buffered() < headSize {
+			if err := d.flush(); err != nil {
+				return err
 			}
+		}
+		head, err := d.r.Peek(headSize)
+		if errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
 			return err
 		}
-		n := int64(binary.BigEndian.Uint32(head[4:]))
-		var w io.Writer
-		switch head[0] {
+		stream, n := head[0], int64(binary.BigEndian.Uint32(head[4:]))
+		_, _ = d.r.Discard(headSize) // it was there to be peeked at
+		w, other := d.out, d.err
+		switch stream {
 		case 0, 1:
-			w = out
 		case 2:
-			w = errOut
+			w, other = d.err, d.out
 		case 3:
-			msg, err := io.ReadAll(io.LimitReader(r, min(n, 1<<20)))
+			msg, err := io.ReadAll(io.LimitReader(d.r, min(n, 1<<20)))
 			if err != nil {
 				return err
 			}
 			return fmt.Errorf("error from daemon in stream: %s", msg)
 		default:
-			return fmt.Errorf("unrecognized stream: %d", head[0])
+			return fmt.Errorf("unrecognized stream: %d", stream)
 		}
-		if _, err := io.CopyN(w, r, n); err != nil {
+		if err := other.Flush(); err != nil {
+			return err
+		}
+		if err := d.payload(w, n); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
 		}
 	}
+}
+
+func (d *demuxer) payload(w *bufio.Writer, n int64) error {
+	for n > 0 {
+		if d.r.Buffered() == 0 {
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			if _, err := d.r.Peek(1); err != nil {
+				return err
+			}
+		}
+		chunk, err := d.r.Peek(int(min(n, int64(d.r.Buffered()))))
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(chunk); err != nil {
+			return err
+		}
+		_, _ = d.r.Discard(len(chunk))
+		n -= int64(len(chunk))
+	}
+	return nil
 }
 
 // forwardSignals passes every signal on to the container, but those that say nothing
