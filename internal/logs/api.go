@@ -60,6 +60,9 @@ type ReadOptions struct {
 	Stderr       bool
 	Timestamps   bool // each line begins with its time, nine fraction digits, and a space
 	Details      bool // each line begins with its attributes (k=v,k=v) and a space
+	// To ends the reading at a Mark of the log's Writer (see
+	// stdio.Hub.SubscribeAfterLog); a zero File means no bound.
+	To stdio.Mark
 	// Flush, if set, is called before Read waits for more output and before it
 	// returns, so that emit may buffer.
 	Flush func() error

@@ -2,18 +2,23 @@ package logs
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
+	"slices"
 )
 
 // logFile is one file of a log that is being read.
 type logFile struct {
 	f        *os.File
+	src      io.ReadSeeker // f, or the part of it that is asked for
+	end      int64         // the end of that part, 0 for the end of the file
 	ino      uint64
 	modified int64 // Unix nanoseconds
 	current  bool
@@ -25,40 +30,110 @@ type logFile struct {
 	tooLong bool   // the rest of an overlong line is being skipped
 }
 
-// openFiles opens the log's files, the oldest first. A rotation meanwhile moves
-// files to higher numbers: the youngest are opened first, so none is missed,
-// and one that is met twice is left out.
+// openFiles opens the log's files, the oldest first. A rotation meanwhile only
+// moves files to higher numbers and they are opened in that order, so none is
+// missed, but some may be met twice or out of order: then it is tried again,
+// and, should the log rotate faster than it can be opened, put in order by the
+// files' first lines.
 func openFiles(path string) ([]*logFile, error) {
-	var files []*logFile
-	fail := func(err error) ([]*logFile, error) {
-		for _, f := range files {
-			f.close()
+	for attempt := 0; ; attempt++ {
+		files, err := openOnce(path)
+		if err == nil && !currentIs(path, files) {
+			if attempt < 3 {
+				closeFiles(files)
+				continue
+			}
+			files, err = inOrder(files)
 		}
-		return nil, fmt.Errorf("open the log: %w", err)
+		if err != nil {
+			return nil, fmt.Errorf("open the log: %w", err)
+		}
+		return files, nil
 	}
+}
+
+func closeFiles(files []*logFile) {
+	for _, f := range files {
+		f.close()
+	}
+}
+
+// openOnce opens all files there are, the oldest first.
+func openOnce(path string) (files []*logFile, err error) {
+	defer func() {
+		if err != nil {
+			closeFiles(files)
+			files = nil
+		}
+	}()
 	found, _, err := scanFiles(path)
 	if err != nil {
 		return nil, err
 	}
-	oldest := 1 // one more than what is there: a rotation may come in between
+	oldest := 0
 	for _, name := range found {
-		oldest = max(oldest, fileAge(path, name)+1)
+		oldest = max(oldest, fileAge(path, name))
 	}
-	for i := range oldest + 1 {
+	for i, missing := 0, 0; i <= oldest || missing < 2; i++ {
 		f, err := openAged(path, i)
 		if err != nil {
-			return fail(err)
+			return files, err
 		}
-		if f == nil {
-			continue // no output yet, or between two steps of a rotation
+		if f == nil { // no output yet, or between two steps of a rotation
+			missing++
+			continue
 		}
-		if len(files) > 0 && files[0].ino == f.ino {
+		missing = 0
+		same := false
+		if len(files) > 0 {
+			if same, err = files[0].same(f); err != nil {
+				f.close()
+				return files, err
+			}
+		}
+		if same {
 			f.close()
 			continue
 		}
 		files = append([]*logFile{f}, files...)
 	}
 	return files, nil
+}
+
+// currentIs says whether the youngest of the files is the current one.
+func currentIs(path string, files []*logFile) bool {
+	st, err := os.Stat(path)
+	if err != nil {
+		return len(files) == 0 || !files[len(files)-1].current
+	}
+	return len(files) > 0 && files[len(files)-1].ino == inode(st)
+}
+
+// inOrder sorts files by their first lines and drops repeated ones. One without
+// a line is the current one.
+func inOrder(files []*logFile) ([]*logFile, error) {
+	first := map[*logFile]int64{}
+	for _, f := range files {
+		at, err := f.firstTime()
+		if err != nil {
+			closeFiles(files)
+			return nil, err
+		}
+		if at == 0 {
+			at = math.MaxInt64
+		}
+		first[f] = at
+	}
+	slices.SortStableFunc(files, func(a, b *logFile) int { return cmp.Compare(first[a], first[b]) })
+	kept := files[:0]
+	for _, f := range files {
+		if len(kept) > 0 && first[kept[len(kept)-1]] == first[f] {
+			f.close()
+			continue
+		}
+		kept = append(kept, f)
+	}
+	return kept, nil
 }
 
 // openAged opens the i-th old file (0 is the current one), plain or compressed;
@@ -88,7 +163,7 @@ func openOne(name string, current bool) (*logFile, error) {
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a regular file", name)
 	}
-	l := &logFile{f: f, current: current}
+	l := &logFile{f: f, src: f, current: current}
 	if err == nil && bytes.HasSuffix([]byte(name), []byte(gzSuffix)) {
 		l.z, err = gzip.NewReader(f)
 	}
@@ -100,13 +175,31 @@ func openOne(name string, current bool) (*logFile, error) {
 	return l, nil
 }
 
+// same says whether two files that were opened one after the other hold the same
+// lines: they are one file, or one is the other's compressed form, which keeps
+// its time.
+func (l *logFile) same(o *logFile) (bool, error) {
+	if l.ino == o.ino {
+		return true, nil
+	}
+	if (l.z == nil) == (o.z == nil) || l.modified != o.modified {
+		return false, nil
+	}
+	a, err := l.firstTime()
+	if err != nil {
+		return false, err
+	}
+	b, err := o.firstTime()
+	return a == b, err
+}
+
 func (l *logFile) close() { _ = l.f.Close() }
 
 func (l *logFile) reader() io.Reader {
 	if l.z != nil {
 		return l.z
 	}
-	return l.f
+	return l.src
 }
 
 // next reads a piece of the file and calls handle for each whole line. It
@@ -182,7 +275,7 @@ func (l *logFile) firstTime() (int64, error) {
 
 func (l *logFile) restart() error {
 	l.rest = nil
-	if _, err := l.f.Seek(0, io.SeekStart); err != nil {
+	if _, err := l.src.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	if l.z != nil {
@@ -201,10 +294,13 @@ func (l *logFile) seekLast(ctx context.Context, n int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	buf := make([]byte, min(st.Size(), 64<<10))
-	start := int64(-1) // where the wanted lines begin
 	end := st.Size()
-	found := -1 // the newline of the last line does not begin another
+	if l.end > 0 {
+		end = min(end, l.end)
+	}
+	buf := make([]byte, min(end, 64<<10))
+	start := int64(-1) // where the wanted lines begin
+	found := -1        // the newline of the last line does not begin another
 	for at := end; at > 0 && start < 0; {
 		if err := ctx.Err(); err != nil {
 			return 0, err
@@ -232,7 +328,7 @@ func (l *logFile) seekLast(ctx context.Context, n int) (int, error) {
 		start = 0
 		found++ // the first line has no newline before it
 	}
-	if _, err := l.f.Seek(start, io.SeekStart); err != nil {
+	if _, err := l.src.Seek(start, io.SeekStart); err != nil {
 		return 0, err
 	}
 	return found, nil

@@ -165,9 +165,7 @@ func (r *reader) switchFile() error {
 		return err
 	}
 	next, err := r.successor(files, old)
-	for _, f := range files[:next] {
-		f.close()
-	}
+	closeFiles(files[:next])
 	old.close()
 	r.files = files[next:]
 	if err != nil {

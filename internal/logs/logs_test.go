@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -307,8 +309,8 @@ func TestFollow(t *testing.T) {
 	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log")}
 	live := make(chan struct{})
 	o := all()
-	o.Tail = 1
 	early, earlyResult, _ := following(t, cfg, o, live) // before there is a file
+	o.Tail = 1
 	w := open(t, cfg)
 	feed(t, w, stdio.Stdout, "a\nb\n", noon, false)
 	expect(t, early, "a\n", "b\n")
@@ -440,6 +442,64 @@ func TestAdministratorTruncatesTheLog(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	close(live)
+}
+
+// TestLogThenLiveHasNoGapAndNoDouble is what an attach with logs=1 and stream=1
+// does, again and again while output is being written.
+func TestLogThenLiveHasNoGapAndNoDouble(t *testing.T) {
+	dir, cfg := crashDirs(t)
+	r, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	hub := stdio.NewHub()
+	p, err := stdio.Start(stdio.Config{Dir: dir, Stdout: r, Sink: open(t, cfg), Hub: hub})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stop atomic.Bool
+	var total int64
+	written := make(chan struct{})
+	go func() { total = produce(t, "out", pw, &stop); close(written) }()
+	var clients sync.WaitGroup
+	for range 10 {
+		var log []byte
+		sub, mark, err := hub.SubscribeAfterLog(true, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients.Go(func() {
+			o := all()
+			o.To = mark
+			if mark.File != 0 { // else there is no log yet
+				err := logs.Read(context.Background(), cfg, o, nil, func(e logs.Entry) error { log = append(log, e.Line...); return nil })
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			for {
+				_, b, err := sub.Next(context.Background())
+				if err != nil {
+					break
+				}
+				log = append(log, b...)
+			}
+			<-written
+			g := newGenerator("out")
+			var want []byte
+			for int64(len(want)) < total {
+				want = append(want, g.next()...)
+			}
+			if !bytes.Equal(log, want) {
+				t.Errorf("a client got %d bytes that are not the %d written", len(log), len(want))
+			}
+		})
+		time.Sleep(2 * time.Millisecond)
+	}
+	stop.Store(true)
+	clients.Wait()
+	<-p.Done()
 }
 
 func TestFlushComesBeforeWaiting(t *testing.T) {

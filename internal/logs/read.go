@@ -70,9 +70,7 @@ type reader struct {
 }
 
 func (r *reader) close() {
-	for _, f := range r.files {
-		f.close()
-	}
+	closeFiles(r.files)
 	if r.watch != nil {
 		r.watch.close()
 	}
@@ -96,6 +94,7 @@ func (r *reader) read(live <-chan struct{}) error {
 		return err
 	}
 	r.files = files
+	r.cutAtMark()
 	if err := r.seekTail(); err != nil {
 		return err
 	}
@@ -115,6 +114,23 @@ func (r *reader) read(live <-chan struct{}) error {
 	return r.follow(live)
 }
 
+// cutAtMark forgets what lies behind o.To.
+func (r *reader) cutAtMark() {
+	if r.o.To.File == 0 {
+		return
+	}
+	for i, f := range r.files {
+		if f.ino != r.o.To.File || f.z != nil {
+			continue
+		}
+		f.src = io.NewSectionReader(f.f, 0, r.o.To.Offset)
+		f.end = r.o.To.Offset
+		closeFiles(r.files[i+1:])
+		r.files = r.files[:i+1]
+		return
+	}
+}
+
 // seekTail positions the files so that o.Tail lines of all streams follow.
 func (r *reader) seekTail() error {
 	if r.o.Tail < 0 {
@@ -130,9 +146,7 @@ func (r *reader) seekTail() error {
 			continue
 		}
 		// Older files are not wanted, also if this one began just here.
-		for _, old := range r.files[:i] {
-			old.close()
-		}
+		closeFiles(r.files[:i])
 		r.files = r.files[i:]
 		return nil
 	}

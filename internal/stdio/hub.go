@@ -13,6 +13,7 @@ import (
 type Hub struct {
 	mu     sync.Mutex
 	subs   atomic.Pointer[[]*Subscription] // replaced, never changed in place
+	pump   atomic.Pointer[Pump]            // the one that runs, or nil
 	closed bool
 }
 
@@ -25,6 +26,23 @@ func (h *Hub) Subscribe(stdout, stderr bool) *Subscription {
 	s := newSubscription(h, stdout, stderr)
 	h.add(s)
 	return s
+}
+
+// SubscribeAfterLog is Subscribe for a client that reads the log first: read up
+// to the returned Mark, what follows it comes from the subscription, without a
+// gap or a double, unfinished lines included. The Mark is zero if no process
+// runs or nothing is logged: then the whole log comes first.
+func (h *Hub) SubscribeAfterLog(stdout, stderr bool) (*Subscription, Mark, error) {
+	p := h.pump.Load()
+	if p == nil || p.cfg.Sink == nil {
+		return h.Subscribe(stdout, stderr), Mark{}, nil
+	}
+	s := newSubscription(h, stdout, stderr)
+	mark, err := p.join(s)
+	if err != nil {
+		return nil, Mark{}, err
+	}
+	return s, mark, nil
 }
 
 func (h *Hub) add(s *Subscription) {

@@ -3,6 +3,7 @@ package stdio
 import (
 	"bytes"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,8 +26,8 @@ const (
 type journal struct {
 	fd        int
 	path      string
-	size      int64 // where the next byte goes
-	committed int64 // where the first byte that is not in the log lies
+	size      atomic.Int64 // where the next byte goes; written by the stream's goroutine only
+	committed int64        // where the first byte that is not in the log lies
 	punched   int64
 
 	// Terminals only: the mapped part of the file.
@@ -51,19 +52,21 @@ func openJournal(path string, reset bool) (*journal, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("stat %s: %w", path, err)
 	}
-	return &journal{fd: fd, path: path, size: st.Size}, nil
+	j := &journal{fd: fd, path: path}
+	j.size.Store(st.Size)
+	return j, nil
 }
 
-func (j *journal) pending() int { return int(j.size - j.committed) }
+func (j *journal) pending() int { return int(j.size.Load() - j.committed) }
 
 // splice moves up to limit bytes from a pipe to the end of the journal. The
 // kernel removes from the pipe exactly what it adds to the file's size, also
 // when the process is killed in the middle.
 func (j *journal) splice(pipe, limit int) (int, error) {
-	off := j.size
+	off := j.size.Load()
 	n, err := unix.Splice(pipe, nil, j.fd, &off, limit, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 	if n > 0 {
-		j.size += n
+		j.size.Add(n)
 		return int(n), nil
 	}
 	return 0, err
@@ -78,10 +81,10 @@ func (j *journal) read(tty, limit int) (int, error) {
 	if err := j.reserve(limit); err != nil {
 		return 0, err
 	}
-	at := int(j.size - j.base)
+	at := int(j.size.Load() - j.base)
 	n, err := unix.Read(tty, j.window[at:at+limit])
 	if n > 0 {
-		j.size += int64(n)
+		j.size.Add(int64(n))
 		return n, nil
 	}
 	return 0, err
@@ -89,14 +92,15 @@ func (j *journal) read(tty, limit int) (int, error) {
 
 // reserve makes sure that n bytes at size are mapped and allocated.
 func (j *journal) reserve(n int) error {
-	end := j.size + int64(n)
+	size := j.size.Load()
+	end := size + int64(n)
 	if j.window == nil || end > j.base+int64(len(j.window)) {
 		if err := j.mapAt(j.committed &^ (pageSize - 1)); err != nil {
 			return err
 		}
 	}
 	if end > j.allocated {
-		if err := unix.Fallocate(j.fd, unix.FALLOC_FL_KEEP_SIZE, j.size, int64(n)); err != nil {
+		if err := unix.Fallocate(j.fd, unix.FALLOC_FL_KEEP_SIZE, size, int64(n)); err != nil {
 			return fmt.Errorf("allocate %s: %w", j.path, err)
 		}
 		j.allocated = (end + pageSize - 1) &^ (pageSize - 1)
@@ -129,7 +133,7 @@ func (j *journal) unmap() {
 func (j *journal) recoverEnd() error {
 	end := j.committed
 	buf := make([]byte, windowSize)
-	for at := j.committed; at < j.size; {
+	for at := j.committed; at < j.size.Load(); {
 		n, err := unix.Pread(j.fd, buf, at)
 		if err == unix.EINTR {
 			continue
@@ -145,7 +149,7 @@ func (j *journal) recoverEnd() error {
 		}
 		at += int64(n)
 	}
-	j.size = end
+	j.size.Store(end)
 	return nil
 }
 
@@ -155,6 +159,12 @@ func (j *journal) readAt(b []byte, at int64) error {
 		copy(b, j.window[at-j.base:])
 		return nil
 	}
+	return j.readFile(b, at)
+}
+
+// readFile is readAt without the mapping, which only the stream's goroutine may
+// look at.
+func (j *journal) readFile(b []byte, at int64) error {
 	for len(b) > 0 {
 		n, err := unix.Pread(j.fd, b, at)
 		if err == unix.EINTR {

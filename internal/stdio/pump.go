@@ -69,6 +69,7 @@ func Start(c Config) (*Pump, error) {
 			p.report(Stdout, 0, fmt.Errorf("recover the output of the process: %w", err))
 		}
 	}
+	p.hub.pump.Store(p)
 	go p.run()
 	return p, nil
 }
@@ -101,6 +102,7 @@ func (p *Pump) run() {
 	for _, e := range ended {
 		all = all && e
 	}
+	p.hub.pump.Store(nil)
 	p.closeFiles(all)
 	if all {
 		p.hub.End(nil)
@@ -120,7 +122,10 @@ func (p *Pump) closeFiles(remove bool) {
 	for _, s := range p.streams {
 		s.close(remove)
 	}
+	p.mu.Lock()
 	p.state.close()
+	p.state.fd = -1
+	p.mu.Unlock()
 	if remove && p.journalled() {
 		_ = unix.Unlink(filepath.Join(p.cfg.Dir, stateFile))
 	}
@@ -151,7 +156,7 @@ func (p *Pump) recover(tty bool) error {
 		if err != nil {
 			return err
 		}
-		j.committed = min(p.progress.pos[i], j.size)
+		j.committed = min(p.progress.pos[i], j.size.Load())
 		if i == 0 && tty {
 			if err := j.recoverEnd(); err != nil {
 				j.close()
@@ -230,6 +235,27 @@ func (p *Pump) saveState() error {
 		return err
 	}
 	return p.state.save(&p.progress)
+}
+
+// join adds sub to the Hub, together with what it needs to go on exactly where
+// the log ends at this moment, and says where that is.
+func (p *Pump) join(sub *Subscription) (Mark, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	mark, err := p.progress.mark, error(nil)
+	if p.state.fd < 0 {
+		mark, err = p.cfg.Sink.Mark()
+	}
+	for _, s := range p.streams {
+		if err == nil {
+			err = s.catchUp(sub)
+		}
+	}
+	if err != nil {
+		return Mark{}, fmt.Errorf("join the output of the process: %w", err)
+	}
+	p.hub.add(sub)
+	return mark, nil
 }
 
 func (p *Pump) report(s Stream, dropped int, err error) {

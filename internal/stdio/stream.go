@@ -132,7 +132,7 @@ func (s *stream) deliver(before, n int, last bool) error {
 	if err := j.readAt(fresh, j.committed+int64(before)); err != nil {
 		return s.unreadable(err)
 	}
-	s.p.hub.write(s.id, j.size-int64(n), fresh, s.p.draining, s.p.stop)
+	s.p.hub.write(s.id, j.size.Load()-int64(n), fresh, s.p.draining, s.p.stop)
 	if !last && len(all) < MaxLine && bytes.IndexByte(fresh, '\n') < 0 {
 		return nil // still the same line
 	}
@@ -148,7 +148,7 @@ func (s *stream) deliver(before, n int, last bool) error {
 func (s *stream) unreadable(err error) error {
 	s.p.mu.Lock()
 	n := s.jnl.pending()
-	s.jnl.committed = s.jnl.size
+	s.jnl.committed = s.jnl.size.Load()
 	s.p.mu.Unlock()
 	s.p.report(s.id, n, err)
 	return nil
@@ -204,7 +204,7 @@ func (s *stream) fallBack(err error) {
 	if s.jnl == nil {
 		return
 	}
-	s.count = s.jnl.size
+	s.count = s.jnl.size.Load()
 	rest := make([]byte, s.jnl.pending())
 	if err := s.jnl.readAt(rest, s.jnl.committed); err != nil {
 		_ = s.unreadable(err)
@@ -213,8 +213,8 @@ func (s *stream) fallBack(err error) {
 	s.pending = rest
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
-	s.jnl.committed = s.jnl.size
-	s.p.progress.pos[s.index()] = s.jnl.size
+	s.jnl.committed = s.jnl.size.Load()
+	s.p.progress.pos[s.index()] = s.jnl.size.Load()
 	s.jnl.close()
 	s.jnl = nil
 }
@@ -262,12 +262,33 @@ func (s *stream) logDirect(fresh []byte, last bool) {
 	s.pending = append([]byte(nil), all[n:]...)
 }
 
+// catchUp gives a new subscription what was taken out of the stream but is not
+// in the log, and notes where it goes on; Pump.mu is held.
+func (s *stream) catchUp(sub *Subscription) error {
+	if s.jnl == nil {
+		return nil
+	}
+	size := s.jnl.size.Load()
+	b := make([]byte, size-s.jnl.committed)
+	if err := s.jnl.readFile(b, s.jnl.committed); err != nil {
+		return err
+	}
+	sub.next[s.id] = size
+	if len(b) > 0 && sub.want[s.id] {
+		sub.add(s.id, b)
+	}
+	return nil
+}
+
 // close closes the stream's files and, when everything is delivered, removes
 // the journal.
 func (s *stream) close(remove bool) {
+	s.p.mu.Lock()
 	if s.jnl != nil {
 		s.jnl.close()
+		s.jnl = nil
 	}
+	s.p.mu.Unlock()
 	if remove && s.p.journalled() {
 		_ = unix.Unlink(s.journalPath())
 	}
