@@ -102,7 +102,7 @@ func (id *identity) filter(pl *plan) {
 	n := len(id.seccomp) / unix.SizeofSockFilter
 	code := p.Bytes(id.seccomp, "filter")
 	prog := p.Struct(fmt.Sprintf("{%d instructions}", n), uint64(n), code.Address())
-	p.Call(unix.SYS_SECCOMP, "filter", launch.Named(setModeFilter, "SET_MODE_FILTER"), launch.Int(0), prog)
+	p.Call(unix.SYS_SECCOMP, "filter", launch.Named(setModeFilter, "SET_MODE_FILTER"), launch.Named(unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, "SPEC_ALLOW"), prog)
 	if id.toLoadFilter()&^id.caps != 0 {
 		id.capset(pl, id.caps)
 	}
