@@ -48,7 +48,14 @@ func (s *Streams) Attach(_ context.Context, name string, opts AttachOptions) (*A
 	a := &attachment{s: s, c: c, rec: rec, opts: opts, keys: keys, life: s.lives.of(c)}
 	session := &AttachSession{TTY: rec.Config.Tty, run: a.run}
 	if opts.Stream {
-		a.sub = a.life.hub.Subscribe(opts.Stdout, opts.Stderr)
+		if opts.Logs {
+			a.sub, a.logged, err = a.life.hub.SubscribeAfterLog(opts.Stdout, opts.Stderr)
+		} else {
+			a.sub = a.life.hub.Subscribe(opts.Stdout, opts.Stderr)
+		}
+		if err != nil {
+			return nil, err
+		}
 		session.close = a.sub.Close
 	}
 	s.say.container(c, apievents.ActionAttach)
@@ -79,6 +86,8 @@ type attachment struct {
 	keys []byte
 	life *life
 	sub  *stdio.Subscription
+	// logged is where the log ended when sub began.
+	logged stdio.Mark
 }
 
 func (a *attachment) run(ctx context.Context, client StreamIO) error {
@@ -163,7 +172,7 @@ func (a *attachment) replay(ctx context.Context, client StreamIO) error {
 	if a.rec.HostConfig.LogConfig.Type != defaultLogDriver {
 		return nil // nothing was kept
 	}
-	o := logs.ReadOptions{Tail: -1, Stdout: a.opts.Stdout, Stderr: a.opts.Stderr}
+	o := logs.ReadOptions{Tail: -1, Stdout: a.opts.Stdout, Stderr: a.opts.Stderr, To: a.logged}
 	return logs.Read(ctx, logConfig(a.c, a.rec, a.s.pool), o, nil, func(e logs.Entry) error {
 		w := client.Stdout
 		if e.Stream == stdio.Stderr {
