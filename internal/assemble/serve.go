@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/cleatlabs/cleat/internal/api"
 )
 
@@ -31,6 +33,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	}
 	log := newLogger(c.LogFormat, level)
 	slog.SetDefault(log)
+	logrus.SetLevel(logrus.ErrorLevel) // of the libraries that log by themselves
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	defer signal.Stop(signals)

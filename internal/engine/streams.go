@@ -78,6 +78,10 @@ func detachKeys(keys string, tty bool) ([]byte, error) {
 	return b, nil
 }
 
+// errInputEnded ends the session of a client whose input has ended and is not
+// the process's last one: Docker's clients wait for that.
+var errInputEnded = errors.New("the client's input has ended")
+
 type attachment struct {
 	s    *Streams
 	c    *container.Container
@@ -120,6 +124,9 @@ func (a *attachment) run(ctx context.Context, client StreamIO) error {
 		a.s.say.container(a.c, apievents.ActionDetach)
 		return nil
 	}
+	if errors.Is(context.Cause(ctx), errInputEnded) {
+		return nil
+	}
 	return err
 }
 
@@ -139,8 +146,11 @@ func (a *attachment) copyStdin(ctx context.Context, src io.Reader) error {
 	}
 	if a.rec.Config.StdinOnce && !a.rec.Config.Tty {
 		r.closeStdinOnce()
+		return nil
 	}
-	return nil
+	// The process's input stays open for the next client; this one has nothing
+	// more to say, and an attachment that only listens is asked for as such.
+	return errInputEnded
 }
 
 // copyOutput writes what the subscription yields to the client until either
