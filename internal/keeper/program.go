@@ -32,7 +32,7 @@ func Begin(p *launch.Program, name string) *Program {
 	k := &Program{p: p}
 	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str(name))
 	SetOOMScoreAdj(p, oomScoreAdj, syscall.EACCES, syscall.EPERM)
-	k.pids = p.Words(0, 0)
+	k.pids = p.Struct("pids", 0, 0)
 	k.child = launch.WordOf(k.pids, 1)
 	p.Call(unix.SYS_GETPID, "").To(launch.WordOf(k.pids, 0))
 	return k

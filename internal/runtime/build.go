@@ -329,7 +329,7 @@ func (b *builder) initProcess(id *identity) {
 	branch := p.Branch("init", child)
 	p.Call(unix.SYS_SETPGID, "", launch.Int(0), launch.Int(0))
 	if b.s.TTY {
-		pid := p.Words(0)
+		pid := p.Struct("its pid", 0)
 		p.Call(unix.SYS_GETPID, "").To(launch.WordOf(pid, 0))
 		p.Call(unix.SYS_IOCTL, "foreground", launch.Int(0), launch.Named(unix.TIOCSPGRP, "TIOCSPGRP"), pid)
 	}

@@ -65,7 +65,7 @@ func (s *Spec) checkMounts() error {
 
 func checkID(id string) error {
 	const max = 64
-	ok := id != "" && len(id) <= max && id[0] != '.'
+	ok := id != "" && len(id) <= max && id[0] != '.' && id != anchorName && id != privateName
 	for i := 0; i < len(id); i++ {
 		c := id[i]
 		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.-", c) >= 0)

@@ -40,6 +40,7 @@ func newLab(t testing.TB) *lab {
 	l := &lab{t: t, dir: t.TempDir()}
 	l.check(unix.Mount("tmpfs", l.dir, "tmpfs", 0, "mode=755"))
 	t.Cleanup(func() { l.check(unix.Unmount(l.dir, unix.MNT_DETACH)) })
+	t.Cleanup(func() { removeEmptyGroups(fmt.Sprint("cleat-test-", os.Getpid())) })
 	features, err := kernel.Probe()
 	l.check(err)
 	groups, err := cgroup.Detect()
@@ -57,6 +58,14 @@ func newLab(t testing.TB) *lab {
 		l.check(os.Symlink("busybox", filepath.Join(l.image, "bin", a)))
 	}
 	return l
+}
+
+// removeEmptyGroups removes the parent of the tests' control groups in each hierarchy. One that has groups below it stays, to be seen.
+func removeEmptyGroups(name string) {
+	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	for _, d := range append(dirs, "/sys/fs/cgroup/"+name) {
+		unix.Rmdir(d)
+	}
 }
 
 // newRuntime is a second engine on the same directory.
@@ -204,7 +213,6 @@ func (c *running) remove() {
 		if err := c.l.r.RemoveCgroup(c.s.CgroupPath); err != nil {
 			c.l.t.Error(err)
 		}
-		c.l.t.(interface{ Helper() }).Helper()
 		for _, d := range []string{"-u", "-w"} {
 			os.RemoveAll(filepath.Join(c.l.dir, c.s.ID+d))
 		}

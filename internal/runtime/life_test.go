@@ -336,6 +336,45 @@ func TestCancelledStart(t *testing.T) {
 	}
 }
 
+// A process that joins a frozen group stands still: the caller's context ends the wait, and nothing of it is left after the thaw.
+func TestExecIntoFrozen(t *testing.T) {
+	l := newLab(t)
+	c := l.start(l.spec("sleep", "1000"))
+	g, err := l.r.Group(c.s.CgroupPath)
+	l.check(err)
+	l.check(g.Freeze())
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	e := l.exec(c, "touch", "/tmp/done")
+	p, err := l.r.Exec(ctx, e)
+	l.check(g.Thaw())
+	if !errors.Is(err, context.DeadlineExceeded) {
+		if err == nil {
+			l.collect(p, nil).remove()
+		}
+		t.Fatal(err)
+	}
+	waitFor(t, "the group to hold the container's process alone", func() bool {
+		pids, err := g.Procs()
+		return err == nil && len(pids) == 1
+	})
+	if _, err := os.Stat(filepath.Join(l.dir, c.s.ID+"-u", "tmp/done")); err == nil {
+		t.Error("the cancelled exec ran")
+	}
+	if _, err := os.Stat(filepath.Join(l.c.Dir, e.ID)); !os.IsNotExist(err) {
+		t.Error("its directory is left")
+	}
+}
+
+func TestMemoryTooSmall(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sleep", "1000")
+	s.Resources.Memory = 4096
+	if err := l.startFails(s); !strings.Contains(err.Error(), "memory limit") {
+		t.Error(err)
+	}
+}
+
 func TestKeeper(t *testing.T) {
 	l := newLab(t)
 	c := l.start(l.spec("sleep", "1000"))

@@ -35,13 +35,19 @@ type Runtime struct {
 	held        uint64 // capabilities of the engine
 }
 
+// Directories of the Runtime's own, beside those of the keepers.
+const (
+	anchorName  = "root"
+	privateName = "private"
+)
+
 // New prepares starts. It makes the calling process a child subreaper: processes whose keeper was killed become its children.
 func New(c Config) (*Runtime, error) {
 	boot, err := kernel.BootID()
 	if err != nil {
 		return nil, err
 	}
-	r := &Runtime{c: c, bootID: boot, anchor: filepath.Join(c.Dir, "root"), private: filepath.Join(c.Dir, "private")}
+	r := &Runtime{c: c, bootID: boot, anchor: filepath.Join(c.Dir, anchorName), private: filepath.Join(c.Dir, privateName)}
 	for _, dir := range []string{r.anchor, r.private} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("runtime directory: %w", err)

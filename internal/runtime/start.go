@@ -190,7 +190,7 @@ func (l *starting) endedEarly(child *launch.Child) error {
 	return fmt.Errorf("the container was killed (signal %d) while it was being set up", int(s.Wait.Signal()))
 }
 
-const abandonPatience = 5 * time.Second
+const abandonPatience = 2 * time.Second
 
 // abandon makes sure that nothing of a failed start runs on.
 func (l *starting) abandon(child *launch.Child) {
