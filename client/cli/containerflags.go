@@ -227,13 +227,13 @@ func (f *containerFlags) refuse() error {
 	if f.isolation != "" && f.isolation != "default" {
 		return errors.New("--isolation is for Windows containers: only 'default' is possible on Linux")
 	}
-	for name, why := range map[string]string{
-		"kernel-memory":  "the kernel has dropped it, use --memory",
-		"gpus":           "pass the devices one by one with --device",
-		"use-api-socket": "mount the engine's socket with -v /run/cleat.sock:/var/run/docker.sock",
+	for _, refused := range [][2]string{
+		{"kernel-memory", "is not supported: the kernel has dropped that limit, use --memory"},
+		{"gpus", "is not supported yet: pass the devices one by one with --device"},
+		{"use-api-socket", "is not supported yet: mount the engine's socket with -v /run/cleat.sock:/var/run/docker.sock"},
 	} {
-		if f.fs.Changed(name) {
-			return errors.New("--" + name + " is not supported yet: " + why)
+		if f.fs.Changed(refused[0]) {
+			return errors.New("--" + refused[0] + " " + refused[1])
 		}
 	}
 	return nil

@@ -235,7 +235,7 @@ func (f *engineFlags) pid() int {
 		return 0
 	}
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if err != nil || !strings.HasPrefix(string(comm), "cleatd") {
+	if err != nil || !strings.HasPrefix(string(comm), "cleatd") || processGone(pid) {
 		return 0
 	}
 	return pid
@@ -323,7 +323,7 @@ func (a *app) showEngine(ctx context.Context, f engineFlags) error {
 	if err != nil {
 		state := "not running"
 		if pid != 0 {
-			state = fmt.Sprintf("running as pid %d, but it does not answer at %s: %s", pid, f.host(), lastOf(err.Error()))
+			state = fmt.Sprintf("running as pid %d, but it does not answer at %s", pid, f.host())
 		}
 		_, _ = fmt.Fprintln(a.out, "Engine:    ", state)
 		return &statusError{code: 3}

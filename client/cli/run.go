@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -152,7 +153,11 @@ func (a *app) waitExit(ctx context.Context, id string, autoRemove bool) <-chan e
 			}
 			out <- exitStatus{code: int(r.StatusCode)}
 		case err := <-res.Error:
-			out <- exitStatus{125, &statusError{code: 125, msg: "error waiting for container: " + a.explain(err).Error(), cause: err}}
+			msg := "error waiting for container: " + a.explain(err).Error()
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				msg += " (the engine has ended; containers go on, and are attached to again once it is back)"
+			}
+			out <- exitStatus{125, &statusError{code: 125, msg: msg, cause: err}}
 		}
 	}()
 	return out

@@ -73,9 +73,16 @@ func takePidfile(path string) error {
 	return record.Write(path, []byte(strconv.Itoa(os.Getpid())), 0o644)
 }
 
+// isEngine says whether pid is an engine that works: one that was killed and that
+// its parent has not waited for yet still has its name.
 func isEngine(pid int) bool {
-	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return err == nil && strings.TrimSpace(string(comm)) == "cleatd"
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, name, _ := strings.Cut(string(stat), "(")
+	name, state, _ := strings.Cut(name, ") ")
+	return name == "cleatd" && !strings.HasPrefix(state, "Z")
 }
 
 // dropPidfile removes the pidfile if it is still ours.
