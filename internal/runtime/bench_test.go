@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,19 +25,25 @@ func filter(tb testing.TB, f kernel.Features, caps uint64) []byte {
 }
 
 // Everything of one short container: overlay, control groups, all namespaces, start, end, removal.
-func BenchmarkStartTrueWaitNetNone(b *testing.B) {
+func BenchmarkStartTrueWaitNetNone(b *testing.B) { benchmarkStart(b, "true") }
+
+// The same with a line of output, which the keeper lets the engine read before it ends.
+func BenchmarkStartEchoWaitNetNone(b *testing.B) { benchmarkStart(b, "echo", "hello") }
+
+func benchmarkStart(b *testing.B, command ...string) {
 	l := newLab(b)
 	bpf := filter(b, l.c.Features, defaultCaps)
 	var times durations
 	defer func() { times.report(b) }()
 	for b.Loop() {
 		start := time.Now()
-		s := l.spec("true")
+		s := l.spec(command...)
 		s.Seccomp = bpf
 		p, err := l.r.Start(context.Background(), s)
 		if err != nil {
 			b.Fatal(err)
 		}
+		go io.Copy(io.Discard, p.Stdout())
 		<-p.Done()
 		if p.Status().Code != 0 {
 			b.Fatal(p.Status())
