@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,8 +11,10 @@ import (
 	"net/url"
 	"runtime/debug"
 	"sync"
+	"syscall"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/stdio"
 )
 
 // Handler answers API calls. It implements http.Handler and is safe for
@@ -128,6 +131,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out.WriteHeader(http.StatusOK)
 		return
 	}
+	h.log.Debug("API call", "method", r.Method, "path", r.URL.Path)
 	text, path := splitVersion(r.URL.EscapedPath())
 	handle, params := h.router.find(r.Method, path)
 	if handle == nil {
@@ -158,13 +162,24 @@ func (h *Handler) call(w *answer, q *request, handle handlerFunc) error {
 // log of those that are the engine's own.
 func (h *Handler) fail(w *answer, r *http.Request, asked version, err error) {
 	level := slog.LevelDebug
-	if statusOf(err) == http.StatusInternalServerError && r.Context().Err() == nil {
+	if statusOf(err) == http.StatusInternalServerError && r.Context().Err() == nil && !isDeparture(err) {
 		level = slog.LevelError
 	}
 	h.log.Log(r.Context(), level, "API call failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	if !w.began {
 		writeError(w, asked, err)
 	}
+}
+
+// isDeparture tells whether err only says that the client has gone, or that the
+// engine goes.
+func isDeparture(err error) bool {
+	for _, end := range []error{context.Canceled, syscall.EPIPE, syscall.ECONNRESET, net.ErrClosed, stdio.ErrStopped} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // recover keeps a panic in one handler from ending the engine.

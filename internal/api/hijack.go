@@ -9,7 +9,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -24,13 +27,15 @@ import (
 //     client sees an end of file, not a reset: output first, then our half,
 //     then what the client still sends is thrown away until it closes.
 type session struct {
-	conn   net.Conn
-	in     io.Reader // what arrived with the request, then the connection
-	ended  atomic.Bool
-	eof    chan struct{} // closed when the client has ended its input
-	eofed  sync.Once
-	cancel context.CancelFunc
-	forget func()
+	conn net.Conn
+	in   io.Reader // what arrived with the request, then the connection
+	// reading tells that the engine takes input: it will see its end too.
+	reading atomic.Bool
+	ended   atomic.Bool
+	eof     chan struct{} // closed when the client has ended its input
+	eofed   sync.Once
+	cancel  context.CancelFunc
+	forget  func()
 }
 
 // Bounds on a client that does not do its part of closing.
@@ -79,6 +84,10 @@ func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request
 // gone ends the session of a client that has left, but first lets the input
 // that it sent be taken.
 func (s *session) gone() {
+	if !s.reading.Load() && !s.unread() {
+		s.cancel()
+		return
+	}
 	timer := time.NewTimer(stdinGrace)
 	defer timer.Stop()
 	select {
@@ -88,8 +97,25 @@ func (s *session) gone() {
 	s.cancel()
 }
 
+// unread reports whether the connection holds input that nobody has taken.
+func (s *session) unread() bool {
+	sc, ok := s.conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	waiting := 0
+	// A connection that was closed meanwhile holds nothing.
+	_ = raw.Control(func(fd uintptr) { waiting, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return waiting > 0
+}
+
 // Read gives stdin. It must not be used by more than one goroutine at a time.
 func (s *session) Read(p []byte) (int, error) {
+	s.reading.Store(true)
 	if s.ended.Load() {
 		return 0, io.EOF
 	}

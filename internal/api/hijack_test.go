@@ -178,6 +178,36 @@ func TestSessionsEndWithTheirClient(t *testing.T) {
 	}
 }
 
+// Nor does it wait for input that nobody reads and that is not there.
+func TestSessionsWhoseStdinIsNotReadEndAtOnce(t *testing.T) {
+	entered, left := make(chan struct{}), make(chan time.Time, 1)
+	d := attaching(t, false, func(ctx context.Context, _ engine.StreamIO) error {
+		close(entered)
+		<-ctx.Done()
+		left <- time.Now()
+		return fmt.Errorf("copy output: %w", ctx.Err())
+	})
+	w := d.dial()
+	w.send("POST " + attachAll + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+	w.head()
+	<-entered
+	gone := time.Now()
+	w.Close()
+	select {
+	case at := <-left:
+		// The grace for input that is there is five seconds.
+		if took := at.Sub(gone); took > 4*time.Second {
+			t.Errorf("the session ended %v after its client", took)
+		}
+	case <-time.After(patience):
+		t.Fatal("the session did not end")
+	}
+	d.server.Shutdown(context.Background())
+	if log := d.log.String(); log != "" {
+		t.Errorf("a client that leaves is no fault, but the log says %s", log)
+	}
+}
+
 // A half-close must not be taken for a client that has gone.
 func TestHalfCloseDoesNotEndASession(t *testing.T) {
 	proceed := make(chan struct{})
