@@ -176,13 +176,9 @@ func (a *app) startAndAttach(ctx context.Context, name string, stdin bool, keyFl
 	if !ctr.Config.Tty {
 		defer a.forwardSignals(ctx, ctr.ID)()
 	}
-	s, err := a.attachStream(ctx, ctr.ID, attachment{
+	err = a.startAttached(ctx, ctr.ID, ctr.HostConfig.AutoRemove, attachment{
 		stdin: stdin && ctr.Config.OpenStdin, stdout: true, stderr: true, tty: ctr.Config.Tty, keys: keys, keySpec: spec,
 	})
-	if err != nil {
-		return err
-	}
-	err = a.startAttached(ctx, s, ctr.ID, ctr.HostConfig.AutoRemove, true, client.ContainerStartOptions{})
 	if status := (*statusError)(nil); errors.As(err, &status) && status.cause != nil && status.code >= 125 {
 		return status.cause // `start` says what went wrong without run's advice, and exits 1
 	}

@@ -76,25 +76,28 @@ func (a *app) runContainer(ctx context.Context, f *containerFlags, o runOptions,
 		_, _ = fmt.Fprintln(a.out, id)
 		return nil
 	}
-	s, err := a.attachStream(ctx, id, attachment{
+	return a.startAttached(ctx, id, req.host.AutoRemove, attachment{
 		stdin: cfg.AttachStdin, stdout: cfg.AttachStdout, stderr: cfg.AttachStderr, tty: cfg.Tty, keys: keys, keySpec: spec,
 	})
+}
+
+// startAttached attaches to a container and asks for its exit code, and only then starts
+// it, so that nothing is missed. It returns when the container has exited or the user
+// has detached.
+func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at attachment) error {
+	waiting := make(chan (<-chan exitStatus), 1)
+	go func() { waiting <- a.waitExit(ctx, id, autoRemove) }()
+	s, err := a.attachStream(ctx, id, at)
 	if err != nil {
 		return err
 	}
-	return a.startAttached(ctx, s, id, req.host.AutoRemove, cfg.AttachStdout || cfg.AttachStderr, client.ContainerStartOptions{})
-}
-
-// startAttached starts a container whose streams are attached already, so that no
-// output is lost, and returns when it has exited or the user has detached.
-func (a *app) startAttached(ctx context.Context, s *stream, id string, autoRemove, output bool, options client.ContainerStartOptions) error {
 	streamCtx, endStream := context.WithCancel(ctx)
 	defer endStream()
 	done := make(chan error, 1)
 	go func() { done <- s.run(streamCtx) }()
 
-	status := a.waitExit(ctx, id, autoRemove)
-	if _, err := a.conn.ContainerStart(ctx, id, options); err != nil {
+	status := <-waiting
+	if _, err := a.conn.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		endStream()
 		<-done // the terminal is itself again
 		if autoRemove {
@@ -102,7 +105,7 @@ func (a *app) startAttached(ctx context.Context, s *stream, id string, autoRemov
 		}
 		return a.startFailure(err)
 	}
-	if s.a.tty {
+	if at.tty {
 		a.followSize(ctx, a.resizeContainer(id))
 	}
 	var exit exitStatus
@@ -116,7 +119,7 @@ func (a *app) startAttached(ctx context.Context, s *stream, id string, autoRemov
 		}
 		exit = <-status
 	case exit = <-status:
-		if !output {
+		if !at.stdout && !at.stderr {
 			endStream()
 		}
 		<-done // until everything it wrote has been read
@@ -135,8 +138,8 @@ type exitStatus struct {
 	err  error
 }
 
-// waitExit asks for the exit code before the container starts, so that it cannot
-// be missed. With autoRemove it comes when the container is gone.
+// waitExit returns when the engine has noted that the exit code is wanted, and later
+// tells it. With autoRemove it comes when the container is gone.
 func (a *app) waitExit(ctx context.Context, id string, autoRemove bool) <-chan exitStatus {
 	condition := container.WaitConditionNextExit
 	if autoRemove {
@@ -155,7 +158,7 @@ func (a *app) waitExit(ctx context.Context, id string, autoRemove bool) <-chan e
 		case err := <-res.Error:
 			msg := "error waiting for container: " + a.explain(err).Error()
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				msg += " (the engine has ended; containers go on, and are attached to again once it is back)"
+				msg += " (the engine has ended; the container goes on, and '" + a.name + " attach' joins it again once the engine is back)"
 			}
 			out <- exitStatus{125, &statusError{code: 125, msg: msg, cause: err}}
 		}
