@@ -64,16 +64,22 @@ func readUint(dir, name string) (uint64, error) {
 	return n, nil
 }
 
-// readKey reads a number from a file of "key value" lines.
+// readKey reads a number from a file of "key value" lines; a unit of kB behind the number counts.
 func readKey(dir, name, key string) (uint64, error) {
 	s, err := readString(dir, name)
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(s) {
-		if k, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok && k == key {
-			return strconv.ParseUint(v, 10, 64)
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != key {
+			continue
 		}
+		n, err := strconv.ParseUint(f[1], 10, 64)
+		if err == nil && len(f) == 3 && f[2] == "kB" {
+			n *= 1024
+		}
+		return n, err
 	}
 	return 0, fmt.Errorf("%s has no %q", filepath.Join(dir, name), key)
 }

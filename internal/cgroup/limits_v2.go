@@ -57,7 +57,7 @@ func setMemoryV2(dir string, r Resources) error {
 		return err
 	}
 	if r.Memory > 0 {
-		if err := checkUsageV2(dir, r.Memory); err != nil {
+		if err := checkUsageV2(dir, r.Memory, swapRoom(dir, r, swap)); err != nil {
 			return err
 		}
 	}
@@ -102,9 +102,25 @@ func swapOnly(dir string, r Resources) (int64, error) {
 	return r.MemorySwap - int64(now), nil
 }
 
-// checkUsageV2 refuses a limit below what the processes hold and the kernel cannot reclaim. v1 refuses it by itself; v2
-// would kill processes until it fits.
-func checkUsageV2(dir string, limit int64) error {
+// swapRoom is how much of the group could be swapped out: what its limit (the new one, if one is set) and the host's free
+// swap space allow.
+func swapRoom(dir string, r Resources, swap int64) uint64 {
+	free, err := readKey("/proc", "meminfo", "SwapFree:")
+	if err != nil {
+		return 0
+	}
+	limit := uint64(swap) // -1 is the largest number
+	if r.MemorySwap == 0 && swap == 0 {
+		if limit, err = readUint(dir, "memory.swap.max"); err != nil {
+			return 0
+		}
+	}
+	return min(limit, free)
+}
+
+// checkUsageV2 refuses a limit below what the processes hold and the kernel can neither reclaim nor swap out. v1 refuses it
+// by itself; v2 would kill processes until it fits.
+func checkUsageV2(dir string, limit int64, swapRoom uint64) error {
 	var held uint64
 	for _, key := range []string{"anon", "shmem", "kernel_stack", "slab_unreclaimable"} {
 		n, err := readKey(dir, "memory.stat", key)
@@ -115,9 +131,7 @@ func checkUsageV2(dir string, limit int64) error {
 			held += n
 		}
 	}
-	if swap, err := readUint(dir, "memory.swap.max"); err == nil && swap > 0 && held > uint64(limit) {
-		held -= min(held, swap) // as much may be swapped out
-	}
+	held -= min(held, swapRoom)
 	if held > uint64(limit) {
 		return failure.Conflict("cannot set the memory limit to %d bytes: the container uses %d bytes that cannot be reclaimed; choose a higher limit", limit, held)
 	}

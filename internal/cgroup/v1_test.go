@@ -468,6 +468,9 @@ func TestWatchOOMEndsWithTheGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cmd := run(t, g, "exec sleep 1000")
+	cmd.Process.Kill()
+	cmd.Wait()
 	if err := g.Remove(); err != nil {
 		t.Fatal(err)
 	}

@@ -132,8 +132,7 @@ func TestV2Refusals(t *testing.T) {
 	if err := os.WriteFile(h.unified+"/c/memory.stat", []byte("anon 50000000\nshmem 1000000\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	os.WriteFile(h.unified+"/c/memory.swap.max", []byte("0"), 0o644)
-	if err := g.Update(Resources{Memory: 10 << 20}); !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(err.Error(), "51000000") {
+	if err := g.Update(Resources{Memory: 10 << 20, MemorySwap: 10 << 20}); !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(err.Error(), "51000000") {
 		t.Errorf("limit below what is held: %v", err)
 	}
 	none := fakeV2(t, "memory.max")

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +32,8 @@ func waitEvents(dir string, d time.Duration) error {
 }
 
 // WatchOOM sends a value when the group runs out of memory; several at once, or before the receiver took the last one,
-// count as one. The channel is closed when stop is, and when the group is removed. Without a memory controller the
-// channel only closes.
+// count as one. The channel is closed when stop is, when a group that had processes is removed, and on v2 already when
+// its last process has ended. Without a memory controller the channel only closes.
 func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
 	watch := g.watchV1
 	if g.h.mode == "v2" {
@@ -58,15 +60,15 @@ func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
 			if _, err := events.Read(buf); err != nil {
 				return
 			}
-			happened, ok := alive()
-			if !ok {
-				return
-			}
+			happened, goOn := alive()
 			if happened {
 				select {
 				case out <- struct{}{}:
 				default:
 				}
+			}
+			if !goOn {
+				return
 			}
 		}
 	}()
@@ -95,10 +97,14 @@ func (g *Group) watchV1() (*os.File, func() (happened, alive bool), error) {
 		events.Close()
 		return nil, nil, err
 	}
-	return events, func() (bool, bool) { return true, exists(dir) }, nil
+	return events, func() (bool, bool) {
+		alive := exists(dir)
+		return alive, alive
+	}, nil
 }
 
-// watchV2 is told of every change of memory.events: those that are not about running out of memory are passed over.
+// watchV2 is told of every change of memory.events: those that are not about running out of memory are passed over. The
+// kernel does not tell of a group's removal, but that its last process has ended.
 func (g *Group) watchV2() (*os.File, func() (happened, alive bool), error) {
 	dir := g.in(g.h.unified)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -106,23 +112,42 @@ func (g *Group) watchV2() (*os.File, func() (happened, alive bool), error) {
 		return nil, nil, err
 	}
 	events := os.NewFile(uintptr(fd), "oom events")
-	before := oomCount(dir)
-	_, err = unix.InotifyAddWatch(fd, dir+"/memory.events", unix.IN_MODIFY|unix.IN_DELETE_SELF)
-	if err != nil && (!errors.Is(err, unix.ENOENT) || !exists(dir)) {
-		events.Close()
-		return nil, nil, err
+	before, populated := oomCount(dir), false
+	for _, name := range []string{"cgroup.events", "memory.events"} {
+		_, err := unix.InotifyAddWatch(fd, filepath.Join(dir, name), unix.IN_MODIFY)
+		if err != nil && (name != "memory.events" || !errors.Is(err, unix.ENOENT) || !exists(dir)) {
+			events.Close()
+			return nil, nil, err
+		}
 	}
-	return events, func() (bool, bool) {
+	check := func() (happened, alive bool) {
 		now := oomCount(dir)
-		happened := now > before
+		happened = now > before
 		before = now
-		return happened, exists(dir + "/memory.events")
-	}, nil
+		n, err := readKey(dir, "cgroup.events", "populated")
+		alive = err == nil && (n == 1 || !populated)
+		populated = populated || n == 1
+		return happened, alive
+	}
+	check() // processes may have been there before
+	return events, check, nil
 }
 
-// oomCount is how often the group ran out of memory: "oom" counts each time, "oom_kill" each process killed for it.
+// oomCount is how often the group ran out of memory: "oom" counts each time, "oom_kill" each process killed for it. Both
+// come from one reading: they change together.
 func oomCount(dir string) uint64 {
-	oom, _ := readKey(dir, "memory.events", "oom")
-	kills, _ := readKey(dir, "memory.events", "oom_kill")
-	return oom + kills
+	content, err := readString(dir, "memory.events")
+	if err != nil {
+		return 0
+	}
+	var count uint64
+	for line := range strings.Lines(content) {
+		f := strings.Fields(line)
+		if len(f) == 2 && (f[0] == "oom" || f[0] == "oom_kill") {
+			if n, err := strconv.ParseUint(f[1], 10, 64); err == nil {
+				count += n
+			}
+		}
+	}
+	return count
 }
