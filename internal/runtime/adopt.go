@@ -54,6 +54,12 @@ func (p *Process) adopt() error {
 		return err
 	}
 	keeperFD, err := keeper.Open(p.rec, p.status)
+	if p.rec.PIDStart == 0 {
+		// The PID alone names the process only while its keeper has not collected it.
+		if s, serr := keeper.ReadStatus(p.status); err != nil || serr != nil || s.Exited {
+			p.closePidfd()
+		}
+	}
 	if errors.Is(err, keeper.ErrGone) {
 		return p.adoptWithoutKeeper()
 	}
@@ -86,7 +92,7 @@ func (p *Process) adoptWithoutKeeper() error {
 		p.finish(Status{Code: code, Signal: signal, FinishedAt: s.At})
 		return nil
 	}
-	if p.pidfd < 0 || p.rec.PIDStart == 0 {
+	if p.pidfd < 0 {
 		p.orphaned()
 		return nil
 	}

@@ -79,6 +79,16 @@ func TestDev(t *testing.T) {
 	}
 }
 
+// An engine that may not make nodes (in a user namespace, or without CAP_MKNOD) binds the host's.
+func TestDevWithoutMknod(t *testing.T) {
+	l := newLab(t)
+	runtime.WithoutMknod(l.r)
+	out := l.sh("stat -c '%n %t:%T' /dev/null /dev/urandom; echo x > /dev/null && cat /proc/keys | wc -c")
+	if out != "/dev/null 1:3\n/dev/urandom 1:9\n0\n" {
+		t.Error(out)
+	}
+}
+
 func TestShmSize(t *testing.T) {
 	l := newLab(t)
 	s := l.spec("grep", "/dev/shm", "/proc/mounts")
@@ -246,7 +256,7 @@ func TestMounts(t *testing.T) {
 		{Target: "/t/in/side", Type: "tmpfs", Options: []string{"size=64k"}},
 		{Target: "/link/made", Type: "bind", Source: src},
 		{Target: "/dev/extra", Type: "bind", Source: src},
-		{Target: "/newcwd", Type: "bind", Source: src, Propagation: "rslave"},
+		{Target: "/newcwd", Type: "bind", Source: src, Propagation: "private"},
 	}
 	c := l.start(s)
 	if c.wait().Code != 0 {
@@ -287,6 +297,15 @@ func TestPropagation(t *testing.T) {
 	l.check(unix.Mount(src, src, "", unix.MS_BIND, ""))
 	defer unix.Unmount(src, unix.MNT_DETACH)
 	l.check(unix.Mount("", src, "", unix.MS_SHARED, ""))
+	private := filepath.Join(l.dir, "private")
+	l.check(os.Mkdir(private, 0o755))
+	for _, propagation := range []string{"shared", "rslave"} {
+		s := l.spec("true")
+		s.Mounts = []runtime.Mount{{Target: "/m", Type: "bind", Source: private, Propagation: propagation}}
+		if err := l.startFails(s); !strings.Contains(err.Error(), "path "+private+" is mounted on "+l.dir+" but it is not a shared") {
+			t.Errorf("%s of a private mount: %v", propagation, err)
+		}
+	}
 	for propagation, reaches := range map[string]bool{"": false, "rslave": false, "rshared": true} {
 		s := l.spec("sh", "-c", "mkdir -p /m/d && mount -t tmpfs x /m/d && touch /m/d/seen")
 		s.Capabilities |= 1 << unix.CAP_SYS_ADMIN

@@ -196,7 +196,11 @@ func (b *builder) bind(m *Mount, target string, o mountOptions) (launch.Arg, err
 		if err != nil {
 			return -1, fmt.Errorf("bind source %s: %w", m.Source, err)
 		}
-		if err := checkBind(fd, m, target); err != nil {
+		err = checkBind(fd, m, target)
+		if err == nil {
+			err = checkPropagation(m)
+		}
+		if err != nil {
 			unix.Close(fd)
 			return -1, err
 		}

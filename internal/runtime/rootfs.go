@@ -97,18 +97,21 @@ func (b *builder) devfs() {
 	p := b.p
 	b.dev = b.filesystem("tmpfs", attrNS|unix.MOUNT_ATTR_STRICTATIME, option{"mode", "755"}, option{"size", "65536k"})
 	whole := !b.layout.replaced["/dev"]
+	if whole {
+		b.attachOwn(b.dev, "dev")
+	} else {
+		p.Call(unix.SYS_MOVE_MOUNT, "null device", b.dev, p.Str(""), launch.CWD(), p.Str(b.r.private), launch.Named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+	}
 	for _, d := range defaultDevices {
 		if whole || d.name == "null" {
-			p.Call(unix.SYS_MKNODAT, d.name, b.dev, p.Str(d.name), launch.Mode(unix.S_IFCHR|0o666), launch.Int(unix.Mkdev(d.major, d.minor)))
+			b.defaultDevice(d.name, d.major, d.minor)
 		}
 	}
 	null, _ := b.openat2(b.dev, "null", b.layout.strictPath)
 	b.null = null.Arg()
 	if !whole {
-		p.Call(unix.SYS_MOVE_MOUNT, "null device", b.dev, p.Str(""), launch.CWD(), p.Str(b.r.private), launch.Named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 		return
 	}
-	b.attachOwn(b.dev, "dev")
 	for _, l := range devLinks {
 		p.Call(unix.SYS_SYMLINKAT, l[1], p.Str(l[0]), b.dev, p.Str(l[1]))
 	}
@@ -131,6 +134,20 @@ func (b *builder) devfs() {
 	} else {
 		b.devMount("shm", func() launch.Arg { return b.fd(b.layout.hostShm, "host's /dev/shm") })
 	}
+}
+
+// defaultDevice makes a node, or, where the engine itself may not make nodes, binds the host's.
+func (b *builder) defaultDevice(name string, major, minor uint32) {
+	p := b.p
+	if b.r.held&(1<<unix.CAP_MKNOD) != 0 {
+		p.Call(unix.SYS_MKNODAT, name, b.dev, p.Str(name), launch.Mode(unix.S_IFCHR|0o666), launch.Int(unix.Mkdev(major, minor)))
+		return
+	}
+	p.Call(unix.SYS_MKNODAT, name, b.dev, p.Str(name), launch.Mode(unix.S_IFREG), launch.Int(0))
+	tree := p.Slot()
+	p.Call(unix.SYS_OPEN_TREE, "/dev/"+name, launch.CWD(), p.Str("/dev/"+name), argClone).To(tree)
+	target, _ := b.openat2(b.dev, name, b.layout.strictPath)
+	b.attach(tree.Arg(), target.Arg(), "dev/"+name)
 }
 
 func (b *builder) devMount(name string, mount func() launch.Arg) {
