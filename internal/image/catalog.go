@@ -147,7 +147,7 @@ func repositoryOf(name string) string {
 	return named.Name()
 }
 
-// labelsOf gives the tags and digests that an image is shown with; never nil.
+// repoTagsAndDigests gives the tags and digests that an image is shown with; never nil.
 func repoTagsAndDigests(names []images.Image) (tags, digests []string) {
 	tags, digests = []string{}, []string{}
 	seen := map[string]bool{}

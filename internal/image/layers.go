@@ -94,7 +94,12 @@ func (s *Service) openLayers(ctx context.Context, img *Image, key chainOf) ([]st
 		if img.Manifest.Digest == "" {
 			return nil, failure.NotFound("the layers of the image %s are gone; pull the image again", img.ID)
 		}
-		if err := s.unpackNow(ctx, img.Manifest); err != nil {
+		err = s.unpackNow(ctx, img.Manifest)
+		var missing *missingBlobError
+		if errors.As(err, &missing) {
+			return nil, failure.NotFound("the layers of the image %s are gone, and %w; pull the image again", img.ID, missing)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("unpack the image %s: %w", img.ID, err)
 		}
 		dirs, err = s.leaseLayers(ctx, key)
@@ -104,13 +109,13 @@ func (s *Service) openLayers(ctx context.Context, img *Image, key chainOf) ([]st
 	}
 	s.layers.mu.Lock()
 	s.layers.dirs[key] = dirs
-	s.layers.leased[key.image] = true
 	s.layers.mu.Unlock()
 	return dirs, nil
 }
 
-// leaseLayers makes the lease of an image, and the view of a chain under it, in one
-// commit; both may be there already.
+// leaseLayers makes the lease of an image, and the view of a chain under it; both may
+// be there already. A kill between the two leaves a lease of nothing, which the next
+// Reconcile finds.
 func (s *Service) leaseLayers(ctx context.Context, key chainOf) ([]string, error) {
 	view := viewKey(key.image, key.chain)
 	s.layers.mu.Lock()
@@ -122,24 +127,23 @@ func (s *Service) leaseLayers(ctx context.Context, key chainOf) ([]string, error
 			return s.store.LowerDirs(m)
 		}
 	}
-	var dirs []string
-	err := s.store.Update(ctx, func(ctx context.Context) error {
-		_, err := s.store.Leases.Create(ctx, leases.WithID(holdLease(key.image)), leases.WithLabel(holdLabel, key.image.String()))
-		if err != nil && !errdefs.IsAlreadyExists(err) {
-			return err
-		}
-		ctx = leases.WithLease(ctx, holdLease(key.image))
-		m, err := s.store.Snapshots.View(ctx, view, key.chain.String())
-		if errdefs.IsAlreadyExists(err) {
-			m, err = s.store.Snapshots.Mounts(ctx, view)
-		}
-		if err != nil {
-			return err
-		}
-		dirs, err = s.store.LowerDirs(m)
-		return err
-	})
-	return dirs, err
+	_, err := s.store.Leases.Create(ctx, leases.WithID(holdLease(key.image)), leases.WithLabel(holdLabel, key.image.String()))
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return nil, err
+	}
+	s.layers.mu.Lock()
+	s.layers.leased[key.image] = true // also if the layers prove to be gone: it will be dropped
+	s.layers.mu.Unlock()
+	ctx = leases.WithLease(ctx, holdLease(key.image))
+	m, err := s.store.Snapshots.View(ctx, view, key.chain.String())
+	if errdefs.IsAlreadyExists(err) {
+		// Left by an earlier lease; this one holds it now.
+		m, err = s.store.Snapshots.Mounts(ctx, view)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.store.LowerDirs(m)
 }
 
 // Hold counts a container in the making as a user of the image, so that a removal

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -99,7 +100,12 @@ func (l *loading) unpack(ctx context.Context, img archived) error {
 		t := &transfer{s: l.s, report: report, extracting: statusLoading, done: statusLoaded}
 		desc := v.desc
 		desc.Platform = nil
-		if err := t.run(ctx, desc); err != nil {
+		err := t.run(ctx, desc)
+		var missing *missingBlobError
+		if errors.As(err, &missing) {
+			return failure.Invalid("the image archive is incomplete: of the image %s, %w", l.title(img), missing)
+		}
+		if err != nil {
 			return fmt.Errorf("the image %s in the archive: %w", l.title(img), err)
 		}
 	}

@@ -37,11 +37,11 @@ type Service struct {
 	registry *registryclient.Client
 	events   func(action, id, name string)
 
-	host      platforms.MatchComparer // what this machine runs, best first
-	downloads *semaphore.Weighted
-	unpacks   *semaphore.Weighted
-	parallel  int64 // layers unpacked at a time
-	transfers store.KeyedLock
+	host         platforms.MatchComparer // what this machine runs, best first
+	downloads    *semaphore.Weighted
+	maxDownloads int
+	unpacks      *semaphore.Weighted
+	transfers    store.KeyedLock // one blob, and one layer, is brought in once at a time
 
 	current atomic.Pointer[catalog]
 	layers  layers
@@ -57,13 +57,13 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	parallel := int64(max(2, min(8, runtime.NumCPU())))
 	s := &Service{
-		store:     cfg.Store,
-		registry:  cfg.Registry,
-		events:    cfg.Events,
-		host:      platforms.Default(),
-		downloads: semaphore.NewWeighted(int64(cfg.MaxDownloads)),
-		unpacks:   semaphore.NewWeighted(parallel),
-		parallel:  parallel,
+		store:        cfg.Store,
+		registry:     cfg.Registry,
+		events:       cfg.Events,
+		host:         platforms.Default(),
+		downloads:    semaphore.NewWeighted(int64(cfg.MaxDownloads)),
+		maxDownloads: cfg.MaxDownloads,
+		unpacks:      semaphore.NewWeighted(parallel),
 	}
 	if err := s.loadLayers(s.store.Context(ctx)); err != nil {
 		return nil, err

@@ -180,7 +180,7 @@ func (t *transfer) beginLayers(_ context.Context, children []ocispec.Descriptor)
 		return failure.Invalid("this is not a container image: its config is of the type %q", configType(children))
 	}
 	if t.fetcher != nil {
-		t.report.begin(layers, 3)
+		t.report.begin(layers, t.s.maxDownloads)
 	} else {
 		t.report.know(layers)
 	}
@@ -253,11 +253,18 @@ func (t *transfer) fetch(ctx context.Context, desc ocispec.Descriptor) error {
 	return t.s.explainWrite(err, desc)
 }
 
-// mustHave checks a blob of an archive. Under the lease, so that it stays.
+// missingBlobError says that a part of an image is not in the store.
+type missingBlobError struct{ desc ocispec.Descriptor }
+
+func (e *missingBlobError) Error() string {
+	return fmt.Sprintf("%s %s is missing", e.desc.MediaType, e.desc.Digest)
+}
+
+// mustHave checks a blob that should have been brought in before.
 func (t *transfer) mustHave(ctx context.Context, desc ocispec.Descriptor) error {
 	info, err := t.s.store.Content.Info(ctx, desc.Digest)
 	if errdefs.IsNotFound(err) {
-		return failure.Invalid("%s %s is missing", desc.MediaType, desc.Digest)
+		return &missingBlobError{desc}
 	}
 	if err != nil {
 		return err

@@ -268,9 +268,10 @@ func (s *Store) LowerDirs(mounts []mount.Mount) ([]string, error) {
 	return nil, fmt.Errorf("a view of a layer gives a %q mount without lower directories", m.Type)
 }
 
-// Update runs fn in one transaction: what it does to names, leases, labels and
-// snapshots under the context that it is given becomes durable in one commit, or not
-// at all if it returns an error. fn must not wait for anything else.
+// Update runs fn in one transaction: what it does to names and leases under the context
+// that it is given becomes durable in one commit, or not at all if it returns an error.
+// fn must not touch blobs or snapshots, nor wait for anything: their stores have locks
+// that are taken before the database's, here it would be the other way round.
 func (s *Store) Update(ctx context.Context, fn func(ctx context.Context) error) error {
 	defer s.generation.Add(1)
 	return s.meta.Update(func(tx *bolt.Tx) error {

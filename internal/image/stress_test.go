@@ -1,0 +1,101 @@
+package image_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatlabs/cleat/internal/image"
+)
+
+// TestEverythingAtOnce pulls, uses and removes images that share layers, with a
+// collector that never rests. Layers under a hold are always there.
+func TestEverythingAtOnce(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	base := layerOf(t, entry{"base", noise(200_000)})
+	const images, users, rounds = 3, 3, 6
+	refs := make([]string, images)
+	for i := range refs {
+		refs[i] = reg.push(t, fmt.Sprintf("lab/x:%d", i), imageOf(t, "amd64", base, layerOf(t, entry{"own", fmt.Sprint(i)})))
+	}
+	ctx := context.Background()
+	quit := make(chan struct{})
+	var collector, wg sync.WaitGroup
+	collector.Go(func() {
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			if err := b.store.GC(ctx); err != nil {
+				t.Error(err)
+				return
+			}
+			if err := b.images.ReleaseUnused(ctx, func(string) bool { return false }); err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := b.images.List(ctx, image.ListRequest{SharedSize: true}, nil); err != nil && !errdefs.IsNotFound(err) {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for u := range users {
+		wg.Go(func() {
+			for r := range rounds {
+				ref := refs[(u+r)%images]
+				if _, err := b.tryPull(ctx, image.PullRequest{Ref: ref}); err != nil {
+					t.Errorf("pull: %v", err)
+					return
+				}
+				useImage(t, b, ref)
+				if _, err := b.images.Remove(ctx, ref, image.RemoveOptions{}, nil); err != nil && !errdefs.IsNotFound(err) {
+					t.Errorf("remove: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(quit)
+	collector.Wait()
+	if err := b.images.ReleaseUnused(ctx, func(string) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	b.mustBeEmpty(t)
+}
+
+// useImage does what the making of a container does. Somebody else may have removed the
+// image, before; not during.
+func useImage(t *testing.T, b *bench, ref string) {
+	ctx := context.Background()
+	img, err := b.images.Resolve(ctx, ref, "")
+	if errdefs.IsNotFound(err) {
+		return
+	}
+	if err != nil {
+		t.Errorf("resolve: %v", err)
+		return
+	}
+	release := b.images.Hold(img.ID)
+	defer release()
+	dirs, err := b.images.Lower(ctx, img)
+	if errdefs.IsNotFound(err) {
+		return
+	}
+	if err != nil {
+		t.Errorf("lower: %v", err)
+		return
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(d); err != nil {
+			t.Errorf("a layer in use is not there: %v", err)
+		}
+	}
+}
