@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
 	"github.com/cleatlabs/cleat/internal/assemble"
@@ -16,6 +17,9 @@ import (
 var version = "unknown"
 
 func main() {
+	// The image libraries log through logrus what is ordinary here (a file system
+	// without fs-verity, a mirror that lacks an image). What matters comes as errors.
+	logrus.SetLevel(logrus.ErrorLevel)
 	if err := command().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "cleatd:", err)
 		os.Exit(1)
