@@ -58,7 +58,13 @@ func tryOverlay(tmp string) error {
 	}
 	defer unix.Close(fs)
 	for _, o := range [][2]string{{"lowerdir", sub("lower")}, {"upperdir", sub("upper")}, {"workdir", sub("work")}} {
-		if err := setPath(fs, o[0], o[1]); err != nil {
+		fd, err := unix.Open(o[1], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd) // old kernels look the paths up at the end
+		// By number: fsconfig takes strings of 255 bytes at most, and overlay treats some characters in them specially.
+		if err := unix.FsconfigSetString(fs, o[0], fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil {
 			return err
 		}
 	}
@@ -74,17 +80,6 @@ func tryOverlay(tmp string) error {
 	}
 	defer unix.Close(mnt)
 	return exerciseOverlay(mnt)
-}
-
-// setPath sets an option whose value is a path. It goes by number: fsconfig takes strings of 255 bytes at most, and overlay
-// treats some characters in them specially.
-func setPath(fs int, key, path string) error {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return unix.FsconfigSetString(fs, key, fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
 // exerciseOverlay deletes a file (needs whiteouts: RENAME_WHITEOUT and character devices) and replaces a directory

@@ -156,7 +156,9 @@ func (f *Features) probeOverlay() error {
 		return fmt.Errorf("fsopen overlay: %w", err)
 	}
 	defer unix.Close(fd)
-	f.OverlayAppendLower = unix.FsconfigSetString(fd, "lowerdir+", "/") == nil
+	// Before Linux 6.5, overlay took any option here and looked at them all later: one that does not exist tells.
+	checked := unix.FsconfigSetString(fd, "no-such-option", "x") != nil
+	f.OverlayAppendLower = checked && unix.FsconfigSetString(fd, "lowerdir+", "/") == nil
 	dir, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open /: %w", err)

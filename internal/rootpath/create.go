@@ -115,22 +115,28 @@ func (w *walker) unwind(n int) {
 // enter opens one component, and makes it first if it is missing. For a symbolic link it returns -1, with the link's target
 // among the components to come.
 func (w *walker) enter(name string, last bool) (int, error) {
-	// Somebody who makes and removes the name all the time must not hold this up for ever.
+	// Somebody who makes and removes the name all the time must not hold this up for ever; nor is a directory of his that
+	// he removed, in which nothing can be made, to be waited for.
 	const attempts = 100
+	var failed error
 	for range attempts {
 		fd, err := unix.Openat(w.top(), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.ENOENT):
-			if err := w.make(name, last && w.file != nil); err != nil && !errors.Is(err, unix.EEXIST) {
-				return -1, err
+			failed = w.make(name, last && w.file != nil)
+			if failed != nil && !errors.Is(failed, unix.EEXIST) && !errors.Is(failed, unix.ENOENT) {
+				return -1, failed
 			}
 			continue
 		case err != nil:
 			return -1, err
 		}
 		return w.arrive(fd, last)
+	}
+	if errors.Is(failed, unix.ENOENT) {
+		return -1, failed
 	}
 	return -1, unix.EAGAIN
 }
