@@ -18,7 +18,8 @@ import (
 type logFile struct {
 	f        *os.File
 	src      io.ReadSeeker // f, or the part of it that is asked for
-	end      int64         // the end of that part, 0 for the end of the file
+	end      int64         // the end of that part, -1 for the end of the file
+	size     int64         // when it was opened
 	ino      uint64
 	modified int64 // Unix nanoseconds
 	current  bool
@@ -163,7 +164,7 @@ func openOne(name string, current bool) (*logFile, error) {
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a regular file", name)
 	}
-	l := &logFile{f: f, src: f, current: current}
+	l := &logFile{f: f, src: f, end: -1, current: current}
 	if err == nil && bytes.HasSuffix([]byte(name), []byte(gzSuffix)) {
 		l.z, err = gzip.NewReader(f)
 	}
@@ -171,7 +172,7 @@ func openOne(name string, current bool) (*logFile, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	l.ino, l.modified = inode(st), st.ModTime().UnixNano()
+	l.ino, l.modified, l.size = inode(st), st.ModTime().UnixNano(), st.Size()
 	return l, nil
 }
 
@@ -191,6 +192,13 @@ func (l *logFile) same(o *logFile) (bool, error) {
 	}
 	b, err := o.firstTime()
 	return a == b, err
+}
+
+// cut ends the file at a position; what is written behind it is not read.
+func (l *logFile) cut(end int64) {
+	if l.z == nil {
+		l.src, l.end = io.NewSectionReader(l.f, 0, end), end
+	}
 }
 
 func (l *logFile) close() { _ = l.f.Close() }
@@ -295,7 +303,7 @@ func (l *logFile) seekLast(ctx context.Context, n int) (int, error) {
 		return 0, err
 	}
 	end := st.Size()
-	if l.end > 0 {
+	if l.end >= 0 {
 		end = min(end, l.end)
 	}
 	buf := make([]byte, min(end, 64<<10))

@@ -502,6 +502,23 @@ func TestLogThenLiveHasNoGapAndNoDouble(t *testing.T) {
 	<-p.Done()
 }
 
+func TestTailDoesNotRunAfterTheWriter(t *testing.T) {
+	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log")}
+	w := open(t, cfg)
+	feed(t, w, stdio.Stdout, "a\nb\nc\n", noon, false)
+	o := all()
+	o.Tail = 2
+	var got []string
+	err := logs.Read(context.Background(), cfg, o, nil, func(e logs.Entry) error {
+		got = append(got, string(e.Line))
+		feed(t, w, stdio.Stdout, strings.Repeat("more\n", 20000), noon, false) // beyond a read buffer
+		return nil
+	})
+	if err != nil || len(got) != 2 || got[1] != "c\n" {
+		t.Errorf("%d lines, %v", len(got), err)
+	}
+}
+
 func TestFlushComesBeforeWaiting(t *testing.T) {
 	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log")}
 	w := open(t, cfg)

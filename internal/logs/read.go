@@ -94,6 +94,12 @@ func (r *reader) read(live <-chan struct{}) error {
 		return err
 	}
 	r.files = files
+	if !follow {
+		// The log as it is now: a tail must not run after a busy container.
+		for _, f := range files {
+			f.cut(f.size)
+		}
+	}
 	r.cutAtMark()
 	if err := r.seekTail(); err != nil {
 		return err
@@ -123,8 +129,7 @@ func (r *reader) cutAtMark() {
 		if f.ino != r.o.To.File || f.z != nil {
 			continue
 		}
-		f.src = io.NewSectionReader(f.f, 0, r.o.To.Offset)
-		f.end = r.o.To.Offset
+		f.cut(r.o.To.Offset)
 		closeFiles(r.files[i+1:])
 		r.files = r.files[:i+1]
 		return
