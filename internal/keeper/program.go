@@ -46,7 +46,7 @@ func (k *Program) Clone(c Clone) {
 	if c.Cgroup >= 0 {
 		flags, cgroup = flags|unix.CLONE_INTO_CGROUP, uint64(c.Cgroup)
 	}
-	p.Call(unix.SYS_CLONE3, "child", CloneArgs(p, flags, uint64(unix.SIGCHLD), cgroup), launch.Int(cloneArgsSize)).To(k.child)
+	p.Call(unix.SYS_CLONE3, "child", CloneArgs(p, flags, uint64(unix.SIGCHLD), cgroup), launch.Int(CloneArgsSize)).To(k.child)
 	k.branch = p.Branch("keeper", k.child)
 }
 
@@ -67,7 +67,8 @@ func (k *Program) End() {
 	p.Keep(helper, launch.Named(StatusFD, "status"), offsetExited, launch.Named(StdoutFD, "stdout"))
 }
 
-const cloneArgsSize = 88
+// CloneArgsSize is the size of struct clone_args.
+const CloneArgsSize = 88
 
 // CloneArgs puts a struct clone_args into the arena.
 func CloneArgs(p *launch.Program, flags, exitSignal, cgroup uint64) launch.Arg {

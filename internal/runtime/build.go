@@ -325,7 +325,7 @@ func (b *builder) initProcess(id *identity) {
 	p.Call(unix.SYS_PRCTL, "reap", launch.Named(unix.PR_SET_CHILD_SUBREAPER, "PR_SET_CHILD_SUBREAPER"), launch.Int(1), launch.Int(0), launch.Int(0), launch.Int(0))
 	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str("cleat-init"))
 	child := p.Slot()
-	p.Call(unix.SYS_CLONE3, "command", keeper.CloneArgs(p, unix.CLONE_CLEAR_SIGHAND, uint64(unix.SIGCHLD), 0), launch.Int(cloneArgsSize)).To(child)
+	p.Call(unix.SYS_CLONE3, "command", keeper.CloneArgs(p, unix.CLONE_CLEAR_SIGHAND, uint64(unix.SIGCHLD), 0), launch.Int(keeper.CloneArgsSize)).To(child)
 	branch := p.Branch("init", child)
 	p.Call(unix.SYS_SETPGID, "", launch.Int(0), launch.Int(0))
 	if b.s.TTY {
@@ -340,5 +340,3 @@ func (b *builder) initProcess(id *identity) {
 	id.filter(b.plan)
 	p.Init(child)
 }
-
-const cloneArgsSize = 88

@@ -121,7 +121,7 @@ func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int, group *cgroup.Gro
 	p.Call(unix.SYS_CLOSE_RANGE, "all but stdio and report", launch.Int(launch.FirstFD), launch.Hex(^uint64(0)>>32), launch.Int(0))
 
 	word, send := p.ReportPID()
-	p.Call(unix.SYS_CLONE3, "process", keeper.CloneArgs(p, unix.CLONE_PARENT|unix.CLONE_CLEAR_SIGHAND, 0, 0), launch.Int(cloneArgsSize)).To(word)
+	p.Call(unix.SYS_CLONE3, "process", keeper.CloneArgs(p, unix.CLONE_PARENT|unix.CLONE_CLEAR_SIGHAND, 0, 0), launch.Int(keeper.CloneArgsSize)).To(word)
 	helper := p.Branch("helper", word)
 
 	p.Call(unix.SYS_SETSID, "")

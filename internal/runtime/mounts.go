@@ -23,7 +23,7 @@ type mountLayout struct {
 	cwdExists bool // or was made by the engine
 	hostShm   int  // clone of the host's /dev/shm, -1 without
 
-	strictDir, strictPath, rootPath, rootDir opening
+	strictDir, strictPath, rootPath opening
 }
 
 type maskedPath struct {

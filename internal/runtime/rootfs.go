@@ -77,7 +77,6 @@ func (b *builder) procfs() {
 	b.layout.strictDir = b.strict(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY|O_CLOEXEC")
 	b.layout.strictPath = b.strict(unix.O_PATH|unix.O_CLOEXEC, "O_PATH|O_CLOEXEC")
 	b.layout.rootPath = b.inRoot(unix.O_PATH|unix.O_CLOEXEC, "O_PATH|O_CLOEXEC")
-	b.layout.rootDir = b.inRoot(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY|O_CLOEXEC")
 	b.proc = b.filesystem("proc", attrNNN)
 }
 

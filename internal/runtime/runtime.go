@@ -11,6 +11,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -113,6 +114,9 @@ func (r *Runtime) RemoveCgroup(path string) error {
 		return nil
 	}
 	g, err := r.c.Cgroups.Open(path)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
