@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/image"
@@ -62,6 +63,23 @@ func TestPullErrorsSayWhatToDoAndLeaveNothing(t *testing.T) {
 		{name: "rate limit", ref: "%s/lab/x:1", intercept: answer(429, `{"errors":[{"message":"slow down"}]}`), class: errdefs.IsUnavailable, text: "toomanyrequests"},
 		{name: "broken registry", ref: "%s/lab/x:1", intercept: answer(500, ``), class: errdefs.IsUnavailable, text: "the fault is on the registry's side"},
 		{name: "not a registry", ref: "%s/lab/x:1", intercept: answer(200, "<html>hello</html>"), class: errdefs.IsInvalidArgument, text: "is not an image"},
+		{name: "schema version 1", ref: "%s/lab/x:1", intercept: func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws")
+			w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("1", 64))
+			w.Header().Set("Content-Length", "100")
+			return true
+		}, class: errdefs.IsInvalidArgument, text: "schema version 1, which is no longer supported"},
+		{name: "artifact that is no image", ref: "%s/lab/x:1", intercept: func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/manifests/") {
+				return false
+			}
+			manifest := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.cncf.helm.config.v1+json","digest":"sha256:` + strings.Repeat("1", 64) + `","size":2},"layers":[]}`
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			w.Header().Set("Docker-Content-Digest", digest.FromString(manifest).String())
+			w.Header().Set("Content-Length", fmt.Sprint(len(manifest)))
+			io.WriteString(w, manifest)
+			return true
+		}, class: errdefs.IsInvalidArgument, text: "this is not a container image: its config is of the type \"application/vnd.cncf.helm.config.v1+json\""},
 		{name: "registry down", ref: down + "/lab/x:1", class: errdefs.IsUnavailable, text: "cannot reach the registry at " + down + ": connection refused"},
 		{name: "layer missing", ref: "%s/lab/x:1", intercept: onBlobs(answer(404, ``)), class: errdefs.IsNotFound, text: "lacks a part of it"},
 		{name: "blob cut short", ref: "%s/lab/x:1", intercept: onBlobs(func(w http.ResponseWriter, r *http.Request) bool {
