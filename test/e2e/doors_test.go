@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -10,6 +11,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/net/websocket"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
@@ -213,4 +217,69 @@ func TestFailedStarts(t *testing.T) {
 		p.want(400, "POST", "/containers/"+id+"/start", "", command)
 		p.want(200, "GET", "/containers/"+id+"/json", "", fmt.Sprintf(`"ExitCode":%d`, code), `"Status":"created"`, command)
 	}
+}
+
+// A terminal in a browser: attach in WebSocket frames.
+func TestAttachByWebsocket(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	id := p.create(`{"Image":"busybox","Cmd":["cat"],"OpenStdin":true}`)
+	p.want(204, "POST", "/containers/"+id+"/start", "")
+	for _, text := range []string{"first visit\n", "second visit\n"} {
+		config, err := websocket.NewConfig("ws://engine/v1.44/containers/"+id+"/attach/ws?stream=1&stdin=1&stdout=1", "http://engine")
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := net.Dial("unix", e.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		if err := raw.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := websocket.NewClient(config, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(text))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != text {
+			t.Errorf("%q %v, want %q", got, err, text)
+		}
+		conn.Close()
+		p.want(200, "GET", "/containers/"+id+"/json", "", `"Running":true`) // it does not end with its visitor
+	}
+}
+
+// Input that comes together with the request, and a client that half-closes at
+// once, as `nc -N` does.
+func TestAttachInOneWrite(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	id := p.create(`{"Image":"busybox","Cmd":["cat"],"OpenStdin":true,"StdinOnce":true}`)
+	raw, err := net.Dial("unix", e.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if err := raw.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(raw, "POST /v1.44/containers/%s/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nall at once", id)
+	if err := raw.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(raw)
+	if status, err := in.ReadString('\n'); err != nil || status != "HTTP/1.1 101 UPGRADED\r\n" {
+		t.Fatalf("%q %v", status, err)
+	}
+	p.want(204, "POST", "/containers/"+id+"/start", "")
+	rest, err := io.ReadAll(in)
+	if err != nil || !strings.HasSuffix(string(rest), "\r\n\r\n\x01\x00\x00\x00\x00\x00\x00\x0ball at once") {
+		t.Errorf("%q %v", rest, err)
+	}
+	p.want(200, "POST", "/containers/"+id+"/wait", "", `{"StatusCode":0}`)
 }
