@@ -68,9 +68,9 @@ func (b *builder) attachOwn(mount launch.Arg, dir string) {
 }
 
 // attachBelow is attachOwn below another of our mounts, where the directory exists.
-func (b *builder) attachBelow(parent, mount launch.Arg, dir, what string) {
+func (b *builder) attachBelow(parent, mount launch.Arg, dir, what string) launch.Op {
 	target, _ := b.openat2(parent, dir, b.layout.strictDir)
-	b.attach(mount, target.Arg(), what)
+	return b.attach(mount, target.Arg(), what)
 }
 
 func (b *builder) procfs() {
@@ -256,10 +256,11 @@ func (b *builder) cgroupMount(attr uint64) {
 	}
 	b.attachBelow(b.sys, base, dir, "sys/fs/cgroup")
 	for _, h := range b.r.hierarchies {
+		// A hierarchy that the engine does not use has no group: its directory stays empty.
 		tree := p.Slot()
-		p.Call(unix.SYS_OPEN_TREE, h.name, launch.CWD(), p.Str(h.dir+b.s.CgroupPath), argClone).To(tree)
-		b.setAttr(tree.Arg(), h.name, false, attr, 0, unix.MS_PRIVATE)
-		b.attachBelow(base, tree.Arg(), h.name, "sys/fs/cgroup/"+h.name)
+		p.Call(unix.SYS_OPEN_TREE, h.name, launch.CWD(), p.Str(h.dir+b.s.CgroupPath), argClone).To(tree).Ignore(syscall.ENOENT)
+		b.setAttr(tree.Arg(), h.name, false, attr, 0, unix.MS_PRIVATE).Ignore(syscall.EBADF)
+		b.attachBelow(base, tree.Arg(), h.name, "sys/fs/cgroup/"+h.name).Ignore(syscall.EBADF)
 	}
 	b.setAttr(base, "sys/fs/cgroup", false, attr, 0, 0)
 }
