@@ -28,6 +28,7 @@ type writer struct {
 	mu   sync.Mutex
 	f    *os.File // nil until the first output
 	size int64
+	over bool     // closed
 	open [2]int64 // by stream: when the unfinished line in the log began, or 0
 
 	rotated    bool // a file waits for compression until its Mark is recorded
@@ -149,6 +150,9 @@ func (w *writer) ensure() error {
 	if w.f != nil {
 		return nil
 	}
+	if w.over {
+		return fmt.Errorf("the log %s: %w", w.path, os.ErrClosed)
+	}
 	f, err := os.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
@@ -239,11 +243,13 @@ func (w *writer) Rewind(m stdio.Mark) error {
 	return nil
 }
 
-// Close implements Writer.
+// Close implements Writer. Nothing can be appended afterwards.
 func (w *writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.startCompression()
+	w.over = true
+	// A file that was rotated just now stays as it is: the end of a container
+	// does not wait for its compression.
 	w.compressor.Wait()
 	if w.f == nil {
 		return nil

@@ -26,6 +26,7 @@ type Pump struct {
 	mu       sync.Mutex
 	state    stateStore
 	progress progress
+	over     bool // the files are closed
 }
 
 // Start starts copying. If Dir holds the journals of an engine that was killed
@@ -124,7 +125,7 @@ func (p *Pump) closeFiles(remove bool) {
 	}
 	p.mu.Lock()
 	p.state.close()
-	p.state.fd = -1
+	p.state.fd, p.over = -1, true
 	p.mu.Unlock()
 	if remove && p.journalled() {
 		_ = unix.Unlink(filepath.Join(p.cfg.Dir, stateFile))
@@ -242,6 +243,10 @@ func (p *Pump) saveState() error {
 func (p *Pump) join(sub *Subscription) (Mark, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over {
+		p.hub.add(sub)
+		return Mark{}, nil
+	}
 	mark, err := p.progress.mark, error(nil)
 	if p.state.fd < 0 {
 		mark, err = p.cfg.Sink.Mark()
