@@ -246,8 +246,7 @@ func TestDockerCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal("the docker command must be installed: what it expects is the measure")
 	}
-	f := oneContainer()
-	d := serve(t, f)
+	d := serve(t, oneContainer())
 	run := func(stdin string, args ...string) (stdout, stderr string, code int) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -304,7 +303,7 @@ func TestDockerCommand(t *testing.T) {
 		}
 	}
 	// An object that is nowhere is told as such after all kinds were tried.
-	f.inspect, f.images.inspect, f.networks.inspect = nil, nil, nil
+	d = serve(t, &fake{})
 	if _, stderr, code := run("", "inspect", "nosuch"); code != 1 || !strings.Contains(strings.ToLower(stderr), "no such object: nosuch") {
 		t.Errorf("docker inspect nosuch: exit %d, %q", code, stderr)
 	}

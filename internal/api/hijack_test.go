@@ -308,12 +308,10 @@ func TestErrorsBeforeTheUpgrade(t *testing.T) {
 }
 
 func TestAttachOptions(t *testing.T) {
-	var got engine.AttachOptions
-	var streams string
+	ran := make(chan string, 1)
 	d := serve(t, &fake{attach: func(_ string, opts engine.AttachOptions) (*engine.AttachSession, error) {
-		got = opts
 		return engine.NewAttachSession(opts.Logs, func(_ context.Context, client engine.StreamIO) error {
-			streams = fmt.Sprint(client.Stdin != nil, client.Stdout != nil, client.Stderr != nil)
+			ran <- fmt.Sprint(opts, " ", client.Stdin != nil, " ", client.Stdout != nil, " ", client.Stderr != nil)
 			return nil
 		}, nil), nil
 	}})
@@ -323,9 +321,10 @@ func TestAttachOptions(t *testing.T) {
 		"stdin=0&stdout=1&stderr=false":                        "{false true false false false } false true false",
 		"":                                                     "{false false false false false } false false false",
 	} {
-		streams = ""
-		if reply := d.call("POST", "/containers/x/attach?"+query, ""); reply.status != 200 || fmt.Sprint(got, " ", streams) != want {
-			t.Errorf("%q: %d, %v %s, want %s", query, reply.status, got, streams, want)
+		if reply := d.call("POST", "/containers/x/attach?"+query, ""); reply.status != 200 {
+			t.Errorf("%q: %d", query, reply.status)
+		} else if got := <-ran; got != want {
+			t.Errorf("%q: %s, want %s", query, got, want)
 		}
 	}
 }
