@@ -21,9 +21,18 @@ type Stub struct {
 	fd  int // of the executable, above those that a child is given
 }
 
-// minStubFD keeps the executable's descriptor out of the way: ForkExec gives the child its descriptors from 0 on before the execve, and
-// would overwrite it.
-const minStubFD = 512
+// minStubFD keeps the executable's descriptor out of the way of most starts: ForkExec gives the child its descriptors from 0 on before the
+// execve, and would overwrite it (see outOfReach).
+const minStubFD = 120
+
+// growTable makes the process's descriptor table large once, at the start: each growth of a table that several threads share waits for a
+// grace period of the kernel, some milliseconds, and would be part of some container's start. Where the limit is lower it grows as needed.
+func growTable() {
+	const files = 4000
+	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, files); err == nil {
+		unix.Close(fd)
+	}
+}
 
 // NewStub makes the executable in a sealed memfd. Where the system forbids execution from those (vm.memfd_noexec=2) it is an unlinked file
 // under fallbackDir, reachable only through a read-only mount, so that no process can ever write to it through /proc/PID/exe.
@@ -41,6 +50,7 @@ func NewStub(fallbackDir string) (*Stub, error) {
 		return nil, fmt.Errorf("making the keeper's executable: %w", err)
 	}
 	defer f.Close()
+	growTable()
 	s := &Stub{}
 	return s, s.place(f, minStubFD)
 }
