@@ -81,7 +81,7 @@ func (p *Pump) journalled() bool { return p.cfg.Sink != nil && p.cfg.Dir != "" }
 func (p *Pump) run() {
 	var wg sync.WaitGroup
 	ended := make([]bool, len(p.streams))
-	var last int = -1
+	last := -1
 	for i, s := range p.streams {
 		if s.src == nil {
 			s.finish()

@@ -324,7 +324,7 @@ func TestJournalsWithoutPipesAreStillLogged(t *testing.T) {
 func TestFullLogDropsAndGoesOn(t *testing.T) {
 	modes(t, func(t *testing.T, s *sink, edit func(*stdio.Config)) {
 		if s == nil {
-			t.Skip("no log")
+			return // without a log nothing can be missing in it
 		}
 		var mu sync.Mutex
 		dropped := 0
