@@ -19,7 +19,7 @@ type Watcher struct {
 type Event struct {
 	// Ours: something of our table was removed.
 	Ours bool
-	// Forward: chains or rules of other tables changed.
+	// Foreign: chains or rules of other tables changed.
 	Foreign bool
 }
 
@@ -36,9 +36,9 @@ func NewWatcher(table string) (*Watcher, error) {
 func (w *Watcher) Close() error { return w.mon.Close() }
 
 // Next waits for notifications and says what they were about; it returns
-// os.ErrClosed after Close. The notifications of our own changes to our own table
-// only ever remove elements, which is why removed elements do not count: an
-// engine that looked at those would chase itself.
+// os.ErrClosed after Close. Removed elements do not count, for that is what the
+// engine's own transactions do all the time. Assert removes rules, too: who acts on
+// an event asks Intact first.
 func (w *Watcher) Next() (Event, error) {
 	var ev Event
 	err := w.mon.Next(func(typ uint16, body []byte) {
