@@ -48,9 +48,17 @@ func TestAdoptionOfRunningContainers(t *testing.T) {
 			if got := e.OK(t, "docker", "wait", "sleeper"); got != "137" {
 				t.Errorf("the exit code of what ended meanwhile: %s", got)
 			}
-			if r := e.Do(t, "docker", "hello\n", "attach", "--sig-proxy=false", "reader"); !strings.Contains(r.Stdout, "got hello") && !strings.Contains(e.OK(t, "docker", "logs", "reader"), "got hello") {
-				t.Errorf("stdin after adoption: %s", r)
+			attached := e.Command(t, "docker", "attach", "--sig-proxy=false", "reader")
+			attached.Stdin = strings.NewReader("hello\n")
+			if err := attached.Start(); err != nil {
+				t.Fatal(err)
 			}
+			harness.Eventually(t, func() (bool, string) {
+				s := e.OK(t, "docker", "logs", "reader")
+				return s == "got hello", "stdin after adoption: " + s
+			})
+			attached.Process.Kill() // it would stay until the container ends
+			attached.Wait()
 			if got := e.OK(t, "docker", "exec", "web", "echo", "exec works"); got != "exec works" {
 				t.Errorf("%q", got)
 			}

@@ -27,6 +27,12 @@ func body(url string) (string, error) {
 
 const web = `mkdir /www; echo page of $(hostname) >/www/index.html; exec httpd -f -p 80 -h /www`
 
+// get is a shell command that fetches a page. Debian's static busybox cannot use
+// its wget: glibc resolves names, even numeric ones, by libraries that are not there.
+func get(host, port string) string {
+	return `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5 ` + host + " " + port + ` | sed '1,/^.\?$/d'`
+}
+
 func TestPublishedPortsFromEverywhere(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
@@ -42,7 +48,7 @@ func TestPublishedPortsFromEverywhere(t *testing.T) {
 			})
 		}
 		// hairpin: the container reaches its own published port by the host's address
-		if got := e.OK(t, program, "exec", n, "wget", "-qO-", "http://"+gateway+":"+port+"/"); got != "page of web" {
+		if got := e.OK(t, program, "exec", n, "sh", "-c", get(gateway, port)); got != "page of web" {
 			t.Errorf("hairpin: %q", got)
 		}
 	})
@@ -54,8 +60,9 @@ func TestPublishedPortFromOutside(t *testing.T) {
 	e := engine(t, "busybox")
 	n := name(t)
 	remove(t, e, n)
-	e.OK(t, "docker", "run", "-d", "--name", n, "-p", "18080:80", "busybox", "sh", "-c",
+	e.OK(t, "docker", "run", "-d", "--name", n, "-p", "80", "busybox", "sh", "-c",
 		`mkdir -p /www/cgi-bin; printf '#!/bin/sh\necho; echo $REMOTE_ADDR\n' >/www/cgi-bin/who; chmod +x /www/cgi-bin/who; exec httpd -f -p 80 -h /www`)
+	port := e.OK(t, "docker", "inspect", "-f", `{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}`, n)
 	ns := fmt.Sprintf("cto%d", e.PID())
 	sh := func(script string) string {
 		t.Helper()
@@ -71,7 +78,7 @@ func TestPublishedPortFromOutside(t *testing.T) {
 		ip -n %[1]s route add default via 198.51.100.1`, ns))
 	t.Cleanup(func() { sh("ip link del " + ns + "v; ip netns del " + ns) })
 	harness.Eventually(t, func() (bool, string) {
-		out, err := exec.Command("ip", "netns", "exec", ns, "curl", "-s", "-m", "5", "http://198.51.100.1:18080/cgi-bin/who").CombinedOutput()
+		out, err := exec.Command("ip", "netns", "exec", ns, "curl", "-s", "-m", "5", "http://198.51.100.1:"+port+"/cgi-bin/who").CombinedOutput()
 		return strings.TrimSpace(string(out)) == "198.51.100.2", fmt.Sprintf("%q %v", out, err)
 	})
 	// what is not published is not reachable from outside, though routed
@@ -82,11 +89,12 @@ func TestPublishedPortFromOutside(t *testing.T) {
 }
 
 func TestUDPAndRanges(t *testing.T) {
-	e := engine(t, "busybox")
+	e := engine(t, "python")
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
 		remove(t, e, n)
-		e.OK(t, program, "run", "-d", "--name", n, "-p", "127.0.0.1:19000-19002:7000-7002/udp", "busybox", "sh", "-c", `nc -u -l -p 7001 -e cat`)
+		e.OK(t, program, "run", "-d", "--name", n, "-p", "127.0.0.1:19000-19002:7000-7002/udp", "python", "python3", "-c",
+			"import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 7001))\nwhile True:\n  b, a = s.recvfrom(99)\n  s.sendto(b, a)")
 		c, err := net.Dial("udp", "127.0.0.1:19001")
 		if err != nil {
 			t.Fatal(err)
@@ -141,7 +149,7 @@ func TestContainersReachEachOtherAndTheHostsWorld(t *testing.T) {
 	e.OK(t, "docker", "run", "-d", "--name", n, "-h", "web", "busybox", "sh", "-c", web)
 	ip := e.OK(t, "docker", "inspect", "-f", "{{.NetworkSettings.IPAddress}}", n)
 	harness.Eventually(t, func() (bool, string) {
-		r := e.Docker(t, "run", "--rm", "busybox", "wget", "-qO-", "-T", "5", "http://"+ip+"/")
+		r := e.Docker(t, "run", "--rm", "busybox", "sh", "-c", get(ip, "80"))
 		return r.Line() == "page of web", r.String()
 	})
 	// the host's loopback services are not reachable from containers
