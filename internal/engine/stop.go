@@ -181,7 +181,7 @@ func (s *Stopper) awaitExit(ctx context.Context, c *container.Container, r *run,
 		defer timer.Stop()
 		expired = timer.C
 	}
-	if byDefault && timeout > idleBeforeKill && s.inVain(r, c, sig) {
+	if byDefault && timeout > idleBeforeKill && s.inVain(r, c, sig, timeout) {
 		select {
 		case <-r.exited:
 			return true
@@ -202,8 +202,10 @@ func (s *Stopper) awaitExit(ctx context.Context, c *container.Container, r *run,
 }
 
 // inVain says whether waiting for a reaction to sig is pointless: PID 1 can
-// not receive it, and nothing in the container has run since it was sent.
-func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal) bool {
+// not receive it, and nothing in the container has run for a while since it was
+// sent. A container that is busy at first, as one that has only just been
+// started, is looked at again after twice as long, until the timeout.
+func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal, timeout time.Duration) bool {
 	if sig == syscall.SIGKILL || r.process.StopHint(int(sig)) {
 		return false
 	}
@@ -215,11 +217,21 @@ func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal) boo
 	if err != nil {
 		return false
 	}
-	if await(r.exited, idleBeforeKill) {
-		return true
+	for window := idleBeforeKill; window < timeout; window *= 2 {
+		timeout -= window
+		if await(r.exited, window) {
+			return true
+		}
+		after, err := group.CPUUsage()
+		if err != nil || r.process.StopHint(int(sig)) {
+			return false
+		}
+		if after == before {
+			return true
+		}
+		before = after
 	}
-	after, err := group.CPUUsage()
-	return err == nil && after == before && !r.process.StopHint(int(sig))
+	return false
 }
 
 // await waits for ch to be closed, at most d.

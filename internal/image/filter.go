@@ -85,20 +85,31 @@ func referenceFilter(patterns []string) (func(*listed) bool, error) {
 			return nil, failure.Invalid("invalid filter 'reference=%s': %w", p, err)
 		}
 	}
+	matches := func(name string) bool {
+		named, err := reference.ParseNormalizedNamed(name)
+		return err == nil && slices.ContainsFunc(patterns, func(p string) bool {
+			ok, _ := reference.FamiliarMatch(p, named)
+			return ok
+		})
+	}
 	return func(l *listed) bool {
-		for _, n := range l.names {
-			named, err := reference.ParseNormalizedNamed(n)
-			if err != nil {
-				continue
-			}
-			for _, p := range patterns {
-				if ok, _ := reference.FamiliarMatch(p, named); ok {
-					return true
-				}
-			}
+		if !slices.ContainsFunc(l.names, matches) {
+			return false
 		}
-		return false
+		l.narrow(matches)
+		return true
 	}, nil
+}
+
+// narrow lists the image under the names that were asked for, and with the digests
+// of their repositories.
+func (l *listed) narrow(wanted func(name string) bool) {
+	sum := &l.summary
+	sum.RepoTags = slices.DeleteFunc(sum.RepoTags, func(n string) bool { return !wanted(n) })
+	sum.RepoDigests = slices.DeleteFunc(sum.RepoDigests, func(n string) bool {
+		repo, _, _ := strings.Cut(n, "@")
+		return !wanted(n) && !slices.ContainsFunc(sum.RepoTags, func(tag string) bool { return strings.HasPrefix(tag, repo+":") })
+	})
 }
 
 // createdOf is the creation date of the image that before and since compare with.

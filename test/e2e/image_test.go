@@ -55,6 +55,7 @@ func TestPullTagListHistoryRemove(t *testing.T) {
 			t.Errorf("%s", r)
 		}
 		e.OK(t, program, "rm", c)
+		e.OK(t, program, "rmi", id) // forced away by name, it stayed without one
 		if got := e.OK(t, program, "images", "-q"); got != "" {
 			t.Errorf("left: %q", got)
 		}

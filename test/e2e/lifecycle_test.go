@@ -3,8 +3,10 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -129,7 +131,13 @@ func TestRestartPolicies(t *testing.T) {
 		remove(t, e, always)
 		e.OK(t, program, "run", "-d", "--name", always, "--restart", "always", "busybox", "sleep", "600")
 		pid := e.OK(t, program, "inspect", "-f", "{{.State.Pid}}", always)
-		e.OK(t, program, "exec", always, "kill", "-9", "-1")
+		host, err := strconv.Atoi(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(host, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
 		harness.Eventually(t, func() (bool, string) {
 			s := e.OK(t, program, "inspect", "-f", "{{.State.Status}} {{.State.Pid}}", always)
 			return strings.HasPrefix(s, "running ") && s != "running "+pid && s != "running 0", s
@@ -170,8 +178,6 @@ func TestEventsInOrder(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
-		// The clients cut "0s" to whole seconds, which may lie before begin.
-		now := func() string { at := time.Now(); return fmt.Sprintf("%d.%09d", at.Unix(), at.Nanosecond()) }
 		begin := now()
 		e.OK(t, program, "run", "--rm", "--name", n, "busybox", "true")
 		var actions []string
@@ -222,7 +228,9 @@ func TestRemoveWhatHasExited(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
 		for i := range 5 {
-			e.OK(t, program, "run", "--label", "tidy="+program, "busybox", "sh", "-c", fmt.Sprintf("exit %d", i))
+			if r := e.Do(t, program, "", "run", "--label", "tidy="+program, "busybox", "sh", "-c", fmt.Sprintf("exit %d", i)); r.Code != i {
+				t.Fatalf("%s", r)
+			}
 		}
 		ids := strings.Fields(e.OK(t, program, "ps", "-a", "-q", "-f", "status=exited", "-f", "label=tidy="+program))
 		if len(ids) != 5 {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
@@ -84,4 +85,11 @@ func remove(t *testing.T, e *harness.Engine, names ...string) {
 // name makes a container name that no other test uses.
 func name(t *testing.T) string {
 	return strings.ToLower(strings.NewReplacer("/", "-", "#", "-", ":", "-").Replace(t.Name()))
+}
+
+// now is this instant for --since and --until: the clients cut "0s" to whole
+// seconds, which may lie before what has just happened.
+func now() string {
+	at := time.Now()
+	return fmt.Sprintf("%d.%09d", at.Unix(), at.Nanosecond())
 }

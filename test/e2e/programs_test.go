@@ -198,7 +198,12 @@ func TestTerminal(t *testing.T) {
 		tm.typed("echo $x again\n")
 		tm.shows("kept again")
 		tm.typed("sleep 100\n")
+		harness.Eventually(t, func() (bool, string) {
+			r := e.Do(t, program, "", "exec", n, "pgrep", "sleep")
+			return r.Code == 0, r.String()
+		})
 		tm.typed("\x03") // ctrl-c reaches the foreground program
+		tm.shows("^C")
 		tm.shows("ready> ")
 		tm.typed("exit 3\n")
 		if code := tm.ends(); code != 3 {

@@ -51,7 +51,7 @@ func TestCopyUpAndAnonymousVolumes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for f, b := range map[string][]byte{"bin/sh": bb, "bin/cat": bb, "bin/stat": bb, "store/deep/file": []byte("from the image\n")} {
+	for f, b := range map[string][]byte{"bin/sh": bb, "bin/cat": bb, "bin/stat": bb, "bin/true": bb, "store/deep/file": []byte("from the image\n")} {
 		if err := os.WriteFile(filepath.Join(root, f), b, 0o755); err != nil {
 			t.Fatal(err)
 		}
