@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
@@ -114,6 +115,9 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if err != nil {
 		return nil, err
 	}
+	if err := checkHostname(cfg, host); err != nil {
+		return nil, err
+	}
 	// A profile that cannot be compiled must not wait for the start to say so.
 	if err := cr.specs.confine(&runtime.Spec{}, host); err != nil {
 		return nil, err
@@ -184,7 +188,7 @@ func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
 		}
 		from, err := cr.containers.Find(name)
 		if err != nil {
-			return nil, err
+			return nil, notTheImage(err)
 		}
 		for _, m := range from.Load().Mounts {
 			if m.Type == mount.TypeTmpfs {
@@ -198,6 +202,15 @@ func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
 		}
 	}
 	return out, nil
+}
+
+// notTheImage makes a missing object other than the image an invalid request:
+// to a client, 404 from a create is a missing image, which it pulls.
+func notTheImage(err error) error {
+	if errdefs.IsNotFound(err) {
+		return failure.Wrap(errdefs.ErrInvalidArgument, err)
+	}
+	return err
 }
 
 // make reserves the name and writes the container down, or undoes it all.
@@ -274,7 +287,7 @@ func (cr *Creator) makeVolumes(ctx context.Context, def *container.Definition, p
 			} else {
 				v, verr := cr.volumes.Create(ctx, m.Name, spec.driver, spec.opts, spec.labels)
 				if verr != nil {
-					return made, verr
+					return made, notTheImage(verr)
 				}
 				m.Name, m.Driver = v.Name, v.Driver
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 
 	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
 func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
@@ -36,7 +37,12 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"unknown capability", spec{host: func(h *api.HostConfig) { h.CapAdd = []string{"NOSUCH"} }}, errdefs.IsInvalidArgument, "NOSUCH"},
 		{"rm with policy", spec{host: func(h *api.HostConfig) { h.AutoRemove = true; h.RestartPolicy.Name = "always" }}, errdefs.IsInvalidArgument, "AutoRemove"},
 		{"tiny memory", spec{host: func(h *api.HostConfig) { h.Memory = 1 << 20 }}, errdefs.IsInvalidArgument, "6MB"},
-		{"foreign network", spec{host: func(h *api.HostConfig) { h.NetworkMode = "mine" }}, errdefs.IsNotFound, "network mine not found"},
+		{"foreign network", spec{host: func(h *api.HostConfig) { h.NetworkMode = "mine" }}, errdefs.IsInvalidArgument, "network mine not found"},
+		{"volumes from nowhere", spec{host: func(h *api.HostConfig) { h.VolumesFrom = []string{"nosuch"} }}, errdefs.IsInvalidArgument, "No such container: nosuch"},
+		{"host name in the host's namespace", spec{cfg: func(c *api.Config) { c.Hostname = "mine" }, host: func(h *api.HostConfig) { h.UTSMode = "host" }},
+			errdefs.IsInvalidArgument, "hostname and the UTS mode"},
+		{"domain name in the host's namespace", spec{cfg: func(c *api.Config) { c.Domainname = "mine" }, host: func(h *api.HostConfig) { h.UTSMode = "host" }},
+			errdefs.IsInvalidArgument, "domainname and the UTS mode"},
 		{"links", spec{host: func(h *api.HostConfig) { h.Links = []string{"a:b"} }}, errdefs.IsNotImplemented, "HostConfig.Links"},
 		{"health check", spec{cfg: func(c *api.Config) { c.Healthcheck = &api.HealthConfig{Test: []string{"CMD", "true"}} }}, errdefs.IsNotImplemented, "Healthcheck"},
 		{"host sysctl", spec{host: func(h *api.HostConfig) { h.Sysctls = map[string]string{"kernel.panic": "1"} }}, errdefs.IsInvalidArgument, "kernel.panic"},
@@ -47,7 +53,7 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		}}, errdefs.IsInvalidArgument, "bind source path does not exist: /nosuch/dir"},
 		{"foreign volume driver, after an anonymous volume was made", spec{cfg: func(c *api.Config) { c.Volumes = map[string]struct{}{"/a": {}} }, host: func(h *api.HostConfig) {
 			h.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: "/z", Source: "named", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: "nfs"}}}}
-		}}, func(err error) bool { return err != nil }, "nfs"},
+		}}, func(err error) bool { return failure.Class(err) == errdefs.ErrInvalidArgument }, "nfs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.spec.cmd == nil && c.name != "no command" {

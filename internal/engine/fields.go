@@ -73,6 +73,12 @@ var endpointFields = map[string]support{
 	"IPv6Gateway": neutral, "GlobalIPv6Address": neutral, "GlobalIPv6PrefixLen": neutral, "DNSNames": neutral,
 }
 
+// fieldFlags are the flags of refused fields, for people who typed those.
+var fieldFlags = map[string]string{
+	"Links": " (--link)", "StorageOpt": " (--storage-opt)", "DeviceRequests": " (--gpus)",
+	"DriverOpts": " (--network with driver-opt)",
+}
+
 // refuseUnsupported returns an error that names the first refused field set in
 // any of the three parts of a request.
 func refuseUnsupported(c *container.Config, h *container.HostConfig, endpoints map[string]*network.EndpointSettings) error {
@@ -108,7 +114,7 @@ func refuseFields(part string, v reflect.Value, table map[string]support) error 
 			if name == "" {
 				name = f.Name
 			}
-			return failure.NotImplemented("%s.%s is not supported by this engine: leave it out", part, name)
+			return failure.NotImplemented("%s.%s%s is not supported by this engine: leave it out", part, name, fieldFlags[f.Name])
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"runtime"
 	"slices"
@@ -89,7 +90,7 @@ func checkHealthcheck(h *container.HealthConfig) error {
 		return failure.Invalid("Retries in Healthcheck cannot be negative")
 	}
 	if len(h.Test) > 0 && h.Test[0] != "NONE" {
-		return failure.NotImplemented("Config.Healthcheck is not supported by this engine: leave it out or use --no-healthcheck")
+		return failure.NotImplemented("Config.Healthcheck (--health-cmd) is not supported by this engine: leave it out or use --no-healthcheck")
 	}
 	return nil
 }
@@ -153,11 +154,11 @@ func checkNamespaces(h *container.HostConfig) error {
 	case !h.IpcMode.Valid():
 		return failure.Invalid("invalid IPC mode: %v", h.IpcMode)
 	case h.IpcMode.IsContainer(), h.IpcMode.IsNone():
-		return failure.NotImplemented("HostConfig.IpcMode %q is not supported by this engine: use private, shareable or host", h.IpcMode)
+		return failure.NotImplemented("HostConfig.IpcMode %q (--ipc) is not supported by this engine: use private, shareable or host", h.IpcMode)
 	case !h.PidMode.Valid():
 		return failure.Invalid("invalid PID mode: %v", h.PidMode)
 	case h.PidMode.IsContainer():
-		return failure.NotImplemented("HostConfig.PidMode %q is not supported by this engine: leave it out or use host", h.PidMode)
+		return failure.NotImplemented("HostConfig.PidMode %q (--pid) is not supported by this engine: leave it out or use host", h.PidMode)
 	case !h.UTSMode.Valid():
 		return failure.Invalid("invalid UTS mode: %v", h.UTSMode)
 	case !h.UsernsMode.Valid():
@@ -165,7 +166,7 @@ func checkNamespaces(h *container.HostConfig) error {
 	case !h.CgroupnsMode.Valid():
 		return failure.Invalid("invalid cgroup namespace mode: %v", h.CgroupnsMode)
 	case h.NetworkMode.IsContainer():
-		return failure.NotImplemented("HostConfig.NetworkMode %q is not supported by this engine: use bridge, host or none", h.NetworkMode)
+		return failure.NotImplemented("HostConfig.NetworkMode %q (--network) is not supported by this engine: use bridge, host or none", h.NetworkMode)
 	}
 	switch h.Runtime {
 	case "", "runc", "io.containerd.runc.v2", runtimeName:
@@ -175,10 +176,30 @@ func checkNamespaces(h *container.HostConfig) error {
 	switch h.NetworkMode {
 	case network.ModeBridge, network.ModeHost, network.ModeNone:
 	default:
-		return failure.NotFound("network %s not found", h.NetworkMode)
+		// Not the class NotFound: to a client, 404 from a create is a missing image.
+		return failure.Invalid("network %s not found", h.NetworkMode)
 	}
-	if h.NetworkMode.IsHost() && h.UTSMode.IsHost() {
+	return nil
+}
+
+// checkHostname refuses names that a container in the host's UTS namespace
+// cannot have. The host's own name is what inspect reported of such a one.
+func checkHostname(c *container.Config, h *container.HostConfig) error {
+	if !h.UTSMode.IsHost() {
 		return nil
+	}
+	if c.Domainname != "" {
+		return failure.Invalid("conflicting options: domainname and the UTS mode")
+	}
+	if c.Hostname == "" {
+		return nil
+	}
+	own, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("host name: %w", err)
+	}
+	if c.Hostname != own {
+		return failure.Invalid("conflicting options: hostname and the UTS mode")
 	}
 	return nil
 }
@@ -335,7 +356,7 @@ func checkEndpoints(mode container.NetworkMode, nc *apinetwork.NetworkingConfig)
 		switch name {
 		case network.ModeBridge, network.ModeHost, network.ModeNone:
 		default:
-			return nil, failure.NotFound("network %s not found", name)
+			return nil, failure.Invalid("network %s not found", name)
 		}
 		if name != string(mode) {
 			return nil, failure.NotImplemented("more than one network at create is not supported by this engine: "+

@@ -99,6 +99,12 @@ func setupError(f *launch.Failure) *StartError {
 		if f.Errno == syscall.ENOENT {
 			e.Code = codeNotFound
 		}
+	case f.Call == "openat2" && strings.HasPrefix(f.What, "sys/"):
+		key := strings.ReplaceAll(strings.TrimPrefix(f.What, "sys/"), "/", ".")
+		e.text = "sysctl " + key + ": " + f.Errno.Error()
+		if f.Errno == syscall.ENOENT {
+			e.text = "sysctl " + key + ": this kernel has no such setting"
+		}
 	case f.Call == "openat2" && (f.Errno == syscall.ELOOP || f.Errno == syscall.EXDEV):
 		e.text = "mounting on /" + strings.TrimPrefix(f.What, "/") + ": it is a symbolic link in the image, which could lead the mount astray"
 	}

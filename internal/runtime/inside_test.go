@@ -228,6 +228,11 @@ func TestNamesAndSysctls(t *testing.T) {
 		}
 	}
 	s = l.spec("true")
+	s.Sysctls = map[string]string{"net.no.such": "1"}
+	if err := l.startFails(s); !strings.Contains(err.Error(), "sysctl net.no.such: this kernel has no such setting") {
+		t.Error(err)
+	}
+	s = l.spec("true")
 	s.NetNS, s.Sysctls = runtime.HostNetwork, map[string]string{"net.ipv4.ip_forward": "1"}
 	if err := l.startFails(s); !strings.Contains(err.Error(), "host's network") {
 		t.Error(err)
