@@ -59,6 +59,7 @@ func (x *exiter) watch(c *container.Container, r *run) {
 				_ = r.log.Close()
 			}
 			r.process.Detach()
+			r.closeRoot()
 		}
 	})
 }
@@ -169,6 +170,7 @@ func (x *exiter) detach(rec *container.Record) {
 // clean removes what only costs time and nobody waits for.
 func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	defer close(r.cleaned)
+	defer r.closeRoot() // after the small things: it can take as long as the disk does
 	if err := x.runtime.RemoveCgroup(x.specs.cgroupPath(rec)); err != nil && !errdefs.IsNotFound(err) {
 		x.log.Warn("cgroup of an exited container", "container", c.ID(), "error", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -73,6 +75,11 @@ type run struct {
 	pump    *stdio.Pump
 	log     interface{ Close() error } // nil with log driver none
 	started time.Time
+	// rootFD holds the root filesystem while the run lasts, -1 if another engine
+	// mounted it. The kernel takes a filesystem down with the last who holds it,
+	// and for an overlay that writes what is dirty below it to the disk: the
+	// engine does that when nobody waits, not the process when it ends.
+	rootFD int
 	// backoff is the delay before this run, 0 for a run started by hand.
 	backoff time.Duration
 
@@ -155,6 +162,14 @@ func (l *life) cancelRestart() bool {
 	r.cancel()
 	<-r.done
 	return true
+}
+
+// closeRoot lets go of the root filesystem, once nothing of the run needs it.
+func (r *run) closeRoot() {
+	if r.rootFD >= 0 {
+		_ = unix.Close(r.rootFD)
+		r.rootFD = -1
+	}
 }
 
 func (r *run) stopByHand() {

@@ -341,6 +341,7 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 		return nil, err
 	}
 	started.started = time.Now()
+	started.rootFD, a.rootFD = a.rootFD, -1
 	return started, nil
 }
 
@@ -364,7 +365,7 @@ func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process,
 		return nil, fmt.Errorf("output of container %s: %w", c.Load().Name, err)
 	}
 	r := &run{
-		process: proc, pump: pump, exited: make(chan struct{}), cleaned: make(chan struct{}), execs: map[string]struct{}{},
+		process: proc, pump: pump, rootFD: -1, exited: make(chan struct{}), cleaned: make(chan struct{}), execs: map[string]struct{}{},
 	}
 	if writer != nil {
 		r.log = writer

@@ -169,17 +169,22 @@ func (e *engine) createWith(host map[string]any, cmd ...string) (string, error) 
 }
 
 func (e *engine) life(network string) error {
-	id, err := e.create(network, "true")
-	if err != nil {
-		return err
+	var id string
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"create", func() (err error) { id, err = e.create(network, "true"); return err }},
+		{"start", func() error { return e.call("POST", "/containers/"+id+"/start", nil, nil) }},
+		{"wait", func() error { return e.call("POST", "/containers/"+id+"/wait", nil, nil) }},
+		{"rm", func() error { return e.call("DELETE", "/containers/"+id, nil, nil) }},
 	}
-	if err := e.call("POST", "/containers/"+id+"/start", nil, nil); err != nil {
-		return err
+	for _, s := range steps {
+		if err := e.timed("  "+s.name+", "+network, s.do); err != nil {
+			return err
+		}
 	}
-	if err := e.call("POST", "/containers/"+id+"/wait", nil, nil); err != nil {
-		return err
-	}
-	return e.call("DELETE", "/containers/"+id, nil, nil)
+	return nil
 }
 
 func (e *engine) run(network string, cmd ...string) (string, error) {
@@ -207,22 +212,29 @@ type work struct {
 	name  string
 	heavy bool
 	do    func(e *engine, name string, round int) error
+	parts []string // what do measures besides
 }
+
+const (
+	removal = "rm -f of 50 by 8 clients (goal 300)"
+	listing = "ps -a of 200, client (goal 12)"
+	reading = "the same, read back (goal 1500)"
+)
 
 var works = []work{
 	{"create+start+wait+rm, network none (goal 4)", false, func(e *engine, w string, _ int) error {
 		return e.timed(w, func() error { return e.life("none") })
-	}},
+	}, []string{"  create, none", "  start, none", "  wait, none", "  rm, none"}},
 	{"create+start+wait+rm, bridge (goal 6)", false, func(e *engine, w string, _ int) error {
 		return e.timed(w, func() error { return e.life("bridge") })
-	}},
-	{"exec true at the API (goal 1.5)", true, execs},
+	}, []string{"  create, bridge", "  start, bridge", "  wait, bridge", "  rm, bridge"}},
+	{"exec true at the API (goal 1.5)", true, execs, nil},
 	{"run --rm true, client (goal 15)", false, func(e *engine, w string, _ int) error {
 		if e.client == "" {
 			return nil
 		}
 		return e.timed(w, func() error { return e.cli("run", "--rm", "--network", "none", "busybox", "true") })
-	}},
+	}, nil},
 	{"stop of sleep infinity (goal 100)", true, func(e *engine, w string, _ int) error {
 		id, err := e.run("none", "sleep", "infinity")
 		if err != nil {
@@ -230,10 +242,10 @@ var works = []work{
 		}
 		defer e.remove(id)
 		return e.timed(w, func() error { return e.call("POST", "/containers/"+id+"/stop", nil, nil) })
-	}},
-	{"50 × run -d by 8 clients (goal 500)", true, fifty},
-	{"ps -a of 200 at the API (goal 3)", true, list},
-	{"200 MB of log lines, to exit (goal 1176)", true, logs},
+	}, nil},
+	{"50 × run -d by 8 clients (goal 500)", true, fifty, []string{removal}},
+	{"ps -a of 200 at the API (goal 3)", true, list, []string{listing}},
+	{"200 MB of log lines, to exit (goal 1176)", true, logs, []string{reading}},
 }
 
 func execs(e *engine, w string, _ int) error {
@@ -285,7 +297,7 @@ func fifty(e *engine, w string, _ int) error {
 	err := e.timed(w, func() error {
 		return each(func(i int) (err error) { ids[i], err = e.run("bridge", "sleep", "600"); return err })
 	})
-	if rerr := e.timed("rm -f of 50 by 8 clients (goal 300)", func() error { return each(func(i int) error { return e.remove(ids[i]) }) }); err == nil {
+	if rerr := e.timed(removal, func() error { return each(func(i int) error { return e.remove(ids[i]) }) }); err == nil {
 		err = rerr
 	}
 	return err
@@ -310,7 +322,7 @@ func list(e *engine, w string, _ int) error {
 			return err
 		}
 		if e.client != "" {
-			if err := e.timed("ps -a of 200, client (goal 12)", func() error { return e.cli("ps", "-a") }); err != nil {
+			if err := e.timed(listing, func() error { return e.cli("ps", "-a") }); err != nil {
 				return err
 			}
 		}
@@ -335,7 +347,7 @@ func logs(e *engine, w string, _ int) error {
 	if err != nil {
 		return err
 	}
-	return e.timed("the same, read back (goal 1500)", func() error { return e.drain("/containers/" + id + "/logs?stdout=1") })
+	return e.timed(reading, func() error { return e.drain("/containers/" + id + "/logs?stdout=1") })
 }
 
 func (e *engine) drain(path string) error {
