@@ -17,13 +17,15 @@ import (
 // A builder compiles a Spec. The order of its steps is the order of the program.
 type builder struct {
 	*plan
-	s      *Spec
-	r      *Runtime
-	p      *launch.Program
-	group  *cgroup.Group // nil without a control group
-	tty    *terminal     // nil without a terminal
-	root   launch.Arg
-	layout mountLayout
+	s     *Spec
+	r     *Runtime
+	p     *launch.Program
+	group *cgroup.Group // nil without a control group
+	tty   *terminal     // nil without a terminal
+	// spareNet is the namespace of a start that asks for NewNetwork, -1 if its child makes it.
+	spareNet int
+	root     launch.Arg
+	layout   mountLayout
 
 	proc, dev, sys launch.Arg // detached mounts made by this program; zero where the spec replaces them
 	null           launch.Arg // O_PATH of a null device that no one else can have touched
@@ -87,7 +89,7 @@ func (b *builder) namespaces() uint64 {
 	if !s.HostPID && s.PIDNSPath == "" {
 		f |= unix.CLONE_NEWPID
 	}
-	if s.NetNS == NewNetwork {
+	if s.NetNS == NewNetwork && b.spareNet < 0 {
 		f |= unix.CLONE_NEWNET
 	}
 	return f
@@ -107,8 +109,8 @@ func (b *builder) joinPIDNamespace() error {
 }
 
 func (b *builder) joinNamespaces() error {
-	if b.s.NetNS >= 0 {
-		ns := b.fd(b.s.NetNS, "netns")
+	if fd := max(b.s.NetNS, b.spareNet); fd >= 0 {
+		ns := b.fd(fd, "netns")
 		b.p.Call(unix.SYS_SETNS, "network namespace", ns, launch.Named(unix.CLONE_NEWNET, "NEWNET"))
 	}
 	if b.s.IPCNSPath != "" {
@@ -156,9 +158,16 @@ func (pl *plan) cgroupFiles(group *cgroup.Group, c *keeper.Clone) ([]launch.Arg,
 	return args, nil
 }
 
+// takeNetwork gives the child a namespace that is at hand, to be closed with the plan.
+func (b *builder) takeNetwork() {
+	if b.spareNet = b.r.networks.take(); b.spareNet >= 0 {
+		b.owned = append(b.owned, b.spareNet)
+	}
+}
+
 // loopback sets lo up in a network namespace of our own making.
 func (b *builder) loopback() {
-	if b.s.NetNS != NewNetwork {
+	if b.s.NetNS != NewNetwork || b.spareNet >= 0 {
 		return
 	}
 	const flagsOfLo = unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOOPBACK

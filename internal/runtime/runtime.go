@@ -33,6 +33,7 @@ type Runtime struct {
 	private     string // where a child keeps what the container does not see
 	hierarchies []hierarchy
 	reaper      *reaper
+	networks    *networks
 	held        uint64 // capabilities of the engine
 }
 
@@ -71,6 +72,7 @@ func New(c Config) (*Runtime, error) {
 		return nil, err
 	}
 	r.reaper = startReaper()
+	r.networks = newNetworks()
 	return r, nil
 }
 
@@ -97,6 +99,7 @@ func heldCapabilities() (uint64, error) {
 // Close releases what New opened. Started processes are not affected.
 func (r *Runtime) Close() error {
 	r.reaper.stop()
+	r.networks.close()
 	return errors.Join(r.stub.Close(), r.null.Close())
 }
 
@@ -146,7 +149,7 @@ func (r *Runtime) Dump(s *Spec) (string, error) {
 	if err := s.check(); err != nil {
 		return "", err
 	}
-	b := &builder{plan: newPlan(true), s: s, r: r}
+	b := &builder{plan: newPlan(true), s: s, r: r, spareNet: -1}
 	b.p = b.plan.p
 	if s.TTY {
 		b.tty = &terminal{devpts: -1, slave: -1, name: "0"}

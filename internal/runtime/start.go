@@ -21,9 +21,13 @@ func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	b := &builder{plan: newPlan(false), s: s, r: r}
+	b := &builder{plan: newPlan(false), s: s, r: r, spareNet: -1}
 	b.p = b.plan.p
 	defer b.close()
+	if s.NetNS == NewNetwork {
+		b.takeNetwork()
+		defer r.networks.refill()
+	}
 	group, err := r.makeGroup(s)
 	if err != nil {
 		return nil, err
