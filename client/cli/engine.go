@@ -321,11 +321,14 @@ func (a *app) showEngine(ctx context.Context, f engineFlags) error {
 	defer func() { _ = c.Close() }()
 	res, err := c.Info(ctx, client.InfoOptions{})
 	if err != nil {
-		state := "not running"
+		state := "not running at " + f.host()
 		if pid != 0 {
 			state = fmt.Sprintf("running as pid %d, but it does not answer at %s", pid, f.host())
 		}
 		_, _ = fmt.Fprintln(a.out, "Engine:    ", state)
+		if other := os.Getenv("DOCKER_HOST"); other != "" && other != f.host() {
+			_, _ = fmt.Fprintf(a.out, "            (DOCKER_HOST names another, %s: ask for it with --socket)\n", other)
+		}
 		return &statusError{code: 3}
 	}
 	i := res.Info

@@ -166,7 +166,7 @@ func checkNamespaces(h *container.HostConfig) error {
 	case !h.CgroupnsMode.Valid():
 		return failure.Invalid("invalid cgroup namespace mode: %v", h.CgroupnsMode)
 	case h.NetworkMode.IsContainer():
-		return failure.NotImplemented("HostConfig.NetworkMode %q (--network) is not supported by this engine: use bridge, host or none", h.NetworkMode)
+		return noSharedNetwork(h.NetworkMode)
 	}
 	switch h.Runtime {
 	case "", "runc", "io.containerd.runc.v2", runtimeName:
@@ -176,10 +176,19 @@ func checkNamespaces(h *container.HostConfig) error {
 	switch h.NetworkMode {
 	case network.ModeBridge, network.ModeHost, network.ModeNone:
 	default:
-		// Not the class NotFound: to a client, 404 from a create is a missing image.
-		return failure.Invalid("network %s not found", h.NetworkMode)
+		return noNetwork(string(h.NetworkMode))
 	}
 	return nil
+}
+
+// noNetwork is not of the class NotFound: to a client, 404 from a create is a
+// missing image.
+func noNetwork(name string) error {
+	return failure.Invalid("network %s not found: this engine has bridge, host and none", name)
+}
+
+func noSharedNetwork(mode container.NetworkMode) error {
+	return failure.NotImplemented("HostConfig.NetworkMode %q (--network) is not supported by this engine: use bridge, host or none", mode)
 }
 
 // checkHostname refuses names that a container in the host's UTS namespace
@@ -356,7 +365,10 @@ func checkEndpoints(mode container.NetworkMode, nc *apinetwork.NetworkingConfig)
 		switch name {
 		case network.ModeBridge, network.ModeHost, network.ModeNone:
 		default:
-			return nil, failure.Invalid("network %s not found", name)
+			if m := container.NetworkMode(name); m.IsContainer() {
+				return nil, noSharedNetwork(m)
+			}
+			return nil, noNetwork(name)
 		}
 		if name != string(mode) {
 			return nil, failure.NotImplemented("more than one network at create is not supported by this engine: "+
