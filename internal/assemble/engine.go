@@ -114,7 +114,7 @@ func (s *services) settings() engine.Settings {
 	c := &s.config
 	return engine.Settings{
 		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent, StopTimeout: defaultStopTimeout,
-		Version: DockerVersion, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion, Debug: c.Debug,
+		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion, Debug: c.Debug,
 		Mirrors: c.Mirrors, InsecureRegistries: c.Insecure, Warnings: c.Warnings,
 	}
 }

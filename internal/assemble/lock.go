@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(f); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, &errInUse{dir: dir, pid: readPID(path)}
@@ -47,6 +48,23 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	return f, nil
+}
+
+// flock takes the lock that is f's. A child that an engine was killed in the
+// middle of starting has the lock, too, until it executes its program: while the
+// engine that f names is dead, its children are waited for.
+func flock(f *os.File) error {
+	const patience, interval = 5 * time.Second, time.Millisecond
+	for end := time.Now().Add(patience); ; time.Sleep(interval) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return err
+		case isAlive(readPID(f.Name())) || time.Now().After(end):
+			return err
+		}
+	}
 }
 
 func readPID(path string) int {
@@ -73,16 +91,24 @@ func takePidfile(path string) error {
 	return record.Write(path, []byte(strconv.Itoa(os.Getpid())), 0o644)
 }
 
-// isEngine says whether pid is an engine that works: one that was killed and that
-// its parent has not waited for yet still has its name.
-func isEngine(pid int) bool {
+// isEngine says whether pid is an engine that works.
+func isEngine(pid int) bool { return nameOf(pid) == "cleatd" }
+
+func isAlive(pid int) bool { return nameOf(pid) != "" }
+
+// nameOf is the name of a process, "" if there is none: one that was killed and
+// that its parent has not waited for yet still has its name, and is none.
+func nameOf(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return false
+		return ""
 	}
 	_, name, _ := strings.Cut(string(stat), "(")
 	name, state, _ := strings.Cut(name, ") ")
-	return name == "cleatd" && !strings.HasPrefix(state, "Z")
+	if strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
+		return ""
+	}
+	return name
 }
 
 // dropPidfile removes the pidfile if it is still ours.

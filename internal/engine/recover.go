@@ -81,8 +81,28 @@ func (rc *Recovery) Run(ctx context.Context) error {
 			rc.exits.watch(c, r)
 		}
 	}
+	rc.awaitKnownExits(all)
 	rc.deps.Tasks.Go("recovery", func(ctx context.Context) { rc.settle(ctx, due) })
 	return nil
+}
+
+// awaitKnownExits gives the exits that happened without an engine a moment to
+// get into the state, so that the first answers do not call running what is
+// dead. One that takes longer, over a slow disk, goes on by itself.
+func (rc *Recovery) awaitKnownExits(all []*container.Container) {
+	const patience = time.Second
+	deadline := time.After(patience)
+	for _, c := range all {
+		r := rc.lives.of(c).current()
+		if r == nil || !isClosed(r.process.Done()) {
+			continue
+		}
+		select {
+		case <-r.exited:
+		case <-deadline:
+			return
+		}
+	}
 }
 
 // adopt takes over the process of a container whose record names one. It
@@ -185,7 +205,8 @@ func cgroupChildren(parent string) []string {
 	return ids
 }
 
-// sweepJournals removes the journals of containers that do not run.
+// sweepJournals removes the journals of containers that do not run, after what
+// they hold is in the log.
 func (rc *Recovery) sweepJournals() {
 	dir := filepath.Join(rc.deps.Settings.ExecRoot, "stdio")
 	entries, err := os.ReadDir(dir)
@@ -193,8 +214,13 @@ func (rc *Recovery) sweepJournals() {
 		return
 	}
 	for _, e := range entries {
-		if c, err := rc.deps.Containers.Find(e.Name()); err == nil && rc.lives.of(c).current() != nil {
-			continue
+		if c, err := rc.deps.Containers.Find(e.Name()); err == nil {
+			if rc.lives.of(c).current() != nil {
+				continue
+			}
+			if err := rc.starter.replay(c); err != nil {
+				rc.deps.Log.Error("the last output of a container is missing in its log", "container", c.ID(), "error", err)
+			}
 		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			rc.deps.Log.Warn("left-over journals", "dir", e.Name(), "error", err)

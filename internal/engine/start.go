@@ -352,10 +352,8 @@ func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process,
 		return nil, err
 	}
 	conf := stdio.Config{
-		Dir: dir, Stdout: proc.Stdout(), Stderr: proc.Stderr(), TTY: proc.Console(), Hub: l.hub, Pool: s.pool,
-		OnError: func(st stdio.Stream, dropped int, err error) {
-			s.log.Error("output of a container is missing in its log", "container", c.ID(), "stream", st, "bytes", dropped, "error", err)
-		},
+		Dir: dir, Stdout: proc.Stdout(), Stderr: proc.Stderr(), TTY: proc.Console(), Terminal: c.Load().Config.Tty, Hub: l.hub, Pool: s.pool,
+		OnError: s.outputLost(c),
 	}
 	if writer != nil {
 		conf.Sink = writer
@@ -371,6 +369,30 @@ func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process,
 		r.log = writer
 	}
 	return r, nil
+}
+
+// outputLost reports what could not be logged.
+func (s *Starter) outputLost(c *container.Container) func(stdio.Stream, int, error) {
+	return func(st stdio.Stream, dropped int, err error) {
+		s.log.Error("output of a container is missing in its log", "container", c.ID(), "stream", st, "bytes", dropped, "error", err)
+	}
+}
+
+// replay logs what a run that is over has left in its journals: its engine and
+// its keeper died before it was in the log.
+func (s *Starter) replay(c *container.Container) error {
+	r := c.Load()
+	writer, err := logs.Open(logConfig(c, r, s.pool))
+	if err != nil || writer == nil {
+		return err
+	}
+	defer closeLog(writer)
+	pump, err := stdio.Start(stdio.Config{Dir: s.stdioDir(c), Terminal: r.Config.Tty, Sink: writer, Pool: s.pool, OnError: s.outputLost(c)})
+	if err != nil {
+		return err
+	}
+	<-pump.Done()
+	return nil
 }
 
 func (s *Starter) stdioDir(c *container.Container) string {

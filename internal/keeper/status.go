@@ -111,6 +111,25 @@ func Lock(f *os.File) error {
 	}
 }
 
+// Occupy marks f, as CreateStatus returned it, as the keeper's: it stays marked for as long as a process has that open file, from the
+// moment at which the keeper is forked.
+func Occupy(f *os.File) error {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Len: 1}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {
+		return fmt.Errorf("marking the status file: %w", err)
+	}
+	return nil
+}
+
+// Occupied says whether the status file's keeper lives, be it that it has not come to write its PID yet.
+func Occupied(f *os.File) (bool, error) {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Len: 1}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {
+		return false, fmt.Errorf("status file %s: %w", f.Name(), err)
+	}
+	return l.Type != unix.F_UNLCK, nil
+}
+
 // ErrHeld says that another engine has the process.
 var ErrHeld = errors.New("another engine has this process")
 

@@ -143,8 +143,10 @@ func (l *starting) makeDir() error {
 	}
 	l.rec.Dir = dir
 	if l.kept, err = keeper.CreateStatus(dir); err == nil {
-		if l.status, err = keeper.OpenStatus(dir); err == nil {
-			return keeper.Lock(l.status)
+		if err = keeper.Occupy(l.kept); err == nil {
+			if l.status, err = keeper.OpenStatus(dir); err == nil {
+				return keeper.Lock(l.status)
+			}
 		}
 	}
 	return errors.Join(err, removeDir(dir))

@@ -15,18 +15,19 @@ import (
 )
 
 // killKeeper ends a keeper and its process: the process first, so that the keeper ends by itself; a keeper whose process cannot die (it is
-// frozen) is killed.
+// frozen) is killed. The child of an exec's keeper makes the process as a further child: it is looked for until the keeper has none.
 func killKeeper(pidfd int, status *os.File) {
-	if !keeper.Exited(pidfd) {
+	for end := time.Now().Add(abandonPatience); !keeper.Exited(pidfd); {
 		for _, child := range childrenOf(pidfd, status) {
 			if err := unix.PidfdSendSignal(child, unix.SIGKILL, nil, 0); err == nil {
-				awaitExit(child, abandonPatience)
+				awaitExit(child, time.Until(end))
 			}
 			unix.Close(child)
 		}
-		if !awaitExit(pidfd, abandonPatience) {
+		if !awaitExit(pidfd, time.Millisecond) && time.Now().After(end) {
 			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 			awaitExit(pidfd, abandonPatience)
+			break
 		}
 	}
 	keeper.Reap(pidfd)
@@ -132,11 +133,23 @@ func (r *Runtime) Sweep(keep []keeper.Record) {
 
 func (r *Runtime) sweepDir(dir string) {
 	if status, err := keeper.OpenStatus(dir); err == nil {
-		if pidfd, _, err := keeper.OpenUnrecorded(status); err == nil {
-			killKeeper(pidfd, status)
-			unix.Close(pidfd)
-		}
+		sweepKeeper(status)
 		status.Close()
 	}
 	os.RemoveAll(dir)
+}
+
+// sweepKeeper ends the keeper of a status file. One that has only just been forked goes on to its PID first: before it has a child there is
+// nothing to name it by.
+func sweepKeeper(status *os.File) {
+	for end := time.Now().Add(abandonPatience); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
+		if pidfd, _, err := keeper.OpenUnrecorded(status); err == nil {
+			killKeeper(pidfd, status)
+			unix.Close(pidfd)
+			return
+		}
+		if alive, err := keeper.Occupied(status); err != nil || !alive {
+			return
+		}
+	}
 }

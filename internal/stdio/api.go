@@ -74,6 +74,9 @@ type Config struct {
 	// neither closes nor changes the *os.File: the caller closes them after
 	// Done or Stop.
 	Stdout, Stderr, TTY *os.File
+	// Terminal says that the process has a terminal, even if its master is gone
+	// with the keeper and TTY is nil: journals of terminals are read differently.
+	Terminal bool
 	// Sink is the log, nil for log driver none and for execs.
 	Sink Sink
 	// Hub serves live clients. nil makes a private one, which ends with the Pump.

@@ -44,7 +44,7 @@ func Start(c Config) (*Pump, error) {
 	if p.pool == nil {
 		p.pool = new(Pool)
 	}
-	out, tty := c.Stdout, false
+	out, tty := c.Stdout, c.Terminal
 	if c.TTY != nil {
 		out, tty = c.TTY, true
 	}
@@ -52,7 +52,7 @@ func Start(c Config) (*Pump, error) {
 		id  Stream
 		f   *os.File
 		tty bool
-	}{{Stdout, out, tty}, {Stderr, c.Stderr, false}} {
+	}{{Stdout, out, c.TTY != nil}, {Stderr, c.Stderr, false}} {
 		s := &stream{p: p, id: f.id, direct: !p.journalled()}
 		p.streams = append(p.streams, s)
 		if f.f == nil {

@@ -5,9 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,6 +56,9 @@ func TestKilledAtRandomInstants(t *testing.T) {
 		if t.Failed() {
 			t.FailNow()
 		}
+	}
+	if elements := published(t, e); elements != 1 {
+		t.Errorf("%d published ports are left in the kernel, one was never removed", elements)
 	}
 	if got := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}} {{.RestartCount}}", "witness"); got != pid+" 0" {
 		t.Errorf("the witness is %s, it was %s", got, pid)
@@ -155,6 +160,9 @@ func (w *workload) audit() (problems []string) {
 	ctx := w.t.Context()
 	c := w.client()
 	defer c.Close()
+	// A process that was being killed together with the engine may end now: its
+	// exit is in the state a moment later.
+	w.awaitExits(c)
 	list, err := c.ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {
 		return []string{err.Error()}
@@ -194,7 +202,7 @@ func (w *workload) audit() (problems []string) {
 	clear(w.kept)
 	w.mu.Unlock()
 	for id := range there {
-		if list.Items[0].ID != "" && !w.isWitness(id, list.Items) {
+		if !w.isWitness(id, list.Items) {
 			if _, err := c.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true}); err != nil {
 				say("rm -f %s: %v", id[:12], err)
 			}
@@ -202,6 +210,28 @@ func (w *workload) audit() (problems []string) {
 	}
 	problems = append(problems, w.traces()...)
 	return problems
+}
+
+// awaitExits waits until every container that is said to run has its process; it
+// leaves what never comes true to the audit.
+func (w *workload) awaitExits(c *client.Client) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		list, err := c.ContainerList(w.t.Context(), client.ContainerListOptions{})
+		if err != nil {
+			return
+		}
+		settled := true
+		for _, s := range list.Items {
+			in, err := c.ContainerInspect(w.t.Context(), s.ID, client.ContainerInspectOptions{})
+			if err == nil && in.Container.State.Running && in.Container.State.Pid != 0 {
+				cg, _ := os.ReadFile("/proc/" + strconv.Itoa(in.Container.State.Pid) + "/cgroup")
+				settled = settled && strings.Contains(string(cg), s.ID)
+			}
+		}
+		if settled {
+			return
+		}
+	}
 }
 
 func (w *workload) isWitness(id string, items []container.Summary) bool {
@@ -224,34 +254,87 @@ func populated(parent, id string) bool {
 	return false
 }
 
+// spareLinks is how many network namespaces an engine keeps plugged into its
+// bridge for the containers to come; they end with the engine.
+const spareLinks = 4
+
 // traces waits until only the witness is left of everything in the kernel and on
 // disk, since links and control groups go in the background, and tells what stays.
 func (w *workload) traces() (left []string) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		left = nil
-		groups, _ := filepath.Glob("/sys/fs/cgroup/memory" + w.e.CgroupParent + "/*/")
-		if len(groups) > 1 {
-			left = append(left, fmt.Sprintf("control groups: %v", groups))
-		}
-		ports := 0
-		ifs, _ := net.Interfaces()
-		for _, i := range ifs {
-			if m, err := os.Readlink("/sys/class/net/" + i.Name + "/master"); err == nil && filepath.Base(m) == w.e.Bridge {
-				ports++
-			}
-		}
-		if ports > 1 {
-			left = append(left, fmt.Sprintf("%d links on %s", ports, w.e.Bridge))
-		}
-		if dirs, _ := os.ReadDir(filepath.Join(w.e.DataRoot, "containers")); len(dirs) > 1 {
-			left = append(left, fmt.Sprintf("%d container directories", len(dirs)))
-		}
-		if mi, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(mi), w.e.Dir) {
-			left = append(left, "mounts below "+w.e.Dir)
-		}
-		if len(left) == 0 {
-			return nil
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		if left = traces(w.e, 1, 1+spareLinks); len(left) == 0 {
+			break
 		}
 	}
 	return left
+}
+
+// traces tells what there is of containers beyond the given number of them, and
+// of links on the bridge beyond (or short of) links.
+func traces(e *harness.Engine, containers, links int) (left []string) {
+	groups := map[string]bool{}
+	dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + e.CgroupParent + "/*/")
+	direct, _ := filepath.Glob("/sys/fs/cgroup" + e.CgroupParent + "/*/")
+	for _, d := range append(dirs, direct...) {
+		groups[filepath.Base(d)] = true
+	}
+	if len(groups) > containers {
+		left = append(left, fmt.Sprintf("%d control groups: %v", len(groups), dirs))
+	}
+	if n := linksOf(e); n != links {
+		left = append(left, fmt.Sprintf("%d links on %s, should be %d", n, e.Bridge, links))
+	}
+	for _, d := range []string{filepath.Join(e.DataRoot, "containers"), filepath.Join(e.ExecRoot, "stdio"), filepath.Join(e.ExecRoot, "runtime")} {
+		entries, _ := os.ReadDir(d)
+		entries = slices.DeleteFunc(entries, func(de os.DirEntry) bool { return len(de.Name()) < 64 })
+		if len(entries) > containers {
+			left = append(left, fmt.Sprintf("%d entries in %s: %v", len(entries), d, entries))
+		}
+	}
+	if entries, _ := os.ReadDir(filepath.Join(e.DataRoot, "volumes")); len(entries) > 0 {
+		left = append(left, fmt.Sprintf("volumes: %v", entries))
+	}
+	if n := keepers(e); n > containers {
+		left = append(left, fmt.Sprintf("%d keepers", n))
+	}
+	if mi, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(mi), e.Dir+"/") {
+		left = append(left, "mounts below "+e.Dir)
+	}
+	return left
+}
+
+// linksOf counts the links that are plugged into an engine's bridge.
+func linksOf(e *harness.Engine) (n int) {
+	ports, _ := os.ReadDir("/sys/class/net/" + e.Bridge + "/brif")
+	return len(ports)
+}
+
+// keepers counts the keepers of e's processes, which hold a status file each.
+func keepers(e *harness.Engine) (n int) {
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		b, err := os.ReadFile(p)
+		if err != nil || !strings.HasPrefix(string(b), "cleat-keeper ") {
+			continue
+		}
+		status, err := os.Readlink(filepath.Dir(p) + "/fd/5")
+		if err == nil && strings.HasPrefix(status, e.ExecRoot+"/") {
+			n++
+		}
+	}
+	return n
+}
+
+// mapped matches the value of a published port's element: the container's
+// address and port.
+var mapped = regexp.MustCompile(` : [0-9.]+ \. [0-9]+`)
+
+// published counts the published ports in the kernel.
+func published(t *testing.T, e *harness.Engine) int {
+	t.Helper()
+	out, err := exec.Command("nft", "-n", "list", "table", "inet", "cleat-"+e.Bridge).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft list table: %v\n%s", err, out)
+	}
+	return len(mapped.FindAll(out, -1))
 }
