@@ -336,9 +336,26 @@ func (a *app) showEngine(ctx context.Context, f engineFlags) error {
 	if pid != 0 {
 		process = strconv.Itoa(pid)
 	}
-	_, _ = fmt.Fprintf(a.out, "Engine:     running\nPID:        %s\nSocket:     %s\nVersion:    %s\nData root:  %s\nContainers: %d (%d running, %d paused, %d stopped)\nImages:     %d\nLog:        %s\n",
-		process, f.host(), i.ServerVersion, i.DockerRootDir, i.Containers, i.ContainersRunning, i.ContainersPaused, i.ContainersStopped, i.Images, f.logFile)
+	_, _ = fmt.Fprintf(a.out, "Engine:     running\nPID:        %s\nSocket:     %s\nVersion:    %s\nData root:  %s\nContainers: %d (%d running, %d paused, %d stopped)\nImages:     %d\n",
+		process, f.host(), engineVersion(ctx, c, i.ServerVersion), i.DockerRootDir, i.Containers, i.ContainersRunning, i.ContainersPaused, i.ContainersStopped, i.Images)
+	if _, err := os.Stat(f.logFile); err == nil && pid != 0 {
+		_, _ = fmt.Fprintf(a.out, "Log:        %s\n", f.logFile)
+	}
 	return nil
+}
+
+// engineVersion is the engine's own version and the one of Docker that it answers as.
+func engineVersion(ctx context.Context, c *client.Client, docker string) string {
+	v, err := c.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return docker
+	}
+	for _, part := range v.Components {
+		if part.Name == "cleatd" {
+			return part.Version + ", as Docker " + docker
+		}
+	}
+	return docker
 }
 
 func (a *app) engineLogs() spec {

@@ -42,6 +42,7 @@ type Settings struct {
 	// StopTimeout is what stop waits for when neither request nor container say.
 	StopTimeout time.Duration
 	Version     string // Docker-shaped, as "29.9.3"
+	Build       string // the engine's own, as cleatd --version has it
 	GitCommit   string
 	BuildTime   string
 	APIVersion  string

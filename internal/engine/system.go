@@ -53,6 +53,9 @@ func (s *System) Version(context.Context) (system.VersionResponse, error) {
 			"Product": "Cleat",
 		},
 	}}
+	if s.settings.Build != "" {
+		v.Components = append(v.Components, system.ComponentVersion{Name: "cleatd", Version: s.settings.Build})
+	}
 	return v, nil
 }
 
