@@ -81,7 +81,8 @@ func New(d Deps) *Engine {
 	pool := &stdio.Pool{}
 	specs := &specBuilder{features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
 	remover := &Remover{
-		containers: d.Containers, images: d.Images, volumes: d.Volumes, lives: lives, say: say, tasks: d.Tasks, log: d.Log,
+		containers: d.Containers, volumes: d.Volumes, lives: lives, say: say, log: d.Log,
+		sweeper: &sweeper{containers: d.Containers, images: d.Images, tasks: d.Tasks, log: d.Log, added: make(chan struct{}, 1)},
 	}
 	exits := &exiter{
 		runtime: d.Runtime, networks: d.Networks, lives: lives, say: say, tasks: d.Tasks, log: d.Log, remover: remover,

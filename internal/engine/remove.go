@@ -11,22 +11,19 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
-	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/record"
-	"github.com/cleatlabs/cleat/internal/supervise"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
 
 // Remover removes containers.
 type Remover struct {
 	containers *container.Store
-	images     *image.Service
 	volumes    *volume.Service
 	lives      *lives
 	say        *announcer
-	tasks      *supervise.Group
 	log        *slog.Logger
 	stopper    *Stopper
+	sweeper    *sweeper
 }
 
 // Remove removes a container with its writable layer, its log and, if asked,
@@ -128,15 +125,7 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 	rm.say.container(c, apievents.ActionDestroy)
 	c.Removed()
 	rm.lives.drop(c)
-	sweep := func(ctx context.Context) {
-		if err := container.EmptyTrash(trash); err != nil {
-			rm.log.Warn("files of a removed container are left: the next start of the engine tries again", "dir", trash, "error", err)
-		}
-		if err := rm.images.ReleaseUnused(ctx, func(id string) bool { return imageInUse(rm.containers, id) }); err != nil && ctx.Err() == nil {
-			rm.log.Warn("layers of an unused image could not be released", "error", err)
-		}
-	}
-	rm.tasks.Go("remove", sweep)
+	rm.sweeper.add(trash)
 	return nil
 }
 
