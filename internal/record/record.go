@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,13 @@ import (
 // tempPrefix marks half-written files. A dot file of this name found at start
 // is left over from a crash and belongs to nobody.
 const tempPrefix = ".tmp-"
+
+// syncs counts what waited for the disk; see Syncs.
+var syncs atomic.Uint64
+
+// Syncs is how often this process has waited for the disk in WriteDurable. What
+// a container's life may cost in syncs is a promise that tests hold the engine to.
+func Syncs() uint64 { return syncs.Load() }
 
 // Write replaces path atomically with data. Readers see the old or the new
 // content; a crash of the engine leaves one of the two. Loss of power may lose
@@ -51,6 +59,7 @@ func write(path string, data []byte, perm os.FileMode, durable bool) (err error)
 		}
 	}()
 	if _, err = f.Write(data); err == nil && durable {
+		syncs.Add(1)
 		err = unix.Fdatasync(int(f.Fd()))
 	}
 	if cerr := f.Close(); err == nil {

@@ -1,0 +1,65 @@
+package engine_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	api "github.com/moby/moby/api/types/container"
+
+	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/record"
+)
+
+// Of a container's whole life only the creation waits for the disk, and that once.
+func TestOneSyncPerLife(t *testing.T) {
+	l := newLab(t)
+	ctx := context.Background()
+	for _, network := range []api.NetworkMode{"none", "bridge"} {
+		for _, autoRemove := range []bool{false, true} {
+			before := record.Syncs()
+			id := l.create(spec{cmd: []string{"true"}, host: func(h *api.HostConfig) { h.NetworkMode, h.AutoRemove = network, autoRemove }})
+			condition := api.WaitConditionNextExit
+			if autoRemove {
+				condition = api.WaitConditionRemoved
+			}
+			done, err := l.Wait(ctx, id, condition)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Start(ctx, id); err != nil {
+				t.Fatal(err)
+			}
+			<-done
+			if !autoRemove {
+				if err := l.Remove(ctx, id, engine.RemoveOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := record.Syncs() - before; n > 1 {
+				t.Errorf("network %s, AutoRemove %v: %d waits for the disk", network, autoRemove, n)
+			}
+		}
+	}
+}
+
+// TestOneSyncPerLife counts in package record: nothing else of ours may sync.
+func TestOnlyRecordsSync(t *testing.T) {
+	sync := regexp.MustCompile(`\b(Fdatasync|Fsync|Syncfs|SyncFileRange)\(|\.Sync\(\)|\bO_D?SYNC\b`)
+	err := filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || path == "../record/record.go" {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err == nil && sync.Match(source) {
+			t.Errorf("%s waits for the disk on its own: %s", path, sync.Find(source))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
