@@ -26,7 +26,7 @@ func (s *Service) describe(err error) error {
 	}
 	if pid, name, ok := holderProcess(t.proto, t.port); ok {
 		if pid == os.Getpid() {
-			return failure.Conflict("%w: the engine itself uses it; choose another host port", t)
+			return failure.Conflict("%w: the engine itself holds it, as for a port that this container publishes twice; choose another host port", t)
 		}
 		return failure.Conflict("%w: process %q (pid %d) uses it; stop that process or choose another host port", t, name, pid)
 	}
