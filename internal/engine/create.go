@@ -122,8 +122,12 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if err := cr.specs.confine(&runtime.Spec{}, host); err != nil {
 		return nil, err
 	}
+	publishes := len(host.PortBindings) > 0 || host.PublishAllPorts
+	if host.NetworkMode == network.ModeNone && publishes {
+		warnings = append(warnings, "Published ports are discarded without a network")
+	}
 	if host.NetworkMode == network.ModeHost {
-		if len(host.PortBindings) > 0 || host.PublishAllPorts {
+		if publishes {
 			warnings = append(warnings, "Published ports are discarded when using host network mode")
 		}
 		if cfg.Hostname == "" {

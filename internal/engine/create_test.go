@@ -182,3 +182,13 @@ func TestInspectSentBackGivesAnEqualContainer(t *testing.T) {
 		}
 	}
 }
+
+func TestPortsThatCannotBePublishedAreWarnedOf(t *testing.T) {
+	l := newLab(t)
+	for _, mode := range []api.NetworkMode{"host", "none"} {
+		_, warnings, err := l.tryCreate(spec{cmd: []string{"true"}, host: func(h *api.HostConfig) { h.NetworkMode, h.PublishAllPorts = mode, true }})
+		if err != nil || !strings.Contains(strings.Join(warnings, "\n"), "Published ports are discarded") {
+			t.Errorf("%s: %v, %v", mode, warnings, err)
+		}
+	}
+}
