@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -38,13 +39,14 @@ const (
 
 // services are all parts of one engine.
 type services struct {
-	config   Config
-	log      *slog.Logger
-	locks    []*os.File
-	features kernel.Features
-	cgroups  *cgroup.Hierarchy
-	tasks    *supervise.Group
-	bus      *events.Bus
+	config    Config
+	log       *slog.Logger
+	locks     []*os.File
+	listeners []net.Listener
+	features  kernel.Features
+	cgroups   *cgroup.Hierarchy
+	tasks     *supervise.Group
+	bus       *events.Bus
 
 	store      *store.Store
 	images     *image.Service
@@ -73,6 +75,11 @@ func open(ctx context.Context, c Config, log *slog.Logger) (s *services, err err
 		return s, err
 	}
 	if s.cgroups, err = cgroup.Detect(); err != nil {
+		return s, err
+	}
+	// The sockets come before all that would have to be taken down again if one
+	// is not to be had. A client that calls already waits until it is answered.
+	if s.listeners, err = s.listen(); err != nil {
 		return s, err
 	}
 	if err := inParallel(
@@ -223,6 +230,7 @@ func (s *services) close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	closeAll(s.listeners)
 	warn("tasks", s.tasks.Stop(ctx))
 	if s.runtime != nil {
 		warn("runtime", s.runtime.Close())

@@ -46,22 +46,17 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	for _, w := range c.Warnings {
 		log.Warn(w)
 	}
-	listeners, err := s.listen()
-	if err != nil {
-		return err
-	}
 	debug, err := s.serveDebug()
 	if err != nil {
-		closeAll(listeners)
 		return err
 	}
 	defer debug()
 	server := api.NewServer(s.handler)
-	failed := make(chan error, len(listeners))
-	for _, ln := range listeners {
+	failed := make(chan error, len(s.listeners))
+	for _, ln := range s.listeners {
 		go func() { failed <- server.Serve(ln) }()
 	}
-	fmt.Fprintf(out, "cleatd %s is ready: API %s on %s\n", c.Version, api.MaxVersion, addresses(listeners))
+	fmt.Fprintf(out, "cleatd %s is ready: API %s on %s\n", c.Version, api.MaxVersion, addresses(s.listeners))
 	notify("READY=1")
 	err = s.await(ctx, signals, failed)
 	notify("STOPPING=1")
