@@ -25,12 +25,16 @@ import (
 const (
 	trashPrefix        = ".removed-"
 	trashVolumesPrefix = ".removed-volumes-"
+
+	// intentFile names the anonymous volumes of a container in the making.
+	intentFile = "volumes.json"
 )
 
 // Store is the set of all containers. Look-ups never wait for I/O.
 type Store struct {
 	root    string
 	orphans []string
+	trash   []string // directories that name the orphans
 
 	mu    sync.RWMutex
 	byID  map[string]*Container
@@ -69,7 +73,7 @@ func (s *Store) load(name string) error {
 	var r Record
 	err := record.ReadJSON(filepath.Join(dir, configFile), &r.Definition)
 	if errors.Is(err, fs.ErrNotExist) {
-		return os.RemoveAll(dir) // a create that never answered
+		return s.abandon(dir) // a create that never answered
 	}
 	if err != nil {
 		return err
@@ -103,24 +107,50 @@ func (s *Store) sweep(name string) error {
 	dir := filepath.Join(s.root, name)
 	var def Definition
 	if strings.HasPrefix(name, trashVolumesPrefix) && record.ReadJSON(filepath.Join(dir, configFile), &def) == nil {
+		var names []string
 		for _, m := range def.Mounts {
 			if m.Anonymous && m.Name != "" {
-				s.orphans = append(s.orphans, m.Name)
+				names = append(names, m.Name)
 			}
+		}
+		if len(names) > 0 {
+			s.orphans, s.trash = append(s.orphans, names...), append(s.trash, dir)
+			return nil
 		}
 	}
 	return EmptyTrash(dir)
 }
 
-// EmptyTrash deletes what Remove has put aside. The record goes last, so that
-// an interrupted deletion can be taken up again.
+// abandon puts what an interrupted create has made aside.
+func (s *Store) abandon(dir string) error {
+	var names []string
+	err := record.ReadJSON(filepath.Join(dir, intentFile), &names)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(names) == 0 {
+		return os.RemoveAll(dir)
+	}
+	s.orphans = append(s.orphans, names...)
+	s.trash = append(s.trash, dir)
+	return nil
+}
+
+// Intend writes down which anonymous volumes are being made for the container id,
+// whose directory exists: until Add they are nobody's.
+func (s *Store) Intend(id string, volumes []string) error {
+	return record.WriteJSON(filepath.Join(s.DirOf(id), intentFile), volumes, 0o600)
+}
+
+// EmptyTrash deletes what Remove has put aside. What names the volumes goes last,
+// so that an interrupted deletion can be taken up again.
 func EmptyTrash(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	for _, e := range entries {
-		if e.Name() != configFile {
+		if e.Name() != configFile && e.Name() != intentFile {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
 		}
 	}
@@ -131,8 +161,19 @@ func EmptyTrash(dir string) error {
 }
 
 // Orphans returns the anonymous volumes that a crash kept from being removed
-// together with their containers. They may be in use by others, or gone.
+// together with their containers, or from getting one. They may be in use by
+// others, or gone.
 func (s *Store) Orphans() []string { return s.orphans }
+
+// ForgetOrphans deletes what names the orphans, once they are removed.
+func (s *Store) ForgetOrphans() error {
+	var err error
+	for _, dir := range s.trash {
+		err = errors.Join(err, EmptyTrash(dir))
+	}
+	s.orphans, s.trash = nil, nil
+	return err
+}
 
 func isDamaged(err error) bool {
 	var syntax *json.SyntaxError

@@ -136,7 +136,17 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := s.Intend(id("3"), []string{"volume"}); err != nil {
+		t.Fatal(err)
+	}
 	s = open(t, root)
+	s = open(t, root) // the volumes' names outlive a second kill
+	if got := s.Orphans(); len(got) != 1 || got[0] != "volume" {
+		t.Errorf("orphans: %v", got)
+	}
+	if err := s.ForgetOrphans(); err != nil {
+		t.Error(err)
+	}
 	if all := s.All(); len(all) != 1 || all[0].Load().Name != "whole" || all[0].Load().State.Status != api.StateCreated {
 		t.Errorf("loaded: %v", all)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
+	apivolume "github.com/moby/moby/api/types/volume"
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -249,19 +251,22 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 	record.Failpoint("engine.create.after-name")
+	if err := makeDirs(dir); err != nil {
+		return err
+	}
+	record.Failpoint("engine.create.after-dirs")
+	if err := cr.nameVolumes(def.ID, plan); err != nil {
+		return err
+	}
 	if made, err = cr.makeVolumes(ctx, def, plan); err != nil {
 		return err
 	}
 	record.Failpoint("engine.create.after-volumes")
 	sortMounts(plan.mounts)
 	def.Mounts = plan.mounts
-	if err := makeDirs(dir); err != nil {
-		return err
-	}
 	if def.HostConfig.LogConfig.Type == defaultLogDriver {
 		def.LogPath = filepath.Join(dir, def.ID+logFile)
 	}
-	record.Failpoint("engine.create.after-dirs")
 	c, err := cr.containers.Add(&container.Record{Definition: *def, State: container.State{Status: api.StateCreated}},
 		!def.HostConfig.AutoRemove)
 	if err != nil {
@@ -270,6 +275,24 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 	cr.lives.of(c)
 	cr.say.container(c, apievents.ActionCreate)
 	return nil
+}
+
+// nameVolumes gives the plan's anonymous volumes their names and writes these
+// down, so that an engine that dies before the container is complete leaves no
+// volume that nobody knows.
+func (cr *Creator) nameVolumes(id string, plan *mountPlan) error {
+	var names []string
+	for i := range plan.mounts {
+		m := &plan.mounts[i]
+		if _, own := plan.volumes[i]; own && m.Type == mount.TypeVolume && m.Name == "" {
+			m.Name = container.NewID()
+			names = append(names, m.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return cr.containers.Intend(id, names)
 }
 
 // makeVolumes makes the plan's volumes and notes the container as their user.
@@ -281,20 +304,12 @@ func (cr *Creator) makeVolumes(ctx context.Context, def *container.Definition, p
 		}
 		spec, own := plan.volumes[i]
 		if own {
-			existed := m.Name != "" && cr.exists(ctx, m.Name)
-			if m.Name == "" && def.HostConfig.AutoRemove && spec.driver == "" && len(spec.opts) == 0 && len(spec.labels) == 0 {
-				v, verr := cr.volumes.CreateEphemeral(ctx)
-				if verr != nil {
-					return made, verr
-				}
-				m.Name, m.Driver = v.Name, v.Driver
-			} else {
-				v, verr := cr.volumes.Create(ctx, m.Name, spec.driver, spec.opts, spec.labels)
-				if verr != nil {
-					return made, notTheImage(verr)
-				}
-				m.Name, m.Driver = v.Name, v.Driver
+			existed := !m.Anonymous && cr.exists(ctx, m.Name)
+			v, verr := cr.makeVolume(ctx, def, m, spec)
+			if verr != nil {
+				return made, notTheImage(verr)
 			}
+			m.Name, m.Driver = v.Name, v.Driver
 			if m.Anonymous {
 				made = append(made, m.Name)
 			}
@@ -307,6 +322,21 @@ func (cr *Creator) makeVolumes(ctx context.Context, def *container.Definition, p
 		}
 	}
 	return made, nil
+}
+
+func (cr *Creator) makeVolume(ctx context.Context, def *container.Definition, m *container.Mount, spec volumeSpec) (*apivolume.Volume, error) {
+	labels := spec.labels
+	if m.Anonymous {
+		if def.HostConfig.AutoRemove && spec.driver == "" && len(spec.opts) == 0 && len(labels) == 0 {
+			return cr.volumes.CreateEphemeral(ctx, m.Name)
+		}
+		labels = maps.Clone(labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[volume.AnonymousLabel] = ""
+	}
+	return cr.volumes.Create(ctx, m.Name, spec.driver, spec.opts, labels)
 }
 
 func (cr *Creator) exists(ctx context.Context, volume string) bool {

@@ -68,6 +68,9 @@ func (rc *Recovery) Run(ctx context.Context) error {
 			rc.deps.Log.Warn("anonymous volume of a removed container", "volume", name, "error", err)
 		}
 	}
+	if err := rc.deps.Containers.ForgetOrphans(); err != nil {
+		rc.deps.Log.Warn("files of a removed container are left: the next start of the engine tries again", "error", err)
+	}
 	if err := rc.deps.Networks.Reconcile(ctx, sandboxes); err != nil {
 		return fmt.Errorf("bring the network into line: %w", err)
 	}

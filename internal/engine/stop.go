@@ -12,6 +12,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
@@ -118,6 +119,7 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 	if err := s.signal(c, r, sig); err != nil {
 		return err
 	}
+	record.Failpoint("engine.stop.after-signal")
 	if !s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
 		if err := s.kill(c, r); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/registryclient"
 )
 
@@ -136,9 +137,11 @@ func (p *pull) bring(ctx context.Context, session *registryclient.Session, targe
 	if err := t.run(leased, target); err != nil {
 		return false, session.Explain(err)
 	}
+	record.Failpoint("image.pull.after-transfer")
 	if err := s.setName(leased, p.name.String(), target, ""); err != nil {
 		return false, s.explainWrite(fmt.Errorf("name the image %s: %w", p.name, err), target)
 	}
+	record.Failpoint("image.pull.after-name")
 	return newer, nil
 }
 

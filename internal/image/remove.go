@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // Remove removes a name, or an image with all of its names, by Docker's rules:
@@ -141,6 +142,7 @@ func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remove the image %s: %w", id, err)
 	}
+	record.Failpoint("image.remove.after-names")
 	records := append(r.untagged(r.match.names), image.DeleteResponse{Deleted: id.String()})
 	r.s.events("delete", id.String(), id.String())
 	if len(r.users) == 0 {

@@ -19,6 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/store"
 )
 
@@ -96,6 +97,7 @@ func (t *transfer) handle(ctx context.Context, desc ocispec.Descriptor) ([]ocisp
 		t.fail(err)
 		return nil, err
 	}
+	record.Failpoint("image.pull.after-blob")
 	children, err := t.children(ctx, desc)
 	if err != nil {
 		t.fail(err)

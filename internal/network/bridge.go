@@ -15,6 +15,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/netlink"
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // linkPrefix starts the names of the host's ends of our veths. Reconcile only
@@ -38,15 +39,21 @@ type bridge struct {
 
 // setUp makes or adopts the link and sees to its address. want is the address asked
 // for, remembered the one of an earlier run; both may be zero.
-func (b *bridge) setUp(want, remembered netip.Prefix, madeBefore bool) error {
+func (b *bridge) setUp(want, remembered netip.Prefix, madeBefore bool, announce func() error) error {
 	link, err := b.conn.LinkByName(b.name)
 	missing := errors.Is(err, unix.ENODEV)
 	switch {
 	case missing:
+		// Written down first: a bridge that nobody remembers to have made would
+		// never be removed.
+		if err := announce(); err != nil {
+			return err
+		}
 		if link, err = b.create(); err != nil {
 			return err
 		}
 		b.made = true
+		record.Failpoint("network.open.after-bridge")
 	case err != nil:
 		return fmt.Errorf("bridge: %w", err)
 	case link.Kind != "bridge":

@@ -180,7 +180,7 @@ func (s *Service) openBridge() error {
 	}
 	s.bridge = &bridge{name: s.cfg.Bridge, mtu: s.cfg.MTU, conn: conn, home: s.home, links: map[string]bool{}}
 	forwarded := forwards()
-	if err := s.bridge.setUp(s.cfg.BIP, s.state.Address, s.state.BridgeMade); err != nil {
+	if err := s.bridge.setUp(s.cfg.BIP, s.state.Address, s.state.BridgeMade, s.announceBridge); err != nil {
 		return err
 	}
 	if !forwarded {
@@ -192,6 +192,15 @@ func (s *Service) openBridge() error {
 	}
 	s.pool, err = newPool(s.bridge.address, s.bridge.address.Addr())
 	return err
+}
+
+// announceBridge notes that the bridge is being made.
+func (s *Service) announceBridge() error {
+	s.state.BridgeMade = true
+	if err := record.WriteJSON(s.cfg.StateFile, s.state, 0o600); err != nil {
+		return fmt.Errorf("network state: %w", err)
+	}
+	return nil
 }
 
 func (s *Service) openTable() error {

@@ -12,6 +12,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/internal/record"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,7 @@ func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 		return nil, err
 	}
 	b.group = group
+	record.Failpoint("runtime.start.after-group")
 	p, err := r.startIn(ctx, b)
 	if group != nil {
 		group.CloseFDs()
@@ -115,6 +117,7 @@ func (l *starting) launch(ctx context.Context) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	record.Failpoint("runtime.start.after-fork")
 	// The child's ends are closed before the wait: a container that ends at once must end its streams.
 	l.std.closeChild()
 	report, err := child.Await(ctx)

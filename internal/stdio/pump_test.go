@@ -321,6 +321,29 @@ func TestJournalsWithoutPipesAreStillLogged(t *testing.T) {
 	}
 }
 
+func TestJournalOfATerminalThatIsGoneEndsWhereItsOutputDid(t *testing.T) {
+	s, dir := newSink(), shm(t)
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	if err := unix.SetNonblock(int(master.Fd()), true); err != nil { // as the engine's are
+		t.Fatal(err)
+	}
+	p := start(t, func(c *stdio.Config) { c.Sink, c.Dir, c.TTY, c.Stdout, c.Stderr = s, dir, master, nil, nil })
+	write(t, slave, "line\nunfinished")
+	until(t, "the line", func() bool { return strings.Contains(s.get(stdio.Stdout), "line") })
+	p.Stop()
+	p.cfg.TTY, p.cfg.Terminal = nil, true // the keeper was killed
+	p.restart(t)
+	wait(t, "the end", p.Done())
+	if got := s.get(stdio.Stdout); got != "line\r\nunfinished" {
+		t.Errorf("log %q", got)
+	}
+}
+
 func TestFullLogDropsAndGoesOn(t *testing.T) {
 	modes(t, func(t *testing.T, s *sink, edit func(*stdio.Config)) {
 		if s == nil {

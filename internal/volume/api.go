@@ -95,9 +95,9 @@ func (s *Service) Create(ctx context.Context, name, driver string, opts, labels 
 }
 
 // CreateEphemeral makes an anonymous volume that is removed with its container
-// (--rm): it is not synced to the disk.
-func (s *Service) CreateEphemeral(ctx context.Context) (*volume.Volume, error) {
-	return s.create(ctx, randomName(), map[string]string{AnonymousLabel: ""}, false)
+// (--rm), under a random name of 64 hex digits: it is not synced to the disk.
+func (s *Service) CreateEphemeral(ctx context.Context, name string) (*volume.Volume, error) {
+	return s.create(ctx, name, map[string]string{AnonymousLabel: ""}, false)
 }
 
 func (s *Service) create(ctx context.Context, name string, labels map[string]string, durable bool) (*volume.Volume, error) {

@@ -65,7 +65,7 @@ func TestCreateInspectListSurvivesRestart(t *testing.T) {
 	if _, ok := anonymous.Labels[volume.AnonymousLabel]; !ok || !s.IsAnonymous(anonymous.Name) || s.IsAnonymous("data") || s.IsAnonymous("none") {
 		t.Error("anonymous volumes are not told apart")
 	}
-	ephemeral, err := s.CreateEphemeral(ctx)
+	ephemeral, err := s.CreateEphemeral(ctx, strings.Repeat("e0", 32))
 	if err != nil || !s.IsAnonymous(ephemeral.Name) {
 		t.Fatal(ephemeral, err)
 	}

@@ -208,7 +208,7 @@ func (w *workload) audit() (problems []string) {
 			}
 		}
 	}
-	problems = append(problems, w.traces()...)
+	problems = append(problems, onlyWitness(w.e)...)
 	return problems
 }
 
@@ -258,11 +258,11 @@ func populated(parent, id string) bool {
 // bridge for the containers to come; they end with the engine.
 const spareLinks = 4
 
-// traces waits until only the witness is left of everything in the kernel and on
-// disk, since links and control groups go in the background, and tells what stays.
-func (w *workload) traces() (left []string) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if left = traces(w.e, 1, 1+spareLinks); len(left) == 0 {
+// onlyWitness waits until only the witness is left of everything in the kernel and
+// on disk, since links and control groups go in the background, and tells what stays.
+func onlyWitness(e *harness.Engine) (left []string) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		if left = traces(e, 1, 1+spareLinks); len(left) == 0 {
 			break
 		}
 	}

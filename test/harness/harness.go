@@ -167,6 +167,13 @@ func (e *Engine) Stop(t testing.TB) {
 	}
 }
 
+// Debug runs `cleatd debug what` with this engine's flags and returns what it printed.
+func (e *Engine) Debug(t testing.TB, what string) (string, error) {
+	t.Helper()
+	out, err := exec.Command(Binary(t, "cleatd"), append([]string{"debug", what}, e.args...)...).CombinedOutput()
+	return string(out), err
+}
+
 // Log returns the last part of what the engine printed.
 func (e *Engine) Log() string {
 	b, _ := os.ReadFile(e.log.Name())
@@ -208,7 +215,7 @@ func (e *Engine) Destroy(t testing.TB) {
 		}
 	}
 	e.Stop(t)
-	if out, err := exec.Command(Binary(t, "cleatd"), append([]string{"debug", "teardown"}, e.args...)...).CombinedOutput(); err != nil {
+	if out, err := e.Debug(t, "teardown"); err != nil {
 		t.Errorf("cleanup: cleatd debug teardown: %v\n%s", err, out)
 	}
 	e.log.Close()

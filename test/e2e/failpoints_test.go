@@ -1,0 +1,215 @@
+package e2e
+
+import (
+	"bufio"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// A transition is what is under way when a failpoint kills the engine.
+type transition struct {
+	prepare [][]string // command lines before, by an engine that lives
+	verb    []string   // the one that the engine dies of
+	tidy    []string   // takes away what an unacknowledged verb may leave whole, before it is repeated
+	boot    bool       // the engine dies while it starts
+}
+
+const doomed = "doomed" // the container of every transition
+
+var (
+	create    = []string{"create", "--name", doomed, "-p", "0:80", "-v", "/anonymous", "-v", "doomed-volume:/named", "busybox", "sleep", "600"}
+	start     = []string{"start", doomed}
+	forceRm   = []string{"rm", "-f", "-v", doomed}
+	pull      = []string{"pull", "-q", "hello-world"}
+	creation  = transition{verb: create, tidy: forceRm}
+	starting  = transition{prepare: [][]string{create}, verb: start}
+	executing = transition{prepare: [][]string{create, start}, verb: []string{"exec", doomed, "true"}}
+	ending    = transition{prepare: [][]string{create, start}, verb: []string{"kill", doomed}, tidy: start}
+	removing  = transition{prepare: [][]string{create}, verb: forceRm}
+)
+
+// transitions has every failpoint in the source, and the test fails if it has not.
+var transitions = map[string]transition{
+	"engine.create.after-name":      creation,
+	"engine.create.after-volumes":   creation,
+	"engine.create.after-dirs":      creation,
+	"container.add.after-config":    creation,
+	"engine.start.after-network":    starting,
+	"runtime.start.after-group":     starting,
+	"runtime.start.after-fork":      starting,
+	"engine.start.after-process":    starting,
+	"engine.start.after-state":      starting,
+	"engine.exec.after-process":     executing,
+	"engine.exit.after-drain":       ending,
+	"engine.exit.after-network":     ending,
+	"engine.exit.after-state":       ending,
+	"engine.stop.after-signal":      {prepare: [][]string{create, start}, verb: []string{"stop", "-t", "0", doomed}, tidy: start},
+	"container.remove.after-rename": removing,
+	"engine.rm.after-volumes":       removing,
+	"container.rename.after-config": {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
+	"volume.create.before-rename":   {verb: []string{"volume", "create", "doomed-volume"}},
+	"volume.remove.after-rename":    {prepare: [][]string{{"volume", "create", "doomed-volume"}}, verb: []string{"volume", "rm", "-f", "doomed-volume"}},
+	"image.pull.after-blob":         {verb: pull},
+	"image.pull.after-transfer":     {verb: pull},
+	"image.pull.after-name":         {verb: pull},
+	"image.remove.after-names":      {prepare: [][]string{pull}, verb: []string{"rmi", "hello-world"}},
+	"network.open.after-bridge":     {boot: true},
+}
+
+// TestKilledAtEveryTransition kills the engine at each failpoint. The next engine
+// must find the container that ran, nothing half there and nothing left over, and
+// the verb can be done again.
+func TestKilledAtEveryTransition(t *testing.T) {
+	points := failpoints(t)
+	for name := range transitions {
+		if !slices.Contains(points, name) {
+			t.Errorf("the failpoint %s is not in the source", name)
+		}
+	}
+	reg := harness.StartRegistry(t, "busybox", "hello-world")
+	e := harness.Start(t, harness.Options{Args: []string{"--registry-mirror", "http://" + reg.Addr}})
+	e.OK(t, "docker", "pull", "-q", "busybox")
+	e.OK(t, "docker", "run", "-d", "--name", "witness", "-p", "0:80", "busybox", "sh", "-c", web)
+	witness := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "witness")
+	for _, name := range points {
+		t.Run(name, func(t *testing.T) {
+			tr, ok := transitions[name]
+			if !ok {
+				t.Fatalf("no test kills the engine at %s: give it a transition", name)
+			}
+			killAt(t, e, name, tr)
+			got := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "witness")
+			if tr.boot {
+				witness = got // it was stopped for that
+			} else if got != witness {
+				t.Errorf("the witness has PID %s, it had %s", got, witness)
+			}
+		})
+		if t.Failed() {
+			return // what is left would be blamed on the next
+		}
+	}
+}
+
+func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
+	for _, args := range tr.prepare {
+		e.OK(t, "docker", args...)
+	}
+	e.Stop(t)
+	if tr.boot { // what a first start makes, is not there
+		teardownNetwork(t, e)
+	}
+	e.SetEnv("CLEAT_FAILPOINTS=" + name)
+	err := e.TryRun(t)
+	e.SetEnv()
+	if tr.boot != (err != nil) {
+		t.Fatalf("start of the engine: %v", err)
+	}
+	if !tr.boot {
+		if r := e.Docker(t, tr.verb...); r.Code == 0 && !isOver(e) {
+			t.Fatalf("the engine did not die of %v", tr.verb)
+		}
+		select {
+		case <-e.Exited():
+		case <-time.After(harness.Patience):
+			t.Fatalf("the engine did not die of %v", tr.verb)
+		}
+	}
+	e.Run(t)
+	sound(t, e)
+	if tr.boot {
+		e.OK(t, "docker", "start", "witness")
+	} else {
+		if len(tr.tidy) > 0 {
+			e.Docker(t, tr.tidy...) // in vain if the transition was not reached
+		}
+		if r := e.Docker(t, tr.verb...); r.Code != 0 && !strings.Contains(r.Stderr, "No such") && !strings.Contains(r.Stderr, "is not running") {
+			t.Errorf("again: %s", r)
+		}
+		sound(t, e)
+	}
+	for _, args := range [][]string{{"rm", "-f", "-v", doomed, "renamed"}, {"volume", "rm", "-f", "doomed-volume"}, {"rmi", "hello-world"}} {
+		if r := e.Docker(t, args...); r.Code != 0 && !strings.Contains(r.Stderr, "No such") {
+			t.Errorf("%s", r)
+		}
+	}
+	if left := onlyWitness(e); len(left) > 0 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+	if n := published(t, e); n != 1 {
+		t.Errorf("%d ports are published, one container is left", n)
+	}
+}
+
+func isOver(e *harness.Engine) bool {
+	select {
+	case <-e.Exited():
+		return true
+	default:
+		return false
+	}
+}
+
+// sound fails unless the engine finds its records and the kernel to agree, and no
+// container is neither whole nor gone.
+func sound(t *testing.T, e *harness.Engine) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		out, err := e.Debug(t, "fsck")
+		return err == nil, out
+	})
+	for _, line := range strings.Fields(e.OK(t, "docker", "ps", "-a", "--format", "{{.Names}}={{.State}}")) {
+		switch name, state, _ := strings.Cut(line, "="); state {
+		case "created", "running", "exited":
+		default:
+			t.Errorf("%s is %s", name, state)
+		}
+	}
+}
+
+func teardownNetwork(t *testing.T, e *harness.Engine) {
+	t.Helper()
+	e.Run(t)
+	e.OK(t, "docker", "stop", "-t", "0", "witness")
+	e.Stop(t)
+	if out, err := e.Debug(t, "teardown"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// failpoints lists the failpoints in the source.
+func failpoints(t *testing.T) []string {
+	t.Helper()
+	call := regexp.MustCompile(`record\.Failpoint\("([^"]+)"\)`)
+	var names []string
+	err := filepath.WalkDir(filepath.Join(harness.Top(t), "internal"), func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+			return err
+		}
+		f, err := os.Open(p)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			if m := call.FindStringSubmatch(lines.Text()); m != nil {
+				names = append(names, m[1])
+			}
+		}
+		return lines.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}
