@@ -75,7 +75,7 @@ func debugCommand(config *assemble.Config) *cobra.Command {
 		&cobra.Command{
 			Use: "teardown", Short: "Remove bridge, nftables table, cgroups and exec root of a stopped engine without running containers", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return assemble.DebugTeardown(cmd.Context(), *config)
+				return assemble.DebugTeardown(cmd.Context(), *config, cmd.OutOrStdout())
 			},
 		},
 	)

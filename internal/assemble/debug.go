@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatlabs/cleat/internal/api"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/engine"
@@ -128,26 +130,106 @@ func (c *Config) checkOffline() (string, error) {
 	return strings.Join(engine.Check(containers, engine.Settings{ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent}), "\n"), nil
 }
 
-// DebugTeardown removes what an engine with these flags leaves in the kernel:
-// bridge, nftables table, cgroups and the exec root. It refuses while an engine
-// or a container runs. Images, containers and volumes stay.
-func DebugTeardown(ctx context.Context, c Config) error {
+// DebugTeardown removes what an engine with these flags leaves behind: bridge,
+// nftables table, cgroups, exec root, sockets and pidfile. It refuses while an
+// engine or a container runs. Images, containers and volumes stay. What else
+// stays is an error, or is said on out if it is not ours to remove.
+func DebugTeardown(ctx context.Context, c Config, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("tearing down needs root")
 	}
-	if _, err := ask(ctx, &c, "/tasks"); err == nil {
-		return fmt.Errorf("an engine (PID %d) is running: stop it first", readPID(filepath.Join(c.ExecRoot, "engine.lock")))
+	for _, root := range []string{c.DataRoot, c.ExecRoot} {
+		if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		lock, err := lockDir(root)
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
 	}
-	if err := c.refuseRunning(); err != nil {
+	if err := errors.Join(c.refuseRunning(), refusePopulated(c.CgroupParent)); err != nil {
 		return err
 	}
-	var errs []error
-	networks, err := network.Open(ctx, c.network())
-	if err == nil {
-		err = networks.Teardown()
+	return errors.Join(c.teardownNetwork(ctx, out), removeCgroups(c.CgroupParent), c.removeSockets(), dropStale(c.Pidfile), os.RemoveAll(c.ExecRoot))
+}
+
+// teardownNetwork removes bridge and table. Without the engine's data nobody knows
+// whether a bridge that is there is ours.
+func (c *Config) teardownNetwork(ctx context.Context, out io.Writer) error {
+	n := c.network()
+	_, err := os.Stat(c.DataRoot)
+	known := err == nil
+	if !known {
+		dir, err := os.MkdirTemp("", "cleat-teardown-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		n.StateFile = filepath.Join(dir, "network.json")
 	}
-	errs = append(errs, err, removeCgroups(c.CgroupParent), os.RemoveAll(c.ExecRoot))
+	networks, err := network.Open(ctx, n)
+	if err != nil {
+		return err
+	}
+	if err := networks.Teardown(); err != nil {
+		return err
+	}
+	if _, err := net.InterfaceByName(c.Bridge); err != nil {
+		return nil
+	}
+	if !known {
+		return fmt.Errorf("bridge %s stays: there is no engine's data in %s that would say whether it is the engine's; remove it with: ip link delete %s",
+			c.Bridge, c.DataRoot, c.Bridge)
+	}
+	_, err = fmt.Fprintf(out, "bridge %s stays: it was there before the engine\n", c.Bridge)
+	return err
+}
+
+// removeSockets removes the sockets that the flags name and nobody serves.
+func (c *Config) removeSockets() error {
+	var errs []error
+	for _, h := range c.Hosts {
+		path, isUnix := strings.CutPrefix(h, "unix://")
+		if !isUnix {
+			continue
+		}
+		conn, err := net.Dial("unix", path)
+		switch {
+		case err == nil:
+			conn.Close()
+			errs = append(errs, fmt.Errorf("socket %s stays: somebody serves it", path))
+		case errors.Is(err, unix.ECONNREFUSED):
+			errs = append(errs, os.Remove(path))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// dropStale removes a pidfile.
+func dropStale(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// refusePopulated is an error if a process is in the engine's groups, whatever the
+// records say.
+func refusePopulated(parent string) error {
+	for _, pattern := range []string{"/sys/fs/cgroup" + parent, "/sys/fs/cgroup/*" + parent} {
+		groups, _ := filepath.Glob(pattern + "/*/cgroup.procs")
+		for _, g := range groups {
+			if procs, err := os.ReadFile(g); err == nil && len(procs) > 0 {
+				return failure.Conflict("process %s is in the control group %s: start the engine, which ends what belongs to no container, or end it yourself",
+					strings.Join(strings.Fields(string(procs)), ", "), filepath.Dir(g))
+			}
+		}
+	}
+	return nil
 }
 
 // refuseRunning is an error if a process of a container is alive.

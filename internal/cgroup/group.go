@@ -63,6 +63,16 @@ func (h *Hierarchy) Open(path string) (*Group, error) {
 	return g, nil
 }
 
+// Remove removes the group at path as Group.Remove does, also what an interrupted Create made of it in some of the
+// hierarchies.
+func (h *Hierarchy) Remove(path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	g := &Group{h: h, path: path, dir: -1}
+	return g.Remove()
+}
+
 // checkPath refuses what would lead out of the tree or is the tree itself.
 func checkPath(path string) error {
 	if !strings.HasPrefix(path, "/") || path == "/" || filepath.Clean(path) != path || strings.ContainsAny(path, "\x00\n") {

@@ -178,12 +178,11 @@ func (rc *Recovery) sweepGroups(all []*container.Container) {
 		}
 	}
 	for path := range leftover {
-		group, err := rc.deps.Runtime.Group(path)
-		if err != nil {
-			continue // there is none
-		}
-		if err := group.Kill(); err != nil {
-			rc.deps.Log.Warn("left-over processes", "cgroup", path, "error", err)
+		// A start that was cut short may have made it in some hierarchies only.
+		if group, err := rc.deps.Runtime.Group(path); err == nil {
+			if err := group.Kill(); err != nil {
+				rc.deps.Log.Warn("left-over processes", "cgroup", path, "error", err)
+			}
 		}
 		if err := rc.deps.Runtime.RemoveCgroup(path); err != nil && !errdefs.IsNotFound(err) {
 			rc.deps.Log.Warn("left-over cgroup", "cgroup", path, "error", err)

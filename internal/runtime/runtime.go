@@ -11,7 +11,6 @@ import (
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/launch"
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -116,14 +115,7 @@ func (r *Runtime) RemoveCgroup(path string) error {
 	if r.c.Cgroups == nil {
 		return nil
 	}
-	g, err := r.c.Cgroups.Open(path)
-	if errdefs.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return g.Remove()
+	return r.c.Cgroups.Remove(path)
 }
 
 // RootFD opens the root of a running process (O_PATH): the container's, for looking up users before an Exec.
