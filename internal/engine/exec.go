@@ -115,6 +115,12 @@ func (x *Execs) runningRun(c *container.Container) (*run, error) {
 		return nil, failure.Conflict("container %s is restarting, wait until the container is running", c.ID())
 	}
 	if r := x.lives.of(c).live(); r != nil {
+		// A process that joins a frozen group never gets on, whoever froze it.
+		if group, err := x.runtime.Group(x.specs.cgroupPath(c.Load())); err == nil {
+			if frozen, err := group.Frozen(); err == nil && frozen {
+				return nil, failure.Conflict("container %s is paused, unpause the container before exec", c.ID())
+			}
+		}
 		return r, nil
 	}
 	return nil, failure.Conflict("container %s is not running", c.ID())

@@ -116,7 +116,7 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 		return err
 	}
 	timeout, byDefault := s.timeout(rec, opts)
-	if err := s.signal(c, r, sig); err != nil {
+	if err := errors.Join(s.thaw(c), s.signal(c, r, sig)); err != nil {
 		return err
 	}
 	record.Failpoint("engine.stop.after-signal")
@@ -160,6 +160,19 @@ func (s *Stopper) timeout(r *container.Record, opts StopOptions) (d time.Duratio
 		}
 	}
 	return s.settings.StopTimeout, true
+}
+
+// thaw lets a frozen container go on, whoever froze it: nothing that is frozen
+// takes a signal, not even SIGKILL.
+func (s *Stopper) thaw(c *container.Container) error {
+	group, err := s.runtime.Group(s.starter.specs.cgroupPath(c.Load()))
+	if err != nil {
+		return nil // it has just ended
+	}
+	if frozen, err := group.Frozen(); err != nil || !frozen {
+		return nil
+	}
+	return group.Thaw()
 }
 
 // signal sends sig and announces it. A process that is gone already is not an
@@ -250,7 +263,7 @@ func await(ch <-chan struct{}, d time.Duration) bool {
 
 // kill ends the container with SIGKILL and returns after the exit.
 func (s *Stopper) kill(c *container.Container, r *run) error {
-	if err := s.signal(c, r, syscall.SIGKILL); err != nil {
+	if err := errors.Join(s.thaw(c), s.signal(c, r, syscall.SIGKILL)); err != nil {
 		return err
 	}
 	rec := c.Load()

@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// TestFrozenContainers: one that somebody froze takes no exec, and ends all the same.
+func TestFrozenContainers(t *testing.T) {
+	e := engine(t, "busybox")
+	for _, verb := range [][]string{{"stop", "-t", "20"}, {"kill"}, {"rm", "-f"}} {
+		t.Run(verb[0], func(t *testing.T) {
+			n := name(t)
+			remove(t, e, n)
+			id := e.OK(t, "docker", "run", "-d", "--init", "--name", n, "busybox", "sleep", "600")
+			freeze(t, e, id)
+			if r := e.Docker(t, "exec", n, "true"); r.Code == 0 || !strings.Contains(r.Stderr, "is paused") {
+				t.Errorf("%s", r)
+			}
+			began := time.Now()
+			e.OK(t, "docker", append(verb, n)...)
+			if d := time.Since(began); d > 15*time.Second {
+				t.Errorf("%v took %v", verb, d)
+			}
+		})
+	}
+}
+
+func freeze(t *testing.T, e *harness.Engine, id string) {
+	t.Helper()
+	file, want := filepath.Join("/sys/fs/cgroup/freezer", e.CgroupParent, id, "freezer.state"), "FROZEN"
+	if _, err := os.Stat(file); err != nil {
+		file, want = filepath.Join("/sys/fs/cgroup", e.CgroupParent, id, "cgroup.freeze"), "1"
+	}
+	if err := os.WriteFile(file, []byte(want), 0); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, func() (bool, string) {
+		b, _ := os.ReadFile(file)
+		return strings.TrimSpace(string(b)) == want, string(b)
+	})
+}
