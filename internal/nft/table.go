@@ -64,23 +64,35 @@ func (t *Table) Name() string { return t.name }
 
 func (t *Table) object() string { return "nftables table inet " + t.name }
 
-// load reads the elements that the kernel has.
+// load reads the elements that the kernel has. A dump that meets the kernel growing
+// a set's hash table in the background skips some (rhashtable_walk_next gives EAGAIN,
+// which nft_rhash_walk passes over), so it is repeated until it brings nothing new.
 func (t *Table) load() error {
-	for _, s := range layoutSets() {
-		m := newMessage(unix.NFT_MSG_GETSETELEM, 0, familyInet, t.object()+" set "+s.name)
-		m.Str(unix.NFTA_SET_ELEM_LIST_TABLE, t.name).Str(unix.NFTA_SET_ELEM_LIST_SET, s.name)
-		err := t.conn.Dump(m, func(_ uint16, body []byte) error {
-			es, err := parseElements(s.name, body)
-			for _, e := range es {
-				t.elements[e] = struct{}{}
+	for known := -1; len(t.elements) > known; {
+		known = len(t.elements)
+		for _, s := range layoutSets() {
+			if err := t.loadSet(s.name); err != nil {
+				return err
 			}
-			return err
-		})
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
 		}
 	}
 	return nil
+}
+
+func (t *Table) loadSet(name string) error {
+	m := newMessage(unix.NFT_MSG_GETSETELEM, 0, familyInet, t.object()+" set "+name)
+	m.Str(unix.NFTA_SET_ELEM_LIST_TABLE, t.name).Str(unix.NFTA_SET_ELEM_LIST_SET, name)
+	err := t.conn.Dump(m, func(_ uint16, body []byte) error {
+		es, err := parseElements(name, body)
+		for _, e := range es {
+			t.elements[e] = struct{}{}
+		}
+		return err
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil // the table is not there yet
+	}
+	return err
 }
 
 func parseElements(set string, body []byte) ([]element, error) {
