@@ -51,6 +51,19 @@ func fakeV2(t *testing.T, without ...string) *Hierarchy {
 	}}
 }
 
+// overwrite changes a file as the kernel does: a reader sees the old text or the new one, never an empty file.
+func overwrite(t *testing.T, path, content string) {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(content), 0); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestV2Limits(t *testing.T) {
 	h := fakeV2(t)
 	g, err := h.Create("/cleat/x", Resources{
@@ -159,7 +172,7 @@ func TestV2FreezeAndKill(t *testing.T) {
 	go func() {
 		for {
 			if b, _ := os.ReadFile(dir + "cgroup.freeze"); string(b) == "1" {
-				os.WriteFile(dir+"cgroup.events", []byte("populated 1\nfrozen 1\n"), 0o644)
+				overwrite(t, dir+"cgroup.events", "populated 1\nfrozen 1\n")
 				return
 			}
 			time.Sleep(time.Millisecond)
@@ -179,7 +192,7 @@ func TestV2FreezeAndKill(t *testing.T) {
 			t.Errorf("%s holds %q", name, b)
 		}
 	}
-	os.WriteFile(dir+"cgroup.events", []byte("populated 1\nfrozen 0\n"), 0o644)
+	overwrite(t, dir+"cgroup.events", "populated 1\nfrozen 0\n")
 	start := time.Now()
 	if err := g.Freeze(); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("processes that do not stand still: %v", err)
@@ -215,14 +228,7 @@ func TestV2Usage(t *testing.T) {
 		if err := writeFile(h.unified+"/c", "memory.events.new", ""); !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
-		f, err := os.OpenFile(h.unified+"/c/memory.events", os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if _, err := f.WriteAt([]byte(content), 0); err != nil {
-			t.Fatal(err)
-		}
+		overwrite(t, h.unified+"/c/memory.events", content)
 	}
 	set("low 0\nhigh 9\nmax 7\noom 0\noom_kill 0\n")
 	set("low 0\nhigh 9\nmax 8\noom 1\noom_kill 1\n")
