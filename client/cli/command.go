@@ -107,8 +107,8 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(help)
 	for _, s := range []spec{
 		a.run(), a.exec(), a.ps(), a.pull(), a.images(), a.versionCommand(), a.info(),
-		a.attach(), a.create(), a.events(), a.history(), a.inspect(), a.kill(), a.load(), a.logs(), a.rename(),
-		a.restart(), a.rm(), a.rmi(), a.start(), a.stop(), a.tag(), a.wait(),
+		a.attach(), a.create(), a.events(), a.history(), a.inspect(), a.kill(), a.load(), a.logs(), a.pause(), a.port(), a.rename(),
+		a.restart(), a.rm(), a.rmi(), a.start(), a.stop(), a.tag(), a.unpause(), a.wait(),
 	} {
 		root.AddCommand(a.command(s))
 	}
@@ -116,7 +116,7 @@ func (a *app) root() *cobra.Command {
 		a.group("container", "Manage containers",
 			a.attach().as(""), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
 			a.ps().as("ls [OPTIONS]", "ps", "list"), a.rename().as(""), a.restart().as(""), a.rm().as("", "remove"), a.run().as(""),
-			a.start().as(""), a.stop().as(""), a.wait().as("")),
+			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.unpause().as("")),
 		a.group("image", "Manage images",
 			a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
 			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
@@ -162,9 +162,9 @@ func (a *app) flagError(cmd *cobra.Command, err error) error {
 // later are Docker's commands that Cleat does not have yet.
 var later = map[string][]string{
 	"": {"build", "builder", "buildx", "checkpoint", "commit", "completion", "compose", "config", "context", "cp", "diff", "export", "import", "login",
-		"logout", "manifest", "node", "pause", "plugin", "port", "push", "save", "search", "secret", "service", "stack", "stats", "swarm", "top",
-		"trust", "unpause", "update"},
-	"container": {"commit", "cp", "diff", "export", "pause", "port", "prune", "stats", "top", "unpause", "update"},
+		"logout", "manifest", "node", "plugin", "push", "save", "search", "secret", "service", "stack", "stats", "swarm", "top",
+		"trust", "update"},
+	"container": {"commit", "cp", "diff", "export", "prune", "stats", "top", "update"},
 	"image":     {"build", "import", "prune", "push", "save"},
 	"volume":    {"prune", "update"},
 	"network":   {"connect", "create", "disconnect", "prune", "rm", "remove"},
@@ -219,6 +219,16 @@ func (a *app) maxArgs(n int) cobra.PositionalArgs {
 		}
 		return fmt.Errorf("%[1]s: '%[2]s' requires at most %[3]d %[4]s\n\nUsage:  %[5]s\n\nRun '%[2]s --help' for more information",
 			a.name, cmd.CommandPath(), n, arguments(n), cmd.UseLine())
+	}
+}
+
+func (a *app) rangeArgs(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		return fmt.Errorf("%[1]s: '%[2]s' requires at least %[3]d and at most %[4]d %[5]s\n\nUsage:  %[6]s\n\nRun '%[2]s --help' for more information",
+			a.name, cmd.CommandPath(), least, most, arguments(most), cmd.UseLine())
 	}
 }
 

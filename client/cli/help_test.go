@@ -33,9 +33,9 @@ func golden(t *testing.T, name, got string) {
 }
 
 var commands = []string{
-	"", "attach", "create", "events", "exec", "history", "images", "info", "inspect", "kill", "load", "logs", "ps", "pull", "rename", "restart", "rm", "rmi", "run", "start", "stop", "tag", "version", "wait",
-	"container", "container attach", "container create", "container exec", "container inspect", "container kill", "container logs", "container ls", "container rename", "container restart",
-	"container rm", "container run", "container start", "container stop", "container wait", "image", "image history", "image inspect", "image load", "image ls", "image pull", "image rm", "image tag",
+	"", "attach", "create", "events", "exec", "history", "images", "info", "inspect", "kill", "load", "logs", "pause", "port", "ps", "pull", "rename", "restart", "rm", "rmi", "run", "start", "stop", "tag", "unpause", "version", "wait",
+	"container", "container attach", "container create", "container exec", "container inspect", "container kill", "container logs", "container ls", "container pause", "container port", "container rename", "container restart",
+	"container rm", "container run", "container start", "container stop", "container unpause", "container wait", "image", "image history", "image inspect", "image load", "image ls", "image pull", "image rm", "image tag",
 	"volume", "volume create", "volume inspect", "volume ls", "volume rm", "network", "network inspect", "network ls", "system", "system events", "system info",
 	"engine", "engine start", "engine stop", "engine status", "engine logs",
 }

@@ -112,6 +112,18 @@ func (h *Handler) containerKill(ctx context.Context, w http.ResponseWriter, q *r
 	})
 }
 
+func (h *Handler) containerPause(ctx context.Context, w http.ResponseWriter, q *request) error {
+	return h.verb(ctx, w, func(ctx context.Context) error {
+		return h.deps.Lifecycle.Pause(ctx, q.param("id"))
+	})
+}
+
+func (h *Handler) containerUnpause(ctx context.Context, w http.ResponseWriter, q *request) error {
+	return h.verb(ctx, w, func(ctx context.Context) error {
+		return h.deps.Lifecycle.Unpause(ctx, q.param("id"))
+	})
+}
+
 func (h *Handler) containerRename(ctx context.Context, w http.ResponseWriter, q *request) error {
 	return h.verb(ctx, w, func(ctx context.Context) error {
 		return h.deps.Upkeep.Rename(ctx, q.param("id"), q.query.Get("name"))

@@ -26,6 +26,8 @@ type Lifecycle interface {
 	Stop(ctx context.Context, name string, opts engine.StopOptions) error
 	Restart(ctx context.Context, name string, opts engine.StopOptions) error
 	Kill(ctx context.Context, name, signal string) error
+	Pause(ctx context.Context, name string) error
+	Unpause(ctx context.Context, name string) error
 }
 
 // Upkeep does what is left to do with a container that exists.

@@ -106,6 +106,10 @@ func (f *fake) Kill(ctx context.Context, name, signal string) error {
 	return f.do(ctx, "kill:"+signal, name)
 }
 
+func (f *fake) Pause(ctx context.Context, name string) error { return f.do(ctx, "pause", name) }
+
+func (f *fake) Unpause(ctx context.Context, name string) error { return f.do(ctx, "unpause", name) }
+
 func (f *fake) Rename(ctx context.Context, name, newName string) error {
 	return f.do(ctx, "rename:"+newName, name)
 }

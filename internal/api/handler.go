@@ -81,6 +81,8 @@ func (h *Handler) routes() []route {
 		{"POST", "/containers/{id}/stop", h.containerStop},
 		{"POST", "/containers/{id}/restart", h.containerRestart},
 		{"POST", "/containers/{id}/kill", h.containerKill},
+		{"POST", "/containers/{id}/pause", h.containerPause},
+		{"POST", "/containers/{id}/unpause", h.containerUnpause},
 		{"POST", "/containers/{id}/wait", h.containerWait},
 		{"POST", "/containers/{id}/rename", h.containerRename},
 		{"POST", "/containers/{id}/resize", h.containerResize},

@@ -23,8 +23,6 @@ var notYet = []refusal{
 	{"GET", "/containers/{id}/export", "exporting a container's filesystem (export)"},
 	{"GET", "/containers/{id}/stats", "container statistics (stats)"},
 	{"POST", "/containers/{id}/update", "changing a container's resources (update)"},
-	{"POST", "/containers/{id}/pause", "pausing containers (pause)"},
-	{"POST", "/containers/{id}/unpause", "pausing containers (unpause)"},
 	{"HEAD", "/containers/{id}/archive", "copying files (cp)"},
 	{"GET", "/containers/{id}/archive", "copying files out of containers (cp)"},
 	{"PUT", "/containers/{id}/archive", "copying files into containers (cp)"},

@@ -60,6 +60,7 @@ type Engine struct {
 	*Creator
 	*Starter
 	*Stopper
+	*Pauser
 	*Remover
 	*Renamer
 	*Waiter
@@ -94,8 +95,9 @@ func New(d Deps) *Engine {
 	}
 	exits.start, exits.stdioDir = starter.restart, starter.stdioDir
 	starter.remover = remover
+	pauser := &Pauser{containers: d.Containers, runtime: d.Runtime, lives: lives, specs: specs, say: say, log: d.Log}
 	stopper := &Stopper{
-		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, settings: d.Settings,
+		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, pauser: pauser, settings: d.Settings,
 	}
 	remover.stopper = stopper
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
@@ -106,6 +108,7 @@ func New(d Deps) *Engine {
 		},
 		Starter: starter,
 		Stopper: stopper,
+		Pauser:  pauser,
 		Remover: remover,
 		Renamer: &Renamer{containers: d.Containers, networks: d.Networks, say: say},
 		Waiter:  &Waiter{containers: d.Containers},
@@ -118,7 +121,7 @@ func New(d Deps) *Engine {
 		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
 		Volumes:  &Volumes{service: d.Volumes, say: say},
-		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper},
+		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser},
 		Debug:    &Debug{containers: d.Containers, starter: starter, runtime: d.Runtime, networks: d.Networks},
 	}
 }

@@ -88,6 +88,7 @@ type run struct {
 
 	mu          sync.Mutex
 	byHand      bool // stop or kill asked for the end: no restart by policy
+	ending      int  // stops and kills under way
 	stdinOnce   sync.Once
 	execs       map[string]struct{}
 	oomReported bool
@@ -176,6 +177,25 @@ func (r *run) stopByHand() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.byHand = true
+}
+
+// endBegins counts a stop or kill until done is called: nothing must be frozen
+// meanwhile, or it would wait in vain.
+func (r *run) endBegins() (done func()) {
+	r.countEnding(1)
+	return func() { r.countEnding(-1) }
+}
+
+func (r *run) countEnding(delta int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ending += delta
+}
+
+func (r *run) isEnding() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ending > 0
 }
 
 func (r *run) wasStoppedByHand() bool {

@@ -28,6 +28,7 @@ type Recovery struct {
 	exits   *exiter
 	remover *Remover
 	stopper *Stopper
+	pauser  *Pauser
 }
 
 // Run adopts running containers, learns the exits that happened meanwhile,
@@ -143,6 +144,7 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 		run.stopByHand()
 	}
 	l.setRun(run)
+	rc.pauser.adopt(c)
 	return true
 }
 

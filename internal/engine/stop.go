@@ -34,6 +34,7 @@ type Stopper struct {
 	lives      *lives
 	say        *announcer
 	starter    *Starter
+	pauser     *Pauser
 	settings   Settings
 }
 
@@ -116,7 +117,9 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 		return err
 	}
 	timeout, byDefault := s.timeout(rec, opts)
-	if err := errors.Join(s.thaw(c), s.signal(c, r, sig)); err != nil {
+	defer r.endBegins()()
+	// In this order the first thing that a thawed process meets is the signal.
+	if err := errors.Join(s.signal(c, r, sig), s.pauser.release(c)); err != nil {
 		return err
 	}
 	record.Failpoint("engine.stop.after-signal")
@@ -160,19 +163,6 @@ func (s *Stopper) timeout(r *container.Record, opts StopOptions) (d time.Duratio
 		}
 	}
 	return s.settings.StopTimeout, true
-}
-
-// thaw lets a frozen container go on, whoever froze it: nothing that is frozen
-// takes a signal, not even SIGKILL.
-func (s *Stopper) thaw(c *container.Container) error {
-	group, err := s.runtime.Group(s.starter.specs.cgroupPath(c.Load()))
-	if err != nil {
-		return nil // it has just ended
-	}
-	if frozen, err := group.Frozen(); err != nil || !frozen {
-		return nil
-	}
-	return group.Thaw()
 }
 
 // signal sends sig and announces it. A process that is gone already is not an
@@ -263,13 +253,14 @@ func await(ch <-chan struct{}, d time.Duration) bool {
 
 // kill ends the container with SIGKILL and returns after the exit.
 func (s *Stopper) kill(c *container.Container, r *run) error {
-	if err := errors.Join(s.thaw(c), s.signal(c, r, syscall.SIGKILL)); err != nil {
+	defer r.endBegins()()
+	if err := errors.Join(s.signal(c, r, syscall.SIGKILL), s.pauser.release(c)); err != nil {
 		return err
 	}
 	rec := c.Load()
-	if rec.HostConfig.PidMode.IsHost() || rec.State.Status == api.StatePaused {
+	if rec.HostConfig.PidMode.IsHost() {
 		// Without a PID namespace of its own the death of PID 1 leaves the
-		// rest alive; and a frozen group dies only when thawed.
+		// rest alive.
 		group, err := s.runtime.Group(s.starter.specs.cgroupPath(rec))
 		if err != nil {
 			return err
@@ -327,7 +318,13 @@ func (s *Stopper) Kill(ctx context.Context, name, signal string) error {
 	if sig == syscall.SIGKILL {
 		return s.kill(c, r)
 	}
-	return s.signal(c, r, sig)
+	if err := s.signal(c, r, sig); err != nil {
+		return err
+	}
+	if rec.Config.StopSignal == "" || sig == stop {
+		return s.pauser.release(c) // Docker's rule: other signals wait for unpause
+	}
+	return nil
 }
 
 // endsByHand says whether a signal sent by the user asks for the end, after

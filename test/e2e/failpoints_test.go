@@ -54,6 +54,8 @@ var transitions = map[string]transition{
 	"engine.stop.after-signal":      {prepare: [][]string{create, start}, verb: []string{"stop", "-t", "0", doomed}, tidy: start},
 	"container.remove.after-rename": removing,
 	"engine.rm.after-volumes":       removing,
+	"engine.pause.after-freeze":     {prepare: [][]string{create, start}, verb: []string{"pause", doomed}, tidy: []string{"unpause", doomed}},
+	"engine.unpause.after-thaw":     {prepare: [][]string{create, start, {"pause", doomed}}, verb: []string{"unpause", doomed}, tidy: []string{"pause", doomed}},
 	"container.rename.after-config": {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
 	"volume.create.before-rename":   {verb: []string{"volume", "create", "doomed-volume"}},
 	"volume.remove.after-rename":    {prepare: [][]string{{"volume", "create", "doomed-volume"}}, verb: []string{"volume", "rm", "-f", "doomed-volume"}},
@@ -168,7 +170,7 @@ func sound(t *testing.T, e *harness.Engine) {
 	})
 	for _, line := range strings.Fields(e.OK(t, "docker", "ps", "-a", "--format", "{{.Names}}={{.State}}")) {
 		switch name, state, _ := strings.Cut(line, "="); state {
-		case "created", "running", "exited":
+		case "created", "running", "paused", "exited":
 		default:
 			t.Errorf("%s is %s", name, state)
 		}

@@ -33,15 +33,31 @@ func TestFrozenContainers(t *testing.T) {
 
 func freeze(t *testing.T, e *harness.Engine, id string) {
 	t.Helper()
-	file, want := filepath.Join("/sys/fs/cgroup/freezer", e.CgroupParent, id, "freezer.state"), "FROZEN"
+	setFreezer(t, e, id, "FROZEN", "1")
+}
+
+func thaw(t *testing.T, e *harness.Engine, id string) {
+	t.Helper()
+	setFreezer(t, e, id, "THAWED", "0")
+}
+
+func setFreezer(t *testing.T, e *harness.Engine, id, v1, v2 string) {
+	t.Helper()
+	file, want := filepath.Join("/sys/fs/cgroup/freezer", e.CgroupParent, id, "freezer.state"), v1
 	if _, err := os.Stat(file); err != nil {
-		file, want = filepath.Join("/sys/fs/cgroup", e.CgroupParent, id, "cgroup.freeze"), "1"
+		file, want = filepath.Join("/sys/fs/cgroup", e.CgroupParent, id, "cgroup.freeze"), v2
 	}
 	if err := os.WriteFile(file, []byte(want), 0); err != nil {
 		t.Fatal(err)
 	}
 	harness.Eventually(t, func() (bool, string) {
-		b, _ := os.ReadFile(file)
-		return strings.TrimSpace(string(b)) == want, string(b)
+		s := readFile(file)
+		return s == want, s
 	})
+}
+
+// readFile is a small file's trimmed text, "" while it cannot be read.
+func readFile(path string) string {
+	b, _ := os.ReadFile(path)
+	return strings.TrimSpace(string(b))
 }
