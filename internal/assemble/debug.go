@@ -39,7 +39,7 @@ func (s *services) serveDebug() (stop func(), err error) {
 		reply(w, text, err)
 	})
 	mux.HandleFunc("GET /fsck", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, strings.Join(engine.Check(s.containers, s.settings()), "\n"), nil)
+		reply(w, strings.Join(engine.Check(s.containers, s.base), "\n"), nil)
 	})
 	mux.HandleFunc("GET /tasks", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, strings.Join(s.tasks.Running(), "\n"), nil)

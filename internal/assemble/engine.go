@@ -40,6 +40,9 @@ const (
 // services are all parts of one engine.
 type services struct {
 	config    Config
+	logLevel  *slog.LevelVar
+	registry  *registryclient.Client
+	base      engine.Settings // as the engine was started with
 	log       *slog.Logger
 	locks     []*os.File
 	listeners []net.Listener
@@ -60,8 +63,8 @@ type services struct {
 
 // open brings up the services, those that do not need each other at the same
 // time. What was opened before an error is closed again.
-func open(ctx context.Context, c Config, log *slog.Logger) (s *services, err error) {
-	s = &services{config: c, log: log, bus: events.NewBus(), tasks: supervise.New(context.WithoutCancel(ctx))}
+func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar) (s *services, err error) {
+	s = &services{config: c, log: log, logLevel: level, bus: events.NewBus(), tasks: supervise.New(context.WithoutCancel(ctx))}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -89,9 +92,10 @@ func open(ctx context.Context, c Config, log *slog.Logger) (s *services, err err
 	); err != nil {
 		return s, err
 	}
+	s.base = s.settings()
 	s.engine = engine.New(engine.Deps{
 		Containers: s.containers, Images: s.images, Networks: s.networks, Volumes: s.volumes, Events: s.bus, Runtime: s.runtime,
-		Cgroups: s.cgroups, Features: s.features, Tasks: s.tasks, Log: log, Settings: s.settings(),
+		Cgroups: s.cgroups, Features: s.features, Tasks: s.tasks, Log: log, Settings: s.base,
 	})
 	if err := s.engine.Recovery.Run(ctx); err != nil {
 		return s, err
@@ -120,9 +124,9 @@ func inParallel(fs ...func() error) error {
 func (s *services) settings() engine.Settings {
 	c := &s.config
 	return engine.Settings{
-		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent, StopTimeout: defaultStopTimeout,
-		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion, Debug: c.Debug,
-		Mirrors: c.Mirrors, InsecureRegistries: c.Insecure, Warnings: c.Warnings,
+		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent,
+		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion,
+		Containers: c.defaults, Adjustable: c.adjustable(),
 	}
 }
 
@@ -166,13 +170,16 @@ func (s *services) openImages(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	client, err := registryclient.New(registryclient.Config{
+	s.registry, err = registryclient.New(registryclient.Config{
 		Mirrors: s.config.Mirrors, Insecure: s.config.Insecure, UserAgent: "cleat/" + s.config.Version,
+		Proxy: registryclient.Proxy{HTTP: s.config.HTTPProxy, HTTPS: s.config.HTTPSProxy, No: s.config.NoProxy},
 	})
 	if err != nil {
 		return err
 	}
-	s.images, err = image.New(ctx, image.Config{Store: s.store, Registry: client, Events: s.imageEvent})
+	s.images, err = image.New(ctx, image.Config{
+		Store: s.store, Registry: s.registry, Events: s.imageEvent, MaxDownloads: s.config.MaxDownloads,
+	})
 	return err
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/internal/engine"
 )
 
 // Config is what the flags say.
@@ -38,7 +40,23 @@ type Config struct {
 	// Version and Commit are of this build.
 	Version, Commit string
 
-	given *pflag.FlagSet
+	// File is the configuration file; fromFile are the flags that it has set, and the keys it has them under.
+	File     string
+	fromFile map[string]string
+
+	Labels                           []string // the engine's own, for info
+	StopTimeout                      int      // seconds, where nobody says
+	MaxDownloads                     int
+	HTTPProxy, HTTPSProxy, NoProxy   string
+	TLS, TLSVerify                   bool
+	TLSCA, TLSCert, TLSKey           string
+	LogDriver, IPCMode, CgroupNSMode string
+	ShmSize, SeccompProfile          string
+	LogOpts, Ulimits                 []string
+	Init, NoNewPrivileges            bool
+
+	given    *pflag.FlagSet
+	defaults engine.ContainerDefaults
 }
 
 // Defaults of the flags that other programs know about.
@@ -75,6 +93,9 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.FirewallIntegrate, "firewall-integrate", false, "Let containers' traffic through other firewalls' forward chains by one marked rule each")
 	fs.BoolVar(&c.Validate, "validate", false, "Check the flags and exit")
 	fs.IntVar(&c.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that calls in progress may take at shutdown")
+	fs.StringVar(&c.File, "config-file", DefaultConfigFile, "File with settings, in the form of Docker's daemon.json")
+	c.bindDefaults(fs)
+	c.bindTLS(fs)
 	for _, f := range needless {
 		f.bind(fs)
 	}
@@ -109,22 +130,18 @@ var needless = []needlessFlag{
 	{name: "icc", bool: true, values: []string{"true"}, why: "containers of one network reach each other"},
 	{name: "ipv6", bool: true, values: []string{"false"}, why: "containers have no IPv6 addresses"},
 	{name: "firewall-backend", values: []string{"nftables"}, why: "nftables is what is used"},
-	{name: "log-driver", values: []string{"json-file"}, why: "json-file is the default"},
 	{name: "default-runtime", values: []string{"cleat", "runc"}, why: "processes are started without an outside runtime"},
-	{name: "default-ipc-mode", values: []string{"private"}, why: "private is the default"},
-	{name: "default-shm-size", values: []string{"64M", "64m", "67108864"}, why: "64 MiB is the default"},
 	{name: "experimental", bool: true, values: []string{"false"}, why: "nothing is behind that switch"},
 	{name: "selinux-enabled", bool: true, values: []string{"false"}, why: "SELinux labels are not set"},
-	{name: "init", bool: true, values: []string{"false"}, why: "containers choose with --init"},
-	{name: "no-new-privileges", bool: true, values: []string{"false"}, why: "containers choose with --security-opt"},
 	{name: "rootless", bool: true, values: []string{"false"}, why: "the engine runs as root"},
+	{name: "exec-opt", values: []string{"native.cgroupdriver=cgroupfs"}, why: "control groups are managed without systemd"},
+	{name: "storage-opt", values: []string{"overlay2.override_kernel_check=true", "overlay2.override_kernel_check=false"}, why: "the kernel is checked by what it can do"},
+	{name: "feature", values: []string{"buildkit=true", "containerd-snapshotter=true"}, why: "it is always so"},
 	{name: "raw-logs", bool: true, why: "the engine's log is never coloured"},
-	{name: "tls", bool: true, values: []string{"false"}, why: "the engine listens on Unix sockets only"},
-	{name: "tlsverify", bool: true, values: []string{"false"}, why: "the engine listens on Unix sockets only"},
 }
 
 func (f needlessFlag) bind(fs *pflag.FlagSet) {
-	fs.StringP(f.name, f.short, "", "Accepted: "+f.why)
+	fs.VarP(&givenValues{}, f.name, f.short, "Accepted: "+f.why)
 	flag := fs.Lookup(f.name)
 	flag.Hidden = true
 	if f.bool {
@@ -132,68 +149,88 @@ func (f needlessFlag) bind(fs *pflag.FlagSet) {
 	}
 }
 
-func (f needlessFlag) check(value string) (warning string, err error) {
+// givenValues are a flag's values as they were given.
+type givenValues []string
+
+func (v *givenValues) Set(s string) error { *v = append(*v, s); return nil }
+func (v *givenValues) String() string     { return strings.Join(*v, ",") }
+func (v *givenValues) Type() string       { return "string" }
+
+// check returns a warning that says why nothing is done about value; name is the flag as the user knows it.
+func (f needlessFlag) check(name, value string) (warning string, err error) {
 	given := value
 	if f.bool {
 		b, err := strconv.ParseBool(value)
 		if err != nil {
-			return "", fmt.Errorf("--%s: %q is not a truth value", f.name, value)
+			return "", fmt.Errorf("%s: %q is not a truth value", name, value)
 		}
 		given = strconv.FormatBool(b)
 	}
 	if f.values != nil && !slices.Contains(f.values, given) {
-		return "", fmt.Errorf("--%s=%s is not supported: %s; leave it out", f.name, value, f.why)
+		return "", fmt.Errorf("%s=%s is not supported: %s; leave it out", name, value, f.why)
 	}
-	return fmt.Sprintf("--%s is not needed: %s", f.name, f.why), nil
+	return fmt.Sprintf("%s is not needed: %s", name, f.why), nil
 }
 
 // refusedFlags are dockerd's flags whose effect is not there.
 var refusedFlags = []string{
-	"add-runtime", "allow-direct-routing", "authorization-plugin", "bip6", "bridge-accept-fwmark", "cdi-spec-dir", "config-file",
-	"cpu-rt-period", "cpu-rt-runtime", "cri-containerd", "default-address-pool", "default-cgroupns-mode", "default-gateway",
-	"default-gateway-v6", "default-network-opt", "default-ulimit", "exec-opt", "feature", "fixed-cidr", "fixed-cidr-v6",
-	"http-proxy", "https-proxy", "no-proxy", "init-path", "ip-forward-no-drop", "label", "log-opt", "max-concurrent-downloads",
-	"max-concurrent-uploads", "max-download-attempts", "metrics-addr", "network-control-plane-mtu", "node-generic-resource",
-	"nri-opts", "seccomp-profile", "storage-opt", "swarm-default-advertise-addr", "tlscacert", "tlscert", "tlskey", "userns-remap",
+	"add-runtime", "allow-direct-routing", "authorization-plugin", "bip6", "bridge-accept-fwmark", "cdi-spec-dir", "cpu-rt-period",
+	"cpu-rt-runtime", "cri-containerd", "default-address-pool", "default-gateway", "default-gateway-v6", "default-network-opt",
+	"fixed-cidr", "fixed-cidr-v6", "init-path", "ip-forward-no-drop", "max-concurrent-uploads", "max-download-attempts",
+	"metrics-addr", "network-control-plane-mtu", "node-generic-resource", "nri-opts", "swarm-default-advertise-addr", "userns-remap",
 }
 
-// Check validates the flags and completes the config. Call it after parsing.
+// spell is a flag as the user has given it: in the configuration file or on the command line.
+func (c *Config) spell(flag string) string {
+	if key, ok := c.fromFile[flag]; ok {
+		return fmt.Sprintf("%q in %s", key, c.File)
+	}
+	return "--" + flag
+}
+
+// Check reads the configuration file, validates the flags and completes the config. Call it once, after parsing.
 func (c *Config) Check() error {
+	if err := c.load(); err != nil {
+		return err
+	}
 	for _, name := range refusedFlags {
 		if c.given != nil && c.given.Changed(name) {
-			return fmt.Errorf("--%s is not supported by this engine: leave it out", name)
+			return fmt.Errorf("%s is not supported by this engine: leave it out", c.spell(name))
 		}
 	}
 	for _, f := range needless {
 		if c.given == nil || !c.given.Changed(f.name) {
 			continue
 		}
-		warning, err := f.check(c.given.Lookup(f.name).Value.String())
-		if err != nil {
-			return err
+		for _, value := range *c.given.Lookup(f.name).Value.(*givenValues) {
+			warning, err := f.check(c.spell(f.name), value)
+			if err != nil {
+				return err
+			}
+			c.Warnings = append(c.Warnings, warning)
 		}
-		c.Warnings = append(c.Warnings, warning)
 	}
 	for _, p := range []struct {
 		flag string
 		path *string
 	}{{"data-root", &c.DataRoot}, {"exec-root", &c.ExecRoot}} {
 		if !filepath.IsAbs(*p.path) {
-			return fmt.Errorf("--%s: %q must be an absolute path", p.flag, *p.path)
+			return fmt.Errorf("%s: %q must be an absolute path", c.spell(p.flag), *p.path)
 		}
 		*p.path = filepath.Clean(*p.path)
 	}
 	if c.Pidfile == "" {
 		c.Pidfile = filepath.Join(c.ExecRoot, "cleatd.pid")
 	}
-	for _, h := range c.Hosts {
-		if _, err := socketPath(h); err != nil {
-			return err
-		}
+	if err := c.checkHosts(); err != nil {
+		return err
+	}
+	if err := c.checkDefaults(); err != nil {
+		return err
 	}
 	c.CgroupParent = filepath.Join("/", c.CgroupParent)
 	if c.CgroupParent == "/" || strings.HasSuffix(c.CgroupParent, ".slice") {
-		return fmt.Errorf("--cgroup-parent: %q is not a path such as /cleat (systemd slices are not supported)", c.CgroupParent)
+		return fmt.Errorf("%s: %q is not a path such as /cleat (systemd slices are not supported)", c.spell("cgroup-parent"), c.CgroupParent)
 	}
 	return c.checkValues()
 }
@@ -203,11 +240,11 @@ func (c *Config) checkValues() error {
 		return err
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
-		return fmt.Errorf("--log-format: %q is neither text nor json", c.LogFormat)
+		return fmt.Errorf("%s: %q is neither text nor json", c.spell("log-format"), c.LogFormat)
 	}
 	if c.BIP != "" {
 		if _, err := netip.ParsePrefix(c.BIP); err != nil {
-			return fmt.Errorf("--bip: %q is not an address with a prefix length, such as 172.17.0.1/16", c.BIP)
+			return fmt.Errorf("%s: %q is not an address with a prefix length, such as 172.17.0.1/16", c.spell("bip"), c.BIP)
 		}
 	}
 	for _, a := range []struct{ flag, value string }{{"ip", c.PublishIP}, {"host-gateway-ip", c.HostGateway}} {
@@ -215,22 +252,22 @@ func (c *Config) checkValues() error {
 			continue
 		}
 		if _, err := netip.ParseAddr(a.value); err != nil {
-			return fmt.Errorf("--%s: %q is not an IP address", a.flag, a.value)
+			return fmt.Errorf("%s: %q is not an IP address", c.spell(a.flag), a.value)
 		}
 	}
 	for _, d := range c.DNS {
 		if _, err := netip.ParseAddr(d); err != nil {
-			return fmt.Errorf("--dns: %q is not an IP address", d)
+			return fmt.Errorf("%s: %q is not an IP address", c.spell("dns"), d)
 		}
 	}
 	if c.MTU < 0 || (c.MTU > 0 && c.MTU < 68) {
-		return fmt.Errorf("--mtu: %d is not an MTU", c.MTU)
+		return fmt.Errorf("%s: %d is not an MTU", c.spell("mtu"), c.MTU)
 	}
 	if c.Bridge == "none" {
-		return fmt.Errorf("--bridge=none is not supported: containers choose with --network none")
+		return fmt.Errorf("%s=none is not supported: containers choose with --network none", c.spell("bridge"))
 	}
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ \t\n") {
-		return fmt.Errorf("--bridge: %q is not the name of a network link (at most 15 characters)", c.Bridge)
+		return fmt.Errorf("%s: %q is not the name of a network link (at most 15 characters)", c.spell("bridge"), c.Bridge)
 	}
 	return nil
 }
@@ -250,19 +287,5 @@ func (c *Config) level() (slog.Level, error) {
 	case "error", "fatal", "panic":
 		return slog.LevelError, nil
 	}
-	return 0, fmt.Errorf("--log-level: %q is not one of debug, info, warn, error, fatal", c.LogLevel)
-}
-
-// socketPath returns the path of a unix:// address.
-func socketPath(host string) (string, error) {
-	scheme, path, ok := strings.Cut(host, "://")
-	switch {
-	case ok && scheme == "unix" && filepath.IsAbs(path):
-		return path, nil
-	case ok && scheme == "fd":
-		return "", fmt.Errorf("--host %s: socket activation is not supported: use unix:///path", host)
-	case ok && scheme == "tcp":
-		return "", fmt.Errorf("--host %s: TCP is not supported; reach the engine from elsewhere by ssh (DOCKER_HOST=ssh://user@host)", host)
-	}
-	return "", fmt.Errorf("--host: %q is not an address such as unix:///run/cleat.sock", host)
+	return 0, fmt.Errorf("%s: %q is not one of debug, info, warn, error, fatal", c.spell("log-level"), c.LogLevel)
 }

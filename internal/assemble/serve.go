@@ -12,7 +12,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -31,14 +30,16 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(c.LogFormat, level)
+	adjustable := &slog.LevelVar{}
+	adjustable.Set(level)
+	log := newLogger(c.LogFormat, adjustable)
 	slog.SetDefault(log)
 	logrus.SetLevel(logrus.ErrorLevel) // of the libraries that log by themselves
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	defer signal.Stop(signals)
 
-	s, err := open(ctx, c, log)
+	s, err := open(ctx, c, log, adjustable)
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	notify("READY=1")
 	err = s.await(ctx, signals, failed)
 	notify("STOPPING=1")
-	stopping, cancel := context.WithTimeout(context.Background(), time.Duration(c.ShutdownTimeout)*time.Second)
+	stopping, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.ShutdownTimeout)*time.Second)
 	defer cancel()
 	if serr := server.Shutdown(stopping); serr != nil {
 		log.Warn("calls in progress were cut off", "error", serr)
@@ -75,7 +76,7 @@ func (s *services) await(ctx context.Context, signals <-chan os.Signal, failed <
 		case sig := <-signals:
 			switch sig {
 			case syscall.SIGHUP:
-				s.log.Warn("SIGHUP is ignored: settings are flags; restart the engine to change them, its containers go on")
+				s.reload()
 			case syscall.SIGPIPE:
 			default:
 				s.log.Info("the engine ends, its containers go on", "signal", sig.String())
@@ -87,40 +88,6 @@ func (s *services) await(ctx context.Context, signals <-chan os.Signal, failed <
 			return nil
 		}
 	}
-}
-
-// listen opens the sockets of --host, or the default ones.
-func (s *services) listen() (out []net.Listener, err error) {
-	gid, err := socketGroup(s.config.Group)
-	if err != nil {
-		return nil, err
-	}
-	hosts := s.config.Hosts
-	if len(hosts) == 0 {
-		hosts = []string{"unix://" + DefaultSocket}
-	}
-	for _, h := range hosts {
-		path, err := socketPath(h)
-		if err != nil {
-			closeAll(out)
-			return nil, err
-		}
-		ln, err := api.Listen(path, gid)
-		if err != nil {
-			closeAll(out)
-			return nil, err
-		}
-		out = append(out, ln)
-	}
-	if len(s.config.Hosts) == 0 {
-		ln, err := api.Listen(DockerSocket, gid)
-		if err != nil {
-			s.log.Info("Docker's socket is left to its owner", "error", err)
-		} else {
-			out = append(out, ln)
-		}
-	}
-	return out, nil
 }
 
 // socketGroup returns the id of the named group, else of docker, else of
@@ -150,15 +117,7 @@ func closeAll(ls []net.Listener) {
 	}
 }
 
-func addresses(ls []net.Listener) string {
-	var out []string
-	for _, l := range ls {
-		out = append(out, "unix://"+l.Addr().String())
-	}
-	return strings.Join(out, ", ")
-}
-
-func newLogger(format string, level slog.Level) *slog.Logger {
+func newLogger(format string, level slog.Leveler) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level}
 	if format == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts))

@@ -104,7 +104,7 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if cfg.NetworkDisabled {
 		host.NetworkMode = network.ModeNone
 	}
-	if err := fillDefaults(host, cr.cgroupV2); err != nil {
+	if err := cr.specs.settings.Containers.fill(host, cr.cgroupV2); err != nil {
 		return nil, err
 	}
 	if def.Endpoints, err = checkEndpoints(host.NetworkMode, req.NetworkingConfig); err != nil {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/moby/moby/api/types/container"
@@ -14,26 +15,24 @@ const (
 	defaultLogDriver = "json-file"
 )
 
-// fillDefaults completes a host config, as inspect is to show it. cgroupV2
-// decides what Docker's defaults depend on.
-func fillDefaults(h *container.HostConfig, cgroupV2 bool) error {
+// fill completes a host config, as inspect is to show it. cgroupV2 decides what
+// Docker's defaults depend on.
+func (d *ContainerDefaults) fill(h *container.HostConfig, cgroupV2 bool) error {
 	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
 		h.NetworkMode = network.NetworkBridge
 	}
 	if h.RestartPolicy.Name == "" {
 		h.RestartPolicy.Name = container.RestartPolicyDisabled
 	}
-	if h.LogConfig.Type == "" {
-		h.LogConfig.Type = defaultLogDriver
-	}
-	if h.LogConfig.Config == nil {
-		h.LogConfig.Config = map[string]string{}
-	}
+	d.logConfig(&h.LogConfig)
 	if h.ShmSize == 0 {
-		h.ShmSize = defaultShmSize
+		h.ShmSize = cmp.Or(d.ShmSize, defaultShmSize)
 	}
 	if h.IpcMode == "" {
-		h.IpcMode = container.IPCModePrivate
+		h.IpcMode = cmp.Or(d.IPCMode, container.IPCModePrivate)
+	}
+	if h.CgroupnsMode == "" {
+		h.CgroupnsMode = d.CgroupNSMode
 	}
 	if h.CgroupnsMode == "" {
 		h.CgroupnsMode = container.CgroupnsModeHost

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"log/slog"
-	"time"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
@@ -39,20 +38,16 @@ type Settings struct {
 	// CgroupParent is where containers' groups lie, "/cleat"; a request may name
 	// another.
 	CgroupParent string
-	// StopTimeout is what stop waits for when neither request nor container say.
-	StopTimeout time.Duration
-	Version     string // Docker-shaped, as "29.9.3"
-	Build       string // the engine's own, as cleatd --version has it
-	GitCommit   string
-	BuildTime   string
-	APIVersion  string
-	MinAPI      string
-	Debug       bool
-	// Registry settings, for info.
-	Mirrors            []string
-	InsecureRegistries []string
-	// Warnings are sentences for info about flags and the host.
-	Warnings []string
+	Version      string // Docker-shaped, as "29.9.3"
+	Build        string // the engine's own, as cleatd --version has it
+	GitCommit    string
+	BuildTime    string
+	APIVersion   string
+	MinAPI       string
+	// Containers are the defaults of what a container may choose.
+	Containers ContainerDefaults
+	// Adjustable are the settings to begin with.
+	Adjustable
 }
 
 // Engine is the verbs, wired. Each field may be used on its own.
@@ -78,6 +73,8 @@ type Engine struct {
 // request is served.
 func New(d Deps) *Engine {
 	lives := newLives()
+	adjusted := &adjustable{}
+	adjusted.Store(&d.Settings.Adjustable)
 	say := &announcer{bus: d.Events}
 	pool := &stdio.Pool{}
 	specs := &specBuilder{features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
@@ -97,7 +94,7 @@ func New(d Deps) *Engine {
 	starter.remover = remover
 	pauser := &Pauser{containers: d.Containers, runtime: d.Runtime, lives: lives, specs: specs, say: say, log: d.Log}
 	stopper := &Stopper{
-		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, pauser: pauser, settings: d.Settings,
+		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, pauser: pauser, adjustable: adjusted,
 	}
 	remover.stopper = stopper
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
@@ -118,7 +115,7 @@ func New(d Deps) *Engine {
 			tasks: d.Tasks, pool: pool, byID: map[string]*execution{},
 		},
 		Queries:  queries,
-		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, bus: d.Events},
+		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
 		Volumes:  &Volumes{service: d.Volumes, say: say},
 		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser},

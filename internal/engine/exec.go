@@ -308,7 +308,7 @@ func (x *Execs) startProcess(ctx context.Context, e *execution, size *[2]uint, s
 	}
 	spec.Env = withHome(overrideEnv(overrideEnv(env, rec.Config.Env), e.req.Env), e.user.Home)
 	var err error
-	if spec.Rlimits, err = rlimits(rec.HostConfig.Ulimits); err != nil {
+	if spec.Rlimits, err = rlimits(x.specs.settings.Containers.ulimits(rec.HostConfig.Ulimits)); err != nil {
 		return nil, err
 	}
 	opts, err := parseSecurityOpts(rec.HostConfig.SecurityOpt, x.specs.features)
@@ -320,6 +320,7 @@ func (x *Execs) startProcess(ctx context.Context, e *execution, size *[2]uint, s
 	if err != nil {
 		return nil, err
 	}
+	opts = x.specs.settings.Containers.security(opts, privileged)
 	spec.NoNewPrivs = opts.noNewPrivs
 	if spec.Seccomp, err = x.specs.filter(opts, privileged, spec.Capabilities); err != nil {
 		return nil, err

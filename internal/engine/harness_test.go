@@ -71,7 +71,7 @@ func newLab(tb testing.TB) *lab {
 	id := os.Getpid()*16 + n%16
 	l := &lab{tb: tb, dir: dir, exec: exec}
 	l.settings = engine.Settings{
-		DataRoot: dir, ExecRoot: exec, CgroupParent: fmt.Sprintf("/cleat-engine-%d", id), StopTimeout: 10 * time.Second, Version: "29.0.0",
+		DataRoot: dir, ExecRoot: exec, CgroupParent: fmt.Sprintf("/cleat-engine-%d", id), Adjustable: engine.Adjustable{StopTimeout: 10 * time.Second}, Version: "29.0.0",
 	}
 	l.net = network.Config{
 		StateFile: filepath.Join(dir, "network.json"), Bridge: fmt.Sprintf("ce%d", id),

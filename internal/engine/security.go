@@ -10,11 +10,13 @@ import (
 
 // securityOpts are the decoded --security-opt values.
 type securityOpts struct {
-	noNewPrivs  bool
-	unconfined  bool   // seccomp=unconfined
-	profile     []byte // seccomp=<JSON>; the client has read the file
-	systemPaths bool   // systempaths=unconfined
-	appArmor    string
+	noNewPrivs bool
+	unconfined bool   // seccomp=unconfined
+	profile    []byte // seccomp=<JSON>; the client has read the file
+	// What a request says wins over the engine's defaults.
+	noNewPrivsGiven, seccompGiven bool
+	systemPaths                   bool // systempaths=unconfined
+	appArmor                      string
 }
 
 // parseSecurityOpts decodes opts, both "key=value" and the older "key:value".
@@ -22,7 +24,7 @@ func parseSecurityOpts(opts []string, f kernel.Features) (securityOpts, error) {
 	var s securityOpts
 	for _, opt := range opts {
 		if opt == "no-new-privileges" {
-			s.noNewPrivs = true
+			s.noNewPrivs, s.noNewPrivsGiven = true, true
 			continue
 		}
 		key, value, ok := strings.Cut(opt, "=")
@@ -38,9 +40,9 @@ func parseSecurityOpts(opts []string, f kernel.Features) (securityOpts, error) {
 			if err != nil {
 				return s, failure.Invalid("invalid --security-opt 2: %q", opt)
 			}
-			s.noNewPrivs = on
+			s.noNewPrivs, s.noNewPrivsGiven = on, true
 		case "seccomp":
-			s.unconfined, s.profile = false, nil
+			s.unconfined, s.profile, s.seccompGiven = false, nil, true
 			switch value {
 			case "unconfined":
 				s.unconfined = true

@@ -44,12 +44,12 @@ func (b *specBuilder) container(c *container.Container, r *container.Record) (*r
 		HostCgroupNS: host.CgroupnsMode.IsHost(),
 		CgroupPath:   b.cgroupPath(r), Resources: res,
 		Privileged: host.Privileged, MaskedPaths: host.MaskedPaths, ReadonlyPaths: host.ReadonlyPaths,
-		Sysctls: host.Sysctls, OOMScoreAdj: host.OomScoreAdj, Init: host.Init != nil && *host.Init,
+		Sysctls: host.Sysctls, OOMScoreAdj: host.OomScoreAdj, Init: b.settings.Containers.init(host.Init),
 	}
 	if s.Devices, err = hostDevices(host, true); err != nil {
 		return nil, err
 	}
-	if s.Rlimits, err = rlimits(host.Ulimits); err != nil {
+	if s.Rlimits, err = rlimits(b.settings.Containers.ulimits(host.Ulimits)); err != nil {
 		return nil, err
 	}
 	if s.Mounts, err = b.mounts(c, r); err != nil {
@@ -67,6 +67,7 @@ func (b *specBuilder) confine(s *runtime.Spec, host *api.HostConfig) (err error)
 	if err != nil {
 		return err
 	}
+	opts = b.settings.Containers.security(opts, host.Privileged)
 	s.NoNewPrivs, s.AppArmorProfile = opts.noNewPrivs, opts.appArmor
 	s.Seccomp, err = b.filter(opts, host.Privileged, s.Capabilities)
 	return err

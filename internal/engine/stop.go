@@ -35,7 +35,7 @@ type Stopper struct {
 	say        *announcer
 	starter    *Starter
 	pauser     *Pauser
-	settings   Settings
+	adjustable *adjustable
 }
 
 // Stop asks a container to end and kills it after its timeout. One that does
@@ -162,7 +162,7 @@ func (s *Stopper) timeout(r *container.Record, opts StopOptions) (d time.Duratio
 			return time.Duration(*t) * time.Second, false
 		}
 	}
-	return s.settings.StopTimeout, true
+	return s.adjustable.Load().StopTimeout, true
 }
 
 // signal sends sig and announces it. A process that is gone already is not an

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"net/netip"
 	"os"
@@ -34,6 +35,7 @@ type System struct {
 	cgroups    *cgroup.Hierarchy
 	features   kernel.Features
 	settings   Settings
+	adjustable *adjustable
 	bus        *events.Bus
 }
 
@@ -61,18 +63,19 @@ func (s *System) Version(context.Context) (system.VersionResponse, error) {
 
 // Info describes the engine's state, settings and host.
 func (s *System) Info(ctx context.Context) (*system.Info, error) {
+	now := s.adjustable.Load()
 	i := &system.Info{
 		ID: s.engineID(), Driver: storageDriver, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
 			Volume: []string{localDriver}, Network: []string{"bridge", "host", "null"}, Log: []string{defaultLogDriver, "none"},
 		},
-		IPv4Forwarding: readLine("/proc/sys/net/ipv4/ip_forward") == "1", Debug: s.settings.Debug,
+		IPv4Forwarding: readLine("/proc/sys/net/ipv4/ip_forward") == "1", Debug: now.Debug,
 		NGoroutines: goruntime.NumGoroutine(), NFd: openFiles(), SystemTime: time.Now().Format(time.RFC3339Nano),
-		LoggingDriver: defaultLogDriver, CgroupDriver: s.cgroups.Driver(), CgroupVersion: strconv.Itoa(s.cgroups.Version()),
+		LoggingDriver: cmp.Or(s.settings.Containers.LogDriver, defaultLogDriver), CgroupDriver: s.cgroups.Driver(), CgroupVersion: strconv.Itoa(s.cgroups.Version()),
 		KernelVersion: s.features.Release, OSType: goruntime.GOOS, Architecture: machine(), NCPU: goruntime.NumCPU(),
 		MemTotal: memTotal(), DockerRootDir: s.settings.DataRoot, ServerVersion: s.settings.Version,
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registryConfig(),
-		Labels: []string{}, DefaultRuntime: runtimeName,
+		Labels: orEmpty(now.Labels), DefaultRuntime: runtimeName,
 		Runtimes: map[string]system.RuntimeWithStatus{runtimeName: {}}, LiveRestoreEnabled: true,
 		Swarm:           swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive, RemoteManagers: []swarm.Peer{}},
 		Isolation:       "",
@@ -85,23 +88,43 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 		SecurityOptions: []string{},
 	}
 	if s.features.Seccomp {
-		i.SecurityOptions = append(i.SecurityOptions, "name=seccomp,profile=builtin")
+		i.SecurityOptions = append(i.SecurityOptions, "name=seccomp,profile="+s.seccompProfile())
 	}
 	if s.cgroups.Version() == 2 {
 		i.SecurityOptions = append(i.SecurityOptions, "name=cgroupns")
 	}
-	i.Name, _ = os.Hostname()
+	i.Name = s.Hostname()
 	i.OperatingSystem, i.OSVersion = osRelease()
 	s.countContainers(i)
 	s.limits(i)
 	if list, err := s.images.List(ctx, image.ListRequest{}, nil); err == nil {
 		i.Images = len(list)
 	}
-	i.Warnings = slices.Concat(s.settings.Warnings, s.features.Warnings, s.networks.Warnings())
+	i.Warnings = slices.Concat(now.Warnings, s.features.Warnings, s.networks.Warnings())
 	if i.Warnings == nil {
 		i.Warnings = []string{}
 	}
 	return i, nil
+}
+
+// seccompProfile names the profile of containers that choose none.
+func (s *System) seccompProfile() string {
+	switch d := s.settings.Containers; {
+	case d.Unconfined:
+		return "unconfined"
+	case d.Seccomp != nil:
+		return "custom"
+	}
+	return "builtin"
+}
+
+// ID is the engine's, as info and events show it.
+func (s *System) ID() string { return s.engineID() }
+
+// Hostname is the host's name, "" if it cannot be told.
+func (s *System) Hostname() string {
+	name, _ := os.Hostname()
+	return name
 }
 
 // engineID is made at the first start and stays with the data root.
@@ -145,14 +168,15 @@ func (s *System) limits(i *system.Info) {
 }
 
 func (s *System) registryConfig() *registry.ServiceConfig {
+	now := s.adjustable.Load()
 	c := &registry.ServiceConfig{
 		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
 		IndexConfigs: map[string]*registry.IndexInfo{
-			"docker.io": {Name: "docker.io", Mirrors: orEmpty(s.settings.Mirrors), Secure: true, Official: true},
+			"docker.io": {Name: "docker.io", Mirrors: orEmpty(now.Mirrors), Secure: true, Official: true},
 		},
-		Mirrors: orEmpty(s.settings.Mirrors),
+		Mirrors: orEmpty(now.Mirrors),
 	}
-	for _, r := range s.settings.InsecureRegistries {
+	for _, r := range now.InsecureRegistries {
 		if p, err := netip.ParsePrefix(r); err == nil {
 			c.InsecureRegistryCIDRs = append(c.InsecureRegistryCIDRs, p)
 		} else {

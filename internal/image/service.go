@@ -37,11 +37,10 @@ type Service struct {
 	registry *registryclient.Client
 	events   func(action, id, name string)
 
-	host         platforms.MatchComparer // what this machine runs, best first
-	downloads    *semaphore.Weighted
-	maxDownloads int
-	unpacks      *semaphore.Weighted
-	transfers    store.KeyedLock // one blob, and one layer, is brought in once at a time
+	host      platforms.MatchComparer // what this machine runs, best first
+	downloads atomic.Pointer[downloads]
+	unpacks   *semaphore.Weighted
+	transfers store.KeyedLock // one blob, and one layer, is brought in once at a time
 
 	current atomic.Pointer[catalog]
 	layers  layers
@@ -57,18 +56,29 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	parallel := int64(max(2, min(8, runtime.NumCPU())))
 	s := &Service{
-		store:        cfg.Store,
-		registry:     cfg.Registry,
-		events:       cfg.Events,
-		host:         platforms.Default(),
-		downloads:    semaphore.NewWeighted(int64(cfg.MaxDownloads)),
-		maxDownloads: cfg.MaxDownloads,
-		unpacks:      semaphore.NewWeighted(parallel),
+		store:    cfg.Store,
+		registry: cfg.Registry,
+		events:   cfg.Events,
+		host:     platforms.Default(),
+		unpacks:  semaphore.NewWeighted(parallel),
 	}
+	s.SetMaxDownloads(cfg.MaxDownloads)
 	if err := s.loadLayers(s.store.Context(ctx)); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// downloads bounds how many layers are downloaded at the same time.
+type downloads struct {
+	*semaphore.Weighted
+	max int
+}
+
+// SetMaxDownloads bounds the downloads of the pulls that begin from now on to n layers
+// at a time, all of them together.
+func (s *Service) SetMaxDownloads(n int) {
+	s.downloads.Store(&downloads{semaphore.NewWeighted(int64(n)), n})
 }
 
 // Image is one platform's image, resolved from a name or id: all that a container

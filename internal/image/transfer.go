@@ -34,6 +34,7 @@ type transfer struct {
 	wish *ocispec.Platform
 	// extracting and done are the statuses that a layer goes through.
 	extracting, done string
+	downloads        *downloads
 
 	mu    sync.Mutex
 	first error                // what went wrong first; all else follows from it
@@ -45,6 +46,7 @@ type transfer struct {
 // run transfers what target names. Whatever goes wrong, no partial blob is left.
 func (t *transfer) run(ctx context.Context, target ocispec.Descriptor) error {
 	t.chains = map[string]digest.Digest{}
+	t.downloads = t.s.downloads.Load()
 	unpacker, err := unpack.NewUnpacker(ctx, t.s.store.Content,
 		unpack.WithUnpackPlatform(unpack.Platform{
 			Platform:                platforms.All, // the handler passes on only what shall be unpacked
@@ -55,7 +57,7 @@ func (t *transfer) run(ctx context.Context, target ocispec.Descriptor) error {
 			ApplyOpts:               []diff.ApplyOpt{diff.WithProgress(t.extractProgress)},
 		}),
 		unpack.WithDuplicationSuppressor(&t.s.transfers),
-		unpack.WithLimiter(t.s.downloads),
+		unpack.WithLimiter(t.downloads.Weighted),
 		unpack.WithUnpackLimiter(t.s.unpacks),
 		// Blobs are kept beside their unpacked layers: a push needs them.
 		unpack.WithFetchAllContent(),
@@ -182,7 +184,7 @@ func (t *transfer) beginLayers(_ context.Context, children []ocispec.Descriptor)
 		return failure.Invalid("this is not a container image: its config is of the type %q", configType(children))
 	}
 	if t.fetcher != nil {
-		t.report.begin(layers, t.s.maxDownloads)
+		t.report.begin(layers, t.downloads.max)
 	} else {
 		t.report.know(layers)
 	}

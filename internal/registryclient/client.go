@@ -15,10 +15,12 @@ package registryclient
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 )
@@ -43,43 +45,55 @@ type Config struct {
 	CertsDir string
 	// UserAgent is sent with every request.
 	UserAgent string
+	// Proxy is how the way out is found.
+	Proxy Proxy
 }
 
-// Client reaches registries. It is immutable and may be used by many goroutines.
+// Client reaches registries. It may be used by many goroutines.
 type Client struct {
+	rules     atomic.Pointer[rules]
+	certsDir  string
+	userAgent string
+	proxy     func(*http.Request) (*url.URL, error)
+}
+
+// rules say which hosts are asked and trusted. They are never changed, but replaced.
+type rules struct {
 	mirrors       []*url.URL
 	insecureHosts map[string]bool
 	insecureNets  []netip.Prefix
-	certsDir      string
-	userAgent     string
 }
 
 // New checks the configuration and makes a client. Errors name the value at fault.
 func New(cfg Config) (*Client, error) {
-	c := &Client{
-		insecureHosts: map[string]bool{},
-		certsDir:      cfg.CertsDir,
-		userAgent:     cfg.UserAgent,
-	}
+	c := &Client{certsDir: cfg.CertsDir, userAgent: cfg.UserAgent, proxy: cfg.Proxy.choose()}
 	if c.certsDir == "" {
 		c.certsDir = "/etc/docker/certs.d"
 	}
 	if c.userAgent == "" {
 		c.userAgent = "cleat"
 	}
-	for _, m := range cfg.Mirrors {
+	return c, c.SetRules(cfg.Mirrors, cfg.Insecure)
+}
+
+// SetRules replaces the mirrors and the insecure registries, which are written as in
+// [Config], for sessions that are opened from now on. After an error the old ones stay.
+func (c *Client) SetRules(mirrors, insecure []string) error {
+	r := &rules{insecureHosts: map[string]bool{}}
+	for _, m := range mirrors {
 		u, err := parseMirror(m)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		c.mirrors = append(c.mirrors, u)
+		r.mirrors = append(r.mirrors, u)
 	}
-	for _, v := range cfg.Insecure {
-		if err := c.addInsecure(v); err != nil {
-			return nil, err
+	for _, v := range insecure {
+		if err := r.addInsecure(v); err != nil {
+			return err
 		}
 	}
-	return c, nil
+	c.rules.Store(r)
+	return nil
 }
 
 func parseMirror(value string) (*url.URL, error) {
@@ -100,37 +114,38 @@ func parseMirror(value string) (*url.URL, error) {
 	return u, nil
 }
 
-func (c *Client) addInsecure(value string) error {
+func (r *rules) addInsecure(value string) error {
 	if strings.Contains(value, "://") {
 		return failure.Invalid("invalid insecure registry %q: give a host, host:port or CIDR without a scheme", value)
 	}
 	if p, err := netip.ParsePrefix(value); err == nil {
-		c.insecureNets = append(c.insecureNets, p.Masked())
+		r.insecureNets = append(r.insecureNets, p.Masked())
 		return nil
 	}
 	if value == "" || strings.ContainsAny(value, "/ ,") {
 		return failure.Invalid("invalid insecure registry %q: give a host, host:port or CIDR", value)
 	}
-	c.insecureHosts[strings.ToLower(value)] = true
+	r.insecureHosts[strings.ToLower(value)] = true
 	return nil
 }
 
 // insecure reports whether host (with or without port) may be reached without a
 // verified certificate. A host name is looked up only if CIDRs are configured.
 func (c *Client) insecure(host string) bool {
+	r := c.rules.Load()
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
 	}
 	name = strings.Trim(name, "[]")
-	if strings.EqualFold(name, "localhost") || c.insecureHosts[strings.ToLower(host)] || c.insecureHosts[strings.ToLower(name)] {
+	if strings.EqualFold(name, "localhost") || r.insecureHosts[strings.ToLower(host)] || r.insecureHosts[strings.ToLower(name)] {
 		return true
 	}
 	addr, err := netip.ParseAddr(name)
 	if err == nil {
-		return addr.Unmap().IsLoopback() || c.inInsecureNets(addr)
+		return addr.Unmap().IsLoopback() || r.inInsecureNets(addr)
 	}
-	if len(c.insecureNets) == 0 {
+	if len(r.insecureNets) == 0 {
 		return false
 	}
 	ips, err := net.LookupIP(name)
@@ -138,15 +153,15 @@ func (c *Client) insecure(host string) bool {
 		return false // the connection itself will say what is wrong with the name
 	}
 	for _, ip := range ips {
-		if a, ok := netip.AddrFromSlice(ip); ok && c.inInsecureNets(a) {
+		if a, ok := netip.AddrFromSlice(ip); ok && r.inInsecureNets(a) {
 			return true
 		}
 	}
 	return false
 }
 
-func (c *Client) inInsecureNets(addr netip.Addr) bool {
-	for _, p := range c.insecureNets {
+func (r *rules) inInsecureNets(addr netip.Addr) bool {
+	for _, p := range r.insecureNets {
 		if p.Contains(addr.Unmap()) {
 			return true
 		}
@@ -156,8 +171,9 @@ func (c *Client) inInsecureNets(addr netip.Addr) bool {
 
 // Mirrors lists the mirrors of Docker Hub, for `info`.
 func (c *Client) Mirrors() []string {
-	urls := make([]string, 0, len(c.mirrors))
-	for _, m := range c.mirrors {
+	mirrors := c.rules.Load().mirrors
+	urls := make([]string, 0, len(mirrors))
+	for _, m := range mirrors {
 		urls = append(urls, m.String()+"/")
 	}
 	return urls
@@ -169,13 +185,14 @@ func (c *Client) InsecureNets() []netip.Prefix {
 	return append([]netip.Prefix{
 		netip.MustParsePrefix("::1/128"),
 		netip.MustParsePrefix("127.0.0.0/8"),
-	}, c.insecureNets...)
+	}, c.rules.Load().insecureNets...)
 }
 
 // InsecureHosts lists the hosts configured as insecure, for `info`.
 func (c *Client) InsecureHosts() []string {
-	hosts := make([]string, 0, len(c.insecureHosts))
-	for h := range c.insecureHosts {
+	insecure := c.rules.Load().insecureHosts
+	hosts := make([]string, 0, len(insecure))
+	for h := range insecure {
 		hosts = append(hosts, h)
 	}
 	return hosts

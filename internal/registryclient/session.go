@@ -55,7 +55,7 @@ func (c *Client) Open(name reference.Named, auth *registry.AuthConfig) (_ *Sessi
 	}()
 	domain := reference.Domain(name)
 	if domain == HubDomain {
-		for _, m := range c.mirrors {
+		for _, m := range c.rules.Load().mirrors {
 			if err := s.add(c, m, m.Host, nil, true); err != nil {
 				return nil, err
 			}

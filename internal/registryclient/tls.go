@@ -25,7 +25,7 @@ func (c *Client) httpClient(host string, insecure bool) (*http.Client, func(), e
 	}
 	cfg.InsecureSkipVerify = insecure
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment,
+		Proxy: c.proxy,
 		DialContext: (&net.Dialer{
 			Timeout:   30 * time.Second,
 			KeepAlive: 30 * time.Second,

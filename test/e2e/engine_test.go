@@ -53,7 +53,7 @@ func TestFlagsOfOtherEngines(t *testing.T) {
 	if log := e.Log(); !strings.Contains(log, "userland-proxy") || !strings.Contains(log, "containerd") {
 		t.Errorf("flags for parts that are not needed deserve a warning each:\n%s", log)
 	}
-	for _, refused := range []string{"--userns-remap=default", "--storage-driver=btrfs", "--tlsverify", "--no-such-flag"} {
+	for _, refused := range []string{"--userns-remap=default", "--storage-driver=btrfs", "--tls", "--no-such-flag"} {
 		out, err := exec.Command(harness.Binary(t, "cleatd"), append(append([]string{}, e.Args()...), refused)...).CombinedOutput()
 		name, _, _ := strings.Cut(strings.TrimLeft(refused, "-"), "=")
 		if err == nil || !strings.Contains(string(out), name) {

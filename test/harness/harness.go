@@ -87,7 +87,7 @@ func New(t testing.TB, o Options) *Engine {
 		CgroupParent: "/cleat-test-" + id,
 		env:          o.Env,
 	}
-	e.args = append([]string{"--data-root", e.DataRoot, "--exec-root", e.ExecRoot, "--host", "unix://" + e.Socket,
+	e.args = append([]string{"--config-file", "/dev/null", "--data-root", e.DataRoot, "--exec-root", e.ExecRoot, "--host", "unix://" + e.Socket,
 		"--pidfile", filepath.Join(dir, "cleatd.pid"), "--bridge", e.Bridge, "--bip", e.Subnet, "--cgroup-parent", e.CgroupParent}, o.Args...)
 	e.log, err = os.Create(filepath.Join(dir, "cleatd.log"))
 	if err != nil {
