@@ -25,7 +25,7 @@ var floors = map[string]int{
 	"internal/mount": 0, "internal/rootpath": 0, "internal/kernel": 0, "internal/failure": 0,
 
 	"internal/runtime": 1, "internal/keeper": 1, "internal/store": 1, "internal/record": 1,
-	"internal/registryclient": 1, "internal/supervise": 1, "internal/stdio": 1,
+	"internal/registryclient": 1, "internal/supervise": 1, "internal/stdio": 1, "internal/dns": 1,
 
 	"internal/container": 2, "internal/image": 2, "internal/network": 2, "internal/volume": 2, "internal/logs": 2, "internal/events": 2,
 
@@ -50,6 +50,7 @@ var arrows = map[string][]string{
 	"internal/launch":         {"internal/failure"},
 	"internal/nft":            {"internal/failure", "internal/netlink"},
 	"internal/netlink":        {"internal/failure"},
+	"internal/dns":            {"internal/supervise"}, // its goroutines
 	"internal/store":          {"internal/record"},
 	"internal/stdio":          {"internal/record"},
 }

@@ -1,0 +1,340 @@
+package dns_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	wire "github.com/miekg/dns"
+
+	"github.com/cleatlabs/cleat/internal/dns"
+)
+
+// outside is a name server of the test: UDP and TCP at one port.
+type outside struct {
+	addr   netip.AddrPort
+	asked  atomic.Int32
+	mu     sync.Mutex
+	handle func(w wire.ResponseWriter, q *wire.Msg)
+}
+
+func newOutside(t *testing.T, handle func(w wire.ResponseWriter, q *wire.Msg)) *outside {
+	t.Helper()
+	o := &outside{handle: handle}
+	var p net.PacketConn
+	var l net.Listener
+	for {
+		var err error
+		p, err = net.ListenPacket("udp4", "127.0.0.1:0")
+		must(t, err)
+		l, err = net.Listen("tcp4", p.LocalAddr().String())
+		if err == nil {
+			break
+		}
+		p.Close()
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
+	o.addr = netip.MustParseAddrPort(p.LocalAddr().String())
+	h := wire.HandlerFunc(func(w wire.ResponseWriter, q *wire.Msg) {
+		o.asked.Add(1)
+		o.handle(w, q)
+	})
+	for _, s := range []*wire.Server{{PacketConn: p, Handler: h, UDPSize: 4096}, {Listener: l, Handler: h}} {
+		go s.ActivateAndServe()
+		t.Cleanup(func() { s.Shutdown() })
+	}
+	return o
+}
+
+func (o *outside) upstream() dns.Upstream { return dns.Upstream{Addr: o.addr, Dial: dns.Dial} }
+
+// says answers every A question with one address.
+func says(ip string) func(wire.ResponseWriter, *wire.Msg) {
+	return func(w wire.ResponseWriter, q *wire.Msg) {
+		m := new(wire.Msg).SetReply(q)
+		m.Answer = append(m.Answer, &wire.A{Hdr: wire.RR_Header{Name: q.Question[0].Name, Rrtype: wire.TypeA, Class: wire.ClassINET, Ttl: 60}, A: net.ParseIP(ip)})
+		w.WriteMsg(m)
+	}
+}
+
+func code(rcode int) func(wire.ResponseWriter, *wire.Msg) {
+	return func(w wire.ResponseWriter, q *wire.Msg) { w.WriteMsg(new(wire.Msg).SetRcode(q, rcode)) }
+}
+
+func after(d time.Duration, h func(wire.ResponseWriter, *wire.Msg)) func(wire.ResponseWriter, *wire.Msg) {
+	return func(w wire.ResponseWriter, q *wire.Msg) { time.Sleep(d); h(w, q) }
+}
+
+func silent(wire.ResponseWriter, *wire.Msg) {}
+
+func withServers(t *testing.T, us ...dns.Upstream) *service {
+	t.Helper()
+	return serve(t, world(), &dns.View{Networks: []string{"n1"}, Servers: func() []dns.Upstream { return us }})
+}
+
+func TestForwarding(t *testing.T) {
+	t.Parallel()
+	good, nx, fail, refused := newOutside(t, says("192.0.2.1")), newOutside(t, code(wire.RcodeNameError)), newOutside(t, code(wire.RcodeServerFailure)), newOutside(t, code(wire.RcodeRefused))
+	late := newOutside(t, after(400*time.Millisecond, says("192.0.2.7")))
+	dead := newOutside(t, silent)
+	gone := dns.Upstream{Addr: netip.MustParseAddrPort("127.0.0.1:1"), Dial: dns.Dial}
+	for _, c := range []struct {
+		name    string
+		servers []dns.Upstream
+		want    string
+		quick   bool // well before a name server's time is over
+	}{
+		{"one", []dns.Upstream{good.upstream()}, "NOERROR 192.0.2.1", true},
+		{"no such name", []dns.Upstream{nx.upstream()}, "NXDOMAIN", true},
+		{"the first fails", []dns.Upstream{fail.upstream(), refused.upstream(), good.upstream()}, "NOERROR 192.0.2.1", true},
+		{"the first is not there", []dns.Upstream{gone, good.upstream()}, "NOERROR 192.0.2.1", true},
+		{"the first is silent", []dns.Upstream{dead.upstream(), good.upstream()}, "NOERROR 192.0.2.1", true},
+		{"the second does not know what the first does", []dns.Upstream{late.upstream(), nx.upstream()}, "NOERROR 192.0.2.7", true},
+		{"the first knows that there is none", []dns.Upstream{nx.upstream(), good.upstream()}, "NXDOMAIN", true},
+		{"all fail", []dns.Upstream{fail.upstream(), refused.upstream()}, "SERVFAIL", true},
+		{"none is there", []dns.Upstream{gone, gone}, "SERVFAIL", true},
+		{"silence", []dns.Upstream{dead.upstream()}, "SERVFAIL", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := withServers(t, c.servers...)
+			start := time.Now()
+			got := say(s.ask("Example.com", wire.TypeA))
+			took := time.Since(start)
+			if got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+			// The order of the answers above is what counts; this only tells "at once"
+			// from "when the time was over".
+			if c.quick && took > dns.Patience-500*time.Millisecond || !c.quick && took < dns.Patience/2 {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+// A server that was silent once is not waited for the next time.
+func TestSilentServerIsRemembered(t *testing.T) {
+	t.Parallel()
+	dead, nx := newOutside(t, silent), newOutside(t, code(wire.RcodeNameError))
+	s := withServers(t, dead.upstream(), nx.upstream())
+	if got := say(s.ask("a.example", wire.TypeA)); got != "NXDOMAIN" {
+		t.Error(got)
+	}
+	// The question that was given up does not count: one that waited to the end does.
+	lone := dead.upstream()
+	both := serve(t, world(), &dns.View{Servers: func() []dns.Upstream { return []dns.Upstream{lone} }})
+	if got := say(both.ask("b.example", wire.TypeA)); got != "SERVFAIL" {
+		t.Error(got)
+	}
+	both.client.See(&dns.View{Servers: func() []dns.Upstream { return []dns.Upstream{lone, nx.upstream()} }})
+	start := time.Now()
+	if got := say(both.ask("c.example", wire.TypeA)); got != "NXDOMAIN" {
+		t.Error(got)
+	}
+	if took := time.Since(start); took > 900*time.Millisecond {
+		t.Errorf("it waited %v for a server that is known to be silent", took)
+	}
+}
+
+func TestForwardedByteForByte(t *testing.T) {
+	var seen atomic.Pointer[wire.Msg]
+	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		seen.Store(q)
+		m := new(wire.Msg).SetReply(q)
+		m.AuthenticatedData = true
+		m.Answer = append(m.Answer, &wire.RFC3597{Hdr: wire.RR_Header{Name: q.Question[0].Name, Rrtype: 65333, Class: wire.ClassINET, Ttl: 60}, Rdata: "abcdef"})
+		w.WriteMsg(m)
+	})
+	s := withServers(t, up.upstream())
+	m := new(wire.Msg).SetQuestion("eXaMple.com.", 65333)
+	m.SetEdns0(1400, true)
+	m.IsEdns0().Option = append(m.IsEdns0().Option, &wire.EDNS0_NSID{Code: wire.EDNS0NSID})
+	m.AuthenticatedData, m.CheckingDisabled = true, true
+	r := s.exchange("udp", m)
+	q := seen.Load()
+	if q.Question[0] != m.Question[0] || !q.CheckingDisabled || q.IsEdns0() == nil || q.IsEdns0().UDPSize() != 1400 || len(q.IsEdns0().Option) != 1 || q.Id == m.Id {
+		t.Errorf("asked was\n%v\nforwarded\n%v", m, q)
+	}
+	if r.Id != m.Id || !r.AuthenticatedData || len(r.Answer) != 1 || r.Question[0].Name != "eXaMple.com." {
+		t.Errorf("answer %v", r)
+	}
+}
+
+// What is cut off by UDP comes whole by TCP.
+func TestTruncatedAnswerByTCP(t *testing.T) {
+	var overTCP atomic.Int32
+	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		m := new(wire.Msg).SetReply(q)
+		for i := range 100 {
+			m.Answer = append(m.Answer, &wire.A{Hdr: wire.RR_Header{Name: q.Question[0].Name, Rrtype: wire.TypeA, Class: wire.ClassINET, Ttl: 60}, A: net.IPv4(192, 0, 2, byte(i))})
+		}
+		if w.RemoteAddr().Network() == "udp" {
+			m.Truncate(512)
+		} else {
+			overTCP.Add(1)
+		}
+		w.WriteMsg(m)
+	})
+	s := withServers(t, up.upstream())
+	if r := s.ask("big.example", wire.TypeA); !r.Truncated {
+		t.Error("by UDP it is not marked as truncated")
+	}
+	if r := s.exchange("tcp", new(wire.Msg).SetQuestion("big.example.", wire.TypeA)); r.Truncated || len(r.Answer) != 100 || overTCP.Load() != 1 {
+		t.Errorf("by TCP: %d records, truncated %v, %d questions by TCP", len(r.Answer), r.Truncated, overTCP.Load())
+	}
+}
+
+// Answers that nobody asked for do not count, from whomever they seem to come.
+func TestForgedAnswers(t *testing.T) {
+	t.Parallel()
+	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		for _, forge := range []func(*wire.Msg){
+			func(m *wire.Msg) { m.Id++ },
+			func(m *wire.Msg) { m.Question[0].Name = "other.example." },
+			func(m *wire.Msg) { m.Response = false },
+			func(m *wire.Msg) { m.Question = nil },
+		} {
+			m := new(wire.Msg).SetReply(q.Copy())
+			m.Answer = append(m.Answer, &wire.A{Hdr: wire.RR_Header{Name: q.Question[0].Name, Rrtype: wire.TypeA, Class: wire.ClassINET, Ttl: 60}, A: net.IPv4(6, 6, 6, 6)})
+			forge(m)
+			w.WriteMsg(m)
+		}
+		w.Write([]byte{1})
+		says("192.0.2.1")(w, q)
+	})
+	s := withServers(t, up.upstream())
+	if got := say(s.ask("bank.example", wire.TypeA)); got != "NOERROR 192.0.2.1" {
+		t.Error(got)
+	}
+}
+
+// The host's resolver is a container, whose own name server is ours, whose name
+// server is the host's resolver: the question must end, asked once a round.
+func TestCircleEnds(t *testing.T) {
+	t.Parallel()
+	var s *service
+	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		c := wire.Client{Timeout: 20 * time.Second}
+		fwd := q.Copy()
+		fwd.Id = wire.Id()
+		r, _, err := c.Exchange(fwd, s.addr)
+		if err != nil {
+			return
+		}
+		r.Id = q.Id
+		w.WriteMsg(r)
+	})
+	s = withServers(t, up.upstream())
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if got := say(s.ask("round.example", wire.TypeA)); got != "SERVFAIL" {
+				t.Errorf("answer %q", got)
+			}
+		})
+	}
+	wg.Wait()
+	// Once, and again each second while there is no answer; not 20 times, nor 20².
+	if n := up.asked.Load(); n > 10 {
+		t.Errorf("the resolver was asked %d times", n)
+	}
+}
+
+// The same question by many is one question; each gets its own answer.
+func TestSameQuestionIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) { <-release; says("192.0.2.1")(w, q) })
+	s := withServers(t, up.upstream())
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			name := "same.example."
+			if i%2 == 0 {
+				name = "SAME.example."
+			}
+			m := new(wire.Msg).SetQuestion(name, wire.TypeA)
+			r := s.exchange("udp", m)
+			if say(r) != "NOERROR 192.0.2.1" || r.Question[0].Name != name {
+				t.Errorf("%v", r)
+			}
+		})
+	}
+	for up.asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	wg.Wait()
+	if n := up.asked.Load(); n > 5 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+// A flood of questions that nobody answers is refused beyond a bound; names of
+// containers are answered all the time.
+func TestFloodIsBounded(t *testing.T) {
+	t.Parallel()
+	up := newOutside(t, silent)
+	s := withServers(t, up.upstream())
+	conn, err := net.Dial("udp", s.addr)
+	must(t, err)
+	defer conn.Close()
+	co := &wire.Conn{Conn: conn}
+	for i := range 2000 {
+		m := new(wire.Msg).SetQuestion(wire.Fqdn(strings.Repeat("x", 1+i%60)+".example"), uint16(1000+i))
+		must(t, co.WriteMsg(m))
+	}
+	// Its datagrams share a queue with the flood: one of them gets through.
+	web := func() {
+		t.Helper()
+		c := wire.Client{Timeout: 50 * time.Millisecond}
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			r, _, err := c.Exchange(new(wire.Msg).SetQuestion("web.", wire.TypeA), s.addr)
+			if err == nil && say(r) == "NOERROR 172.20.0.2" {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%v %v", r, err)
+			}
+		}
+	}
+	web()
+	for _, r := range s.group.Running() {
+		if n, ok := strings.CutPrefix(r, "dns-forward ×"); ok && len(n) > 3 {
+			t.Errorf("%s under way", r)
+		}
+	}
+	web()
+}
+
+func TestNothingLeavesWithoutServers(t *testing.T) {
+	s := serve(t, world(), &dns.View{Networks: []string{"n1"}})
+	for _, name := range []string{"nobody", "secret.example.com"} {
+		if got := say(s.ask(name, wire.TypeA)); got != "SERVFAIL" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// A dialer that cannot reach a server costs nothing but that.
+func TestUnreachable(t *testing.T) {
+	good := newOutside(t, says("192.0.2.1"))
+	no := dns.Upstream{Addr: good.addr, Via: "nowhere", Dial: func(context.Context, string, netip.AddrPort) (net.Conn, error) {
+		return nil, os.NewSyscallError("connect", syscall.ENETUNREACH)
+	}}
+	s := withServers(t, no, good.upstream())
+	if got := say(s.ask("x.example", wire.TypeA)); got != "NOERROR 192.0.2.1" {
+		t.Error(got)
+	}
+}
