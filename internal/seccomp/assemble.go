@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -42,6 +43,7 @@ type label int
 type assembler struct {
 	reversed []instruction
 	returns  map[uint32]label
+	decided  map[string]label // the tests of arguments, which several system calls and architectures share
 }
 
 func (a *assembler) emit(i instruction) label {
@@ -79,7 +81,8 @@ func (a *assembler) branch(code uint16, k uint32, yes, no label) label {
 
 // verdict is a place that returns the action. One that is near enough is used again.
 func (a *assembler) verdict(action uint32) label {
-	if l, ok := a.returns[action]; ok && a.distance(l) < maxJump/2 {
+	const spare = 16 // instructions that may come between
+	if l, ok := a.returns[action]; ok && a.distance(l) < maxJump-spare {
 		return l
 	}
 	l := a.emit(instruction{code: opReturn, k: action})
@@ -94,13 +97,20 @@ type span struct {
 	action uint32 // when no rule applies
 }
 
-// assemble makes the program: a switch on the architecture, and for each a binary search of the number.
+// plain reports whether the number alone decides.
+func (s span) plain() bool { return len(s.rules) == 0 }
+
+// same reports whether both spans have one answer.
+func (s span) same(o span) bool { return s.plain() && o.plain() && s.action == o.action }
+
+// assemble makes the program: a switch on the architecture, and for each a search of the number. The kernel compiles the program anew
+// for each process, and tries it for each number: its length and its depth are a part of every start.
 func (s *policy) assemble() ([]instruction, error) {
-	a := &assembler{returns: map[uint32]label{}}
+	a := &assembler{returns: map[uint32]label{}, decided: map[string]label{}}
 	next := a.verdict(unix.SECCOMP_RET_KILL_PROCESS)
 	starts := make([]label, len(s.arches))
 	for i := len(s.arches) - 1; i >= 0; i-- {
-		a.fallInto(a.search(s.spans(&s.arches[i])))
+		a.fallInto(a.search(blocks(s.spans(&s.arches[i]))))
 		starts[i] = a.emit(instruction{code: opLoad, k: offNumber})
 	}
 	for i := len(s.arches) - 1; i >= 0; i-- {
@@ -125,11 +135,10 @@ func (s *policy) spans(t *table) []span {
 	slices.Sort(numbers)
 	spans := []span{{first: 0, action: s.fallback}}
 	add := func(n span) {
-		last := &spans[len(spans)-1]
-		switch {
-		case last.first == n.first:
-			*last = n
-		case len(last.rules) > 0 || len(n.rules) > 0 || last.action != n.action:
+		if last := len(spans) - 1; spans[last].first == n.first {
+			spans = spans[:last] // empty
+		}
+		if len(spans) == 0 || !spans[len(spans)-1].same(n) {
 			spans = append(spans, n)
 		}
 	}
@@ -170,19 +179,59 @@ func (t *table) span(nr, fallback uint32) span {
 	return span{first: nr, rules: rules, action: fallback}
 }
 
-// search finds the span of the number in the accumulator.
-func (a *assembler) search(spans []span) label {
-	if len(spans) == 1 {
-		return a.decide(spans[0])
+// block is a range of numbers with one answer but for a few.
+type block struct {
+	span
+	exceptions []span // of one number each
+}
+
+// maxExceptions bounds how many numbers are compared one after the other.
+const maxExceptions = 3
+
+// blocks groups spans, so that a number among others takes one comparison instead of two.
+func blocks(spans []span) []block {
+	var all []block
+	for i := 0; i < len(spans); {
+		b := block{span: spans[i]}
+		isException := func() bool {
+			return i+2 < len(spans) && spans[i+2].first == spans[i+1].first+1 && spans[i+2].same(b.span)
+		}
+		for isException() && len(b.exceptions) < maxExceptions {
+			b.exceptions = append(b.exceptions, spans[i+1])
+			i += 2
+		}
+		all = append(all, b)
+		if len(b.exceptions) < maxExceptions || !isException() {
+			i++
+		} // else the last span goes on as the next block
 	}
-	middle := len(spans) / 2
-	high := a.search(spans[middle:])
-	low := a.search(spans[:middle])
-	return a.branch(jumpGE, spans[middle].first, high, low)
+	return all
+}
+
+// search finds the block of the number in the accumulator, then its answer.
+func (a *assembler) search(blocks []block) label {
+	if len(blocks) > 1 {
+		middle := len(blocks) / 2
+		high := a.search(blocks[middle:])
+		low := a.search(blocks[:middle])
+		return a.branch(jumpGE, blocks[middle].first, high, low)
+	}
+	next := a.decide(blocks[0].span)
+	for _, e := range blocks[0].exceptions {
+		next = a.branch(jumpEQ, e.first, a.decide(e), next)
+	}
+	return next
 }
 
 // decide goes through the rules of a span.
 func (a *assembler) decide(s span) label {
+	if s.plain() {
+		return a.verdict(s.action)
+	}
+	key := fmt.Sprint(s.rules, s.action)
+	if l, ok := a.decided[key]; ok {
+		return l
+	}
 	next := a.verdict(s.action)
 	for i := len(s.rules) - 1; i >= 0; i-- {
 		r := s.rules[i]
@@ -192,6 +241,7 @@ func (a *assembler) decide(s span) label {
 		}
 		next = met
 	}
+	a.decided[key] = next
 	return next
 }
 

@@ -339,7 +339,36 @@ func randomProfile(rng *rand.Rand) *profiles.Seccomp {
 		}
 		p.Syscalls = append(p.Syscalls, s)
 	}
+	if rng.IntN(2) == 0 { // the rest in long ranges, in which the above are exceptions
+		rest := &profiles.Syscall{}
+		rest.Action = specs.ActAllow
+		for _, c := range all {
+			rest.Names = append(rest.Names, c.name)
+		}
+		p.Syscalls = append(p.Syscalls, rest)
+	}
 	return p
+}
+
+// The kernel compiles a filter anew for each process that loads it, and runs through it for each number: both are a part of every start
+// and every exec.
+func TestDefaultProfileIsShort(t *testing.T) {
+	for _, goarch := range []string{"amd64", "arm64"} {
+		h := host{goarch, kernel.DefaultCaps, 6, 18}
+		program := mustCompile(t, profiles.DefaultProfile(), h)
+		if n := len(program) / unix.SizeofSockFilter; n > 220 {
+			t.Errorf("%s: %d instructions", goarch, n)
+		}
+		steps, numbers := 0, uint32(500)
+		for _, a := range architectures(goarch) {
+			for n := range numbers {
+				steps += stepsOf(t, program, call{arch: a.audit, nr: n})
+			}
+		}
+		if mean := steps / (2 * int(numbers)); mean > 14 {
+			t.Errorf("%s: %d steps for a number in the mean", goarch, mean)
+		}
+	}
 }
 
 func TestCompileOfProfilesAsUsersWriteThem(t *testing.T) {

@@ -35,23 +35,29 @@ func (c call) word(offset uint32) (uint32, error) {
 
 // run executes a program like the kernel, and refuses what the kernel's checker refuses.
 func run(program []byte, c call) (uint32, error) {
+	v, _, err := trace(program, c)
+	return v, err
+}
+
+// trace is run with the number of instructions that were executed.
+func trace(program []byte, c call) (verdict uint32, steps int, err error) {
 	if len(program)%8 != 0 || len(program) == 0 || len(program) > 8*maxInstructions {
-		return 0, fmt.Errorf("%d bytes", len(program))
+		return 0, steps, fmt.Errorf("%d bytes", len(program))
 	}
 	var acc uint32
 	for pc := 0; pc < len(program)/8; pc++ {
+		steps++
 		i := program[8*pc:]
 		code, jt, jf, k := binary.NativeEndian.Uint16(i), int(i[2]), int(i[3]), binary.NativeEndian.Uint32(i[4:])
 		condition := false
 		switch code {
 		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			var err error
 			if acc, err = c.word(k); err != nil {
-				return 0, err
+				return 0, steps, err
 			}
 			continue
 		case unix.BPF_RET | unix.BPF_K:
-			return k, nil
+			return k, steps, nil
 		case unix.BPF_JMP | unix.BPF_JA:
 			pc += int(k)
 			continue
@@ -65,7 +71,7 @@ func run(program []byte, c call) (uint32, error) {
 		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
 			condition = acc >= k
 		default:
-			return 0, fmt.Errorf("instruction %d has the code %#x", pc, code)
+			return 0, steps, fmt.Errorf("instruction %d has the code %#x", pc, code)
 		}
 		if condition {
 			pc += jt
@@ -73,7 +79,16 @@ func run(program []byte, c call) (uint32, error) {
 			pc += jf
 		}
 	}
-	return 0, fmt.Errorf("ran off the end")
+	return 0, steps, fmt.Errorf("ran off the end")
+}
+
+func stepsOf(t testing.TB, program []byte, c call) int {
+	t.Helper()
+	_, n, err := trace(program, c)
+	if err != nil {
+		t.Fatalf("%v: %v", c, err)
+	}
+	return n
 }
 
 func verdict(t testing.TB, program []byte, c call) uint32 {
