@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -84,39 +82,6 @@ func Run(p Process) int {
 	}
 	return exitCode(err)
 }
-
-// cancelOnSignals returns a context that ends with the first SIGINT or SIGTERM, and
-// a function that says which it was.
-func cancelOnSignals() (context.Context, func() syscall.Signal, func()) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	ch := make(chan os.Signal, 3)
-	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		for n := 1; ; n++ {
-			sig, ok := <-ch
-			if !ok {
-				return
-			}
-			cancel(signalled{sig.(syscall.Signal)})
-			if n == 3 {
-				_, _ = fmt.Fprint(os.Stderr, "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n")
-				os.Exit(1)
-			}
-		}
-	}()
-	interrupted := func() syscall.Signal {
-		var s signalled
-		if errors.As(context.Cause(ctx), &s) {
-			return s.sig
-		}
-		return 0
-	}
-	return ctx, interrupted, func() { signal.Stop(ch); cancel(nil) }
-}
-
-type signalled struct{ sig syscall.Signal }
-
-func (s signalled) Error() string { return "signalled: " + s.sig.String() }
 
 // execute finds the command, gives it its flags, and runs it.
 func (a *app) execute(ctx context.Context) error {

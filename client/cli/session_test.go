@@ -345,6 +345,33 @@ func TestSignalsAreForwarded(t *testing.T) {
 	}
 }
 
+// TestRareSignalsAreForwarded: nobody sends them in a container's first moments, in
+// which the client does not yet listen to them.
+func TestRareSignalsAreForwarded(t *testing.T) {
+	f := newFake(t)
+	cmd := exec.Command(program, "run", "nginx", "wait")
+	cmd.Env = environ(f.host())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
+	for _, s := range []struct {
+		sig  syscall.Signal
+		name string
+	}{{34 + 3, "RTMIN+3"}, {syscall.SIGALRM, "ALRM"}, {syscall.SIGCONT, "CONT"}} {
+		eventually(t, s.name+" arrives", func() bool {
+			cmd.Process.Signal(s.sig)
+			return slices.Contains(f.wasKilled(), s.name)
+		})
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the container exited with 0, the client with %d", code)
+	}
+}
+
 func TestInterruptedWait(t *testing.T) {
 	f := newFake(t)
 	cmd := exec.Command(program, "wait", "x")

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/moby/moby/client"
-	mobysignal "github.com/moby/sys/signal"
 
 	"github.com/cleatlabs/cleat/client/term"
 )
@@ -212,36 +211,6 @@ func (d *demuxer) payload(w *bufio.Writer, n int64) error {
 		n -= int64(len(chunk))
 	}
 	return nil
-}
-
-// forwardSignals passes every signal on to the container, but those that say nothing
-// to it: SIGCHLD and SIGPIPE are about this process, SIGURG is the Go runtime's, and
-// SIGWINCH is told by resizing its terminal. It returns what ends it.
-func (a *app) forwardSignals(ctx context.Context, id string) (stop func()) {
-	ch := make(chan os.Signal, 128)
-	signal.Notify(ch)
-	go func() {
-		for sig := range ch {
-			switch sig {
-			case syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU:
-				continue
-			}
-			if name := signalName(sig); name != "" {
-				// It may have exited just now: then there is no one to tell.
-				_, _ = a.conn.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: name})
-			}
-		}
-	}()
-	return func() { signal.Stop(ch); close(ch) }
-}
-
-func signalName(sig os.Signal) string {
-	for name, n := range mobysignal.SignalMap {
-		if n == sig {
-			return name
-		}
-	}
-	return ""
 }
 
 // resizer tells the engine the terminal's size.
