@@ -108,7 +108,7 @@ func (a *app) root() *cobra.Command {
 	for _, s := range []spec{
 		a.run(), a.exec(), a.ps(), a.pull(), a.images(), a.versionCommand(), a.info(),
 		a.attach(), a.create(), a.events(), a.history(), a.inspect(), a.kill(), a.load(), a.logs(), a.pause(), a.port(), a.rename(),
-		a.restart(), a.rm(), a.rmi(), a.start(), a.stop(), a.tag(), a.unpause(), a.wait(),
+		a.restart(), a.rm(), a.rmi(), a.start(), a.stop(), a.tag(), a.top(), a.unpause(), a.wait(),
 	} {
 		root.AddCommand(a.command(s))
 	}
@@ -116,7 +116,7 @@ func (a *app) root() *cobra.Command {
 		a.group("container", "Manage containers",
 			a.attach().as(""), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
 			a.ps().as("ls [OPTIONS]", "ps", "list"), a.rename().as(""), a.restart().as(""), a.rm().as("", "remove"), a.run().as(""),
-			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.unpause().as("")),
+			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.top().as(""), a.unpause().as("")),
 		a.group("image", "Manage images",
 			a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
 			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
@@ -162,9 +162,9 @@ func (a *app) flagError(cmd *cobra.Command, err error) error {
 // later are Docker's commands that Cleat does not have yet.
 var later = map[string][]string{
 	"": {"build", "builder", "buildx", "checkpoint", "commit", "completion", "compose", "config", "context", "cp", "diff", "export", "import", "login",
-		"logout", "manifest", "node", "plugin", "push", "save", "search", "secret", "service", "stack", "stats", "swarm", "top",
+		"logout", "manifest", "node", "plugin", "push", "save", "search", "secret", "service", "stack", "stats", "swarm",
 		"trust", "update"},
-	"container": {"commit", "cp", "diff", "export", "prune", "stats", "top", "update"},
+	"container": {"commit", "cp", "diff", "export", "prune", "stats", "update"},
 	"image":     {"build", "import", "prune", "push", "save"},
 	"volume":    {"prune", "update"},
 	"network":   {"connect", "create", "disconnect", "prune", "rm", "remove"},

@@ -293,7 +293,7 @@ func TestDockerCommand(t *testing.T) {
 		{"plugin disable p", "", 1, "", "plugins is not supported by this version of Cleat yet"},
 		{"network create n", "", 1, "", "creating networks (network create) is not supported by this version of Cleat yet"},
 		{"node ls", "", 1, "", "This node is not a swarm manager"},
-		{"top web", "", 1, "", "listing the processes of a container (top) is not supported"},
+		{"top web -o pid", "", 0, "17", ""},
 	} {
 		args := strings.Fields(strings.ReplaceAll(test.args, "{{len.Containers}}", "{{len\x00.Containers}}"))
 		for i := range args {

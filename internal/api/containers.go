@@ -56,6 +56,15 @@ func (h *Handler) containerInspect(ctx context.Context, w http.ResponseWriter, q
 	return writeJSON(w, http.StatusOK, inspectFor(c, q.version))
 }
 
+func (h *Handler) containerTop(ctx context.Context, w http.ResponseWriter, q *request) error {
+	top, err := h.deps.Queries.Top(ctx, q.param("id"), q.query.Get("ps_args"))
+	if err != nil {
+		return err
+	}
+	top.Titles, top.Processes = list(top.Titles), list(top.Processes)
+	return writeJSON(w, http.StatusOK, top)
+}
+
 // bodyLimitOfStart is the longest body of a start request that is no JSON
 // object: Docker lets "null" and blanks pass.
 const bodyLimitOfStart = 7

@@ -45,6 +45,7 @@ type Upkeep interface {
 type Queries interface {
 	List(ctx context.Context, opts engine.ListOptions) ([]*container.Summary, error)
 	Inspect(ctx context.Context, name string, size bool) (*container.InspectResponse, error)
+	Top(ctx context.Context, name, args string) (*container.TopResponse, error)
 }
 
 // Streams carry a container's input and output.

@@ -153,6 +153,13 @@ func (f *fake) Inspect(_ context.Context, name string, size bool) (*container.In
 	return f.inspect(name, size)
 }
 
+func (f *fake) Top(ctx context.Context, name, args string) (*container.TopResponse, error) {
+	if err := f.do(ctx, "top:"+args, name); err != nil {
+		return nil, err
+	}
+	return &container.TopResponse{Titles: []string{"PID"}, Processes: [][]string{{"17"}}}, nil
+}
+
 func (f *fake) Attach(_ context.Context, name string, opts engine.AttachOptions) (*engine.AttachSession, error) {
 	f.called("attach", name)
 	if f.attach == nil {

@@ -77,6 +77,7 @@ func (h *Handler) routes() []route {
 		{"GET", "/containers/json", h.containerList},
 		{"POST", "/containers/create", h.containerCreate},
 		{"GET", "/containers/{id}/json", h.containerInspect},
+		{"GET", "/containers/{id}/top", h.containerTop},
 		{"POST", "/containers/{id}/start", h.containerStart},
 		{"POST", "/containers/{id}/stop", h.containerStop},
 		{"POST", "/containers/{id}/restart", h.containerRestart},

@@ -18,7 +18,6 @@ var notYet = []refusal{
 	{"POST", "/auth", "checking credentials against a registry (login)"},
 	{"GET", "/system/df", "disk usage (system df)"},
 
-	{"GET", "/containers/{id}/top", "listing the processes of a container (top)"},
 	{"GET", "/containers/{id}/changes", "listing filesystem changes (diff)"},
 	{"GET", "/containers/{id}/export", "exporting a container's filesystem (export)"},
 	{"GET", "/containers/{id}/stats", "container statistics (stats)"},

@@ -56,6 +56,7 @@ type Engine struct {
 	*Starter
 	*Stopper
 	*Pauser
+	*Tops
 	*Remover
 	*Renamer
 	*Waiter
@@ -106,6 +107,7 @@ func New(d Deps) *Engine {
 		Starter: starter,
 		Stopper: stopper,
 		Pauser:  pauser,
+		Tops:    &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
 		Remover: remover,
 		Renamer: &Renamer{containers: d.Containers, networks: d.Networks, say: say},
 		Waiter:  &Waiter{containers: d.Containers},
