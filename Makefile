@@ -4,9 +4,10 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
+INSTALLED_DIRS = lib/systemd/system lib/sysusers.d share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
 export CGO_ENABLED = 0
 
-.PHONY: all build quickstart test test-unit test-e2e bench lint install clean
+.PHONY: all build quickstart test test-unit test-e2e bench lint install uninstall clean
 
 all: build
 
@@ -32,9 +33,19 @@ lint:
 	@unformatted=$$(gofmt -l cmd client internal images registryserver test); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 
-install: build ## cleatd, cleat, cleat-registry into $(PREFIX)/bin
-	install -d $(DESTDIR)$(PREFIX)/bin
+install: build ## programs, systemd units and shell completions below $(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(addprefix $(DESTDIR)$(PREFIX)/,$(INSTALLED_DIRS))
 	install -m 755 bin/cleatd bin/cleat bin/cleat-registry $(DESTDIR)$(PREFIX)/bin
+	sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/cleat.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/cleat.service
+	install -m 644 packaging/systemd/cleat.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 packaging/systemd/cleat.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/cleat.conf
+	bin/cleat completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cleat
+	bin/cleat completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cleat
+	bin/cleat completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cleat.fish
+
+uninstall: ## what install has put there; images and containers stay
+	cd $(DESTDIR)$(PREFIX) && rm -f bin/cleatd bin/cleat bin/cleat-registry lib/systemd/system/cleat.service lib/systemd/system/cleat.socket \
+		lib/sysusers.d/cleat.conf share/bash-completion/completions/cleat share/zsh/site-functions/_cleat share/fish/vendor_completions.d/cleat.fish
 
 clean:
 	rm -rf bin

@@ -105,6 +105,9 @@ func (a *app) execute(ctx context.Context) error {
 		a.usage(root, a.err)
 		return nil
 	}
+	if isCompletion(rest) {
+		return a.complete(ctx, root, rest)
+	}
 	cmd, args, findErr := root.Find(rest)
 	if findErr != nil {
 		return a.unknownCommand(rest[0])

@@ -105,10 +105,36 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SetHelpCommand(help)
 	root.AddCommand(help)
+	// One a line, so that commands made at the same time do not meet.
 	for _, s := range []spec{
-		a.run(), a.exec(), a.ps(), a.pull(), a.images(), a.versionCommand(), a.info(),
-		a.attach(), a.create(), a.events(), a.history(), a.inspect(), a.kill(), a.load(), a.logs(), a.pause(), a.port(), a.rename(),
-		a.restart(), a.rm(), a.rmi(), a.start(), a.stop(), a.tag(), a.top(), a.unpause(), a.wait(),
+		a.run(),
+		a.exec(),
+		a.ps(),
+		a.pull(),
+		a.images(),
+		a.versionCommand(),
+		a.info(),
+		a.attach(),
+		a.create(),
+		a.events(),
+		a.history(),
+		a.inspect(),
+		a.kill(),
+		a.load(),
+		a.logs(),
+		a.pause(),
+		a.port(),
+		a.rename(),
+		a.restart(),
+		a.rm(),
+		a.rmi(),
+		a.start(),
+		a.stop(),
+		a.tag(),
+		a.top(),
+		a.completion(),
+		a.unpause(),
+		a.wait(),
 	} {
 		root.AddCommand(a.command(s))
 	}
@@ -123,6 +149,9 @@ func (a *app) root() *cobra.Command {
 		a.group("volume", "Manage volumes", a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumeRm()),
 		a.group("network", "Manage networks", a.networkInspect(), a.networkLs()),
 		a.group("system", "Manage the engine's system", a.events().as(""), a.info().as("")),
+		a.group("context", "Manage contexts",
+			a.contextCreate(), a.contextExport(), a.contextImport(), a.contextInspect(), a.contextLs(), a.contextRm(), a.contextShow(),
+			a.contextUpdate(), a.contextUse()),
 		a.group("engine", "Manage the engine itself", a.engineStart(), a.engineStop(), a.engineStatus(), a.engineLogs()),
 	)
 	return root
@@ -161,14 +190,67 @@ func (a *app) flagError(cmd *cobra.Command, err error) error {
 
 // later are Docker's commands that Cleat does not have yet.
 var later = map[string][]string{
-	"": {"build", "builder", "buildx", "checkpoint", "commit", "completion", "compose", "config", "context", "cp", "diff", "export", "import", "login",
-		"logout", "manifest", "node", "plugin", "push", "save", "search", "secret", "service", "stack", "stats", "swarm",
-		"trust", "update"},
-	"container": {"commit", "cp", "diff", "export", "prune", "stats", "update"},
-	"image":     {"build", "import", "prune", "push", "save"},
-	"volume":    {"prune", "update"},
-	"network":   {"connect", "create", "disconnect", "prune", "rm", "remove"},
-	"system":    {"df", "dial-stdio", "prune"},
+	"": {
+		"build",
+		"builder",
+		"buildx",
+		"checkpoint",
+		"commit",
+		"compose",
+		"config",
+		"cp",
+		"diff",
+		"export",
+		"import",
+		"login",
+		"logout",
+		"manifest",
+		"node",
+		"plugin",
+		"push",
+		"save",
+		"search",
+		"secret",
+		"service",
+		"stack",
+		"stats",
+		"swarm",
+		"trust",
+		"update",
+	},
+	"container": {
+		"commit",
+		"cp",
+		"diff",
+		"export",
+		"prune",
+		"stats",
+		"update",
+	},
+	"image": {
+		"build",
+		"import",
+		"prune",
+		"push",
+		"save",
+	},
+	"volume": {
+		"prune",
+		"update",
+	},
+	"network": {
+		"connect",
+		"create",
+		"disconnect",
+		"prune",
+		"rm",
+		"remove",
+	},
+	"system": {
+		"df",
+		"dial-stdio",
+		"prune",
+	},
 }
 
 func isLater(group, name string) bool {

@@ -93,6 +93,11 @@ func (a *app) endpoint() (endpoint, error) {
 	if name := a.contextName(); name != "default" {
 		return a.contextEndpoint(name)
 	}
+	return a.defaultEndpoint()
+}
+
+// defaultEndpoint is the one of no stored context: by the flags and the environment.
+func (a *app) defaultEndpoint() (endpoint, error) {
 	g := a.globals
 	ep := endpoint{tls: g.tls || g.tlsVerify, skipVerify: !g.tlsVerify}
 	if ep.tls {

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/opts"
 	"github.com/docker/go-units"
+	"github.com/fvbommel/sortorder"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
@@ -74,7 +75,7 @@ func (a *app) volumeLs() spec {
 				if *format == "" && !*quiet {
 					*format = a.config().VolumesFormat
 				}
-				slices.SortFunc(res.Items, func(x, y volume.Volume) int { return naturalCompare(x.Name, y.Name) })
+				slices.SortFunc(res.Items, func(x, y volume.Volume) int { return sortorder.NaturalCompare(x.Name, y.Name) })
 				rows := make([]any, len(res.Items))
 				for i := range res.Items {
 					rows[i] = &volumeRow{&res.Items[i]}
@@ -183,7 +184,7 @@ func (a *app) networkLs() spec {
 				if *format == "" && !*quiet {
 					*format = a.config().NetworksFormat
 				}
-				slices.SortFunc(res.Items, func(x, y network.Summary) int { return naturalCompare(x.Name, y.Name) })
+				slices.SortFunc(res.Items, func(x, y network.Summary) int { return sortorder.NaturalCompare(x.Name, y.Name) })
 				rows := make([]any, len(res.Items))
 				for i := range res.Items {
 					rows[i] = &networkRow{n: &res.Items[i], trunc: !*noTrunc}
@@ -238,40 +239,6 @@ func (r *networkRow) CreatedAt() string { return r.n.Created.String() }
 
 // Label is the value of one label.
 func (r *networkRow) Label(name string) string { return r.n.Labels[name] }
-
-// naturalCompare orders names with the numbers in them by value: web2 before web10.
-func naturalCompare(x, y string) int {
-	for x != "" && y != "" {
-		dx, dy := digits(x), digits(y)
-		if dx > 0 && dy > 0 {
-			nx, ny := strings.TrimLeft(x[:dx], "0"), strings.TrimLeft(y[:dy], "0")
-			if len(nx) != len(ny) {
-				return len(nx) - len(ny)
-			}
-			if c := strings.Compare(nx, ny); c != 0 {
-				return c
-			}
-			if dx != dy {
-				return dx - dy
-			}
-			x, y = x[dx:], y[dy:]
-			continue
-		}
-		if x[0] != y[0] {
-			return int(x[0]) - int(y[0])
-		}
-		x, y = x[1:], y[1:]
-	}
-	return len(x) - len(y)
-}
-
-func digits(s string) int {
-	n := 0
-	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
-		n++
-	}
-	return n
-}
 
 // inspectors look an object up by name: its typed value for templates and the
 // engine's own JSON.

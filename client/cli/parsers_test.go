@@ -257,14 +257,6 @@ func TestEnvAndLabelFiles(t *testing.T) {
 	}
 }
 
-func TestNaturalOrder(t *testing.T) {
-	in := []string{"vol10", "vol9", "vol010", "a", "", "vol", "vol9b"}
-	slices.SortFunc(in, naturalCompare)
-	if want := []string{"", "a", "vol", "vol9", "vol9b", "vol10", "vol010"}; !slices.Equal(in, want) {
-		t.Errorf("%q", in)
-	}
-}
-
 func TestSeekLastLines(t *testing.T) {
 	long := strings.Repeat("x", 40<<10)
 	for _, c := range []struct {

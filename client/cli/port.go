@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fvbommel/sortorder"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
@@ -51,7 +52,7 @@ func portLines(ports network.PortMap, args []string) ([]string, error) {
 				lines = append(lines, port.String()+" -> "+hostAddress(b))
 			}
 		}
-		slices.SortFunc(lines, naturalCompare)
+		slices.SortFunc(lines, sortorder.NaturalCompare)
 		return lines, nil
 	}
 	number, proto, _ := strings.Cut(args[1], "/")
@@ -71,7 +72,7 @@ func portLines(ports network.PortMap, args []string) ([]string, error) {
 	if len(lines) == 0 {
 		return nil, fmt.Errorf("no public port '%s' published for %s", args[1], args[0])
 	}
-	slices.SortFunc(lines, naturalCompare)
+	slices.SortFunc(lines, sortorder.NaturalCompare)
 	return lines, nil
 }
 

@@ -92,7 +92,11 @@ func (s *services) listen() (out []net.Listener, err error) {
 		return out, err
 	}
 	hosts := s.config.Hosts
-	if len(hosts) == 0 {
+	switch {
+	case len(hosts) > 0:
+	case handedOver() > 0: // by the service manager, in place of the socket of our own
+		hosts = []string{"fd://"}
+	default:
 		hosts = []string{"unix://" + DefaultSocket}
 	}
 	for _, h := range hosts {
@@ -164,11 +168,20 @@ func (c *Config) listenTLS(addr string) (net.Listener, error) {
 // firstInherited is the first descriptor that a service manager hands over, sd_listen_fds(3).
 const firstInherited = 3
 
+// handedOver is how many sockets the service manager has handed to this process.
+func handedOver() int {
+	count, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || count < 0 || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	return count
+}
+
 // inherited returns the sockets that the service manager listens on for this process: all of them, or the one with
 // a number or name. They stay the manager's: closing them here removes nothing.
 func inherited(which string) ([]net.Listener, error) {
-	count, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || count < 1 || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+	count := handedOver()
+	if count == 0 {
 		return nil, errors.New("--host fd://: no service manager has handed a socket to this process: start it from a systemd socket unit, or use unix:///path")
 	}
 	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
