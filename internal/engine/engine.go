@@ -99,28 +99,29 @@ func New(d Deps) *Engine {
 	}
 	remover.stopper = stopper
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
+	execs := &Execs{
+		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, specs: specs, settings: d.Settings,
+		tasks: d.Tasks, pool: pool, log: d.Log, byID: map[string]*execution{},
+	}
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
 			features: d.Features, specs: specs, cgroupV2: d.Cgroups.Version() == 2, log: d.Log,
 		},
-		Starter: starter,
-		Stopper: stopper,
-		Pauser:  pauser,
-		Tops:    &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
-		Remover: remover,
-		Renamer: &Renamer{containers: d.Containers, networks: d.Networks, say: say},
-		Waiter:  &Waiter{containers: d.Containers},
-		Streams: &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
-		Execs: &Execs{
-			containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, specs: specs, settings: d.Settings,
-			tasks: d.Tasks, pool: pool, byID: map[string]*execution{},
-		},
+		Starter:  starter,
+		Stopper:  stopper,
+		Pauser:   pauser,
+		Tops:     &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
+		Remover:  remover,
+		Renamer:  &Renamer{containers: d.Containers, networks: d.Networks, say: say},
+		Waiter:   &Waiter{containers: d.Containers},
+		Streams:  &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
+		Execs:    execs,
 		Queries:  queries,
 		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
 		Volumes:  &Volumes{service: d.Volumes, say: say},
-		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser},
+		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, execs: execs},
 		Debug:    &Debug{containers: d.Containers, starter: starter, runtime: d.Runtime, networks: d.Networks},
 	}
 }

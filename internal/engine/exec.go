@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -37,6 +38,7 @@ type Execs struct {
 	settings   Settings
 	tasks      *supervise.Group
 	pool       *stdio.Pool
+	log        *slog.Logger
 
 	mu     sync.Mutex
 	byID   map[string]*execution
@@ -155,7 +157,7 @@ func (x *Execs) purge(now time.Time) {
 		old := e.exitCode != nil && now.Sub(e.finished) > execKept
 		never := !e.begun && isClosed(e.run.cleaned)
 		e.mu.Unlock()
-		if old || never {
+		if old || never || e.c.Gone() {
 			delete(x.byID, id)
 			e.run.mu.Lock()
 			delete(e.run.execs, id)
@@ -167,7 +169,7 @@ func (x *Execs) purge(now time.Time) {
 func (x *Execs) find(id string) (*execution, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if e := x.byID[id]; e != nil {
+	if e := x.byID[id]; e != nil && !e.c.Gone() {
 		return e, nil
 	}
 	return nil, failure.NotFound("No such exec instance: %s", id)
@@ -281,6 +283,10 @@ func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin bo
 		e.hub.Close()
 		return e.failed(err)
 	}
+	if err := proc.Note(e.about()); err != nil {
+		x.log.Error("an exec would not survive the engine", "container", e.c.ID(), "exec", e.id, "error", err)
+	}
+	record.Failpoint("engine.exec.after-note")
 	e.mu.Lock()
 	e.process = proc
 	e.mu.Unlock()

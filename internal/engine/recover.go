@@ -28,6 +28,7 @@ type Recovery struct {
 	exits   *exiter
 	remover *Remover
 	stopper *Stopper
+	execs   *Execs
 	pauser  *Pauser
 }
 
@@ -59,7 +60,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 		}
 		due = append(due, c)
 	}
-	rc.deps.Runtime.Sweep(keepers)
+	rc.deps.Runtime.Sweep(append(keepers, rc.execs.adopt(ctx)...))
 	rc.sweepGroups(all)
 	rc.sweepJournals()
 	rc.deps.Volumes.Reconcile(volumes)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/keeper"
@@ -18,7 +19,7 @@ func (r *Runtime) Adopt(ctx context.Context, rec keeper.Record) (*Process, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p := &Process{r: r, rec: rec, done: make(chan struct{}), pidfd: -1, identified: true}
+	p := &Process{r: r, rec: rec, done: make(chan struct{}), pidfd: -1, identified: true, noted: true}
 	if err := keeper.SameBoot(rec); err != nil {
 		if !errors.Is(err, keeper.ErrGone) {
 			return nil, err
@@ -44,6 +45,22 @@ func (r *Runtime) Adopt(ctx context.Context, rec keeper.Record) (*Process, error
 		return nil, fmt.Errorf("adopting %s: %w", rec.ID, err)
 	}
 	return p, nil
+}
+
+// Noted lists the processes that earlier engines have left a Note of. Their start was told to a client or is about to be; a process without
+// a whole note was killed together with its engine and is for Sweep.
+func (r *Runtime) Noted() []keeper.Note {
+	entries, err := os.ReadDir(r.c.Dir)
+	if err != nil {
+		return nil
+	}
+	var list []keeper.Note
+	for _, e := range entries {
+		if n, err := keeper.ReadNote(filepath.Join(r.c.Dir, e.Name())); err == nil && n.Process.BootID == r.bootID {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 func (p *Process) adopt() error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -46,6 +47,7 @@ type Process struct {
 	detached   bool
 	released   bool
 	identified bool // rec has the start times
+	noted      bool // there may be a note: set before the process is shared
 }
 
 // ID is that of the container or the exec.
@@ -62,6 +64,18 @@ func (p *Process) Record() keeper.Record {
 		p.identify()
 	}
 	return p.rec
+}
+
+// Note makes the process known to a later engine's Noted, with what this engine wants it to know. It is for processes that no durable record
+// names; Release takes it away. One that has ended already needs none. Call it before others know the Process.
+func (p *Process) Note(about any) error {
+	select {
+	case <-p.done:
+		return nil
+	default:
+		p.noted = true
+		return keeper.WriteNote(p.rec, about)
+	}
 }
 
 // identify reads the start times. A process that has ended meanwhile is told by its status file alone.
@@ -162,6 +176,10 @@ func (p *Process) Release() error {
 		return nil
 	}
 	p.closeFiles()
+	if p.noted {
+		// First: what a kill leaves then is for Sweep, not a process without a status.
+		unix.Unlink(filepath.Join(p.rec.Dir, keeper.NoteName))
+	}
 	if err := removeDir(p.rec.Dir); err != nil {
 		return err
 	}

@@ -48,6 +48,7 @@ var transitions = map[string]transition{
 	"engine.start.after-process":    starting,
 	"engine.start.after-state":      starting,
 	"engine.exec.after-process":     executing,
+	"engine.exec.after-note":        executing,
 	"engine.exit.after-drain":       ending,
 	"engine.exit.after-network":     ending,
 	"engine.exit.after-state":       ending,

@@ -1,0 +1,301 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// execs asks an engine about execs through the Go client.
+type execs struct {
+	t *testing.T
+	*client.Client
+}
+
+func (x *execs) create(container string, tty bool, cmd ...string) (id string) {
+	x.t.Helper()
+	created, err := x.ExecCreate(x.t.Context(), container, client.ExecCreateOptions{Cmd: cmd, TTY: tty, AttachStdout: true, AttachStderr: true})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return created.ID
+}
+
+func (x *execs) detached(container string, tty bool, cmd ...string) (id string) {
+	x.t.Helper()
+	id = x.create(container, tty, cmd...)
+	if _, err := x.ExecStart(x.t.Context(), id, client.ExecStartOptions{Detach: true, TTY: tty}); err != nil {
+		x.t.Fatal(err)
+	}
+	return id
+}
+
+func (x *execs) inspect(id string) client.ExecInspectResult {
+	x.t.Helper()
+	res, err := x.ExecInspect(x.t.Context(), id, client.ExecInspectOptions{})
+	if err != nil {
+		x.t.Fatalf("exec %s: %v", id[:12], err)
+	}
+	return res
+}
+
+// of are the execs that inspect lists for a container.
+func (x *execs) of(container string) []string {
+	x.t.Helper()
+	res, err := x.ContainerInspect(x.t.Context(), container, client.ContainerInspectOptions{})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return res.Container.ExecIDs
+}
+
+// ends waits until an exec has ended and returns its exit code.
+func (x *execs) ends(id string) int {
+	x.t.Helper()
+	var res client.ExecInspectResult
+	harness.Eventually(x.t, func() (bool, string) {
+		res = x.inspect(id)
+		return !res.Running, fmt.Sprintf("exec %s runs", id[:12])
+	})
+	return res.ExitCode
+}
+
+func TestExecsOutliveTheirEngine(t *testing.T) {
+	for how, end := range endings {
+		t.Run(how, func(t *testing.T) {
+			e := harness.Start(t, harness.Options{})
+			e.Load(t, "busybox")
+			e.OK(t, "docker", "run", "-d", "--name", "box", "busybox", "sleep", "600")
+			x := &execs{t, e.Client(t)}
+			// writes more than a pipe holds, to nobody
+			writer := x.detached("box", false, "sh", "-c", `n=0; until [ -e /stop ]; do head -c 300000 /dev/zero; n=$((n+1)); echo $n >/.n; mv /.n /n; done; exit 7`)
+			console := x.detached("box", true, "sh", "-c", `until [ -e /stop ]; do stty size >/.size; mv /.size /size; sleep 0.05; done; exit 8`)
+			short := x.detached("box", false, "sh", "-c", "echo unread; sleep 6001; exit 5")
+			shortTTY := x.detached("box", true, "sh", "-c", "echo unread; sleep 6002; exit 6")
+			attached := e.Command(t, "docker", "exec", "box", "sh", "-c", "echo begun >/begun; until [ -e /stop ]; do sleep 0.05; done; echo done >/done")
+			if err := attached.Start(); err != nil {
+				t.Fatal(err)
+			}
+			never := x.create("box", false, "true")
+			harness.Eventually(t, func() (bool, string) {
+				r := e.Docker(t, "exec", "box", "cat", "/begun", "/n", "/size")
+				return r.Code == 0, r.String()
+			})
+			pids := map[string]int{}
+			for _, id := range []string{writer, console, short, shortTTY} {
+				pids[id] = x.inspect(id).PID
+			}
+			before := x.of("box")
+			end(t, e)
+			attached.Wait() // its connection is broken: whatever it makes of that
+			for _, n := range []int{6001, 6002} {
+				if err := syscall.Kill(pidOf(t, e, fmt.Sprintf("sleep\x00%d", n)), syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, id := range []string{short, shortTTY} {
+				awaitDeath(t, pids[id])
+			}
+			e.Run(t)
+
+			for id, want := range map[string]int{short: 5, shortTTY: 6} {
+				if got := x.inspect(id); got.Running || got.ExitCode != want || got.ContainerID == "" {
+					t.Errorf("what ended without an engine: %+v, want exit code %d", got, want)
+				}
+			}
+			for _, id := range []string{writer, console} {
+				if got := x.inspect(id); !got.Running || got.PID != pids[id] {
+					t.Errorf("adopted as %+v, PID was %d", got, pids[id])
+				}
+			}
+			if got := x.of("box"); len(got) != 3 || len(before) != 6 {
+				t.Errorf("execs of the container: %d, then %d; want 6, then the 3 that run", len(before), len(got))
+			}
+			if _, err := x.ExecInspect(t.Context(), never, client.ExecInspectOptions{}); !errdefs.IsNotFound(err) {
+				t.Errorf("one that was never started is forgotten, as Docker does: %v", err)
+			}
+			// output that nobody wants goes on being read
+			count := func() int {
+				n, _ := strconv.Atoi(e.OK(t, "docker", "exec", "box", "cat", "/n"))
+				return n
+			}
+			n := count()
+			harness.Eventually(t, func() (bool, string) { return count() > n+20, "the writer stands still" })
+			if _, err := x.ExecResize(t.Context(), console, client.ExecResizeOptions{Height: 33, Width: 44}); err != nil {
+				t.Error(err)
+			}
+			harness.Eventually(t, func() (bool, string) {
+				s := e.OK(t, "docker", "exec", "box", "cat", "/size")
+				return s == "33 44", s
+			})
+			if out, err := e.Debug(t, "fsck"); err != nil {
+				t.Error(out)
+			}
+			since := now()
+			e.OK(t, "docker", "exec", "box", "touch", "/stop")
+			if a, b := x.ends(writer), x.ends(console); a != 7 || b != 8 {
+				t.Errorf("exit codes %d and %d", a, b)
+			}
+			harness.Eventually(t, func() (bool, string) {
+				r := e.Docker(t, "exec", "box", "cat", "/done")
+				return r.Line() == "done", "the exec whose client was cut off: " + r.String()
+			})
+			died := e.OK(t, "docker", "events", "--since", since, "--until", now(), "--filter", "event=exec_die", "--format", "{{.Actor.Attributes.execID}} {{.Actor.Attributes.exitCode}}")
+			if !strings.Contains(died, writer+" 7") || !strings.Contains(died, console+" 8") {
+				t.Errorf("events: %s", died)
+			}
+			harness.Eventually(t, func() (bool, string) {
+				ids := x.of("box")
+				return len(ids) == 0, fmt.Sprintf("execs: %v", ids)
+			})
+			e.OK(t, "docker", "rm", "-f", "box")
+			if _, err := x.ExecInspect(t.Context(), writer, client.ExecInspectOptions{}); !errdefs.IsNotFound(err) {
+				t.Errorf("an exec of a removed container: %v", err)
+			}
+			nothingLeft(t, e)
+		})
+	}
+}
+
+// awaitDeath waits until no process has the PID, or it is a zombie.
+func awaitDeath(t *testing.T, pid int) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(b), ") Z "), fmt.Sprintf("process %d lives", pid)
+	})
+}
+
+// nothingLeft waits until neither keepers nor their directories are left.
+func nothingLeft(t *testing.T, e *harness.Engine) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		left := traces(e, 0, spareLinks)
+		return len(left) == 0, strings.Join(left, "\n")
+	})
+}
+
+// TestExecsOverKillsAtRandomInstants: after each kill an exec whose start was
+// acknowledged runs, and no process is there that no exec accounts for.
+func TestExecsOverKillsAtRandomInstants(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	id := e.OK(t, "docker", "run", "-d", "--name", "box", "busybox", "sleep", "600")
+	x := &execs{t, e.Client(t)}
+	for round := range 20 {
+		var mu sync.Mutex
+		var acknowledged []string
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				c, err := client.New(client.WithHost("unix://" + e.Socket))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				for {
+					created, err := c.ExecCreate(t.Context(), "box", client.ExecCreateOptions{Cmd: []string{"sleep", "600"}})
+					if err != nil {
+						return
+					}
+					if _, err := c.ExecStart(t.Context(), created.ID, client.ExecStartOptions{Detach: true}); err != nil {
+						return
+					}
+					mu.Lock()
+					acknowledged = append(acknowledged, created.ID)
+					mu.Unlock()
+				}
+			})
+		}
+		time.Sleep(time.Duration(rand.IntN(40_000)) * time.Microsecond) // the random instant, not a wait
+		e.Kill()
+		wg.Wait()
+		e.Run(t)
+		for _, exec := range acknowledged {
+			if got := x.inspect(exec); !got.Running {
+				t.Errorf("round %d: %+v was acknowledged", round, got)
+			}
+		}
+		there := x.of("box")
+		if n := processes(t, e, id); n != len(there)+1 {
+			t.Errorf("round %d: %d processes, %d execs", round, n, len(there))
+		}
+		for _, exec := range there {
+			if err := syscall.Kill(x.inspect(exec).PID, syscall.SIGKILL); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, exec := range there {
+			if code := x.ends(exec); code != 137 {
+				t.Errorf("round %d: exit code %d", round, code)
+			}
+		}
+		if t.Failed() {
+			t.Fatalf("%d acknowledged, %d there\n%s", len(acknowledged), len(there), e.Log())
+		}
+	}
+	harness.Eventually(t, func() (bool, string) {
+		left := traces(e, 1, 1+spareLinks)
+		return len(left) == 0, strings.Join(left, "\n")
+	})
+}
+
+// processes counts those in a container's control group.
+func processes(t *testing.T, e *harness.Engine, id string) int {
+	t.Helper()
+	for _, pattern := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
+		b, err := os.ReadFile(filepath.Join(pattern, e.CgroupParent, id, "cgroup.procs"))
+		if err == nil {
+			return len(strings.Fields(string(b)))
+		}
+	}
+	t.Fatalf("no control group of %s", id)
+	return 0
+}
+
+// TestExecKilledBetweenStartAndNote: an exec that the engine dies of is adopted if
+// its note is there, and ended if it is not.
+func TestExecKilledBetweenStartAndNote(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	id := e.OK(t, "docker", "run", "-d", "--name", "box", "busybox", "sleep", "600")
+	for _, c := range []struct {
+		failpoint string
+		left      int
+	}{{"runtime.start.after-fork", 0}, {"engine.exec.after-process", 0}, {"engine.exec.after-note", 1}} {
+		e.Stop(t)
+		e.SetEnv("CLEAT_FAILPOINTS=" + c.failpoint)
+		e.Run(t)
+		e.SetEnv()
+		if r := e.Docker(t, "exec", "-d", "box", "sleep", "601"); r.Code == 0 {
+			t.Fatalf("%s: the exec was acknowledged", c.failpoint)
+		}
+		<-e.Exited()
+		e.Run(t)
+		x := &execs{t, e.Client(t)}
+		there := x.of("box")
+		if n := processes(t, e, id); len(there) != c.left || n != c.left+1 {
+			t.Errorf("%s: %d execs, %d processes", c.failpoint, len(there), n)
+		}
+		for _, exec := range there {
+			syscall.Kill(x.inspect(exec).PID, syscall.SIGTERM)
+			if code := x.ends(exec); code != 143 {
+				t.Errorf("exit code %d", code)
+			}
+		}
+		sound(t, e)
+	}
+}
