@@ -3,164 +3,17 @@ package cli
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/opts"
-	"github.com/docker/go-units"
 	"github.com/fvbommel/sortorder"
 	"github.com/moby/moby/api/types/network"
-	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
 )
-
-func (a *app) volumeCreate() spec {
-	return spec{
-		use: "create [OPTIONS] [VOLUME]", short: "Create a volume", args: a.maxArgs(1),
-		setup: func(fs *pflag.FlagSet) action {
-			var labels []string
-			driverOpts := opts.NewMapOpts(nil, nil)
-			driver := fs.StringP("driver", "d", "local", "Specify volume driver name")
-			fs.Var(opts.NewListOptsRef(&labels, opts.ValidateLabel), "label", "Set metadata for a volume")
-			fs.VarP(driverOpts, "opt", "o", "Set driver specific options")
-			name := fs.String("name", "", "Specify volume name")
-			_ = fs.MarkHidden("name")
-			return func(ctx context.Context, args []string) error {
-				if len(args) == 1 {
-					if *name != "" {
-						return errors.New("conflicting options: cannot specify a volume-name through both --name and as a positional arg")
-					}
-					*name = args[0]
-				}
-				c, err := a.api(ctx)
-				if err != nil {
-					return err
-				}
-				res, err := c.VolumeCreate(ctx, client.VolumeCreateOptions{
-					Name: *name, Driver: *driver, DriverOpts: driverOpts.GetAll(), Labels: opts.ConvertKVStringsToMap(labels),
-				})
-				if err != nil {
-					return err
-				}
-				_, _ = fmt.Fprintln(a.out, res.Volume.Name)
-				return nil
-			}
-		},
-	}
-}
-
-func (a *app) volumeLs() spec {
-	return spec{
-		use: "ls [OPTIONS]", short: "List volumes", args: a.noArgs, aliases: []string{"list"},
-		shownAs: []string{"volume ls", "volume list"},
-		setup: func(fs *pflag.FlagSet) action {
-			filter := opts.NewFilterOpt()
-			fs.VarP(&filter, "filter", "f", `Provide filter values (e.g. "dangling=true")`)
-			format := fs.String("format", "", formatHelp)
-			quiet := fs.BoolP("quiet", "q", false, "Only display volume names")
-			return func(ctx context.Context, _ []string) error {
-				c, err := a.api(ctx)
-				if err != nil {
-					return err
-				}
-				res, err := c.VolumeList(ctx, client.VolumeListOptions{Filters: filter.Value()})
-				if err != nil {
-					return err
-				}
-				if *format == "" && !*quiet {
-					*format = a.config().VolumesFormat
-				}
-				slices.SortFunc(res.Items, func(x, y volume.Volume) int { return sortorder.NaturalCompare(x.Name, y.Name) })
-				rows := make([]any, len(res.Items))
-				for i := range res.Items {
-					rows[i] = &volumeRow{&res.Items[i]}
-				}
-				return listing{format: volumeFormat(*format, *quiet), headers: volumeHeaders}.write(a.out, rows)
-			}
-		},
-	}
-}
-
-func volumeFormat(format string, quiet bool) string {
-	switch {
-	case quiet && (format == "" || format == "table"):
-		return "{{.Name}}"
-	case quiet && format == "raw":
-		return "name: {{.Name}}"
-	case format == "" || format == "table":
-		return `table {{.Driver}}\t{{.Name}}`
-	case format == "raw":
-		return "name: {{.Name}}\\ndriver: {{.Driver}}\\n"
-	}
-	return format
-}
-
-var volumeHeaders = map[string]string{
-	"Name": "VOLUME NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT", "Labels": "LABELS", "Links": "LINKS",
-	"Size": "SIZE", "Group": "GROUP", "Availability": "AVAILABILITY", "Status": "STATUS",
-}
-
-type volumeRow struct{ v *volume.Volume }
-
-func (r *volumeRow) MarshalJSON() ([]byte, error) { return marshalRow(r) }
-func (r *volumeRow) Name() string                 { return r.v.Name }
-func (r *volumeRow) Driver() string               { return r.v.Driver }
-func (r *volumeRow) Scope() string                { return r.v.Scope }
-func (r *volumeRow) Mountpoint() string           { return r.v.Mountpoint }
-func (r *volumeRow) Labels() string               { return joinLabels(r.v.Labels) }
-
-// Label is the value of one label.
-func (r *volumeRow) Label(name string) string { return r.v.Labels[name] }
-
-func (r *volumeRow) Links() string {
-	if r.v.UsageData == nil {
-		return "N/A"
-	}
-	return strconv.FormatInt(r.v.UsageData.RefCount, 10)
-}
-
-func (r *volumeRow) Size() string {
-	if r.v.UsageData == nil {
-		return "N/A"
-	}
-	return units.HumanSize(float64(r.v.UsageData.Size))
-}
-
-// Group, Availability and Status are those of cluster volumes, which there are none of.
-func (r *volumeRow) Group() string        { return "N/A" }
-func (r *volumeRow) Availability() string { return "N/A" }
-func (r *volumeRow) Status() string       { return "N/A" }
-
-func (a *app) volumeRm() spec {
-	return spec{
-		use: "rm [OPTIONS] VOLUME [VOLUME...]", short: "Remove one or more volumes",
-		long: "Remove one or more volumes. You cannot remove a volume that is in use by a container.", args: a.minArgs(1), aliases: []string{"remove"},
-		shownAs: []string{"volume rm", "volume remove"},
-		setup: func(fs *pflag.FlagSet) action {
-			force := fs.BoolP("force", "f", false, "Force the removal of one or more volumes")
-			return func(ctx context.Context, names []string) error {
-				c, err := a.api(ctx)
-				if err != nil {
-					return err
-				}
-				var errs []error
-				for _, name := range names {
-					if _, err := c.VolumeRemove(ctx, name, client.VolumeRemoveOptions{Force: *force}); err != nil {
-						errs = append(errs, err)
-						continue
-					}
-					_, _ = fmt.Fprintln(a.out, name)
-				}
-				return errors.Join(errs...)
-			}
-		},
-	}
-}
 
 func (a *app) networkLs() spec {
 	return spec{

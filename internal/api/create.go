@@ -78,6 +78,7 @@ func (h *Handler) decodeCreate(body []byte, q *request) (*engine.CreateRequest, 
 	if err := checkMounts(req.HostConfig.Mounts, q.version); err != nil {
 		return nil, nil, err
 	}
+	req.ShallowReadOnly = q.version.below(44)
 	h.oldDefaults(req.HostConfig, q.version)
 	warnings, err := carryOver(body, req, q.version)
 	return req, warnings, err

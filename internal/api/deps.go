@@ -17,6 +17,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/volume"
 )
 
 // Lifecycle creates containers and changes whether they run.
@@ -92,10 +93,11 @@ type ImageTransfer interface {
 
 // Volumes are the named and anonymous volumes.
 type Volumes interface {
-	Create(ctx context.Context, name, driver string, opts, labels map[string]string) (*volumetypes.Volume, error)
+	Create(ctx context.Context, r volume.Request) (*volumetypes.Volume, error)
 	List(ctx context.Context, filters map[string][]string) ([]*volumetypes.Volume, error)
 	Inspect(ctx context.Context, name string) (*volumetypes.Volume, error)
 	Remove(ctx context.Context, name string, force bool) error
+	Prune(ctx context.Context, filters map[string][]string) (*volumetypes.PruneReport, error)
 }
 
 // Networks are the networks that exist.

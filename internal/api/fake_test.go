@@ -28,6 +28,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/volume"
 )
 
 // fake is an engine without containers. A test sets the functions that it needs;
@@ -297,13 +298,21 @@ type fakeVolumes struct {
 	create func(name, driver string, opts, labels map[string]string) (*volumetypes.Volume, error)
 	list   func(filters map[string][]string) ([]*volumetypes.Volume, error)
 	remove func(name string, force bool) error
+	prune  func(filters map[string][]string) (*volumetypes.PruneReport, error)
 }
 
-func (f *fakeVolumes) Create(_ context.Context, name, driver string, opts, labels map[string]string) (*volumetypes.Volume, error) {
+func (f *fakeVolumes) Prune(_ context.Context, filters map[string][]string) (*volumetypes.PruneReport, error) {
+	if f.prune == nil {
+		return nil, missing("volume prune")
+	}
+	return f.prune(filters)
+}
+
+func (f *fakeVolumes) Create(_ context.Context, r volume.Request) (*volumetypes.Volume, error) {
 	if f.create == nil {
 		return nil, missing("volume create")
 	}
-	return f.create(name, driver, opts, labels)
+	return f.create(r.Name, r.Driver, r.Options, r.Labels)
 }
 
 func (f *fakeVolumes) List(_ context.Context, filters map[string][]string) ([]*volumetypes.Volume, error) {

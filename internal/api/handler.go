@@ -107,6 +107,7 @@ func (h *Handler) routes() []route {
 
 		{"GET", "/volumes", h.volumeList},
 		{"POST", "/volumes/create", h.volumeCreate},
+		{"POST", "/volumes/prune", h.volumePrune},
 		{"GET", "/volumes/{name}", h.volumeInspect},
 		{"DELETE", "/volumes/{name}", h.volumeRemove},
 

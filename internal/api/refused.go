@@ -44,8 +44,6 @@ var notYet = []refusal{
 	{"POST", "/images/prune", "removing unused images (image prune)"},
 	{"GET", "/distribution/{name}/json", "inspecting images in a registry (manifest inspect)"},
 
-	{"POST", "/volumes/prune", "removing unused volumes (volume prune)"},
-
 	{"DELETE", "/networks/{id}", "removing networks (network rm)"},
 	{"POST", "/networks/create", "creating networks (network create)"},
 	{"POST", "/networks/{id}/connect", "connecting containers to networks (network connect)"},

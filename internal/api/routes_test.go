@@ -64,7 +64,7 @@ var served = map[operation]bool{
 	{"POST", "/containers/{id}/exec"}: true, {"POST", "/exec/{id}/start"}: true, {"POST", "/exec/{id}/resize"}: true, {"GET", "/exec/{id}/json"}: true,
 	{"GET", "/images/json"}: true, {"POST", "/images/create"}: true, {"POST", "/images/load"}: true, {"GET", "/images/{name}/json"}: true,
 	{"GET", "/images/{name}/history"}: true, {"POST", "/images/{name}/tag"}: true, {"DELETE", "/images/{name}"}: true,
-	{"GET", "/volumes"}: true, {"POST", "/volumes/create"}: true, {"GET", "/volumes/{name}"}: true, {"DELETE", "/volumes/{name}"}: true,
+	{"GET", "/volumes"}: true, {"POST", "/volumes/create"}: true, {"POST", "/volumes/prune"}: true, {"GET", "/volumes/{name}"}: true, {"DELETE", "/volumes/{name}"}: true,
 	{"GET", "/networks"}: true, {"GET", "/networks/{id}"}: true,
 	{"GET", "/plugins"}: true, {"GET", "/plugins/{name}/json"}: true,
 }

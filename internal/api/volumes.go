@@ -5,6 +5,8 @@ import (
 	"net/http"
 
 	"github.com/moby/moby/api/types/volume"
+
+	own "github.com/cleatlabs/cleat/internal/volume"
 )
 
 func (h *Handler) volumeList(ctx context.Context, w http.ResponseWriter, q *request) error {
@@ -31,7 +33,9 @@ func (h *Handler) volumeCreate(ctx context.Context, w http.ResponseWriter, q *re
 	if req.ClusterVolumeSpec != nil && q.version.from(42) {
 		return errNoSwarm
 	}
-	created, err := h.deps.Volumes.Create(context.WithoutCancel(ctx), req.Name, req.Driver, req.DriverOpts, req.Labels)
+	created, err := h.deps.Volumes.Create(context.WithoutCancel(ctx), own.Request{
+		Name: req.Name, Driver: req.Driver, Options: req.DriverOpts, Labels: req.Labels,
+	})
 	if err != nil {
 		return err
 	}
@@ -50,6 +54,23 @@ func (h *Handler) volumeRemove(ctx context.Context, w http.ResponseWriter, q *re
 	return h.verb(ctx, w, func(ctx context.Context) error {
 		return h.deps.Volumes.Remove(ctx, q.param("name"), q.boolean("force"))
 	})
+}
+
+// volumePrune removes volumes that nobody uses. Below 1.42 that was all of them,
+// not the anonymous ones only.
+func (h *Handler) volumePrune(ctx context.Context, w http.ResponseWriter, q *request) error {
+	filters, err := q.filters("all", "label", "label!")
+	if err != nil {
+		return err
+	}
+	if q.version.below(42) {
+		filters["all"] = []string{"true"}
+	}
+	report, err := h.deps.Volumes.Prune(ctx, filters)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, report)
 }
 
 func volumeFor(in *volume.Volume) volume.Volume {

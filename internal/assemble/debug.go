@@ -21,6 +21,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/network"
 )
 
@@ -127,11 +128,11 @@ func (c *Config) checkOffline() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strings.Join(engine.Check(containers, engine.Settings{ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent}), "\n"), nil
+	return strings.Join(engine.Check(containers, engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent}), "\n"), nil
 }
 
 // DebugTeardown removes what an engine with these flags leaves behind: bridge,
-// nftables table, cgroups, exec root, sockets and pidfile. It refuses while an
+// nftables table, what is mounted for volumes, cgroups, exec root, sockets and pidfile. It refuses while an
 // engine or a container runs. Images, containers and volumes stay. What else
 // stays is an error, or is said on out if it is not ours to remove.
 func DebugTeardown(ctx context.Context, c Config, out io.Writer) error {
@@ -151,7 +152,7 @@ func DebugTeardown(ctx context.Context, c Config, out io.Writer) error {
 	if err := errors.Join(c.refuseRunning(), refusePopulated(c.CgroupParent)); err != nil {
 		return err
 	}
-	return errors.Join(c.teardownNetwork(ctx, out), removeCgroups(c.CgroupParent), c.removeSockets(), dropStale(c.Pidfile), os.RemoveAll(c.ExecRoot))
+	return errors.Join(c.teardownNetwork(ctx, out), mount.UnmountAll(filepath.Join(c.DataRoot, "volumes")), removeCgroups(c.CgroupParent), c.removeSockets(), dropStale(c.Pidfile), os.RemoveAll(c.ExecRoot))
 }
 
 // teardownNetwork removes bridge and table. Without the engine's data nobody knows

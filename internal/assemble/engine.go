@@ -218,7 +218,7 @@ func (s *services) openContainers() (err error) {
 	if s.containers, err = container.Open(filepath.Join(s.config.DataRoot, "containers")); err != nil {
 		return err
 	}
-	if s.volumes, err = volume.Open(filepath.Join(s.config.DataRoot, "volumes")); err != nil {
+	if s.volumes, err = volume.Open(volume.Config{Root: filepath.Join(s.config.DataRoot, "volumes")}); err != nil {
 		return err
 	}
 	s.runtime, err = runtime.New(runtime.Config{

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	apievents "github.com/moby/moby/api/types/events"
+	apivolume "github.com/moby/moby/api/types/volume"
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/events"
@@ -54,8 +55,8 @@ func (a *announcer) volumes(r *container.Record, action apievents.Action) {
 	}
 }
 
-func (a *announcer) volume(name string, action apievents.Action) {
-	a.publish(apievents.VolumeEventType, action, name, map[string]string{"driver": localDriver})
+func (a *announcer) volume(v *apivolume.Volume, action apievents.Action) {
+	a.publish(apievents.VolumeEventType, action, v.Name, map[string]string{"driver": v.Driver})
 }
 
 func (a *announcer) publish(t apievents.Type, action apievents.Action, id string, attrs map[string]string) {

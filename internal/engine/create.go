@@ -86,6 +86,9 @@ func (cr *Creator) Create(ctx context.Context, req CreateRequest) (id string, wa
 	if err != nil {
 		return "", nil, err
 	}
+	if req.ShallowReadOnly {
+		plan.shallow()
+	}
 	if err := cr.make(ctx, &def, req.Name, plan); err != nil {
 		return "", nil, err
 	}
@@ -304,8 +307,7 @@ func (cr *Creator) makeVolumes(ctx context.Context, def *container.Definition, p
 		}
 		spec, own := plan.volumes[i]
 		if own {
-			existed := !m.Anonymous && cr.exists(ctx, m.Name)
-			v, verr := cr.makeVolume(ctx, def, m, spec)
+			v, isNew, verr := cr.makeVolume(ctx, def, m, spec)
 			if verr != nil {
 				return made, notTheImage(verr)
 			}
@@ -313,8 +315,8 @@ func (cr *Creator) makeVolumes(ctx context.Context, def *container.Definition, p
 			if m.Anonymous {
 				made = append(made, m.Name)
 			}
-			if !existed {
-				cr.say.volume(m.Name, apievents.ActionCreate)
+			if isNew {
+				cr.say.volume(v, apievents.ActionCreate)
 			}
 		}
 		if m.Source, err = cr.volumes.Acquire(m.Name, def.ID); err != nil {
@@ -324,24 +326,17 @@ func (cr *Creator) makeVolumes(ctx context.Context, def *container.Definition, p
 	return made, nil
 }
 
-func (cr *Creator) makeVolume(ctx context.Context, def *container.Definition, m *container.Mount, spec volumeSpec) (*apivolume.Volume, error) {
-	labels := spec.labels
+func (cr *Creator) makeVolume(ctx context.Context, def *container.Definition, m *container.Mount, spec volumeSpec) (*apivolume.Volume, bool, error) {
+	r := volume.Request{Name: m.Name, Driver: spec.driver, Options: spec.opts, Labels: spec.labels, User: def.ID}
 	if m.Anonymous {
-		if def.HostConfig.AutoRemove && spec.driver == "" && len(spec.opts) == 0 && len(labels) == 0 {
-			return cr.volumes.CreateEphemeral(ctx, m.Name)
+		r.Ephemeral = def.HostConfig.AutoRemove && spec.driver == "" && len(spec.opts) == 0
+		r.Labels = maps.Clone(spec.labels)
+		if r.Labels == nil {
+			r.Labels = map[string]string{}
 		}
-		labels = maps.Clone(labels)
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		labels[volume.AnonymousLabel] = ""
+		r.Labels[volume.AnonymousLabel] = ""
 	}
-	return cr.volumes.Create(ctx, m.Name, spec.driver, spec.opts, labels)
-}
-
-func (cr *Creator) exists(ctx context.Context, volume string) bool {
-	_, err := cr.volumes.Inspect(ctx, volume)
-	return err == nil
+	return cr.volumes.Create(ctx, r)
 }
 
 func makeDirs(dir string) error {

@@ -6,12 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	api "github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	cmount "github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
@@ -94,6 +96,7 @@ func Check(store *container.Store, settings Settings) []string {
 			say("cgroup %s belongs to a container that does not run", id)
 		}
 	}
+	checkVolumeMounts(store, filepath.Join(settings.DataRoot, "volumes"), say)
 	entries, _ := os.ReadDir(filepath.Join(settings.ExecRoot, "stdio"))
 	for _, e := range entries {
 		if !alive[e.Name()] {
@@ -134,6 +137,32 @@ func checkProcess(r *container.Record, boot string, say func(string, ...any)) {
 	}{{"keeper", k.KeeperPID, k.KeeperStart}, {"process", k.PID, k.PIDStart}} {
 		if start, err := kernel.StartTime(p.pid); err != nil || start != p.start {
 			say("container %s (%s): its %s (PID %d) is gone", r.Name, r.ID[:12], p.what, p.pid)
+		}
+	}
+}
+
+// checkVolumeMounts looks for what is mounted for volumes that nobody runs with.
+func checkVolumeMounts(store *container.Store, root string, say func(string, ...any)) {
+	root, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return // there are no volumes
+	}
+	mounted, err := cmount.Below(root)
+	if err != nil {
+		say("the mounts cannot be read: %v", err)
+	}
+	inUse := map[string]bool{}
+	for _, c := range store.All() {
+		if r := c.Load(); r.State.Alive() {
+			for _, name := range volumeNames(r) {
+				inUse[name] = true
+			}
+		}
+	}
+	for _, point := range mounted {
+		name, _, _ := strings.Cut(strings.TrimPrefix(point, root+"/"), "/")
+		if !inUse[name] {
+			say("%s is mounted, but no container runs with the volume %s", point, name)
 		}
 	}
 }

@@ -84,11 +84,11 @@ func New(d Deps) *Engine {
 		sweeper: &sweeper{containers: d.Containers, images: d.Images, tasks: d.Tasks, log: d.Log, added: make(chan struct{}, 1)},
 	}
 	exits := &exiter{
-		runtime: d.Runtime, networks: d.Networks, lives: lives, say: say, tasks: d.Tasks, log: d.Log, remover: remover,
+		runtime: d.Runtime, networks: d.Networks, volumes: d.Volumes, lives: lives, say: say, tasks: d.Tasks, log: d.Log, remover: remover,
 		specs: specs,
 	}
 	starter := &Starter{
-		containers: d.Containers, images: d.Images, networks: d.Networks, runtime: d.Runtime, features: d.Features,
+		containers: d.Containers, images: d.Images, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
 		settings: d.Settings, specs: specs, lives: lives, say: say, log: d.Log, exits: exits, pool: pool,
 	}
 	exits.start, exits.stdioDir = starter.restart, starter.stdioDir

@@ -17,6 +17,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/supervise"
+	"github.com/cleatlabs/cleat/internal/volume"
 )
 
 // Docker's restart back-off.
@@ -32,6 +33,7 @@ const (
 type exiter struct {
 	runtime  *runtime.Runtime
 	networks *network.Service
+	volumes  *volume.Service
 	lives    *lives
 	say      *announcer
 	tasks    *supervise.Group
@@ -170,6 +172,7 @@ func (x *exiter) detach(rec *container.Record) {
 // clean removes what only costs time and nobody waits for.
 func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	defer close(r.cleaned)
+	unmountVolumes(context.WithoutCancel(x.tasks.Context()), x.volumes, rec, x.log)
 	defer r.closeRoot() // after the small things: it can take as long as the disk does
 	if err := x.runtime.RemoveCgroup(x.specs.cgroupPath(rec)); err != nil && !errdefs.IsNotFound(err) {
 		x.log.Warn("cgroup of an exited container", "container", c.ID(), "error", err)

@@ -107,7 +107,7 @@ func (l *lab) open() {
 	must(err)
 	containers, err := container.Open(filepath.Join(l.dir, "containers"))
 	must(err)
-	l.volumes, err = volume.Open(filepath.Join(l.dir, "volumes"))
+	l.volumes, err = volume.Open(volume.Config{Root: filepath.Join(l.dir, "volumes")})
 	must(err)
 	rt, err := runtime.New(runtime.Config{
 		Dir: filepath.Join(l.exec, "runtime"), FallbackDir: filepath.Join(l.dir, "runtime"), Cgroups: groups, Features: features,

@@ -80,6 +80,16 @@ func planMounts(c *container.Config, h *container.HostConfig, inherited []own.Mo
 	return p, nil
 }
 
+// shallow makes the read-only binds of HostConfig.Binds, which are those that may
+// make their source, writable below.
+func (p *mountPlan) shallow() {
+	for i := range p.mounts {
+		if m := &p.mounts[i]; m.Type == mount.TypeBind && m.CreateSource && m.ReadOnly {
+			m.ReadOnlyNonRecursive = true
+		}
+	}
+}
+
 func (p *mountPlan) has(dst string) bool {
 	return slices.ContainsFunc(p.mounts, func(m own.Mount) bool { return m.Destination == dst })
 }

@@ -20,6 +20,9 @@ type CreateRequest struct {
 	Config           *container.Config
 	HostConfig       *container.HostConfig
 	NetworkingConfig *network.NetworkingConfig
+	// ShallowReadOnly leaves what is mounted below a read-only bind of
+	// HostConfig.Binds writable, as API versions below 1.44 mean it.
+	ShallowReadOnly bool
 }
 
 // StopOptions are those of stop and restart.

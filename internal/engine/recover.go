@@ -41,7 +41,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	var sandboxes []*network.Sandbox
 	var due []*container.Container
 	images := map[string]struct{}{}
-	volumes := map[string][]string{}
+	volumes, inUse := map[string][]string{}, map[string][]string{}
 	for _, c := range all {
 		r := c.Load()
 		images[r.Image.ID.String()] = struct{}{}
@@ -52,6 +52,11 @@ func (rc *Recovery) Run(ctx context.Context) error {
 		}
 		rc.lives.of(c)
 		if rc.adopt(ctx, c) {
+			for _, m := range r.Mounts {
+				if m.Name != "" {
+					inUse[m.Name] = append(inUse[m.Name], r.ID)
+				}
+			}
 			keepers = append(keepers, *r.State.Keeper)
 			if r.State.Sandbox != nil {
 				sandboxes = append(sandboxes, r.State.Sandbox)
@@ -63,7 +68,9 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	rc.deps.Runtime.Sweep(append(keepers, rc.execs.adopt(ctx)...))
 	rc.sweepGroups(all)
 	rc.sweepJournals()
-	rc.deps.Volumes.Reconcile(volumes)
+	if err := rc.deps.Volumes.Reconcile(volumes, inUse); err != nil {
+		rc.deps.Log.Warn("volumes that no container runs with", "error", err)
+	}
 	for _, name := range rc.deps.Containers.Orphans() {
 		err := rc.deps.Volumes.Remove(ctx, name, true)
 		if err != nil && !errors.Is(err, errdefs.ErrConflict) {

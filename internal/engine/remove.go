@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
+	apivolume "github.com/moby/moby/api/types/volume"
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -142,7 +143,7 @@ func (rm *Remover) releaseVolumes(ctx context.Context, rec *container.Record, re
 		err := rm.volumes.Remove(ctx, m.Name, false)
 		switch {
 		case err == nil:
-			rm.say.volume(m.Name, apievents.ActionDestroy)
+			rm.say.volume(&apivolume.Volume{Name: m.Name, Driver: m.Driver}, apievents.ActionDestroy)
 		case errors.Is(err, errdefs.ErrNotFound), errors.Is(err, errdefs.ErrConflict):
 			// Someone else removed it, or has begun to use it.
 		default:

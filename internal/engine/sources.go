@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/mount"
@@ -14,7 +17,40 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/volume"
 )
+
+// mountVolumes readies the volumes of the container: in the order of their names,
+// so that two starts and a copy of a volume never wait for each other in a circle.
+func (a *attempt) mountVolumes(ctx context.Context) error {
+	for _, name := range volumeNames(a.r) {
+		if _, err := a.s.volumes.Mount(ctx, name, a.r.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmountVolumes takes back what mountVolumes did.
+func unmountVolumes(ctx context.Context, volumes *volume.Service, r *container.Record, log *slog.Logger) {
+	for _, name := range volumeNames(r) {
+		if err := volumes.Unmount(ctx, name, r.ID); err != nil {
+			log.Warn("volume of a container that does not run any more", "container", r.ID, "volume", name, "error", err)
+		}
+	}
+}
+
+// volumeNames lists the volumes of a container, each once.
+func volumeNames(r *container.Record) []string {
+	var names []string
+	for i := range r.Mounts {
+		if name := r.Mounts[i].Name; name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
 
 func exists(path string) bool {
 	_, err := os.Stat(path)

@@ -26,6 +26,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/stdio"
+	"github.com/cleatlabs/cleat/internal/volume"
 )
 
 // Starter starts containers.
@@ -33,6 +34,7 @@ type Starter struct {
 	containers *container.Store
 	images     *image.Service
 	networks   *network.Service
+	volumes    *volume.Service
 	runtime    *runtime.Runtime
 	features   kernel.Features
 	settings   Settings
@@ -187,6 +189,7 @@ func (a *attempt) undo(ctx context.Context) {
 			a.s.log.Warn("network of a failed start", "container", a.c.ID(), "error", err)
 		}
 	}
+	unmountVolumes(ctx, a.s.volumes, a.r, a.s.log)
 	if err := a.s.runtime.RemoveCgroup(a.s.specs.cgroupPath(a.r)); err != nil && !errdefs.IsNotFound(err) {
 		a.s.log.Warn("cgroup of a failed start", "container", a.c.ID(), "error", err)
 	}
@@ -205,6 +208,9 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 		return nil, err
 	}
 	record.Failpoint("engine.start.after-network")
+	if err := a.mountVolumes(ctx); err != nil {
+		return nil, err
+	}
 	spec, err := s.specs.container(a.c, r)
 	if err != nil {
 		return nil, err

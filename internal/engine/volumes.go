@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"strconv"
 
 	apievents "github.com/moby/moby/api/types/events"
 	apivolume "github.com/moby/moby/api/types/volume"
@@ -16,15 +17,10 @@ type Volumes struct {
 }
 
 // Create returns the volume of that name, made if there was none.
-func (v *Volumes) Create(ctx context.Context, name, driver string, opts, labels map[string]string) (*apivolume.Volume, error) {
-	existed := false
-	if name != "" {
-		_, err := v.service.Inspect(ctx, name)
-		existed = err == nil
-	}
-	vol, err := v.service.Create(ctx, name, driver, opts, labels)
-	if err == nil && !existed {
-		v.say.volume(vol.Name, apievents.ActionCreate)
+func (v *Volumes) Create(ctx context.Context, r volume.Request) (*apivolume.Volume, error) {
+	vol, made, err := v.service.Create(ctx, r)
+	if made {
+		v.say.volume(vol, apievents.ActionCreate)
 	}
 	return vol, err
 }
@@ -41,12 +37,34 @@ func (v *Volumes) Inspect(ctx context.Context, name string) (*apivolume.Volume, 
 
 // Remove deletes a volume that no container uses.
 func (v *Volumes) Remove(ctx context.Context, name string, force bool) error {
-	_, inspectErr := v.service.Inspect(ctx, name)
+	vol, inspectErr := v.service.Inspect(ctx, name)
 	if err := v.service.Remove(ctx, name, force); err != nil {
 		return err
 	}
 	if inspectErr == nil {
-		v.say.volume(name, apievents.ActionDestroy)
+		v.say.volume(vol, apievents.ActionDestroy)
 	}
 	return nil
+}
+
+// Prune removes the volumes that nobody uses, as volume.Service.Prune says.
+func (v *Volumes) Prune(ctx context.Context, filters map[string][]string) (*apivolume.PruneReport, error) {
+	removed, reclaimed, err := v.service.Prune(ctx, filters)
+	for _, vol := range removed {
+		v.say.volume(vol, apievents.ActionDestroy)
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.say.publish(apievents.VolumeEventType, apievents.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(reclaimed, 10)})
+	report := &apivolume.PruneReport{VolumesDeleted: []string{}, SpaceReclaimed: reclaimed}
+	for _, vol := range removed {
+		report.VolumesDeleted = append(report.VolumesDeleted, vol.Name)
+	}
+	return report, nil
+}
+
+// Usage returns all volumes with their sizes, as volume.Service.Usage says.
+func (v *Volumes) Usage(ctx context.Context) ([]*apivolume.Volume, error) {
+	return v.service.Usage(ctx)
 }

@@ -1,11 +1,21 @@
-// Package volume keeps local volumes: directories that outlive containers.
+// Package volume keeps volumes: directories that outlive containers.
 //
-// A volume is the directory <root>/<name>: its data lie in _data, its labels and
-// creation time in volume.json. It is made under a temporary name and renamed,
-// and removed the other way round, so that a crash at any instant leaves a whole
-// volume or none; what is left under temporary names is removed at the next
-// Open. A volume cannot be removed while a container refers to it, whether that
-// runs or not.
+// A volume of the driver local is the directory <root>/<name>: its data lie in
+// _data, its labels, options and creation time in volume.json. It is made under a
+// temporary name and renamed, and removed the other way round, so that a crash at
+// any instant leaves a whole volume or none; what is left under temporary names is
+// removed at the next Open.
+//
+// Promises:
+//   - A volume cannot be removed while a container refers to it, whether that runs
+//     or not. Making a volume and referring to it is one step: no prune comes
+//     between.
+//   - A volume whose options name a filesystem (type, o, device) is mounted on its
+//     _data when the first container that uses it starts and unmounted when the last
+//     has ended, whichever engine lives then. Removing a volume never reaches what is
+//     mounted there.
+//   - No lock is held during file operations; one on one volume makes no one wait who
+//     uses another.
 package volume
 
 import (
@@ -26,7 +36,7 @@ import (
 )
 
 const (
-	// Driver is the name of the only driver.
+	// Driver is the name of the engine's own driver.
 	Driver = "local"
 	// AnonymousLabel marks volumes that were made without a name.
 	AnonymousLabel = "com.docker.volume.anonymous"
@@ -36,6 +46,12 @@ const (
 )
 
 var validName = regexp.MustCompile("^" + nameChars + "+$")
+
+// Config is what a Service works with.
+type Config struct {
+	// Root is the directory that holds the volumes; it is made if it is missing.
+	Root string
+}
 
 // Service keeps the volumes under one directory. Its methods may be called
 // concurrently; no lock is held during file operations.
@@ -50,14 +66,20 @@ type Service struct {
 // entry is one volume. Its fields are guarded by Service.mu; meta does not
 // change once the volume is there.
 type entry struct {
-	meta metadata
-	refs map[string]struct{} // container ids
-	busy chan struct{}       // being made or removed; closed afterwards; nil: there
+	meta   metadata
+	refs   map[string]struct{} // ids of the containers that have it
+	active map[string]struct{} // ids of those that run, or are being started
+	busy   chan struct{}       // being made or removed; closed afterwards; nil: there
+	held   chan struct{}       // being mounted, unmounted or copied; closed afterwards
 }
 
-// Open loads the volumes under root, which is made if it is missing.
-func Open(root string) (*Service, error) {
-	s := &Service{root: root, entries: map[string]*entry{}}
+func newEntry(m metadata) *entry {
+	return &entry{meta: m, refs: map[string]struct{}{}, active: map[string]struct{}{}}
+}
+
+// Open loads the volumes.
+func Open(c Config) (*Service, error) {
+	s := &Service{root: c.Root, entries: map[string]*entry{}}
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -67,91 +89,124 @@ func Open(root string) (*Service, error) {
 // Warnings says what was not as it should be when the volumes were loaded.
 func (s *Service) Warnings() []string { return s.warnings }
 
-// Create returns the volume of that name and makes it if there is none; labels
-// of an existing one do not change. "" makes an anonymous volume with a random
-// name. The driver is local or "". It costs one fdatasync.
-func (s *Service) Create(ctx context.Context, name, driver string, opts, labels map[string]string) (*volume.Volume, error) {
-	labels = maps.Clone(labels)
-	if name == "" {
-		name = randomName()
+// Request asks for a volume.
+type Request struct {
+	Name    string // "" makes an anonymous volume with a random name
+	Driver  string // "" is local
+	Options map[string]string
+	Labels  map[string]string
+	// User is the id of the container that is to refer to the volume from the
+	// beginning; "" is none.
+	User string
+	// Ephemeral volumes go with their container (--rm): they are not synced to
+	// the disk.
+	Ephemeral bool
+}
+
+// Create returns the volume of that name and makes it if there is none, which
+// made says; labels and options of an existing one do not change. It costs one
+// fdatasync.
+func (s *Service) Create(ctx context.Context, r Request) (v *volume.Volume, made bool, err error) {
+	labels := maps.Clone(r.Labels)
+	if r.Name == "" {
+		r.Name = randomName()
 		if labels == nil {
 			labels = map[string]string{}
 		}
 		labels[AnonymousLabel] = ""
 	}
-	if err := checkName(name); err != nil {
-		return nil, err
+	r.Labels = labels
+	if err := checkName(r.Name); err != nil {
+		return nil, false, err
 	}
-	if v, err := s.existing(ctx, name, driver); v != nil || err != nil {
-		return v, err
+	if v, err := s.existing(ctx, &r); v != nil || err != nil {
+		return v, false, err
 	}
-	if driver != "" && driver != Driver {
-		return nil, failure.NotFound("create %s: error looking up volume plugin %s: plugin %q not found: use the driver local", name, driver, driver)
+	if r.Driver != "" && r.Driver != Driver {
+		return nil, false, failure.NotFound("create %s: error looking up volume plugin %s: plugin %q not found: use the driver local", r.Name, r.Driver, r.Driver)
 	}
-	if err := checkOptions(name, opts); err != nil {
-		return nil, err
+	if err := checkOptions(r.Name, r.Options); err != nil {
+		return nil, false, err
 	}
-	return s.create(ctx, name, labels, true)
+	return s.create(ctx, &r)
 }
 
-// CreateEphemeral makes an anonymous volume that is removed with its container
-// (--rm), under a random name of 64 hex digits: it is not synced to the disk.
-func (s *Service) CreateEphemeral(ctx context.Context, name string) (*volume.Volume, error) {
-	return s.create(ctx, name, map[string]string{AnonymousLabel: ""}, false)
-}
-
-func (s *Service) create(ctx context.Context, name string, labels map[string]string, durable bool) (*volume.Volume, error) {
+func (s *Service) create(ctx context.Context, r *Request) (*volume.Volume, bool, error) {
 	for {
-		if v, err := s.existing(ctx, name, ""); v != nil || err != nil {
-			return v, err
+		if v, err := s.existing(ctx, r); v != nil || err != nil {
+			return v, false, err
 		}
-		e := &entry{refs: map[string]struct{}{}, busy: make(chan struct{})}
+		meta := metadata{Labels: r.Labels, Options: maps.Clone(r.Options), CreatedAt: time.Now().UTC()}
+		e := newEntry(meta)
+		e.busy = make(chan struct{})
 		s.mu.Lock()
-		if s.entries[name] != nil { // another was quicker
+		if s.entries[r.Name] != nil { // another was quicker
 			s.mu.Unlock()
 			continue
 		}
-		s.entries[name] = e
+		s.entries[r.Name] = e
 		s.mu.Unlock()
 
-		meta := metadata{Labels: labels, CreatedAt: time.Now().UTC()}
-		err := s.makeDirs(name, meta, durable)
+		err := s.makeDirs(r.Name, meta, !r.Ephemeral)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		busy := e.busy
-		defer close(busy)
+		close(e.busy)
 		if err != nil {
-			delete(s.entries, name)
-			return nil, err
+			delete(s.entries, r.Name)
+			return nil, false, err
 		}
-		e.meta, e.busy = meta, nil
-		return s.describe(name, e), nil
+		e.busy = nil
+		e.refer(r.User)
+		return s.describe(r.Name, e), true, nil
 	}
 }
 
-// existing waits until nobody makes or removes the volume and returns it, nil if
-// there is none.
-func (s *Service) existing(ctx context.Context, name, driver string) (*volume.Volume, error) {
+// refer notes a container; s.mu is held.
+func (e *entry) refer(user string) {
+	if user != "" {
+		e.refs[user] = struct{}{}
+	}
+}
+
+// existing waits until nobody makes or removes the volume, notes the request's
+// user and returns the volume, nil if there is none.
+func (s *Service) existing(ctx context.Context, r *Request) (*volume.Volume, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err := s.settled(ctx, r.Name)
+	if e == nil || err != nil {
+		return nil, err
+	}
+	if r.Driver != "" && r.Driver != Driver {
+		return nil, failure.Conflict("create %s: a volume of this name exists with the driver %s: volume name must be unique", r.Name, Driver)
+	}
+	e.refer(r.User)
+	return s.describe(r.Name, e), nil
+}
+
+// settled returns the volume once nobody makes or removes it; nil if there is
+// none. s.mu is held, but not while it waits.
+func (s *Service) settled(ctx context.Context, name string) (*entry, error) {
 	for {
-		s.mu.Lock()
 		e := s.entries[name]
 		if e == nil || e.busy == nil {
-			defer s.mu.Unlock()
-			if e == nil {
-				return nil, nil
-			}
-			if driver != "" && driver != Driver {
-				return nil, failure.Conflict("create %s: a volume of this name exists with the driver %s: volume name must be unique", name, Driver)
-			}
-			return s.describe(name, e), nil
+			return e, nil
 		}
-		busy := e.busy
-		s.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := s.await(ctx, e.busy); err != nil {
+			return nil, err
 		}
+	}
+}
+
+// await waits without s.mu, which the caller holds.
+func (s *Service) await(ctx context.Context, done <-chan struct{}) error {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -189,30 +244,19 @@ func (s *Service) Inspect(_ context.Context, name string) (*volume.Volume, error
 // One that containers refer to stays, with force too. The volume is gone from
 // lists as soon as its removal is decided.
 func (s *Service) Remove(ctx context.Context, name string, force bool) error {
-	v, err := s.existing(ctx, name, "")
+	e, err := s.doom(ctx, name)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	e := s.entries[name]
-	if v == nil || e == nil || e.busy != nil {
-		s.mu.Unlock()
+	if e == nil {
 		if force {
 			return nil
 		}
 		return missing(name)
 	}
-	if len(e.refs) > 0 {
-		users := strings.Join(s.users(e), ", ")
-		s.mu.Unlock()
-		return failure.Conflict("remove %s: volume is in use - [%s]", name, users)
-	}
-	busy := make(chan struct{})
-	e.busy = busy
-	s.mu.Unlock()
-
 	doomed, err := s.discard(name)
 	s.mu.Lock()
+	busy := e.busy
 	if err != nil {
 		e.busy = nil
 	} else {
@@ -226,6 +270,29 @@ func (s *Service) Remove(ctx context.Context, name string, force bool) error {
 	return s.erase(name, doomed)
 }
 
+// doom decides that a volume is to be removed: nobody else does so, nobody
+// refers to it and nothing is done with it. It is nil if there is none.
+func (s *Service) doom(ctx context.Context, name string) (*entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		e, err := s.settled(ctx, name)
+		if e == nil || err != nil {
+			return nil, err
+		}
+		if len(e.refs) > 0 {
+			return nil, failure.Conflict("remove %s: volume is in use - [%s]", name, strings.Join(s.users(e), ", "))
+		}
+		if e.held == nil {
+			e.busy = make(chan struct{})
+			return e, nil
+		}
+		if err := s.await(ctx, e.held); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // Acquire notes that a container uses a volume and returns its data directory.
 // Doing so twice counts once.
 func (s *Service) Acquire(name, containerID string) (path string, err error) {
@@ -235,7 +302,7 @@ func (s *Service) Acquire(name, containerID string) (path string, err error) {
 	if e == nil || e.busy != nil {
 		return "", missing(name)
 	}
-	e.refs[containerID] = struct{}{}
+	e.refer(containerID)
 	return s.mountpoint(name), nil
 }
 
@@ -256,19 +323,6 @@ func (s *Service) References(name string) []string {
 		return s.users(e)
 	}
 	return nil
-}
-
-// Reconcile sets all references at once (volume name → container ids), at
-// engine start.
-func (s *Service) Reconcile(refs map[string][]string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, e := range s.entries {
-		clear(e.refs)
-		for _, id := range refs[name] {
-			e.refs[id] = struct{}{}
-		}
-	}
 }
 
 // IsAnonymous says whether the volume was made without a name.
@@ -292,7 +346,7 @@ func (s *Service) mountpoint(name string) string { return filepath.Join(s.root, 
 func (s *Service) describe(name string, e *entry) *volume.Volume {
 	return &volume.Volume{
 		Name: name, Driver: Driver, Scope: "local", Mountpoint: s.mountpoint(name),
-		CreatedAt: e.meta.CreatedAt.Format(time.RFC3339), Labels: maps.Clone(e.meta.Labels),
+		CreatedAt: e.meta.CreatedAt.Format(time.RFC3339), Labels: maps.Clone(e.meta.Labels), Options: maps.Clone(e.meta.Options),
 	}
 }
 
@@ -306,17 +360,6 @@ func checkName(name string) error {
 		return failure.Invalid("create %s: %q includes invalid characters for a local volume name, only %q are allowed. If you intended to pass a host directory, use absolute path", name, name, nameChars)
 	case len(name) > maxName:
 		return failure.Invalid("create %s: volume name is too long, names may have %d characters", name, maxName)
-	}
-	return nil
-}
-
-func checkOptions(name string, opts map[string]string) error {
-	for _, o := range slices.Sorted(maps.Keys(opts)) {
-		switch o {
-		case "type", "o", "device", "size":
-			return failure.NotImplemented("create %s: volume option %q is not supported: mount the file system on the host and bind-mount it", name, o)
-		}
-		return failure.Invalid("create %s: invalid option: %q", name, o)
 	}
 	return nil
 }

@@ -21,9 +21,9 @@ func TestMain(m *testing.M) {
 	if root == "" {
 		os.Exit(m.Run())
 	}
-	s, err := volume.Open(root)
+	s, err := volume.Open(volume.Config{Root: root})
 	if err == nil {
-		_, err = s.Create(ctx, "data", "", nil, nil)
+		_, err = create(s, volume.Request{Name: "data"})
 	}
 	if err == nil {
 		err = s.Remove(ctx, "data", false)
@@ -53,7 +53,7 @@ func TestCrashLeavesWholeVolumesOnly(t *testing.T) {
 			if left, _ := os.ReadDir(root); len(left) != 0 {
 				t.Errorf("left over: %v", left)
 			}
-			if _, err := s.Create(ctx, "data", "", nil, nil); err != nil {
+			if _, err := create(s, volume.Request{Name: "data"}); err != nil {
 				t.Error(err)
 			}
 			if got := names(t, open(t, root), nil); !slices.Equal(got, []string{"data"}) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/record"
 )
 
@@ -25,6 +26,7 @@ const (
 // metadata is what volume.json holds.
 type metadata struct {
 	Labels    map[string]string
+	Options   map[string]string `json:",omitempty"`
 	CreatedAt time.Time
 }
 
@@ -42,7 +44,7 @@ func (s *Service) load() error {
 		name := d.Name()
 		switch {
 		case strings.HasPrefix(name, newPrefix), strings.HasPrefix(name, doomedPrefix):
-			if err := os.RemoveAll(filepath.Join(s.root, name)); err != nil {
+			if err := removeTree(filepath.Join(s.root, name)); err != nil {
 				s.warn("volumes: remove what is left of a volume: %v", err)
 			}
 		case d.IsDir() && validName.MatchString(name):
@@ -75,7 +77,7 @@ func (s *Service) loadOne(name string) {
 	if meta.CreatedAt.IsZero() && derr == nil {
 		meta.CreatedAt = data.ModTime().UTC()
 	}
-	s.entries[name] = &entry{meta: meta, refs: map[string]struct{}{}}
+	s.entries[name] = newEntry(meta)
 }
 
 func (s *Service) warn(format string, args ...any) {
@@ -128,11 +130,36 @@ func (s *Service) discard(name string) (string, error) {
 	return doomed, nil
 }
 
-// erase deletes a discarded volume. os.RemoveAll works on directory descriptors
-// and follows no symbolic link, so that nothing outside can be reached.
+// erase deletes a discarded volume.
 func (s *Service) erase(name, doomed string) error {
-	if err := os.RemoveAll(doomed); err != nil {
+	if err := removeTree(doomed); err != nil {
 		return fmt.Errorf("volume %s is removed, but not all of its files could be deleted; the rest is tried again when the engine starts: %w", name, err)
 	}
 	return nil
+}
+
+// removeTree deletes a directory of ours with all in it. What is mounted there is
+// somebody's data: it is unmounted first, and nothing is deleted if that fails.
+// os.RemoveAll works on directory descriptors and follows no symbolic link, so
+// that nothing outside can be reached.
+func removeTree(dir string) error {
+	real, err := filepath.EvalSymlinks(dir) // as the kernel's mount table has it
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		mounted, err := mount.Below(real)
+		if err != nil {
+			return err
+		}
+		if len(mounted) == 0 {
+			return os.RemoveAll(dir)
+		}
+		if err := mount.UnmountAll(real); err != nil {
+			return err
+		}
+	}
 }

@@ -19,7 +19,7 @@ func parseFilters(filters map[string][]string) (func(name string, e *entry) bool
 		}
 		switch key {
 		case "dangling":
-			want, err := parseDangling(values)
+			want, err := parseBoolean(key, values)
 			if err != nil {
 				return nil, err
 			}
@@ -48,12 +48,12 @@ func parseFilters(filters map[string][]string) (func(name string, e *entry) bool
 	}, nil
 }
 
-func parseDangling(values []string) (bool, error) {
+func parseBoolean(key string, values []string) (bool, error) {
 	var want, seen bool
 	for _, v := range values {
 		b, err := strconv.ParseBool(v)
 		if err != nil || seen && b != want {
-			return false, failure.Invalid("invalid filter 'dangling=[%s]': give true or false", strings.Join(values, " "))
+			return false, failure.Invalid("invalid filter '%s=[%s]': give true or false", key, strings.Join(values, " "))
 		}
 		want, seen = b, true
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	api "github.com/moby/moby/api/types/volume"
 
 	"github.com/cleatlabs/cleat/internal/volume"
 )
@@ -21,11 +22,16 @@ var ctx = context.Background()
 
 func open(t *testing.T, root string) *volume.Service {
 	t.Helper()
-	s, err := volume.Open(root)
+	s, err := volume.Open(volume.Config{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func create(s *volume.Service, r volume.Request) (*api.Volume, error) {
+	v, _, err := s.Create(ctx, r)
+	return v, err
 }
 
 func names(t *testing.T, s *volume.Service, filters map[string][]string) []string {
@@ -45,7 +51,7 @@ func TestCreateInspectListSurvivesRestart(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "volumes")
 	s := open(t, root)
 	before := time.Now().Add(-time.Second)
-	v, err := s.Create(ctx, "data", "local", nil, map[string]string{"a": "b"})
+	v, err := create(s, volume.Request{Name: "data", Driver: "local", Labels: map[string]string{"a": "b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,18 +64,18 @@ func TestCreateInspectListSurvivesRestart(t *testing.T) {
 	if st, err := os.Stat(v.Mountpoint); err != nil || st.Mode().Perm() != 0o755 {
 		t.Errorf("%v, %v", st, err)
 	}
-	anonymous, err := s.Create(ctx, "", "", nil, nil)
+	anonymous, err := create(s, volume.Request{})
 	if err != nil || len(anonymous.Name) != 64 || strings.Trim(anonymous.Name, "0123456789abcdef") != "" {
 		t.Fatalf("%+v, %v", anonymous, err)
 	}
 	if _, ok := anonymous.Labels[volume.AnonymousLabel]; !ok || !s.IsAnonymous(anonymous.Name) || s.IsAnonymous("data") || s.IsAnonymous("none") {
 		t.Error("anonymous volumes are not told apart")
 	}
-	ephemeral, err := s.CreateEphemeral(ctx, strings.Repeat("e0", 32))
+	ephemeral, err := create(s, volume.Request{Name: strings.Repeat("e0", 32), Labels: map[string]string{volume.AnonymousLabel: ""}, Ephemeral: true})
 	if err != nil || !s.IsAnonymous(ephemeral.Name) {
 		t.Fatal(ephemeral, err)
 	}
-	again, err := s.Create(ctx, "data", "", nil, map[string]string{"c": "d"})
+	again, err := create(s, volume.Request{Name: "data", Labels: map[string]string{"c": "d"}})
 	if err != nil || again.Labels["a"] != "b" || again.Labels["c"] != "" {
 		t.Errorf("second create: %+v, %v", again, err)
 	}
@@ -88,7 +94,7 @@ func TestCreateInspectListSurvivesRestart(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	s := open(t, t.TempDir())
-	if _, err := s.Create(ctx, "there", "", nil, nil); err != nil {
+	if _, err := create(s, volume.Request{Name: "there"}); err != nil {
 		t.Fatal(err)
 	}
 	cases := []struct {
@@ -104,11 +110,15 @@ func TestRefusals(t *testing.T) {
 		{strings.Repeat("x", 300), "", nil, errdefs.ErrInvalidArgument, "too long"},
 		{"new", "nfs", nil, errdefs.ErrNotFound, `plugin "nfs" not found`},
 		{"there", "nfs", nil, errdefs.ErrConflict, "volume name must be unique"},
-		{"new", "", map[string]string{"type": "tmpfs"}, errdefs.ErrNotImplemented, `"type"`},
+		{"new", "", map[string]string{"type": "tmpfs"}, errdefs.ErrInvalidArgument, `missing required option: "device"`},
+		{"new", "", map[string]string{"device": "/x"}, errdefs.ErrInvalidArgument, `missing required option: "type"`},
+		{"new", "", map[string]string{"o": "ro"}, errdefs.ErrInvalidArgument, `missing required option: "device"`},
+		{"new", "", map[string]string{"type": "none", "device": "/x", "o": "bind,remount"}, errdefs.ErrInvalidArgument, "remount"},
+		{"new", "", map[string]string{"type": "tmpfs", "device": "tmpfs", "size": "1m"}, errdefs.ErrInvalidArgument, "o=size="},
 		{"new", "", map[string]string{"colour": "red"}, errdefs.ErrInvalidArgument, `invalid option: "colour"`},
 	}
 	for _, c := range cases {
-		_, err := s.Create(ctx, c.name, c.driver, c.opts, nil)
+		_, err := create(s, volume.Request{Name: c.name, Driver: c.driver, Options: c.opts})
 		if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%q: %v", c.name, err)
 		}
@@ -132,7 +142,7 @@ func TestRefusals(t *testing.T) {
 func TestInUse(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)
-	v, err := s.Create(ctx, "data", "", nil, nil)
+	v, err := create(s, volume.Request{Name: "data"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +161,9 @@ func TestInUse(t *testing.T) {
 		t.Error(got)
 	}
 	s = open(t, root)
-	s.Reconcile(map[string][]string{"data": {"c9"}, "gone": {"c9"}})
+	if err := s.Reconcile(map[string][]string{"data": {"c9"}, "gone": {"c9"}}, nil); err != nil {
+		t.Fatal(err)
+	}
 	s.Release("data", "other")
 	s.Release("none", "other")
 	if err := s.Remove(ctx, "data", false); !errdefs.IsConflict(err) {
@@ -175,7 +187,7 @@ func TestInUse(t *testing.T) {
 func TestFilters(t *testing.T) {
 	s := open(t, t.TempDir())
 	for name, labels := range map[string]map[string]string{"web-data": {"app": "web"}, "db-data": {"app": "db", "keep": ""}, "cache": nil} {
-		if _, err := s.Create(ctx, name, "", nil, labels); err != nil {
+		if _, err := create(s, volume.Request{Name: name, Labels: labels}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -212,7 +224,7 @@ func TestRemovalStaysInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, t.TempDir())
-	v, err := s.Create(ctx, "data", "", nil, nil)
+	v, err := create(s, volume.Request{Name: "data"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +272,7 @@ func TestParallelCreateAndRemove(t *testing.T) {
 		wg.Go(func() {
 			for i := range 60 {
 				name := fmt.Sprint("vol", i%3)
-				v, err := s.Create(ctx, name, "", nil, nil)
+				v, err := create(s, volume.Request{Name: name})
 				if err != nil || v.Name != name {
 					t.Errorf("create: %v", err)
 					return
@@ -296,12 +308,12 @@ func FuzzName(f *testing.F) {
 		f.Add(s)
 	}
 	root := f.TempDir()
-	s, err := volume.Open(root)
+	s, err := volume.Open(volume.Config{Root: root})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		v, err := s.Create(ctx, name, "", nil, nil)
+		v, err := create(s, volume.Request{Name: name})
 		if err != nil {
 			return
 		}

@@ -25,8 +25,11 @@ type transition struct {
 const doomed = "doomed" // the container of every transition
 
 var (
-	create    = []string{"create", "--name", doomed, "-p", "0:80", "-v", "/anonymous", "-v", "doomed-volume:/named", "busybox", "sleep", "600"}
-	start     = []string{"start", doomed}
+	create = []string{"create", "--name", doomed, "-p", "0:80", "-v", "/anonymous", "-v", "doomed-volume:/named", "busybox", "sleep", "600"}
+	start  = []string{"start", doomed}
+
+	tmpfsVolume = []string{"volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "doomed-volume"}
+
 	forceRm   = []string{"rm", "-f", "-v", doomed}
 	pull      = []string{"pull", "-q", "hello-world"}
 	creation  = transition{verb: create, tidy: forceRm}
@@ -59,6 +62,7 @@ var transitions = map[string]transition{
 	"engine.unpause.after-thaw":     {prepare: [][]string{create, start, {"pause", doomed}}, verb: []string{"unpause", doomed}, tidy: []string{"pause", doomed}},
 	"container.rename.after-config": {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
 	"volume.create.before-rename":   {verb: []string{"volume", "create", "doomed-volume"}},
+	"volume.mount.after-mount":      {prepare: [][]string{tmpfsVolume, create}, verb: start},
 	"volume.remove.after-rename":    {prepare: [][]string{{"volume", "create", "doomed-volume"}}, verb: []string{"volume", "rm", "-f", "doomed-volume"}},
 	"image.pull.after-blob":         {verb: pull},
 	"image.pull.after-transfer":     {verb: pull},

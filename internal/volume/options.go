@@ -1,0 +1,160 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/mount"
+)
+
+// Options of the local driver, as Docker names them.
+const (
+	optType   = "type"
+	optData   = "o"
+	optDevice = "device"
+	optSize   = "size"
+)
+
+// resolvePatience bounds the look-up of a server's host name.
+const resolvePatience = 20 * time.Second
+
+// checkOptions holds the options of a new local volume against Docker's rules: type and device come together, o needs
+// both.
+func checkOptions(name string, opts map[string]string) error {
+	needs := map[string][]string{optType: {optDevice}, optDevice: {optType}, optData: {optDevice, optType}, optSize: nil}
+	for _, o := range slices.Sorted(maps.Keys(opts)) {
+		others, known := needs[o]
+		if !known {
+			return failure.Invalid("create %s: invalid option: %q", name, o)
+		}
+		for _, other := range others {
+			if opts[other] == "" {
+				return failure.Invalid("create %s: missing required option: %q", name, other)
+			}
+		}
+		if strings.ContainsRune(opts[o], 0) {
+			return failure.Invalid("create %s: option %q holds a zero byte", name, o)
+		}
+	}
+	if _, err := mount.ParseOptions(opts[optData]); err != nil {
+		return failure.Invalid("create %s: %w", name, err)
+	}
+	if opts[optSize] != "" && opts[optDevice] != "" {
+		return failure.Invalid("create %s: the option size limits the engine's own directory and cannot be given with device: use the limit of the filesystem, as o=size=… of a tmpfs", name)
+	}
+	if opts[optSize] != "" {
+		return failure.NotImplemented("create %s: volume option %q is not supported: mount the file system on the host and bind-mount it", name, optSize)
+	}
+	return nil
+}
+
+// isMounted says whether the options name something that is mounted for use.
+func isMounted(opts map[string]string) bool { return opts[optDevice] != "" }
+
+// isRemote says whether looking at the mounted files may wait for a server.
+func isRemote(opts map[string]string) bool {
+	t := opts[optType]
+	return strings.HasPrefix(t, "nfs") || strings.HasPrefix(t, "fuse") || slices.Contains([]string{"cifs", "smb3", "9p", "ceph", "virtiofs", "glusterfs"}, t)
+}
+
+// mountLocal mounts what opts name on target.
+func mountLocal(ctx context.Context, opts map[string]string, target string) error {
+	device, list, err := resolveServer(ctx, opts)
+	if err != nil {
+		return failure.Unavailable("failed to mount local volume: %w", err)
+	}
+	parsed, err := mount.ParseOptions(list)
+	if err != nil {
+		return err
+	}
+	if err := mount.At(device, target, opts[optType], parsed); err != nil {
+		what := fmt.Sprintf("mount %s:%s", device, target)
+		if parsed.Flags != 0 {
+			what += fmt.Sprintf(", flags: %#x", parsed.Flags)
+		}
+		if parsed.Data != "" {
+			what += ", data: " + redact(parsed.Data)
+		}
+		return fmt.Errorf("failed to mount local volume: %s: %w", what, err)
+	}
+	return nil
+}
+
+// resolveServer replaces the host name of a server by its address, as the kernel cannot look it up: that of addr= for
+// NFS and CIFS and, for CIFS without addr=, that of the device.
+func resolveServer(ctx context.Context, opts map[string]string) (device, list string, err error) {
+	device, list = opts[optDevice], opts[optData]
+	isNFS, isCIFS := strings.HasPrefix(opts[optType], "nfs"), opts[optType] == "cifs" || opts[optType] == "smb3"
+	if !isNFS && !isCIFS {
+		return device, list, nil
+	}
+	items := strings.Split(list, ",")
+	for i, item := range items {
+		if host, ok := strings.CutPrefix(item, "addr="); ok {
+			addr, err := lookUp(ctx, host)
+			if err != nil {
+				return "", "", err
+			}
+			items[i] = "addr=" + addr
+			return device, strings.Join(items, ","), nil
+		}
+	}
+	if !isCIFS {
+		return device, list, nil
+	}
+	share, err := url.Parse(strings.ReplaceAll(device, `\`, "/"))
+	if err != nil || share.Host == "" {
+		return device, list, nil // the kernel says what is wrong with it
+	}
+	addr, err := lookUp(ctx, share.Hostname())
+	if err != nil {
+		return "", "", err
+	}
+	if list != "" {
+		addr = list + ",addr=" + addr
+	} else {
+		addr = "addr=" + addr
+	}
+	return device, addr, nil
+}
+
+func lookUp(ctx context.Context, host string) (string, error) {
+	if _, err := netip.ParseAddr(host); err == nil || host == "" {
+		return host, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolvePatience)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return "", fmt.Errorf("error resolving passed in network volume address: %w", err)
+	}
+	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { // IPv4 first, as most servers are exported
+		switch {
+		case a.Unmap().Is4() == b.Unmap().Is4():
+			return 0
+		case a.Unmap().Is4():
+			return -1
+		}
+		return 1
+	})
+	return addrs[0].Unmap().String(), nil
+}
+
+// redact hides passwords in a list of options.
+func redact(list string) string {
+	items := strings.Split(list, ",")
+	for i, item := range items {
+		if key, _, ok := strings.Cut(item, "="); ok && strings.HasPrefix(strings.ToLower(key), "pass") {
+			items[i] = key + "=********"
+		}
+	}
+	return strings.Join(items, ",")
+}

@@ -1,0 +1,160 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/mount"
+	"github.com/cleatlabs/cleat/internal/record"
+)
+
+// Mount notes that a container that has the volume is being started and returns
+// the directory to bind; what the volume's options name is mounted there first,
+// unless it is already. Doing so twice counts once. While the volume is being
+// copied or restored it waits.
+func (s *Service) Mount(ctx context.Context, name, containerID string) (path string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err := s.free(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	path = s.mountpoint(name)
+	if isMounted(e.meta.Options) {
+		if err := s.hold(e, func() error { return s.ensureMounted(ctx, e.meta.Options, path) }); err != nil {
+			return "", fmt.Errorf("error while mounting volume '%s': %w", path, err)
+		}
+	}
+	e.active[containerID] = struct{}{}
+	return path, nil
+}
+
+// Unmount takes back a Mount. With the last one, what is mounted for the volume
+// is unmounted. Unknown pairs are ignored.
+func (s *Service) Unmount(ctx context.Context, name, containerID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[name]
+	if e == nil {
+		return nil
+	}
+	delete(e.active, containerID)
+	if !isMounted(e.meta.Options) {
+		return nil
+	}
+	e, err := s.free(ctx, name)
+	if err != nil {
+		return nil // it was removed, with what was mounted
+	}
+	if len(e.active) > 0 {
+		return nil
+	}
+	return s.hold(e, func() error { return s.ensureUnmounted(name) })
+}
+
+// free returns a volume that is there once nothing is done with it. s.mu is
+// held, but not while it waits.
+func (s *Service) free(ctx context.Context, name string) (*entry, error) {
+	for {
+		e, err := s.settled(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if e == nil {
+			return nil, missing(name)
+		}
+		if e.held == nil {
+			return e, nil
+		}
+		if err := s.await(ctx, e.held); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// hold keeps a free volume for f: it is not removed, mounted or copied
+// meanwhile. s.mu is held, but not while f runs.
+func (s *Service) hold(e *entry, f func() error) error {
+	held := make(chan struct{})
+	e.held = held
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		e.held = nil
+		close(held)
+	}()
+	return f()
+}
+
+func (s *Service) ensureMounted(ctx context.Context, opts map[string]string, path string) error {
+	there, err := mount.IsMountpoint(path)
+	if err != nil || there {
+		return err
+	}
+	if err := mountLocal(ctx, opts, path); err != nil {
+		return err
+	}
+	record.Failpoint("volume.mount.after-mount")
+	return nil
+}
+
+func (s *Service) ensureUnmounted(name string) error {
+	path := s.mountpoint(name)
+	for {
+		there, err := mount.IsMountpoint(path)
+		if err != nil || !there {
+			return err
+		}
+		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("unmount volume %s: %w", name, err)
+		}
+	}
+}
+
+// Users returns the ids of the containers that run with a volume or are being
+// started with it, sorted.
+func (s *Service) Users(name string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[name]
+	if e == nil {
+		return nil
+	}
+	ids := make([]string, 0, len(e.active))
+	for id := range e.active {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Reconcile sets all references at once (volume name → container ids) at engine
+// start, and those of the containers that run. What is mounted for volumes that no
+// container runs with, is unmounted.
+func (s *Service) Reconcile(refs, active map[string][]string) error {
+	s.mu.Lock()
+	var idle []string
+	for name, e := range s.entries {
+		clear(e.refs)
+		clear(e.active)
+		for _, id := range refs[name] {
+			e.refs[id] = struct{}{}
+		}
+		for _, id := range active[name] {
+			e.active[id] = struct{}{}
+		}
+		if isMounted(e.meta.Options) && len(e.active) == 0 {
+			idle = append(idle, name)
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, name := range idle {
+		errs = append(errs, s.ensureUnmounted(name))
+	}
+	return errors.Join(errs...)
+}
