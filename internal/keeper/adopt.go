@@ -18,8 +18,8 @@ var ErrGone = errors.New("the keeper is gone")
 // Open returns a pidfd of the keeper in r after making sure that it is that keeper and no later process with its PID: same boot, same start
 // time, and the record's status file at StatusFD. It is ErrGone if there is no such process.
 func Open(r Record, status *os.File) (int, error) {
-	if r.Layout != LayoutVersion {
-		return -1, fmt.Errorf("process %s was started by an engine whose keepers have layout %d; this engine knows layout %d", r.ID, r.Layout, LayoutVersion)
+	if !known(r.Layout) {
+		return -1, fmt.Errorf("process %s was started by an engine whose keepers have layout %d; this engine knows up to %d", r.ID, r.Layout, LayoutVersion)
 	}
 	if err := SameBoot(r); err != nil {
 		return -1, err

@@ -6,18 +6,25 @@
 //
 //	StatusFD  the status file    StdoutFD  read end of stdout, or the terminal's master
 //	StderrFD  read end of stderr StdinFD   write end of stdin, if stdin stays open between attached clients
+//	HeldFD…   what the engine wants to outlive it besides: sockets inside the container's network namespace
 //
 // It waits for the process, writes how it ended to the status file, and exits. An engine holds a lock on the status file of each of its
 // processes while it lives (Lock). A keeper whose process ends while there is no engine first saves the output that nobody has read into the
-// status file, so that the next engine finds it (Rest); while there is one, the keeper lets it read (for a second at most). The numbers and the file's format are LayoutVersion 1; a
-// Record carries the version, so that each later engine can adopt the keepers of earlier ones.
+// status file, so that the next engine finds it (Rest); while there is one, the keeper lets it read (for a second at most). The numbers and the file's format are LayoutVersion 2; a
+// Record carries the version, so that each later engine can adopt the keepers of earlier ones. Version 1 had no HeldFD.
 //
 // A killed keeper does not take its process along: the process goes on, its standard streams end, and how it ended is then asked of the
 // kernel (Held.Wait says how far that is possible).
 package keeper
 
 // LayoutVersion is the version of the descriptors and of the status file that this engine's keepers have.
-const LayoutVersion = 1
+const LayoutVersion = 2
+
+// known says whether keepers of this layout can be adopted.
+func known(layout int) bool { return layout >= 1 && layout <= LayoutVersion }
+
+// MaxHeld is how many descriptors from HeldFD on a keeper may hold.
+const MaxHeld = 2
 
 // What a keeper holds. Descriptors that a process does not need (stderr with a terminal) are closed in its keeper.
 const (
@@ -25,6 +32,8 @@ const (
 	StdoutFD // or the terminal's master
 	StderrFD
 	StdinFD
+	// HeldFD is the first of MaxHeld.
+	HeldFD
 	// FirstTransientFD and all above are closed in the keeper.
-	FirstTransientFD
+	FirstTransientFD = HeldFD + MaxHeld
 )

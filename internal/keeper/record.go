@@ -13,4 +13,5 @@ type Record struct {
 	Dir         string // holds the status file
 	TTY         bool
 	StdinOpen   bool // the keeper holds stdin's write end
+	Held        int  `json:",omitempty"` // how many descriptors it holds from HeldFD on
 }

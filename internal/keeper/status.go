@@ -74,8 +74,8 @@ func parseStatus(b [statusSize]byte) (State, error) {
 	if m := le.Uint32(b[0:]); m != statusMagic {
 		return State{}, fmt.Errorf("status file: bad magic %#x", m)
 	}
-	if v := le.Uint32(b[4:]); v != LayoutVersion {
-		return State{}, fmt.Errorf("status file: layout version %d is not known to this engine (it knows %d)", v, LayoutVersion)
+	if v := le.Uint32(b[4:]); !known(int(v)) {
+		return State{}, fmt.Errorf("status file: layout version %d is not known to this engine (it knows up to %d)", v, LayoutVersion)
 	}
 	s := State{
 		KeeperPID: int(int32(le.Uint64(b[offsetPIDs:]))),

@@ -170,6 +170,11 @@ func (p *Process) fetchStreams(keeperFD int) (err error) {
 		f, err = keeper.Fetch(keeperFD, fd, name)
 		return f
 	}
+	for i := range min(p.rec.Held, keeper.MaxHeld) {
+		if f := fetch(keeper.HeldFD+i, "held"); f != nil {
+			p.held = append(p.held, f)
+		}
+	}
 	if p.rec.TTY {
 		p.console = fetch(keeper.StdoutFD, "console")
 		return err

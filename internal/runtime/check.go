@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/keeper"
 )
 
 func invalid(format string, args ...any) error { return failure.Invalid(format, args...) }
@@ -24,6 +25,9 @@ func (s *Spec) check() error {
 	}
 	if len(s.Hostname) > maxHostName || len(s.Domainname) > maxHostName {
 		return invalid("a host or domain name has at most %d characters", maxHostName)
+	}
+	if len(s.Held) > keeper.MaxHeld {
+		return invalid("a keeper holds at most %d descriptors", keeper.MaxHeld)
 	}
 	if s.ShmSize < 0 {
 		return invalid("the size of /dev/shm cannot be negative")

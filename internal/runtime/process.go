@@ -38,6 +38,8 @@ type Process struct {
 
 	stdin, stdout, stderr, console *os.File
 
+	held []*os.File // what the keeper holds, of an adopted process
+
 	done chan struct{}
 	end  Status // valid once done is closed
 
@@ -114,6 +116,14 @@ func (p *Process) Stderr() *os.File { return p.stderr }
 
 // Console is the terminal's master, nil without one.
 func (p *Process) Console() *os.File { return p.console }
+
+// TakeHeld hands over copies of what the keeper of an adopted process holds (Spec.Held): the same open files. The caller closes them. It is
+// nil for a process that this engine has started, and where the keeper is gone. Call it before others know the Process.
+func (p *Process) TakeHeld() []*os.File {
+	held := p.held
+	p.held = nil
+	return held
+}
 
 // Done is closed when the process has ended and Status is known. It stays open after Detach.
 func (p *Process) Done() <-chan struct{} { return p.done }
@@ -207,7 +217,7 @@ func (p *Process) Detach() {
 }
 
 func (p *Process) closeFiles() {
-	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr, p.console, p.status} {
+	for _, f := range append([]*os.File{p.stdin, p.stdout, p.stderr, p.console, p.status}, p.held...) {
 		if f != nil {
 			f.Close()
 		}

@@ -79,6 +79,10 @@ type Spec struct {
 	// PIDNSPath and IPCNSPath name namespaces to join (/proc/PID/ns/…) in place of new ones.
 	PIDNSPath, IPCNSPath string
 
+	// Held are descriptors that are to outlive this engine, keeper.MaxHeld at most: the keeper holds them until the process has ended, and
+	// TakeHeld gives them to the engine that adopts it. They are borrowed.
+	Held []int
+
 	CgroupPath string // below each hierarchy, "/cleat/<id>"; made by Start
 	Resources  cgroup.Resources
 	Devices    []Device

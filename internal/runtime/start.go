@@ -64,7 +64,7 @@ func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY}, command: s.Args[0], root: s.RootFD, group: b.group}
+	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, group: b.group, held: s.Held}
 	if err := b.arrange(); err != nil {
 		std.closeAll()
 		return nil, err
@@ -85,6 +85,7 @@ type starting struct {
 	command string
 	root    int           // for error messages; −1 is none
 	group   *cgroup.Group // for error messages; nil is none
+	held    []int         // the caller's, for the keeper
 	status  *os.File      // locked while this engine lives
 	kept    *os.File      // the same file, the keeper's
 }
@@ -112,6 +113,9 @@ func (l *starting) launch(ctx context.Context) (*Process, error) {
 	l.plan.hold(keeper.StatusFD, int(l.kept.Fd()))
 	if err := l.std.holdIn(l.plan, l.rec.StdinOpen); err != nil {
 		return nil, err
+	}
+	for i, fd := range l.held {
+		l.plan.hold(keeper.HeldFD+i, fd)
 	}
 	child, err := l.r.stub.Start(l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
 	if err != nil {
