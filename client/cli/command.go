@@ -115,6 +115,7 @@ func (a *app) root() *cobra.Command {
 		a.versionCommand(),
 		a.info(),
 		a.attach(),
+		a.cp(),
 		a.create(),
 		a.events(),
 		a.history(),
@@ -140,7 +141,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.AddCommand(
 		a.group("container", "Manage containers",
-			a.attach().as(""), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
+			a.attach().as(""), a.cp().as(""), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
 			a.ps().as("ls [OPTIONS]", "ps", "list"), a.rename().as(""), a.restart().as(""), a.rm().as("", "remove"), a.run().as(""),
 			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.top().as(""), a.unpause().as("")),
 		a.group("image", "Manage images",
@@ -198,7 +199,6 @@ var later = map[string][]string{
 		"commit",
 		"compose",
 		"config",
-		"cp",
 		"diff",
 		"export",
 		"import",
@@ -220,7 +220,6 @@ var later = map[string][]string{
 	},
 	"container": {
 		"commit",
-		"cp",
 		"diff",
 		"export",
 		"prune",

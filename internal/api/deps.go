@@ -64,6 +64,14 @@ type Execs interface {
 	ExecResize(ctx context.Context, id string, rows, cols uint16) error
 }
 
+// Files copies files into and out of containers.
+type Files interface {
+	StatPath(ctx context.Context, name, path string) (*container.PathStat, error)
+	// ArchivePath finds the path; what it returns is packed or closed.
+	ArchivePath(ctx context.Context, name, path string) (*engine.PathArchive, error)
+	ExtractTo(ctx context.Context, name, path string, r io.Reader, opts engine.CopyOptions) error
+}
+
 // System describes the engine itself.
 type System interface {
 	Info(ctx context.Context) (*system.Info, error)
@@ -114,6 +122,7 @@ type Deps struct {
 	Streams   Streams
 	Execs     Execs
 	System    System
+	Files     Files
 	Events    Events
 	Images    ImageStore
 	Transfer  ImageTransfer

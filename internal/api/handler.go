@@ -91,6 +91,9 @@ func (h *Handler) routes() []route {
 		{"GET", "/containers/{id}/attach/ws", h.containerAttachWebsocket},
 		{"GET", "/containers/{id}/logs", h.containerLogs},
 		{"DELETE", "/containers/{id}", h.containerRemove},
+		{"HEAD", "/containers/{id}/archive", h.archiveStat},
+		{"GET", "/containers/{id}/archive", h.archiveGet},
+		{"PUT", "/containers/{id}/archive", h.archivePut},
 
 		{"POST", "/containers/{id}/exec", h.execCreate},
 		{"POST", "/exec/{id}/start", h.execStart},

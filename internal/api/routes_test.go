@@ -62,6 +62,7 @@ var served = map[operation]bool{
 	{"POST", "/containers/{id}/resize"}: true, {"POST", "/containers/{id}/attach"}: true, {"GET", "/containers/{id}/attach/ws"}: true,
 	{"GET", "/containers/{id}/logs"}: true, {"DELETE", "/containers/{id}"}: true,
 	{"POST", "/containers/{id}/exec"}: true, {"POST", "/exec/{id}/start"}: true, {"POST", "/exec/{id}/resize"}: true, {"GET", "/exec/{id}/json"}: true,
+	{"HEAD", "/containers/{id}/archive"}: true, {"GET", "/containers/{id}/archive"}: true, {"PUT", "/containers/{id}/archive"}: true,
 	{"GET", "/images/json"}: true, {"POST", "/images/create"}: true, {"POST", "/images/load"}: true, {"GET", "/images/{name}/json"}: true,
 	{"GET", "/images/{name}/history"}: true, {"POST", "/images/{name}/tag"}: true, {"DELETE", "/images/{name}"}: true,
 	{"GET", "/volumes"}: true, {"POST", "/volumes/create"}: true, {"POST", "/volumes/prune"}: true, {"GET", "/volumes/{name}"}: true, {"DELETE", "/volumes/{name}"}: true,

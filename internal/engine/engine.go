@@ -64,6 +64,7 @@ type Engine struct {
 	*Execs
 	*Queries
 	*System
+	*Copier
 	Images   *Images
 	Volumes  *Volumes
 	Recovery *Recovery
@@ -98,6 +99,7 @@ func New(d Deps) *Engine {
 		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, pauser: pauser, adjustable: adjusted,
 	}
 	remover.stopper = stopper
+	filesystems := &filesystems{containers: d.Containers, images: d.Images, lives: lives, specs: specs, features: d.Features}
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
 	execs := &Execs{
 		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, specs: specs, settings: d.Settings,
@@ -118,6 +120,7 @@ func New(d Deps) *Engine {
 		Streams:  &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
 		Execs:    execs,
 		Queries:  queries,
+		Copier:   &Copier{fs: filesystems, say: say},
 		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
 		Volumes:  &Volumes{service: d.Volumes, say: say},

@@ -221,7 +221,7 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	}
 	spec.Env = environment(r, spec.User.Home)
 	if !r.State.VolumesFilled {
-		if err := a.fillVolumes(); err != nil {
+		if err := fillVolumes(a.rootFD, a.r); err != nil {
 			return nil, err
 		}
 	}
@@ -312,13 +312,13 @@ func copyRootAttributes(lower []string, upper string) error {
 
 // fillVolumes copies what the image holds at each new volume's mount point
 // into the volume, once in a container's life.
-func (a *attempt) fillVolumes() error {
-	for i := range a.r.Mounts {
-		m := &a.r.Mounts[i]
+func fillVolumes(rootFD int, r *container.Record) error {
+	for i := range r.Mounts {
+		m := &r.Mounts[i]
 		if m.Type != mount.TypeVolume || !m.CopyUp {
 			continue
 		}
-		if err := cmount.CopyUp(a.rootFD, m.Destination, m.Source); err != nil {
+		if err := cmount.CopyUp(rootFD, m.Destination, m.Source); err != nil {
 			return fmt.Errorf("filling volume %s from the image's %s: %w", m.Name, m.Destination, err)
 		}
 	}

@@ -112,9 +112,9 @@ func (o Overlay) configure(fs int, byFD bool) error {
 		if err := set(fs, "workdir", o.Work); err != nil {
 			return dirError("work directory", o.Work, err, kernel.ContextLog(fs))
 		}
-		if err := unix.FsconfigSetString(fs, "index", "off"); err != nil {
-			return fmt.Errorf("overlay option index=off: %w", err)
-		}
+	}
+	if err := unix.FsconfigSetString(fs, "index", "off"); err != nil {
+		return fmt.Errorf("overlay option index=off: %w", err)
 	}
 	if o.Volatile {
 		if err := unix.FsconfigSetFlag(fs, "volatile"); err != nil {

@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	cmount "github.com/cleatlabs/cleat/internal/mount"
+	"github.com/cleatlabs/cleat/internal/rootpath"
+	"github.com/cleatlabs/cleat/internal/runtime"
+)
+
+// filesystems opens the files of containers for the engine.
+type filesystems struct {
+	containers *container.Store
+	images     *image.Service
+	lives      *lives
+	specs      *specBuilder
+	features   kernel.Features
+}
+
+// files are a container's, as open has found them.
+type files struct {
+	c *container.Container
+	// root is the topmost directory, with volumes and bind mounts in their places.
+	root    int
+	closers []func()
+}
+
+func (f *files) close() {
+	for i := len(f.closers) - 1; i >= 0; i-- {
+		f.closers[i]()
+	}
+}
+
+// open gives what a container sees. Of one that runs that is its own mount namespace,
+// with tmpfs and whatever else is mounted there. One that does not run gets its
+// volumes and bind mounts, as Docker does it, in a view of the engine's own; for
+// writing, and before its first start (its volumes are filled from the image first),
+// no start can come between until close.
+func (fs *filesystems) open(ctx context.Context, name string, write bool) (*files, error) {
+	c, err := fs.containers.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	if f, err := fs.ofProcess(c, (*runtime.Process).Root); f != nil || err != nil {
+		return f, err
+	}
+	if r := c.Load(); !write && r.State.VolumesFilled {
+		return fs.view(ctx, c, false)
+	}
+	unlock, err := c.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f, err := fs.openLocked(ctx, c)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	f.closers = append([]func(){unlock}, f.closers...)
+	return f, nil
+}
+
+func (fs *filesystems) openLocked(ctx context.Context, c *container.Container) (*files, error) {
+	if c.Gone() {
+		return nil, failure.NotFound("No such container: %s", c.ID())
+	}
+	if f, err := fs.ofProcess(c, (*runtime.Process).Root); f != nil || err != nil {
+		return f, err // started while we waited
+	}
+	if last := fs.lives.of(c).current(); last != nil {
+		select {
+		case <-last.cleaned: // its mount is gone
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return fs.view(ctx, c, true)
+}
+
+// ofProcess opens the files by way of the container's process; nil if it has none.
+func (fs *filesystems) ofProcess(c *container.Container, open func(*runtime.Process) (int, error)) (*files, error) {
+	switch st := c.Load().State.Status; st {
+	case api.StateRemoving, api.StateDead:
+		return nil, failure.Conflict("container %s is marked for removal: its files cannot be used", c.ID())
+	}
+	run := fs.lives.of(c).live()
+	if run == nil {
+		return nil, nil
+	}
+	root, err := open(run.process)
+	if errors.Is(err, runtime.ErrNotRunning) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &files{c: c, root: root, closers: []func(){func() { _ = unix.Close(root) }}}, nil
+}
+
+// bare gives the root filesystem alone, as a commit or an export takes it. It needs no
+// lock: of a container that does not run, what it wrote is read as one more layer.
+func (fs *filesystems) bare(ctx context.Context, c *container.Container) (*files, error) {
+	if f, err := fs.ofProcess(c, (*runtime.Process).BareRoot); f != nil || err != nil {
+		return f, err
+	}
+	root, err := fs.mountReadOnly(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &files{c: c, root: root, closers: []func(){func() { _ = unix.Close(root) }}}, nil
+}
+
+func (fs *filesystems) mountReadOnly(ctx context.Context, c *container.Container) (int, error) {
+	lower, err := fs.images.Lower(ctx, imageOf(c.Load()))
+	if err != nil {
+		return -1, err
+	}
+	layers := append([]string{c.Path(upperDir)}, lower...)
+	fd, err := cmount.Overlay{Lower: layers}.Mount(fs.features)
+	if err != nil {
+		return -1, fmt.Errorf("root filesystem: %w", err)
+	}
+	return fd, nil
+}
+
+// mountWritable mounts a container's filesystem as a start does. The caller holds its
+// lock.
+func (fs *filesystems) mountWritable(ctx context.Context, c *container.Container) (int, error) {
+	r := c.Load()
+	lower, err := fs.images.Lower(ctx, imageOf(r))
+	if err != nil {
+		return -1, err
+	}
+	if r.State.StartedAt.IsZero() {
+		if err := copyRootAttributes(lower, c.Path(upperDir)); err != nil {
+			return -1, err
+		}
+	}
+	fd, err := cmount.Overlay{Lower: lower, Upper: c.Path(upperDir), Work: c.Path(workDir)}.Mount(fs.features)
+	if err != nil {
+		return -1, fmt.Errorf("root filesystem: %w", err)
+	}
+	return fd, nil
+}
+
+// view mounts what a container that does not run would see.
+func (fs *filesystems) view(ctx context.Context, c *container.Container, write bool) (*files, error) {
+	r := c.Load()
+	mounts, err := fs.specs.mounts(c, r)
+	if err != nil {
+		return nil, err
+	}
+	mountRoot := fs.mountReadOnly
+	if write {
+		mountRoot = fs.mountWritable
+	}
+	root, err := mountRoot(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	if write && !r.State.VolumesFilled {
+		if err := fillVolumes(root, r); err != nil {
+			return nil, err
+		}
+		if err := c.SetState(func(st *container.State) { st.VolumesFilled = true }); err != nil {
+			return nil, err
+		}
+	}
+	v, err := cmount.NewView(root, c.Path(workDir), func() error {
+		for i := range mounts {
+			if err := place(root, &mounts[i], write); err != nil {
+				return fmt.Errorf("mount %s: %w", mounts[i].Target, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &files{c: c, root: v.Root, closers: []func(){v.Close}}, nil
+}
+
+// place mounts one of a container's mounts in a view. A tmpfs has no content without
+// the container that runs.
+func place(root int, m *runtime.Mount, write bool) error {
+	if m.Type != string(mount.TypeBind) || m.Engine && !exists(m.Source) {
+		return nil
+	}
+	target, err := placeOf(root, m, write)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	tree, err := cmount.Bind(m.Source, !m.NonRecursive)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	attr := cmount.Attr{Propagation: "rprivate"}
+	if m.ReadOnly || !write {
+		attr.Set, attr.Recursive = unix.MOUNT_ATTR_RDONLY, m.RecursiveReadOnly || !write
+	}
+	if err := cmount.SetAttr(tree, attr); err != nil {
+		return err
+	}
+	return cmount.Attach(tree, target)
+}
+
+// placeOf opens where a mount belongs; a place that is missing is made where that is
+// possible.
+func placeOf(root int, m *runtime.Mount, write bool) (int, error) {
+	switch {
+	case !write || m.Engine:
+		return rootpath.Open(root, m.Target, unix.O_PATH, 0)
+	case m.IsFile:
+		return rootpath.CreateFile(root, m.Target, 0o755, 0, 0)
+	default:
+		return rootpath.MkdirAll(root, m.Target, 0o755, 0, 0)
+	}
+}
+
+// pathOf is the path of an open file as the container sees it, without any link.
+func (f *files) pathOf(fd int) (string, error) {
+	at, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return "", err
+	}
+	top, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(f.root))
+	if err != nil {
+		return "", err
+	}
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(at, strings.TrimSuffix(top, "/")), "/"), nil
+}
