@@ -147,7 +147,7 @@ func (a *app) root() *cobra.Command {
 		a.group("image", "Manage images",
 			a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
 			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
-		a.group("volume", "Manage volumes", a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumePrune(), a.volumeRm(), a.volumeUpdate()),
+		a.group("volume", "Manage volumes", append([]spec{a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumePrune(), a.volumeRm(), a.volumeUpdate()}, a.volumeCopies()...)...),
 		a.group("network", "Manage networks", a.networkInspect(), a.networkLs()),
 		a.group("system", "Manage the engine's system", a.events().as(""), a.info().as("")),
 		a.group("context", "Manage contexts",

@@ -108,6 +108,16 @@ type Volumes interface {
 	Prune(ctx context.Context, filters map[string][]string) (*volumetypes.PruneReport, error)
 }
 
+// VolumeCopies is what this engine does with volumes and Docker does not.
+type VolumeCopies interface {
+	Clone(ctx context.Context, r volume.CloneRequest) (*volumetypes.Volume, volume.Copying, error)
+	Rename(ctx context.Context, old, name string) (*volumetypes.Volume, error)
+	Snapshot(ctx context.Context, name, snapshot string) (volume.Snapshot, volume.Copying, error)
+	Snapshots(ctx context.Context, name string) ([]volume.Snapshot, error)
+	RemoveSnapshot(ctx context.Context, name, snapshot string) error
+	Restore(ctx context.Context, name, snapshot string) (volume.Copying, error)
+}
+
 // Networks are the networks that exist.
 type Networks interface {
 	List(ctx context.Context, filters map[string][]string) ([]networktypes.Summary, error)
@@ -128,6 +138,9 @@ type Deps struct {
 	Transfer  ImageTransfer
 	Volumes   Volumes
 	Networks  Networks
+
+	// VolumeCopies is the same service as Volumes.
+	VolumeCopies VolumeCopies
 
 	// ServerVersion is the Docker-shaped version that the Server header of each
 	// answer names.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -49,7 +50,7 @@ func New(deps Deps) (*Handler, error) {
 		hangup: hangup,
 	}
 	h.closing, h.close = context.WithCancel(context.Background())
-	h.router = newRouter(append(h.routes(), h.refusals()...))
+	h.router = newRouter(slices.Concat(h.routes(), h.volumeCopyRoutes(), h.refusals()))
 	return h, nil
 }
 

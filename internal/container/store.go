@@ -325,6 +325,28 @@ func (s *Store) Rename(_ context.Context, c *Container, name string) error {
 	return nil
 }
 
+// Redefine changes what c is, but for its name, for which there is Rename. change
+// gets a copy of the definition and must not modify what that points to. The caller
+// holds c's lock.
+func (s *Store) Redefine(c *Container, change func(*Definition)) error {
+	def := c.Load().Definition
+	change(&def)
+	data, err := json.Marshal(&def)
+	if err == nil {
+		err = record.WriteDurable(c.Path(configFile), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("container %s: %w", def.Name, err)
+	}
+	record.Failpoint("container.redefine.after-config")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := *c.snapshot.Load()
+	next.Definition = def
+	c.snapshot.Store(&next)
+	return nil
+}
+
 // Remove makes c and its files disappear: its directory is renamed, which is
 // final, and trash is its new path, for EmptyTrash in the caller's own time.
 // volumes notes that its anonymous volumes are to go too, should the engine die

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"log/slog"
+	"path/filepath"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
@@ -105,6 +106,10 @@ func New(d Deps) *Engine {
 		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, specs: specs, settings: d.Settings,
 		tasks: d.Tasks, pool: pool, log: d.Log, byID: map[string]*execution{},
 	}
+	still := &stillness{
+		containers: d.Containers, runtime: d.Runtime, specs: specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), count: map[string]int{},
+	}
+	volumes := &Volumes{service: d.Volumes, containers: d.Containers, still: still, say: say}
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
@@ -123,8 +128,8 @@ func New(d Deps) *Engine {
 		Copier:   &Copier{fs: filesystems, say: say},
 		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
-		Volumes:  &Volumes{service: d.Volumes, say: say},
-		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, execs: execs},
+		Volumes:  volumes,
+		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, execs: execs, volumes: volumes},
 		Debug:    &Debug{containers: d.Containers, starter: starter, runtime: d.Runtime, networks: d.Networks},
 	}
 }

@@ -30,12 +30,17 @@ type Recovery struct {
 	stopper *Stopper
 	execs   *Execs
 	pauser  *Pauser
+	volumes *Volumes
 }
 
 // Run adopts running containers, learns the exits that happened meanwhile,
 // removes what belongs to nothing and then, in the background, carries out
 // restart policies and --rm. Call it once, before any request is served.
 func (rc *Recovery) Run(ctx context.Context) error {
+	rc.volumes.still.recover()
+	if err := rc.volumes.recover(); err != nil {
+		rc.deps.Log.Error("volumes", "error", err)
+	}
 	all := rc.deps.Containers.All()
 	var keepers []keeper.Record
 	var sandboxes []*network.Sandbox

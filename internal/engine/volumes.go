@@ -7,13 +7,16 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 	apivolume "github.com/moby/moby/api/types/volume"
 
+	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
 
 // Volumes is the volume service with its events.
 type Volumes struct {
-	service *volume.Service
-	say     *announcer
+	service    *volume.Service
+	containers *container.Store
+	still      *stillness
+	say        *announcer
 }
 
 // Create returns the volume of that name, made if there was none.

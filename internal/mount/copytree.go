@@ -2,6 +2,7 @@ package mount
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -19,16 +20,50 @@ const maxDepth = 1000
 
 // copier copies one tree. Every step is relative to an open directory and follows no link.
 type copier struct {
+	ctx   context.Context
 	root  *os.File         // of the copy
 	links map[inode]string // files with several names: where below root the first of them is
 	path  []string         // the directory that it is in, for links and errors
+	done  Copied
+}
+
+// Copied says what a copy consists of.
+type Copied struct {
+	Bytes  int64 // of the files' sizes, holes included
+	Shared int64 // of them, those that the filesystem shares between original and copy
+}
+
+// CopyTree copies what the directory src holds into the directory dst, which gets the attributes of src, too: content with
+// its holes, ownership, modes, times, extended attributes, hard links, symbolic links, pipes, sockets and devices. Content
+// is shared between the two where the filesystem can (reflink). Links are never followed. It ends with ctx; what it has
+// made until an error is the caller's to remove.
+func CopyTree(ctx context.Context, src, dst string) (Copied, error) {
+	from, err := openNoFollow(unix.AT_FDCWD, src)
+	if err != nil {
+		return Copied{}, err
+	}
+	defer from.Close()
+	to, err := openNoFollow(unix.AT_FDCWD, dst)
+	if err != nil {
+		return Copied{}, err
+	}
+	defer to.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
+		return Copied{}, &os.PathError{Op: "stat", Path: src, Err: err}
+	}
+	c := copier{ctx: ctx, root: to, links: map[inode]string{}}
+	if err := c.directory(from, to); err != nil {
+		return c.done, err
+	}
+	return c.done, copyAttributes(int(from.Fd()), int(to.Fd()), &st)
 }
 
 type inode struct{ dev, ino uint64 }
 
 // copyTree copies what the directory src holds into the directory dst.
 func copyTree(src, dst *os.File) error {
-	c := copier{root: dst, links: map[inode]string{}}
+	c := copier{ctx: context.Background(), root: dst, links: map[inode]string{}}
 	return c.directory(src, dst)
 }
 
@@ -41,6 +76,9 @@ func (c *copier) directory(src, dst *os.File) error {
 		return err
 	}
 	for _, name := range names {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
 		if err := c.entry(int(src.Fd()), int(dst.Fd()), name); err != nil {
 			var deeper *os.PathError
 			if errors.As(err, &deeper) {
@@ -73,7 +111,7 @@ func (c *copier) entry(src, dst int, name string) error {
 	case unix.S_IFDIR:
 		err = c.subdirectory(from, dst, name)
 	case unix.S_IFREG:
-		err = copyFile(from, dst, name, st.Size)
+		err = c.file(from, dst, name, st.Size)
 	case unix.S_IFLNK:
 		err = copyLink(from, dst, name)
 	default:
@@ -142,8 +180,8 @@ func copyLink(from, dst int, name string) error {
 // throughProc names an open file, of whatever type, to calls that take only paths.
 func throughProc(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// copyFile copies content. A filesystem that can share it between files does; else the holes stay holes.
-func copyFile(from, dst int, name string, size int64) error {
+// file copies content. A filesystem that can share it between files does; else the holes stay holes.
+func (c *copier) file(from, dst int, name string, size int64) error {
 	in, err := os.Open(throughProc(from)) // from is known to be a regular file
 	if err != nil {
 		return err
@@ -154,15 +192,17 @@ func copyFile(from, dst int, name string, size int64) error {
 		return err
 	}
 	out := os.NewFile(uintptr(fd), name)
-	err = copyContent(in, out, size)
+	err = c.content(in, out, size)
 	return errors.Join(err, out.Close())
 }
 
-func copyContent(in, out *os.File, size int64) error {
+func (c *copier) content(in, out *os.File, size int64) error {
 	if size == 0 {
 		return nil
 	}
+	c.done.Bytes += size
 	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
+		c.done.Shared += size
 		return nil
 	}
 	if err := out.Truncate(size); err != nil {
@@ -180,13 +220,22 @@ func copyContent(in, out *os.File, size int64) error {
 		if err != nil {
 			return err
 		}
-		if err := copyRange(in, out, data, hole-data); err != nil {
-			return err
+		for at = data; at < hole; {
+			if err := c.ctx.Err(); err != nil {
+				return err
+			}
+			n := min(hole-at, copyChunk)
+			if err := copyRange(in, out, at, n); err != nil {
+				return err
+			}
+			at += n
 		}
-		at = hole
 	}
 	return nil
 }
+
+// copyChunk is how much is copied before anyone looks whether it is still wanted.
+const copyChunk = 64 << 20
 
 func copyRange(in, out *os.File, at, n int64) error {
 	if _, err := in.Seek(at, io.SeekStart); err != nil {
@@ -196,6 +245,9 @@ func copyRange(in, out *os.File, at, n int64) error {
 		return err
 	}
 	_, err := io.CopyN(out, in, n) // copy_file_range where it works
+	if errors.Is(err, io.EOF) {
+		return nil // it was cut short meanwhile
+	}
 	return err
 }
 

@@ -58,6 +58,7 @@ type Config struct {
 type Service struct {
 	root     string
 	warnings []string
+	renames  []Renaming // that an earlier engine has not completed
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -71,10 +72,12 @@ type entry struct {
 	active map[string]struct{} // ids of those that run, or are being started
 	busy   chan struct{}       // being made or removed; closed afterwards; nil: there
 	held   chan struct{}       // being mounted, unmounted or copied; closed afterwards
+	// snapshots are the copies that are kept with the volume, and when they were made.
+	snapshots map[string]time.Time
 }
 
 func newEntry(m metadata) *entry {
-	return &entry{meta: m, refs: map[string]struct{}{}, active: map[string]struct{}{}}
+	return &entry{meta: m, refs: map[string]struct{}{}, active: map[string]struct{}{}, snapshots: map[string]time.Time{}}
 }
 
 // Open loads the volumes.
@@ -147,7 +150,7 @@ func (s *Service) create(ctx context.Context, r *Request) (*volume.Volume, bool,
 		s.entries[r.Name] = e
 		s.mu.Unlock()
 
-		err := s.makeDirs(r.Name, meta, !r.Ephemeral)
+		err := s.makeDirs(r.Name, meta, !r.Ephemeral, nil)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		close(e.busy)
@@ -240,11 +243,12 @@ func (s *Service) Inspect(_ context.Context, name string) (*volume.Volume, error
 	return s.describe(name, e), nil
 }
 
-// Remove deletes a volume with its data; with force an unknown name is no error.
-// One that containers refer to stays, with force too. The volume is gone from
+// Remove deletes a volume with its data; with force an unknown name is no error
+// and its snapshots go, too, which keep it otherwise. One that containers refer to
+// stays, with force too. The volume is gone from
 // lists as soon as its removal is decided.
 func (s *Service) Remove(ctx context.Context, name string, force bool) error {
-	e, err := s.doom(ctx, name)
+	e, err := s.doom(ctx, name, force)
 	if err != nil {
 		return err
 	}
@@ -272,7 +276,7 @@ func (s *Service) Remove(ctx context.Context, name string, force bool) error {
 
 // doom decides that a volume is to be removed: nobody else does so, nobody
 // refers to it and nothing is done with it. It is nil if there is none.
-func (s *Service) doom(ctx context.Context, name string) (*entry, error) {
+func (s *Service) doom(ctx context.Context, name string, force bool) (*entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -282,6 +286,10 @@ func (s *Service) doom(ctx context.Context, name string) (*entry, error) {
 		}
 		if len(e.refs) > 0 {
 			return nil, failure.Conflict("remove %s: volume is in use - [%s]", name, strings.Join(s.users(e), ", "))
+		}
+		if len(e.snapshots) > 0 && !force {
+			return nil, failure.Conflict("remove %s: volume has snapshots - [%s]: remove them first, or all with force",
+				name, strings.Join(slices.Sorted(maps.Keys(e.snapshots)), ", "))
 		}
 		if e.held == nil {
 			e.busy = make(chan struct{})

@@ -36,6 +36,9 @@ func (s *Service) load() error {
 	if err := os.MkdirAll(s.root, 0o711); err != nil {
 		return fmt.Errorf("volumes: %w", err)
 	}
+	if err := s.resumeRenames(); err != nil {
+		return err
+	}
 	dirs, err := os.ReadDir(s.root)
 	if err != nil {
 		return fmt.Errorf("volumes: %w", err)
@@ -77,7 +80,15 @@ func (s *Service) loadOne(name string) {
 	if meta.CreatedAt.IsZero() && derr == nil {
 		meta.CreatedAt = data.ModTime().UTC()
 	}
-	s.entries[name] = newEntry(meta)
+	e := newEntry(meta)
+	if e.snapshots, err = loadSnapshots(dir); err != nil {
+		s.warn("volume %s: its snapshots cannot be read: %v", name, err)
+	}
+	// A restore that was cut short: either its copy, or the data that it replaced.
+	if err := removeTree(filepath.Join(dir, restoreDir)); err != nil {
+		s.warn("volume %s: what is left of a restore: %v", name, err)
+	}
+	s.entries[name] = e
 }
 
 func (s *Service) warn(format string, args ...any) {
@@ -85,14 +96,15 @@ func (s *Service) warn(format string, args ...any) {
 }
 
 // makeDirs makes a volume's directory: whole or not at all.
-func (s *Service) makeDirs(name string, meta metadata, durable bool) (err error) {
+// fill, if not nil, puts data into its empty data directory.
+func (s *Service) makeDirs(name string, meta metadata, durable bool, fill func(data string) error) (err error) {
 	tmp := filepath.Join(s.root, newPrefix+name)
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("create volume %s: %w", name, err), os.RemoveAll(tmp))
+			err = errors.Join(fmt.Errorf("create volume %s: %w", name, err), removeTree(tmp))
 		}
 	}()
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := removeTree(tmp); err != nil {
 		return err
 	}
 	if err := os.Mkdir(tmp, 0o711); err != nil {
@@ -103,6 +115,11 @@ func (s *Service) makeDirs(name string, meta metadata, durable bool) (err error)
 	data := filepath.Join(tmp, dataDir)
 	if err := errors.Join(os.Chmod(tmp, 0o711), os.Mkdir(data, 0o755), os.Chmod(data, 0o755)); err != nil {
 		return err
+	}
+	if fill != nil {
+		if err := fill(data); err != nil {
+			return err
+		}
 	}
 	raw, err := json.Marshal(meta)
 	if err != nil {

@@ -36,39 +36,55 @@ var (
 	starting  = transition{prepare: [][]string{create}, verb: start}
 	executing = transition{prepare: [][]string{create, start}, verb: []string{"exec", doomed, "true"}}
 	ending    = transition{prepare: [][]string{create, start}, verb: []string{"kill", doomed}, tidy: start}
-	removing  = transition{prepare: [][]string{create}, verb: forceRm}
+	snapshot  = []string{"cleat", "volume", "snapshot", "doomed-volume", "snap"}
+	restoring = transition{prepare: [][]string{create, snapshot}, verb: []string{"cleat", "volume", "restore", "doomed-volume", "snap"}}
+	copying   = transition{prepare: [][]string{create, start}, verb: []string{"cleat", "volume", "clone", "doomed-volume", "doomed-copy"}}
+	renaming  = transition{
+		prepare: [][]string{create, start}, verb: []string{"cleat", "volume", "rename", "doomed-volume", "doomed-copy"},
+		tidy: []string{"cleat", "volume", "rename", "doomed-copy", "doomed-volume"},
+	}
+	removing = transition{prepare: [][]string{create}, verb: forceRm}
 )
 
 // transitions has every failpoint in the source, and the test fails if it has not.
 var transitions = map[string]transition{
-	"engine.create.after-name":      creation,
-	"engine.create.after-volumes":   creation,
-	"engine.create.after-dirs":      creation,
-	"container.add.after-config":    creation,
-	"engine.start.after-network":    starting,
-	"runtime.start.after-group":     starting,
-	"runtime.start.after-fork":      starting,
-	"engine.start.after-process":    starting,
-	"engine.start.after-state":      starting,
-	"engine.exec.after-process":     executing,
-	"engine.exec.after-note":        executing,
-	"engine.exit.after-drain":       ending,
-	"engine.exit.after-network":     ending,
-	"engine.exit.after-state":       ending,
-	"engine.stop.after-signal":      {prepare: [][]string{create, start}, verb: []string{"stop", "-t", "0", doomed}, tidy: start},
-	"container.remove.after-rename": removing,
-	"engine.rm.after-volumes":       removing,
-	"engine.pause.after-freeze":     {prepare: [][]string{create, start}, verb: []string{"pause", doomed}, tidy: []string{"unpause", doomed}},
-	"engine.unpause.after-thaw":     {prepare: [][]string{create, start, {"pause", doomed}}, verb: []string{"unpause", doomed}, tidy: []string{"pause", doomed}},
-	"container.rename.after-config": {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
-	"volume.create.before-rename":   {verb: []string{"volume", "create", "doomed-volume"}},
-	"volume.mount.after-mount":      {prepare: [][]string{tmpfsVolume, create}, verb: start},
-	"volume.remove.after-rename":    {prepare: [][]string{{"volume", "create", "doomed-volume"}}, verb: []string{"volume", "rm", "-f", "doomed-volume"}},
-	"image.pull.after-blob":         {verb: pull},
-	"image.pull.after-transfer":     {verb: pull},
-	"image.pull.after-name":         {verb: pull},
-	"image.remove.after-names":      {prepare: [][]string{pull}, verb: []string{"rmi", "hello-world"}},
-	"network.open.after-bridge":     {boot: true},
+	"engine.create.after-name":        creation,
+	"engine.create.after-volumes":     creation,
+	"engine.create.after-dirs":        creation,
+	"container.add.after-config":      creation,
+	"engine.start.after-network":      starting,
+	"runtime.start.after-group":       starting,
+	"runtime.start.after-fork":        starting,
+	"engine.start.after-process":      starting,
+	"engine.start.after-state":        starting,
+	"engine.exec.after-process":       executing,
+	"engine.exec.after-note":          executing,
+	"engine.exit.after-drain":         ending,
+	"engine.exit.after-network":       ending,
+	"engine.exit.after-state":         ending,
+	"engine.stop.after-signal":        {prepare: [][]string{create, start}, verb: []string{"stop", "-t", "0", doomed}, tidy: start},
+	"container.remove.after-rename":   removing,
+	"engine.rm.after-volumes":         removing,
+	"engine.pause.after-freeze":       {prepare: [][]string{create, start}, verb: []string{"pause", doomed}, tidy: []string{"unpause", doomed}},
+	"engine.unpause.after-thaw":       {prepare: [][]string{create, start, {"pause", doomed}}, verb: []string{"unpause", doomed}, tidy: []string{"pause", doomed}},
+	"container.rename.after-config":   {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
+	"volume.create.before-rename":     {verb: []string{"volume", "create", "doomed-volume"}},
+	"volume.clone.after-copy":         copying,
+	"engine.still.after-freeze":       copying,
+	"volume.snapshot.before-rename":   {prepare: [][]string{create, start}, verb: snapshot},
+	"volume.restore.before-swap":      restoring,
+	"volume.restore.after-swap":       restoring,
+	"volume.rename.after-intent":      renaming,
+	"volume.rename.after-rename":      renaming,
+	"container.redefine.after-config": renaming,
+	"volume.rename.after-containers":  renaming,
+	"volume.mount.after-mount":        {prepare: [][]string{tmpfsVolume, create}, verb: start},
+	"volume.remove.after-rename":      {prepare: [][]string{{"volume", "create", "doomed-volume"}}, verb: []string{"volume", "rm", "-f", "doomed-volume"}},
+	"image.pull.after-blob":           {verb: pull},
+	"image.pull.after-transfer":       {verb: pull},
+	"image.pull.after-name":           {verb: pull},
+	"image.remove.after-names":        {prepare: [][]string{pull}, verb: []string{"rmi", "hello-world"}},
+	"network.open.after-bridge":       {boot: true},
 }
 
 // TestKilledAtEveryTransition kills the engine at each failpoint. The next engine
@@ -108,7 +124,9 @@ func TestKilledAtEveryTransition(t *testing.T) {
 
 func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 	for _, args := range tr.prepare {
-		e.OK(t, "docker", args...)
+		if r := command(t, e, args); r.Code != 0 {
+			t.Fatalf("%s", r)
+		}
 	}
 	e.Stop(t)
 	if tr.boot { // what a first start makes, is not there
@@ -121,7 +139,7 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		t.Fatalf("start of the engine: %v", err)
 	}
 	if !tr.boot {
-		if r := e.Docker(t, tr.verb...); r.Code == 0 && !isOver(e) {
+		if r := command(t, e, tr.verb); r.Code == 0 && !isOver(e) {
 			t.Fatalf("the engine did not die of %v", tr.verb)
 		}
 		select {
@@ -136,14 +154,14 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		e.OK(t, "docker", "start", "witness")
 	} else {
 		if len(tr.tidy) > 0 {
-			e.Docker(t, tr.tidy...) // in vain if the transition was not reached
+			command(t, e, tr.tidy) // in vain if the transition was not reached
 		}
-		if r := e.Docker(t, tr.verb...); r.Code != 0 && !strings.Contains(r.Stderr, "No such") && !strings.Contains(r.Stderr, "is not running") {
+		if r := command(t, e, tr.verb); r.Code != 0 && !strings.Contains(r.Stderr, "No such") && !strings.Contains(r.Stderr, "is not running") {
 			t.Errorf("again: %s", r)
 		}
 		sound(t, e)
 	}
-	for _, args := range [][]string{{"rm", "-f", "-v", doomed, "renamed"}, {"volume", "rm", "-f", "doomed-volume"}, {"rmi", "hello-world"}} {
+	for _, args := range [][]string{{"rm", "-f", "-v", doomed, "renamed"}, {"volume", "rm", "-f", "doomed-volume", "doomed-copy"}, {"rmi", "hello-world"}} {
 		if r := e.Docker(t, args...); r.Code != 0 && !strings.Contains(r.Stderr, "No such") {
 			t.Errorf("%s", r)
 		}
@@ -154,6 +172,15 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 	if n := published(t, e); n != 1 {
 		t.Errorf("%d ports are published, one container is left", n)
 	}
+}
+
+// command runs docker with args, or our own client if they begin with its name.
+func command(t *testing.T, e *harness.Engine, args []string) harness.Result {
+	t.Helper()
+	if args[0] == "cleat" {
+		return e.Cleat(t, args[1:]...)
+	}
+	return e.Docker(t, args...)
 }
 
 func isOver(e *harness.Engine) bool {

@@ -1,0 +1,161 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	api "github.com/moby/moby/api/types/container"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/runtime"
+)
+
+// stillness makes containers stand still for the moment in which a volume of
+// theirs is copied. They are not paused: nobody is told, and whoever stops one lets
+// it go. A note for each, below the exec root, lets the next engine thaw them if
+// this one dies meanwhile.
+type stillness struct {
+	containers *container.Store
+	runtime    *runtime.Runtime
+	specs      *specBuilder
+	log        *slog.Logger
+	dir        string
+
+	mu    sync.Mutex
+	count map[string]int // by container: how many copies it stands still for
+}
+
+// quiesce freezes the containers that run, of those named, and returns what lets
+// them go on.
+func (s *stillness) quiesce(ctx context.Context, ids []string) (resume func() error, err error) {
+	// All locks first: nobody is to stand still while another container is waited
+	// for, which is being started or stopped. In one order, as two copies may meet.
+	slices.Sort(ids)
+	var held []*container.Container
+	var unlocks []func()
+	defer func() {
+		for _, unlock := range unlocks {
+			unlock()
+		}
+	}()
+	for _, id := range ids {
+		c, err := s.containers.Find(id)
+		if err != nil {
+			continue // it has just gone
+		}
+		unlock, err := c.Lock(ctx)
+		if err != nil {
+			return nil, err
+		}
+		unlocks = append(unlocks, unlock)
+		if c.Load().State.Alive() {
+			held = append(held, c)
+		}
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	for i, c := range held {
+		if err := s.freeze(c); err != nil {
+			return nil, errors.Join(fmt.Errorf("container %s cannot be made to stand still: %w", c.Load().Name, err), s.resume(held[:i]))
+		}
+	}
+	record.Failpoint("engine.still.after-freeze")
+	return func() error { return s.resume(held) }, nil
+}
+
+func (s *stillness) freeze(c *container.Container) error {
+	group, err := s.runtime.Group(s.specs.cgroupPath(c.Load()))
+	if err != nil {
+		return ignoreNotFound(err) // it has just ended
+	}
+	s.mu.Lock()
+	s.count[c.ID()]++
+	s.mu.Unlock()
+	err = record.Write(filepath.Join(s.dir, c.ID()), nil, 0o600)
+	if err == nil {
+		err = ignoreNotFound(group.Freeze())
+	}
+	if err != nil {
+		return errors.Join(err, s.release(c))
+	}
+	return nil
+}
+
+// resume lets containers go on. One that has not stood still all the time is an
+// error.
+func (s *stillness) resume(held []*container.Container) error {
+	var errs []error
+	for _, c := range held {
+		errs = append(errs, s.moved(c), s.release(c))
+	}
+	return errors.Join(errs...)
+}
+
+// moved is an error if the container was let go before its time.
+func (s *stillness) moved(c *container.Container) error {
+	group, err := s.runtime.Group(s.specs.cgroupPath(c.Load()))
+	if err == nil {
+		var frozen bool
+		if frozen, err = group.Frozen(); err == nil && frozen {
+			return nil
+		}
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return failure.Conflict("container %s was stopped, or let go on, before the copy was complete: try again", c.Load().Name)
+}
+
+// release thaws a container that nobody else wants to stand still.
+func (s *stillness) release(c *container.Container) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count[c.ID()]--; s.count[c.ID()] > 0 {
+		return nil
+	}
+	delete(s.count, c.ID())
+	return s.thaw(c)
+}
+
+// thaw lets a container go on, unless somebody has paused it, and removes its note.
+func (s *stillness) thaw(c *container.Container) error {
+	var err error
+	if c.Load().State.Status != api.StatePaused {
+		group, gerr := s.runtime.Group(s.specs.cgroupPath(c.Load()))
+		if gerr == nil {
+			gerr = group.Thaw()
+		}
+		err = ignoreNotFound(gerr)
+	}
+	return errors.Join(err, os.Remove(filepath.Join(s.dir, c.ID())))
+}
+
+// recover thaws what an earlier engine has left standing still. Call it before
+// anyone takes a frozen container for a paused one.
+func (s *stillness) recover() {
+	notes, err := os.ReadDir(s.dir)
+	if err != nil {
+		return // there are none
+	}
+	for _, n := range notes {
+		c, err := s.containers.Find(n.Name())
+		if err == nil {
+			err = s.thaw(c)
+		} else {
+			err = os.Remove(filepath.Join(s.dir, n.Name()))
+		}
+		if err != nil {
+			s.log.Error("a container may stand still: unpause it", "container", n.Name(), "error", err)
+		}
+	}
+}
