@@ -197,7 +197,7 @@ func (x *Execs) ExecStart(ctx context.Context, id string, opts ExecStartOptions)
 		size = e.req.ConsoleSize
 	}
 	if opts.Detach {
-		return nil, x.start(context.WithoutCancel(ctx), e, size, false)
+		return nil, x.start(context.WithoutCancel(ctx), e, size, false, true)
 	}
 	return &ExecSession{TTY: e.req.Tty, run: func(ctx context.Context, client StreamIO) error {
 		return x.attend(ctx, e, size, client)
@@ -221,7 +221,7 @@ func (e *execution) begin() error {
 func (x *Execs) attend(ctx context.Context, e *execution, size *[2]uint, client StreamIO) error {
 	sub := e.hub.Subscribe(e.req.AttachStdout, e.req.AttachStderr)
 	defer sub.Close()
-	if err := x.start(context.WithoutCancel(ctx), e, size, e.req.AttachStdin); err != nil {
+	if err := x.start(context.WithoutCancel(ctx), e, size, e.req.AttachStdin, false); err != nil {
 		// The connection is taken over: the client reads the reason in the
 		// stream and the code from inspect.
 		if client.Stdout != nil {
@@ -267,8 +267,9 @@ func (x *Execs) awaitExit(ctx context.Context, e *execution) {
 	}
 }
 
-// start runs the process. stdin says whether somebody will write to it.
-func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin bool) error {
+// start runs the process. stdin says whether somebody will write to it, detach
+// that its client hears of its start, and then no more.
+func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin, detach bool) error {
 	proc, err := x.startProcess(ctx, e, size, stdin)
 	if err != nil {
 		e.hub.Close()
@@ -283,16 +284,28 @@ func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin bo
 		e.hub.Close()
 		return e.failed(err)
 	}
-	if err := proc.Note(e.about()); err != nil {
-		x.log.Error("an exec would not survive the engine", "container", e.c.ID(), "exec", e.id, "error", err)
+	if detach {
+		x.note(e, proc)
 	}
-	record.Failpoint("engine.exec.after-note")
 	e.mu.Lock()
 	e.process = proc
 	e.mu.Unlock()
 	x.announce(e, apievents.ActionExecStart)
-	x.tasks.Go("exec", func(ctx context.Context) { x.watch(ctx, e, pump) })
+	x.tasks.Go("exec", func(ctx context.Context) {
+		if !detach {
+			x.note(e, proc) // its client is told nothing yet, and need not wait for that
+		}
+		x.watch(ctx, e, pump)
+	})
 	return nil
+}
+
+// note lets the exec outlive the engine.
+func (x *Execs) note(e *execution, proc *runtime.Process) {
+	if err := proc.Note(e.about()); err != nil {
+		x.log.Error("an exec would not survive the engine", "container", e.c.ID(), "exec", e.id, "error", err)
+	}
+	record.Failpoint("engine.exec.after-note")
 }
 
 func (x *Execs) startProcess(ctx context.Context, e *execution, size *[2]uint, stdin bool) (*runtime.Process, error) {

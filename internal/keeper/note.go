@@ -31,16 +31,15 @@ const ticksPerSecond = 100
 // WriteNote writes r, whose process must not have been collected yet, and what the engine wants to know about it. A kill in the middle leaves
 // a note that ReadNote refuses.
 func WriteNote(r Record, about any) error {
-	own, err := json.Marshal(about)
-	if err != nil {
-		return fmt.Errorf("note of %s: %w", r.ID, err)
-	}
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return fmt.Errorf("time since boot: %w", err)
 	}
-	n := Note{Process: r, Noted: uint64(now.Nano() / (int64(time.Second) / ticksPerSecond)), About: own}
-	b, err := json.Marshal(n)
+	b, err := json.Marshal(struct {
+		Process Record
+		Noted   uint64
+		About   any
+	}{r, uint64(now.Nano() / (int64(time.Second) / ticksPerSecond)), about})
 	if err != nil {
 		return fmt.Errorf("note of %s: %w", r.ID, err)
 	}
@@ -49,8 +48,8 @@ func WriteNote(r Record, about any) error {
 	if err != nil {
 		return fmt.Errorf("note %s: %w", path, err)
 	}
-	n0, err := unix.Write(fd, b)
-	if err == nil && n0 < len(b) {
+	n, err := unix.Write(fd, b)
+	if err == nil && n < len(b) {
 		err = unix.ENOSPC
 	}
 	unix.Close(fd)

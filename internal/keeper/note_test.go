@@ -11,6 +11,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"golang.org/x/sys/unix"
 )
 
 func noteDir(t testing.TB) string {
@@ -102,6 +103,6 @@ func BenchmarkNote(b *testing.B) {
 		if err := keeper.WriteNote(r, r); err != nil {
 			b.Fatal(err)
 		}
-		os.Remove(filepath.Join(dir, keeper.NoteName))
+		unix.Unlink(filepath.Join(dir, keeper.NoteName))
 	}
 }

@@ -49,7 +49,7 @@ type Process struct {
 	detached   bool
 	released   bool
 	identified bool // rec has the start times
-	noted      bool // there may be a note: set before the process is shared
+	noted      bool // there may be a note
 }
 
 // ID is that of the container or the exec.
@@ -69,7 +69,8 @@ func (p *Process) Record() keeper.Record {
 }
 
 // Note makes the process known to a later engine's Noted, with what this engine wants it to know. It is for processes that no durable record
-// names; Release takes it away. One that has ended already needs none. Call it before others know the Process.
+// names; Release takes it away. One that has ended already needs none. It must not run at the same time as
+// Release.
 func (p *Process) Note(about any) error {
 	select {
 	case <-p.done:
