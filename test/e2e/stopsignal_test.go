@@ -1,25 +1,50 @@
 package e2e
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatlabs/cleat/test/harness"
 )
+
+// trap is a program that takes its SIGTERM, says so and exits with 42.
+const trap = `trap 'echo got it; exit 42' TERM; echo ready; sleep 600 & wait $!`
 
 // TestProgramsGetTheirStopSignal: each of these takes SIGTERM in its own way, and a
 // stop with the default timeout must leave it to them to end.
 func TestProgramsGetTheirStopSignal(t *testing.T) {
 	e := engine(t, "python", "debian")
-	for n, run := range map[string][]string{
+	tests := map[string][]string{
 		"sigwait": {"python", "python3", "-uc", `import signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 print("ready")
 signal.sigwait({signal.SIGTERM})
 print("got it")
 sys.exit(42)`},
-		"trap": {"debian", "bash", "-c", `trap 'echo got it; exit 42' TERM; echo ready; sleep 600 & wait`},
-	} {
+		"signalfd": {"debian", "perl", "-e", fmt.Sprintf(`use POSIX;
+$| = 1;
+sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGTERM));
+$mask = pack("Q", 1 << (SIGTERM - 1));
+$fd = syscall(%d, -1, $mask, 8, 0);
+$fd >= 0 or die "signalfd: $!";
+open($f, "<&=", $fd) or die $!;
+print "ready\n";
+sysread($f, $info, 128) == 128 or die $!;
+print "got it\n" if unpack("L", $info) == SIGTERM;
+exit 42`, unix.SYS_SIGNALFD4)},
+		"trap": {"debian", "bash", "-c", trap},
+	}
+	// The inits of Debian as they are: they forward the signal to the program.
+	for init, args := range map[string][]string{"tini": {"--"}, "dumb-init": {"--"}, "catatonit": {"--"}} {
+		path := harness.Program(t, init)
+		tests[init] = slices.Concat([]string{"-v", path + ":" + path + ":ro", "debian", path}, args, []string{"bash", "-c", trap})
+	}
+	tests["--init"] = []string{"--init", "debian", "bash", "-c", trap}
+	for n, run := range tests {
 		t.Run(n, func(t *testing.T) {
 			n := name(t)
 			remove(t, e, n)
@@ -28,6 +53,7 @@ sys.exit(42)`},
 				s := e.OK(t, "docker", "logs", n)
 				return strings.Contains(s, "ready"), s
 			})
+			// PID 1 sits idle, waiting for its signal in whatever call it uses.
 			e.OK(t, "docker", "stop", n)
 			if got := e.OK(t, "docker", "inspect", "-f", "{{.State.ExitCode}}", n); got != "42" {
 				t.Errorf("exit code %s", got)
