@@ -102,9 +102,10 @@ func (g *Group) make() error {
 			return err
 		}
 		err = g.makeIn(p)
-		if !errors.Is(err, unix.ENOENT) || attempt > 0 {
+		if !errors.Is(err, unix.ENOENT) || attempt > 2 {
 			return err
 		}
+		// Its last group has gone, and it with that, or somebody has removed it.
 		g.h.forgetParent(dir)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -311,7 +312,11 @@ func explainBlkio(file, value string, err error) error {
 	case errors.Is(err, os.ErrNotExist):
 		return missing("block I/O", "its kernel has no "+file)
 	case errors.Is(err, unix.ENODEV):
-		return failure.Invalid("block I/O limit %q: no such block device", value)
+		return failure.Invalid("block I/O limit %q: no such block device, or only a part of one: limits are of whole disks", value)
+	case errors.Is(err, unix.EOPNOTSUPP):
+		device, _, _ := strings.Cut(value, " ")
+		return failure.Invalid("block I/O limit %q: the kernel weighs a disk's users only where its scheduler is bfq, which this one's is not: "+
+			"echo bfq >/sys/dev/block/%s/queue/scheduler", value, device)
 	case err != nil:
 		return fmt.Errorf("block I/O limit: %w", err)
 	}

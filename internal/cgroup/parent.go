@@ -68,6 +68,7 @@ func (h *Hierarchy) mkdirV1(t tree, path string) error {
 		if err != nil {
 			return &os.PathError{Op: "mkdir", Path: dir, Err: err}
 		}
+		mark(dir)
 		if t.has("cpuset") {
 			if err := fillCpuset(t.mount, dir); err != nil {
 				return err
@@ -108,7 +109,10 @@ func (h *Hierarchy) mkdirUnified(path string) error {
 	enableControllers(h.unified)
 	for _, level := range levels(path) {
 		dir := filepath.Join(h.unified, level)
-		if err := h.mkdir(dir); err != nil && !errors.Is(err, unix.EEXIST) {
+		switch err := h.mkdir(dir); {
+		case err == nil:
+			mark(dir)
+		case !errors.Is(err, unix.EEXIST):
 			return &os.PathError{Op: "mkdir", Path: dir, Err: err}
 		}
 		enableControllers(dir)
@@ -133,6 +137,40 @@ func enableControllers(dir string) {
 			continue // the others may still do
 		}
 	}
+}
+
+// madeMark is an attribute of the directories that groups' parents were made in by an engine: it tells them from those that an
+// administrator has made, and lives as long as they do, over the end of the engine.
+const madeMark = "trusted.cleat.made"
+
+// mark notes that dir is of our making. Where attributes are not to be had, the directory stays when it is empty.
+func mark(dir string) { _ = unix.Setxattr(dir, madeMark, []byte{1}, 0) }
+
+func marked(dir string) bool {
+	_, err := unix.Getxattr(dir, madeMark, make([]byte, 8))
+	return err == nil
+}
+
+// RemoveMadeParent removes the directory of path, and those above it, where an engine has made them for its groups and
+// nothing is in them any more. Others stay.
+func (h *Hierarchy) RemoveMadeParent(path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for p := path; p != "/"; p = filepath.Dir(p) {
+		for _, mount := range h.mounts() {
+			if !marked(mount + p) {
+				continue
+			}
+			delete(h.parents, p)
+			if err := rmdir(mount + p); err != nil && !errors.Is(err, unix.EBUSY) {
+				return fmt.Errorf("removing the control group %s: %w", p, err)
+			}
+		}
+	}
+	return nil
 }
 
 // RemoveParent removes the directory of path, in which groups were made, and those above it, as far as they are empty: for

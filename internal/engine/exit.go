@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 
@@ -154,10 +153,16 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		x.restartLater(c, delay)
 	}
 	close(r.exited)
+	cleaned := !x.specs.ownsParent(x.specs.cgroupPath(rec))
+	if cleaned {
+		x.clean(c, rec, r)
+	}
 	if !again && rec.HostConfig.AutoRemove && !x.lives.of(c).removalIsHeld() {
 		x.autoRemove(c)
 	}
-	x.clean(c, rec, r)
+	if !cleaned {
+		x.clean(c, rec, r)
+	}
 }
 
 func (x *exiter) detach(rec *container.Record) {
@@ -174,7 +179,7 @@ func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	defer close(r.cleaned)
 	unmountVolumes(context.WithoutCancel(x.tasks.Context()), x.volumes, rec, x.log)
 	defer r.closeRoot() // after the small things: it can take as long as the disk does
-	if err := x.runtime.RemoveCgroup(x.specs.cgroupPath(rec)); err != nil && !errdefs.IsNotFound(err) {
+	if err := x.specs.removeGroup(x.runtime, x.specs.cgroupPath(rec)); err != nil {
 		x.log.Warn("cgroup of an exited container", "container", c.ID(), "error", err)
 	}
 	if err := r.process.Release(); err != nil {

@@ -199,7 +199,7 @@ func (rc *Recovery) sweepGroups(all []*container.Container) {
 				rc.deps.Log.Warn("left-over processes", "cgroup", path, "error", err)
 			}
 		}
-		if err := rc.deps.Runtime.RemoveCgroup(path); err != nil && !errdefs.IsNotFound(err) {
+		if err := rc.starter.specs.removeGroup(rc.deps.Runtime, path); err != nil {
 			rc.deps.Log.Warn("left-over cgroup", "cgroup", path, "error", err)
 		}
 	}

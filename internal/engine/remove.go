@@ -115,6 +115,11 @@ func (rm *Remover) discard(ctx context.Context, c *container.Container) error {
 // once.
 func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes bool) error {
 	rec := c.Load()
+	if specs := rm.stopper.starter.specs; !specs.ownsParent(specs.cgroupPath(rec)) {
+		if r := rm.lives.of(c).current(); r != nil {
+			<-r.cleaned
+		}
+	}
 	c.SetStateInMemory(func(st *container.State) { st.Status = api.StateRemoving })
 	trash, err := rm.containers.Remove(c, volumes)
 	if err != nil {

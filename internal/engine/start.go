@@ -190,7 +190,7 @@ func (a *attempt) undo(ctx context.Context) {
 		}
 	}
 	unmountVolumes(ctx, a.s.volumes, a.r, a.s.log)
-	if err := a.s.runtime.RemoveCgroup(a.s.specs.cgroupPath(a.r)); err != nil && !errdefs.IsNotFound(err) {
+	if err := a.s.specs.removeGroup(a.s.runtime, a.s.specs.cgroupPath(a.r)); err != nil {
 		a.s.log.Warn("cgroup of a failed start", "container", a.c.ID(), "error", err)
 	}
 }

@@ -53,3 +53,19 @@ func parseStartTime(stat string) (uint64, error) {
 	}
 	return t, nil
 }
+
+// Exiting says whether process pid has begun to end, or is gone: from then on none of its namespaces' other processes lives
+// long, though the pid is still there.
+func Exiting(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	const flags, exiting = 9 - 3, 0x4 // PF_EXITING
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) <= flags {
+		return false
+	}
+	n, err := strconv.ParseUint(fields[flags], 10, 64)
+	return err == nil && n&exiting != 0
+}

@@ -2,11 +2,13 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/keeper"
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/launch"
 	"golang.org/x/sys/unix"
 )
@@ -24,9 +26,29 @@ func (r *Runtime) Exec(ctx context.Context, s *ExecSpec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer unix.Close(target)
+	p, err := r.exec(ctx, s, target)
+	if err != nil && ending(s.Target.PID(), target, err) {
+		return nil, fmt.Errorf("%w: %v", ErrNotRunning, err)
+	}
+	return p, err
+}
+
+// ending says whether err comes of the container's end. All its processes are killed, and its namespaces cannot be joined any more, before
+// its first process has quite ended.
+func ending(pid, pidfd int, err error) bool {
+	if keeper.Exited(pidfd) {
+		return true
+	}
+	if !errors.Is(err, unix.ESRCH) && !errors.Is(err, errKilled) && !kernel.Exiting(pid) {
+		return false
+	}
+	return awaitExit(pidfd, abandonPatience)
+}
+
+func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int) (*Process, error) {
 	pl := newPlan(false)
 	defer pl.close()
-	pl.owned = append(pl.owned, target)
 	root, err := r.RootFD(s.Target)
 	if err != nil {
 		return nil, err
@@ -55,11 +77,7 @@ func (r *Runtime) Exec(ctx context.Context, s *ExecSpec) (*Process, error) {
 		return nil, err
 	}
 	l := &starting{r: r, plan: pl, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY}, command: s.Args[0], root: root}
-	p, err := l.run(ctx)
-	if err != nil && keeper.Exited(target) {
-		return nil, fmt.Errorf("%w: %v", ErrNotRunning, err)
-	}
-	return p, err
+	return l.run(ctx)
 }
 
 func (s *ExecSpec) check() error {

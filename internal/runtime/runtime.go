@@ -118,6 +118,14 @@ func (r *Runtime) RemoveCgroup(path string) error {
 	return r.c.Cgroups.Remove(path)
 }
 
+// RemoveMadeParent removes the parent of control groups at path if an engine has made it and nothing is left in it.
+func (r *Runtime) RemoveMadeParent(path string) error {
+	if r.c.Cgroups == nil {
+		return nil
+	}
+	return r.c.Cgroups.RemoveMadeParent(path)
+}
+
 // RootFD opens the root of a running process (O_PATH): the container's, for looking up users before an Exec.
 func (r *Runtime) RootFD(p *Process) (int, error) {
 	p.mu.Lock()

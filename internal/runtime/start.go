@@ -49,7 +49,11 @@ func (r *Runtime) makeGroup(s *Spec) (*cgroup.Group, error) {
 	if s.CgroupPath == "" || r.c.Cgroups == nil {
 		return nil, nil
 	}
-	return r.c.Cgroups.Create(s.CgroupPath, s.Resources)
+	group, err := r.c.Cgroups.Create(s.CgroupPath, s.Resources)
+	if errors.Is(err, unix.ENOMEM) {
+		return nil, failure.Invalid("control group %s: its parent's memory limit is too small to start a process", s.CgroupPath)
+	}
+	return group, err
 }
 
 func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
@@ -200,8 +204,10 @@ func (l *starting) endedEarly(child *launch.Child) error {
 			return failure.Invalid("the container was killed while it was being set up: its memory limit is too small to start a process")
 		}
 	}
-	return fmt.Errorf("the container was killed (signal %d) while it was being set up", int(s.Wait.Signal()))
+	return fmt.Errorf("%w (signal %d)", errKilled, int(s.Wait.Signal()))
 }
+
+var errKilled = errors.New("the process was killed while it was being set up")
 
 const abandonPatience = 2 * time.Second
 
