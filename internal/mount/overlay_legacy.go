@@ -2,12 +2,12 @@ package mount
 
 import (
 	"fmt"
-	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // mountLegacy is for kernels before 6.7, which take all layers in one option string of at most a page. The layers' paths
@@ -20,29 +20,12 @@ func (o Overlay) mountLegacy() (int, error) {
 		err error
 	}
 	done := make(chan result)
-	go onThrowawayThread(func() {
+	go kernel.OnThrowawayThread(func() {
 		fd, err := o.mountInNamespace()
 		done <- result{fd, err}
 	})
 	r := <-done
 	return r.fd, r.err
-}
-
-// onThrowawayThread runs f on an operating system thread that ends with it. The process's first thread cannot end: f is
-// passed on to another while that one is held.
-func onThrowawayThread(f func()) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	if unix.Gettid() != os.Getpid() {
-		f()
-		return
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		onThrowawayThread(f)
-	}()
-	<-done
-	runtime.UnlockOSThread()
 }
 
 // mountInNamespace runs on a thread of its own.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // A View is a tree of mounts that the engine has for itself: in a mount namespace of its own, which no process is in.
@@ -93,6 +95,6 @@ func inNamespaceOf(pidfd int, open func() (int, error)) (int, error) {
 // onThread runs f on a thread that ends with it.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
-	go onThrowawayThread(func() { done <- f() })
+	go kernel.OnThrowawayThread(func() { done <- f() })
 	return <-done
 }

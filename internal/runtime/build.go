@@ -327,12 +327,15 @@ func (b *builder) execute() error {
 	return nil
 }
 
+// initName is what lists of processes show for PID 1 of a container with --init.
+const initName = "cleat-init"
+
 // initProcess clones once more: the child executes the command in a process group of its own (in the foreground, so that signals of the
 // terminal's keys reach it once), the parent stays as PID 1.
 func (b *builder) initProcess(id *identity) {
 	p := b.p
 	p.Call(unix.SYS_PRCTL, "reap", launch.Named(unix.PR_SET_CHILD_SUBREAPER, "PR_SET_CHILD_SUBREAPER"), launch.Int(1), launch.Int(0), launch.Int(0), launch.Int(0))
-	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str("cleat-init"))
+	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str(initName))
 	child := p.Slot()
 	p.Call(unix.SYS_CLONE3, "command", keeper.CloneArgs(p, unix.CLONE_CLEAR_SIGHAND, uint64(unix.SIGCHLD), 0), launch.Int(keeper.CloneArgsSize)).To(child)
 	branch := p.Branch("init", child)
@@ -345,6 +348,7 @@ func (b *builder) initProcess(id *identity) {
 	id.confine(b.plan)
 	p.Exec(candidates(b.s.Args[0], b.s.Env), b.s.Args, b.s.Env)
 	p.Land(branch)
+	p.Title(append([]string{initName, "--"}, b.s.Args...)...)
 	p.Call(unix.SYS_CLOSE_RANGE, "all but stdio", launch.Int(3), launch.Hex(^uint64(0)>>32), launch.Int(0))
 	id.filter(b.plan)
 	p.Init(child)

@@ -221,6 +221,12 @@ func TestInit(t *testing.T) {
 	if st := c.wait(); st.Code != 4 || c.stdout.String() != "2\ncleat-init\n0\nready\nterm\n" {
 		t.Errorf("%+v %q", st, c.stdout.String())
 	}
+	s = l.spec("sh", "-c", "until grep -q cleat-init /proc/1/cmdline; do sleep 0.01; done; cat /proc/1/cmdline; exit 0", strings.Repeat("long", 1024))
+	s.Init = true
+	title := strings.Join(append([]string{"cleat-init", "--"}, s.Args...), "\x00")[:4095] + "\x00"
+	if got := l.run(s); got != title {
+		t.Errorf("title %q", got)
+	}
 	s = l.spec("sh", "-c", "kill -9 $$")
 	s.Init = true
 	if st := l.start(s).wait(); st.Code != 137 {

@@ -2,8 +2,8 @@ package runtime
 
 import (
 	"fmt"
-	goruntime "runtime"
 
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,10 +68,9 @@ func (n *networks) run() {
 // fill makes what is missing. Where it fails, a start makes its own namespace, or meets the same and reports it.
 func (n *networks) fill() {
 	made := make(chan int)
-	go func() {
+	// The thread is in none of the engine's namespaces any more.
+	go kernel.OnThrowawayThread(func() {
 		defer close(made)
-		// The thread is in none of the engine's namespaces any more: it is not unlocked, and ends with the goroutine.
-		goruntime.LockOSThread()
 		for range cap(n.ready) - len(n.ready) {
 			fd, err := emptyNetwork()
 			if err != nil {
@@ -79,7 +78,7 @@ func (n *networks) fill() {
 			}
 			made <- fd
 		}
-	}()
+	})
 	for fd := range made {
 		n.ready <- fd // there is room: nobody else puts
 	}
