@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,38 +27,47 @@ const (
 
 // engineFlags say which engine is meant: a machine can carry several.
 type engineFlags struct {
-	dataRoot, execRoot, socket, pidFile, logFile string
+	DataRoot string `json:"dataRoot,omitempty"`
+	ExecRoot string `json:"execRoot,omitempty"`
+	Socket   string `json:"socket"`
+	PIDFile  string `json:"pidFile"`
+	LogFile  string `json:"logFile"`
 }
 
 // install adds the flags that name an engine; those of its roots are for start only.
 func (f *engineFlags) install(fs *pflag.FlagSet, roots bool) {
 	if roots {
-		fs.StringVar(&f.dataRoot, "data-root", "", "Directory of images, volumes and containers (default the engine's own)")
+		fs.StringVar(&f.DataRoot, "data-root", "", "Directory of images, volumes and containers (default the engine's own)")
 	}
-	fs.StringVar(&f.execRoot, "exec-root", "", "Directory of what lasts until the next boot (default "+defaultExecRoot+")")
-	fs.StringVar(&f.socket, "socket", "", "Socket that the engine listens on (default "+cleatSocket+")")
-	fs.StringVar(&f.pidFile, "pidfile", "", "File with the engine's process id (default cleatd.pid in --exec-root)")
-	fs.StringVar(&f.logFile, "log-file", "", "File of the engine's log (default "+defaultLogFile+", or cleatd.log in --exec-root)")
+	fs.StringVar(&f.ExecRoot, "exec-root", "", "Directory of what lasts until the next boot (default "+defaultExecRoot+")")
+	fs.StringVar(&f.Socket, "socket", "", "Socket that the engine listens on (default "+cleatSocket+")")
+	fs.StringVar(&f.PIDFile, "pidfile", "", "File with the engine's process id (default cleatd.pid in --exec-root)")
+	fs.StringVar(&f.LogFile, "log-file", "", "File of the engine's log (default "+defaultLogFile+", or cleatd.log in --exec-root)")
 }
 
 // resolve fills in what was not given. An engine with a directory of its own has its
 // socket, pidfile and log there.
 func (f *engineFlags) resolve() error {
-	own := f.execRoot == "" || f.execRoot == defaultExecRoot
+	own := f.ExecRoot == "" || f.ExecRoot == defaultExecRoot
 	or := func(p *string, machine, name string) {
 		switch {
 		case *p != "":
 		case own:
 			*p = machine
 		default:
-			*p = filepath.Join(f.execRoot, name)
+			*p = filepath.Join(f.ExecRoot, name)
 		}
 	}
-	or(&f.pidFile, filepath.Join(defaultExecRoot, "cleatd.pid"), "cleatd.pid")
-	or(&f.logFile, defaultLogFile, "cleatd.log")
-	or(&f.socket, cleatSocket, "cleat.sock")
-	f.socket = strings.TrimPrefix(f.socket, "unix://")
-	for _, p := range []*string{&f.dataRoot, &f.execRoot, &f.socket, &f.pidFile, &f.logFile} {
+	or(&f.PIDFile, filepath.Join(defaultExecRoot, "cleatd.pid"), "cleatd.pid")
+	or(&f.LogFile, defaultLogFile, "cleatd.log")
+	or(&f.Socket, cleatSocket, "cleat.sock")
+	return f.absolute()
+}
+
+// absolute makes what was given independent of the working directory.
+func (f *engineFlags) absolute() error {
+	f.Socket = strings.TrimPrefix(f.Socket, "unix://")
+	for _, p := range []*string{&f.DataRoot, &f.ExecRoot, &f.Socket, &f.PIDFile, &f.LogFile} {
 		if *p == "" {
 			continue
 		}
@@ -70,11 +80,11 @@ func (f *engineFlags) resolve() error {
 	return nil
 }
 
-func (f *engineFlags) host() string { return "unix://" + f.socket }
+func (f *engineFlags) host() string { return "unix://" + f.Socket }
 
 // ownSocket says whether the engine is the machine's, which listens on Docker's
 // socket too: no --host is passed then.
-func (f *engineFlags) ownSocket() bool { return f.socket == cleatSocket }
+func (f *engineFlags) ownSocket() bool { return f.Socket == cleatSocket }
 
 func (a *app) engineStart() spec {
 	return spec{
@@ -96,6 +106,9 @@ func (a *app) engineStart() spec {
 func (a *app) startEngine(ctx context.Context, f engineFlags, program string, more []string) error {
 	if pid := f.pid(); pid != 0 && a.pingEngine(ctx, f.host()) == nil {
 		_, _ = fmt.Fprintf(a.out, "The engine is running already: pid %d, %s\n", pid, f.host())
+		if known, err := a.loadEngines(); err != nil || !slices.ContainsFunc(known.Engines, f.sameAs) {
+			a.rememberEngine(f)
+		}
 		return nil
 	}
 	if a.pingEngine(ctx, f.host()) == nil {
@@ -104,26 +117,26 @@ func (a *app) startEngine(ctx context.Context, f engineFlags, program string, mo
 	if err := misplaced(more); err != nil {
 		return err
 	}
-	path, err := findEngine(program)
+	path, err := findProgram(program)
 	if err != nil {
 		return err
 	}
-	args := []string{"--pidfile", f.pidFile}
-	if f.dataRoot != "" {
-		args = append(args, "--data-root", f.dataRoot)
+	args := []string{"--pidfile", f.PIDFile}
+	if f.DataRoot != "" {
+		args = append(args, "--data-root", f.DataRoot)
 	}
-	if f.execRoot != "" {
-		args = append(args, "--exec-root", f.execRoot)
+	if f.ExecRoot != "" {
+		args = append(args, "--exec-root", f.ExecRoot)
 	}
 	if !f.ownSocket() {
 		args = append(args, "--host", f.host())
 	}
-	for _, dir := range []string{filepath.Dir(f.pidFile), filepath.Dir(f.logFile), filepath.Dir(f.socket)} {
+	for _, dir := range []string{filepath.Dir(f.PIDFile), filepath.Dir(f.LogFile), filepath.Dir(f.Socket)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("cannot prepare the engine's directories: %w", err)
 		}
 	}
-	log, err := os.OpenFile(f.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	log, err := os.OpenFile(f.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
 	if err != nil {
 		return fmt.Errorf("cannot open the engine's log: %w (another place can be given with --log-file)", err)
 	}
@@ -142,9 +155,10 @@ func (a *app) startEngine(ctx context.Context, f engineFlags, program string, mo
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	if err := a.awaitEngine(ctx, f, exited); err != nil {
-		return fmt.Errorf("%w\n%sits log is %s", err, tailFrom(f.logFile, before), f.logFile)
+		return fmt.Errorf("%w\n%sits log is %s", err, tailFrom(f.LogFile, before), f.LogFile)
 	}
-	_, _ = fmt.Fprintf(a.out, "The engine is ready: pid %d, %s, log %s\n", cmd.Process.Pid, f.host(), f.logFile)
+	a.rememberEngine(f)
+	_, _ = fmt.Fprintf(a.out, "The engine is ready: pid %d, %s, log %s\n", cmd.Process.Pid, f.host(), f.LogFile)
 	return nil
 }
 
@@ -164,8 +178,8 @@ func misplaced(args []string) error {
 	return nil
 }
 
-// findEngine is the engine's program: as given, beside this one, or in PATH.
-func findEngine(given string) (string, error) {
+// findProgram is the engine's program: as given, beside this one, or in PATH.
+func findProgram(given string) (string, error) {
 	if given != "" {
 		return exec.LookPath(given)
 	}
@@ -226,7 +240,7 @@ func (a *app) pingEngine(ctx context.Context, host string) error {
 // pid is the running engine's, 0 if there is none: a pidfile that was left behind may
 // name a process that is something else by now.
 func (f *engineFlags) pid() int {
-	data, err := os.ReadFile(f.pidFile)
+	data, err := os.ReadFile(f.PIDFile)
 	if err != nil {
 		return 0
 	}
@@ -249,7 +263,7 @@ func (a *app) engineStop() spec {
 			f.install(fs, false)
 			timeout := fs.DurationP("timeout", "t", 30*time.Second, "How long to wait for it to end")
 			return func(ctx context.Context, _ []string) error {
-				if err := f.resolve(); err != nil {
+				if _, err := a.findEngine(&f); err != nil {
 					return err
 				}
 				return a.stopEngine(ctx, f, *timeout)
@@ -261,7 +275,7 @@ func (a *app) engineStop() spec {
 func (a *app) stopEngine(ctx context.Context, f engineFlags, timeout time.Duration) error {
 	pid := f.pid()
 	if pid == 0 {
-		_, _ = fmt.Fprintf(a.out, "The engine is not running (no process in %s)\n", f.pidFile)
+		_, _ = fmt.Fprintf(a.out, "The engine is not running (no process in %s)\n", f.PIDFile)
 		return nil
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -276,7 +290,7 @@ func (a *app) stopEngine(ctx context.Context, f engineFlags, timeout time.Durati
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline.C:
-			return fmt.Errorf("the engine (pid %d) has not ended after %s; see %s", pid, timeout, f.logFile)
+			return fmt.Errorf("the engine (pid %d) has not ended after %s; see %s", pid, timeout, f.LogFile)
 		case <-tick.C:
 		}
 	}
@@ -301,10 +315,15 @@ func (a *app) engineStatus() spec {
 			var f engineFlags
 			f.install(fs, false)
 			return func(ctx context.Context, _ []string) error {
-				if err := f.resolve(); err != nil {
+				others, err := a.findEngine(&f)
+				if err != nil {
 					return err
 				}
-				return a.showEngine(ctx, f)
+				err = a.showEngine(ctx, f)
+				for _, option := range asOptions(others) {
+					_, _ = fmt.Fprintf(a.out, "Another one is running: %s\n", option)
+				}
+				return err
 			}
 		},
 	}
@@ -338,8 +357,8 @@ func (a *app) showEngine(ctx context.Context, f engineFlags) error {
 	}
 	_, _ = fmt.Fprintf(a.out, "Engine:     running\nPID:        %s\nSocket:     %s\nVersion:    %s\nData root:  %s\nContainers: %d (%d running, %d paused, %d stopped)\nImages:     %d\n",
 		process, f.host(), engineVersion(ctx, c, i.ServerVersion), i.DockerRootDir, i.Containers, i.ContainersRunning, i.ContainersPaused, i.ContainersStopped, i.Images)
-	if _, err := os.Stat(f.logFile); err == nil && pid != 0 {
-		_, _ = fmt.Fprintf(a.out, "Log:        %s\n", f.logFile)
+	if _, err := os.Stat(f.LogFile); err == nil && pid != 0 {
+		_, _ = fmt.Fprintf(a.out, "Log:        %s\n", f.LogFile)
 	}
 	return nil
 }
@@ -367,10 +386,10 @@ func (a *app) engineLogs() spec {
 			follow := fs.BoolP("follow", "f", false, "Follow log output")
 			tail := fs.StringP("tail", "n", "all", "Number of lines to show from the end of the log")
 			return func(ctx context.Context, _ []string) error {
-				if err := f.resolve(); err != nil {
+				if _, err := a.findEngine(&f); err != nil {
 					return err
 				}
-				return a.showEngineLog(ctx, f.logFile, *tail, *follow)
+				return a.showEngineLog(ctx, f.LogFile, *tail, *follow)
 			}
 		},
 	}

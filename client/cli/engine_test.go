@@ -50,12 +50,19 @@ func fakeEngine(args []string) int {
 	return 0
 }
 
-func TestEngineCommands(t *testing.T) {
-	dir, err := os.MkdirTemp("", "cleat-cli-engine-")
+// engines is a directory in which engine commands run, with fake engines.
+type engines struct {
+	t           *testing.T
+	dir, cleatd string
+}
+
+func newEngines(t *testing.T) engines {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cleat-cli-engine-") // short enough for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -64,21 +71,79 @@ func TestEngineCommands(t *testing.T) {
 	if err := os.Symlink(self, cleatd); err != nil {
 		t.Fatal(err)
 	}
-	exec1 := filepath.Join(dir, "exec")
+	return engines{t, dir, cleatd}
+}
+
+func (e engines) call(host string, args ...string) result {
+	e.t.Helper()
+	return call(e.t, program, host, "", append([]string{"--config", filepath.Join(e.dir, "config"), "engine"}, args...)...)
+}
+
+func (e engines) expect(r result, code int, patterns ...string) {
+	e.t.Helper()
+	if r.code != code {
+		e.t.Errorf("exit code %d, want %d: %+v", r.code, code, r)
+	}
+	for _, p := range patterns {
+		if !regexp.MustCompile(p).MatchString(r.stdout + r.stderr) {
+			e.t.Errorf("%q is missing in %+v", p, r)
+		}
+	}
+}
+
+// start starts a fake engine and returns its process id.
+func (e engines) start(args ...string) (result, int) {
+	e.t.Helper()
+	r := e.call("", append([]string{"start", "--cleatd", e.cleatd}, args...)...)
+	e.expect(r, 0, `ready: pid \d+`)
+	m := regexp.MustCompile(`pid (\d+)`).FindStringSubmatch(r.stdout)
+	if m == nil {
+		e.t.FailNow()
+	}
+	pid, _ := strconv.Atoi(m[1])
+	e.t.Cleanup(func() { syscall.Kill(pid, syscall.SIGKILL) })
+	return r, pid
+}
+
+// TestEngineIsFoundAgain: what `start` was used with need not be said again.
+func TestEngineIsFoundAgain(t *testing.T) {
+	if own, err := os.ReadFile("/run/cleat/cleatd.pid"); err == nil {
+		t.Skipf("the machine's own engine (pid %s) is what is meant without options", own)
+	}
+	e := newEngines(t)
+	exec1, exec2, log2 := filepath.Join(e.dir, "exec1"), filepath.Join(e.dir, "exec2"), filepath.Join(e.dir, "second.log")
+	e.expect(e.call("", "status"), 3, "not running at unix:///run/cleat.sock")
+	_, pid1 := e.start("--exec-root", exec1)
+	e.expect(e.call("", "status"), 0, fmt.Sprintf(`PID: +%d\n`, pid1), `Socket: +unix://`+exec1, `Log: +`+exec1+`/cleatd.log`)
+	e.expect(e.call("", "logs"), 0, `fake engine: `)
+	_, pid2 := e.start("--exec-root", exec2, "--log-file", log2)
+	for _, verb := range []string{"status", "stop", "logs"} {
+		e.expect(e.call("", verb), 1, `several engines are running, name one of them: --socket `+exec2+`/cleat.sock, --socket `+exec1+`/cleat.sock`)
+	}
+	e.expect(e.call("unix://"+exec1+"/cleat.sock", "status"), 0, fmt.Sprintf(`PID: +%d\n`, pid1))
+	e.expect(e.call("", "status", "--socket", exec2+"/cleat.sock"), 0, fmt.Sprintf(`PID: +%d\n`, pid2), `Log: +`+log2)
+	// That it runs already changes nothing of what is known.
+	e.expect(e.call("", "start", "--cleatd", e.cleatd, "--exec-root", exec2), 0, "running already")
+	e.expect(e.call("", "stop", "--socket", "unix://"+exec2+"/cleat.sock"), 0, fmt.Sprintf(`has stopped \(pid %d\)`, pid2))
+	e.expect(e.call("", "status"), 0, fmt.Sprintf(`PID: +%d\n`, pid1))
+	e.expect(e.call("", "logs", "--exec-root", exec2), 0, `stopped`)
+	e.expect(e.call("", "stop"), 0, fmt.Sprintf(`has stopped \(pid %d\)`, pid1))
+	e.expect(e.call("", "status"), 3, "not running at unix://"+exec2) // the one that was started last
+	e.expect(e.call("", "logs"), 0, `stopped`)
+	if err := os.WriteFile(filepath.Join(e.dir, "config", "cleat-engines.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.expect(e.call("", "status"), 1, "cleat-engines.json.*can be deleted")
+	e.start("--exec-root", exec1)
+	e.expect(e.call("", "stop"), 0, "has stopped")
+}
+
+func TestEngineCommands(t *testing.T) {
+	e := newEngines(t)
+	dir, cleatd, expect, exec1 := e.dir, e.cleatd, e.expect, filepath.Join(e.dir, "exec")
 	engine := func(args ...string) result {
 		t.Helper()
-		return call(t, program, "", "", append([]string{"engine", args[0], "--exec-root", exec1}, args[1:]...)...)
-	}
-	expect := func(r result, code int, patterns ...string) {
-		t.Helper()
-		if r.code != code {
-			t.Errorf("exit code %d, want %d: %+v", r.code, code, r)
-		}
-		for _, p := range patterns {
-			if !regexp.MustCompile(p).MatchString(r.stdout + r.stderr) {
-				t.Errorf("%q is missing in %+v", p, r)
-			}
-		}
+		return e.call("", append([]string{args[0], "--exec-root", exec1}, args[1:]...)...)
 	}
 	expect(engine("status"), 3, "not running")
 	expect(engine("stop"), 0, "not running")
@@ -97,7 +162,7 @@ func TestEngineCommands(t *testing.T) {
 	expect(engine("logs", "-n", "x"), 1, "invalid --tail")
 	expect(engine("start", "--cleatd", cleatd, "--pidfile", filepath.Join(dir, "other.pid")), 1, "another engine answers at")
 
-	follow := exec.Command(program, "engine", "logs", "-f", "--exec-root", exec1)
+	follow := exec.Command(program, "--config", filepath.Join(dir, "config"), "engine", "logs", "-f", "--exec-root", exec1)
 	out, err := follow.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
