@@ -65,6 +65,17 @@ func (h *Handler) containerTop(ctx context.Context, w http.ResponseWriter, q *re
 	return writeJSON(w, http.StatusOK, top)
 }
 
+func (h *Handler) containerStats(ctx context.Context, w http.ResponseWriter, q *request) error {
+	opts := engine.StatsOptions{Stream: q.booleanOr("stream", true), OneShot: q.version.from(41) && q.boolean("one-shot")}
+	ctx, cancel := h.streamContext(ctx)
+	defer cancel()
+	out := newRecordWriter(w, false)
+	return h.deps.Stats.Stats(ctx, q.param("id"), opts, func(record *container.StatsResponse) error {
+		w.Header().Set("Content-Type", mediaJSON) // of the first: later ones change nothing
+		return out.write(record)
+	})
+}
+
 // bodyLimitOfStart is the longest body of a start request that is no JSON
 // object: Docker lets "null" and blanks pass.
 const bodyLimitOfStart = 7

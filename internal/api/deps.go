@@ -49,6 +49,12 @@ type Queries interface {
 	Top(ctx context.Context, name, args string) (*container.TopResponse, error)
 }
 
+// Statistics measure what containers use. What emit is given is shared and must not
+// be changed.
+type Statistics interface {
+	Stats(ctx context.Context, name string, opts engine.StatsOptions, emit func(*container.StatsResponse) error) error
+}
+
 // Streams carry a container's input and output.
 type Streams interface {
 	Attach(ctx context.Context, name string, opts engine.AttachOptions) (*engine.AttachSession, error)
@@ -129,6 +135,7 @@ type Deps struct {
 	Lifecycle Lifecycle
 	Upkeep    Upkeep
 	Queries   Queries
+	Stats     Statistics
 	Streams   Streams
 	Execs     Execs
 	System    System

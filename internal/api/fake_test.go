@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -159,6 +160,13 @@ func (f *fake) Top(ctx context.Context, name, args string) (*container.TopRespon
 		return nil, err
 	}
 	return &container.TopResponse{Titles: []string{"PID"}, Processes: [][]string{{"17"}}}, nil
+}
+
+func (f *fake) Stats(ctx context.Context, name string, opts engine.StatsOptions, emit func(*container.StatsResponse) error) error {
+	if err := f.do(ctx, fmt.Sprintf("stats:%t:%t", opts.Stream, opts.OneShot), name); err != nil {
+		return err
+	}
+	return emit(&container.StatsResponse{ID: name, Name: "/web", PidsStats: container.PidsStats{Current: 4}})
 }
 
 func (f *fake) Attach(_ context.Context, name string, opts engine.AttachOptions) (*engine.AttachSession, error) {
@@ -354,7 +362,7 @@ func (f *fakeNetworks) Inspect(_ context.Context, name string) (networktypes.Ins
 
 func (f *fake) deps(log io.Writer) api.Deps {
 	return api.Deps{
-		Lifecycle: f, Upkeep: f, Queries: f, Streams: f, Execs: f, System: f, Events: f,
+		Lifecycle: f, Upkeep: f, Queries: f, Stats: f, Streams: f, Execs: f, System: f, Events: f,
 		Files:  f,
 		Images: &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks,
 		ServerVersion: "29.9.3",

@@ -79,6 +79,7 @@ func (h *Handler) routes() []route {
 		{"POST", "/containers/create", h.containerCreate},
 		{"GET", "/containers/{id}/json", h.containerInspect},
 		{"GET", "/containers/{id}/top", h.containerTop},
+		{"GET", "/containers/{id}/stats", h.containerStats},
 		{"POST", "/containers/{id}/start", h.containerStart},
 		{"POST", "/containers/{id}/stop", h.containerStop},
 		{"POST", "/containers/{id}/restart", h.containerRestart},

@@ -20,7 +20,6 @@ var notYet = []refusal{
 
 	{"GET", "/containers/{id}/changes", "listing filesystem changes (diff)"},
 	{"GET", "/containers/{id}/export", "exporting a container's filesystem (export)"},
-	{"GET", "/containers/{id}/stats", "container statistics (stats)"},
 	{"POST", "/containers/{id}/update", "changing a container's resources (update)"},
 	{"POST", "/containers/prune", "removing all stopped containers (container prune)"},
 	{"POST", "/commit", "making images from containers (commit)"},

@@ -543,3 +543,32 @@ func median(d []time.Duration) float64 {
 	slices.Sort(d)
 	return float64(d[len(d)/2]) / float64(time.Microsecond)
 }
+
+func TestMeasure(t *testing.T) {
+	g := create(t, v1(t), "measure", cgroup.Resources{AllowAllDevices: true, Memory: 64 << 20, PidsLimit: 50, CPUQuota: 50000, CPUPeriod: 100000})
+	run(t, g, "while :; do :; done")
+	var m *cgroup.Measure
+	waitFor(t, "CPU time and a throttled period", func() bool {
+		var err error
+		if m, err = g.Measure(); err != nil {
+			t.Fatal(err)
+		}
+		return m.CPU > 0 && m.CPUUser+m.CPUSystem > 0 && m.Throttled > 0 && m.ThrottledTime > 0
+	})
+	var sum time.Duration
+	for _, d := range m.CPUEach {
+		sum += d
+	}
+	if sum <= 0 || m.Periods < m.Throttled {
+		t.Errorf("%+v", m)
+	}
+	if m.Memory == 0 || m.MemoryMax < m.Memory || m.MemoryLimit != 64<<20 || m.MemoryStat["hierarchical_memory_limit"] != 64<<20 {
+		t.Errorf("memory: %+v", m)
+	}
+	if _, ok := m.MemoryStat["total_inactive_file"]; !ok {
+		t.Errorf("what clients subtract is missing: %v", m.MemoryStat)
+	}
+	if m.Pids == 0 || m.PidsLimit != 50 || m.IOBytes == nil || m.IOCount == nil {
+		t.Errorf("%+v", m)
+	}
+}

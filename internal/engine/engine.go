@@ -58,6 +58,7 @@ type Engine struct {
 	*Stopper
 	*Pauser
 	*Tops
+	*Meter
 	*Remover
 	*Renamer
 	*Waiter
@@ -115,9 +116,13 @@ func New(d Deps) *Engine {
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
 			features: d.Features, specs: specs, cgroupV2: d.Cgroups.Version() == 2, log: d.Log,
 		},
-		Starter:  starter,
-		Stopper:  stopper,
-		Pauser:   pauser,
+		Starter: starter,
+		Stopper: stopper,
+		Pauser:  pauser,
+		Meter: &Meter{
+			containers: d.Containers, lives: lives, specs: specs, runtime: d.Runtime, cgroupV2: d.Cgroups.Version() == 2, tasks: d.Tasks,
+			gauges: map[string]*gauge{},
+		},
 		Tops:     &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
 		Remover:  remover,
 		Renamer:  &Renamer{containers: d.Containers, networks: d.Networks, say: say},

@@ -51,6 +51,7 @@ type lab struct {
 	net      network.Config
 	bus      *events.Bus
 	volumes  *volume.Service
+	tasks    *supervise.Group
 	close    func()
 }
 
@@ -114,6 +115,7 @@ func (l *lab) open() {
 	})
 	must(err)
 	tasks := supervise.New(ctx)
+	l.tasks = tasks
 	l.bus = events.NewBus()
 	l.Engine = engine.New(engine.Deps{
 		Containers: containers, Images: images, Networks: networks, Volumes: l.volumes, Events: l.bus, Runtime: rt, Cgroups: groups,

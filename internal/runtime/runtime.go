@@ -162,3 +162,17 @@ func (r *Runtime) Dump(s *Spec) (string, error) {
 	}
 	return b.p.Dump(), nil
 }
+
+// ReadProc reads a file of a running process's directory in /proc, ErrNotRunning if that has ended: what is read is never another's.
+func (r *Runtime) ReadProc(p *Process, name string) ([]byte, error) {
+	pidfd, err := p.dupPidfd()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(pidfd)
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.rec.PID, name))
+	if err != nil || keeper.Exited(pidfd) {
+		return nil, ErrNotRunning
+	}
+	return b, nil
+}
