@@ -115,6 +115,15 @@ func (h *Hierarchy) Version() int {
 // Mode is "v1", "hybrid" or "v2".
 func (h *Hierarchy) Mode() string { return h.mode }
 
+// Unified reports whether a group has a directory that a process can be born into (Group.DirFD).
+func (h *Hierarchy) Unified() bool { return h.unified != "" }
+
+// TaskFiles is how many descriptors Group.TaskFDs returns.
+func (h *Hierarchy) TaskFiles() int { return len(h.v1) }
+
+// Uses reports whether groups have a directory in the hierarchy that is mounted at mount.
+func (h *Hierarchy) Uses(mount string) bool { return slices.Contains(h.mounts(), mount) }
+
 // Driver is "cgroupfs": directories are made directly, without systemd.
 func (h *Hierarchy) Driver() string { return "cgroupfs" }
 

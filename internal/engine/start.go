@@ -170,6 +170,7 @@ type attempt struct {
 	life    *life
 	rootFD  int
 	netFD   int
+	group   *runtime.GroupInMaking
 	sandbox *network.Sandbox
 }
 
@@ -184,6 +185,9 @@ func (a *attempt) closeFDs() {
 
 // undo removes what outlives the file descriptors.
 func (a *attempt) undo(ctx context.Context) {
+	if err := a.group.Discard(); err != nil {
+		a.s.log.Warn("control group of a failed start", "container", a.c.ID(), "error", err)
+	}
 	if a.sandbox != nil {
 		if err := a.s.networks.Detach(ctx, a.sandbox); err != nil {
 			a.s.log.Warn("network of a failed start", "container", a.c.ID(), "error", err)
@@ -197,14 +201,13 @@ func (a *attempt) undo(ctx context.Context) {
 
 func (a *attempt) run(ctx context.Context) (*run, error) {
 	s, r := a.s, a.r
-	// Network and rootfs do not depend on each other.
-	attached := make(chan error, 1)
-	go func() { attached <- a.attach(ctx) }()
-	err := a.mountRootfs(ctx)
-	if aerr := <-attached; aerr != nil {
-		return nil, aerr
-	}
+	resources, err := cgroupResources(r.HostConfig)
 	if err != nil {
+		return nil, err
+	}
+	// Control group, network and rootfs do not depend on each other.
+	a.group = s.runtime.PrepareGroup(s.specs.cgroupPath(r), resources, r.HostConfig.Privileged)
+	if err := a.prepare(ctx); err != nil {
 		return nil, err
 	}
 	record.Failpoint("engine.start.after-network")
@@ -226,6 +229,23 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 		}
 	}
 	return a.startProcess(ctx, spec)
+}
+
+// prepare mounts the rootfs and attaches the network, at the same time where the latter is work.
+func (a *attempt) prepare(ctx context.Context) error {
+	if mode := a.r.HostConfig.NetworkMode; mode.IsNone() || mode.IsHost() {
+		if err := a.attach(ctx); err != nil {
+			return err
+		}
+		return a.mountRootfs(ctx)
+	}
+	attached := make(chan error, 1)
+	go func() { attached <- a.attach(ctx) }()
+	err := a.mountRootfs(ctx)
+	if aerr := <-attached; aerr != nil {
+		return aerr
+	}
+	return err
 }
 
 func (a *attempt) netNS() int {
@@ -332,6 +352,7 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 	if err != nil {
 		return nil, err
 	}
+	spec.Group, a.group = a.group, nil
 	proc, err := s.runtime.Start(ctx, spec)
 	if err != nil {
 		closeLog(writer)

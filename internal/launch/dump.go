@@ -130,7 +130,7 @@ var callNames = map[int64]string{
 	unix.SYS_FCHOWNAT: "fchownat", unix.SYS_FSCONFIG: "fsconfig", unix.SYS_FSMOUNT: "fsmount", unix.SYS_FSOPEN: "fsopen", unix.SYS_GETCWD: "getcwd",
 	unix.SYS_GETPID: "getpid", unix.SYS_MMAP: "mmap", unix.SYS_PROCESS_VM_WRITEV: "process_vm_writev", unix.SYS_IOCTL: "ioctl", unix.SYS_KEYCTL: "keyctl", unix.SYS_MKDIRAT: "mkdirat", unix.SYS_MKNODAT: "mknodat",
 	unix.SYS_MOUNT: "mount", unix.SYS_MOUNT_SETATTR: "mount_setattr", unix.SYS_MOVE_MOUNT: "move_mount", unix.SYS_OPENAT: "openat",
-	unix.SYS_OPENAT2: "openat2", unix.SYS_OPEN_TREE: "open_tree", unix.SYS_PIVOT_ROOT: "pivot_root", unix.SYS_PRCTL: "prctl",
+	unix.SYS_CHROOT: "chroot", unix.SYS_OPENAT2: "openat2", unix.SYS_OPEN_TREE: "open_tree", unix.SYS_PIVOT_ROOT: "pivot_root", unix.SYS_PRCTL: "prctl",
 	unix.SYS_PRLIMIT64: "prlimit64", unix.SYS_PWRITE64: "pwrite64", unix.SYS_READ: "read", unix.SYS_RT_SIGPROCMASK: "rt_sigprocmask",
 	unix.SYS_SECCOMP: "seccomp", unix.SYS_SENDMSG: "sendmsg", unix.SYS_SETDOMAINNAME: "setdomainname", unix.SYS_SETGROUPS: "setgroups",
 	unix.SYS_SETHOSTNAME: "sethostname", unix.SYS_SETNS: "setns", unix.SYS_SETPGID: "setpgid", unix.SYS_SETRESGID: "setresgid",

@@ -5,11 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +35,7 @@ type Child struct {
 	PID     int // of the process that the stub became
 	PIDFD   int // owned by the caller
 	program *Program
-	report  *os.File
+	report  int
 }
 
 // Start runs the program in a new process named name, whose descriptors are stdio as 0 to 2 and files from FirstFD on. It returns when the
@@ -59,11 +56,7 @@ func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child
 		return nil, fmt.Errorf("making the report pipe: %w", err)
 	}
 	defer unix.Close(pipe[1])
-	if err := unix.SetNonblock(pipe[0], true); err != nil {
-		unix.Close(pipe[0])
-		return nil, err
-	}
-	report := os.NewFile(uintptr(pipe[0]), "report")
+	report := pipe[0]
 
 	all := make([]uintptr, 0, FirstFD+len(files))
 	for _, fd := range stdio {
@@ -75,7 +68,7 @@ func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child
 	}
 	exe, done, err := s.outOfReach(all)
 	if err != nil {
-		report.Close()
+		unix.Close(report)
 		return nil, err
 	}
 	defer done()
@@ -84,14 +77,14 @@ func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child
 		Dir: "/", Env: []string{}, Files: all, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
 	})
 	if err != nil {
-		report.Close()
+		unix.Close(report)
 		return nil, fmt.Errorf("starting the keeper: %w", err)
 	}
 	if pidfd < 0 {
 		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 			unix.Kill(pid, unix.SIGKILL)
 			unix.Wait4(pid, nil, 0, nil)
-			report.Close()
+			unix.Close(report)
 			return nil, fmt.Errorf("pidfd_open: %w", err)
 		}
 	}
@@ -149,25 +142,24 @@ type Report struct {
 // Await returns when every process of the program has executed its last program, has closed ReportFD or has ended. The error is a *Failure
 // if an operation failed, or ctx's. Await may be called once.
 func (c *Child) Await(ctx context.Context) (Report, error) {
-	defer c.report.Close()
-	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, func() { c.report.SetReadDeadline(time.Unix(1, 0)) })
-		defer stop()
+	defer unix.Close(c.report)
+	if err := awaitHangup(ctx, c.report); err != nil {
+		return Report{}, err
 	}
 	var r Report
 	var failure *Failure
 	for {
 		var m [msgSize]byte
-		_, err := io.ReadFull(c.report, m[:])
+		n, err := unix.Read(c.report, m[:])
 		switch {
-		case err == io.EOF && failure != nil:
-			return r, failure
-		case err == io.EOF:
-			return r, nil
-		case err != nil && ctx.Err() != nil:
-			return r, context.Cause(ctx)
+		case errors.Is(err, unix.EINTR):
+			continue
 		case err != nil:
 			return r, fmt.Errorf("reading the launch report: %w", err)
+		case n < msgSize && failure != nil:
+			return r, failure
+		case n < msgSize:
+			return r, nil
 		}
 		a, b := binary.LittleEndian.Uint64(m[8:]), binary.LittleEndian.Uint64(m[16:])
 		switch binary.LittleEndian.Uint64(m[:]) {
@@ -179,6 +171,45 @@ func (c *Child) Await(ctx context.Context) (Report, error) {
 			if failure == nil {
 				failure = c.program.failure(int(a), syscall.Errno(b))
 			}
+		}
+	}
+}
+
+// awaitHangup waits until nobody has the pipe's other end any more. It waits for that alone, in the kernel: a message on the way must not
+// wake the engine, which would take a processor from the process that it waits for; nor is a goroutine that the poller wakes as quick.
+func awaitHangup(ctx context.Context, pipe int) error {
+	fds := []unix.PollFd{{Fd: int32(pipe)}} // of events none: a hangup is always told
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if ctx.Done() != nil {
+		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			return fmt.Errorf("waiting for the launch report: %w", err)
+		}
+		defer unix.Close(wake)
+		woken := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(woken)
+			unix.Write(wake, binary.NativeEndian.AppendUint64(nil, 1))
+		})
+		defer func() {
+			if !stop() {
+				<-woken // it has the descriptor
+			}
+		}()
+		fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
+	}
+	for {
+		_, err := unix.Poll(fds, -1)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("waiting for the launch report: %w", err)
+		case fds[0].Revents != 0:
+			return nil
+		default:
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"sort"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -17,11 +16,15 @@ import (
 // A builder compiles a Spec. The order of its steps is the order of the program.
 type builder struct {
 	*plan
-	s     *Spec
-	r     *Runtime
-	p     *launch.Program
-	group *cgroup.Group // nil without a control group
-	tty   *terminal     // nil without a terminal
+	s   *Spec
+	r   *Runtime
+	p   *launch.Program
+	tty *terminal // nil without a terminal
+
+	making     *GroupInMaking // nil without a control group
+	reserved   reservation
+	groupTrees [][]launch.Arg // of each of the Runtime's hierarchies, none if it is not used
+
 	// spareNet is the namespace of a start that asks for NewNetwork, -1 if its child makes it.
 	spareNet int
 	root     launch.Arg
@@ -42,11 +45,9 @@ func (b *builder) build() error {
 	if err := b.joinPIDNamespace(); err != nil {
 		return err
 	}
+	b.leaveHost()
 	clone := keeper.Clone{Flags: b.namespaces(), Cgroup: -1}
-	tasks, err := b.cgroupFiles(b.group, &clone)
-	if err != nil {
-		return err
-	}
+	tasks := b.reserveGroup(&clone)
 	k.Clone(clone)
 
 	b.p.Call(unix.SYS_UMASK, "", launch.Mode(0))
@@ -57,7 +58,6 @@ func (b *builder) build() error {
 		b.p.Call(unix.SYS_UNSHARE, "cgroup namespace", launch.Named(unix.CLONE_NEWCGROUP, "NEWCGROUP"))
 	}
 	b.p.Call(unix.SYS_SETSID, "")
-	keeper.SetOOMScoreAdj(b.p, strconv.Itoa(s.OOMScoreAdj))
 	if err := b.joinNamespaces(); err != nil {
 		return err
 	}

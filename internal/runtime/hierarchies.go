@@ -13,6 +13,7 @@ type hierarchy struct {
 	name  string   // of its directory: "cpu,cpuacct"
 	links []string // names of its controllers, if it has several
 	dir   string   // where the host has it mounted
+	used  bool     // groups have a directory in it
 }
 
 // v1Hierarchies lists the hierarchies below /sys/fs/cgroup; none on a v2 host.

@@ -412,3 +412,32 @@ func TestNothingLeaksIn(t *testing.T) {
 		t.Errorf("descriptors: %q %q", c.stdout.String(), c.stderr.String())
 	}
 }
+
+// The container's mounts are its own whichever way it got there: none of the host's is left, and what lies above its root is its root.
+func TestNothingOfTheHostIsMounted(t *testing.T) {
+	const script = "cut -d' ' -f5 /proc/self/mountinfo | sort; cd /..; pwd; ls -d /*; cat /proc/self/oom_score_adj"
+	var outputs []string
+	for _, without := range []bool{false, true} {
+		l := newLab(t)
+		if without {
+			runtime.WithoutBase(l.r)
+		}
+		for _, a := range []string{"cut", "sort"} {
+			l.check(os.Symlink("busybox", filepath.Join(l.image, "bin", a)))
+		}
+		out := l.sh(script)
+		for _, p := range lines(out) {
+			ours := p == "/" || p == "0"
+			for _, dir := range []string{"/proc", "/dev", "/sys", "/bin", "/etc", "/tmp", "/root"} {
+				ours = ours || p == dir || strings.HasPrefix(p, dir+"/")
+			}
+			if !ours {
+				t.Errorf("without base %v: %s is not the container's", without, p)
+			}
+		}
+		outputs = append(outputs, out)
+	}
+	if outputs[0] != outputs[1] {
+		t.Errorf("the two ways differ:\n%s\n%s", outputs[0], outputs[1])
+	}
+}

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"golang.org/x/sys/unix"
@@ -16,12 +17,15 @@ type networks struct {
 	ended  chan struct{}
 }
 
-// spareNetworks bounds what lies idle.
-const spareNetworks = 4
+const (
+	// spareNetworks bounds what lies idle.
+	spareNetworks = 4
+	// quietTime is a little longer than a short-lived container takes.
+	quietTime = 3 * time.Millisecond
+)
 
 func newNetworks() *networks {
 	n := &networks{ready: make(chan int, spareNetworks), wanted: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
-	n.refill()
 	go n.run()
 	return n
 }
@@ -36,7 +40,8 @@ func (n *networks) take() int {
 	}
 }
 
-// refill asks for what was taken to be replaced. A start does so at its end, lest it waits for the kernel to do both.
+// refill asks for what was taken to be replaced. A start does so at its end, lest it waits for the kernel to do both; the making then waits
+// until no start has come for a moment: it would take a processor, and the kernel's network locks, from those and from what they started.
 func (n *networks) refill() {
 	select {
 	case n.wanted <- struct{}{}:
@@ -55,11 +60,16 @@ func (n *networks) close() {
 
 func (n *networks) run() {
 	defer close(n.ended)
+	n.fill()
+	quiet := time.NewTimer(quietTime)
+	defer quiet.Stop()
 	for {
 		select {
 		case <-n.quit:
 			return
 		case <-n.wanted:
+			quiet.Reset(quietTime)
+		case <-quiet.C:
 			n.fill()
 		}
 	}

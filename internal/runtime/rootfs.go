@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"fmt"
 	"path"
 	"strconv"
 	"strings"
@@ -23,20 +24,20 @@ const (
 // rootfs makes the container's mounts and enters them. Every target is opened inside the root (below /proc, /sys and /dev without following
 // any link) and every mount is attached by descriptor: no link in the image, and no process that changes a volume meanwhile, can redirect one.
 func (b *builder) rootfs() error {
-	p := b.p
 	b.root = b.fd(b.s.RootFD, "root")
-	p.Call(unix.SYS_MOUNT, "host mounts do not follow ours", launch.Int(0), p.Str("/"), launch.Int(0), launch.Named(unix.MS_REC|unix.MS_SLAVE, "REC|SLAVE"), launch.Int(0))
-	p.Call(unix.SYS_MOVE_MOUNT, "root", b.root, p.Str(""), launch.CWD(), p.Str(b.r.anchor), launch.Named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
-	p.Call(unix.SYS_FCHDIR, "root", b.root)
+	b.enterRoot()
 
 	b.procfs()
+	b.oomScoreAdj()
 	if err := b.sysctls(); err != nil {
 		return err
 	}
 	if !b.layout.replaced["/proc"] {
 		b.attachOwn(b.proc, "proc")
 	}
-	b.devfs()
+	if err := b.devfs(); err != nil {
+		return err
+	}
 	b.sysfs()
 	if err := b.mounts(); err != nil {
 		return err
@@ -46,9 +47,7 @@ func (b *builder) rootfs() error {
 	b.maskPaths()
 	b.readonlyPaths()
 
-	p.Call(unix.SYS_PIVOT_ROOT, "", p.Str("."), p.Str("."))
-	p.Call(unix.SYS_UMOUNT2, "the host's mounts", p.Str("."), launch.Named(unix.MNT_DETACH, "DETACH"))
-	p.Call(unix.SYS_CHDIR, "/", p.Str("/"))
+	b.settleInRoot()
 	return nil
 }
 
@@ -65,6 +64,11 @@ func (b *builder) attachOwn(mount launch.Arg, dir string) {
 	b.p.Call(unix.SYS_MKDIRAT, dir, b.root, b.p.Str(dir), launch.Mode(0o755)).Ignore(syscall.EEXIST)
 	target, _ := b.openat2(b.root, dir, b.layout.strictDir)
 	b.attach(mount, target.Arg(), dir)
+}
+
+// attachIn attaches on a directory that the program has just made in a filesystem of its own making, which nobody else can reach.
+func (b *builder) attachIn(fs, mount launch.Arg, dir, what string) {
+	b.p.Call(unix.SYS_MOVE_MOUNT, what, mount, b.p.Str(""), fs, b.p.Str(dir), launch.Named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 }
 
 // attachBelow is attachOwn below another of our mounts, where the directory exists.
@@ -92,24 +96,27 @@ var devLinks = [][2]string{
 }
 
 // devfs makes /dev. Where the spec mounts something else there, our own null device still lies in a tmpfs outside the root.
-func (b *builder) devfs() {
+func (b *builder) devfs() error {
 	p := b.p
 	b.dev = b.filesystem("tmpfs", attrNS|unix.MOUNT_ATTR_STRICTATIME, option{"mode", "755"}, option{"size", "65536k"})
 	whole := !b.layout.replaced["/dev"]
 	if whole {
 		b.attachOwn(b.dev, "dev")
 	} else {
-		p.Call(unix.SYS_MOVE_MOUNT, "null device", b.dev, p.Str(""), launch.CWD(), p.Str(b.r.private), launch.Named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+		b.hideAway("null device", b.dev)
 	}
 	for _, d := range defaultDevices {
-		if whole || d.name == "null" {
-			b.defaultDevice(d.name, d.major, d.minor)
+		if !whole && d.name != "null" {
+			continue
+		}
+		if err := b.defaultDevice(d.name, d.major, d.minor); err != nil {
+			return err
 		}
 	}
 	null, _ := b.openat2(b.dev, "null", b.layout.strictPath)
 	b.null = null.Arg()
 	if !whole {
-		return
+		return nil
 	}
 	for _, l := range devLinks {
 		p.Call(unix.SYS_SYMLINKAT, l[1], p.Str(l[0]), b.dev, p.Str(l[1]))
@@ -133,20 +140,35 @@ func (b *builder) devfs() {
 	} else {
 		b.devMount("shm", func() launch.Arg { return b.fd(b.layout.hostShm, "host's /dev/shm") })
 	}
+	return nil
 }
 
 // defaultDevice makes a node, or, where the engine itself may not make nodes, binds the host's.
-func (b *builder) defaultDevice(name string, major, minor uint32) {
+func (b *builder) defaultDevice(name string, major, minor uint32) error {
 	p := b.p
 	if b.r.held&(1<<unix.CAP_MKNOD) != 0 {
 		p.Call(unix.SYS_MKNODAT, name, b.dev, p.Str(name), launch.Mode(unix.S_IFCHR|0o666), launch.Int(unix.Mkdev(major, minor)))
-		return
+		return nil
+	}
+	tree, err := b.openTree("/dev/" + name)
+	if err != nil {
+		return err
 	}
 	p.Call(unix.SYS_MKNODAT, name, b.dev, p.Str(name), launch.Mode(unix.S_IFREG), launch.Int(0))
-	tree := p.Slot()
-	p.Call(unix.SYS_OPEN_TREE, "/dev/"+name, launch.CWD(), p.Str("/dev/"+name), argClone).To(tree)
 	target, _ := b.openat2(b.dev, name, b.layout.strictPath)
-	b.attach(tree.Arg(), target.Arg(), "dev/"+name)
+	b.attach(tree, target.Arg(), "dev/"+name)
+	return nil
+}
+
+// openTree clones a mount of the host's, for the child to attach.
+func (b *builder) openTree(file string) (launch.Arg, error) {
+	return b.open(file, func() (int, error) {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, file, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+		if err != nil {
+			return -1, fmt.Errorf("bind source %s: %w", file, err)
+		}
+		return fd, nil
+	})
 }
 
 func (b *builder) devMount(name string, mount func() launch.Arg) {
@@ -154,7 +176,7 @@ func (b *builder) devMount(name string, mount func() launch.Arg) {
 		return
 	}
 	b.p.Call(unix.SYS_MKDIRAT, name, b.dev, b.p.Str(name), launch.Mode(0o755))
-	b.attachBelow(b.dev, mount(), name, "dev/"+name)
+	b.attachIn(b.dev, mount(), name, "dev/"+name)
 }
 
 // devices makes the nodes that were asked for, below our own /dev or elsewhere in the root. What is mounted over /dev brings its own.
@@ -242,7 +264,7 @@ func (b *builder) sysfs() {
 // for each hierarchy, with a link for each controller of hierarchies that have several.
 func (b *builder) cgroupMount(attr uint64) {
 	const dir = "fs/cgroup"
-	if b.r.hierarchies == nil || b.group == nil {
+	if b.r.hierarchies == nil || b.making == nil {
 		b.attachBelow(b.sys, b.filesystem("cgroup2", attr), dir, "sys/fs/cgroup")
 		return
 	}
@@ -255,12 +277,10 @@ func (b *builder) cgroupMount(attr uint64) {
 		}
 	}
 	b.attachBelow(b.sys, base, dir, "sys/fs/cgroup")
-	for _, h := range b.r.hierarchies {
-		// A hierarchy that the engine does not use has no group: its directory stays empty.
-		tree := p.Slot()
-		p.Call(unix.SYS_OPEN_TREE, h.name, launch.CWD(), p.Str(h.dir+b.s.CgroupPath), argClone).To(tree).Ignore(syscall.ENOENT)
-		b.setAttr(tree.Arg(), h.name, false, attr, 0, unix.MS_PRIVATE).Ignore(syscall.EBADF)
-		b.attachBelow(base, tree.Arg(), h.name, "sys/fs/cgroup/"+h.name).Ignore(syscall.EBADF)
+	for i, h := range b.r.hierarchies {
+		for _, tree := range b.groupTrees[i] {
+			b.attachIn(base, tree, h.name, "sys/fs/cgroup/"+h.name)
+		}
 	}
 	b.setAttr(base, "sys/fs/cgroup", false, attr, 0, 0)
 }

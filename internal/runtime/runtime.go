@@ -34,6 +34,7 @@ type Runtime struct {
 	reaper      *reaper
 	networks    *networks
 	held        uint64 // capabilities of the engine
+	base        int    // see openBase
 }
 
 // Directories of the Runtime's own, beside those of the keepers.
@@ -48,7 +49,7 @@ func New(c Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Runtime{c: c, bootID: boot, anchor: filepath.Join(c.Dir, anchorName), private: filepath.Join(c.Dir, privateName)}
+	r := &Runtime{c: c, bootID: boot, base: -1, anchor: filepath.Join(c.Dir, anchorName), private: filepath.Join(c.Dir, privateName)}
 	for _, dir := range []string{r.anchor, r.private} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("runtime directory: %w", err)
@@ -57,7 +58,14 @@ func New(c Config) (*Runtime, error) {
 	if r.hierarchies, err = v1Hierarchies(); err != nil {
 		return nil, err
 	}
+	for i := range r.hierarchies {
+		h := &r.hierarchies[i]
+		h.used = c.Cgroups != nil && c.Cgroups.Uses(h.dir)
+	}
 	if r.held, err = heldCapabilities(); err != nil {
+		return nil, err
+	}
+	if r.base, err = r.openBase(); err != nil {
 		return nil, err
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -99,6 +107,9 @@ func heldCapabilities() (uint64, error) {
 func (r *Runtime) Close() error {
 	r.reaper.stop()
 	r.networks.close()
+	if r.base >= 0 {
+		unix.Close(r.base)
+	}
 	return errors.Join(r.stub.Close(), r.null.Close())
 }
 

@@ -85,6 +85,7 @@ type Spec struct {
 
 	CgroupPath string // below each hierarchy, "/cleat/<id>"; made by Start
 	Resources  cgroup.Resources
+	Group      *GroupInMaking // of CgroupPath, if it was begun already; Start takes it over, whatever comes of the start
 	Devices    []Device
 
 	Capabilities    uint64

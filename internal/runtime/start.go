@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/launch"
@@ -20,7 +19,7 @@ import (
 // error is a *StartError where a step of the program failed, and nothing is left behind.
 func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 	if err := s.check(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.Group.Discard())
 	}
 	b := &builder{plan: newPlan(false), s: s, r: r, spareNet: -1}
 	b.p = b.plan.p
@@ -29,31 +28,17 @@ func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 		b.takeNetwork()
 		defer r.networks.refill()
 	}
-	group, err := r.makeGroup(s)
-	if err != nil {
-		return nil, err
+	if b.making = s.Group; b.making == nil {
+		b.making = r.PrepareGroup(s.CgroupPath, s.Resources, s.Privileged)
 	}
-	b.group = group
-	record.Failpoint("runtime.start.after-group")
 	p, err := r.startIn(ctx, b)
-	if group != nil {
-		group.CloseFDs()
-		if err != nil {
-			err = errors.Join(err, group.Remove())
-		}
+	if err != nil {
+		return nil, errors.Join(err, b.making.Discard())
 	}
-	return p, err
-}
-
-func (r *Runtime) makeGroup(s *Spec) (*cgroup.Group, error) {
-	if s.CgroupPath == "" || r.c.Cgroups == nil {
-		return nil, nil
+	if b.making != nil {
+		b.making.closeFDs()
 	}
-	group, err := r.c.Cgroups.Create(s.CgroupPath, s.Resources)
-	if errors.Is(err, unix.ENOMEM) {
-		return nil, failure.Invalid("control group %s: its parent's memory limit is too small to start a process", s.CgroupPath)
-	}
-	return group, err
+	return p, nil
 }
 
 func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
@@ -68,7 +53,7 @@ func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, group: b.group, held: s.Held}
+	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, group: b.making, held: s.Held, ownMounts: true}
 	if err := b.arrange(); err != nil {
 		std.closeAll()
 		return nil, err
@@ -77,6 +62,11 @@ func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
 		std.closeAll()
 		return nil, err
 	}
+	if err := b.fillGroup(); err != nil {
+		std.closeAll()
+		return nil, err
+	}
+	record.Failpoint("runtime.start.after-group")
 	return l.run(ctx)
 }
 
@@ -87,11 +77,13 @@ type starting struct {
 	std     *streams
 	rec     keeper.Record
 	command string
-	root    int           // for error messages; −1 is none
-	group   *cgroup.Group // for error messages; nil is none
-	held    []int         // the caller's, for the keeper
-	status  *os.File      // locked while this engine lives
-	kept    *os.File      // the same file, the keeper's
+	root    int            // for error messages; −1 is none
+	group   *GroupInMaking // for error messages; nil is none
+	held    []int          // the caller's, for the keeper
+	status  *os.File       // locked while this engine lives
+	kept    *os.File       // the same file, the keeper's
+	// ownMounts is set for a container's first process.
+	ownMounts bool
 }
 
 func (l *starting) run(ctx context.Context) (*Process, error) {
@@ -166,7 +158,7 @@ func (l *starting) makeDir() error {
 // process makes the Process of a child that has been executed.
 func (l *starting) process(child *launch.Child, report launch.Report) (*Process, error) {
 	l.rec.Layout, l.rec.BootID, l.rec.KeeperPID, l.rec.PID = keeper.LayoutVersion, l.r.bootID, child.PID, report.PID
-	p := &Process{r: l.r, status: l.status, done: make(chan struct{}), pidfd: -1, stdin: l.std.stdin, stdout: l.std.stdout, stderr: l.std.stderr, console: l.std.console}
+	p := &Process{r: l.r, status: l.status, done: make(chan struct{}), pidfd: -1, mounts: -1, stdin: l.std.stdin, stdout: l.std.stdout, stderr: l.std.stderr, console: l.std.console}
 	s, err := keeper.ReadStatus(l.status)
 	if err != nil {
 		l.abandon(child)
@@ -185,6 +177,9 @@ func (l *starting) process(child *launch.Child, report launch.Report) (*Process,
 		p.pidfd = pidfd
 	}
 	p.rec = l.rec
+	if l.ownMounts {
+		p.holdMounts()
+	}
 	if err := p.supervise(child.PIDFD); err != nil {
 		l.abandon(child)
 		return nil, err
@@ -199,10 +194,8 @@ func (l *starting) endedEarly(child *launch.Child) error {
 	if err != nil || !s.Exited || !s.Wait.Signaled() {
 		return fmt.Errorf("the keeper of %s ended before the container was set up", l.rec.ID)
 	}
-	if l.group != nil {
-		if n, err := l.group.OOMKills(); err == nil && n > 0 {
-			return failure.Invalid("the container was killed while it was being set up: its memory limit is too small to start a process")
-		}
+	if l.group.oomKills() > 0 {
+		return failure.Invalid("the container was killed while it was being set up: its memory limit is too small to start a process")
 	}
 	return fmt.Errorf("%w (signal %d)", errKilled, int(s.Wait.Signal()))
 }
