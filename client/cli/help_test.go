@@ -36,12 +36,16 @@ var commands = []string{
 	"",
 	"attach",
 	"completion",
+	"commit",
 	"cp",
 	"create",
+	"diff",
 	"events",
 	"exec",
+	"export",
 	"history",
 	"images",
+	"import",
 	"info",
 	"inspect",
 	"kill",
@@ -56,6 +60,7 @@ var commands = []string{
 	"rm",
 	"rmi",
 	"run",
+	"save",
 	"start",
 	"stats",
 	"stop",
@@ -66,7 +71,10 @@ var commands = []string{
 	"wait",
 	"container",
 	"container attach",
+	"container commit",
 	"container cp",
+	"container diff",
+	"container export",
 	"container create",
 	"container exec",
 	"container inspect",
@@ -87,11 +95,13 @@ var commands = []string{
 	"container wait",
 	"image",
 	"image history",
+	"image import",
 	"image inspect",
 	"image load",
 	"image ls",
 	"image pull",
 	"image rm",
+	"image save",
 	"image tag",
 	"volume",
 	"volume create",
@@ -141,7 +151,7 @@ func TestHelp(t *testing.T) {
 // TestHelpLikeDocker compares the help of the commands whose flags are all docker's.
 func TestHelpLikeDocker(t *testing.T) {
 	differs := []string{"", "container", "image", "volume", "network", "system", // fewer commands
-		"run", "create", "container run", "container create", "pull", "image pull", "load", "image load", "images", "image ls", "completion", "start", "container start", "version"}
+		"run", "create", "container run", "container create", "pull", "image pull", "load", "image load", "save", "image save", "images", "image ls", "completion", "start", "container start", "version"}
 	for _, c := range commands {
 		if slices.Contains(differs, c) || strings.HasPrefix(c, "engine") {
 			continue

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	volumetypes "github.com/moby/moby/api/types/volume"
 
+	"github.com/cleatlabs/cleat/internal/changes"
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
@@ -78,6 +79,14 @@ type Files interface {
 	ExtractTo(ctx context.Context, name, path string, r io.Reader, opts engine.CopyOptions) error
 }
 
+// Committer makes images and archives of what containers have in their filesystems.
+type Committer interface {
+	Commit(ctx context.Context, req engine.CommitRequest) (id string, err error)
+	Changes(ctx context.Context, name string) ([]changes.Change, error)
+	// Export opens the filesystem; what it returns is closed.
+	Export(ctx context.Context, name string) (*engine.Export, error)
+}
+
 // System describes the engine itself.
 type System interface {
 	Info(ctx context.Context) (*system.Info, error)
@@ -103,6 +112,9 @@ type ImageStore interface {
 type ImageTransfer interface {
 	Pull(ctx context.Context, req image.PullRequest, progress func(jsonstream.Message)) error
 	Load(ctx context.Context, r io.Reader, opts image.LoadOptions, progress func(jsonstream.Message)) error
+	// Save finds the images; what it returns is closed.
+	Save(ctx context.Context, refs, platforms []string) (*image.Saving, error)
+	Import(ctx context.Context, req engine.ImportRequest, status func(string)) (id string, err error)
 }
 
 // Volumes are the named and anonymous volumes.
@@ -140,6 +152,7 @@ type Deps struct {
 	Execs     Execs
 	System    System
 	Files     Files
+	Committer Committer
 	Events    Events
 	Images    ImageStore
 	Transfer  ImageTransfer

@@ -363,8 +363,9 @@ func (f *fakeNetworks) Inspect(_ context.Context, name string) (networktypes.Ins
 func (f *fake) deps(log io.Writer) api.Deps {
 	return api.Deps{
 		Lifecycle: f, Upkeep: f, Queries: f, Stats: f, Streams: f, Execs: f, System: f, Events: f,
-		Files:  f,
-		Images: &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks,
+		Files:     f,
+		Committer: f,
+		Images:    &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks,
 		ServerVersion: "29.9.3",
 		CgroupV1:      true,
 		Log:           slog.New(slog.NewTextHandler(log, nil)),

@@ -6,7 +6,9 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 
+	"github.com/cleatlabs/cleat/internal/changes"
 	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/image"
 )
 
 func (f *fake) StatPath(_ context.Context, name, path string) (*container.PathStat, error) {
@@ -22,4 +24,27 @@ func (f *fake) ArchivePath(_ context.Context, name, path string) (*engine.PathAr
 func (f *fake) ExtractTo(_ context.Context, name, path string, _ io.Reader, _ engine.CopyOptions) error {
 	f.called("extract to", name, path)
 	return missing("extract to")
+}
+
+func (f *fake) Commit(_ context.Context, req engine.CommitRequest) (string, error) {
+	f.called("commit", req.Container)
+	return "", missing("commit")
+}
+
+func (f *fake) Changes(_ context.Context, name string) ([]changes.Change, error) {
+	f.called("changes", name)
+	return nil, missing("changes")
+}
+
+func (f *fake) Export(_ context.Context, name string) (*engine.Export, error) {
+	f.called("export", name)
+	return nil, missing("export")
+}
+
+func (f *fakeImages) Save(_ context.Context, refs, _ []string) (*image.Saving, error) {
+	return nil, missing("save")
+}
+
+func (f *fakeImages) Import(_ context.Context, req engine.ImportRequest, _ func(string)) (string, error) {
+	return "", missing("import")
 }

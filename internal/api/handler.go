@@ -96,6 +96,11 @@ func (h *Handler) routes() []route {
 		{"HEAD", "/containers/{id}/archive", h.archiveStat},
 		{"GET", "/containers/{id}/archive", h.archiveGet},
 		{"PUT", "/containers/{id}/archive", h.archivePut},
+		{"GET", "/containers/{id}/changes", h.containerChanges},
+		{"GET", "/containers/{id}/export", h.containerExport},
+		{"POST", "/commit", h.containerCommit},
+		{"GET", "/images/get", h.imageSave},
+		{"GET", "/images/{name}/get", h.imageSave},
 
 		{"POST", "/containers/{id}/exec", h.execCreate},
 		{"POST", "/exec/{id}/start", h.execStart},

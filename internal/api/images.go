@@ -106,7 +106,7 @@ func (h *Handler) imageRemove(ctx context.Context, w http.ResponseWriter, q *req
 func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *request) error {
 	if q.query.Get("fromImage") == "" {
 		if q.query.Get("fromSrc") != "" {
-			return unsupported("importing images from a filesystem archive (fromSrc, import)")
+			return h.imageImport(ctx, w, q)
 		}
 		return failure.Invalid("the query names no image to pull: fromImage is empty")
 	}
@@ -130,20 +130,9 @@ func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *req
 
 func (h *Handler) imageLoad(ctx context.Context, w http.ResponseWriter, q *request) error {
 	opts := image.LoadOptions{Quiet: q.booleanOr("quiet", true)}
-	if q.version.from(48) {
-		asked := q.query["platform"]
-		if len(asked) > 1 && q.version.below(52) {
-			return failure.Invalid("multiple platform parameters are not supported in this API version; use API version 1.52 or later")
-		}
-		for _, text := range asked {
-			platform, err := jsonPlatform(text)
-			if err != nil {
-				return err
-			}
-			if platform != "" {
-				opts.Platforms = append(opts.Platforms, platform)
-			}
-		}
+	var err error
+	if opts.Platforms, err = q.platforms(); err != nil {
+		return err
 	}
 	// Progress is written while the archive is still being read.
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
@@ -153,7 +142,7 @@ func (h *Handler) imageLoad(ctx context.Context, w http.ResponseWriter, q *reque
 	defer cancel()
 	out := newProgress(w)
 	out.begin()
-	err := h.deps.Transfer.Load(ctx, q.Body, opts, out.write)
+	err = h.deps.Transfer.Load(ctx, q.Body, opts, out.write)
 	if failed := out.finish(err); failed != nil {
 		return failed
 	}

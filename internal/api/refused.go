@@ -18,11 +18,8 @@ var notYet = []refusal{
 	{"POST", "/auth", "checking credentials against a registry (login)"},
 	{"GET", "/system/df", "disk usage (system df)"},
 
-	{"GET", "/containers/{id}/changes", "listing filesystem changes (diff)"},
-	{"GET", "/containers/{id}/export", "exporting a container's filesystem (export)"},
 	{"POST", "/containers/{id}/update", "changing a container's resources (update)"},
 	{"POST", "/containers/prune", "removing all stopped containers (container prune)"},
-	{"POST", "/commit", "making images from containers (commit)"},
 	{"GET", "/containers/{id}/checkpoints", "checkpoints"},
 	{"POST", "/containers/{id}/checkpoints", "checkpoints"},
 
@@ -33,8 +30,6 @@ var notYet = []refusal{
 	{"POST", "/grpc", "building images with BuildKit (grpc)"},
 
 	{"POST", "/images/{name}/push", "pushing images (push)"},
-	{"GET", "/images/{name}/get", "saving images (save)"},
-	{"GET", "/images/get", "saving images (save)"},
 	{"GET", "/images/{name}/attestations", "image attestations"},
 	{"GET", "/images/search", "searching for images (search)"},
 	{"POST", "/images/prune", "removing unused images (image prune)"},

@@ -62,6 +62,8 @@ var served = map[operation]bool{
 	{"POST", "/containers/{id}/resize"}: true, {"POST", "/containers/{id}/attach"}: true, {"GET", "/containers/{id}/attach/ws"}: true,
 	{"GET", "/containers/{id}/logs"}: true, {"DELETE", "/containers/{id}"}: true,
 	{"POST", "/containers/{id}/exec"}: true, {"POST", "/exec/{id}/start"}: true, {"POST", "/exec/{id}/resize"}: true, {"GET", "/exec/{id}/json"}: true,
+	{"GET", "/containers/{id}/changes"}: true, {"GET", "/containers/{id}/export"}: true, {"POST", "/commit"}: true,
+	{"GET", "/images/get"}: true, {"GET", "/images/{name}/get"}: true,
 	{"HEAD", "/containers/{id}/archive"}: true, {"GET", "/containers/{id}/archive"}: true, {"PUT", "/containers/{id}/archive"}: true,
 	{"GET", "/images/json"}: true, {"POST", "/images/create"}: true, {"POST", "/images/load"}: true, {"GET", "/images/{name}/json"}: true,
 	{"GET", "/images/{name}/history"}: true, {"POST", "/images/{name}/tag"}: true, {"DELETE", "/images/{name}"}: true,

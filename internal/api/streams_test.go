@@ -244,7 +244,7 @@ func TestPullStream(t *testing.T) {
 		t.Errorf("late error: %d %q", got.status, got.body)
 	}
 	for query, status := range map[string]int{
-		"fromSrc=-": 501, "": 400, "fromImage=x&platform=a/b/c/d/e": 400, "fromImage=&fromSrc=http://x": 501,
+		"fromSrc=-": 404, "": 400, "fromImage=x&platform=a/b/c/d/e": 400, "fromImage=&fromSrc=http://x": 404,
 	} {
 		if got := d.call("POST", "/images/create?"+query, ""); got.status != status {
 			t.Errorf("create?%s: %d %s, want %d", query, got.status, got.body, status)

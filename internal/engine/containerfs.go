@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -19,15 +20,18 @@ import (
 	cmount "github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/volume"
 )
 
 // filesystems opens the files of containers for the engine.
 type filesystems struct {
 	containers *container.Store
 	images     *image.Service
+	volumes    *volume.Service
 	lives      *lives
 	specs      *specBuilder
 	features   kernel.Features
+	log        *slog.Logger
 }
 
 // files are a container's, as open has found them.
@@ -159,6 +163,41 @@ func (fs *filesystems) mountWritable(ctx context.Context, c *container.Container
 // view mounts what a container that does not run would see.
 func (fs *filesystems) view(ctx context.Context, c *container.Container, write bool) (*files, error) {
 	r := c.Load()
+	unmount, err := fs.mountVolumes(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	f, err := fs.viewOf(ctx, c, r, write)
+	if err != nil {
+		unmount()
+		return nil, err
+	}
+	f.closers = append([]func(){unmount}, f.closers...)
+	return f, nil
+}
+
+// mountVolumes readies the container's volumes, under a name of its own: the container
+// may be started and end meanwhile.
+func (fs *filesystems) mountVolumes(ctx context.Context, r *container.Record) (unmount func(), err error) {
+	user := container.NewID()
+	names := volumeNames(r)
+	unmount = func() {
+		for _, name := range names {
+			if err := fs.volumes.Unmount(context.WithoutCancel(ctx), name, user); err != nil {
+				fs.log.Warn("volume of a container that was copied from or to", "container", r.ID, "volume", name, "error", err)
+			}
+		}
+	}
+	for _, name := range names {
+		if _, err := fs.volumes.Mount(ctx, name, user); err != nil {
+			unmount()
+			return nil, err
+		}
+	}
+	return unmount, nil
+}
+
+func (fs *filesystems) viewOf(ctx context.Context, c *container.Container, r *container.Record, write bool) (*files, error) {
 	mounts, err := fs.specs.mounts(c, r)
 	if err != nil {
 		return nil, err

@@ -67,6 +67,7 @@ type Engine struct {
 	*Queries
 	*System
 	*Copier
+	*Commits
 	Images   *Images
 	Volumes  *Volumes
 	Recovery *Recovery
@@ -101,7 +102,9 @@ func New(d Deps) *Engine {
 		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, pauser: pauser, adjustable: adjusted,
 	}
 	remover.stopper = stopper
-	filesystems := &filesystems{containers: d.Containers, images: d.Images, lives: lives, specs: specs, features: d.Features}
+	filesystems := &filesystems{
+		containers: d.Containers, images: d.Images, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
+	}
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
 	execs := &Execs{
 		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, specs: specs, settings: d.Settings,
@@ -131,6 +134,7 @@ func New(d Deps) *Engine {
 		Execs:    execs,
 		Queries:  queries,
 		Copier:   &Copier{fs: filesystems, say: say},
+		Commits:  &Commits{fs: filesystems, images: d.Images, still: still, say: say},
 		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
 		Volumes:  volumes,

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -92,6 +93,7 @@ var transitions = map[string]transition{
 // the verb can be done again.
 func TestKilledAtEveryTransition(t *testing.T) {
 	points := failpoints(t)
+	maps.Copy(transitions, imageTransitions)
 	for name := range transitions {
 		if !slices.Contains(points, name) {
 			t.Errorf("the failpoint %s is not in the source", name)
@@ -161,7 +163,7 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		}
 		sound(t, e)
 	}
-	for _, args := range [][]string{{"rm", "-f", "-v", doomed, "renamed"}, {"volume", "rm", "-f", "doomed-volume", "doomed-copy"}, {"rmi", "hello-world"}} {
+	for _, args := range [][]string{{"rm", "-f", "-v", doomed, "renamed"}, {"volume", "rm", "-f", "doomed-volume", "doomed-copy"}, {"rmi", "hello-world"}, {"rmi", "doomed-image"}} {
 		if r := e.Docker(t, args...); r.Code != 0 && !strings.Contains(r.Stderr, "No such") {
 			t.Errorf("%s", r)
 		}

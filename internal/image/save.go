@@ -1,0 +1,185 @@
+package image
+
+import (
+	"context"
+	"io"
+
+	export "github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// Saving are images that were found and are to be written to an archive. They are kept
+// from being collected until Close.
+type Saving struct {
+	s     *Service
+	opts  []export.ExportOpt
+	ids   []digest.Digest
+	close func()
+}
+
+// Save finds the images to be saved, by name or id: of the platforms asked for or,
+// without any, of all that are here. A repository without a tag stands for all of its
+// tags. The caller closes what it returns.
+func (s *Service) Save(ctx context.Context, refs, wishes []string) (_ *Saving, err error) {
+	if len(refs) == 0 {
+		return nil, failure.Invalid("no image to save was named")
+	}
+	ctx, done, err := s.store.WithTemporaryLease(s.store.Context(ctx))
+	if err != nil {
+		return nil, s.explainWrite(err, ocispec.Descriptor{})
+	}
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+	c, err := s.catalog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sel := &selection{s: s, c: c, wishes: wishes, seen: map[string]bool{}, present: map[string]bool{}}
+	if len(wishes) == 0 {
+		sel.wishes = []string{""}
+	}
+	for _, ref := range refs {
+		if err := sel.add(ctx, ref); err != nil {
+			return nil, err
+		}
+	}
+	sv := &Saving{s: s, ids: sel.ids, close: done}
+	lease, _ := leases.FromContext(ctx)
+	for _, id := range sel.ids {
+		err := s.store.Leases.AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: id.String(), Type: "content"})
+		if err != nil {
+			return nil, err
+		}
+	}
+	sv.opts = append(sel.opts, export.WithPlatform(presentPlatforms{sel.present, s.host}), export.WithSkipNonDistributableBlobs())
+	if len(wishes) == 0 {
+		sv.opts = append(sv.opts, export.WithAllPlatforms(), export.WithSkipMissing(s.store.Content))
+	}
+	return sv, nil
+}
+
+// Write writes the archive: an OCI layout with docker's manifest.json beside it.
+func (sv *Saving) Write(ctx context.Context, w io.Writer) error {
+	if err := export.Export(sv.s.store.Context(ctx), sv.s.store.Content, w, sv.opts...); err != nil {
+		return err
+	}
+	for _, id := range sv.ids {
+		sv.s.events("save", id.String(), id.String())
+	}
+	return nil
+}
+
+// Close lets go of the images. It may be called twice.
+func (sv *Saving) Close() {
+	if sv.close != nil {
+		sv.close()
+		sv.close = nil
+	}
+}
+
+// selection is what is to be saved, as it is found.
+type selection struct {
+	s       *Service
+	c       *catalog
+	wishes  []string
+	seen    map[string]bool // names, and ids without one
+	present map[string]bool // platforms that are here, of those asked for
+	opts    []export.ExportOpt
+	ids     []digest.Digest
+}
+
+func (sel *selection) add(ctx context.Context, ref string) error {
+	if tags := sel.tagsOf(ref); len(tags) > 0 {
+		for _, tag := range tags {
+			if err := sel.one(ctx, tag); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return sel.one(ctx, ref)
+}
+
+// tagsOf gives all tags of a repository, if ref names one and no more.
+func (sel *selection) tagsOf(ref string) []string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil || !reference.IsNameOnly(named) {
+		return nil
+	}
+	var tags []string
+	for _, id := range sel.c.ids {
+		for _, img := range sel.c.byID[id] {
+			if repositoryOf(img.Name) != named.Name() {
+				continue
+			}
+			if parsed, err := reference.ParseNormalizedNamed(img.Name); err == nil {
+				if _, tagged := parsed.(reference.Tagged); tagged {
+					tags = append(tags, img.Name)
+				}
+			}
+		}
+	}
+	return tags
+}
+
+func (sel *selection) one(ctx context.Context, ref string) error {
+	m, err := sel.c.find(ref)
+	if err != nil {
+		return err
+	}
+	for _, wish := range sel.wishes {
+		_, v, err := sel.s.pick(ctx, sel.c, ref, wish)
+		if err != nil {
+			return err
+		}
+		size, err := sel.s.sizeOf(ctx, sel.c, v)
+		if err != nil {
+			return err
+		}
+		if !size.available {
+			return failure.NotFound("image with reference %s was found but some of its content is not here; pull it again", m.ref())
+		}
+		sel.present[platforms.FormatAll(v.platform)] = true
+	}
+	name := ""
+	if _, tagged := m.named.(reference.Tagged); tagged {
+		name = m.target.Name
+	}
+	key := name
+	if key == "" {
+		key = m.id().String()
+	}
+	if sel.seen[key] {
+		return nil
+	}
+	sel.seen[key] = true
+	if name == "" {
+		sel.opts = append(sel.opts, export.WithManifest(m.target.Target))
+	} else {
+		sel.opts = append(sel.opts, export.WithManifest(m.target.Target, name))
+	}
+	sel.ids = append(sel.ids, m.id())
+	return nil
+}
+
+// presentPlatforms matches the platforms that are to be saved, the engine's own first:
+// that is the one that manifest.json, which knows only one, describes.
+type presentPlatforms struct {
+	present map[string]bool
+	host    platforms.MatchComparer
+}
+
+func (p presentPlatforms) Match(platform ocispec.Platform) bool {
+	return p.present[platforms.FormatAll(platforms.Normalize(platform))]
+}
+
+func (p presentPlatforms) Less(a, b ocispec.Platform) bool { return p.host.Less(a, b) }
