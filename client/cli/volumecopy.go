@@ -2,10 +2,14 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/docker/cli/opts"
@@ -16,7 +20,7 @@ import (
 
 // What Cleat does with volumes and Docker does not.
 func (a *app) volumeCopies() []spec {
-	return []spec{a.volumeClone(), a.volumeRename(), a.volumeSnapshot(), a.volumeSnapshots(), a.volumeRestore()}
+	return []spec{a.volumeClone(), a.volumeRename(), a.volumeSnapshot(), a.volumeSnapshots(), a.volumeRestore(), a.volumeExport(), a.volumeImport()}
 }
 
 // copying is how the engine says that it has made a copy.
@@ -159,6 +163,106 @@ func (a *app) volumeRestore() spec {
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, args []string) error {
 				return a.ownJSON(ctx, ownRequest{method: http.MethodPost, route: volumeRoute(args[0], "restore"), body: map[string]any{"Snapshot": args[1]}}, nil)
+			}
+		},
+	}
+}
+
+func (a *app) volumeExport() spec {
+	return spec{
+		use: "export [OPTIONS] VOLUME", short: "Write a volume's data as a tar archive", args: a.exactArgs(1),
+		long: "Write a volume's data as a tar archive to a file or STDOUT. If containers run with the volume, a copy of one instant is made first," +
+			"\nas `volume clone` makes one, and written while they go on.",
+		setup: func(fs *pflag.FlagSet) action {
+			output := fs.StringP("output", "o", "", "Write to a file, instead of STDOUT")
+			snapshot := fs.String("snapshot", "", "Export this snapshot of VOLUME")
+			return func(ctx context.Context, args []string) (err error) {
+				if *output == "" && a.out.IsTerminal() {
+					return errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+				}
+				query := url.Values{}
+				if *snapshot != "" {
+					query.Set("snapshot", *snapshot)
+				}
+				resp, err := a.own(ctx, ownRequest{method: http.MethodGet, route: volumeRoute(args[0], "export"), query: query})
+				if err != nil {
+					return err
+				}
+				defer func() { _ = resp.Body.Close() }()
+				var how copying
+				if json.Unmarshal([]byte(resp.Header.Get("Cleat-Copying")), &how) == nil {
+					a.tell(how)
+				}
+				if *output == "" {
+					_, err = io.Copy(a.out, resp.Body)
+					return whole(err)
+				}
+				return writeWhole(*output, resp.Body)
+			}
+		},
+	}
+}
+
+// whole explains an answer that ends before its end.
+func whole(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the engine has cut the archive short, it is not whole: a container was started with the volume, or see the engine's log")
+	}
+	return err
+}
+
+// writeWhole writes a file that appears when it is complete.
+func writeWhole(name string, r io.Reader) error {
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() { // a device or a pipe
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		return errors.Join(whole(err), f.Close())
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".")
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	err = errors.Join(whole(err), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+func (a *app) volumeImport() spec {
+	return spec{
+		use: "import [OPTIONS] VOLUME [FILE|-]", short: "Make a volume of a tar archive", args: a.rangeArgs(1, 2),
+		long: "Make a new volume of a tar archive, which may be compressed with gzip, zstd or bzip2, from a file or STDIN.",
+		setup: func(fs *pflag.FlagSet) action {
+			var labels []string
+			fs.Var(opts.NewListOptsRef(&labels, opts.ValidateLabel), "label", "Set metadata for the volume")
+			return func(ctx context.Context, args []string) error {
+				var from io.Reader = a.in
+				switch {
+				case len(args) == 2 && args[1] != "-":
+					f, err := os.Open(args[1])
+					if err != nil {
+						return err
+					}
+					defer func() { _ = f.Close() }()
+					from = f
+				case a.in.IsTerminal():
+					return errors.New("requested to read from STDIN, but it is a terminal: name a file")
+				}
+				var made volume.Volume
+				err := a.ownJSON(ctx, ownRequest{method: http.MethodPost, route: volumeRoute(args[0], "import"), query: url.Values{"label": labels}, stream: io.NopCloser(from)}, &made)
+				if err != nil {
+					return err
+				}
+				_, _ = fmt.Fprintln(a.out, made.Name)
+				return nil
 			}
 		},
 	}

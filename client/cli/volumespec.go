@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -35,7 +36,23 @@ func parseVolume(spec string) (bind, anonymous string, err error) {
 		}
 		parts[0] = abs
 	}
+	if len(parts) == 3 {
+		parts[2] = mapToCaller(parts[2], os.Getuid(), os.Getgid())
+	}
 	return strings.Join(parts, ":"), "", nil
+}
+
+// mapToCaller says to whom on the host files are to belong that a container makes,
+// if the option idmap does not: to the user who calls. It leaves that of root to the
+// engine, which takes the owner of the directory.
+func mapToCaller(modes string, uid, gid int) string {
+	list := strings.Split(modes, ",")
+	for i, m := range list {
+		if m == "idmap" && uid != 0 {
+			list[i] = fmt.Sprintf("idmap=%d.%d", uid, gid)
+		}
+	}
+	return strings.Join(list, ",")
 }
 
 // parseVolumes sorts -v values, each given once however often it is repeated, into

@@ -134,6 +134,8 @@ type VolumeCopies interface {
 	Snapshots(ctx context.Context, name string) ([]volume.Snapshot, error)
 	RemoveSnapshot(ctx context.Context, name, snapshot string) error
 	Restore(ctx context.Context, name, snapshot string) (volume.Copying, error)
+	Export(ctx context.Context, name, snapshot string) (*volume.Export, error)
+	Import(ctx context.Context, name string, labels map[string]string, r io.Reader) (*volumetypes.Volume, error)
 }
 
 // Networks are the networks that exist.

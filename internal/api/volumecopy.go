@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 
@@ -21,6 +23,8 @@ func (h *Handler) volumeCopyRoutes() []route {
 		{"POST", "/cleat/volumes/{name}/snapshots", h.snapshotCreate},
 		{"DELETE", "/cleat/volumes/{name}/snapshots", h.snapshotRemove},
 		{"POST", "/cleat/volumes/{name}/restore", h.volumeRestore},
+		{"GET", "/cleat/volumes/{name}/export", h.volumeExport},
+		{"POST", "/cleat/volumes/{name}/import", h.volumeImport},
 	}
 }
 
@@ -109,4 +113,39 @@ func (h *Handler) volumeRestore(ctx context.Context, w http.ResponseWriter, q *r
 		return err
 	}
 	return writeJSON(w, http.StatusOK, copyingFor(how))
+}
+
+func (h *Handler) volumeExport(ctx context.Context, w http.ResponseWriter, q *request) error {
+	ctx, cancel := h.streamContext(ctx)
+	defer cancel()
+	x, err := h.deps.VolumeCopies.Export(ctx, q.param("name"), q.query.Get("snapshot"))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := x.Close(); err != nil {
+			h.log.Warn("the copy of a volume that was exported", "error", err)
+		}
+	}()
+	if x.How.Paused > 0 {
+		how, err := json.Marshal(copyingFor(x.How))
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Cleat-Copying", string(how))
+	}
+	return h.download(w, mediaTar, func(w io.Writer) error { return x.Pack(ctx, w) })
+}
+
+func (h *Handler) volumeImport(ctx context.Context, w http.ResponseWriter, q *request) error {
+	labels := map[string]string{}
+	for _, l := range q.query["label"] {
+		key, value, _ := strings.Cut(l, "=")
+		labels[key] = value
+	}
+	made, err := h.deps.VolumeCopies.Import(ctx, q.param("name"), labels, q.Body)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, volumeFor(made))
 }

@@ -69,10 +69,19 @@ type Mount struct {
 	NonRecursive         bool              `json:",omitempty"`
 	Propagation          mount.Propagation `json:",omitempty"`
 	Options              []string          `json:",omitempty"` // of a tmpfs
-	Subpath              string            `json:",omitempty"` // below a volume's root
+	Subpath              string            `json:",omitempty"` // below a volume's or an image's root
 	CopyUp               bool              `json:",omitempty"` // fill an empty volume from the image
 	CreateSource         bool              `json:",omitempty"` // make a missing bind source (Binds only)
 	Anonymous            bool              `json:",omitempty"` // removed by rm -v
+	IDMap                *IDMap            `json:",omitempty"` // of a bind
+	Image                *Image            `json:",omitempty"` // of a mount of type image
+}
+
+// IDMap makes the files of a user and a group on the host those of the container's
+// own user and group.
+type IDMap struct {
+	Owner    bool // of the source; else UID and GID
+	UID, GID int
 }
 
 // Status is a container's place in its life, in Docker's words.

@@ -202,6 +202,15 @@ func (fs *filesystems) viewOf(ctx context.Context, c *container.Container, r *co
 	if err != nil {
 		return nil, err
 	}
+	images, err := openImages(ctx, fs.images, fs.features, r, mounts)
+	defer func() {
+		for _, fd := range images {
+			_ = unix.Close(fd)
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
 	mountRoot := fs.mountReadOnly
 	if write {
 		mountRoot = fs.mountWritable
@@ -247,11 +256,13 @@ func place(root int, m *runtime.Mount, write bool) error {
 		return err
 	}
 	defer unix.Close(target)
-	tree, err := cmount.Bind(m.Source, !m.NonRecursive)
+	tree, err := sourceOf(m)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(tree)
+	if m.Tree == 0 {
+		defer unix.Close(tree)
+	}
 	attr := cmount.Attr{Propagation: "rprivate"}
 	if m.ReadOnly || !write {
 		attr.Set, attr.Recursive = unix.MOUNT_ATTR_RDONLY, m.RecursiveReadOnly || !write
@@ -260,6 +271,18 @@ func place(root int, m *runtime.Mount, write bool) error {
 		return err
 	}
 	return cmount.Attach(tree, target)
+}
+
+// sourceOf is what is mounted, as a detached mount. Files keep the owners that they
+// have on the disk, whatever the container sees.
+func sourceOf(m *runtime.Mount) (int, error) {
+	switch {
+	case m.Tree != 0:
+		return m.Tree, nil
+	case m.Subpath != "":
+		return cmount.BindBelow(m.Source, m.Subpath, !m.NonRecursive)
+	}
+	return cmount.Bind(m.Source, !m.NonRecursive)
 }
 
 // placeOf opens where a mount belongs; a place that is missing is made where that is

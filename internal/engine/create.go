@@ -86,6 +86,13 @@ func (cr *Creator) Create(ctx context.Context, req CreateRequest) (id string, wa
 	if err != nil {
 		return "", nil, err
 	}
+	for i := range plan.mounts {
+		release, err := cr.takeMounted(ctx, &plan.mounts[i], req.Platform)
+		if err != nil {
+			return "", nil, err
+		}
+		defer release()
+	}
 	if req.ShallowReadOnly {
 		plan.shallow()
 	}
@@ -96,6 +103,22 @@ func (cr *Creator) Create(ctx context.Context, req CreateRequest) (id string, wa
 		warnings = []string{}
 	}
 	return id, warnings, nil
+}
+
+// takeMounted finds the image of a mount and keeps it until release.
+func (cr *Creator) takeMounted(ctx context.Context, m *container.Mount, platform string) (release func(), err error) {
+	if m.Type != mount.TypeImage {
+		return func() {}, nil
+	}
+	if m.Image != nil { // from another container, whose image it stays
+		return cr.images.Hold(m.Image.ID), nil
+	}
+	img, err := cr.images.Resolve(ctx, m.Source, platform)
+	if err != nil {
+		return nil, notTheImage(err)
+	}
+	m.Image = &container.Image{ID: img.ID, Ref: img.Ref, Platform: img.Platform, Manifest: img.Manifest, ChainID: img.ChainID}
+	return cr.images.Hold(img.ID), nil
 }
 
 // check validates the request as far as it does not need the image.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 
 	apiimage "github.com/moby/moby/api/types/image"
 
@@ -21,7 +22,9 @@ func (i *Images) List(ctx context.Context, req image.ListRequest) ([]apiimage.Su
 	return i.Service.List(ctx, req, func() map[string]int64 {
 		uses := map[string]int64{}
 		for _, c := range i.containers.All() {
-			uses[c.Load().Image.ID.String()]++
+			for _, id := range imagesOf(c.Load()) {
+				uses[id]++
+			}
 		}
 		return uses
 	})
@@ -35,9 +38,21 @@ func (i *Images) Remove(ctx context.Context, ref string, opts image.RemoveOption
 func (i *Images) users(imageID string) []image.User {
 	var out []image.User
 	for _, c := range i.containers.All() {
-		if r := c.Load(); r.Image.ID.String() == imageID {
+		if r := c.Load(); slices.Contains(imagesOf(r), imageID) {
 			out = append(out, image.User{ContainerID: r.ID, Name: r.Name, Running: r.State.Running()})
 		}
 	}
 	return out
+}
+
+// imagesOf are the ids of the images that a container needs: its own and those that
+// are mounted in it.
+func imagesOf(r *container.Record) []string {
+	ids := []string{r.Image.ID.String()}
+	for i := range r.Mounts {
+		if img := r.Mounts[i].Image; img != nil && !slices.Contains(ids, img.ID.String()) {
+			ids = append(ids, img.ID.String())
+		}
+	}
+	return ids
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -156,13 +157,14 @@ func parseBind(raw, driver string) (own.Mount, error) {
 			return m, failure.Invalid("invalid mode: %s", mode)
 		}
 		m.Type, m.Source, m.CreateSource = mount.TypeBind, path.Clean(source), true
+		m.IDMap = modes.idMap
 		m.Propagation = modes.propagation
 		if m.Propagation == "" {
 			m.Propagation = mount.PropagationRPrivate
 		}
 		return m, nil
 	}
-	if modes.propagation != "" {
+	if modes.propagation != "" || modes.idMap != nil {
 		return m, failure.Invalid("invalid mode: %s", mode)
 	}
 	if source != "" && !validVolumeName.MatchString(source) {
@@ -182,6 +184,7 @@ func parseBind(raw, driver string) (own.Mount, error) {
 type bindModes struct {
 	readOnly, noCopy bool
 	propagation      mount.Propagation
+	idMap            *own.IDMap
 }
 
 // parseModes reads a bind's comma list. Each kind of mode may occur once.
@@ -203,6 +206,14 @@ func parseModes(s string) (bindModes, error) {
 		case "consistent", "cached", "delegated":
 			kind = "consistency"
 		default:
+			if ids, ok := strings.CutPrefix(mode, "idmap"); ok {
+				var err error
+				if b.idMap, err = parseIDMap(ids); err != nil {
+					return b, err
+				}
+				kind = "idmap"
+				break
+			}
 			if !slices.Contains(mount.Propagations, mount.Propagation(mode)) {
 				return b, fmt.Errorf("unknown mode %q", mode)
 			}
@@ -214,6 +225,21 @@ func parseModes(s string) (bindModes, error) {
 		seen[kind] = true
 	}
 	return b, nil
+}
+
+// parseIDMap reads what follows idmap: nothing, which takes the owner of the source,
+// or =UID.GID (a colon would end the mode).
+func parseIDMap(s string) (*own.IDMap, error) {
+	if s == "" {
+		return &own.IDMap{Owner: true}, nil
+	}
+	user, group, ok := strings.Cut(strings.TrimPrefix(s, "="), ".")
+	uid, uerr := strconv.ParseUint(user, 10, 31)
+	gid, gerr := strconv.ParseUint(group, 10, 31)
+	if !ok || uerr != nil || gerr != nil || s[0] != '=' {
+		return nil, fmt.Errorf("idmap%s is not of the form idmap or idmap=UID.GID", s)
+	}
+	return &own.IDMap{UID: int(uid), GID: int(gid)}, nil
 }
 
 // parseMount reads one of HostConfig.Mounts.
@@ -259,7 +285,7 @@ func parseMount(r *mount.Mount) (own.Mount, volumeSpec, error) {
 	case mount.TypeTmpfs:
 		err = planTmpfs(&m, r)
 	case mount.TypeImage:
-		return m, spec, failure.NotImplemented("HostConfig.Mounts of type image are not supported by this engine")
+		err = planImage(&m, r)
 	default:
 		return m, spec, failure.Invalid("invalid mount config for type %q: mount type unknown", r.Type)
 	}
@@ -339,6 +365,21 @@ func planVolume(m *own.Mount, r *mount.Mount) (volumeSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+// planImage plans an image's files, which are never written to.
+func planImage(m *own.Mount, r *mount.Mount) error {
+	if r.Source == "" {
+		return fmt.Errorf("field Source must not be empty")
+	}
+	m.Source, m.ReadOnly = r.Source, true
+	if o := r.ImageOptions; o != nil && o.Subpath != "" {
+		if path.IsAbs(o.Subpath) || !isLocalPath(o.Subpath) {
+			return fmt.Errorf("subpath must be a relative path within the image")
+		}
+		m.Subpath = path.Clean(o.Subpath)
+	}
+	return nil
 }
 
 // isLocalPath says whether p, a clean relative path, stays below its start.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,14 @@ func TestParseBind(t *testing.T) {
 		{"/a/:/b/:ro", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "ro", ReadOnly: true, CreateSource: true, Propagation: "rprivate"}, ""},
 		{"/a:/b:rslave,z,cached", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "rslave,z,cached", CreateSource: true, Propagation: "rslave"}, ""},
 		{"vol:/b", container.Mount{Type: mount.TypeVolume, Name: "vol", Destination: "/b", Driver: "local", Mode: "z", CopyUp: true}, ""},
+		{"/a:/b:idmap", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "idmap", CreateSource: true, Propagation: "rprivate", IDMap: &container.IDMap{Owner: true}}, ""},
+		{"/a:/b:ro,idmap=1000.100", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "ro,idmap=1000.100", ReadOnly: true, CreateSource: true, Propagation: "rprivate", IDMap: &container.IDMap{UID: 1000, GID: 100}}, ""},
+		{"/a:/b:idmap=1", container.Mount{}, "invalid mode: idmap=1"},
+		{"/a:/b:idmap=1.-1", container.Mount{}, "invalid mode"},
+		{"/a:/b:idmap=4294967295.1", container.Mount{}, "invalid mode"},
+		{"/a:/b:idmap1.1", container.Mount{}, "invalid mode"},
+		{"/a:/b:idmap,idmap=1.1", container.Mount{}, "invalid mode"},
+		{"vol:/b:idmap", container.Mount{}, "invalid mode: idmap"},
 		{"vol:/b:ro,nocopy", container.Mount{Type: mount.TypeVolume, Name: "vol", Destination: "/b", Driver: "local", Mode: "ro,nocopy", ReadOnly: true}, ""},
 		{"/b", container.Mount{Type: mount.TypeVolume, Destination: "/b", Driver: "local", Mode: "z", CopyUp: true, Anonymous: true}, ""},
 		{"/a:/", container.Mount{}, "destination can't be '/'"},
@@ -47,7 +56,7 @@ func TestParseBind(t *testing.T) {
 		}
 		if err != nil || got.Type != c.want.Type || got.Source != c.want.Source || got.Name != c.want.Name || got.Destination != c.want.Destination ||
 			got.Mode != c.want.Mode || got.ReadOnly != c.want.ReadOnly || got.Propagation != c.want.Propagation || got.CopyUp != c.want.CopyUp ||
-			got.Anonymous != c.want.Anonymous || got.CreateSource != c.want.CreateSource || got.Driver != c.want.Driver {
+			got.Anonymous != c.want.Anonymous || got.CreateSource != c.want.CreateSource || got.Driver != c.want.Driver || !reflect.DeepEqual(got.IDMap, c.want.IDMap) {
 			t.Errorf("%q:\n%+v, %v\nwant\n%+v", c.raw, got, err, c.want)
 		}
 	}
@@ -91,7 +100,9 @@ func TestMountOptionsOfRequests(t *testing.T) {
 		{mount.Mount{Type: mount.TypeTmpfs, Source: "x", Target: "/a"}, "field Source must not be specified"},
 		{mount.Mount{Type: mount.TypeTmpfs, Target: "/a", TmpfsOptions: &mount.TmpfsOptions{SizeBytes: 1 << 20, Mode: 0o1777}}, ""},
 		{mount.Mount{Type: mount.TypeTmpfs, Target: "/a", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"nosuch"}}}}, `unknown option "nosuch"`},
-		{mount.Mount{Type: mount.TypeImage, Source: "x", Target: "/a"}, "not supported"},
+		{mount.Mount{Type: mount.TypeImage, Source: "x", Target: "/a"}, ""},
+		{mount.Mount{Type: mount.TypeImage, Source: "x", Target: "/a", ImageOptions: &mount.ImageOptions{Subpath: "a/../../b"}}, "subpath must be a relative path within the image"},
+		{mount.Mount{Type: mount.TypeImage, Target: "/a"}, "field Source must not be empty"},
 		{mount.Mount{Type: "odd", Target: "/a"}, "mount type unknown"},
 	} {
 		_, _, err := parseMount(&c.m)

@@ -49,7 +49,9 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	volumes, inUse := map[string][]string{}, map[string][]string{}
 	for _, c := range all {
 		r := c.Load()
-		images[r.Image.ID.String()] = struct{}{}
+		for _, id := range imagesOf(r) {
+			images[id] = struct{}{}
+		}
 		for _, m := range r.Mounts {
 			if m.Name != "" {
 				volumes[m.Name] = append(volumes[m.Name], r.ID)

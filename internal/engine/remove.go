@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
@@ -159,7 +160,7 @@ func (rm *Remover) releaseVolumes(ctx context.Context, rec *container.Record, re
 
 func imageInUse(s *container.Store, id string) bool {
 	for _, c := range s.All() {
-		if c.Load().Image.ID.String() == id {
+		if slices.Contains(imagesOf(c.Load()), id) {
 			return true
 		}
 	}

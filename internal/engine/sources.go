@@ -8,13 +8,15 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/kernel"
+	cmount "github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/volume"
@@ -61,9 +63,7 @@ func exists(path string) bool {
 // and says whether it is a file.
 func prepareSource(m *container.Mount, rm *runtime.Mount) (isFile bool, err error) {
 	if m.Subpath != "" {
-		if rm.Source, err = subpath(m.Source, m.Subpath); err != nil {
-			return false, failure.Invalid("cannot access path %s of volume %s: %w", m.Subpath, m.Name, err)
-		}
+		return statBelow(m)
 	}
 	st, err := os.Stat(rm.Source)
 	if errors.Is(err, fs.ErrNotExist) && m.CreateSource {
@@ -84,25 +84,93 @@ func prepareSource(m *container.Mount, rm *runtime.Mount) (isFile bool, err erro
 	return !st.IsDir(), nil
 }
 
-// subpath resolves path inside the volume, which a container may have filled
-// with symlinks: the result lies inside it, whatever they say.
-func subpath(volume, path string) (string, error) {
-	root, err := unix.Open(volume, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// statBelow says whether a volume's subpath is a file. The volume may be full of
+// links that a container made: none leads out of it, here or when it is bound.
+func statBelow(m *container.Mount) (isFile bool, err error) {
+	root, err := unix.Open(m.Source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", &fs.PathError{Op: "open", Path: volume, Err: err}
+		return false, &fs.PathError{Op: "open", Path: m.Source, Err: err}
 	}
 	defer unix.Close(root)
+	st, err := statAt(root, m.Subpath)
+	if err != nil {
+		return false, failure.Invalid("cannot access path %s of volume %s: %w", m.Subpath, m.Name, err)
+	}
+	return st.Mode&unix.S_IFMT != unix.S_IFDIR, nil
+}
+
+func statAt(root int, path string) (st unix.Stat_t, err error) {
 	fd, err := rootpath.Open(root, path, unix.O_PATH, 0)
 	if err != nil {
-		return "", err
+		return st, err
 	}
 	defer unix.Close(fd)
-	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return st, unix.Fstat(fd, &st)
+}
+
+// openImages mounts the images among a container's mounts, of which ms are the
+// first in the same order. The descriptors are the caller's to close.
+func openImages(ctx context.Context, images *image.Service, f kernel.Features, r *container.Record, ms []runtime.Mount) (fds []int, err error) {
+	for i := range r.Mounts {
+		m := &r.Mounts[i]
+		if m.Type != mount.TypeImage {
+			continue
+		}
+		fd, err := openImage(ctx, images, f, m)
+		if err != nil {
+			return fds, failure.Invalid("mount of image %s: %w", m.Source, err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return append(fds, fd), err
+		}
+		fds = append(fds, fd)
+		ms[i].Tree, ms[i].IsFile = fd, st.Mode&unix.S_IFMT != unix.S_IFDIR
+	}
+	return fds, nil
+}
+
+func openImage(ctx context.Context, images *image.Service, f kernel.Features, m *container.Mount) (int, error) {
+	lower, err := images.Lower(ctx, asImage(m.Image))
 	if err != nil {
-		return "", err
+		return -1, err
 	}
-	if real != volume && !strings.HasPrefix(real, volume+"/") {
-		return "", fmt.Errorf("it leads out of the volume")
+	if len(lower) == 1 { // an overlay needs two
+		return cmount.BindBelow(lower[0], "/"+m.Subpath, false)
 	}
-	return real, nil
+	tree, err := cmount.Overlay{Lower: lower}.Mount(f)
+	if err != nil || m.Subpath == "" {
+		return tree, err
+	}
+	defer unix.Close(tree)
+	return cmount.Subtree(tree, m.Subpath)
+}
+
+// openMaps makes the user namespaces that binds with idmap need, and closes those
+// that it has made if it fails.
+func openMaps(r *container.Record, user rootpath.User, ms []runtime.Mount) (fds []int, err error) {
+	for i := range r.Mounts {
+		m := &r.Mounts[i]
+		if m.IDMap == nil {
+			continue
+		}
+		host := *m.IDMap
+		if host.Owner {
+			var st unix.Stat_t
+			if err := unix.Stat(m.Source, &st); err != nil {
+				return fds, &fs.PathError{Op: "stat", Path: m.Source, Err: err}
+			}
+			host.UID, host.GID = int(st.Uid), int(st.Gid)
+		}
+		if host.UID == user.UID && host.GID == user.GID {
+			continue
+		}
+		fd, err := cmount.UserNamespace(cmount.Swap{Disk: uint32(host.UID), Mounted: uint32(user.UID)}, cmount.Swap{Disk: uint32(host.GID), Mounted: uint32(user.GID)})
+		if err != nil {
+			return fds, fmt.Errorf("idmap of %s: %w", m.Source, err)
+		}
+		fds = append(fds, fd)
+		ms[i].UserNS = fd
+	}
+	return fds, nil
 }

@@ -107,11 +107,13 @@ func (b *specBuilder) mounts(c *container.Container, r *container.Record) ([]run
 		rm := runtime.Mount{
 			Target: m.Destination, Type: "bind", Source: m.Source, ReadOnly: m.ReadOnly,
 			RecursiveReadOnly: m.ReadOnly && !m.ReadOnlyNonRecursive, NonRecursive: m.NonRecursive,
-			Propagation: string(m.Propagation), Options: m.Options,
+			Propagation: string(m.Propagation), Options: m.Options, Subpath: m.Subpath,
 		}
-		if m.Type == mount.TypeTmpfs {
+		switch m.Type {
+		case mount.TypeTmpfs:
 			rm.Type, rm.Source = "tmpfs", ""
-		} else {
+		case mount.TypeImage: // openImages has the rest
+		default:
 			var err error
 			if rm.IsFile, err = prepareSource(m, &rm); err != nil {
 				return nil, err

@@ -171,10 +171,27 @@ type attempt struct {
 	rootFD  int
 	netFD   int
 	group   *runtime.GroupInMaking
+	sources []int // of mounts
 	sandbox *network.Sandbox
 }
 
+// openSources opens what mounts need besides paths.
+func (a *attempt) openSources(ctx context.Context, spec *runtime.Spec) error {
+	fds, err := openImages(ctx, a.s.images, a.s.features, a.r, spec.Mounts)
+	a.sources = append(a.sources, fds...)
+	if err != nil {
+		return err
+	}
+	fds, err = openMaps(a.r, spec.User, spec.Mounts)
+	a.sources = append(a.sources, fds...)
+	return err
+}
+
 func (a *attempt) closeFDs() {
+	for _, fd := range a.sources {
+		_ = unix.Close(fd)
+	}
+	a.sources = nil
 	for _, fd := range []int{a.rootFD, a.netFD} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
@@ -220,6 +237,9 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	}
 	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
 	if spec.User, err = lookupUser(a.rootFD, r.Config.User, r.HostConfig.GroupAdd); err != nil {
+		return nil, err
+	}
+	if err := a.openSources(ctx, spec); err != nil {
 		return nil, err
 	}
 	spec.Env = environment(r, spec.User.Home)
@@ -308,7 +328,11 @@ func (a *attempt) mountRootfs(ctx context.Context) error {
 }
 
 func imageOf(r *container.Record) *image.Image {
-	return &image.Image{ID: r.Image.ID, Ref: r.Image.Ref, Platform: r.Image.Platform, Manifest: r.Image.Manifest, ChainID: r.Image.ChainID}
+	return asImage(&r.Image)
+}
+
+func asImage(i *container.Image) *image.Image {
+	return &image.Image{ID: i.ID, Ref: i.Ref, Platform: i.Platform, Manifest: i.Manifest, ChainID: i.ChainID}
 }
 
 func copyRootAttributes(lower []string, upper string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,6 +50,20 @@ func (v *Volumes) RemoveSnapshot(ctx context.Context, name, snapshot string) err
 // Restore replaces a volume's data by a snapshot's.
 func (v *Volumes) Restore(ctx context.Context, name, snapshot string) (volume.Copying, error) {
 	return v.service.Restore(ctx, name, snapshot)
+}
+
+// Export prepares a volume's data to be packed, as volume.Service.Export says.
+func (v *Volumes) Export(ctx context.Context, name, snapshot string) (*volume.Export, error) {
+	return v.service.Export(ctx, name, snapshot, v.still.quiesce)
+}
+
+// Import makes a new volume of a tar stream.
+func (v *Volumes) Import(ctx context.Context, name string, labels map[string]string, r io.Reader) (*apivolume.Volume, error) {
+	vol, err := v.service.Import(ctx, name, labels, r)
+	if err == nil {
+		v.say.volume(vol, apievents.ActionCreate)
+	}
+	return vol, err
 }
 
 // Rename gives a volume another name, which the containers that have it learn,

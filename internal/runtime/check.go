@@ -57,7 +57,7 @@ func (s *Spec) checkMounts() error {
 		if m.Type != "bind" && m.Type != "tmpfs" {
 			return invalid("mount %s: type %q is not supported", m.Target, m.Type)
 		}
-		if m.Type == "bind" && !path.IsAbs(m.Source) {
+		if m.Type == "bind" && !path.IsAbs(m.Source) && m.Tree == 0 {
 			return invalid("mount %s: the source %q must be an absolute path", m.Target, m.Source)
 		}
 		if m.RecursiveReadOnly && !m.ReadOnly {

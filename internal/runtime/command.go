@@ -99,6 +99,11 @@ func setupError(f *launch.Failure) *StartError {
 		if f.Errno == syscall.ENOENT {
 			e.Code = codeNotFound
 		}
+	case f.Call == "move_mount" && (f.Errno == syscall.EINVAL || f.Errno == syscall.ENOTDIR):
+		// Docker's words, which clients look for.
+		e.Code, e.Errno = codeNotExecutable, syscall.ENOTDIR
+		e.text = "error mounting to rootfs at \"/" + strings.TrimPrefix(f.What, "/") + "\": not a directory: Are you trying to mount a directory onto a file (or vice-versa)? " +
+			"Check if the specified host path exists and is the expected type"
 	case f.Call == "openat2" && strings.HasPrefix(f.What, "sys/"):
 		key := strings.ReplaceAll(strings.TrimPrefix(f.What, "sys/"), "/", ".")
 		e.text = "sysctl " + key + ": " + f.Errno.Error()

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"golang.org/x/sys/unix"
 )
@@ -185,14 +186,32 @@ func (b *builder) mount(m *Mount) error {
 	return nil
 }
 
+// clone gives what is to be mounted, as a detached mount.
+func (m *Mount) clone() (fd int, err error) {
+	switch {
+	case m.Tree != 0:
+		fd, err = unix.FcntlInt(uintptr(m.Tree), unix.F_DUPFD_CLOEXEC, 0)
+	case m.Subpath != "":
+		fd, err = mount.BindBelow(m.Source, m.Subpath, !m.NonRecursive)
+	default:
+		flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+		if !m.NonRecursive {
+			flags |= unix.AT_RECURSIVE
+		}
+		fd, err = unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	}
+	if err == nil && m.UserNS != 0 {
+		if err = mount.IDMap(fd, m.UserNS, !m.NonRecursive); err != nil {
+			unix.Close(fd)
+		}
+	}
+	return fd, err
+}
+
 // bind opens the source now, in the host's mounts, and sets what the mount is to be in the child.
 func (b *builder) bind(m *Mount, target string, o mountOptions) (launch.Arg, error) {
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
-	if !m.NonRecursive {
-		flags |= unix.AT_RECURSIVE
-	}
 	tree, err := b.open(m.Source, func() (int, error) {
-		fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+		fd, err := m.clone()
 		if err != nil {
 			return -1, fmt.Errorf("bind source %s: %w", m.Source, err)
 		}

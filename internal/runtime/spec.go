@@ -22,6 +22,13 @@ type Mount struct {
 	Type string
 	// Source is the host path of a bind; it must exist.
 	Source string
+	// Subpath is what is bound instead of Source: a path inside it, which no link there leads out of.
+	Subpath string
+	// Tree, if not 0, is a detached mount that is attached in place of a clone of Source. It is borrowed, but of no use
+	// afterwards.
+	Tree int
+	// UserNS, if not 0, is a user namespace whose mapping of ids the mount gets. It is borrowed.
+	UserNS int
 	// ReadOnly makes the mount read-only; of the mounts below it only with RecursiveReadOnly.
 	ReadOnly, RecursiveReadOnly bool
 	// NonRecursive binds Source without what is mounted below it.

@@ -71,6 +71,7 @@ type entry struct {
 	refs   map[string]struct{} // ids of the containers that have it
 	active map[string]struct{} // ids of those that run, or are being started
 	busy   chan struct{}       // being made or removed; closed afterwards; nil: there
+	starts uint64              // how often a container was started with it
 	held   chan struct{}       // being mounted, unmounted or copied; closed afterwards
 	// snapshots are the copies that are kept with the volume, and when they were made.
 	snapshots map[string]time.Time

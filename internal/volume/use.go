@@ -30,6 +30,7 @@ func (s *Service) Mount(ctx context.Context, name, containerID string) (path str
 		}
 	}
 	e.active[containerID] = struct{}{}
+	e.starts++
 	return path, nil
 }
 
