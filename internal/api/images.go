@@ -124,7 +124,7 @@ func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *req
 	}
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()
-	out := newProgress(w)
+	out := newProgress(w, q.version)
 	return out.finish(h.deps.Transfer.Pull(ctx, req, out.write))
 }
 
@@ -140,7 +140,7 @@ func (h *Handler) imageLoad(ctx context.Context, w http.ResponseWriter, q *reque
 	}
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()
-	out := newProgress(w)
+	out := newProgress(w, q.version)
 	out.begin()
 	err = h.deps.Transfer.Load(ctx, q.Body, opts, out.write)
 	if failed := out.finish(err); failed != nil {
@@ -158,11 +158,12 @@ type progress struct {
 	mu    sync.Mutex
 	w     http.ResponseWriter
 	out   *recordWriter
+	text  bool // the client expects a text with each count
 	begun bool
 }
 
-func newProgress(w http.ResponseWriter) *progress {
-	return &progress{w: w, out: newRecordWriter(w, false)}
+func newProgress(w http.ResponseWriter, v version) *progress {
+	return &progress{w: w, out: newRecordWriter(w, false), text: v.below(lastProgressText + 1)}
 }
 
 // begin sends the status. From then on errors are records.
@@ -186,8 +187,12 @@ func (p *progress) write(message jsonstream.Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.beginLocked()
+	var record any = message
+	if p.text {
+		record = withProgressText(message)
+	}
 	// A write that fails means that the client has gone, which ends the context.
-	_ = p.out.write(message)
+	_ = p.out.write(record)
 }
 
 // finish tells the client how it ended: by a status if nothing has been sent

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -228,6 +229,12 @@ func TestPullStream(t *testing.T) {
 		t.Errorf("request %+v, credentials %+v", req, req.AuthConfig)
 	}
 
+	// Older clients get the count as a text, too.
+	old := strings.ReplaceAll(want, `"total":2},`, `"total":2},"progress":"[=========================>                         ]       1B/2B",`)
+	if got := d.call("POST", "/v1.51/images/create?fromImage=x", ""); got.body != old {
+		t.Errorf("pull by an older client: %q, want %q", got.body, old)
+	}
+
 	// An error before the first record is a status, after it a record.
 	f.images.pull = func(context.Context, image.PullRequest, func(jsonstream.Message)) error {
 		return failure.NotFound("pull access denied for x")
@@ -248,6 +255,36 @@ func TestPullStream(t *testing.T) {
 	} {
 		if got := d.call("POST", "/images/create?"+query, ""); got.status != status {
 			t.Errorf("create?%s: %d %s, want %d", query, got.status, got.body, status)
+		}
+	}
+}
+
+func TestProgressText(t *testing.T) {
+	f := &fake{}
+	d := serve(t, f)
+	for _, c := range []struct {
+		progress *jsonstream.Progress
+		want     string
+	}{
+		{nil, ""},
+		{&jsonstream.Progress{}, ""},
+		{&jsonstream.Progress{Current: 1_500_000}, "   1.5MB"},
+		{&jsonstream.Progress{Current: 12, Units: "layers"}, "      12 layers"},
+		{&jsonstream.Progress{Current: 0, Total: 100}, "[>                                                  ]       0B/100B"},
+		{&jsonstream.Progress{Current: 100, Total: 100}, "[==================================================>]     100B/100B"},
+		{&jsonstream.Progress{Current: 300, Total: 100}, "[==================================================>]     300B"},
+		{&jsonstream.Progress{Current: 1, Total: 2, HideCounts: true}, "[=========================>                         ] "},
+	} {
+		f.images.pull = func(_ context.Context, _ image.PullRequest, progress func(jsonstream.Message)) error {
+			progress(jsonstream.Message{ID: "x", Progress: c.progress})
+			return nil
+		}
+		var record struct{ Progress string }
+		if err := json.Unmarshal([]byte(d.call("POST", "/v1.44/images/create?fromImage=x", "").body), &record); err != nil {
+			t.Fatal(err)
+		}
+		if record.Progress != c.want {
+			t.Errorf("%+v: %q, want %q", c.progress, record.Progress, c.want)
 		}
 	}
 }

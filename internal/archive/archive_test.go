@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"os"
@@ -327,6 +328,9 @@ func FuzzUnpack(f *testing.F) {
 func FuzzDecompress(f *testing.F) {
 	for _, s := range []string{"\x1f\x8b\x08", "\x28\xb5\x2f\xfd", "BZh9", "\xfd7zXZ\x00", "plain", ""} {
 		f.Add([]byte(s))
+	}
+	if text, err := base64.StdEncoding.DecodeString(xzText); err == nil {
+		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, done, err := archive.Decompress(bytes.NewReader(data))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/xi2/xz"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 )
@@ -17,12 +18,15 @@ import (
 // maxWindow bounds the memory that a zstd stream can ask for.
 const maxWindow = 128 << 20
 
+// maxDictionary does so for an xz stream: it is what xz -9 makes.
+const maxDictionary = xz.DefaultDictMax
+
 // ErrEmpty is the error of [Decompress] for a stream that ends at once.
 var ErrEmpty = errors.New("the archive is empty")
 
-// Decompress gives the plain form of a stream that may be compressed with gzip, zstd or
-// bzip2, by its first bytes. No program is run for it. The returned function frees what
-// was needed. A stream in xz, which is not supported, is errdefs.ErrInvalidArgument.
+// Decompress gives the plain form of a stream that may be compressed with gzip, zstd, bzip2
+// or xz, by its first bytes. No program is run for it. The returned function frees what was
+// needed. A beginning that is damaged is errdefs.ErrInvalidArgument.
 func Decompress(r io.Reader) (io.Reader, func(), error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	head, err := b.Peek(6)
@@ -36,21 +40,40 @@ func Decompress(r io.Reader) (io.Reader, func(), error) {
 	case "gzip":
 		z, err := gzip.NewReader(b)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, failure.Invalid("%w", err)
 		}
 		return z, func() { z.Close() }, nil
 	case "zstd":
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, failure.Invalid("%w", err)
 		}
 		return z, z.Close, nil
 	case "bzip2":
 		return bzip2.NewReader(b), func() {}, nil
 	case "xz":
-		return nil, nil, failure.Invalid("the archive is compressed with xz, which is not supported: decompress it first (xz -dc FILE | …)")
+		z, err := xz.NewReader(b, maxDictionary)
+		if err != nil {
+			return nil, nil, failure.Invalid("%w", explainXZ(err))
+		}
+		return xzReader{z}, func() {}, nil
 	}
 	return b, func() {}, nil
+}
+
+// xzReader gives errors in words that say what to do.
+type xzReader struct{ z *xz.Reader }
+
+func (r xzReader) Read(p []byte) (int, error) {
+	n, err := r.z.Read(p)
+	return n, explainXZ(err)
+}
+
+func explainXZ(err error) error {
+	if errors.Is(err, xz.ErrMemlimit) {
+		return failure.Invalid("the archive needs more memory to decompress than xz -9 asks for, %d MiB: decompress it first (xz -dc FILE | …)", maxDictionary>>20)
+	}
+	return err
 }
 
 // Compression tells by the first six bytes of a stream how it is compressed: gzip, zstd,

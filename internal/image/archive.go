@@ -2,9 +2,7 @@ package image
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
-	"compress/bzip2"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,11 +15,10 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	pack "github.com/cleatlabs/cleat/internal/archive"
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
@@ -47,44 +44,14 @@ type blobFile struct {
 
 // decompress recognises how an archive is compressed by its first bytes.
 func decompress(r io.Reader) (io.Reader, func(), error) {
-	b := bufio.NewReaderSize(r, 64<<10)
-	head, err := b.Peek(6)
-	if len(head) == 0 {
-		if err == nil || errors.Is(err, io.EOF) {
-			return nil, nil, failure.Invalid("the image archive is empty")
-		}
-		return nil, nil, fmt.Errorf("read the image archive: %w", err)
+	plain, done, err := pack.Decompress(r)
+	switch {
+	case errors.Is(err, pack.ErrEmpty):
+		return nil, nil, failure.Invalid("the image archive is empty")
+	case err != nil:
+		return nil, nil, damaged(err)
 	}
-	switch compressionOf(head) {
-	case "gzip":
-		z, err := gzip.NewReader(b)
-		if err != nil {
-			return nil, nil, damaged(err)
-		}
-		return z, func() { z.Close() }, nil
-	case "zstd":
-		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, nil, damaged(err)
-		}
-		return z, z.Close, nil
-	case "bzip2":
-		return bzip2.NewReader(b), func() {}, nil
-	case "xz":
-		return nil, nil, failure.Invalid("the image archive is compressed with xz, which is not supported: decompress it first (xz -dc FILE | cleat load)")
-	}
-	return b, func() {}, nil
-}
-
-func compressionOf(head []byte) string {
-	for name, magic := range map[string]string{
-		"gzip": "\x1f\x8b\x08", "zstd": "\x28\xb5\x2f\xfd", "bzip2": "BZh", "xz": "\xfd7zXZ\x00",
-	} {
-		if bytes.HasPrefix(head, []byte(magic)) {
-			return name
-		}
-	}
-	return ""
+	return plain, done, nil
 }
 
 func damaged(err error) error {
@@ -375,7 +342,7 @@ func (a *archive) makeManifest(ctx context.Context, config string, layers []stri
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		switch compressionOf(l.head) {
+		switch pack.Compression(l.head) {
 		case "":
 			l.MediaType = images.MediaTypeDockerSchema2Layer
 		case "zstd":
@@ -383,7 +350,7 @@ func (a *archive) makeManifest(ctx context.Context, config string, layers []stri
 		case "gzip":
 			l.MediaType = images.MediaTypeDockerSchema2LayerGzip
 		default:
-			return ocispec.Descriptor{}, failure.Invalid("the image archive's layer %s is compressed with %s, which is not supported", name, compressionOf(l.head))
+			return ocispec.Descriptor{}, failure.Invalid("the image archive's layer %s is compressed with %s, which is not supported", name, pack.Compression(l.head))
 		}
 		m.Layers = append(m.Layers, l.Descriptor)
 	}

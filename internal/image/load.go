@@ -17,7 +17,7 @@ import (
 )
 
 // Load takes all images of an archive: docker save's format or an OCI layout, plain or
-// compressed with gzip, zstd or bzip2. Layers are kept as they are in the archive. For
+// compressed with gzip, zstd, bzip2 or xz. Layers are kept as they are in the archive. For
 // each name progress gets a stream record `Loaded image: name:tag`, for an image without
 // one `Loaded image ID: sha256:…`. An archive that is damaged, incomplete or has paths
 // that lead out of it is refused as a whole, and after any error nothing of it is left.

@@ -121,18 +121,23 @@ func TestLoadTakesEveryUsualForm(t *testing.T) {
 	img := imageOf(t, "amd64", layerOf(t, entry{"etc/", ""}, entry{"etc/a", "a"}), layerOf(t, entry{"etc/", ""}, entry{"etc/b", "b"}))
 	plain := saved(t, "thing:1", img)
 	enc, _ := zstd.NewWriter(nil)
-	bz := exec.Command("bzip2", "-c")
-	bz.Stdin = bytes.NewReader(plain)
-	bzipped, err := bz.Output()
-	if err != nil {
-		t.Fatalf("bzip2: %v", err)
+	compressed := func(program ...string) []byte {
+		cmd := exec.Command(program[0], program[1:]...)
+		cmd.Stdin = bytes.NewReader(plain)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v", program, err)
+		}
+		return out
 	}
 	forms := map[string][]byte{
-		"docker save":          plain,
-		"docker save as gzip":  gzipped(plain),
-		"docker save as zstd":  enc.EncodeAll(plain, nil),
-		"docker save as bzip2": bzipped,
-		"OCI layout":           ociArchive(t, "docker.io/library/thing:1", img),
+		"docker save":                    plain,
+		"docker save as gzip":            gzipped(plain),
+		"docker save as zstd":            enc.EncodeAll(plain, nil),
+		"docker save as bzip2":           compressed("bzip2", "-c"),
+		"docker save as xz":              compressed("xz", "-c"),
+		"docker save as xz -9 in blocks": compressed("xz", "-9", "-c", "-T2", "--block-size=4096"),
+		"OCI layout":                     ociArchive(t, "docker.io/library/thing:1", img),
 	}
 	for form, archive := range forms {
 		t.Run(form, func(t *testing.T) {
@@ -240,6 +245,20 @@ func TestLoadRefusesBadArchivesAndLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	xz := func(options ...string) []byte {
+		cmd := exec.Command("xz", options...)
+		cmd.Stdin = bytes.NewReader(good)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("xz: %v", err)
+		}
+		return out
+	}
+	changed := func(b []byte) []byte {
+		b = bytes.Clone(b)
+		b[len(b)/2] ^= 1
+		return b
+	}
 	cases := []struct {
 		name    string
 		archive []byte
@@ -249,7 +268,10 @@ func TestLoadRefusesBadArchivesAndLeavesNothing(t *testing.T) {
 		{"not a tar archive", []byte(strings.Repeat("this is no archive ", 100)), "damaged or not a tar archive"},
 		{"cut off", good[:len(good)/2], "damaged or not a tar archive"},
 		{"gzip cut off", gzipped(good)[:40_000], "damaged or not a tar archive"},
-		{"xz", []byte("\xfd7zXZ\x00aaaaaaaaaaaaaaaa"), "decompress it first"},
+		{"xz", []byte("\xfd7zXZ\x00aaaaaaaaaaaaaaaa"), "damaged or not a tar archive"},
+		{"xz cut off", xz("-c")[:40_000], "damaged or not a tar archive"},
+		{"xz changed", changed(xz("-c")), "damaged or not a tar archive"},
+		{"xz with a large dictionary", xz("-c", "--lzma2=dict=128MiB"), "more memory to decompress than xz -9"},
 		{"no image", tarOf(t, tar.Header{Name: "hello", Size: 5}), "neither docker save's manifest.json nor an OCI layout"},
 		{"old format", tarOf(t, tar.Header{Name: "repositories", Size: 5}), "docker save before 1.10"},
 		{"absolute path", tarOf(t, tar.Header{Name: "/etc/passwd", Size: 5}), `a file "/etc/passwd", outside of the archive`},
