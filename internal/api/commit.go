@@ -111,7 +111,7 @@ func (h *Handler) imageImport(ctx context.Context, w http.ResponseWriter, q *req
 	}
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()
-	out := newProgress(w)
+	out := newProgress(w, q.version)
 	id, err := h.deps.Transfer.Import(ctx, req, func(status string) { out.write(jsonstream.Message{Status: status}) })
 	if err == nil {
 		out.write(jsonstream.Message{Status: id})
