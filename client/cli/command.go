@@ -141,6 +141,7 @@ func (a *app) root() *cobra.Command {
 		a.top(),
 		a.completion(),
 		a.unpause(),
+		a.update(),
 		a.wait(),
 	} {
 		root.AddCommand(a.command(s))
@@ -149,7 +150,7 @@ func (a *app) root() *cobra.Command {
 		a.group("container", "Manage containers",
 			a.attach().as(""), a.commit().as(""), a.diff().as(""), a.export().as(""), a.cp().as(""), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
 			a.ps().as("ls [OPTIONS]", "ps", "list"), a.rename().as(""), a.restart().as(""), a.rm().as("", "remove"), a.run().as(""),
-			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.stats().as(""), a.top().as(""), a.unpause().as("")),
+			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.stats().as(""), a.top().as(""), a.unpause().as(""), a.update().as("")),
 		a.group("image", "Manage images",
 			a.importImage().as(""), a.save().as(""), a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
 			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
@@ -216,11 +217,9 @@ var later = map[string][]string{
 		"stack",
 		"swarm",
 		"trust",
-		"update",
 	},
 	"container": {
 		"prune",
-		"update",
 	},
 	"image": {
 		"build",

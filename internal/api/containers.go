@@ -150,6 +150,25 @@ func (h *Handler) containerRename(ctx context.Context, w http.ResponseWriter, q 
 	})
 }
 
+func (h *Handler) containerUpdate(ctx context.Context, w http.ResponseWriter, q *request) error {
+	body, err := readBody(q.Request)
+	if err != nil {
+		return err
+	}
+	var req container.UpdateConfig
+	if err := decodeJSON(body, &req); err != nil {
+		return err
+	}
+	if q.version.below(40) {
+		req.PidsLimit = nil
+	}
+	warnings, err := h.deps.Upkeep.Update(context.WithoutCancel(ctx), q.param("id"), req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, container.UpdateResponse{Warnings: list(warnings)})
+}
+
 func (h *Handler) containerRemove(ctx context.Context, w http.ResponseWriter, q *request) error {
 	opts := engine.RemoveOptions{Force: q.boolean("force"), Volumes: q.boolean("v"), Link: q.boolean("link")}
 	return h.verb(ctx, w, func(ctx context.Context) error {

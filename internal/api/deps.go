@@ -35,6 +35,7 @@ type Lifecycle interface {
 // Upkeep does what is left to do with a container that exists.
 type Upkeep interface {
 	Rename(ctx context.Context, name, newName string) error
+	Update(ctx context.Context, name string, req container.UpdateConfig) (warnings []string, err error)
 	Remove(ctx context.Context, name string, opts engine.RemoveOptions) error
 	// Wait has registered the waiter when it returns. The channel gives one
 	// result, or is closed without one when ctx ends.

@@ -116,6 +116,10 @@ func (f *fake) Rename(ctx context.Context, name, newName string) error {
 	return f.do(ctx, "rename:"+newName, name)
 }
 
+func (f *fake) Update(ctx context.Context, name string, req container.UpdateConfig) ([]string, error) {
+	return nil, f.do(ctx, fmt.Sprintf("update:%d:%s", req.Memory, req.RestartPolicy.Name), name)
+}
+
 func (f *fake) Remove(ctx context.Context, name string, opts engine.RemoveOptions) error {
 	if f.remove != nil {
 		f.remove(opts)

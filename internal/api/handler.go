@@ -88,6 +88,7 @@ func (h *Handler) routes() []route {
 		{"POST", "/containers/{id}/unpause", h.containerUnpause},
 		{"POST", "/containers/{id}/wait", h.containerWait},
 		{"POST", "/containers/{id}/rename", h.containerRename},
+		{"POST", "/containers/{id}/update", h.containerUpdate},
 		{"POST", "/containers/{id}/resize", h.containerResize},
 		{"POST", "/containers/{id}/attach", h.containerAttach},
 		{"GET", "/containers/{id}/attach/ws", h.containerAttachWebsocket},

@@ -18,7 +18,6 @@ var notYet = []refusal{
 	{"POST", "/auth", "checking credentials against a registry (login)"},
 	{"GET", "/system/df", "disk usage (system df)"},
 
-	{"POST", "/containers/{id}/update", "changing a container's resources (update)"},
 	{"POST", "/containers/prune", "removing all stopped containers (container prune)"},
 	{"GET", "/containers/{id}/checkpoints", "checkpoints"},
 	{"POST", "/containers/{id}/checkpoints", "checkpoints"},

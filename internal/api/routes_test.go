@@ -58,7 +58,7 @@ var served = map[operation]bool{
 	{"GET", "/containers/json"}: true, {"POST", "/containers/create"}: true, {"GET", "/containers/{id}/json"}: true,
 	{"POST", "/containers/{id}/start"}: true, {"POST", "/containers/{id}/stop"}: true, {"POST", "/containers/{id}/restart"}: true,
 	{"POST", "/containers/{id}/kill"}: true, {"POST", "/containers/{id}/wait"}: true, {"POST", "/containers/{id}/rename"}: true,
-	{"GET", "/containers/{id}/top"}: true, {"GET", "/containers/{id}/stats"}: true, {"POST", "/containers/{id}/pause"}: true, {"POST", "/containers/{id}/unpause"}: true,
+	{"GET", "/containers/{id}/top"}: true, {"GET", "/containers/{id}/stats"}: true, {"POST", "/containers/{id}/update"}: true, {"POST", "/containers/{id}/pause"}: true, {"POST", "/containers/{id}/unpause"}: true,
 	{"POST", "/containers/{id}/resize"}: true, {"POST", "/containers/{id}/attach"}: true, {"GET", "/containers/{id}/attach/ws"}: true,
 	{"GET", "/containers/{id}/logs"}: true, {"DELETE", "/containers/{id}"}: true,
 	{"POST", "/containers/{id}/exec"}: true, {"POST", "/exec/{id}/start"}: true, {"POST", "/exec/{id}/resize"}: true, {"GET", "/exec/{id}/json"}: true,

@@ -106,6 +106,9 @@ type State struct {
 	StoppedByHand bool `json:",omitempty"`
 	// VolumesFilled says that copy-up was done: a volume emptied later stays so.
 	VolumesFilled bool `json:",omitempty"`
+	// LimitsPending says that the limits of the running control group may not be
+	// those of the definition yet.
+	LimitsPending bool `json:",omitempty"`
 }
 
 // Running says whether the container counts as running. One that waits to be

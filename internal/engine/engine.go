@@ -59,6 +59,7 @@ type Engine struct {
 	*Pauser
 	*Tops
 	*Meter
+	*Updater
 	*Remover
 	*Renamer
 	*Waiter
@@ -97,6 +98,9 @@ func New(d Deps) *Engine {
 	}
 	exits.start, exits.stdioDir = starter.restart, starter.stdioDir
 	starter.remover = remover
+	updater := &Updater{
+		containers: d.Containers, runtime: d.Runtime, lives: lives, specs: specs, features: d.Features, say: say, log: d.Log,
+	}
 	pauser := &Pauser{containers: d.Containers, runtime: d.Runtime, lives: lives, specs: specs, say: say, log: d.Log}
 	stopper := &Stopper{
 		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, pauser: pauser, adjustable: adjusted,
@@ -122,6 +126,7 @@ func New(d Deps) *Engine {
 		Starter: starter,
 		Stopper: stopper,
 		Pauser:  pauser,
+		Updater: updater,
 		Meter: &Meter{
 			containers: d.Containers, lives: lives, specs: specs, runtime: d.Runtime, cgroupV2: d.Cgroups.Version() == 2, tasks: d.Tasks,
 			gauges: map[string]*gauge{},
@@ -138,7 +143,7 @@ func New(d Deps) *Engine {
 		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
 		Volumes:  volumes,
-		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, execs: execs, volumes: volumes},
+		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, updater: updater, execs: execs, volumes: volumes},
 		Debug:    &Debug{containers: d.Containers, starter: starter, runtime: d.Runtime, networks: d.Networks},
 	}
 }

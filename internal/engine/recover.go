@@ -30,6 +30,7 @@ type Recovery struct {
 	stopper *Stopper
 	execs   *Execs
 	pauser  *Pauser
+	updater *Updater
 	volumes *Volumes
 }
 
@@ -160,6 +161,7 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 	}
 	l.setRun(run)
 	rc.pauser.adopt(c)
+	rc.updater.restore(c)
 	return true
 }
 

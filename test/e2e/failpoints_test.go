@@ -67,6 +67,7 @@ var transitions = map[string]transition{
 	"container.remove.after-rename":   removing,
 	"engine.rm.after-volumes":         removing,
 	"engine.pause.after-freeze":       {prepare: [][]string{create, start}, verb: []string{"pause", doomed}, tidy: []string{"unpause", doomed}},
+	"engine.update.after-config":      {prepare: [][]string{create, start}, verb: []string{"update", "--pids-limit", "77", doomed}},
 	"engine.unpause.after-thaw":       {prepare: [][]string{create, start, {"pause", doomed}}, verb: []string{"unpause", doomed}, tidy: []string{"pause", doomed}},
 	"container.rename.after-config":   {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
 	"volume.create.before-rename":     {verb: []string{"volume", "create", "doomed-volume"}},
