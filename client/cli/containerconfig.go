@@ -139,7 +139,7 @@ func (f *containerFlags) hostConfig() (*container.HostConfig, error) {
 		StorageOpt: storage, ReadonlyRootfs: f.readOnly, Isolation: container.Isolation(f.isolation), Runtime: f.runtime,
 		LogConfig: container.LogConfig{Type: f.logDriver, Config: opts.ConvertKVStringsToMap(f.logOpts)},
 		ShmSize:   f.shmSize.Value(), Tmpfs: parseTmpfs(f.tmpfs), Sysctls: f.sysctls.GetAll(), Mounts: f.mounts.Value(),
-		Annotations: f.annotations.GetAll(), Umask: f.umask.Value(),
+		Annotations: f.allAnnotations(), Umask: f.umask.Value(),
 	}
 	switch {
 	case !h.PidMode.Valid():

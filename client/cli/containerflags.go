@@ -21,11 +21,11 @@ type containerFlags struct {
 	dns, dnsOptions, dnsSearch, extraHosts, links, aliases, linkLocal               []string
 	logOpts, storageOpts                                                            []string
 
-	entrypoint, hostname, domainname, user, workdir, restart, stopSignal            string
-	userns, cgroupns, pid, ipc, uts, cgroupParent, runtime, isolation, volumeDriver string
-	logDriver, macAddress, cidFile, cpusetCPUs, cpusetMems, healthCmd               string
-	ip, ip6                                                                         net.IP
-	name, platform, pull                                                            string
+	entrypoint, hostname, domainname, user, workdir, restart, stopSignal               string
+	userns, cgroupns, pid, ipc, uts, cgroupParent, runtime, isolation, volumeDriver    string
+	logDriver, macAddress, cidFile, cpusetCPUs, cpusetMems, healthCmd, healthOnFailure string
+	ip, ip6                                                                            net.IP
+	name, platform, pull                                                               string
 
 	interactive, tty, privileged, readOnly, publishAll, rm, init, oomKillDisable, noHealthcheck bool
 	quiet, useAPISocket                                                                         bool
@@ -161,6 +161,7 @@ func (f *containerFlags) installHealth() {
 	fs.DurationVar(&f.healthTimeout, "health-timeout", 0, "Maximum time to allow one check to run (ms|s|m|h) (default 0s)")
 	fs.DurationVar(&f.healthStartPeriod, "health-start-period", 0, "Start period for the container to initialize before starting health-retries countdown (ms|s|m|h) (default 0s)")
 	fs.DurationVar(&f.healthStartInterval, "health-start-interval", 0, "Time between running the check during the start period (ms|s|m|h) (default 0s)")
+	fs.StringVar(&f.healthOnFailure, "health-on-failure", "", `What to do when the container turns unhealthy ("none", "restart", "stop", "kill")`)
 	fs.BoolVar(&f.noHealthcheck, "no-healthcheck", false, "Disable any container-specified HEALTHCHECK")
 }
 
@@ -245,6 +246,18 @@ func validateAttach(val string) (string, error) {
 		return s, nil
 	}
 	return val, errors.New("valid streams are STDIN, STDOUT and STDERR")
+}
+
+// healthOnFailureKey is the annotation that tells the engine of --health-on-failure,
+// for which Docker's API has no field.
+const healthOnFailureKey = "cleat.health-on-failure"
+
+func (f *containerFlags) allAnnotations() map[string]string {
+	all := f.annotations.GetAll()
+	if f.fs.Changed("health-on-failure") {
+		all[healthOnFailureKey] = f.healthOnFailure
+	}
+	return all
 }
 
 // healthConfig is what the --health-* flags ask for, nil if none is given.

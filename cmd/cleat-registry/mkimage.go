@@ -66,6 +66,9 @@ func mkimage(args []string) error {
 	fs.StringVar(&cfg.WorkingDir, "workdir", "", "working `directory`")
 	fs.StringVar(&cfg.User, "user", "", "`user[:group]` to run as")
 	fs.StringVar(&cfg.StopSignal, "stopsignal", "", "`signal` that stops the container")
+	fs.Func("healthcheck", "health check as in image configurations, a JSON `object` such as {\"Test\":[\"CMD-SHELL\",\"true\"]}", func(v string) error {
+		return json.Unmarshal([]byte(v), &r.Config.Healthcheck)
+	})
 	fs.StringVar(&r.Architecture, "arch", "", "`architecture` that the programs are for (default this machine's)")
 	compression := fs.String("compression", string(imagefile.Gzip), "of the layer: gzip, zstd or none")
 	rest, err := parse(fs, args)

@@ -104,6 +104,13 @@ type State struct {
 	// StoppedByHand is set by stop and kill and cleared by start: it is what
 	// tells unless-stopped and always apart after an engine restart.
 	StoppedByHand bool `json:",omitempty"`
+	// HealthRestart says that the run is being ended because it is unhealthy, to
+	// be started again.
+	HealthRestart bool `json:",omitempty"`
+	// Health is what health checks have found, nil without one. It is replaced,
+	// never changed in place. It is not kept here: it changes often, and does not
+	// outlive the boot.
+	Health *container.Health `json:"-"`
 	// VolumesFilled says that copy-up was done: a volume emptied later stays so.
 	VolumesFilled bool `json:",omitempty"`
 	// LimitsPending says that the limits of the running control group may not be

@@ -187,16 +187,11 @@ func (cr *Creator) takeImage(def *container.Definition, img *image.Image, platfo
 		return nil, err
 	}
 	// The image is as little to be trusted as the request.
-	imageHealth := def.Config.Healthcheck
-	def.Config.Healthcheck = nil
-	err = checkConfig(def.Config)
-	def.Config.Healthcheck = imageHealth
-	if err != nil {
+	if err := checkConfig(def.Config); err != nil {
 		return nil, err
 	}
-	if hasHealthcheck(def.Config) {
-		warnings = append(warnings, "The image's HEALTHCHECK is not run: this engine does not support health checks")
-		def.Config.Healthcheck = &api.HealthConfig{Test: []string{"NONE"}}
+	if err := checkHealth(def.Config, def.HostConfig); err != nil {
+		return nil, err
 	}
 	if def.Path, def.Args, err = commandLine(def.Config); err != nil {
 		return nil, err

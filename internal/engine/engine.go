@@ -118,6 +118,7 @@ func New(d Deps) *Engine {
 		containers: d.Containers, runtime: d.Runtime, specs: specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), count: map[string]int{},
 	}
 	volumes := &Volumes{service: d.Volumes, containers: d.Containers, still: still, say: say}
+	starter.prober = newProber(execs, stopper, say, d)
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,

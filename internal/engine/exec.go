@@ -54,6 +54,9 @@ type execution struct {
 	user rootpath.User
 	keys []byte
 	hub  *stdio.Hub
+	// probe marks those of health checks, which end with their engine: the next
+	// one probes again.
+	probe bool
 
 	mu       sync.Mutex
 	begun    bool // a start was asked for
@@ -91,7 +94,12 @@ func (x *Execs) ExecCreate(_ context.Context, name string, req api.ExecCreateReq
 	if err != nil {
 		return "", err
 	}
-	e := &execution{id: container.NewID(), c: c, run: r, req: req, user: user, keys: keys, hub: stdio.NewHub()}
+	return x.register(c, r, req, user, keys, false).id, nil
+}
+
+// register makes an exec known.
+func (x *Execs) register(c *container.Container, r *run, req api.ExecCreateRequest, user rootpath.User, keys []byte, probe bool) *execution {
+	e := &execution{id: container.NewID(), c: c, run: r, req: req, user: user, keys: keys, hub: stdio.NewHub(), probe: probe, begun: probe}
 	r.mu.Lock()
 	r.execs[e.id] = struct{}{}
 	r.mu.Unlock()
@@ -100,7 +108,7 @@ func (x *Execs) ExecCreate(_ context.Context, name string, req api.ExecCreateReq
 	x.byID[e.id] = e
 	x.mu.Unlock()
 	x.announce(e, apievents.ActionExecCreate)
-	return e.id, nil
+	return e
 }
 
 // announce publishes "exec_create: command" and the like.
@@ -292,7 +300,7 @@ func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin, d
 	e.mu.Unlock()
 	x.announce(e, apievents.ActionExecStart)
 	x.tasks.Go("exec", func(ctx context.Context) {
-		if !detach {
+		if !detach && !e.probe {
 			x.note(e, proc) // its client is told nothing yet, and need not wait for that
 		}
 		x.watch(ctx, e, pump)

@@ -55,6 +55,7 @@ func (x *exiter) watch(c *container.Container, r *run) {
 		case <-ctx.Done():
 			// The engine stops and the container stays: leave its output in
 			// pipe and journal for the next engine.
+			r.stopMonitor()
 			r.pump.Stop()
 			if r.log != nil {
 				_ = r.log.Close()
@@ -103,6 +104,7 @@ func (x *exiter) watchOOM(c *container.Container, r *run) (stop func()) {
 
 // exited carries an exit through to its end.
 func (x *exiter) exited(c *container.Container, r *run) {
+	r.stopMonitor()
 	rec := c.Load()
 	status := r.process.Status()
 	oom := x.oomKilled(rec)
@@ -130,6 +132,8 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		st.ExitCode, st.Error, st.OOMKilled, st.FinishedAt = status.Code, status.Reason, oom, finished.UTC()
 		st.Keeper, st.Sandbox = nil, nil
 		st.StoppedByHand = st.StoppedByHand || r.wasStoppedByHand()
+		st.HealthRestart = st.HealthRestart && !st.StoppedByHand
+		st.Health = endedHealth(st.Health)
 	})
 	if err != nil {
 		x.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
@@ -157,7 +161,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	if cleaned {
 		x.clean(c, rec, r)
 	}
-	if !again && rec.HostConfig.AutoRemove && !x.lives.of(c).removalIsHeld() {
+	if !again && rec.HostConfig.AutoRemove && !c.Load().State.HealthRestart && !x.lives.of(c).removalIsHeld() {
 		x.autoRemove(c)
 	}
 	if !cleaned {
@@ -212,6 +216,13 @@ func oomCount(g *cgroup.Group) uint64 {
 func (x *exiter) decide(rec *container.Record, r *run, code int, finished time.Time) (again bool, delay time.Duration) {
 	if x.tasks.Context().Err() != nil {
 		return false, 0
+	}
+	if rec.State.HealthRestart && !r.wasStoppedByHand() {
+		delay = firstBackoff
+		if r.backoff > 0 && !r.wasHealthy.Load() {
+			delay = min(2*r.backoff, maxBackoff)
+		}
+		return true, delay
 	}
 	return restartAfter(rec, r.wasStoppedByHand(), r.backoff, code, finished)
 }

@@ -34,7 +34,7 @@ var configFields = map[string]support{
 
 	// The attach flags tell clients what the creator attached to.
 	"AttachStdin": neutral, "AttachStdout": neutral, "AttachStderr": neutral,
-	// Windows command lines; and what only builds and health checks read.
+	// Windows command lines; and what only builds read, and health checks (Shell).
 	"ArgsEscaped": neutral, "OnBuild": neutral, "Shell": neutral,
 }
 

@@ -190,8 +190,7 @@ func healthFilter(_ context.Context, _ *Queries, values []string) (func(*contain
 			return nil, failure.Invalid("invalid filter 'health=%s': %w", v, err)
 		}
 	}
-	// Health checks are not run, so every container is without one.
-	return func(*container.Record) bool { return slices.Contains(values, string(api.NoHealthcheck)) }, nil
+	return func(r *container.Record) bool { return slices.Contains(values, string(healthSummary(&r.State).Status)) }, nil
 }
 
 func idFilter(_ context.Context, _ *Queries, values []string) (func(*container.Record) bool, error) {

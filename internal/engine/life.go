@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,9 +87,13 @@ type run struct {
 	exited  chan struct{} // closed when the exit is in the state and announced
 	cleaned chan struct{} // closed when nothing of the run is left
 
+	pauses     atomic.Int32 // how often it was paused
+	wasHealthy atomic.Bool  // a probe has succeeded
+
 	mu          sync.Mutex
-	byHand      bool // stop or kill asked for the end: no restart by policy
-	ending      int  // stops and kills under way
+	monitor     *monitor // of its health, nil without one
+	byHand      bool     // stop or kill asked for the end: no restart by policy
+	ending      int      // stops and kills under way
 	stdinOnce   sync.Once
 	execs       map[string]struct{}
 	oomReported bool
@@ -171,6 +176,20 @@ func (r *run) closeRoot() {
 		_ = unix.Close(r.rootFD)
 		r.rootFD = -1
 	}
+}
+
+func (r *run) setMonitor(m *monitor) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.monitor = m
+}
+
+// stopMonitor ends the health checks of the run.
+func (r *run) stopMonitor() {
+	r.mu.Lock()
+	m := r.monitor
+	r.mu.Unlock()
+	m.stop()
 }
 
 func (r *run) stopByHand() {

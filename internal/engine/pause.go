@@ -78,6 +78,7 @@ func (p *Pauser) Pause(ctx context.Context, name string) error {
 	case !paused:
 		return notRunning(c)
 	}
+	r.pauses.Add(1)
 	p.say.container(c, apievents.ActionPause)
 	return nil
 }

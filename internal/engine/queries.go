@@ -74,7 +74,7 @@ func (q *Queries) summary(r *container.Record, names *imageNames, now time.Time)
 	s := &api.Summary{
 		ID: r.ID, Names: []string{"/" + r.Name}, Image: names.of(r), ImageID: r.Image.ID.String(),
 		Command: commandText(r), Created: r.Created.Unix(), Ports: portSummary(r), Labels: labelsOf(r),
-		State: r.State.Status, Status: statusText(&r.State, now), Health: &api.HealthSummary{Status: api.NoHealthcheck},
+		State: r.State.Status, Status: statusText(&r.State, now), Health: healthSummary(&r.State),
 		NetworkSettings: &api.NetworkSettingsSummary{Networks: q.endpoints(r)}, Mounts: mountPoints(r),
 	}
 	if r.Image.Manifest.Digest != "" {
@@ -131,7 +131,7 @@ func statusText(st *container.State, now time.Time) string {
 	ago := func(t time.Time) string { return units.HumanDuration(now.Sub(t)) }
 	switch st.Status {
 	case api.StateRunning:
-		return "Up " + ago(st.StartedAt)
+		return "Up " + ago(st.StartedAt) + healthText(st.Health)
 	case api.StatePaused:
 		return "Up " + ago(st.StartedAt) + " (Paused)"
 	case api.StateRestarting:
@@ -144,6 +144,24 @@ func statusText(st *container.State, now time.Time) string {
 		return fmt.Sprintf("Exited (%d) %s ago", st.ExitCode, ago(st.FinishedAt))
 	}
 	return "Created"
+}
+
+// healthText is what ps shows of a running container's health.
+func healthText(h *api.Health) string {
+	switch {
+	case h == nil:
+		return ""
+	case h.Status == api.Starting:
+		return " (health: starting)"
+	}
+	return " (" + string(h.Status) + ")"
+}
+
+func healthSummary(st *container.State) *api.HealthSummary {
+	if st.Health == nil {
+		return &api.HealthSummary{Status: api.NoHealthcheck}
+	}
+	return &api.HealthSummary{Status: st.Health.Status, FailingStreak: st.Health.FailingStreak}
 }
 
 // portSummary lists published ports, and exposed ones without a public port.
@@ -301,6 +319,7 @@ func stateOf(st *container.State) *api.State {
 		Status: st.Status, Running: st.Running(), Paused: st.Status == api.StatePaused, Restarting: st.Status == api.StateRestarting,
 		OOMKilled: st.OOMKilled, Dead: st.Status == api.StateDead, ExitCode: st.ExitCode, Error: st.Error,
 		StartedAt: st.StartedAt.UTC().Format(time.RFC3339Nano), FinishedAt: st.FinishedAt.UTC().Format(time.RFC3339Nano),
+		Health: st.Health,
 	}
 	if st.Keeper != nil {
 		out.Pid = st.Keeper.PID

@@ -74,6 +74,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 		due = append(due, c)
 	}
 	rc.deps.Runtime.Sweep(append(keepers, rc.execs.adopt(ctx)...))
+	rc.starter.prober.load(all)
 	rc.sweepGroups(all)
 	rc.sweepJournals()
 	if err := rc.deps.Volumes.Reconcile(volumes, inUse); err != nil {
@@ -98,6 +99,9 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	// or remove its container.
 	for _, c := range all {
 		if r := rc.lives.of(c).current(); r != nil {
+			if !isClosed(r.process.Done()) {
+				rc.starter.prober.begin(c, r)
+			}
 			rc.exits.watch(c, r)
 		}
 	}
@@ -257,7 +261,7 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 		}
 		r := c.Load()
 		switch {
-		case r.HostConfig.AutoRemove && !r.State.StartedAt.IsZero():
+		case r.HostConfig.AutoRemove && !r.State.StartedAt.IsZero() && !r.State.HealthRestart:
 			rc.exits.autoRemove(c)
 		case startsWithEngine(r):
 			if err := rc.starter.Start(ctx, c.ID()); err != nil && ctx.Err() == nil {
@@ -277,6 +281,8 @@ func startsWithEngine(r *container.Record) bool {
 	}
 	p := r.HostConfig.RestartPolicy
 	switch {
+	case r.State.HealthRestart && !r.State.StoppedByHand:
+		return true
 	case p.IsAlways():
 		return true
 	case p.IsUnlessStopped():

@@ -132,6 +132,7 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 	rm.say.container(c, apievents.ActionDestroy)
 	c.Removed()
 	rm.lives.drop(c)
+	rm.stopper.starter.prober.drop(rec)
 	rm.sweeper.add(trash)
 	return nil
 }

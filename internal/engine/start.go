@@ -44,6 +44,7 @@ type Starter struct {
 	log        *slog.Logger
 	exits      *exiter
 	remover    *Remover
+	prober     *prober
 	pool       *stdio.Pool
 }
 
@@ -116,6 +117,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		*st = container.State{
 			Status: api.StateRunning, StartedAt: started.started.UTC(), FinishedAt: st.FinishedAt, VolumesFilled: true,
 			RestartCount: st.RestartCount, Keeper: ptr(started.process.Record()), Sandbox: a.sandbox,
+			Health: startedHealth(a.r, st.Health),
 		}
 		if backoff == 0 {
 			st.RestartCount = 0
@@ -133,6 +135,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 	s.say.volumes(a.r, apievents.ActionMount)
 	s.say.container(c, apievents.ActionStart)
 	life.setRun(started)
+	s.prober.begin(c, started)
 	s.exits.watch(c, started)
 	return nil
 }

@@ -132,6 +132,32 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 	return nil
 }
 
+// endUnhealthy ends a run whose health checks have failed: kindly, as stop
+// does, or at once. What follows is for its exit to decide.
+func (s *Stopper) endUnhealthy(c *container.Container, r *run, action healthAction) error {
+	rec := c.Load()
+	sig, err := stopSignal(rec, "")
+	if err != nil {
+		return err
+	}
+	reason := "unhealthy, and --health-on-failure is " + string(action)
+	if action == healthKill {
+		return s.kill(c, r, earlyKillReason, reason)
+	}
+	timeout, byDefault := s.timeout(rec, StopOptions{})
+	defer r.endBegins()()
+	if err := errors.Join(s.signal(c, r, sig, earlyKillReason, reason), s.pauser.release(c)); err != nil {
+		return err
+	}
+	if !s.awaitExit(context.Background(), c, r, sig, timeout, byDefault) {
+		if err := s.kill(c, r); err != nil {
+			return err
+		}
+	}
+	s.say.container(c, apievents.ActionStop)
+	return nil
+}
+
 // settleRestart ends a container whose restart was given up: nothing of it
 // runs. It reports false if the restart had already been carried out.
 func (s *Stopper) settleRestart(c *container.Container) bool {
@@ -252,9 +278,9 @@ func await(ch <-chan struct{}, d time.Duration) bool {
 }
 
 // kill ends the container with SIGKILL and returns after the exit.
-func (s *Stopper) kill(c *container.Container, r *run) error {
+func (s *Stopper) kill(c *container.Container, r *run, extra ...string) error {
 	defer r.endBegins()()
-	if err := errors.Join(s.signal(c, r, syscall.SIGKILL), s.pauser.release(c)); err != nil {
+	if err := errors.Join(s.signal(c, r, syscall.SIGKILL, extra...), s.pauser.release(c)); err != nil {
 		return err
 	}
 	rec := c.Load()

@@ -89,10 +89,8 @@ func checkHealthcheck(h *container.HealthConfig) error {
 	if h.Retries < 0 {
 		return failure.Invalid("Retries in Healthcheck cannot be negative")
 	}
-	if len(h.Test) > 0 && h.Test[0] != "NONE" {
-		return failure.NotImplemented("Config.Healthcheck (--health-cmd) is not supported by this engine: leave it out or use --no-healthcheck")
-	}
-	return nil
+	_, err := healthCommand(&container.Config{Healthcheck: h})
+	return err
 }
 
 // checkHostConfig validates h, with its defaults filled in, and the network
@@ -106,6 +104,9 @@ func checkHostConfig(h *container.HostConfig, f kernel.Features) (warnings []str
 	}
 	if _, ok := h.Annotations[""]; ok {
 		return nil, failure.Invalid("invalid Annotations: the empty string is not permitted as an annotation key")
+	}
+	if err := checkHealthAction(h); err != nil {
+		return nil, err
 	}
 	if err := checkNamespaces(h); err != nil {
 		return nil, err

@@ -157,6 +157,26 @@ func (p *Process) Signal(sig int) error {
 	return nil
 }
 
+// KillGroup kills the process with its process group: an exec's process leads one, which is what it has started and has not moved away.
+func (p *Process) KillGroup() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd < 0 || keeper.Exited(p.pidfd) {
+		return ErrNotRunning
+	}
+	err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, pidfdSignalProcessGroup)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.9
+		err = unix.Kill(-p.rec.PID, unix.SIGKILL)
+	}
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("killing process group %d: %w", p.rec.PID, err)
+	}
+	return nil
+}
+
+// pidfdSignalProcessGroup is PIDFD_SIGNAL_PROCESS_GROUP.
+const pidfdSignalProcessGroup = 1 << 2
+
 // Resize sets the terminal's size in characters.
 func (p *Process) Resize(rows, cols uint16) error {
 	if p.console == nil {
