@@ -155,7 +155,8 @@ func (a *app) root() *cobra.Command {
 			a.importImage().as(""), a.save().as(""), a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
 			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
 		a.group("volume", "Manage volumes", append([]spec{a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumePrune(), a.volumeRm(), a.volumeUpdate()}, a.volumeCopies()...)...),
-		a.group("network", "Manage networks", a.networkInspect(), a.networkLs()),
+		a.group("network", "Manage networks", a.networkConnect(), a.networkCreate(), a.networkDisconnect(), a.networkInspect(), a.networkLs(),
+			a.networkPrune(), a.networkRm()),
 		a.group("system", "Manage the engine's system", a.events().as(""), a.info().as("")),
 		a.group("context", "Manage contexts",
 			a.contextCreate(), a.contextExport(), a.contextImport(), a.contextInspect(), a.contextLs(), a.contextRm(), a.contextShow(),
@@ -229,14 +230,6 @@ var later = map[string][]string{
 	"volume": {
 		"prune",
 		"update",
-	},
-	"network": {
-		"connect",
-		"create",
-		"disconnect",
-		"prune",
-		"rm",
-		"remove",
 	},
 	"system": {
 		"df",

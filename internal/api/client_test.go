@@ -291,7 +291,6 @@ func TestDockerCommand(t *testing.T) {
 		{"pause web", "", 0, "web", ""},
 		{"unpause web", "", 0, "web", ""},
 		{"plugin disable p", "", 1, "", "plugins is not supported by this version of Cleat yet"},
-		{"network create n", "", 1, "", "creating networks (network create) is not supported by this version of Cleat yet"},
 		{"node ls", "", 1, "", "This node is not a swarm manager"},
 		{"top web -o pid", "", 0, "17", ""},
 	} {

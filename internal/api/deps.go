@@ -143,24 +143,35 @@ type VolumeCopies interface {
 type Networks interface {
 	List(ctx context.Context, filters map[string][]string) ([]networktypes.Summary, error)
 	Inspect(ctx context.Context, nameOrID string) (networktypes.Inspect, error)
+	Create(ctx context.Context, req networktypes.CreateRequest) (id string, warnings []string, err error)
+	Remove(ctx context.Context, nameOrID string) error
+	Prune(ctx context.Context, filters map[string][]string) (removed []string, err error)
+}
+
+// Connections connect containers to networks.
+type Connections interface {
+	// Connect takes what is wished of the endpoint; nil wishes nothing.
+	Connect(ctx context.Context, network, container string, endpoint *networktypes.EndpointSettings) error
+	Disconnect(ctx context.Context, network, container string, force bool) error
 }
 
 // Deps is everything that the door opens to. All interfaces must be set.
 type Deps struct {
-	Lifecycle Lifecycle
-	Upkeep    Upkeep
-	Queries   Queries
-	Stats     Statistics
-	Streams   Streams
-	Execs     Execs
-	System    System
-	Files     Files
-	Committer Committer
-	Events    Events
-	Images    ImageStore
-	Transfer  ImageTransfer
-	Volumes   Volumes
-	Networks  Networks
+	Lifecycle   Lifecycle
+	Upkeep      Upkeep
+	Queries     Queries
+	Stats       Statistics
+	Streams     Streams
+	Execs       Execs
+	System      System
+	Files       Files
+	Committer   Committer
+	Events      Events
+	Images      ImageStore
+	Transfer    ImageTransfer
+	Volumes     Volumes
+	Networks    Networks
+	Connections Connections
 
 	// VolumeCopies is the same service as Volumes.
 	VolumeCopies VolumeCopies

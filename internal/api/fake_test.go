@@ -346,8 +346,48 @@ func (f *fakeVolumes) Remove(_ context.Context, name string, force bool) error {
 }
 
 type fakeNetworks struct {
-	list    func(filters map[string][]string) ([]networktypes.Summary, error)
-	inspect func(name string) (networktypes.Inspect, error)
+	list       func(filters map[string][]string) ([]networktypes.Summary, error)
+	inspect    func(name string) (networktypes.Inspect, error)
+	create     func(req networktypes.CreateRequest) (string, []string, error)
+	remove     func(name string) error
+	prune      func(filters map[string][]string) ([]string, error)
+	connect    func(network, container string, e *networktypes.EndpointSettings) error
+	disconnect func(network, container string, force bool) error
+}
+
+func (f *fakeNetworks) Create(_ context.Context, req networktypes.CreateRequest) (string, []string, error) {
+	if f.create == nil {
+		return "", nil, missing("network create")
+	}
+	return f.create(req)
+}
+
+func (f *fakeNetworks) Remove(_ context.Context, name string) error {
+	if f.remove == nil {
+		return missing("network remove")
+	}
+	return f.remove(name)
+}
+
+func (f *fakeNetworks) Prune(_ context.Context, filters map[string][]string) ([]string, error) {
+	if f.prune == nil {
+		return nil, nil
+	}
+	return f.prune(filters)
+}
+
+func (f *fakeNetworks) Connect(_ context.Context, network, container string, e *networktypes.EndpointSettings) error {
+	if f.connect == nil {
+		return missing("network connect")
+	}
+	return f.connect(network, container, e)
+}
+
+func (f *fakeNetworks) Disconnect(_ context.Context, network, container string, force bool) error {
+	if f.disconnect == nil {
+		return missing("network disconnect")
+	}
+	return f.disconnect(network, container, force)
 }
 
 func (f *fakeNetworks) List(_ context.Context, filters map[string][]string) ([]networktypes.Summary, error) {
@@ -369,7 +409,7 @@ func (f *fake) deps(log io.Writer) api.Deps {
 		Lifecycle: f, Upkeep: f, Queries: f, Stats: f, Streams: f, Execs: f, System: f, Events: f,
 		Files:     f,
 		Committer: f,
-		Images:    &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks,
+		Images:    &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks, Connections: &f.networks,
 		ServerVersion: "29.9.3",
 		CgroupV1:      true,
 		Log:           slog.New(slog.NewTextHandler(log, nil)),

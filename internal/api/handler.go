@@ -125,6 +125,11 @@ func (h *Handler) routes() []route {
 		{"GET", "/networks", h.networkList},
 		{"GET", "/networks/", h.networkList},
 		{"GET", "/networks/{id}", h.networkInspect},
+		{"DELETE", "/networks/{id}", h.networkRemove},
+		{"POST", "/networks/create", h.networkCreate},
+		{"POST", "/networks/prune", h.networkPrune},
+		{"POST", "/networks/{id}/connect", h.networkConnect},
+		{"POST", "/networks/{id}/disconnect", h.networkDisconnect},
 
 		{"GET", "/plugins", h.pluginList},
 		{"GET", "/plugins/{name}/json", h.pluginInspect},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/moby/moby/api/types/network"
 
@@ -59,6 +60,72 @@ func (h *Handler) networkInspect(ctx context.Context, w http.ResponseWriter, q *
 		return failure.NotFound("network %s not found", q.param("id"))
 	}
 	return writeJSON(w, http.StatusOK, networkInspectFor(inspected, q.version))
+}
+
+func (h *Handler) networkCreate(ctx context.Context, w http.ResponseWriter, q *request) error {
+	var req network.CreateRequest
+	if err := readJSON(q.Request, &req); err != nil {
+		return err
+	}
+	id, warnings, err := h.deps.Networks.Create(context.WithoutCancel(ctx), req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, network.CreateResponse{ID: id, Warning: strings.Join(warnings, "\n")})
+}
+
+func (h *Handler) networkRemove(ctx context.Context, w http.ResponseWriter, q *request) error {
+	return h.verb(ctx, w, func(ctx context.Context) error { return h.deps.Networks.Remove(ctx, q.param("id")) })
+}
+
+func (h *Handler) networkPrune(ctx context.Context, w http.ResponseWriter, q *request) error {
+	filters, err := q.filters("label", "label!", "until")
+	if err != nil {
+		return err
+	}
+	removed, err := h.deps.Networks.Prune(ctx, filters)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, network.PruneReport{NetworksDeleted: list(removed)})
+}
+
+func (h *Handler) networkConnect(ctx context.Context, w http.ResponseWriter, q *request) error {
+	var req network.ConnectRequest
+	if err := readJSON(q.Request, &req); err != nil {
+		return err
+	}
+	if req.Container == "" {
+		return failure.Invalid("invalid request: Container must name the container to connect")
+	}
+	if e := req.EndpointConfig; e != nil {
+		if q.version.below(44) {
+			e.MacAddress = nil
+		}
+		if q.version.below(48) {
+			e.GwPriority = 0
+		}
+	}
+	if err := h.deps.Connections.Connect(ctx, q.param("id"), req.Container, req.EndpointConfig); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (h *Handler) networkDisconnect(ctx context.Context, w http.ResponseWriter, q *request) error {
+	var req network.DisconnectRequest
+	if err := readJSON(q.Request, &req); err != nil {
+		return err
+	}
+	if req.Container == "" {
+		return failure.Invalid("invalid request: Container must name the container to disconnect")
+	}
+	if err := h.deps.Connections.Disconnect(ctx, q.param("id"), req.Container, req.Force); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
 }
 
 func networkInspectFor(n network.Inspect, asked version) network.Inspect {

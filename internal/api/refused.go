@@ -34,12 +34,6 @@ var notYet = []refusal{
 	{"POST", "/images/prune", "removing unused images (image prune)"},
 	{"GET", "/distribution/{name}/json", "inspecting images in a registry (manifest inspect)"},
 
-	{"DELETE", "/networks/{id}", "removing networks (network rm)"},
-	{"POST", "/networks/create", "creating networks (network create)"},
-	{"POST", "/networks/{id}/connect", "connecting containers to networks (network connect)"},
-	{"POST", "/networks/{id}/disconnect", "disconnecting containers from networks (network disconnect)"},
-	{"POST", "/networks/prune", "removing unused networks (network prune)"},
-
 	{"GET", "/plugins/privileges", "plugins"},
 	{"POST", "/plugins/pull", "plugins"},
 	{"POST", "/plugins/create", "plugins"},

@@ -24,6 +24,14 @@ type Record struct {
 	State State
 }
 
+// Networks are the requested network attachments as they are now, by network name.
+func (r *Record) Networks() map[string]*apinetwork.EndpointSettings {
+	if r.State.Endpoints != nil {
+		return r.State.Endpoints
+	}
+	return r.Definition.Endpoints
+}
+
 // Definition is what a container is. It changes only by rename.
 type Definition struct {
 	Layout  int
@@ -99,6 +107,9 @@ type State struct {
 	Keeper *keeper.Record `json:",omitempty"`
 	// Sandbox is the network attachment of the running process.
 	Sandbox *network.Sandbox `json:",omitempty"`
+	// Endpoints take the place of the definition's once a network was connected or
+	// disconnected; nil until then.
+	Endpoints map[string]*apinetwork.EndpointSettings
 	// RestartCount counts restarts by policy since the last start by hand.
 	RestartCount int `json:",omitempty"`
 	// StoppedByHand is set by stop and kill and cleared by start: it is what

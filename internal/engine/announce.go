@@ -9,6 +9,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/events"
+	"github.com/cleatlabs/cleat/internal/network"
 )
 
 // announcer publishes events in Docker's words.
@@ -29,13 +30,20 @@ func (a *announcer) container(c *container.Container, action apievents.Action, e
 	a.publish(apievents.ContainerEventType, action, c.ID(), attrs)
 }
 
-// network publishes that a container was attached to or detached from its
+// network publishes that a container was connected to or disconnected from a
 // network.
-func (a *announcer) network(action apievents.Action, id, name, containerID string) {
-	if id == "" {
+func (a *announcer) network(action apievents.Action, e *network.Endpoint, containerID string) {
+	a.publish(apievents.NetworkEventType, action, e.NetworkID, map[string]string{"container": containerID, "name": e.NetworkName, "type": e.Driver})
+}
+
+// networks publishes it of all networks of a container.
+func (a *announcer) networks(action apievents.Action, sb *network.Sandbox) {
+	if sb == nil {
 		return
 	}
-	a.publish(apievents.NetworkEventType, action, id, map[string]string{"container": containerID, "name": name, "type": name})
+	for _, e := range sb.Endpoints {
+		a.network(action, e, sb.ContainerID)
+	}
 }
 
 // volumes publishes the mount or unmount of each volume of a container.

@@ -133,7 +133,7 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if err := cr.specs.settings.Containers.fill(host, cr.cgroupV2); err != nil {
 		return nil, err
 	}
-	if def.Endpoints, err = checkEndpoints(host.NetworkMode, req.NetworkingConfig); err != nil {
+	if err := cr.checkNetwork(def, req); err != nil {
 		return nil, err
 	}
 	if err := refuseUnsupported(cfg, host, def.Endpoints); err != nil {
@@ -172,6 +172,28 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 		}
 	}
 	return warnings, err
+}
+
+// checkNetwork validates what the request says about networks.
+func (cr *Creator) checkNetwork(def *container.Definition, req CreateRequest) (err error) {
+	cfg, host := def.Config, def.HostConfig
+	if err := checkSharedNetwork(cfg, host, req.NetworkingConfig); err != nil {
+		return err
+	}
+	if host.NetworkMode.IsContainer() {
+		var other *container.Container
+		if host.NetworkMode, other, err = sharedNetwork(cr.containers, def.ID, host.NetworkMode); err != nil {
+			return notTheImage(err)
+		}
+		cfg.Hostname, cfg.Domainname = other.Load().Config.Hostname, other.Load().Config.Domainname
+	}
+	if rec, err := cr.networks.Find(string(host.NetworkMode)); err == nil && host.NetworkMode.IsUserDefined() {
+		host.NetworkMode = api.NetworkMode(rec.Name)
+	}
+	if def.Endpoints, err = checkEndpoints(host.NetworkMode, req.NetworkingConfig, cr.networks.Find); err != nil {
+		return err
+	}
+	return cr.checkLinks(def)
 }
 
 func (cr *Creator) resolve(ctx context.Context, cfg *api.Config, platform string) (*image.Image, error) {
@@ -293,6 +315,7 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 	if err != nil {
 		return err
 	}
+	cr.networks.Expect(def.ID, endpointRequests(def.HostConfig.NetworkMode, def.Endpoints))
 	cr.lives.of(c)
 	cr.say.container(c, apievents.ActionCreate)
 	return nil

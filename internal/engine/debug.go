@@ -62,7 +62,7 @@ func (d *Debug) Launch(ctx context.Context, name string) (string, error) {
 	if spec.User, err = lookupUser(a.rootFD, a.r.Config.User, a.r.HostConfig.GroupAdd); err != nil {
 		return "", err
 	}
-	spec.Env = environment(a.r, spec.User.Home)
+	spec.Env = environment(a.r, nil, spec.User.Home)
 	return d.runtime.Dump(spec)
 }
 

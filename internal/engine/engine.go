@@ -71,6 +71,7 @@ type Engine struct {
 	*Commits
 	Images   *Images
 	Volumes  *Volumes
+	Networks *Networks
 	Recovery *Recovery
 	Debug    *Debug
 }
@@ -83,9 +84,9 @@ func New(d Deps) *Engine {
 	adjusted.Store(&d.Settings.Adjustable)
 	say := &announcer{bus: d.Events}
 	pool := &stdio.Pool{}
-	specs := &specBuilder{features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
+	specs := &specBuilder{containers: d.Containers, features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
 	remover := &Remover{
-		containers: d.Containers, volumes: d.Volumes, lives: lives, say: say, log: d.Log,
+		containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say, log: d.Log,
 		sweeper: &sweeper{containers: d.Containers, images: d.Images, tasks: d.Tasks, log: d.Log, added: make(chan struct{}, 1)},
 	}
 	exits := &exiter{
@@ -144,6 +145,7 @@ func New(d Deps) *Engine {
 		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
 		Volumes:  volumes,
+		Networks: &Networks{service: d.Networks, containers: d.Containers, say: say, log: d.Log},
 		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, updater: updater, execs: execs, volumes: volumes},
 		Debug:    &Debug{containers: d.Containers, starter: starter, runtime: d.Runtime, networks: d.Networks},
 	}

@@ -147,9 +147,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	}
 	x.say.container(c, apievents.ActionDie, "exitCode", strconv.Itoa(status.Code),
 		"execDuration", strconv.Itoa(int(finished.Sub(rec.State.StartedAt).Seconds())))
-	if rec.State.Sandbox != nil {
-		x.say.network(apievents.ActionDisconnect, rec.State.Sandbox.NetworkID, rec.State.Sandbox.NetworkName, c.ID())
-	}
+	x.say.networks(apievents.ActionDisconnect, rec.State.Sandbox)
 	x.say.volumes(rec, apievents.ActionUnmount)
 	// The restart is registered before anyone who waits for the exit goes on,
 	// so that stop finds it.

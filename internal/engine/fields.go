@@ -44,7 +44,7 @@ var hostConfigFields = map[string]support{
 	"Binds": acted, "LogConfig": acted, "NetworkMode": acted, "PortBindings": acted, "RestartPolicy": acted,
 	"AutoRemove": acted, "VolumeDriver": acted, "VolumesFrom": acted, "ConsoleSize": acted, "Annotations": acted,
 	"CapAdd": acted, "CapDrop": acted, "CgroupnsMode": acted, "DNS": acted, "DNSOptions": acted, "DNSSearch": acted,
-	"ExtraHosts": acted, "GroupAdd": acted, "IpcMode": acted, "OomScoreAdj": acted, "PidMode": acted,
+	"ExtraHosts": acted, "Links": acted, "GroupAdd": acted, "IpcMode": acted, "OomScoreAdj": acted, "PidMode": acted,
 	"Privileged": acted, "PublishAllPorts": acted, "ReadonlyRootfs": acted, "SecurityOpt": acted, "Tmpfs": acted,
 	"UTSMode": acted, "UsernsMode": acted, "ShmSize": acted, "Sysctls": acted, "Runtime": acted, "Umask": acted,
 	"Isolation": acted, "Mounts": acted, "MaskedPaths": acted, "ReadonlyPaths": acted, "Init": acted,
@@ -58,16 +58,13 @@ var hostConfigFields = map[string]support{
 
 	"ContainerIDFile": neutral, // the client writes it
 
-	"Cgroup": refused, "Links": refused, "StorageOpt": refused, "DeviceRequests": refused,
+	"Cgroup": refused, "StorageOpt": refused, "DeviceRequests": refused,
 	"CPUCount": refused, "CPUPercent": refused, "IOMaximumIOps": refused, "IOMaximumBandwidth": refused,
 }
 
 // endpointFields is the support of every field of network.EndpointSettings.
 var endpointFields = map[string]support{
-	"IPAMConfig": acted, "Aliases": acted, "MacAddress": acted,
-	"Links": refused, "DriverOpts": refused,
-	// One endpoint always provides the gateway, whatever its priority.
-	"GwPriority": neutral,
+	"IPAMConfig": acted, "Aliases": acted, "MacAddress": acted, "Links": acted, "DriverOpts": acted, "GwPriority": acted,
 	// What inspect reported: clients send it back when they recreate.
 	"NetworkID": neutral, "EndpointID": neutral, "Gateway": neutral, "IPAddress": neutral, "IPPrefixLen": neutral,
 	"IPv6Gateway": neutral, "GlobalIPv6Address": neutral, "GlobalIPv6PrefixLen": neutral, "DNSNames": neutral,
@@ -75,8 +72,7 @@ var endpointFields = map[string]support{
 
 // fieldFlags are the flags of refused fields, for people who typed those.
 var fieldFlags = map[string]string{
-	"Links": " (--link)", "StorageOpt": " (--storage-opt)", "DeviceRequests": " (--gpus)",
-	"DriverOpts": " (--network with driver-opt)",
+	"StorageOpt": " (--storage-opt)", "DeviceRequests": " (--gpus)",
 }
 
 // refuseUnsupported returns an error that names the first refused field set in

@@ -2,14 +2,11 @@ package engine
 
 import (
 	"reflect"
-	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
-
-	"github.com/cleatlabs/cleat/internal/failure"
 )
 
 // A field that a new version of the API types brings must get a decision
@@ -80,15 +77,5 @@ func TestRefusedFieldsAreNamed(t *testing.T) {
 	empty.DeviceRequests = []container.DeviceRequest{}
 	if err := refuseUnsupported(&container.Config{}, &empty, nil); err != nil {
 		t.Errorf("empty lists are refused: %v", err)
-	}
-}
-
-func TestNetworksOfOtherKindsAreNamed(t *testing.T) {
-	for name, class := range map[string]error{"container:c": errdefs.ErrNotImplemented, "mine": errdefs.ErrInvalidArgument} {
-		nc := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: {}}}
-		_, err := checkEndpoints(container.NetworkMode(name), nc)
-		if failure.Class(err) != class || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
 	}
 }

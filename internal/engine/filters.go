@@ -238,7 +238,14 @@ func networkFilter(_ context.Context, q *Queries, values []string) (func(*contai
 			names[name] = true
 		}
 	}
-	return func(r *container.Record) bool { return names[string(r.HostConfig.NetworkMode)] }, nil
+	return func(r *container.Record) bool {
+		for name := range r.Networks() {
+			if names[name] {
+				return true
+			}
+		}
+		return false
+	}, nil
 }
 
 func statusFilter(_ context.Context, _ *Queries, values []string) (func(*container.Record) bool, error) {

@@ -186,7 +186,7 @@ func TestSecurityOpts(t *testing.T) {
 func TestEnvironmentOverridesInDockersOrder(t *testing.T) {
 	r := &container.Record{}
 	r.Config = &api.Config{Hostname: "h", Tty: true, Env: []string{"PATH=/x", "EMPTY=", "TERM", "A=1", "A=2"}}
-	got := environment(r, "/home/me")
+	got := environment(r, nil, "/home/me")
 	if want := []string{"PATH=/x", "HOSTNAME=h", "EMPTY=", "A=2", "HOME=/home/me"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}

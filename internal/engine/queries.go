@@ -196,22 +196,9 @@ func portSummary(r *container.Record) []api.PortSummary {
 	return out
 }
 
-// endpoints describes a container's networks: as requested, and, while it
-// runs, as they are.
+// endpoints describes a container's networks.
 func (q *Queries) endpoints(r *container.Record) map[string]*apinetwork.EndpointSettings {
-	mode := string(r.HostConfig.NetworkMode)
-	e := &apinetwork.EndpointSettings{}
-	if asked := r.Endpoints[mode]; asked != nil {
-		e.IPAMConfig, e.MacAddress, e.GwPriority = asked.IPAMConfig, asked.MacAddress, asked.GwPriority
-	}
-	if id, name, err := q.networks.Resolve(mode); err == nil {
-		e.NetworkID, mode = id, name
-	}
-	if sb := r.State.Sandbox; sb != nil {
-		e.NetworkID, e.EndpointID, e.Gateway, e.IPAddress, e.IPPrefixLen = sb.NetworkID, sb.EndpointID, sb.Gateway, sb.IP, sb.PrefixLen
-		e.MacAddress = sb.MAC
-	}
-	return map[string]*apinetwork.EndpointSettings{mode: e}
+	return endpointSettings(r, q.networks.Find)
 }
 
 // mountPoints lists mounts by destination. Those of HostConfig.Tmpfs are not
@@ -290,6 +277,7 @@ func (q *Queries) Inspect(ctx context.Context, name string, size bool) (*api.Ins
 	}
 	r := c.Load()
 	config, host := *r.Config, *r.HostConfig
+	host.Links = shownLinks(r, &host)
 	res := &api.InspectResponse{
 		ID: r.ID, Created: r.Created.UTC().Format(time.RFC3339Nano), Path: r.Path, Args: append([]string{}, r.Args...),
 		State: stateOf(&r.State), Image: r.Image.ID.String(),
@@ -330,7 +318,7 @@ func stateOf(st *container.State) *api.State {
 func (q *Queries) networkSettings(r *container.Record) *api.NetworkSettings {
 	s := &api.NetworkSettings{Networks: q.endpoints(r), Ports: apinetwork.PortMap{}}
 	if sb := r.State.Sandbox; sb != nil {
-		s.SandboxID = sb.EndpointID
+		s.SandboxID = r.ID
 		if r.State.Keeper != nil {
 			s.SandboxKey = fmt.Sprintf("/proc/%d/ns/net", r.State.Keeper.PID)
 		}

@@ -59,6 +59,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 			}
 		}
 		rc.lives.of(c)
+		rc.deps.Networks.Expect(r.ID, endpointRequests(r.HostConfig.NetworkMode, r.Networks()))
 		if rc.adopt(ctx, c) {
 			for _, m := range r.Mounts {
 				if m.Name != "" {

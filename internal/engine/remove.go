@@ -13,6 +13,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
@@ -21,6 +22,7 @@ import (
 type Remover struct {
 	containers *container.Store
 	volumes    *volume.Service
+	networks   *network.Service
 	lives      *lives
 	say        *announcer
 	log        *slog.Logger
@@ -127,6 +129,7 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 		c.SetStateInMemory(func(st *container.State) { *st = rec.State })
 		return err
 	}
+	rm.networks.Forget(rec.ID)
 	rm.releaseVolumes(ctx, rec, volumes)
 	record.Failpoint("engine.rm.after-volumes")
 	rm.say.container(c, apievents.ActionDestroy)

@@ -45,7 +45,15 @@ func (rn *Renamer) Rename(ctx context.Context, name, newName string) error {
 	if err := rn.containers.Rename(ctx, c, bare); err != nil {
 		return err
 	}
-	rn.networks.Rename(c.ID(), bare)
+	if sb := rn.networks.Rename(c.ID(), bare); sb != nil {
+		if err := c.SetState(func(st *container.State) {
+			if st.Sandbox != nil {
+				st.Sandbox = sb
+			}
+		}); err != nil {
+			return err
+		}
+	}
 	rn.say.container(c, apievents.ActionRename, "oldName", "/"+old)
 	return nil
 }

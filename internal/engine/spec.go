@@ -20,9 +20,10 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 // specBuilder turns records into what the runtime starts.
 type specBuilder struct {
-	features kernel.Features
-	settings Settings
-	seccomp  *seccomp.Cache
+	containers *container.Store
+	features   kernel.Features
+	settings   Settings
+	seccomp    *seccomp.Cache
 }
 
 // container builds the spec of a container except what only exists while it
@@ -129,21 +130,38 @@ func (b *specBuilder) mounts(c *container.Container, r *container.Record) ([]run
 			continue
 		}
 		out = append(out, runtime.Mount{
-			Target: target, Type: "bind", Source: c.Path(name), IsFile: true, Engine: true, Propagation: string(mount.PropagationRPrivate),
+			Target: target, Type: "bind", Source: b.etcFile(c, r, name), IsFile: true, Engine: true, Propagation: string(mount.PropagationRPrivate),
 			ReadOnly: r.HostConfig.ReadonlyRootfs,
 		})
 	}
 	return out, nil
 }
 
+// etcFile is where one of the files in /etc that go with the network lies: with the
+// container whose network it is.
+func (b *specBuilder) etcFile(c *container.Container, r *container.Record, name string) string {
+	const deepest = 8 // containers in the network of one in the network of one …
+	for range deepest {
+		if !r.HostConfig.NetworkMode.IsContainer() {
+			break
+		}
+		other, err := b.containers.Find(r.HostConfig.NetworkMode.ConnectedContainer())
+		if err != nil {
+			break // its network is gone, too: the start has failed already
+		}
+		c, r = other, other.Load()
+	}
+	return c.Path(name)
+}
+
 // environment completes the record's variables as Docker does: defaults that
 // the container's own override, then HOME of the user who runs.
-func environment(r *container.Record, home string) []string {
+func environment(r *container.Record, links []string, home string) []string {
 	env := []string{defaultPath, "HOSTNAME=" + r.Config.Hostname}
 	if r.Config.Tty {
 		env = append(env, "TERM=xterm")
 	}
-	return withHome(overrideEnv(env, r.Config.Env), home)
+	return withHome(overrideEnv(append(env, links...), r.Config.Env), home)
 }
 
 // overrideEnv replaces in env what more sets and appends the rest. An entry of

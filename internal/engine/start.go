@@ -13,7 +13,6 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
-	apinetwork "github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
@@ -117,7 +116,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		*st = container.State{
 			Status: api.StateRunning, StartedAt: started.started.UTC(), FinishedAt: st.FinishedAt, VolumesFilled: true,
 			RestartCount: st.RestartCount, Keeper: ptr(started.process.Record()), Sandbox: a.sandbox,
-			Health: startedHealth(a.r, st.Health),
+			Endpoints: st.Endpoints, Health: startedHealth(a.r, st.Health),
 		}
 		if backoff == 0 {
 			st.RestartCount = 0
@@ -129,9 +128,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		s.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
 	}
 	record.Failpoint("engine.start.after-state")
-	if a.sandbox != nil {
-		s.say.network(apievents.ActionConnect, a.sandbox.NetworkID, a.sandbox.NetworkName, c.ID())
-	}
+	s.say.networks(apievents.ActionConnect, a.sandbox)
 	s.say.volumes(a.r, apievents.ActionMount)
 	s.say.container(c, apievents.ActionStart)
 	life.setRun(started)
@@ -176,6 +173,7 @@ type attempt struct {
 	group   *runtime.GroupInMaking
 	sources []int // of mounts
 	sandbox *network.Sandbox
+	linkEnv []string // of legacy links
 }
 
 // openSources opens what mounts need besides paths.
@@ -245,7 +243,7 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	if err := a.openSources(ctx, spec); err != nil {
 		return nil, err
 	}
-	spec.Env = environment(r, spec.User.Home)
+	spec.Env = environment(r, a.linkEnv, spec.User.Home)
 	if !r.State.VolumesFilled {
 		if err := fillVolumes(a.rootFD, a.r); err != nil {
 			return nil, err
@@ -284,29 +282,39 @@ func (a *attempt) netNS() int {
 
 // attach gets the container its place in the network.
 func (a *attempt) attach(ctx context.Context) (err error) {
-	a.sandbox, a.netFD, err = a.s.networks.Attach(ctx, networkRequest(a.c, a.r))
-	return err
+	req := networkRequest(a.c, a.r)
+	if a.r.HostConfig.NetworkMode.IsContainer() {
+		return a.attachToOther(ctx, req)
+	}
+	if req.Links, a.linkEnv, err = a.links(); err != nil {
+		return err
+	}
+	a.sandbox, a.netFD, err = a.s.networks.Attach(ctx, req)
+	if err != nil {
+		return fmt.Errorf("failed to set up container networking: %w", err)
+	}
+	return nil
 }
 
-func networkRequest(c *container.Container, r *container.Record) network.Request {
-	cfg, host := r.Config, r.HostConfig
-	req := network.Request{
-		ContainerID: r.ID, Name: r.Name, Hostname: cfg.Hostname, Domainname: cfg.Domainname, Mode: string(host.NetworkMode),
-		ExtraHosts: host.ExtraHosts, DNSSearch: host.DNSSearch, DNSOptions: host.DNSOptions, FilesDir: c.Dir(),
+// attachToOther puts the container into another one's network namespace.
+func (a *attempt) attachToOther(ctx context.Context, req network.Request) error {
+	name := a.r.HostConfig.NetworkMode.ConnectedContainer()
+	other, err := a.s.containers.Find(name)
+	if err != nil {
+		return err
 	}
-	for _, d := range host.DNS {
-		req.DNS = append(req.DNS, d.String())
+	r := other.Load()
+	if r.State.Status == api.StateRestarting {
+		return failure.Conflict("container %s is restarting, wait until the container is running", other.ID())
 	}
-	if !host.NetworkMode.IsHost() {
-		req.Ports, req.PublishAll = host.PortBindings, host.PublishAllPorts
-		for p := range cfg.ExposedPorts {
-			req.Exposed = append(req.Exposed, p)
-		}
+	if !r.State.Alive() {
+		return failure.Conflict("cannot join network namespace of a non running container: %s", r.Name)
 	}
-	if e := r.Endpoints[string(host.NetworkMode)]; e != nil {
-		req.MAC = apinetwork.HardwareAddr(e.MacAddress)
+	if a.netFD, err = openNetNS(r); err != nil {
+		return err
 	}
-	return req
+	a.sandbox, _, err = a.s.networks.Attach(ctx, req)
+	return err
 }
 
 // mountRootfs lays the container's own layer over the image.

@@ -12,12 +12,10 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
-	apinetwork "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/logs"
-	"github.com/cleatlabs/cleat/internal/network"
 )
 
 const (
@@ -166,30 +164,13 @@ func checkNamespaces(h *container.HostConfig) error {
 		return failure.Invalid("invalid userns mode: %v", h.UsernsMode)
 	case !h.CgroupnsMode.Valid():
 		return failure.Invalid("invalid cgroup namespace mode: %v", h.CgroupnsMode)
-	case h.NetworkMode.IsContainer():
-		return noSharedNetwork(h.NetworkMode)
 	}
 	switch h.Runtime {
 	case "", "runc", "io.containerd.runc.v2", runtimeName:
 	default:
 		return failure.Invalid("unknown or invalid runtime name: %s", h.Runtime)
 	}
-	switch h.NetworkMode {
-	case network.ModeBridge, network.ModeHost, network.ModeNone:
-	default:
-		return noNetwork(string(h.NetworkMode))
-	}
 	return nil
-}
-
-// noNetwork is not of the class NotFound: to a client, 404 from a create is a
-// missing image.
-func noNetwork(name string) error {
-	return failure.Invalid("network %s not found: this engine has bridge, host and none", name)
-}
-
-func noSharedNetwork(mode container.NetworkMode) error {
-	return failure.NotImplemented("HostConfig.NetworkMode %q (--network) is not supported by this engine: use bridge, host or none", mode)
 }
 
 // checkHostname refuses names that a container in the host's UTS namespace
@@ -350,41 +331,4 @@ func parseCPUSet(s string) (map[int]struct{}, error) {
 		}
 	}
 	return set, nil
-}
-
-// checkEndpoints validates the requested endpoints and returns the one of the
-// container's network mode, under its canonical name.
-func checkEndpoints(mode container.NetworkMode, nc *apinetwork.NetworkingConfig) (map[string]*apinetwork.EndpointSettings, error) {
-	out := map[string]*apinetwork.EndpointSettings{}
-	if nc == nil {
-		return out, nil
-	}
-	for name, e := range nc.EndpointsConfig {
-		if name == apinetwork.NetworkDefault {
-			name = network.ModeBridge
-		}
-		switch name {
-		case network.ModeBridge, network.ModeHost, network.ModeNone:
-		default:
-			if m := container.NetworkMode(name); m.IsContainer() {
-				return nil, noSharedNetwork(m)
-			}
-			return nil, noNetwork(name)
-		}
-		if name != string(mode) {
-			return nil, failure.NotImplemented("more than one network at create is not supported by this engine: "+
-				"EndpointsConfig names %s, NetworkMode is %s", name, mode)
-		}
-		if e == nil {
-			e = &apinetwork.EndpointSettings{}
-		}
-		if ip := e.IPAMConfig; ip != nil && (ip.IPv4Address.IsValid() || ip.IPv6Address.IsValid() || len(ip.LinkLocalIPs) > 0) {
-			return nil, failure.Invalid("user specified IP address is supported on user defined networks only")
-		}
-		if len(e.Aliases) > 0 {
-			return nil, failure.Invalid("network-scoped aliases are only supported for user-defined networks")
-		}
-		out[name] = e
-	}
-	return out, nil
 }

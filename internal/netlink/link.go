@@ -104,16 +104,46 @@ func NewVeth(v Veth) *Message {
 	})
 }
 
-// SetHairpin lets a bridge send a packet back by the port that it came from, as one
-// that a container sends to its own published port must go when the kernel filters
-// bridged packets (bridge-nf-call-iptables).
-func SetHairpin(port string) *Message {
-	const brportMode = 4 // IFLA_BRPORT_MODE
+// Port is how a bridge treats one of its ports.
+type Port struct {
+	// Hairpin lets it send a packet back by the port that it came from.
+	Hairpin bool
+	// Isolated keeps packets of this port from other isolated ones.
+	Isolated bool
+}
+
+// SetPort changes how a bridge treats a port.
+func SetPort(port string, p Port) *Message {
+	const (
+		brportMode     = 4  // IFLA_BRPORT_MODE
+		brportIsolated = 33 // IFLA_BRPORT_ISOLATED
+	)
+	flag := func(b bool) uint8 {
+		if b {
+			return 1
+		}
+		return 0
+	}
 	m := NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, 0), linkObject(port)).Str(unix.IFLA_IFNAME, port)
 	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) {
 		m.Attr(unix.IFLA_INFO_SLAVE_KIND, []byte("bridge"))
-		m.Nest(unix.IFLA_INFO_SLAVE_DATA, func(m *Message) { m.U8(brportMode, 1) })
+		m.Nest(unix.IFLA_INFO_SLAVE_DATA, func(m *Message) {
+			m.U8(brportMode, flag(p.Hairpin))
+			if p.Isolated {
+				m.U8(brportIsolated, 1)
+			}
+		})
 	})
+}
+
+// SetMaster asks for a link to be a port of a bridge.
+func SetMaster(name string, bridge int) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name).U32(unix.IFLA_MASTER, uint32(bridge))
+}
+
+// SetMTU asks for another largest packet, in bytes.
+func SetMTU(name string, mtu int) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name).U32(unix.IFLA_MTU, uint32(mtu))
 }
 
 // SetUp asks for a link to be up.
@@ -137,6 +167,10 @@ func NewAddr(index int, p netip.Prefix) *Message {
 	h := make([]byte, unix.SizeofIfAddrmsg)
 	h[0] = family(p.Addr())
 	h[1] = byte(p.Bits())
+	if p.Addr().Is6() {
+		// Nobody else has it: it is used at once, not after a second of looking.
+		h[2] = unix.IFA_F_NODAD
+	}
 	binary.NativeEndian.PutUint32(h[4:], uint32(index))
 	m := NewMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, h, fmt.Sprintf("address %s", p))
 	ip := p.Addr().AsSlice()
@@ -156,8 +190,8 @@ func DeleteAddr(index int, p netip.Prefix) *Message {
 	return NewMessage(unix.RTM_DELADDR, 0, h, fmt.Sprintf("address %s", p)).Attr(unix.IFA_LOCAL, p.Addr().AsSlice())
 }
 
-// NewRoute asks for a route in the main table. A gateway that is not valid makes
-// the destination directly reachable on the link.
+// NewRoute asks for a route in the main table, in place of one to the same destination.
+// A gateway that is not valid makes the destination directly reachable on the link.
 func NewRoute(index int, dst netip.Prefix, gateway netip.Addr) *Message {
 	h := make([]byte, unix.SizeofRtMsg)
 	h[0] = family(dst.Addr())
@@ -165,16 +199,17 @@ func NewRoute(index int, dst netip.Prefix, gateway netip.Addr) *Message {
 	h[4] = unix.RT_TABLE_MAIN
 	h[5] = unix.RTPROT_BOOT
 	h[6] = unix.RT_SCOPE_UNIVERSE
+	if !gateway.IsValid() && dst.Addr().Is4() {
+		h[6] = unix.RT_SCOPE_LINK
+	}
 	h[7] = unix.RTN_UNICAST
-	m := NewMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, h, fmt.Sprintf("route to %s", dst))
+	m := NewMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h, fmt.Sprintf("route to %s", dst))
 	m.U32(unix.RTA_OIF, uint32(index))
 	if dst.Bits() > 0 {
 		m.Attr(unix.RTA_DST, dst.Addr().AsSlice())
 	}
 	if gateway.IsValid() {
 		m.Attr(unix.RTA_GATEWAY, gateway.AsSlice())
-	} else {
-		h[6] = unix.RT_SCOPE_LINK
 	}
 	return m
 }

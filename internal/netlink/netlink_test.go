@@ -50,7 +50,7 @@ func TestLinksAddressesRoutes(t *testing.T) {
 	}
 	must(conn.Do(
 		netlink.NewVeth(netlink.Veth{Name: "v0", Master: br.Index, Peer: "p0", PeerNS: ns, MAC: []byte{2, 0x42, 9, 9, 9, 9}, MTU: 1300}),
-		netlink.SetHairpin("v0"),
+		netlink.SetPort("v0", netlink.Port{Hairpin: true, Isolated: true}),
 		netlink.NewAddr(br.Index, netip.MustParsePrefix("10.1.0.1/16")),
 		netlink.NewRoute(br.Index, netip.MustParsePrefix("10.2.0.0/16"), netip.MustParseAddr("10.1.0.9")),
 	))

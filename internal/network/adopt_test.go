@@ -75,7 +75,7 @@ func (h *host) engine(j job) (boxes []*box, kill func()) {
 		must(h.t, json.Unmarshal(lines.Bytes(), &a))
 		ns, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%d", cmd.Process.Pid, a.NS), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		must(h.t, err)
-		b := &box{a.Sandbox, ns}
+		b := &box{a.Sandbox, a.Sandbox.Endpoints[0], ns}
 		h.t.Cleanup(b.close)
 		boxes = append(boxes, b)
 	}

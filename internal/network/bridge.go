@@ -7,73 +7,76 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
-	"sync"
-	"time"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/netlink"
-	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/nft"
 )
-
-// linkPrefix starts the names of the host's ends of our veths. Reconcile only
-// touches links that carry it and are ports of our bridge.
-const linkPrefix = "clt"
 
 // bridge is the driver of bridge networks: the link on the host, and the way that a
 // container's network namespace is connected to it.
 type bridge struct {
-	name    string
-	mtu     int
-	conn    *netlink.Conn // in the host's namespace
-	home    int           // the host's namespace
-	index   int
-	address netip.Prefix // the bridge's own, with the subnet's length
-	made    bool         // by us: Teardown removes it
-
-	mu    sync.Mutex
-	links map[string]bool // host's ends made by this process and still in use
+	host  *uplink
+	rec   *Record
+	opts  bridgeOptions
+	made  bool // by us: down removes it
+	index atomic.Int64
 }
 
-// setUp makes or adopts the link and sees to its address. want is the address asked
-// for, remembered the one of an earlier run; both may be zero.
-func (b *bridge) setUp(want, remembered netip.Prefix, madeBefore bool, announce func() error) error {
-	link, err := b.conn.LinkByName(b.name)
-	missing := errors.Is(err, unix.ENODEV)
+func newBridge(host *uplink, rec *Record) (*bridge, error) {
+	opts, err := parseBridgeOptions(rec)
+	if err != nil {
+		return nil, err
+	}
+	return &bridge{host: host, rec: rec, opts: opts, made: rec.LinkMade}, nil
+}
+
+func (b *bridge) name() string { return b.rec.Link }
+
+// up makes the link if it is missing and gives it what is missing of its addresses.
+func (b *bridge) up() error {
+	link, err := b.host.conn.LinkByName(b.name())
 	switch {
-	case missing:
-		// Written down first: a bridge that nobody remembers to have made would
-		// never be removed.
-		if err := announce(); err != nil {
-			return err
-		}
+	case errors.Is(err, unix.ENODEV):
 		if link, err = b.create(); err != nil {
 			return err
 		}
-		b.made = true
-		record.Failpoint("network.open.after-bridge")
 	case err != nil:
 		return fmt.Errorf("bridge: %w", err)
 	case link.Kind != "bridge":
-		return failure.Invalid("link %q exists and is not a bridge (%s): choose another name with --bridge", b.name, kindOf(link))
-	default:
-		b.made = madeBefore
+		return failure.Invalid("link %q exists and is not a bridge (%s): choose another name with option %s", b.name(), kindOf(link), optBridgeName)
 	}
-	b.index = link.Index
-	if err := b.setAddress(want, remembered); err != nil {
-		if missing {
-			_ = b.remove()
-		}
+	b.index.Store(int64(link.Index))
+	if err := b.sysctls(); err != nil {
 		return err
 	}
 	if !link.Up {
-		if err := b.conn.Do(netlink.SetUp(b.index)); err != nil {
-			return fmt.Errorf("bridge %q: %w", b.name, err)
+		if err := b.host.conn.Do(netlink.SetUp(link.Index)); err != nil {
+			return fmt.Errorf("bridge %q: %w", b.name(), err)
 		}
 	}
-	return b.sysctls()
+	for _, a := range b.gateways() {
+		if err := b.host.conn.Do(netlink.NewAddr(link.Index, a)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("bridge %q: %w", b.name(), err)
+		}
+	}
+	return nil
+}
+
+// gateways are the bridge's own addresses.
+func (b *bridge) gateways() []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range b.rec.Subnets {
+		six := s.Prefix.Addr().Is6()
+		bare := !six && (b.opts.inhibit || b.opts.mode == modeIsolated) || six && b.opts.mode6 == modeIsolated
+		if s.Gateway.IsValid() && !bare {
+			all = append(all, netip.PrefixFrom(s.Gateway, s.Prefix.Bits()))
+		}
+	}
+	return all
 }
 
 func kindOf(l netlink.Link) string {
@@ -86,12 +89,12 @@ func kindOf(l netlink.Link) string {
 // create gives the bridge a fixed hardware address: otherwise it takes that of its
 // lowest port, and neighbours lose it whenever containers come and go.
 func (b *bridge) create() (netlink.Link, error) {
-	sum := sha256.Sum256([]byte(b.name + "\x00" + hostIdentity()))
+	sum := sha256.Sum256([]byte(b.name() + "\x00" + hostIdentity()))
 	mac := net.HardwareAddr{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
-	if err := b.conn.Do(netlink.NewBridge(b.name, mac, b.mtu)); err != nil {
+	if err := b.host.conn.Do(netlink.NewBridge(b.name(), mac, b.opts.mtu)); err != nil {
 		return netlink.Link{}, fmt.Errorf("make bridge: %w", err)
 	}
-	return b.conn.LinkByName(b.name)
+	return b.host.conn.LinkByName(b.name())
 }
 
 // hostIdentity only has to differ between hosts that share a wire.
@@ -103,300 +106,106 @@ func hostIdentity() string {
 	return name
 }
 
-func (b *bridge) setAddress(want, remembered netip.Prefix) error {
-	have, err := b.addresses()
-	if err != nil {
-		return err
-	}
-	for _, a := range have {
-		if !want.IsValid() || a == want {
-			b.address = a
-			return nil
-		}
-	}
-	if len(have) > 0 && !b.made {
-		return failure.Invalid("bridge %q has address %s, not %s as --bip says: leave out --bip, or change the bridge's address", b.name, have[0], want)
-	}
-	routes, err := b.routes()
-	if err != nil {
-		return err
-	}
-	if b.address, err = pickAddress(want, remembered, routes); err != nil {
-		return err
-	}
-	for _, old := range have {
-		if err := b.conn.Do(netlink.DeleteAddr(b.index, old)); err != nil {
-			return fmt.Errorf("bridge %q: %w", b.name, err)
-		}
-	}
-	if err := b.conn.Do(netlink.NewAddr(b.index, b.address)); err != nil {
-		return fmt.Errorf("bridge %q: %w", b.name, err)
-	}
-	return nil
-}
-
-func pickAddress(want, remembered netip.Prefix, routes map[netip.Prefix]string) (netip.Prefix, error) {
-	if want.IsValid() {
-		if route, link, clash := overlap(want.Masked(), routes); clash {
-			return want, failure.Invalid("subnet %s of --bip overlaps the host's route %s dev %s: choose another one", want.Masked(), route, link)
-		}
-		return want, nil
-	}
-	if remembered.IsValid() {
-		if _, _, clash := overlap(remembered.Masked(), routes); !clash {
-			return remembered, nil
-		}
-	}
-	return chooseSubnet(routes)
-}
-
-func (b *bridge) addresses() ([]netip.Prefix, error) {
-	all, err := b.conn.Addrs()
-	if err != nil {
-		return nil, fmt.Errorf("bridge %q: %w", b.name, err)
-	}
-	var own []netip.Prefix
-	for _, a := range all {
-		if a.Index == b.index && a.Prefix.Addr().Is4() {
-			own = append(own, a.Prefix)
-		}
-	}
-	return own, nil
-}
-
-// routes are the host's IPv4 routes over other links.
-func (b *bridge) routes() (map[netip.Prefix]string, error) {
-	all, err := b.conn.Routes(unix.AF_INET)
-	if err != nil {
-		return nil, fmt.Errorf("bridge %q: %w", b.name, err)
-	}
-	links, err := b.conn.Links()
-	if err != nil {
-		return nil, fmt.Errorf("bridge %q: %w", b.name, err)
-	}
-	names := map[int]string{}
-	for _, l := range links {
-		names[l.Index] = l.Name
-	}
-	routes := map[netip.Prefix]string{}
-	for _, r := range all {
-		if r.Index != b.index {
-			routes[r.Dst.Masked()] = names[r.Index]
-		}
-	}
-	return routes, nil
-}
-
-const ipForward = "/proc/sys/net/ipv4/ip_forward"
-
-// forwards says whether the host routes IPv4 packets between its links.
-func forwards() bool {
-	v, err := os.ReadFile(ipForward)
-	return err == nil && strings.TrimSpace(string(v)) == "1"
-}
-
-// sysctls of the host: forwarding, DNAT of 127.0.0.1 to the bridge, and no IPv6 on
-// a bridge whose network has none.
+// sysctls of the host: DNAT of 127.0.0.1 to the bridge, and IPv6 on it only if its
+// network has that. The addresses are the engine's: nobody else has them, and routers
+// among the containers are not listened to.
 func (b *bridge) sysctls() error {
-	for _, s := range []struct {
-		path, value string
-		optional    bool
-	}{
-		{ipForward, "1", false},
-		{"/proc/sys/net/ipv4/conf/" + b.name + "/route_localnet", "1", false},
-		{"/proc/sys/net/ipv6/conf/" + b.name + "/disable_ipv6", "1", true},
-	} {
-		err := setSysctl(s.path, s.value)
-		if s.optional && errors.Is(err, os.ErrNotExist) {
-			continue // the kernel has no IPv6
-		}
-		if err != nil {
-			return fmt.Errorf("bridge %q: %w", b.name, err)
+	four, six := "/proc/sys/net/ipv4/conf/"+b.name()+"/", "/proc/sys/net/ipv6/conf/"+b.name()+"/"
+	set := []hostSysctl{{path: ipForward, value: "1"}, {path: four + "route_localnet", value: "1"}}
+	if !b.rec.EnableIPv6 {
+		set = append(set, hostSysctl{six + "disable_ipv6", "1", true})
+	} else {
+		set = append(set, hostSysctl{ipForward6, "1", false}, hostSysctl{six + "accept_ra", "0", false},
+			hostSysctl{six + "accept_dad", "0", false}, hostSysctl{six + "disable_ipv6", "0", false})
+	}
+	for _, s := range set {
+		if err := s.apply(); err != nil {
+			return fmt.Errorf("bridge %q: %w", b.name(), err)
 		}
 	}
 	return nil
 }
 
-// setSysctl writes only what differs: where /proc/sys is read-only but already
-// right, as in a container, all is well.
-func setSysctl(path, value string) error {
-	have, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if strings.TrimSpace(string(have)) == value {
+// down deletes the link, unless it was there before.
+func (b *bridge) down() error {
+	if !b.made {
 		return nil
 	}
-	if err := os.WriteFile(path, []byte(value), 0); err != nil {
-		return fmt.Errorf("set %s to %s: %w", path, value, err)
-	}
-	return nil
+	return b.host.deleteLinks([]string{b.name()})
 }
 
-// socket is a network namespace that is plugged into the bridge: eth0 and lo are up,
-// the sysctls are set, only address and route are missing.
-type socket struct {
-	ns     int           // file descriptor
-	inside *netlink.Conn // in the namespace
-	link   string        // the host's end
-	eth0   int           // index of the other
-}
+func (b *bridge) firewall() (nft.Network, bool) { return b.opts.firewall(b.rec), true }
 
-// discard gives the socket up; its links go with the namespace.
-func (k *socket) discard() {
-	k.inside.Close()
-	unix.Close(k.ns)
-}
+func (b *bridge) publishes() bool { return !b.rec.Internal }
 
-// plug makes a socket. On failure nothing is left.
-func (b *bridge) plug() (*socket, error) {
-	k := &socket{link: linkPrefix + newID()[:10]}
-	var err error
-	k.ns, err = netlink.NewNS(b.home, func() (err error) {
-		if err = namespaceSysctls(); err != nil {
-			return err
-		}
-		k.inside, err = netlink.Dial(unix.NETLINK_ROUTE)
-		return err
-	})
+func (b *bridge) check(e *Endpoint, o endpointOptions) error { return nil }
+
+// plug makes a veth, one end a port of the bridge, the other the container's interface.
+func (b *bridge) plug(in *inside, e *Endpoint) (int, error) {
+	e.Link = linkPrefix + newID()[:10]
+	b.host.own(e.Link)
+	index, err := b.join(in, e.Link, e.Interface)
 	if err != nil {
-		return nil, err
+		b.host.disown(e.Link)
 	}
-	b.own(k.link)
-	if err := b.join(k); err != nil {
-		b.disown(k.link)
-		k.discard()
-		return nil, err
+	return index, err
+}
+
+func (b *bridge) join(in *inside, link, peer string) (int, error) {
+	v := netlink.Veth{Name: link, Master: int(b.index.Load()), Peer: peer, PeerNS: in.ns, MTU: b.opts.mtu}
+	if err := b.host.conn.Do(netlink.NewVeth(v), b.port(link)); err != nil {
+		return 0, fmt.Errorf("connect to bridge %q: %w", b.name(), err)
 	}
-	return k, nil
-}
-
-func (b *bridge) own(link string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.links[link] = true
-}
-
-// disown says that a link is no longer used: if it does not vanish with its
-// namespace, it is a stray.
-func (b *bridge) disown(link string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.links, link)
-}
-
-func (b *bridge) owns(link string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.links[link]
-}
-
-func (b *bridge) join(k *socket) error {
-	v := netlink.Veth{Name: k.link, Master: b.index, Peer: "eth0", PeerNS: k.ns, MTU: b.mtu}
-	if err := b.conn.Do(netlink.NewVeth(v), netlink.SetHairpin(k.link)); err != nil {
-		return fmt.Errorf("connect to bridge %q: %w", b.name, err)
-	}
-	eth0, err := k.inside.LinkByName("eth0")
+	got, err := in.conn.LinkByName(peer)
 	if err != nil {
-		return fmt.Errorf("in the container's namespace: %w", err)
+		return 0, fmt.Errorf("in the container's namespace: %w", err)
 	}
-	k.eth0 = eth0.Index
-	const lo = 1 // always
-	if err := k.inside.Do(netlink.SetUp(lo), netlink.SetUp(k.eth0)); err != nil {
-		return fmt.Errorf("in the container's namespace: %w", err)
+	if err := in.conn.Do(netlink.SetUp(got.Index)); err != nil {
+		return 0, fmt.Errorf("in the container's namespace: %w", err)
 	}
-	return b.awaitCarrier(k.inside, k.link)
+	return got.Index, b.awaitCarrier(in, link, peer)
 }
 
-// configure gives the socket's eth0 its address and default route.
-func (b *bridge) configure(k *socket, ip netip.Addr, mac net.HardwareAddr) error {
-	err := k.inside.Do(
-		netlink.SetMAC(k.eth0, mac),
-		netlink.NewAddr(k.eth0, netip.PrefixFrom(ip, b.address.Bits())),
-		netlink.NewRoute(k.eth0, netip.PrefixFrom(netip.IPv4Unspecified(), 0), b.address.Addr()),
-	)
-	if err != nil {
-		return fmt.Errorf("in the container's namespace: %w", err)
-	}
-	return nil
+// port is how the bridge treats a container's port: packets may go back by the port
+// that they came from, as those to a container's own published port must when the
+// kernel filters bridged packets, and containers that must not reach each other are
+// kept apart by the bridge itself, as the firewall does not see what stays within it.
+func (b *bridge) port(link string) *netlink.Message {
+	return netlink.SetPort(link, netlink.Port{Hairpin: true, Isolated: !b.opts.icc})
 }
 
-// awaitCarrier waits until packets pass. The kernel notices by a work item of its
-// own that both ends are up; a packet before that is lost, and with it a second until
-// ARP asks again. From Linux 6.8 on, asking for a link does that work at once; before,
-// it is a matter of microseconds, or some milliseconds on a busy machine. The bridge
-// comes last: it has a carrier when a port has.
-func (b *bridge) awaitCarrier(inside *netlink.Conn, link string) error {
-	const patience = 500 * time.Millisecond
-	deadline := time.Now().Add(patience)
-	for _, l := range []struct {
-		conn *netlink.Conn
-		name string
-	}{{inside, "eth0"}, {b.conn, link}, {b.conn, b.name}} {
-		for {
-			got, err := l.conn.LinkByName(l.name)
-			if err != nil {
-				return err
-			}
-			// Too late is no error: the packets will pass soon.
-			if got.Ready || time.Now().After(deadline) {
-				break
-			}
-			time.Sleep(100 * time.Microsecond)
+// adopt makes the host's end of a loose veth a port of the bridge.
+func (b *bridge) adopt(k *socket) error {
+	msgs := []*netlink.Message{netlink.SetMaster(k.link, int(b.index.Load())), b.port(k.link)}
+	if b.opts.mtu > 0 {
+		msgs = append([]*netlink.Message{netlink.SetMTU(k.link, b.opts.mtu)}, msgs...)
+		if err := k.in.conn.Do(netlink.SetMTU("eth0", b.opts.mtu)); err != nil {
+			return fmt.Errorf("in the container's namespace: %w", err)
 		}
 	}
-	return nil
+	if err := b.host.conn.Do(msgs...); err != nil {
+		return fmt.Errorf("connect to bridge %q: %w", b.name(), err)
+	}
+	return b.awaitCarrier(nil, k.link, "")
 }
 
-// namespaceSysctls are Docker's settings inside a container's namespace. IPv6 is off
-// for links that come, and stays on for lo, which is there already.
-func namespaceSysctls() error {
-	for _, s := range []struct {
-		path, value string
-		optional    bool
-	}{
-		{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false},
-		{"/proc/sys/net/ipv4/ping_group_range", "0 2147483647", false},
-		{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
-	} {
-		err := os.WriteFile(s.path, []byte(s.value), 0)
-		if s.optional && errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("set %s in the container's namespace: %w", s.path, err)
-		}
-	}
-	return nil
-}
-
-// strays are veths of this or an earlier engine on the bridge that nobody uses.
-func (b *bridge) strays() ([]string, error) {
-	links, err := b.conn.Links()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, l := range links {
-		if l.Master == b.index && l.Kind == "veth" && strings.HasPrefix(l.Name, linkPrefix) && !b.owns(l.Name) {
-			names = append(names, l.Name)
-		}
-	}
-	return names, nil
-}
-
-// deleteLinks takes 10 to 30 ms each. One that is gone is no error.
-func (b *bridge) deleteLinks(names []string) error {
+// reattach makes ports of the bridge again what a bridge that was deleted has lost.
+func (b *bridge) reattach(links []string) error {
 	var errs []error
-	for _, n := range names {
-		if err := b.conn.Do(netlink.DeleteLink(n)); err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, err)
+	for _, l := range links {
+		err := b.host.conn.Do(netlink.SetMaster(l, int(b.index.Load())), b.port(l))
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("connect to bridge %q: %w", b.name(), err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// remove deletes the bridge. One that is gone is no error.
-func (b *bridge) remove() error {
-	return b.deleteLinks([]string{b.name})
+// unplug deletes the veth of a container that lives on.
+func (b *bridge) unplug(e *Endpoint) error {
+	if e.Link == "" {
+		return nil
+	}
+	b.host.disown(e.Link)
+	return b.host.deleteLinks([]string{e.Link})
 }

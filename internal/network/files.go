@@ -29,7 +29,7 @@ func (s *Service) writeFiles(req *Request, sb *Sandbox) error {
 	if req.FilesDir == "" {
 		return nil
 	}
-	hosts, err := s.hostsFile(req, sb.IP)
+	hosts, err := s.hostsFile(req, sb)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func writeFile(path, content string) error {
 
 // hostsFile is Docker's: loopback names, then the extra ones, then the container's
 // own. In host mode it starts with the host's file.
-func (s *Service) hostsFile(req *Request, ip netip.Addr) (string, error) {
+func (s *Service) hostsFile(req *Request, sb *Sandbox) (string, error) {
 	var b strings.Builder
 	if req.Mode == ModeHost {
 		host, err := os.ReadFile(s.cfg.HostsFile)
@@ -93,14 +93,52 @@ func (s *Service) hostsFile(req *Request, ip netip.Addr) (string, error) {
 		}
 		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
 	}
-	if ip.IsValid() && req.Hostname != "" {
-		names := req.Hostname
-		if req.Domainname != "" {
-			names = req.Hostname + "." + req.Domainname + " " + req.Hostname
-		}
-		fmt.Fprintf(&b, "%s\t%s\n", ip, names)
+	for _, l := range req.Links {
+		fmt.Fprintf(&b, "%s\t%s\n", l.Addr, strings.Join(l.Names, " "))
+	}
+	for _, e := range sb.Endpoints {
+		b.WriteString(ownLines(e, req.Hostname, req.Domainname))
 	}
 	return b.String(), nil
+}
+
+// ownLines are the lines of a container's hosts file for itself on one network.
+func ownLines(e *Endpoint, hostname, domainname string) string {
+	if hostname == "" {
+		return ""
+	}
+	names := hostname
+	if domainname != "" {
+		names = hostname + "." + domainname + " " + hostname
+	}
+	var b strings.Builder
+	for _, ip := range []netip.Addr{e.IP, e.IP6} {
+		if ip.IsValid() {
+			fmt.Fprintf(&b, "%s\t%s\n", ip, names)
+		}
+	}
+	return b.String()
+}
+
+// editHosts adds lines to a container's hosts file and takes others out of it. The file
+// is edited in place, since the container has it mounted, and has perhaps written to it.
+func (s *Service) editHosts(dir, add, drop string) error {
+	if dir == "" || add == drop {
+		return nil
+	}
+	path := filepath.Join(dir, "hosts")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	kept := string(text)
+	for line := range strings.Lines(drop) {
+		kept = strings.Replace(kept, line, "", 1)
+	}
+	if kept != "" && !strings.HasSuffix(kept, "\n") {
+		kept += "\n"
+	}
+	return writeFile(path, kept+add)
 }
 
 // extraHost reads "name:address" or "name=address"; an IPv6 address may stand in
@@ -115,16 +153,21 @@ func (s *Service) extraHost(entry string) (name string, addr netip.Addr, err err
 		return "", addr, failure.Invalid("invalid extra host %q: a host name has no blanks or '#'", entry)
 	}
 	if value == hostGatewayKeyword {
-		if s.cfg.HostGateway.IsValid() {
-			return name, s.cfg.HostGateway, nil
-		}
-		return name, s.bridge.address.Addr(), nil
+		return name, s.hostGateway(), nil
 	}
 	addr, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(value, "["), "]"))
 	if err != nil {
 		return "", addr, failure.Invalid("invalid extra host %q: %q is neither an IP address nor %q", entry, value, hostGatewayKeyword)
 	}
 	return name, addr, nil
+}
+
+// hostGateway is the address by which containers reach the host.
+func (s *Service) hostGateway() netip.Addr {
+	if s.cfg.HostGateway.IsValid() {
+		return s.cfg.HostGateway
+	}
+	return s.bridge.rec.Subnets[0].Gateway
 }
 
 // resolver is what a resolv.conf says.

@@ -88,7 +88,7 @@ func TestNamespaceSettings(t *testing.T) {
 	cfg.MTU = 1400
 	s := h.open(cfg)
 	mac := api.HardwareAddr{0x02, 0x11, 0x22, 0x33, 0x44, 0x55}
-	b, err := h.request(s, network.Request{ContainerID: "x", MAC: mac})
+	b, err := h.request(s, network.Request{ContainerID: "x", Endpoints: []network.EndpointRequest{{Network: "bridge", MAC: mac}}})
 	must(t, err)
 	for path, want := range map[string]string{
 		"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",

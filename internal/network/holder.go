@@ -36,10 +36,10 @@ func (s *Service) describe(err error) error {
 func (s *Service) holderContainer(t *errTaken) (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range s.endpoints {
-		for _, b := range e.ports.ports {
+	for _, a := range s.attachments {
+		for _, b := range a.ports.ports {
 			if b.num == t.port && b.port.Proto() == t.proto {
-				return e.sandbox.Name, true
+				return a.sandbox.Name, true
 			}
 		}
 	}

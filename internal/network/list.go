@@ -12,41 +12,30 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// Options of the default bridge that clients and compose files look at.
-const (
-	optDefaultBridge = "com.docker.network.bridge.default_bridge"
-	optICC           = "com.docker.network.bridge.enable_icc"
-	optMasquerade    = "com.docker.network.bridge.enable_ip_masquerade"
-	optHostBinding   = "com.docker.network.bridge.host_binding_ipv4"
-	optBridgeName    = "com.docker.network.bridge.name"
-	optMTU           = "com.docker.network.driver.mtu"
-)
-
 // List returns the networks that pass the filters (Docker's: driver, id, label,
 // name, scope, type, dangling), sorted by name.
 func (s *Service) List(ctx context.Context, filters map[string][]string) ([]network.Summary, error) {
 	if err := checkFilters(filters); err != nil {
 		return nil, err
 	}
-	used := s.inUse()
-	all := []network.Summary{}
-	for _, name := range []string{ModeBridge, ModeHost, ModeNone} {
-		n := s.describeNetwork(name)
-		if passes(n, used[name], filters) {
-			all = append(all, network.Summary{Network: n})
+	s.mu.Lock()
+	var found []*netw
+	used := map[*netw]bool{}
+	for _, n := range s.networks {
+		if !n.busy {
+			found = append(found, n)
+			used[n] = len(n.members) > 0
 		}
 	}
-	return all, nil
-}
-
-func (s *Service) inUse() map[string]bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	used := map[string]bool{}
-	for _, e := range s.endpoints {
-		used[e.sandbox.NetworkName] = true
+	s.mu.Unlock()
+	all := []network.Summary{}
+	for _, n := range found {
+		if passes(n.rec, used[n], filters) {
+			all = append(all, network.Summary{Network: n.rec.describe()})
+		}
 	}
-	return used
+	slices.SortFunc(all, func(a, b network.Summary) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
 }
 
 func checkFilters(filters map[string][]string) error {
@@ -77,99 +66,124 @@ func checkFilters(filters map[string][]string) error {
 	return nil
 }
 
-// passes joins keys by AND and the values of one key by OR, except labels. The three
-// networks here are builtin, local, without labels, and never dangling.
-func passes(n network.Network, used bool, filters map[string][]string) bool {
+// passes joins keys by AND and the values of one key by OR, except labels.
+func passes(r *Record, used bool, filters map[string][]string) bool {
 	any := func(key string, match func(string) bool) bool {
 		values := filters[key]
 		return len(values) == 0 || slices.ContainsFunc(values, match)
 	}
-	return any("driver", func(v string) bool { return n.Driver == v }) &&
-		any("id", func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
-		any("name", func(v string) bool { return strings.Contains(n.Name, v) }) &&
-		any("scope", func(v string) bool { return n.Scope == v }) &&
-		any("type", func(v string) bool { return v == "builtin" }) &&
-		any("dangling", func(v string) bool { b, _ := strconv.ParseBool(v); return !b }) &&
-		len(filters["label"]) == 0
+	return any("driver", func(v string) bool { return r.Driver == v }) &&
+		any("id", func(v string) bool { return strings.HasPrefix(r.ID, v) }) &&
+		any("name", func(v string) bool { return strings.Contains(r.Name, v) }) &&
+		any("scope", func(v string) bool { return v == "local" }) &&
+		any("type", func(v string) bool { return (v == "builtin") == r.predefined() }) &&
+		any("dangling", func(v string) bool { b, _ := strconv.ParseBool(v); return b == (!used && !r.predefined()) }) &&
+		HasLabels(r.Labels, filters["label"])
 }
 
-func (s *Service) describeNetwork(name string) network.Network {
-	n := network.Network{
-		Name: name, ID: s.state.IDs[name], Created: s.state.Created,
-		Scope: "local", Driver: name, EnableIPv4: true,
-		IPAM:    network.IPAM{Driver: "default", Options: nil, Config: []network.IPAMConfig{}},
-		Options: map[string]string{}, Labels: map[string]string{},
-	}
-	switch name {
-	case ModeNone:
-		n.Driver = "null"
-	case ModeBridge:
-		n.IPAM.Config = []network.IPAMConfig{{Subnet: s.bridge.address.Masked(), Gateway: s.bridge.address.Addr()}}
-		bind, mtu := netip.IPv4Unspecified(), 1500
-		if s.cfg.BindIP.IsValid() {
-			bind = s.cfg.BindIP
-		}
-		if s.cfg.MTU > 0 {
-			mtu = s.cfg.MTU
-		}
-		n.Options = map[string]string{
-			optDefaultBridge: "true", optICC: "true", optMasquerade: "true",
-			optHostBinding: bind.String(), optBridgeName: s.cfg.Bridge, optMTU: strconv.Itoa(mtu),
+// HasLabels says whether all wanted labels, "key" or "key=value", are among labels.
+func HasLabels(labels map[string]string, wanted []string) bool {
+	for _, w := range wanted {
+		key, value, valued := strings.Cut(w, "=")
+		have, ok := labels[key]
+		if !ok || valued && have != value {
+			return false
 		}
 	}
-	return n
+	return true
 }
 
 // Inspect returns one network, found by full id, name or unique id prefix.
 func (s *Service) Inspect(ctx context.Context, nameOrID string) (network.Inspect, error) {
-	_, name, err := s.Resolve(nameOrID)
+	s.mu.Lock()
+	n, err := s.find(nameOrID)
 	if err != nil {
+		s.mu.Unlock()
 		return network.Inspect{}, err
 	}
-	in := network.Inspect{Network: s.describeNetwork(name), Containers: map[string]network.EndpointResource{}}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, e := range s.endpoints {
-		sb := e.sandbox
-		if sb.NetworkName != name || !e.ready {
+	containers := map[string]network.EndpointResource{}
+	for id, m := range n.members {
+		a := s.attachments[id]
+		if !m.ready || a == nil {
 			continue
 		}
-		r := network.EndpointResource{Name: sb.Name, EndpointID: sb.EndpointID, MacAddress: sb.MAC}
-		if sb.IP.IsValid() {
-			r.IPv4Address = netip.PrefixFrom(sb.IP, sb.PrefixLen)
+		e := m.endpoint
+		r := network.EndpointResource{Name: a.sandbox.Name, EndpointID: e.EndpointID, MacAddress: e.MAC}
+		if e.IP.IsValid() {
+			r.IPv4Address = netip.PrefixFrom(e.IP, e.PrefixLen)
 		}
-		in.Containers[id] = r
+		if e.IP6.IsValid() {
+			r.IPv6Address = netip.PrefixFrom(e.IP6, e.PrefixLen6)
+		}
+		containers[id] = r
 	}
-	return in, nil
+	s.mu.Unlock()
+	return network.Inspect{
+		Network: n.rec.describe(), Containers: containers, Status: &network.Status{IPAM: network.IPAMStatus{Subnets: n.addrs.status()}},
+	}, nil
 }
 
 // Resolve finds a network by full id, name or unique id prefix.
 func (s *Service) Resolve(nameOrID string) (id, name string, err error) {
-	if id, ok := s.state.IDs[nameOrID]; ok {
-		return id, nameOrID, nil
+	r, err := s.Find(nameOrID)
+	if err != nil {
+		return "", "", err
 	}
-	var found []string
-	for n, i := range s.state.IDs {
-		if nameOrID != "" && strings.HasPrefix(i, nameOrID) {
-			found = append(found, n)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return "", "", failure.NotFound("network %s not found", nameOrID)
-	case 1:
-		return s.state.IDs[found[0]], found[0], nil
-	}
-	return "", "", failure.Invalid("network %s is ambiguous (%d matches found based on ID prefix)", nameOrID, len(found))
+	return r.ID, r.Name, nil
 }
 
-// Rename tells the service a container's new name.
-func (s *Service) Rename(containerID, name string) {
+// Find is the record of the network with this full id, name or unique id prefix.
+func (s *Service) Find(nameOrID string) (*Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.endpoints[containerID]; e != nil {
-		renamed := *e.sandbox
-		renamed.Name = name
-		e.sandbox = &renamed
+	n, err := s.find(nameOrID)
+	if err != nil {
+		return nil, err
 	}
+	return n.rec, nil
+}
+
+// Records are those of all networks.
+func (s *Service) Records() []*Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*Record
+	for _, n := range s.networks {
+		if !n.busy {
+			all = append(all, n.rec)
+		}
+	}
+	return all
+}
+
+// Rename tells the service a container's new name, and returns its sandbox with that
+// name, nil if it is not attached.
+func (s *Service) Rename(containerID, name string) *Sandbox {
+	s.mu.Lock()
+	a := s.attachments[containerID]
+	if a == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	renamed := *a.sandbox
+	old := renamed.Name
+	renamed.Name = name
+	renamed.Endpoints = nil
+	for _, e := range a.sandbox.Endpoints {
+		c := *e
+		c.DNSNames = slices.Clone(e.DNSNames)
+		for i, n := range c.DNSNames {
+			if n == old {
+				c.DNSNames[i] = name
+			}
+		}
+		renamed.Endpoints = append(renamed.Endpoints, &c)
+		if n := s.networks[e.NetworkID]; n != nil && n.members[containerID] != nil {
+			n.members[containerID].endpoint = &c
+		}
+	}
+	a.sandbox = &renamed
+	s.mu.Unlock()
+	s.namesRename(&renamed)
+	return &renamed
 }

@@ -62,9 +62,10 @@ func newLoopback(group *supervise.Group) (*loopback, error) {
 	return p, nil
 }
 
-// serveLoopback listens on ::1 for the container; port 0 lets the kernel choose.
-func (s *Service) serveLoopback(proto network.IPProtocol, port uint16, target netip.AddrPort) (fd int, num uint16, err error) {
-	fd, num, err = listenLoopback(proto, port)
+// serveLoopback listens on ::1 for the container; port 0 lets the kernel choose. shared
+// says that a socket of ours has the port on all addresses.
+func (s *Service) serveLoopback(proto network.IPProtocol, port uint16, target netip.AddrPort, shared bool) (fd int, num uint16, err error) {
+	fd, num, err = listenLoopback(proto, port, shared)
 	if err != nil {
 		return -1, 0, err
 	}
@@ -75,7 +76,7 @@ func (s *Service) serveLoopback(proto network.IPProtocol, port uint16, target ne
 	return fd, num, nil
 }
 
-func listenLoopback(proto network.IPProtocol, port uint16) (int, uint16, error) {
+func listenLoopback(proto network.IPProtocol, port uint16, shared bool) (int, uint16, error) {
 	typ := unix.SOCK_STREAM
 	if proto == network.UDP {
 		typ = unix.SOCK_DGRAM
@@ -87,7 +88,7 @@ func listenLoopback(proto network.IPProtocol, port uint16) (int, uint16, error) 
 	if err != nil {
 		return -1, 0, fmt.Errorf("reserve [::1]:%d/%s: %w", port, proto, err)
 	}
-	num, err := bindLoopback(fd, proto, port)
+	num, err := bindLoopback(fd, proto, port, shared)
 	if err != nil {
 		unix.Close(fd)
 		return -1, 0, err
@@ -95,14 +96,18 @@ func listenLoopback(proto network.IPProtocol, port uint16) (int, uint16, error) 
 	return fd, num, nil
 }
 
-func bindLoopback(fd int, proto network.IPProtocol, port uint16) (uint16, error) {
+func bindLoopback(fd int, proto network.IPProtocol, port uint16, shared bool) (uint16, error) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
-	if proto == network.TCP {
-		// The proxy's own connections in TIME_WAIT must not keep a restarted
-		// container from its port; listening keeps others off.
+	// TCP: the proxy's own connections in TIME_WAIT must not keep a restarted container
+	// from its port; listening keeps others off. UDP: the socket that reserves all IPv6
+	// addresses for the container must not, either; after the bind, nobody shares.
+	if proto == network.TCP || shared {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
 	err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(port), Addr: netip.IPv6Loopback().As16()})
+	if proto == network.UDP && shared {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+	}
 	if err == nil && proto == network.TCP {
 		err = unix.Listen(fd, unix.SOMAXCONN)
 	}
@@ -143,6 +148,17 @@ func (p *loopback) remove(fds []int) {
 		if s := p.sockets[fd]; s != nil {
 			delete(p.sockets, fd)
 			s.close()
+		}
+	}
+}
+
+// retarget sends what comes to these sockets from now on to another address.
+func (p *loopback) retarget(fds []int, ip netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, fd := range fds {
+		if s := p.sockets[fd]; s != nil {
+			s.target = netip.AddrPortFrom(ip, s.target.Port())
 		}
 	}
 }
@@ -211,7 +227,8 @@ func (p *loopback) serve(s *loopbackSocket) {
 	if err != nil {
 		return
 	}
-	if !p.group.Go("network-loopback-tcp", func(ctx context.Context) { relay(ctx, client, s.target) }) {
+	target := s.target
+	if !p.group.Go("network-loopback-tcp", func(ctx context.Context) { relay(ctx, client, target) }) {
 		client.Close()
 	}
 }
@@ -231,7 +248,7 @@ func connOf(fd int) (*net.TCPConn, error) {
 func relay(ctx context.Context, client *net.TCPConn, target netip.AddrPort) {
 	defer client.Close()
 	d := net.Dialer{Timeout: 10 * time.Second}
-	c, err := d.DialContext(ctx, "tcp4", target.String())
+	c, err := d.DialContext(ctx, "tcp", target.String())
 	if err != nil {
 		_ = client.SetLinger(0) // refused here too, instead of an empty answer
 		return
@@ -265,7 +282,7 @@ func (p *loopback) serveUDP(s *loopbackSocket) {
 	defer s.mu.Unlock()
 	c := s.clients[key]
 	if c == nil {
-		if c, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.target)); err != nil {
+		if c, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(s.target)); err != nil {
 			return
 		}
 		if s.clients == nil {

@@ -235,7 +235,8 @@ func (h *host) open(cfg network.Config) *network.Service {
 // box is a connected container.
 type box struct {
 	*network.Sandbox
-	ns int
+	*network.Endpoint // the first
+	ns                int
 }
 
 var containers int
@@ -275,7 +276,7 @@ func (h *host) request(s *network.Service, req network.Request) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &box{sb, ns}
+	b := &box{sb, sb.Endpoints[0], ns}
 	h.t.Cleanup(func() { b.close() })
 	return b, nil
 }

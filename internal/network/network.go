@@ -19,30 +19,50 @@
 //
 // # Shape
 //
-// A driver attaches a container to one type of network (bridge, host, none); an
-// endpoint is one such attachment; addresses come from a pool that knows nothing
-// of links. Published ports are a matter of the engine, not of the driver.
+// A network has a record (record.go), which is durable, addresses to give out
+// (ipam.go, pool.go) and a driver (driver.go), which connects network namespaces to
+// it. An endpoint is one such connection; all endpoints of one container are its
+// sandbox. Published ports are a matter of the sandbox: they lead to the endpoint that
+// has the default route (gateway.go).
 package network
 
 import (
+	"encoding/json"
 	"net/netip"
 
 	"github.com/moby/moby/api/types/network"
 )
 
-// Network modes that Request.Mode may name.
+// The predefined networks, which Request.Mode may name.
 const (
 	ModeBridge = "bridge"
 	ModeHost   = "host"
 	ModeNone   = "none"
 )
 
+// Drivers.
+const (
+	driverBridge = "bridge"
+	driverHost   = "host"
+	driverNull   = "null"
+)
+
 // Config says which bridge a Service works with. The zero value of a field takes
 // the default named with it.
 type Config struct {
-	// StateFile keeps what must not change over a reboot: the network ids, their
-	// time of creation and the subnet chosen. It is replaced atomically.
+	// StateFile keeps what must not change over a reboot: the ids of the predefined
+	// networks, their time of creation and the subnet chosen. It is replaced atomically.
 	StateFile string
+	// Dir holds the records of the networks that users made, one file each; default:
+	// "networks" beside StateFile.
+	Dir string
+	// AddressPools are what subnets of new networks are cut from, in this order; none
+	// means Docker's (172.17.0.0/16 …, 192.168.0.0/20 …) and, when these are used up,
+	// subnets /20 of 10.64.0.0/11.
+	AddressPools []AddressPool
+	// NetworkOptions are the options, by driver, that new networks get if the request
+	// does not set them.
+	NetworkOptions map[string]map[string]string
 	// Bridge is the link's name, "docker0" style; default "cleat0". It is made when
 	// missing. A bridge that existed before is used as it is and never deleted.
 	Bridge string
@@ -73,13 +93,26 @@ type Config struct {
 	HostGateway netip.Addr
 }
 
+// AddressPool is a range that subnets of networks are cut from when a request names
+// none.
+type AddressPool struct {
+	Base netip.Prefix
+	// Size is the prefix length of each subnet.
+	Size int
+}
+
 // Request asks for everything that one container needs from the network.
 type Request struct {
 	ContainerID string // 64 hex digits
 	Name        string // without the leading slash; used in messages and lists
 	Hostname    string
 	Domainname  string
-	Mode        string // ModeBridge (also "" and "default"), ModeHost or ModeNone
+	// Mode is ModeHost, ModeNone, "container:" with the full id of a container that is
+	// attached, or else (also "" and "default") means that Endpoints say it all.
+	Mode string
+	// Endpoints are the networks to connect to, in the order of the interfaces. None
+	// means the default bridge.
+	Endpoints []EndpointRequest
 	// Ports are the bindings to publish. HostPort "" or "0" takes a free port,
 	// "8000-8010" a free one of the range.
 	Ports network.PortMap
@@ -87,8 +120,9 @@ type Request struct {
 	// free host port.
 	PublishAll bool
 	Exposed    []network.Port
-	// MAC is the wanted hardware address; empty: derived from the IP address.
-	MAC network.HardwareAddr
+	// Links are further lines for the hosts file: names of containers on the default
+	// bridge that this one is linked to.
+	Links []HostLine
 	// ExtraHosts are "name:address" or "name=address"; the address "host-gateway"
 	// stands for Config.HostGateway.
 	ExtraHosts                 []string
@@ -98,23 +132,116 @@ type Request struct {
 	FilesDir string
 }
 
+// HostLine is one line of a hosts file.
+type HostLine struct {
+	Addr  netip.Addr
+	Names []string
+}
+
+// EndpointRequest asks for a connection to one network.
+type EndpointRequest struct {
+	// Network by id or name. NetworkID, if it is set and that network is still there,
+	// is preferred: names can be given anew.
+	Network, NetworkID string
+	IP, IP6            netip.Addr // zero: one is given
+	LinkLocal          []netip.Addr
+	// MAC is the wanted hardware address; empty: derived from the IP address.
+	MAC        network.HardwareAddr
+	Aliases    []string
+	Links      []string // "container:alias"
+	DriverOpts map[string]string
+	GwPriority int
+}
+
 // Sandbox is a container's place in the network, as Attach made it. It is what the
 // engine persists in the container's record and hands back to Adopt, Detach and
-// Reconcile.
+// Reconcile. It and what it points to never change.
 type Sandbox struct {
 	ContainerID string
 	Name        string `json:",omitempty"`
 	Mode        string
-	NetworkID   string
-	NetworkName string
-	EndpointID  string
-	IP          netip.Addr           `json:",omitzero"`
-	PrefixLen   int                  `json:",omitempty"`
-	Gateway     netip.Addr           `json:",omitzero"`
-	MAC         network.HardwareAddr `json:",omitempty"`
-	// Link is the host's end of the veth.
-	Link string `json:",omitempty"`
+	Endpoints   []*Endpoint `json:",omitempty"`
 	// Ports holds what is bound, with the host ports chosen; an exposed port that
 	// is not published has an entry without bindings.
 	Ports network.PortMap `json:",omitempty"`
+	// Asked is what was asked for to be published, for when the endpoint that the ports
+	// lead to changes.
+	Asked *PortRequest `json:",omitempty"`
+}
+
+// PortRequest is the part of a Request that is about ports.
+type PortRequest struct {
+	Ports      network.PortMap `json:",omitempty"`
+	PublishAll bool            `json:",omitempty"`
+	Exposed    []network.Port  `json:",omitempty"`
+}
+
+// Endpoint is one connection of a container to a network.
+type Endpoint struct {
+	NetworkID   string
+	NetworkName string
+	Driver      string
+	EndpointID  string
+
+	IP         netip.Addr   `json:",omitzero"`
+	PrefixLen  int          `json:",omitempty"`
+	Gateway    netip.Addr   `json:",omitzero"`
+	IP6        netip.Addr   `json:",omitzero"`
+	PrefixLen6 int          `json:",omitempty"`
+	Gateway6   netip.Addr   `json:",omitzero"`
+	LinkLocal  []netip.Addr `json:",omitempty"`
+
+	MAC network.HardwareAddr `json:",omitempty"`
+	// Link is the host's end of the veth, Interface the container's.
+	Link       string `json:",omitempty"`
+	Interface  string `json:",omitempty"`
+	GwPriority int    `json:",omitempty"`
+	// DNSNames are the names that other containers of the network find this one by:
+	// its name, aliases, short id and host name. None on the default bridge.
+	DNSNames []string `json:",omitempty"`
+	// Links are "container:alias": names for others that only this container knows.
+	Links []string `json:",omitempty"`
+}
+
+// UnmarshalJSON also reads the records of engines that knew one endpoint only.
+func (sb *Sandbox) UnmarshalJSON(data []byte) error {
+	type plain Sandbox
+	var old struct {
+		plain
+		NetworkID, NetworkName, EndpointID string
+		IP                                 netip.Addr
+		PrefixLen                          int
+		Gateway                            netip.Addr
+		MAC                                network.HardwareAddr
+		Link                               string
+	}
+	if err := json.Unmarshal(data, &old); err != nil {
+		return err
+	}
+	*sb = Sandbox(old.plain)
+	if old.EndpointID == "" || len(sb.Endpoints) > 0 {
+		return nil
+	}
+	e := &Endpoint{
+		NetworkID: old.NetworkID, NetworkName: old.NetworkName, Driver: old.NetworkName, EndpointID: old.EndpointID, IP: old.IP,
+		PrefixLen: old.PrefixLen, Gateway: old.Gateway, MAC: old.MAC, Link: old.Link,
+	}
+	switch old.NetworkName {
+	case ModeNone:
+		e.Driver = driverNull
+	case ModeBridge:
+		e.Interface = "eth0"
+	}
+	sb.Endpoints = []*Endpoint{e}
+	return nil
+}
+
+// On returns the sandbox's endpoint on a network, nil if there is none.
+func (sb *Sandbox) On(networkID string) *Endpoint {
+	for _, e := range sb.Endpoints {
+		if e.NetworkID == networkID {
+			return e
+		}
+	}
+	return nil
 }

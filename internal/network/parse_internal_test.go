@@ -71,7 +71,7 @@ func TestPortMapRoundTrip(t *testing.T) {
 }
 
 func TestPoolGoesRound(t *testing.T) {
-	p, err := newPool(netip.MustParsePrefix("10.0.0.0/28"), netip.MustParseAddr("10.0.0.1"))
+	p, err := newPool(netip.MustParsePrefix("10.0.0.0/28"), netip.Prefix{}, netip.MustParseAddr("10.0.0.1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestPoolGoesRound(t *testing.T) {
 	if err := p.claim(netip.MustParseAddr("10.0.0.9")); err != nil {
 		t.Error(err)
 	}
-	for _, bad := range []string{"10.0.0.9", "10.0.1.9", "fd00::1"} {
+	for _, bad := range []string{"10.0.0.9", "10.0.1.9", "fd00::1", "10.0.0.1"} {
 		if err := p.claim(netip.MustParseAddr(bad)); err == nil {
 			t.Errorf("%s was claimed", bad)
 		}
@@ -107,8 +107,8 @@ func TestPoolGoesRound(t *testing.T) {
 }
 
 func TestPoolSizes(t *testing.T) {
-	for subnet, want := range map[string]uint32{"10.0.0.0/30": 2, "10.0.0.0/24": 254, "10.0.0.0/16": 65534, "10.0.0.0/12": 1<<20 - 2, "10.0.0.0/8": 1<<20 - 1} {
-		p, err := newPool(netip.MustParsePrefix(subnet))
+	for subnet, want := range map[string]uint32{"10.0.0.0/30": 2, "10.0.0.0/24": 254, "10.0.0.0/16": 65534, "10.0.0.0/12": 1<<20 - 2, "10.0.0.0/8": 1<<20 - 1, "fd00::/64": 1<<16 - 1, "fd00::/120": 255} {
+		p, err := newPool(netip.MustParsePrefix(subnet), netip.Prefix{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,15 +116,13 @@ func TestPoolSizes(t *testing.T) {
 			t.Errorf("%s has %d addresses, want %d", subnet, p.free, want)
 		}
 	}
-	for _, bad := range []string{"10.0.0.0/31", "fd00::/64"} {
-		if _, err := newPool(netip.MustParsePrefix(bad)); err == nil {
-			t.Errorf("%s was accepted", bad)
-		}
+	if _, err := newPool(netip.MustParsePrefix("10.0.0.0/32"), netip.Prefix{}, netip.MustParseAddr("10.0.0.0")); err == nil {
+		t.Error("a subnet without any address to give was accepted")
 	}
 }
 
 func BenchmarkPoolNearlyFull(b *testing.B) {
-	p, err := newPool(netip.MustParsePrefix("10.0.0.0/16"))
+	p, err := newPool(netip.MustParsePrefix("10.0.0.0/16"), netip.Prefix{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,171 +2,253 @@ package network
 
 import (
 	"encoding/binary"
-	"fmt"
+	"errors"
+	"math"
 	"math/bits"
 	"net/netip"
 	"sync"
 
-	"github.com/containerd/errdefs"
-
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// pool hands out the addresses of one IPv4 subnet. It goes round: an address that
-// was freed is not given out again before all others have been, so that a peer's
-// stale connection or neighbour entry cannot meet a new container. It is safe for
-// concurrent use.
+// errFull means that a pool has no address to give out.
+var errFull = errors.New("no address is left")
+
+// pool hands out the addresses of one subnet. It goes round: an address that was freed
+// is not given out again before all others have been, so that a peer's stale
+// connection or neighbour entry cannot meet a new container. It is safe for concurrent
+// use.
+//
+// Addresses that are held are kept for containers that asked for them and do not run:
+// they are given to who names them, never to who takes any.
 type pool struct {
-	mu     sync.Mutex
-	subnet netip.Prefix
-	first  uint32   // address of bit 0
-	size   uint32   // number of bits
-	used   []uint64 // bitmap
-	free   uint32
-	next   uint32 // where the search starts
+	mu      sync.Mutex
+	subnet  netip.Prefix
+	first   netip.Addr          // address of bit 0
+	size    uint32              // number of bits
+	used    []uint64            // bitmap of what may be taken
+	next    uint32              // where the search starts
+	free    uint32              // clear bits
+	outside map[netip.Addr]bool // claimed beyond the bitmap
+	held    map[netip.Addr]int
+	barred  map[netip.Addr]bool // never given out: gateway, auxiliary addresses …
 }
 
-// maxPool bounds the bitmap: of a larger subnet the first million addresses are
-// used.
-const maxPool = 1 << 20
+// Bounds of the bitmap, in addresses: of a larger range the first ones are used.
+const (
+	maxPool4 = 1 << 20
+	maxPool6 = 1 << 16
+)
 
-// newPool excludes the network and broadcast address and the given ones.
-func newPool(subnet netip.Prefix, taken ...netip.Addr) (*pool, error) {
+// newPool takes addresses from those of subnet that lie in window, but never the
+// network's and broadcast addresses and the barred ones.
+func newPool(subnet, window netip.Prefix, barred ...netip.Addr) (*pool, error) {
 	subnet = subnet.Masked()
-	if !subnet.Addr().Is4() || subnet.Bits() > 30 {
-		return nil, failure.Invalid("subnet %s has no room for containers: an IPv4 subnet of /30 or larger is needed", subnet)
+	if !window.IsValid() {
+		window = subnet
 	}
-	size := min(uint64(1)<<(32-subnet.Bits()), maxPool)
-	p := &pool{subnet: subnet, first: toUint(subnet.Addr()), size: uint32(size), free: uint32(size), used: make([]uint64, (size+63)/64)}
-	p.set(0)
-	if size < maxPool || subnet.Bits() == 12 {
-		p.set(uint32(size) - 1)
+	window = window.Masked()
+	host, limit := uint(32-window.Bits()), uint64(maxPool4)
+	if subnet.Addr().Is6() {
+		host, limit = uint(128-window.Bits()), maxPool6
+	}
+	size := limit
+	if host < 32 {
+		size = min(uint64(1)<<host, limit)
+	}
+	p := &pool{
+		subnet: subnet, first: window.Addr(), size: uint32(size), free: uint32(size), used: make([]uint64, (size+63)/64),
+		outside: map[netip.Addr]bool{}, held: map[netip.Addr]int{}, barred: map[netip.Addr]bool{},
 	}
 	for i := uint32(size); i < uint32(len(p.used)*64); i++ {
 		p.used[i/64] |= 1 << (i % 64)
 	}
-	for _, a := range taken {
-		if i, ok := p.index(a); ok {
-			p.set(i)
-		}
+	if subnet.Addr().Is4() && subnet.Bits() < 31 {
+		barred = append(barred, subnet.Addr(), lastAddr(subnet))
+	} else if subnet.Addr().Is6() && subnet.Bits() < 127 {
+		barred = append(barred, subnet.Addr())
+	}
+	for _, a := range barred {
+		p.barred[a] = true
+		p.mark(a)
+	}
+	if p.free == 0 {
+		return nil, failure.Invalid("subnet %s has no room for containers", window)
 	}
 	return p, nil
+}
+
+// lastAddr is the last address of a prefix.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // take gives out a free address.
 func (p *pool) take() (netip.Addr, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.free == 0 {
-		return netip.Addr{}, failure.New(errdefs.ErrResourceExhausted,
-			"no address is left in subnet %s: all are held by containers; remove some, or give the bridge a larger subnet with --bip", p.subnet)
+	start := p.next
+	for tries := p.free; tries > 0; tries-- {
+		i, ok := p.search(start)
+		if !ok {
+			break
+		}
+		a := p.at(i)
+		start = (i + 1) % p.size
+		if p.held[a] > 0 {
+			continue
+		}
+		p.mark(a)
+		p.next = start
+		return a, nil
 	}
-	i := p.search()
-	p.set(i)
-	p.next = (i + 1) % p.size
-	return fromUint(p.first + i), nil
+	return netip.Addr{}, errFull
 }
 
-// search finds the first free bit from next on, round the end. There is one.
-func (p *pool) search() uint32 {
+// search finds the first clear bit from start on, round the end.
+func (p *pool) search(start uint32) (uint32, bool) {
 	words := uint32(len(p.used))
-	word := p.next / 64
-	mask := ^uint64(0) << (p.next % 64)
+	word := start / 64
+	mask := ^uint64(0) << (start % 64)
 	for range words + 1 {
 		if open := ^p.used[word] & mask; open != 0 {
-			return word*64 + uint32(bits.TrailingZeros64(open))
+			return word*64 + uint32(bits.TrailingZeros64(open)), true
 		}
 		mask = ^uint64(0)
 		word = (word + 1) % words
 	}
-	panic("network: pool counts a free address that its bitmap does not have")
+	return 0, false
 }
 
 // claim takes one certain address.
 func (p *pool) claim(a netip.Addr) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i, ok := p.index(a)
-	if !ok {
+	switch {
+	case !p.subnet.Contains(a):
 		return failure.Invalid("address %s is not in subnet %s", a, p.subnet)
+	case p.isUsed(a):
+		return failure.Conflict("Address already in use: %s", a)
 	}
-	if p.used[i/64]&(1<<(i%64)) != 0 {
-		return failure.Conflict("address %s is already in use", a)
-	}
-	p.set(i)
+	p.mark(a)
 	return nil
 }
 
-// release gives an address back. One that is free or foreign is ignored.
+// release gives an address back. One that is free, foreign or barred is ignored.
 func (p *pool) release(a netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i, ok := p.index(a)
-	if !ok || p.used[i/64]&(1<<(i%64)) == 0 {
+	if p.barred[a] || !p.isUsed(a) {
 		return
 	}
-	p.used[i/64] &^= 1 << (i % 64)
-	p.free++
+	if i, ok := p.index(a); ok {
+		p.used[i/64] &^= 1 << (i % 64)
+		p.free++
+		return
+	}
+	delete(p.outside, a)
 }
 
-func (p *pool) set(i uint32) {
-	if p.used[i/64]&(1<<(i%64)) == 0 {
+// hold keeps an address from being given to who takes any; unhold ends that. Both
+// count.
+func (p *pool) hold(a netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held[a]++
+}
+
+func (p *pool) unhold(a netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held[a]--; p.held[a] <= 0 {
+		delete(p.held, a)
+	}
+}
+
+// usage is how many addresses are taken and how many of the window are free to take.
+func (p *pool) usage() (used, free uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var inside uint64
+	for a := range p.barred {
+		if _, ok := p.index(a); ok {
+			inside++
+		}
+	}
+	used = uint64(p.size-p.free) - inside + uint64(len(p.outside)) + uint64(len(p.barred))
+	for a := range p.barred {
+		if p.outside[a] {
+			used-- // counted twice
+		}
+	}
+	free = uint64(p.free)
+	if beyond := p.window() - uint64(p.size); beyond > 0 {
+		free += beyond
+	}
+	return used, free
+}
+
+// window is how many addresses the range has, saturating.
+func (p *pool) window() uint64 {
+	if uint64(p.size) == maxPool4 || p.subnet.Addr().Is6() {
+		host := uint(p.first.BitLen() - p.subnet.Bits())
+		if host >= 64 {
+			return math.MaxUint64
+		}
+		return max(uint64(1)<<host, uint64(p.size))
+	}
+	return uint64(p.size)
+}
+
+func (p *pool) isUsed(a netip.Addr) bool {
+	if i, ok := p.index(a); ok {
+		return p.used[i/64]&(1<<(i%64)) != 0
+	}
+	return p.outside[a]
+}
+
+func (p *pool) mark(a netip.Addr) {
+	i, ok := p.index(a)
+	switch {
+	case !ok:
+		p.outside[a] = true
+	case p.used[i/64]&(1<<(i%64)) == 0:
 		p.used[i/64] |= 1 << (i % 64)
 		p.free--
 	}
 }
 
+// index is an address's bit, if it has one.
 func (p *pool) index(a netip.Addr) (uint32, bool) {
-	if !a.Is4() || !p.subnet.Contains(a) {
+	if a.BitLen() != p.first.BitLen() || a.Less(p.first) {
 		return 0, false
 	}
-	i := toUint(a) - p.first
-	return i, i < p.size
+	hi, lo := halves(a)
+	firstHi, firstLo := halves(p.first)
+	if hi != firstHi || lo-firstLo >= uint64(p.size) {
+		return 0, false
+	}
+	return uint32(lo - firstLo), true
 }
 
-func toUint(a netip.Addr) uint32 { b := a.As4(); return binary.BigEndian.Uint32(b[:]) }
-
-func fromUint(v uint32) netip.Addr {
-	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, v)))
+// at is the address of a bit. The bitmap never reaches beyond 64 bits of an address:
+// its first address is that of a prefix.
+func (p *pool) at(i uint32) netip.Addr {
+	b := p.first.As16()
+	binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+uint64(i))
+	a := netip.AddrFrom16(b)
+	if p.first.Is4() {
+		return a.Unmap()
+	}
+	return a
 }
 
-// chooseSubnet returns the bridge's address in the first of Docker's default pools
-// that overlaps none of the routes, each with the name of its link.
-func chooseSubnet(routes map[netip.Prefix]string) (netip.Prefix, error) {
-	var blocked []string
-	for _, candidate := range candidates() {
-		if route, link, ok := overlap(candidate.Masked(), routes); ok {
-			blocked = append(blocked, fmt.Sprintf("%s (route %s dev %s)", candidate.Masked(), route, link))
-			continue
-		}
-		return candidate, nil
-	}
-	return netip.Prefix{}, failure.New(errdefs.ErrResourceExhausted,
-		"every default subnet overlaps a route of this host, the last one being %s; choose one with --bip ADDRESS/BITS", blocked[len(blocked)-1])
-}
-
-// candidates are the bridge's addresses in Docker's default pools.
-func candidates() []netip.Prefix {
-	var ps []netip.Prefix
-	for i := 17; i <= 31; i++ {
-		ps = append(ps, netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(i), 0, 1}), 16))
-	}
-	for i := 0; i < 256; i += 16 {
-		ps = append(ps, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i), 1}), 20))
-	}
-	return ps
-}
-
-// overlap finds the most specific route that a subnet overlaps. The default route
-// is none.
-func overlap(subnet netip.Prefix, routes map[netip.Prefix]string) (route netip.Prefix, link string, found bool) {
-	for r, l := range routes {
-		if r.Bits() == 0 || !r.Overlaps(subnet) {
-			continue
-		}
-		if !found || r.Bits() > route.Bits() || r.Bits() == route.Bits() && r.Addr().Less(route.Addr()) {
-			route, link, found = r, l, true
-		}
-	}
-	return route, link, found
+func halves(a netip.Addr) (hi, lo uint64) {
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 }

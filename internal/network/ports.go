@@ -17,10 +17,11 @@ import (
 )
 
 // wish is one binding that a request asks for: any host port in first..last, or any
-// port at all if both are 0.
+// port at all if both are 0; the same one on all that it names.
 type wish struct {
 	port        network.Port
-	host        netip.Addr // IPv4, or ::1
+	host        netip.Addr // IPv4, or ::1; or invalid
+	host6       netip.Addr // IPv6, besides host or instead of it; or invalid
 	loopback6   bool       // serve ::1 too, as no host address was named
 	first, last uint16
 }
@@ -41,9 +42,19 @@ func protoNumber(p network.IPProtocol) uint8 {
 
 // wishes validates a request's ports, in the order in which they are to be bound:
 // fixed ports before those that may be any.
-func (s *Service) wishes(req *Request) ([]wish, error) {
+func (s *Service) wishes(asked *PortRequest, t targets) ([]wish, error) {
+	if asked == nil {
+		return nil, nil
+	}
 	var ws []wish
-	for port, bindings := range req.Ports {
+	add := func(port network.Port, b network.PortBinding) error {
+		w, err := s.wish(port, b, t)
+		if err == nil && (w.host.IsValid() || w.host6.IsValid()) {
+			ws = append(ws, w)
+		}
+		return err
+	}
+	for port, bindings := range asked.Ports {
 		if err := checkPort(port); err != nil {
 			return nil, err
 		}
@@ -51,26 +62,22 @@ func (s *Service) wishes(req *Request) ([]wish, error) {
 			bindings = []network.PortBinding{{}}
 		}
 		for _, b := range bindings {
-			w, err := s.wish(port, b)
-			if err != nil {
+			if err := add(port, b); err != nil {
 				return nil, err
 			}
-			ws = append(ws, w)
 		}
 	}
-	if req.PublishAll {
-		for _, port := range req.Exposed {
-			if _, named := req.Ports[port]; named {
+	if asked.PublishAll {
+		for _, port := range asked.Exposed {
+			if _, named := asked.Ports[port]; named {
 				continue
 			}
 			if err := checkPort(port); err != nil {
 				return nil, err
 			}
-			w, err := s.wish(port, network.PortBinding{})
-			if err != nil {
+			if err := add(port, network.PortBinding{}); err != nil {
 				return nil, err
 			}
-			ws = append(ws, w)
 		}
 	}
 	slices.SortFunc(ws, func(a, b wish) int {
@@ -79,6 +86,7 @@ func (s *Service) wishes(req *Request) ([]wish, error) {
 			cmp.Compare(a.port.Proto(), b.port.Proto()),
 			cmp.Compare(a.port.Num(), b.port.Num()),
 			a.host.Compare(b.host),
+			a.host6.Compare(b.host6),
 			cmp.Compare(a.first, b.first),
 		)
 	})
@@ -107,24 +115,50 @@ func checkPort(p network.Port) error {
 	return nil
 }
 
-func (s *Service) wish(port network.Port, b network.PortBinding) (wish, error) {
-	w := wish{port: port, host: b.HostIP.Unmap()}
-	if !b.HostIP.IsValid() {
-		w.host = s.cfg.BindIP.Unmap()
-		w.loopback6 = !s.cfg.BindIP.IsValid()
-	}
-	if !w.host.IsValid() {
-		w.host = netip.IPv4Unspecified()
-	}
-	if w.host.Is6() && w.host != netip.IPv6Loopback() {
-		return wish{}, failure.NotImplemented("cannot publish port %s on %s: network %q has no IPv6; leave out the address (which serves ::1 too) or name an IPv4 address or ::1", port, w.host, ModeBridge)
-	}
-	var err error
-	w.first, w.last, err = hostPorts(b.HostPort)
-	if err != nil {
+// wish reads one binding. One without an address of the host is a wish for nothing: the
+// container's networks publish nothing, or need no port of the host for it.
+func (s *Service) wish(port network.Port, b network.PortBinding, t targets) (w wish, err error) {
+	w.port = port
+	if w.first, w.last, err = hostPorts(b.HostPort); err != nil {
 		return wish{}, failure.Invalid("cannot publish port %s: %w", port, err)
 	}
+	host := b.HostIP.Unmap()
+	switch {
+	case !host.IsValid():
+		s.wishEverywhere(&w, t)
+	case host == netip.IPv6Loopback():
+		if t.four.binds() || t.six.binds() {
+			w.host = host
+		}
+	case host.Is4() && t.four.binds():
+		w.host = host
+	case host.Is6() && t.six.binds():
+		w.host6 = host
+	case host.Is4() && t.six.ip.IsValid() && !t.four.ip.IsValid():
+		return wish{}, failure.NotImplemented("cannot publish port %s on %s: network %q has no IPv4; leave out the address or name an IPv6 address", port, host, t.network)
+	case host.Is6() && t.four.ip.IsValid() && !t.six.ip.IsValid():
+		return wish{}, failure.NotImplemented("cannot publish port %s on %s: network %q has no IPv6; leave out the address (which serves ::1 too) or name an IPv4 address or ::1", port, host, t.network)
+	}
 	return w, nil
+}
+
+// wishEverywhere is for a binding that names no address: the network's or the engine's
+// own choice, else all.
+func (s *Service) wishEverywhere(w *wish, t targets) {
+	if t.four.binds() {
+		w.host = netip.IPv4Unspecified()
+		if bind := cmp.Or(t.four.bind, s.cfg.BindIP.Unmap()); bind.IsValid() {
+			w.host = bind
+		}
+	}
+	chosen4 := w.host.IsValid() && !w.host.IsUnspecified()
+	if t.six.binds() && (t.six.bind.IsValid() || !chosen4) {
+		w.host6 = netip.IPv6Unspecified()
+		if t.six.bind.IsValid() {
+			w.host6 = t.six.bind
+		}
+	}
+	w.loopback6 = (w.host.IsValid() || w.host6.IsValid()) && !chosen4 && (!w.host6.IsValid() || w.host6.IsUnspecified())
 }
 
 // hostPorts reads "", "0", "8080" or "8000-8010".
@@ -150,7 +184,8 @@ func hostPorts(s string) (first, last uint16, err error) {
 }
 
 // publishes turns bound ports into elements of the firewall, runs of ports that keep
-// their number into one. Those on ::1 have none: they are served by the engine.
+// their number into one: those of the family of ip, the container's address. Those on
+// ::1 have none: they are served by the engine.
 func publishes(ip netip.Addr, bs []bound) []nft.Publish {
 	bs = slices.Clone(bs)
 	slices.SortFunc(bs, func(a, b bound) int {
@@ -159,7 +194,7 @@ func publishes(ip netip.Addr, bs []bound) []nft.Publish {
 	var ps []nft.Publish
 	var prev bound
 	for _, b := range bs {
-		if b.host.Is6() {
+		if b.host.Is4() != ip.Is4() || b.host == netip.IPv6Loopback() {
 			continue
 		}
 		same := b.port.Num() == b.num
@@ -241,10 +276,10 @@ func (e *errTaken) Error() string {
 }
 
 // reserve binds all wishes or none.
-func (s *Service) reserve(ws []wish, to netip.Addr) (*reservation, error) {
+func (s *Service) reserve(ws []wish, t targets) (*reservation, error) {
 	r := &reservation{}
 	for _, w := range ws {
-		if err := s.reserveOne(r, w, to); err != nil {
+		if err := s.reserveOne(r, w, t); err != nil {
 			r.release(s.proxy)
 			return nil, err
 		}
@@ -252,12 +287,12 @@ func (s *Service) reserve(ws []wish, to netip.Addr) (*reservation, error) {
 	return r, nil
 }
 
-func (s *Service) reserveOne(r *reservation, w wish, to netip.Addr) error {
+func (s *Service) reserveOne(r *reservation, w wish, t targets) error {
 	const ephemeralTries = 16
 	if w.first == 0 {
 		var err error
 		for range ephemeralTries {
-			if err = s.bindPort(r, w, 0, to); err == nil || !isTaken(err) {
+			if err = s.bindPort(r, w, 0, t); err == nil || !isTaken(err) {
 				return err
 			}
 		}
@@ -265,7 +300,7 @@ func (s *Service) reserveOne(r *reservation, w wish, to netip.Addr) error {
 	}
 	var first error
 	for p := int(w.first); p <= int(w.last); p++ {
-		err := s.bindPort(r, w, uint16(p), to)
+		err := s.bindPort(r, w, uint16(p), t)
 		if err == nil {
 			return nil
 		}
@@ -287,52 +322,94 @@ func isTaken(err error) bool {
 	return errors.As(err, &t)
 }
 
-// bindPort takes one host port, on ::1 too if the wish says so.
-func (s *Service) bindPort(r *reservation, w wish, port uint16, to netip.Addr) error {
-	target := netip.AddrPortFrom(to, w.port.Num())
-	if w.host.Is6() {
-		fd, num, err := s.serveLoopback(w.port.Proto(), port, target)
+// proxyIP is where the engine sends what comes to ::1.
+func (t targets) proxyIP() netip.Addr {
+	if t.four.ip.IsValid() {
+		return t.four.ip
+	}
+	return t.six.ip
+}
+
+// bindPort takes one host port on all addresses of a wish, or on none.
+func (s *Service) bindPort(r *reservation, w wish, port uint16, t targets) (err error) {
+	var fds, proxies []int
+	var got []bound
+	defer func() {
+		if err == nil {
+			r.fds, r.v6, r.ports = append(r.fds, fds...), append(r.v6, proxies...), append(r.ports, got...)
+			return
+		}
+		s.proxy.remove(proxies)
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	if w.host == netip.IPv6Loopback() {
+		fd, num, err := s.serveLoopback(w.port.Proto(), port, netip.AddrPortFrom(t.proxyIP(), w.port.Num()), false)
 		if err != nil {
 			return err
 		}
-		r.v6 = append(r.v6, fd)
-		r.ports = append(r.ports, bound{w.port, w.host, num})
+		proxies, got = append(proxies, fd), append(got, bound{w.port, w.host, num})
 		return nil
 	}
-	fd, num, err := bindReserved(w.port.Proto(), w.host, port)
-	if err != nil {
-		return err
+	for _, host := range []netip.Addr{w.host, w.host6} {
+		if !host.IsValid() {
+			continue
+		}
+		fd, num, err := bindReserved(w.port.Proto(), host, port, w.loopback6 && host.Is6())
+		if errors.Is(err, errNoIPv6) && len(got) > 0 {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		port = num
+		fds, got = append(fds, fd), append(got, bound{w.port, host, num})
 	}
 	if w.loopback6 {
-		six, _, err := s.serveLoopback(w.port.Proto(), num, target)
+		fd, _, err := s.serveLoopback(w.port.Proto(), port, netip.AddrPortFrom(t.proxyIP(), w.port.Num()), w.host6.IsValid())
 		switch {
 		case errors.Is(err, errNoIPv6):
 		case err != nil:
-			unix.Close(fd)
 			return err
 		default:
-			r.v6 = append(r.v6, six)
+			proxies = append(proxies, fd)
 		}
 	}
-	r.fds = append(r.fds, fd)
-	r.ports = append(r.ports, bound{w.port, w.host, num})
+	for _, fd := range fds {
+		// From here on nobody shares the port.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+	}
 	return nil
 }
 
-// bindReserved binds an IPv4 socket; port 0 lets the kernel choose.
-func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16) (fd int, num uint16, err error) {
-	typ := unix.SOCK_STREAM
+// bindReserved binds a socket; port 0 lets the kernel choose. shared lets a socket on
+// one address of the host have the port, too, until SO_REUSEADDR is taken back.
+func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16, shared bool) (fd int, num uint16, err error) {
+	typ, domain := unix.SOCK_STREAM, unix.AF_INET
 	if proto == network.UDP {
 		typ = unix.SOCK_DGRAM
 	}
-	fd, err = unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC, 0)
+	if host.Is6() {
+		domain = unix.AF_INET6
+	}
+	fd, err = unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) && host.Is6() {
+		return -1, 0, errNoIPv6
+	}
 	if err != nil {
 		return -1, 0, fmt.Errorf("reserve port %d/%s: %w", port, proto, err)
 	}
 	if proto == network.UDP {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
 	}
-	sa := &unix.SockaddrInet4{Port: int(port), Addr: host.As4()}
+	if host.Is6() {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	if shared {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	sa := sockaddr(host, port)
 	err = unix.Bind(fd, sa)
 	if errors.Is(err, unix.EADDRINUSE) && proto == network.TCP {
 		err = bindPastTimeWait(fd, sa)
@@ -349,7 +426,24 @@ func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16) (fd in
 		unix.Close(fd)
 		return -1, 0, fmt.Errorf("reserve a free port/%s: %w", proto, err)
 	}
-	return fd, uint16(name.(*unix.SockaddrInet4).Port), nil
+	return fd, portOf(name), nil
+}
+
+func sockaddr(host netip.Addr, port uint16) unix.Sockaddr {
+	if host.Is4() {
+		return &unix.SockaddrInet4{Port: int(port), Addr: host.As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(port), Addr: host.As16()}
+}
+
+func portOf(sa unix.Sockaddr) uint16 {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(a.Port)
+	case *unix.SockaddrInet6:
+		return uint16(a.Port)
+	}
+	return 0
 }
 
 // bindPastTimeWait takes a port on which only connections in TIME_WAIT are left, of

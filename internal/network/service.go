@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -23,13 +24,16 @@ import (
 )
 
 // state is what StateFile holds. Everything else is in the kernel or in the records
-// of containers.
+// of networks and containers.
 type state struct {
 	Created    time.Time
-	IDs        map[string]string // network name → 64 hex digits
+	IDs        map[string]string // name of a predefined network → 64 hex digits
 	Bridge     string
 	BridgeMade bool         // by us, so that Teardown may remove it
 	Address    netip.Prefix // of the bridge
+	// ULA is the /48 that IPv6 subnets are cut from: random, so that two hosts that are
+	// joined one day do not clash (RFC 4193), and the same over the engine's life.
+	ULA netip.Prefix `json:",omitzero"`
 }
 
 // Service is the network side of one engine. Its methods are safe for concurrent
@@ -37,36 +41,36 @@ type state struct {
 type Service struct {
 	cfg     Config
 	state   state
-	bridge  *bridge
-	pool    *pool
+	records records
+	host    *uplink
+	bridge  *bridge // the default network's
 	table   *nft.Table
 	proxy   *loopback
 	group   *supervise.Group
-	sockets *sockets
+	spares  *sockets // plugged into the default bridge
+	loose   *sockets // not plugged in, for other networks
 	flows   *nft.Flows
-	home    int // the host's network namespace
 	claim   int // keeps other engines off the bridge
 
-	mu        sync.Mutex
-	endpoints map[string]*endpoint // by container id
-	closed    bool
-	warnings  []string // of Open
+	mu          sync.Mutex
+	networks    map[string]*netw       // by id
+	names       map[string]*netw       // by name
+	attachments map[string]*attachment // by container id
+	held        map[string][]heldAddr  // static addresses, by container id
+	closed      bool
+	warnings    []string // of Open
 }
 
-// endpoint is one container's attachment.
-type endpoint struct {
-	sandbox *Sandbox
-	ports   *reservation
-	ready   bool // Attach has returned
-}
-
-// Open makes or adopts the bridge, its nftables table and the host's sysctls
-// (ip_forward, route_localnet of the bridge).
+// Open makes or adopts the bridges, the nftables table and the host's sysctls.
 func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, endpoints: map[string]*endpoint{}, home: -1, claim: -1}
+	s := &Service{
+		cfg: cfg, claim: -1, records: records{cfg.Dir}, networks: map[string]*netw{}, names: map[string]*netw{},
+		attachments: map[string]*attachment{}, held: map[string][]heldAddr{},
+		host: &uplink{ns: -1, links: map[string]bool{}},
+	}
 	defer func() {
 		if err != nil {
 			s.abandon()
@@ -78,10 +82,13 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err := s.loadState(); err != nil {
 		return nil, err
 	}
-	if s.home, err = netlink.CurrentNS(); err != nil {
+	if s.host.ns, err = netlink.CurrentNS(); err != nil {
 		return nil, err
 	}
-	if err := s.openBridge(); err != nil {
+	if s.host.conn, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
+		return nil, err
+	}
+	if err := s.openNetworks(); err != nil {
 		return nil, err
 	}
 	if err := s.openTable(); err != nil {
@@ -95,7 +102,9 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if s.proxy, err = newLoopback(s.group); err != nil {
 		return nil, err
 	}
-	s.sockets = newSockets(s.group, s.bridge)
+	s.spares = newSockets(s.group, "network-sockets", s.bridge.prepare, s.host)
+	s.spares.refill()
+	s.loose = newSockets(s.group, "network-loose-sockets", s.prepareLoose, s.host)
 	return s, s.watch()
 }
 
@@ -108,6 +117,15 @@ func (c *Config) complete() error {
 	}
 	if c.HostsFile == "" {
 		c.HostsFile = "/etc/hosts"
+	}
+	if c.Dir == "" {
+		c.Dir = filepath.Join(filepath.Dir(c.StateFile), "networks")
+	}
+	if len(c.AddressPools) == 0 {
+		c.AddressPools = defaultPools()
+	}
+	if err := checkPools(c.AddressPools); err != nil {
+		return err
 	}
 	switch {
 	case c.StateFile == "":
@@ -163,6 +181,9 @@ func (s *Service) loadState() error {
 			s.state.IDs[name] = newID()
 		}
 	}
+	if !s.state.ULA.IsValid() {
+		s.state.ULA = newULA()
+	}
 	return nil
 }
 
@@ -173,32 +194,75 @@ func newID() string {
 	return hex.EncodeToString(b)
 }
 
-func (s *Service) openBridge() error {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+// newULA is a random /48 of fd00::/8.
+func newULA() netip.Prefix {
+	b := [16]byte{0: 0xfd}
+	rand.Read(b[1:6]) // never fails
+	return netip.PrefixFrom(netip.AddrFrom16(b), 48)
+}
+
+// openNetworks brings up the predefined networks and those of the records.
+func (s *Service) openNetworks() error {
+	recs, err := s.records.load()
 	if err != nil {
 		return err
 	}
-	s.bridge = &bridge{name: s.cfg.Bridge, mtu: s.cfg.MTU, conn: conn, home: s.home, links: map[string]bool{}}
-	forwarded := forwards()
-	if err := s.bridge.setUp(s.cfg.BIP, s.state.Address, s.state.BridgeMade, s.announceBridge); err != nil {
+	taken := map[netip.Prefix]string{}
+	for _, r := range recs {
+		for _, p := range r.prefixes() {
+			taken[p] = r.Name
+		}
+	}
+	if err := s.openBridge(taken); err != nil {
 		return err
 	}
-	if !forwarded {
-		s.warn("IP forwarding was off and is on now, for containers to reach the network: this host routes between its other networks, too, unless a firewall forbids it")
+	if err := s.register(s.bridge.rec, s.bridge); err != nil {
+		return err
 	}
-	s.state.BridgeMade, s.state.Address = s.bridge.made, s.bridge.address
-	if err := record.WriteJSON(s.cfg.StateFile, s.state, 0o600); err != nil {
-		return fmt.Errorf("network state: %w", err)
+	for name, driver := range map[string]string{ModeHost: driverHost, ModeNone: driverNull} {
+		r := &Record{ID: s.state.IDs[name], Name: name, Driver: driver, Created: s.state.Created, EnableIPv4: true}
+		if err := s.register(r, nil); err != nil {
+			return err
+		}
 	}
-	s.pool, err = newPool(s.bridge.address, s.bridge.address.Addr())
-	return err
+	for _, r := range recs {
+		if err := s.revive(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// announceBridge notes that the bridge is being made.
-func (s *Service) announceBridge() error {
-	s.state.BridgeMade = true
-	if err := record.WriteJSON(s.cfg.StateFile, s.state, 0o600); err != nil {
-		return fmt.Errorf("network state: %w", err)
+// register adds a network that is there.
+func (s *Service) register(r *Record, d driver) error {
+	if other := s.names[r.Name]; other != nil {
+		return fmt.Errorf("networks %s and %s both have the name %q", other.rec.ID, r.ID, r.Name)
+	}
+	n, err := newNetw(r, d)
+	if err != nil {
+		return fmt.Errorf("network %s: %w", r.Name, err)
+	}
+	s.networks[r.ID], s.names[r.Name] = n, n
+	return nil
+}
+
+// revive brings up a network of an earlier engine. One that cannot be used at present,
+// as when somebody else has a link of its name, is there all the same: its containers
+// say at their start what is wrong with it.
+func (s *Service) revive(r *Record) error {
+	if r.ConfigOnly {
+		return s.register(r, nil)
+	}
+	d, err := s.newDriver(r)
+	if err != nil {
+		return fmt.Errorf("network %s: %w", r.Name, err)
+	}
+	if err := s.register(r, d); err != nil {
+		return err
+	}
+	if err := d.up(); err != nil {
+		s.networks[r.ID].broken = err
+		s.warn(fmt.Sprintf("network %s cannot be used: %v", r.Name, err))
 	}
 	return nil
 }
@@ -208,15 +272,19 @@ func (s *Service) openTable() error {
 	if s.table, err = nft.Open(s.cfg.TableName); err != nil {
 		return err
 	}
-	if err := s.table.KeepNetworks(s.network()); err != nil {
+	var all []nft.Network
+	for _, n := range s.networks {
+		if n.drv == nil {
+			continue
+		}
+		if f, ok := n.drv.firewall(); ok {
+			all = append(all, f)
+		}
+	}
+	if err := s.table.KeepNetworks(all...); err != nil {
 		return err
 	}
 	return s.table.Assert()
-}
-
-// network is the default bridge network as the firewall sees it.
-func (s *Service) network() nft.Network {
-	return nft.Network{Bridge: s.bridge.name, Subnet: s.bridge.address.Masked(), ICC: true, Masquerade: true}
 }
 
 // abandon closes what a failed Open has opened.
@@ -230,17 +298,20 @@ func (s *Service) abandon() {
 	if s.flows != nil {
 		s.flows.Close()
 	}
-	if s.bridge != nil {
-		s.bridge.conn.Close()
+	if s.host.conn != nil {
+		s.host.conn.Close()
 	}
-	for _, fd := range []int{s.home, s.claim} {
+	for _, n := range s.networks {
+		n.close()
+	}
+	for _, fd := range []int{s.host.ns, s.claim} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
 }
 
-// Close stops the service and leaves bridge, table and containers' traffic as they
+// Close stops the service and leaves bridges, table and containers' traffic as they
 // are, for the next engine.
 func (s *Service) Close() error {
 	s.mu.Lock()
@@ -249,24 +320,44 @@ func (s *Service) Close() error {
 		return nil
 	}
 	s.closed = true
-	endpoints := s.endpoints
-	s.endpoints = map[string]*endpoint{}
+	all := s.attachments
+	s.attachments = map[string]*attachment{}
 	s.mu.Unlock()
-	for _, e := range endpoints {
-		e.ports.release(s.proxy)
+	for _, a := range all {
+		a.ports.release(s.proxy)
 	}
 	s.abandon()
 	return nil
 }
 
-func (s *Service) list() []*endpoint {
+// list is the sandboxes of all containers.
+func (s *Service) list() []*Sandbox {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.endpoints))
+	var all []*Sandbox
+	for _, a := range s.attachments {
+		all = append(all, a.sandbox)
+	}
+	return all
 }
 
-// Teardown closes the service and removes what it made: the table, marked rules in
-// foreign chains and the bridge, unless that existed before.
+// bridges are the names of all bridges.
+func (s *Service) bridges() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for _, n := range s.networks {
+		if b, ok := n.drv.(*bridge); ok {
+			names = append(names, b.name())
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Teardown closes the service and removes what it made on the host: the table, marked
+// rules in foreign chains and the bridges, unless they existed before. The networks'
+// records stay.
 func (s *Service) Teardown() error {
 	s.mu.Lock()
 	closed := s.closed
@@ -278,15 +369,37 @@ func (s *Service) Teardown() error {
 		return err
 	}
 	err := errors.Join(nft.Withdraw(s.table.Name()), s.table.Delete())
-	for _, e := range s.list() {
-		s.bridge.disown(e.sandbox.Link)
+	for _, sb := range s.list() {
+		for _, e := range sb.Endpoints {
+			s.host.disown(e.Link)
+		}
 	}
-	strays, strayErr := s.bridge.strays()
-	err = errors.Join(err, strayErr, s.bridge.deleteLinks(strays))
+	strays, strayErr := s.host.strays(s.bridgeIndexes())
+	err = errors.Join(err, strayErr, s.host.deleteLinks(strays))
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.networks))
+	s.mu.Unlock()
+	for _, n := range all {
+		if n.drv != nil {
+			err = errors.Join(err, n.drv.down())
+		}
+	}
 	if s.bridge.made {
-		err = errors.Join(err, s.bridge.remove())
 		s.state.BridgeMade = false
-		err = errors.Join(err, record.WriteJSON(s.cfg.StateFile, s.state, 0o600))
+		err = errors.Join(err, s.saveState())
 	}
 	return errors.Join(err, s.Close())
+}
+
+// bridgeIndexes are the links of all bridges.
+func (s *Service) bridgeIndexes() map[int]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[int]bool{}
+	for _, n := range s.networks {
+		if b, ok := n.drv.(*bridge); ok && b.index.Load() != 0 {
+			all[int(b.index.Load())] = true
+		}
+	}
+	return all
 }

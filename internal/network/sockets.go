@@ -2,26 +2,47 @@ package network
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/netlink"
 	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
-// sockets keeps a few namespaces plugged into the bridge, because making one takes
-// the kernel ten times as long as all else that Attach does. They are nameless: when
-// the engine ends, in whatever way, they go with their file descriptors.
+// socket is a network namespace with a veth to the host: eth0 and lo are up, the
+// sysctls are set, only addresses and routes are missing. It is plugged into a bridge,
+// or loose.
+type socket struct {
+	in   *inside
+	link string // the host's end
+	eth0 int    // index of the other
+}
+
+// discard gives the socket up; its links go with the namespace.
+func (k *socket) discard() {
+	k.in.close()
+	unix.Close(k.in.ns)
+}
+
+// sockets keeps a few of them at hand, because making one takes the kernel ten times as
+// long as all else that Attach does. They are nameless: when the engine ends, in
+// whatever way, they go with their file descriptors.
 type sockets struct {
-	bridge *bridge
-	ready  chan *socket
-	wanted chan struct{}
+	prepare func() (*socket, error)
+	host    *uplink
+	ready   chan *socket
+	wanted  chan struct{}
 }
 
 // spareSockets bounds what lies idle: each is a namespace and a veth.
 const spareSockets = 4
 
-func newSockets(group *supervise.Group, b *bridge) *sockets {
-	p := &sockets{bridge: b, ready: make(chan *socket, spareSockets), wanted: make(chan struct{}, 1)}
-	p.refill()
-	group.Go("network-sockets", p.run)
+func newSockets(group *supervise.Group, name string, prepare func() (*socket, error), host *uplink) *sockets {
+	p := &sockets{prepare: prepare, host: host, ready: make(chan *socket, spareSockets), wanted: make(chan struct{}, 1)}
+	group.Go(name, p.run)
 	return p
 }
 
@@ -31,7 +52,7 @@ func (p *sockets) take() (*socket, error) {
 	case k := <-p.ready:
 		return k, nil
 	default:
-		return p.bridge.plug()
+		return p.prepare()
 	}
 }
 
@@ -53,7 +74,7 @@ func (p *sockets) run(ctx context.Context) {
 		case <-p.wanted:
 		}
 		for len(p.ready) < cap(p.ready) && ctx.Err() == nil {
-			k, err := p.bridge.plug()
+			k, err := p.prepare()
 			if err != nil {
 				break // the next Attach meets the same and reports it
 			}
@@ -67,10 +88,99 @@ func (p *sockets) drain() {
 	for {
 		select {
 		case k := <-p.ready:
-			p.bridge.disown(k.link)
+			p.host.disown(k.link)
 			k.discard()
 		default:
 			return
 		}
 	}
+}
+
+// newNamespace makes a namespace without links but lo, which is up.
+func (u *uplink) newNamespace() (*inside, error) {
+	in := &inside{home: u.ns}
+	var err error
+	in.ns, err = netlink.NewNS(u.ns, func() (err error) {
+		if err = namespaceSysctls(); err != nil {
+			return err
+		}
+		in.conn, err = netlink.Dial(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	const lo = 1 // always
+	if err := in.conn.Do(netlink.SetUp(lo)); err != nil {
+		in.close()
+		unix.Close(in.ns)
+		return nil, fmt.Errorf("in the container's namespace: %w", err)
+	}
+	return in, nil
+}
+
+// prepare makes a socket that is plugged into the bridge. On failure nothing is left.
+func (b *bridge) prepare() (*socket, error) {
+	return b.host.socket(func(k *socket) (err error) {
+		k.eth0, err = b.join(k.in, k.link, "eth0")
+		return err
+	})
+}
+
+// prepareLoose makes a socket that is not plugged in.
+func (s *Service) prepareLoose() (*socket, error) {
+	return s.host.socket(func(k *socket) error {
+		if err := s.host.conn.Do(netlink.NewVeth(netlink.Veth{Name: k.link, Peer: "eth0", PeerNS: k.in.ns})); err != nil {
+			return fmt.Errorf("connect a container: %w", err)
+		}
+		eth0, err := k.in.conn.LinkByName("eth0")
+		if err != nil {
+			return fmt.Errorf("in the container's namespace: %w", err)
+		}
+		k.eth0 = eth0.Index
+		if err := k.in.conn.Do(netlink.SetUp(k.eth0)); err != nil {
+			return fmt.Errorf("in the container's namespace: %w", err)
+		}
+		// Asking makes the kernel act on the carrier (see awaitCarrier).
+		_, err = k.in.conn.LinkByName("eth0")
+		return err
+	})
+}
+
+// socket makes a namespace and has connect make its veth.
+func (u *uplink) socket(connect func(*socket) error) (*socket, error) {
+	in, err := u.newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	k := &socket{in: in, link: linkPrefix + newID()[:10]}
+	u.own(k.link)
+	if err := connect(k); err != nil {
+		u.disown(k.link)
+		k.discard()
+		return nil, err
+	}
+	return k, nil
+}
+
+// namespaceSysctls are Docker's settings inside a container's namespace. IPv6 is off
+// for links that come, and stays on for lo, which is there already.
+func namespaceSysctls() error {
+	for _, s := range []struct {
+		path, value string
+		optional    bool
+	}{
+		{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false},
+		{"/proc/sys/net/ipv4/ping_group_range", "0 2147483647", false},
+		{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
+	} {
+		err := os.WriteFile(s.path, []byte(s.value), 0)
+		if s.optional && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("set %s in the container's namespace: %w", s.path, err)
+		}
+	}
+	return nil
 }

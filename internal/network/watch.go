@@ -24,7 +24,7 @@ func (s *Service) watch() error {
 		return err
 	}
 	if s.cfg.FirewallIntegrate {
-		if err := nft.Integrate(s.bridge.name, s.table.Name()); err != nil {
+		if err := nft.Integrate(s.bridge.name(), s.table.Name()); err != nil {
 			w.Close()
 			return fmt.Errorf("integrate with the host's firewall: %w", err)
 		}
@@ -86,7 +86,7 @@ func (s *Service) restore(ev nft.Event) {
 		}
 	}
 	if ev.Foreign && s.cfg.FirewallIntegrate {
-		if err := nft.Integrate(s.bridge.name, s.table.Name()); err != nil {
+		if err := nft.Integrate(s.bridge.name(), s.table.Name()); err != nil {
 			s.warn(fmt.Sprintf("the host's firewall was changed and could not be integrated with again: %v", err))
 		}
 	}
@@ -98,13 +98,13 @@ func (s *Service) Warnings() []string {
 	s.mu.Lock()
 	out := append([]string(nil), s.warnings...)
 	s.mu.Unlock()
-	blockers, err := nft.Blockers(s.bridge.name)
+	blockers, err := nft.Blockers(s.bridge.name())
 	if err != nil {
 		return append(out, fmt.Sprintf("the host's firewall could not be read: %v", err))
 	}
 	for _, b := range blockers {
 		out = append(out, fmt.Sprintf("chain %q of nftables table \"%s %s\" drops forwarded traffic, that of containers on bridge %s included; allow it with: %s (or start the engine with --firewall-integrate)",
-			b.Chain, b.Family, b.Table, s.bridge.name, b.Allow))
+			b.Chain, b.Family, b.Table, s.bridge.name(), b.Allow))
 	}
 	return out
 }
@@ -114,20 +114,23 @@ func (s *Service) sweep(ctx context.Context, keep []*Sandbox) error {
 	published := s.table.Published()
 	// Read after the elements: an address is taken before its elements are added.
 	live := map[netip.Addr]bool{}
-	for _, sb := range keep {
-		live[sb.IP] = true
-	}
-	for _, e := range s.list() {
-		live[e.sandbox.IP] = true
+	for _, sb := range append(s.list(), keep...) {
+		for _, e := range sb.Endpoints {
+			live[e.IP], live[e.IP6] = true, true
+		}
 	}
 	stale := slices.DeleteFunc(published, func(p nft.Publish) bool { return live[p.To] })
 	err := s.table.Apply(nft.Change{Del: stale})
 	if err == nil {
 		err = s.forgetFlows(stale)
 	}
-	strays, e := s.bridge.strays()
+	strays, e := s.host.strays(s.bridgeIndexes())
 	if ctx.Err() != nil {
 		return errors.Join(err, e, ctx.Err())
 	}
-	return errors.Join(err, e, s.bridge.deleteLinks(strays))
+	err = errors.Join(err, e, s.host.deleteLinks(strays))
+	if len(strays) > 0 {
+		err = errors.Join(err, s.repair())
+	}
+	return err
 }

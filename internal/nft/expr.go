@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,8 @@ const (
 	reg2       = 2
 	reg32_01   = 9
 	reg32_02   = 10
+	reg32_04   = 12 // the start of register 2
+	reg32_05   = 13
 )
 
 // Verdicts of <linux/netfilter.h>.
@@ -107,8 +110,8 @@ func (r *rule) ctBits(key, bits uint32) *rule {
 	return r.cmp(unix.NFT_CMP_NEQ, reg1, make([]byte, 4))
 }
 
-func (r *rule) ipv4() *rule {
-	return r.meta(unix.NFT_META_NFPROTO, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{unix.NFPROTO_IPV4})
+func (r *rule) of(f family) *rule {
+	return r.meta(unix.NFT_META_NFPROTO, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{f.number})
 }
 
 func (r *rule) verdict(code int32, chain string) *rule {
@@ -127,16 +130,19 @@ func (r *rule) verdict(code int32, chain string) *rule {
 
 // What follows are the words that the rules of this package are written in.
 
-func (r *rule) inOurs() *rule {
-	return r.say("iifname @bridges").meta(unix.NFT_META_IIFNAME, reg1).lookup(setBridges, false)
+func (r *rule) inOurs() *rule  { return r.inSet(setBridges) }
+func (r *rule) outOurs() *rule { return r.outSet(setBridges) }
+
+func (r *rule) inSet(set string) *rule {
+	return r.say("iifname @"+set).meta(unix.NFT_META_IIFNAME, reg1).lookup(set, false)
+}
+
+func (r *rule) outSet(set string) *rule {
+	return r.say("oifname @"+set).meta(unix.NFT_META_OIFNAME, reg1).lookup(set, false)
 }
 
 func (r *rule) inForeign() *rule {
 	return r.say("iifname != @bridges").meta(unix.NFT_META_IIFNAME, reg1).lookup(setBridges, true)
-}
-
-func (r *rule) outOurs() *rule {
-	return r.say("oifname @bridges").meta(unix.NFT_META_OIFNAME, reg1).lookup(setBridges, false)
 }
 
 func (r *rule) outForeign() *rule {
@@ -156,27 +162,58 @@ func (r *rule) outName(name string) *rule {
 	return r.say(`oifname "`+name+`"`).meta(unix.NFT_META_OIFNAME, reg1).cmp(unix.NFT_CMP_EQ, reg1, ifname(name))
 }
 
-const (
-	saddrOffset = 12
-	daddrOffset = 16
-)
-
-func (r *rule) fromLoopback() *rule { return r.loopback("ip saddr", saddrOffset) }
-func (r *rule) toLoopback() *rule   { return r.loopback("ip daddr", daddrOffset) }
+func (r *rule) fromLoopback() *rule { return r.loopback("ip saddr", v4().saddr) }
+func (r *rule) toLoopback() *rule   { return r.loopback("ip daddr", v4().daddr) }
 
 func (r *rule) loopback(field string, offset uint32) *rule {
-	r.say(field + " 127.0.0.0/8").ipv4()
+	r.say(field + " 127.0.0.0/8").of(v4())
 	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, 1, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{127})
 }
 
-func (r *rule) daddrIn(set string) *rule {
-	r.say("ip daddr @" + set).ipv4()
-	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, daddrOffset, 4, reg1).lookup(set, false)
+func (r *rule) toLoopback6() *rule {
+	one := netip.IPv6Loopback().As16()
+	r.say("ip6 daddr ::1").of(v6())
+	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, v6().daddr, 16, reg1).cmp(unix.NFT_CMP_EQ, reg1, one[:])
 }
 
-func (r *rule) saddrIn(set string) *rule {
-	r.say("ip saddr @" + set).ipv4()
-	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, saddrOffset, 4, reg1).lookup(set, false)
+func (r *rule) daddrIn(f family, set string) *rule {
+	r.say(f.word + " daddr @" + set + f.suffix).of(f)
+	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.daddr, f.addr.size, reg1).lookup(set+f.suffix, false)
+}
+
+func (r *rule) saddrIn(f family, set string) *rule {
+	r.say(f.word + " saddr @" + set + f.suffix).of(f)
+	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.saddr, f.addr.size, reg1).lookup(set+f.suffix, false)
+}
+
+// trusted matches packets from a link whose neighbours may use a network's addresses.
+func (r *rule) trusted(f family) *rule {
+	set := setTrusted + f.suffix
+	r.say("iifname . "+f.word+" daddr @"+set).of(f).meta(unix.NFT_META_IIFNAME, reg1)
+	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.daddr, f.addr.size, reg2).lookup(set, false)
+}
+
+// open matches packets to a container's port that is open to those who route to it.
+func (r *rule) open(f family) *rule {
+	set := setOpen + f.suffix
+	r.say(f.word + " daddr . meta l4proto . th dport @" + set)
+	return r.destination(f).lookup(set, false)
+}
+
+// destination loads address, protocol and port for a lookup. The address goes first
+// and the others behind it, as far as it is long.
+func (r *rule) destination(f family) *rule {
+	proto, port := uint32(reg32_01), uint32(reg32_02)
+	if f.addr.size == 16 {
+		proto, port = reg32_04, reg32_05
+	}
+	r.of(f).payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.daddr, f.addr.size, reg1)
+	return r.meta(unix.NFT_META_L4PROTO, proto).payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, port)
+}
+
+// ping matches the family's control messages.
+func (r *rule) ping(f family) *rule {
+	return r.say("meta l4proto "+f.icmpOf).meta(unix.NFT_META_L4PROTO, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{f.icmp})
 }
 
 func (r *rule) daddrLocal(local bool) *rule {
@@ -205,19 +242,27 @@ func (r *rule) masquerade() *rule {
 
 // dnat sends the packet to where a map has it go. byAddr: the map's key starts with
 // the destination address; toPort: its value holds a port behind the address.
-func (r *rule) dnat(set string, byAddr, toPort bool) *rule {
-	key, proto, port := "meta l4proto . th dport", uint32(reg1), uint32(reg32_01)
+func (r *rule) dnat(f family, set string, byAddr, toPort bool) *rule {
+	set += f.suffix
+	key := "meta l4proto . th dport"
 	if byAddr {
-		key, proto, port = "ip daddr . "+key, reg32_01, reg32_02
-		r.ipv4().payload(unix.NFT_PAYLOAD_NETWORK_HEADER, daddrOffset, 4, reg1)
+		key = f.word + " daddr . " + key
 	}
-	r.say("dnat ip to " + key + " map @" + set)
-	r.meta(unix.NFT_META_L4PROTO, proto).payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, port).lookupMap(set)
-	return r.expr("nat", func(m *netlink.Message) {
-		m.U32BE(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT).U32BE(unix.NFTA_NAT_FAMILY, unix.NFPROTO_IPV4)
+	r.say("dnat " + f.word + " to " + key + " map @" + set)
+	if byAddr {
+		r.destination(f)
+	} else {
+		r.meta(unix.NFT_META_L4PROTO, reg1).payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg32_01)
+	}
+	portReg := uint32(reg32_01)
+	if f.addr.size == 16 {
+		portReg = reg32_04
+	}
+	return r.lookupMap(set).expr("nat", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT).U32BE(unix.NFTA_NAT_FAMILY, uint32(f.number))
 		m.U32BE(unix.NFTA_NAT_REG_ADDR_MIN, reg1)
 		if toPort {
-			m.U32BE(unix.NFTA_NAT_REG_PROTO_MIN, reg32_01)
+			m.U32BE(unix.NFTA_NAT_REG_PROTO_MIN, portReg)
 		}
 	})
 }

@@ -18,6 +18,7 @@ const (
 	ctTupleIP    = 1 // CTA_TUPLE_IP
 	ctTupleProto = 2 // CTA_TUPLE_PROTO
 	ctIPv4Dst    = 2
+	ctIPv6Dst    = 4
 	ctProtoNum   = 1
 	ctProtoDest  = 3
 )
@@ -47,48 +48,52 @@ func (f *Flows) Close() error { return f.conn.Close() }
 // published on every address belongs: a flow to the same port of another machine is
 // left alone. TCP flows end by themselves: the other side's packets meet a reset.
 func (f *Flows) Forget(ports []Publish, local map[netip.Addr]bool) (int, error) {
-	var udp []Publish
-	for _, p := range ports {
-		if p.Proto == UDP {
-			udp = append(udp, p)
+	sum := 0
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		var udp []Publish
+		for _, p := range ports {
+			if p.Proto == UDP && !p.Open && p.To.Is4() == (family == unix.AF_INET) {
+				udp = append(udp, p)
+			}
 		}
+		if len(udp) == 0 {
+			continue
+		}
+		found, err := f.find(family, udp, local)
+		if err != nil {
+			return sum, err
+		}
+		for _, tuple := range found {
+			m := conntrack(family, ctDelete, 0).Attr(ctTupleOrig|unix.NLA_F_NESTED, tuple)
+			// Each on its own: one that has expired meanwhile is no matter.
+			_ = f.conn.Do(m)
+		}
+		sum += len(found)
 	}
-	if len(udp) == 0 {
-		return 0, nil
-	}
-	found, err := f.find(udp, local)
-	if err != nil {
-		return 0, err
-	}
-	for _, tuple := range found {
-		m := conntrack(ctDelete, 0).Attr(ctTupleOrig|unix.NLA_F_NESTED, tuple)
-		// Each on its own: one that has expired meanwhile is no matter.
-		_ = f.conn.Do(m)
-	}
-	return len(found), nil
+	return sum, nil
 }
 
-func conntrack(kind, flags uint16) *netlink.Message {
-	return netlink.NewMessage(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, flags, nfgenmsg(unix.AF_INET, 0), "connection tracking")
+func conntrack(family uint8, kind, flags uint16) *netlink.Message {
+	return netlink.NewMessage(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, flags, nfgenmsg(family, 0), "connection tracking")
 }
 
 // allUDP asks for the UDP flows only: a busy host has a hundred thousand others.
-func allUDP() *netlink.Message {
+func allUDP(family uint8) *netlink.Message {
 	const (
 		ctFilter     = 25     // CTA_FILTER
 		filterOrig   = 1      // CTA_FILTER_ORIG_FLAGS
 		filterByType = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
 	)
-	m := conntrack(ctGet, 0).Nest(ctTupleOrig, func(m *netlink.Message) {
+	m := conntrack(family, ctGet, 0).Nest(ctTupleOrig, func(m *netlink.Message) {
 		m.Nest(ctTupleProto, func(m *netlink.Message) { m.U8(ctProtoNum, UDP) })
 	})
 	return m.Nest(ctFilter, func(m *netlink.Message) { m.U32(filterOrig, filterByType) })
 }
 
 // find lists the original tuples, in wire form, of the flows to these ports.
-func (f *Flows) find(ports []Publish, local map[netip.Addr]bool) ([][]byte, error) {
+func (f *Flows) find(family uint8, ports []Publish, local map[netip.Addr]bool) ([][]byte, error) {
 	var found [][]byte
-	err := f.conn.Dump(allUDP(), func(_ uint16, body []byte) error {
+	err := f.conn.Dump(allUDP(family), func(_ uint16, body []byte) error {
 		const genmsg = 4
 		if len(body) < genmsg {
 			return fmt.Errorf("connection tracking: message of %d bytes", len(body))
@@ -123,7 +128,7 @@ func matches(tuple []byte, ports []Publish, local map[netip.Addr]bool) bool {
 		}
 		for _, f := range fields {
 			switch {
-			case p.Type == ctTupleIP && f.Type == ctIPv4Dst:
+			case p.Type == ctTupleIP && (f.Type == ctIPv4Dst || f.Type == ctIPv6Dst):
 				dst, _ = netip.AddrFromSlice(f.Value)
 			case p.Type == ctTupleProto && f.Type == ctProtoNum && len(f.Value) > 0:
 				proto = f.Value[0]
@@ -134,7 +139,7 @@ func matches(tuple []byte, ports []Publish, local map[netip.Addr]bool) bool {
 	}
 	for _, p := range ports {
 		here := dst == p.HostIP
-		if !p.HostIP.IsValid() || p.HostIP.IsUnspecified() {
+		if p.everywhere() {
 			here = local[dst] || dst.IsLoopback()
 		}
 		if here && proto == p.Proto && p.First <= dport && dport <= p.Last {

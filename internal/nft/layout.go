@@ -2,19 +2,57 @@ package nft
 
 import "golang.org/x/sys/unix"
 
-// Names of the sets and maps. They hold all that changes; the rules never do.
+// Names of the sets and maps. They hold all that changes; the rules never do. Those of
+// addresses are there twice, for IPv4 with a 4 at the end of the name and for IPv6 with
+// a 6.
 const (
 	setBridges    = "bridges"
 	setICC        = "icc"
-	setSubnets    = "subnets4"
-	setMasquerade = "masquerade4"
-	mapPorts      = "ports4"
-	mapAddrPorts  = "addr_ports4"
-	mapRanges     = "ranges4"
+	setInternal   = "internal"
+	setSubnets    = "subnets"
+	setClosed     = "closed"
+	setExposed    = "exposed"
+	setRouted     = "routed"
+	setTrusted    = "trusted"
+	setMasquerade = "masquerade"
+	setOpen       = "open"
+	mapPorts      = "ports"
+	mapAddrPorts  = "addr_ports"
+	mapRanges     = "ranges"
 	chainAdmin    = "admin"
 	chainPublish  = "publish"
 	chainOurs     = "ours"
 )
+
+// family is what the rules and sets of IPv4 and IPv6 differ in.
+type family struct {
+	suffix string // of the names of sets
+	word   string // in the language of nft
+	number uint8
+	icmp   uint8
+	icmpOf string
+	addr   dataType
+	saddr  uint32 // offset in the IP header
+	daddr  uint32
+}
+
+func families() []family {
+	return []family{v4(), v6()}
+}
+
+func v4() family {
+	return family{
+		suffix: "4", word: "ip", number: unix.NFPROTO_IPV4, icmp: unix.IPPROTO_ICMP, icmpOf: "icmp",
+		addr: dataType{"ipv4_addr", 7, 4}, saddr: 12, daddr: 16,
+	}
+}
+
+func v6() family {
+	return family{
+		suffix: "6", word: "ip6", number: unix.NFPROTO_IPV6, icmp: unix.IPPROTO_ICMPV6, icmpOf: "ipv6-icmp",
+		addr: dataType{"ipv6_addr", 8, 16}, saddr: 8, daddr: 24,
+	}
+}
 
 // dataType is nftables' number and size of a type of key or value.
 type dataType struct {
@@ -49,91 +87,138 @@ type chain struct {
 
 func layoutSets() []set {
 	ifname := dataType{"ifname", 41, unix.IFNAMSIZ}
-	addr := dataType{"ipv4_addr", 7, 4}
 	proto := dataType{"inet_proto", 12, 1}
 	port := dataType{"inet_service", 13, 2}
-	return []set{
+	sets := []set{
 		{name: setBridges, key: []dataType{ifname}, hostOrder: true},
 		{name: setICC, key: []dataType{ifname, ifname}},
-		{name: setSubnets, key: []dataType{addr}, interval: true},
-		{name: setMasquerade, key: []dataType{addr}, interval: true},
-		// Single ports lie in hash tables, where adding the last costs what the first
-		// did. Ranges need a set type whose cost grows with its size: they have
-		// their own, and it is short.
-		{name: mapPorts, key: []dataType{proto, port}, data: []dataType{addr, port}},
-		{name: mapAddrPorts, key: []dataType{addr, proto, port}, data: []dataType{addr, port}},
-		{name: mapRanges, key: []dataType{addr, proto, port}, data: []dataType{addr}, interval: true},
+		{name: setInternal, key: []dataType{ifname}, hostOrder: true},
 	}
+	for _, f := range families() {
+		for _, name := range []string{setSubnets, setClosed, setExposed, setRouted, setMasquerade} {
+			sets = append(sets, set{name: name + f.suffix, key: []dataType{f.addr}, interval: true})
+		}
+		sets = append(sets,
+			set{name: setTrusted + f.suffix, key: []dataType{ifname, f.addr}, interval: true},
+			set{name: setOpen + f.suffix, key: []dataType{f.addr, proto, port}},
+			// Single ports lie in hash tables, where adding the last costs what the first
+			// did. Ranges need a set type whose cost grows with its size: they have
+			// their own, and it is short.
+			set{name: mapPorts + f.suffix, key: []dataType{proto, port}, data: []dataType{f.addr, port}},
+			set{name: mapAddrPorts + f.suffix, key: []dataType{f.addr, proto, port}, data: []dataType{f.addr, port}},
+			set{name: mapRanges + f.suffix, key: []dataType{f.addr, proto, port}, data: []dataType{f.addr}, interval: true},
+		)
+	}
+	return sets
 }
 
 func layoutChains() []chain {
-	r := func() *rule { return new(rule) }
 	return []chain{
 		// Evaluated before every accept of ours; its rules are the administrator's.
 		{name: chainAdmin, adminOwned: true},
 		{
 			name: "raw", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, hookName: "prerouting", priority: -300, priorityName: "raw",
-			rules: []*rule{
-				// route_localnet, which published ports on 127.0.0.1 need, would else let
-				// containers reach services that listen on the host's loopback.
-				r().inOurs().fromLoopback().drop(),
-				r().inOurs().toLoopback().drop(),
-				// A neighbour that routes to a container's address would get around
-				// publishing.
-				r().inForeign().daddrIn(setSubnets).daddrLocal(false).drop(),
-			},
+			rules: rawRules(),
 		},
-		{
-			name: chainPublish,
-			rules: []*rule{
-				r().dnat(mapAddrPorts, true, true),
-				r().dnat(mapPorts, false, true),
-				r().dnat(mapRanges, true, false),
-			},
-		},
+		{name: chainPublish, rules: publishRules()},
 		{
 			name: "prerouting", kind: "nat", hook: unix.NF_INET_PRE_ROUTING, hookName: "prerouting", priority: -100, priorityName: "dstnat",
 			rules: []*rule{
 				// What is published on the loopback address is for this host alone.
-				r().toLoopback().goBack(),
-				r().daddrLocal(true).jump(chainPublish),
+				newRule().toLoopback().goBack(),
+				newRule().daddrLocal(true).jump(chainPublish),
 			},
 		},
 		{
 			name: "output", kind: "nat", hook: unix.NF_INET_LOCAL_OUT, hookName: "output", priority: -100, priorityName: "-100",
-			rules: []*rule{r().daddrLocal(true).jump(chainPublish)},
+			rules: []*rule{
+				// The kernel has no way from ::1 to another host: the engine serves it.
+				newRule().toLoopback6().goBack(),
+				newRule().daddrLocal(true).jump(chainPublish),
+			},
 		},
 		{
 			name: "postrouting", kind: "nat", hook: unix.NF_INET_POST_ROUTING, hookName: "postrouting", priority: 100, priorityName: "srcnat",
-			rules: []*rule{
-				// A container cannot answer 127.0.0.1.
-				r().outOurs().fromLoopback().masquerade(),
-				// Hairpin: the answer must come back through the host to be translated. (The
-				// link that a packet came by is not known here when bridge-nf-call-iptables
-				// is on.)
-				r().outOurs().saddrIn(setSubnets).published().masquerade(),
-				r().outForeign().saddrIn(setMasquerade).masquerade(),
-			},
+			rules: postroutingRules(),
 		},
-		{
-			name: chainOurs,
-			rules: []*rule{
-				r().jump(chainAdmin),
-				r().established().accept(),
-				r().withinOne().accept(),
-				r().outOurs().published().accept(),
-				r().outOurs().drop(),
-				r().accept(),
-			},
-		},
+		{name: chainOurs, rules: oursRules()},
 		{
 			name: "forward", kind: "filter", hook: unix.NF_INET_FORWARD, hookName: "forward", priority: 0, priorityName: "filter",
 			rules: []*rule{
-				r().inOurs().goTo(chainOurs),
-				r().outOurs().goTo(chainOurs),
+				newRule().inOurs().goTo(chainOurs),
+				newRule().outOurs().goTo(chainOurs),
 			},
 		},
 	}
+}
+
+func newRule() *rule { return new(rule) }
+
+func rawRules() []*rule {
+	rules := []*rule{
+		// route_localnet, which published ports on 127.0.0.1 need, would else let
+		// containers reach services that listen on the host's loopback.
+		newRule().inOurs().fromLoopback().drop(),
+		newRule().inOurs().toLoopback().drop(),
+	}
+	for _, f := range families() {
+		rules = append(rules,
+			newRule().trusted(f).goBack(),
+			// A neighbour that routes to a container's address would get around
+			// publishing.
+			newRule().inForeign().daddrIn(f, setClosed).daddrLocal(false).drop(),
+		)
+	}
+	return rules
+}
+
+func publishRules() []*rule {
+	var rules []*rule
+	for _, f := range families() {
+		rules = append(rules,
+			newRule().dnat(f, mapAddrPorts, true, true),
+			newRule().dnat(f, mapPorts, false, true),
+			newRule().dnat(f, mapRanges, true, false),
+		)
+	}
+	return rules
+}
+
+func postroutingRules() []*rule {
+	// A container cannot answer 127.0.0.1.
+	rules := []*rule{newRule().outOurs().fromLoopback().masquerade()}
+	for _, f := range families() {
+		rules = append(rules,
+			// Hairpin: the answer must come back through the host to be translated. (The
+			// link that a packet came by is not known here when bridge-nf-call-iptables
+			// is on.)
+			newRule().outOurs().saddrIn(f, setSubnets).published().masquerade(),
+			newRule().outForeign().saddrIn(f, setMasquerade).masquerade(),
+		)
+	}
+	return rules
+}
+
+// oursRules judge what comes from or goes to a bridge of ours: traffic within a
+// network is its own matter, into a network comes what is published or opened, and
+// out of it goes all, but neither in nor out of an internal one.
+func oursRules() []*rule {
+	rules := []*rule{
+		newRule().jump(chainAdmin),
+		newRule().established().accept(),
+		newRule().withinOne().accept(),
+		newRule().inSet(setInternal).drop(),
+		newRule().outSet(setInternal).drop(),
+		newRule().outOurs().published().accept(),
+	}
+	for _, f := range families() {
+		rules = append(rules,
+			newRule().open(f).accept(),
+			newRule().outOurs().daddrIn(f, setExposed).accept(),
+			newRule().outOurs().daddrIn(f, setRouted).ping(f).accept(),
+		)
+	}
+	return append(rules, newRule().outOurs().drop(), newRule().accept())
 }
 
 // width is the size of concatenated types: each is padded to a register of 4 bytes.

@@ -50,7 +50,27 @@ func open(t *testing.T, name string) *nft.Table {
 	return tab
 }
 
-var bridge = nft.Network{Bridge: "clt0", Subnet: netip.MustParsePrefix("172.17.0.0/16"), ICC: true, Masquerade: true}
+var bridge = nft.Network{Bridge: "clt0", ICC: true, Subnets: []nft.Subnet{{Prefix: netip.MustParsePrefix("172.17.0.0/16"), Masquerade: true}}}
+
+// dual is a network with everything that a network can have.
+var dual = nft.Network{
+	Bridge: "clt2", ICC: true, Trusted: []string{"uplink"}, Subnets: []nft.Subnet{
+		{Prefix: netip.MustParsePrefix("172.16.0.0/16"), Access: nft.Routed},
+		{Prefix: netip.MustParsePrefix("fd00:c1ea:7::/64"), Masquerade: true},
+		{Prefix: netip.MustParsePrefix("fd00:c1ea:7:1::/64"), Access: nft.Unprotected},
+	},
+}
+
+func ports6() []nft.Publish {
+	c := netip.MustParseAddr("fd00:c1ea:7::2")
+	return []nft.Publish{
+		{Proto: nft.TCP, First: 8080, Last: 8080, To: c, ToPort: 80},
+		{HostIP: netip.MustParseAddr("2001:db8::2"), Proto: nft.UDP, First: 443, Last: 443, To: c, ToPort: 8443},
+		{HostIP: netip.IPv6Unspecified(), Proto: nft.TCP, First: 8000, Last: 8079, To: c, ToPort: 8000},
+		{Proto: nft.TCP, First: 80, Last: 80, To: netip.MustParseAddr("172.16.0.2"), ToPort: 80, Open: true},
+		{Proto: nft.UDP, First: 53, Last: 53, To: c, ToPort: 53, Open: true},
+	}
+}
 
 func ports() []nft.Publish {
 	c := netip.MustParseAddr("172.17.0.2")
@@ -74,8 +94,10 @@ func TestTableIsWhatItsTextSays(t *testing.T) {
 		{"empty", nft.Change{}},
 		{"network", nft.Change{AddNetworks: []nft.Network{bridge}}},
 		{"published", nft.Change{Add: ports()}},
-		{"second-network", nft.Change{AddNetworks: []nft.Network{{Bridge: "clt1", Subnet: netip.MustParsePrefix("172.18.0.0/16")}}}},
-		{"some-freed", nft.Change{Del: ports()[2:4]}},
+		{"second-network", nft.Change{AddNetworks: []nft.Network{{Bridge: "clt1", Internal: true, Subnets: []nft.Subnet{{Prefix: netip.MustParsePrefix("172.18.0.0/16")}}}}}},
+		{"dual-stack", nft.Change{AddNetworks: []nft.Network{dual}, Add: ports6()}},
+		{"some-freed", nft.Change{Del: append(ports()[2:4], ports6()[2])}},
+		{"network-removed", nft.Change{DelNetworks: []nft.Network{dual}, Del: ports6()}},
 	}
 	inNewNS(t)
 	tab := open(t, "cleat-clt0")
@@ -172,15 +194,15 @@ func TestOpenTakesOverWhatTheKernelHas(t *testing.T) {
 	if err := first.Assert(); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Apply(nft.Change{AddNetworks: []nft.Network{bridge}, Add: ports()}); err != nil {
+	if err := first.Apply(nft.Change{AddNetworks: []nft.Network{bridge, dual}, Add: append(ports(), ports6()...)}); err != nil {
 		t.Fatal(err)
 	}
 	second := open(t, "cleat-clt0")
 	if got, want := second.String(), first.String(); got != want {
 		t.Errorf("taken over\n%s\nwant\n%s", got, want)
 	}
-	if got := len(second.Published()); got != len(ports()) {
-		t.Errorf("%d published ports, want %d", got, len(ports()))
+	if got := len(second.Published()); got != len(ports())+len(ports6()) {
+		t.Errorf("%d published ports, want %d", got, len(ports())+len(ports6()))
 	}
 	if err := second.Delete(); err != nil {
 		t.Fatal(err)
@@ -248,8 +270,11 @@ func TestWhatCannotBePublishedIsRefused(t *testing.T) {
 		{Proto: nft.TCP, First: 0, Last: 1, To: c, ToPort: 1},
 		{Proto: nft.TCP, First: 2, Last: 1, To: c, ToPort: 2},
 		{Proto: nft.TCP, First: 1, Last: 2, To: c, ToPort: 3},
-		{Proto: nft.TCP, First: 1, Last: 1, To: netip.MustParseAddr("fd00::1"), ToPort: 1},
+		{Proto: nft.TCP, First: 1, Last: 1, To: netip.MustParseAddr("::ffff:192.0.2.1"), ToPort: 1},
 		{HostIP: netip.MustParseAddr("::1"), Proto: nft.TCP, First: 1, Last: 1, To: c, ToPort: 1},
+		{HostIP: netip.MustParseAddr("192.0.2.1"), Proto: nft.TCP, First: 1, Last: 1, To: netip.MustParseAddr("fd00::1"), ToPort: 1},
+		{Proto: nft.TCP, First: 1, Last: 2, To: c, ToPort: 1, Open: true},
+		{Proto: nft.TCP, First: 1, Last: 1, To: c, ToPort: 2, Open: true},
 	} {
 		if err := tab.Apply(nft.Change{Add: []nft.Publish{p}}); err == nil {
 			t.Errorf("%+v was accepted", p)

@@ -77,11 +77,11 @@ func (r Redirect) chains() []chain {
 	return []chain{
 		{
 			name: "answers", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: -300,
-			rules: rules(saddrOffset, sport, "s", func(p uint16) (uint16, uint16) { return p, r.Port }),
+			rules: rules(v4().saddr, sport, "s", func(p uint16) (uint16, uint16) { return p, r.Port }),
 		},
 		{
 			name: "queries", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: 300,
-			rules: rules(daddrOffset, dport, "d", func(p uint16) (uint16, uint16) { return r.Port, p }),
+			rules: rules(v4().daddr, dport, "d", func(p uint16) (uint16, uint16) { return r.Port, p }),
 		},
 	}
 }

@@ -400,7 +400,7 @@ func elementTexts(s set, elements []element) []string {
 	for i, e := range elements {
 		switch {
 		case e.set != s.name || e.end:
-		case s.interval && s.data == nil:
+		case s.interval && s.data == nil && len(s.key) == 1:
 			var next element
 			if i+1 < len(elements) && elements[i+1].set == s.name {
 				next = elements[i+1]

@@ -45,6 +45,14 @@ var (
 		tidy: []string{"cleat", "volume", "rename", "doomed-copy", "doomed-volume"},
 	}
 	removing = transition{prepare: [][]string{create}, verb: forceRm}
+
+	makeNetwork   = []string{"network", "create", "doomed-net"}
+	connect       = []string{"network", "connect", "--gw-priority", "1", "doomed-net", doomed}
+	disconnect    = []string{"network", "disconnect", "doomed-net", doomed}
+	networking    = transition{verb: makeNetwork, tidy: []string{"network", "rm", "doomed-net"}}
+	unnetworking  = transition{prepare: [][]string{makeNetwork}, verb: []string{"network", "rm", "doomed-net"}}
+	connecting    = transition{prepare: [][]string{makeNetwork, create, start}, verb: connect, tidy: disconnect}
+	disconnecting = transition{prepare: [][]string{makeNetwork, create, start, connect}, verb: disconnect, tidy: connect}
 )
 
 // transitions has every failpoint in the source, and the test fails if it has not.
@@ -87,6 +95,16 @@ var transitions = map[string]transition{
 	"image.pull.after-name":           {verb: pull},
 	"image.remove.after-names":        {prepare: [][]string{pull}, verb: []string{"rmi", "hello-world"}},
 	"network.open.after-bridge":       {boot: true},
+	"network.create.after-record":     networking,
+	"network.create.after-link":       networking,
+	"network.create.after-rules":      networking,
+	"network.rm.after-rules":          unnetworking,
+	"network.rm.after-link":           unnetworking,
+	"network.rm.after-record":         unnetworking,
+	"network.connect.after-link":      connecting,
+	"engine.connect.after-state":      connecting,
+	"engine.disconnect.after-state":   disconnecting,
+	"network.disconnect.after-link":   disconnecting,
 }
 
 // TestKilledAtEveryTransition kills the engine at each failpoint. The next engine
@@ -159,7 +177,8 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		if len(tr.tidy) > 0 {
 			command(t, e, tr.tidy) // in vain if the transition was not reached
 		}
-		if r := command(t, e, tr.verb); r.Code != 0 && !strings.Contains(r.Stderr, "No such") && !strings.Contains(r.Stderr, "is not running") {
+		if r := command(t, e, tr.verb); r.Code != 0 && !strings.Contains(r.Stderr, "No such") && !strings.Contains(r.Stderr, "is not running") &&
+			!strings.Contains(r.Stderr, "network doomed-net not found") {
 			t.Errorf("again: %s", r)
 		}
 		sound(t, e)

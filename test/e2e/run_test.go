@@ -114,7 +114,7 @@ func TestInside(t *testing.T) {
 			{"pids limit", []string{"--pids-limit", "33", "busybox"}, "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max", "33"},
 			{"network none", []string{"--network", "none", "busybox"}, "ls /sys/class/net", "lo"},
 			{"dns", []string{"--dns", "192.0.2.53", "--dns-search", "example.org", "busybox"}, "grep -v '^#' /etc/resolv.conf | sort", "nameserver 192.0.2.53\nsearch example.org"},
-			{"add-host", []string{"--add-host", "db:192.0.2.7", "busybox"}, "grep db /etc/hosts", "192.0.2.7\tdb"},
+			{"add-host", []string{"--add-host", "db:192.0.2.7", "busybox"}, "grep -w db /etc/hosts", "192.0.2.7\tdb"},
 			{"oom score", []string{"--oom-score-adj", "321", "busybox"}, "cat /proc/self/oom_score_adj", "321"},
 			{"sysctl", []string{"--sysctl", "net.ipv4.ip_forward=1", "busybox"}, "cat /proc/sys/net/ipv4/ip_forward", "1"},
 			{"low ports", []string{"-u", "user", "busybox"}, "cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "0"},

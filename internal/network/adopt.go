@@ -1,0 +1,213 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/nft"
+)
+
+// Adopt takes over a sandbox that an earlier engine made and whose container runs
+// as pid: its addresses and ports are reserved again, missing rules added. A port that
+// somebody else took while no engine ran is still redirected to the container; the
+// service warns of it.
+func (s *Service) Adopt(ctx context.Context, sb *Sandbox, pid int) error {
+	bs, err := boundPorts(sb.Ports)
+	if err != nil {
+		return fmt.Errorf("adopt the network of container %s: %w", sb.ContainerID, err)
+	}
+	own := *sb
+	a := &attachment{sandbox: &own, ports: &reservation{}, options: map[string]endpointOptions{}, ready: true, pid: pid}
+	if err := s.reenter(a); err != nil {
+		return fmt.Errorf("adopt the network of container %s (process %d): %w", sb.ContainerID, pid, err)
+	}
+	t := s.targets(&own)
+	for _, e := range own.Endpoints {
+		if e.Link != "" {
+			s.host.own(e.Link)
+		}
+	}
+	s.rebind(a, bs, t)
+	a.edit.Lock()
+	a.elements = t.elements(bs, own.Asked)
+	err = s.table.Apply(nft.Change{Del: s.othersOn(a.elements), Add: a.elements})
+	a.edit.Unlock()
+	if err != nil {
+		return errors.Join(fmt.Errorf("adopt the ports of container %s: %w", sb.ContainerID, err), s.free(a))
+	}
+	return s.adoptNames(a, pid)
+}
+
+// reenter registers a container that is attached.
+func (s *Service) reenter(a *attachment) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sb := a.sandbox
+	switch {
+	case s.closed:
+		return failure.Unavailable("the network service is closed")
+	case s.attachments[sb.ContainerID] != nil:
+		return failure.Conflict("container %s is already connected to the network", sb.ContainerID)
+	}
+	s.attachments[sb.ContainerID] = a
+	for _, e := range sb.Endpoints {
+		if err := s.rejoin(sb.ContainerID, e); err != nil {
+			s.quit(a)
+			return err
+		}
+	}
+	// The containers that share this one's namespace may have come before it.
+	for _, other := range s.attachments {
+		if owner, shares := strings.CutPrefix(other.sandbox.Mode, sharedPrefix); shares && owner == sb.ContainerID {
+			a.guests++
+		}
+	}
+	if owner, shares := strings.CutPrefix(sb.Mode, sharedPrefix); shares && s.attachments[owner] != nil {
+		s.attachments[owner].guests++
+	}
+	return nil
+}
+
+func (s *Service) rejoin(containerID string, e *Endpoint) error {
+	n := s.networks[e.NetworkID]
+	if n == nil {
+		return failure.NotFound("network %s (%s) not found", e.NetworkName, e.NetworkID)
+	}
+	for _, ip := range []netip.Addr{e.IP, e.IP6} {
+		if !ip.IsValid() || n.drv == nil {
+			continue
+		}
+		if _, _, err := n.addrs.takeThis(ip); err != nil {
+			if ip == e.IP6 && e.IP.IsValid() {
+				n.addrs.release(e.IP)
+			}
+			return err
+		}
+	}
+	n.members[containerID] = &member{endpoint: e, ready: true}
+	return nil
+}
+
+// repair gives the containers that were adopted their default routes, after links that
+// the engine before made, and did not come to note, are gone.
+func (s *Service) repair() error {
+	s.mu.Lock()
+	pids := map[*Sandbox]int{}
+	for _, a := range s.attachments {
+		if a.pid > 0 && !a.gone && len(a.sandbox.Endpoints) > 0 && a.sandbox.Endpoints[0].Interface != "" {
+			pids[a.sandbox] = a.pid
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for sb, pid := range pids {
+		ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // it has just ended
+		}
+		errs = append(errs, s.reroute(ns, sb))
+		unix.Close(ns)
+	}
+	return errors.Join(errs...)
+}
+
+// adoptNames brings the name service back to a container.
+func (s *Service) adoptNames(a *attachment, pid int) error {
+	ns := -1
+	if pid > 0 {
+		if fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			ns = fd
+			defer unix.Close(fd)
+		}
+	}
+	return s.namesAdopt(a.sandbox, ns)
+}
+
+// rebind reserves recorded ports again as far as they are free.
+func (s *Service) rebind(a *attachment, bs []bound, t targets) {
+	r := &reservation{}
+	for _, b := range bs {
+		w := wish{port: b.port, host: b.host, loopback6: b.host == netip.IPv4Unspecified() && !s.cfg.BindIP.IsValid(), first: b.num, last: b.num}
+		err := s.bindPort(r, w, b.num, t)
+		if err != nil && w.loopback6 {
+			w.loopback6 = false // ::1 is another's now; the rest may still be free
+			err = s.bindPort(r, w, b.num, t)
+		}
+		if err != nil {
+			r.ports = append(r.ports, b)
+			s.warn(fmt.Sprintf("container %s keeps published port %s, though %s", a.sandbox.Name, netip.AddrPortFrom(b.host, b.num), s.describe(err)))
+		}
+	}
+	s.mu.Lock()
+	a.ports = r
+	s.mu.Unlock()
+}
+
+// othersOn finds elements that send the ports of add elsewhere: leftovers of a
+// container that is gone.
+func (s *Service) othersOn(add []nft.Publish) []nft.Publish {
+	var others []nft.Publish
+	for _, have := range s.table.Published() {
+		for _, a := range add {
+			if have != canonical(a) && !have.Open && !a.Open && have.To.Is4() == a.To.Is4() && have.Proto == a.Proto &&
+				have.First <= a.Last && a.First <= have.Last && overlapsHost(have.HostIP, a.HostIP) {
+				others = append(others, have)
+				break
+			}
+		}
+	}
+	return others
+}
+
+// canonical writes "every address" as the table reports it.
+func canonical(p nft.Publish) nft.Publish {
+	if p.HostIP.IsValid() && p.HostIP.IsUnspecified() {
+		p.HostIP = netip.Addr{}
+	}
+	return p
+}
+
+func overlapsHost(a, b netip.Addr) bool {
+	return !a.IsValid() || !b.IsValid() || overlaps(a, b)
+}
+
+// Reconcile removes addresses, rules and links that belong to none of keep, whether
+// adopted or not. It leaves alone what an Attach is making meanwhile.
+func (s *Service) Reconcile(ctx context.Context, keep []*Sandbox) error {
+	ids := map[string]bool{}
+	for _, sb := range keep {
+		ids[sb.ContainerID] = true
+		for _, e := range sb.Endpoints {
+			if e.Link != "" {
+				s.host.own(e.Link)
+			}
+		}
+	}
+	var gone []*attachment
+	s.mu.Lock()
+	for id, a := range s.attachments {
+		if a.ready && !ids[id] {
+			gone = append(gone, a)
+		}
+	}
+	s.mu.Unlock()
+	var problems []string
+	for _, a := range gone {
+		if err := s.free(a); err != nil {
+			problems = append(problems, err.Error())
+		}
+	}
+	if err := s.sweep(ctx, keep); err != nil {
+		problems = append(problems, err.Error())
+	}
+	if len(problems) > 0 {
+		return fmt.Errorf("reconcile the network: %s", strings.Join(problems, "; "))
+	}
+	return nil
+}

@@ -1,0 +1,380 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// Subnet is one range of addresses of a network.
+type Subnet struct {
+	Prefix netip.Prefix
+	// Range is what addresses are given from; zero: all of Prefix.
+	Range netip.Prefix `json:",omitzero"`
+	// Gateway is the network's own address; zero where it has none.
+	Gateway netip.Addr            `json:",omitzero"`
+	Aux     map[string]netip.Addr `json:",omitempty"`
+	// Chosen by the engine: containers cannot ask for addresses of it, as those would
+	// be of another subnet when the network is made anew.
+	Chosen bool `json:",omitempty"`
+}
+
+// defaultPools are Docker's, and one more for hosts with many networks.
+func defaultPools() []AddressPool {
+	pool := func(base string, size int) AddressPool { return AddressPool{netip.MustParsePrefix(base), size} }
+	return []AddressPool{
+		pool("172.17.0.0/16", 16), pool("172.18.0.0/16", 16), pool("172.19.0.0/16", 16), pool("172.20.0.0/14", 16),
+		pool("172.24.0.0/14", 16), pool("172.28.0.0/14", 16), pool("192.168.0.0/16", 20), pool("10.64.0.0/11", 20),
+	}
+}
+
+// checkPools refuses pools that no subnet can be cut from.
+func checkPools(pools []AddressPool) error {
+	for _, p := range pools {
+		switch {
+		case !p.Base.IsValid() || p.Base.Masked() != p.Base:
+			return failure.Invalid("invalid default address pool %s: want a network such as 10.0.0.0/8", p.Base)
+		case p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen()-2:
+			return failure.Invalid("invalid size %d of default address pool %s: want a prefix length from %d to %d", p.Size, p.Base, p.Base.Bits(), p.Base.Addr().BitLen()-2)
+		}
+	}
+	return nil
+}
+
+// planner decides about the subnets of a new network. It changes nothing.
+type planner struct {
+	pools  []AddressPool
+	ula    netip.Prefix            // /48 that IPv6 subnets are cut from
+	taken  map[netip.Prefix]string // subnets of the engine's networks, with their names
+	routes map[netip.Prefix]string // of the host over other links, with the links' names
+}
+
+// plan completes what a request says about addresses.
+func (p *planner) plan(rec *Record, configs []network.IPAMConfig) (subnets []Subnet, warnings []string, err error) {
+	var have4, have6 bool
+	for _, c := range configs {
+		s, warning, err := p.requested(c)
+		if err != nil {
+			return nil, nil, err
+		}
+		if warning != "" {
+			warnings = append(warnings, warning)
+		}
+		six := s.Prefix.Addr().Is6()
+		if six && !rec.EnableIPv6 || !six && !rec.EnableIPv4 {
+			continue // Docker's: it is kept in the request only
+		}
+		have4, have6 = have4 || !six, have6 || six
+		subnets = append(subnets, s)
+		p.taken[s.Prefix] = rec.Name
+	}
+	for _, f := range []struct {
+		want, have, six bool
+	}{{rec.EnableIPv4, have4, false}, {rec.EnableIPv6, have6, true}} {
+		if !f.want || f.have {
+			continue
+		}
+		s, err := p.choose(f.six, 0)
+		if err != nil {
+			return nil, nil, err
+		}
+		subnets = append(subnets, s)
+	}
+	return subnets, warnings, nil
+}
+
+// requested checks one configuration of a request.
+func (p *planner) requested(c network.IPAMConfig) (s Subnet, warning string, err error) {
+	if !c.Subnet.IsValid() {
+		return s, "", failure.Invalid("invalid subnet: it is missing; give it with --subnet")
+	}
+	s = Subnet{Prefix: c.Subnet.Masked(), Range: c.IPRange, Gateway: c.Gateway, Aux: maps.Clone(c.AuxAddress)}
+	if c.Subnet.Addr().IsUnspecified() && c.Subnet.Bits() > 0 {
+		chosen, err := p.choose(c.Subnet.Addr().Is6(), c.Subnet.Bits())
+		if err != nil {
+			return s, "", err
+		}
+		s.Prefix = chosen.Prefix
+	} else if warning, err = p.free(s.Prefix); err != nil {
+		return s, "", err
+	}
+	if s.Prefix.Addr().Is4() && s.Prefix.Bits() > 30 || s.Prefix.Addr().Is6() && s.Prefix.Bits() > 126 {
+		return s, "", failure.Invalid("subnet %s has no room for a gateway and a container", s.Prefix)
+	}
+	if !s.Gateway.IsValid() {
+		s.Gateway = s.firstFree()
+	}
+	return s, warning, s.check()
+}
+
+// firstFree is the first address that is nobody's.
+func (s Subnet) firstFree() netip.Addr {
+	taken := slices.Collect(maps.Values(s.Aux))
+	a := s.Prefix.Addr().Next()
+	for slices.Contains(taken, a) {
+		a = a.Next()
+	}
+	return a
+}
+
+// check says what cannot be in what belongs to the subnet.
+func (s Subnet) check() error {
+	if s.Range.IsValid() && (s.Range.Bits() < s.Prefix.Bits() || !s.Prefix.Contains(s.Range.Addr())) {
+		return failure.Invalid("invalid ip-range %s: it is not within subnet %s", s.Range, s.Prefix)
+	}
+	seen := map[netip.Addr]string{}
+	own := func(what string, a netip.Addr) error {
+		if !s.Prefix.Contains(a) {
+			return failure.Invalid("invalid %s %s: no matching subnet, it is not within %s", what, a, s.Prefix)
+		}
+		if other, twice := seen[a]; twice {
+			return failure.Invalid("invalid %s %s: it is the %s, too", what, a, other)
+		}
+		if s.Prefix.Addr().Is4() && (a == s.Prefix.Addr() || a == lastAddr(s.Prefix)) {
+			return failure.Invalid("invalid %s %s: it is the network's or the broadcast address of %s", what, a, s.Prefix)
+		}
+		seen[a] = what
+		return nil
+	}
+	if err := own("gateway", s.Gateway); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Aux)) {
+		if err := own("auxiliary address "+name, s.Aux[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// free says whether a subnet that was asked for can be used: not if it is another
+// network's, or exactly what a route of the host is for. A route that only overlaps is
+// worth a warning, for one of the two will not be reached.
+func (p *planner) free(subnet netip.Prefix) (warning string, err error) {
+	for other, name := range p.taken {
+		if other.Overlaps(subnet) {
+			return "", failure.Forbidden("invalid pool request: Pool overlaps with other one on this address space: subnet %s overlaps %s of network %s", subnet, other, name)
+		}
+	}
+	route, link, clash := overlap(subnet, p.routes)
+	switch {
+	case !clash:
+		return "", nil
+	case route == subnet:
+		return "", failure.Forbidden("subnet %s is the host's own route %s dev %s: containers and that network could not both be reached; choose another subnet", subnet, route, link)
+	}
+	return fmt.Sprintf("subnet %s overlaps the host's route %s dev %s: of the addresses in both, only one of the two can be reached", subnet, route, link), nil
+}
+
+// choose finds a subnet that nobody uses. bits is its wanted prefix length, 0 for that
+// of the pools.
+func (p *planner) choose(six bool, bits int) (Subnet, error) {
+	pools := p.pools
+	if six {
+		pools = append([]AddressPool(nil), pools...)
+		pools = append(pools, AddressPool{Base: p.ula, Size: 64})
+	}
+	var blocked string
+	for _, pool := range pools {
+		if pool.Base.Addr().Is6() != six || bits != 0 && bits < pool.Base.Bits() {
+			continue
+		}
+		size := pool.Size
+		if bits != 0 {
+			size = bits
+		}
+		candidate := netip.PrefixFrom(pool.Base.Addr(), size)
+		for candidate.IsValid() && pool.Base.Contains(candidate.Addr()) {
+			clash, why := p.clash(candidate)
+			if !clash.IsValid() {
+				s := Subnet{Prefix: candidate, Chosen: true}
+				s.Gateway = s.firstFree()
+				return s, nil
+			}
+			if why != "" {
+				blocked = "; " + why
+			}
+			// Over all that the other covers.
+			candidate = nextPrefix(candidate, clash)
+		}
+	}
+	return Subnet{}, failure.New(errdefs.ErrInvalidArgument, "could not find an available, non-overlapping %s address pool among the defaults to assign to the network: "+
+		"all predefined address pools have been fully subnetted%s; name a subnet with --subnet", familyName(six), blocked)
+}
+
+func familyName(six bool) string {
+	if six {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+func (p *planner) clash(candidate netip.Prefix) (with netip.Prefix, why string) {
+	for other := range p.taken {
+		if other.Overlaps(candidate) {
+			return other, ""
+		}
+	}
+	if route, link, ok := overlap(candidate, p.routes); ok {
+		return route, fmt.Sprintf("%s is the host's route dev %s", route, link)
+	}
+	return netip.Prefix{}, ""
+}
+
+// nextPrefix is the prefix of candidate's length behind both.
+func nextPrefix(candidate, over netip.Prefix) netip.Prefix {
+	last := lastAddr(candidate)
+	if l := lastAddr(over); last.Less(l) {
+		last = l
+	}
+	next := last.Next()
+	if !next.IsValid() {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(next, candidate.Bits())
+}
+
+// overlap finds the most specific route that a subnet overlaps. The default route
+// is none.
+func overlap(subnet netip.Prefix, routes map[netip.Prefix]string) (route netip.Prefix, link string, found bool) {
+	for r, l := range routes {
+		if r.Bits() == 0 || !r.Overlaps(subnet) {
+			continue
+		}
+		if !found || r.Bits() > route.Bits() || r.Bits() == route.Bits() && r.Addr().Less(route.Addr()) {
+			route, link, found = r, l, true
+		}
+	}
+	return route, link, found
+}
+
+// addresses are the pools of one network. They are safe for concurrent use.
+type addresses struct {
+	network string
+	subnets []Subnet
+	pools   []*pool // one for each
+}
+
+func newAddresses(name string, subnets []Subnet) (*addresses, error) {
+	a := &addresses{network: name, subnets: subnets}
+	for _, s := range subnets {
+		barred := slices.Collect(maps.Values(s.Aux))
+		if s.Gateway.IsValid() {
+			barred = append(barred, s.Gateway)
+		}
+		p, err := newPool(s.Prefix, s.Range, barred...)
+		if err != nil {
+			return nil, err
+		}
+		a.pools = append(a.pools, p)
+	}
+	return a, nil
+}
+
+// has says whether there are addresses of a family.
+func (a *addresses) has(six bool) bool {
+	return slices.ContainsFunc(a.subnets, func(s Subnet) bool { return s.Prefix.Addr().Is6() == six })
+}
+
+// take gives an address of a family: the one that is wanted, or any. The subnet is
+// that of the address.
+func (a *addresses) take(six bool, want netip.Addr) (netip.Addr, Subnet, error) {
+	if want.IsValid() {
+		return a.takeThis(want)
+	}
+	for i, s := range a.subnets {
+		if s.Prefix.Addr().Is6() != six {
+			continue
+		}
+		ip, err := a.pools[i].take()
+		if err == nil {
+			return ip, s, nil
+		}
+		if !errors.Is(err, errFull) {
+			return ip, s, err
+		}
+	}
+	return netip.Addr{}, Subnet{}, a.full(six)
+}
+
+func (a *addresses) full(six bool) error {
+	var all []netip.Prefix
+	for _, s := range a.subnets {
+		if s.Prefix.Addr().Is6() == six {
+			all = append(all, cmpPrefix(s.Range, s.Prefix))
+		}
+	}
+	hint := "make a network with a larger --subnet"
+	if a.network == ModeBridge {
+		hint = "give the bridge a larger subnet with --bip"
+	}
+	return failure.New(errdefs.ErrResourceExhausted, "no available IPv%s addresses on network %s: no address is left in %s: all are held by containers; remove some, or %s",
+		map[bool]string{false: "4", true: "6"}[six], a.network, joinPrefixes(all), hint)
+}
+
+func cmpPrefix(a, b netip.Prefix) netip.Prefix {
+	if a.IsValid() {
+		return a
+	}
+	return b
+}
+
+func joinPrefixes(ps []netip.Prefix) string {
+	text := ""
+	for i, p := range ps {
+		if i > 0 {
+			text += ", "
+		}
+		text += p.String()
+	}
+	return text
+}
+
+func (a *addresses) takeThis(want netip.Addr) (netip.Addr, Subnet, error) {
+	i := a.of(want)
+	if i < 0 {
+		return want, Subnet{}, failure.Invalid("no configured subnet or ip-range of network %s contains the IP address %s", a.network, want)
+	}
+	err := a.pools[i].claim(want)
+	return want, a.subnets[i], err
+}
+
+// of is the index of the subnet that holds an address, -1 if none does.
+func (a *addresses) of(ip netip.Addr) int {
+	return slices.IndexFunc(a.subnets, func(s Subnet) bool { return s.Prefix.Contains(ip) })
+}
+
+func (a *addresses) release(ip netip.Addr) {
+	if i := a.of(ip); i >= 0 {
+		a.pools[i].release(ip)
+	}
+}
+
+func (a *addresses) hold(ip netip.Addr) {
+	if i := a.of(ip); i >= 0 {
+		a.pools[i].hold(ip)
+	}
+}
+
+func (a *addresses) unhold(ip netip.Addr) {
+	if i := a.of(ip); i >= 0 {
+		a.pools[i].unhold(ip)
+	}
+}
+
+// status is what inspect tells of the pools.
+func (a *addresses) status() network.SubnetStatuses {
+	out := network.SubnetStatuses{}
+	for i, s := range a.subnets {
+		used, free := a.pools[i].usage()
+		out[s.Prefix] = network.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: free}
+	}
+	return out
+}

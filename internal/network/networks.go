@@ -1,0 +1,491 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/nft"
+	"github.com/cleatlabs/cleat/internal/record"
+)
+
+// netw is one network. What is not said to be guarded never changes.
+type netw struct {
+	rec   *Record
+	drv   driver // nil for host, none and config-only networks
+	addrs *addresses
+	claim int // keeps other engines off a bridge that a user named, or -1
+
+	// Guarded by Service.mu.
+	members map[string]*member // by container id
+	busy    bool               // being made or removed: not to be used
+	broken  error              // why it could not be brought up again
+}
+
+// member is a container's endpoint, from when its addresses are taken.
+type member struct {
+	endpoint *Endpoint
+	ready    bool // the container has it
+}
+
+func newNetw(r *Record, d driver) (*netw, error) {
+	a, err := newAddresses(r.Name, r.Subnets)
+	if err != nil {
+		return nil, err
+	}
+	n := &netw{rec: r, drv: d, addrs: a, claim: -1, members: map[string]*member{}}
+	if b, ok := d.(*bridge); ok && b.opts.name != "" && r.Name != ModeBridge {
+		if n.claim, err = claimBridge(b.name()); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+func (n *netw) close() {
+	if n.claim >= 0 {
+		unix.Close(n.claim)
+		n.claim = -1
+	}
+}
+
+// newDriver makes the driver of a record.
+func (s *Service) newDriver(r *Record) (driver, error) {
+	switch r.Driver {
+	case driverBridge:
+		return newBridge(s.host, r)
+	}
+	return nil, failure.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found: this engine has driver bridge", r.Driver, r.Driver)
+}
+
+var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+// Create makes a network and returns its record. warnings are for the answer.
+func (s *Service) Create(ctx context.Context, req network.CreateRequest) (rec *Record, warnings []string, err error) {
+	rec, err = s.newRecord(&req)
+	if err != nil {
+		return nil, nil, err
+	}
+	var configs []network.IPAMConfig
+	if req.IPAM != nil {
+		configs = req.IPAM.Config
+	}
+	if rec.ConfigFrom != "" {
+		if configs, err = s.copyConfig(rec); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !rec.ConfigOnly {
+		if _, err := s.newDriver(rec); err != nil {
+			return nil, nil, err
+		}
+	}
+	routes, err := s.routes(rec)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, warnings, err := s.plan(rec, configs, routes)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		s.drop(n)
+		return nil, nil, err
+	}
+	if err := s.make(n); err != nil {
+		s.drop(n)
+		return nil, nil, err
+	}
+	s.mu.Lock()
+	n.busy = false
+	s.mu.Unlock()
+	return n.rec, warnings, nil
+}
+
+// newRecord checks a request as far as it does not depend on what else there is.
+func (s *Service) newRecord(req *network.CreateRequest) (*Record, error) {
+	switch {
+	case !validName.MatchString(req.Name):
+		return nil, failure.Invalid("invalid network name %q: it includes invalid characters, only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", req.Name)
+	case predefined(req.Name):
+		return nil, failure.Forbidden("operation is not permitted on predefined %s network", req.Name)
+	case req.Ingress:
+		return nil, failure.Unavailable("an ingress network needs swarm mode, which this engine is not in")
+	case req.Scope != "" && req.Scope != "local":
+		return nil, failure.Unavailable("network scope %q needs swarm mode, which this engine is not in", req.Scope)
+	}
+	r := &Record{
+		Layout: recordLayout, ID: newID(), Name: req.Name, Created: time.Now().UTC(), Driver: req.Driver, EnableIPv4: true,
+		Internal: req.Internal, Attachable: req.Attachable, ConfigOnly: req.ConfigOnly, Options: maps.Clone(req.Options), Labels: maps.Clone(req.Labels),
+	}
+	if req.ConfigFrom != nil {
+		r.ConfigFrom = req.ConfigFrom.Network
+	}
+	if r.Driver == "" || r.Driver == "default" {
+		r.Driver = driverBridge
+	}
+	if r.Driver == driverHost || r.Driver == driverNull {
+		return nil, failure.Forbidden("only one instance of %q network is allowed", r.Driver)
+	}
+	s.defaultOptions(r)
+	if err := setFamilies(r, req); err != nil {
+		return nil, err
+	}
+	if req.IPAM != nil {
+		r.IPAMDriver, r.IPAMOptions = req.IPAM.Driver, maps.Clone(req.IPAM.Options)
+	}
+	if r.IPAMDriver != "" && r.IPAMDriver != "default" {
+		return nil, failure.Invalid("could not find IPAM driver %q: this engine has only its own, \"default\"", r.IPAMDriver)
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.IPAMOptions)) {
+		return nil, failure.Invalid("IPAM option %q is not supported: the default IPAM driver has none", key)
+	}
+	return r, checkConfigNetwork(r, req)
+}
+
+func predefined(name string) bool {
+	return name == ModeBridge || name == ModeHost || name == ModeNone || name == network.NetworkDefault
+}
+
+// defaultOptions adds what the engine's configuration sets for every new network.
+func (s *Service) defaultOptions(r *Record) {
+	if r.ConfigOnly || r.ConfigFrom != "" {
+		return
+	}
+	for key, value := range s.cfg.NetworkOptions[r.Driver] {
+		if _, set := r.Options[key]; !set {
+			if r.Options == nil {
+				r.Options = map[string]string{}
+			}
+			r.Options[key] = value
+		}
+	}
+}
+
+// setFamilies decides about IPv4 and IPv6: by the request, else by an option.
+func setFamilies(r *Record, req *network.CreateRequest) error {
+	for _, f := range []struct {
+		asked *bool
+		key   string
+		into  *bool
+	}{{req.EnableIPv4, optIPv4, &r.EnableIPv4}, {req.EnableIPv6, optIPv6, &r.EnableIPv6}} {
+		switch value, set := r.Options[f.key]; {
+		case f.asked != nil:
+			*f.into = *f.asked
+		case set:
+			var err error
+			if *f.into, err = strconv.ParseBool(value); err != nil {
+				return failure.Invalid("invalid value %q of option %s: want true or false", value, f.key)
+			}
+		}
+	}
+	if !r.EnableIPv4 && !r.EnableIPv6 {
+		return failure.Invalid("IPv4 or IPv6 must be enabled")
+	}
+	return nil
+}
+
+// checkConfigNetwork refuses what a network that is only a configuration, or made from
+// one, cannot say.
+func checkConfigNetwork(r *Record, req *network.CreateRequest) error {
+	if r.ConfigOnly && (r.Internal || r.Attachable || req.Scope != "" || r.ConfigFrom != "") {
+		return failure.Forbidden("configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.")
+	}
+	own := len(req.Options) > 0 || len(req.Labels) > 0 || req.EnableIPv6 != nil && *req.EnableIPv6 ||
+		req.IPAM != nil && (len(req.IPAM.Config) > 0 || len(req.IPAM.Options) > 0)
+	if r.ConfigFrom != "" && own {
+		return failure.Forbidden("user specified configurations are not supported if the network depends on a configuration network")
+	}
+	return nil
+}
+
+// copyConfig takes over the configuration that a record names.
+func (s *Service) copyConfig(r *Record) ([]network.IPAMConfig, error) {
+	s.mu.Lock()
+	from := s.names[r.ConfigFrom]
+	s.mu.Unlock()
+	if from == nil || !from.rec.ConfigOnly {
+		return nil, failure.NotFound("could not find the configuration network %q", r.ConfigFrom)
+	}
+	r.EnableIPv4, r.EnableIPv6 = from.rec.EnableIPv4, from.rec.EnableIPv6
+	r.Options, r.Labels = maps.Clone(from.rec.Options), maps.Clone(from.rec.Labels)
+	return from.rec.describe().IPAM.Config, nil
+}
+
+// routes are what the host reaches by other links than the engine's.
+func (s *Service) routes(r *Record) (map[netip.Prefix]string, error) {
+	if r.ConfigOnly {
+		return nil, nil
+	}
+	ours := map[string]bool{r.Options[optBridgeName]: true}
+	all := map[netip.Prefix]string{}
+	for _, b := range s.bridges() {
+		ours[b] = true
+	}
+	for _, f := range []struct {
+		family  int
+		enabled bool
+	}{{unix.AF_INET, r.EnableIPv4}, {unix.AF_INET6, r.EnableIPv6}} {
+		if !f.enabled {
+			continue
+		}
+		routes, err := s.host.routes(f.family, ours)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, routes)
+	}
+	return all, nil
+}
+
+// plan gives the network its subnets and registers it, not to be used yet.
+func (s *Service) plan(rec *Record, configs []network.IPAMConfig, routes map[netip.Prefix]string) (n *netw, warnings []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil, failure.Unavailable("the network service is closed")
+	}
+	if s.names[rec.Name] != nil {
+		return nil, nil, failure.Conflict("network with name %s already exists", rec.Name)
+	}
+	p := &planner{pools: s.cfg.AddressPools, ula: s.state.ULA, taken: map[netip.Prefix]string{}, routes: routes}
+	for _, other := range s.networks {
+		if other.rec.ConfigOnly {
+			continue
+		}
+		for _, prefix := range other.rec.prefixes() {
+			p.taken[prefix] = other.rec.Name
+		}
+	}
+	if err := checkIPAM(configs); err != nil {
+		return nil, nil, err
+	}
+	if rec.ConfigOnly {
+		for _, c := range configs {
+			rec.Subnets = append(rec.Subnets, Subnet{Prefix: c.Subnet, Range: c.IPRange, Gateway: c.Gateway, Aux: c.AuxAddress})
+		}
+		n = &netw{rec: rec, addrs: &addresses{network: rec.Name}, claim: -1, members: map[string]*member{}, busy: true}
+	} else {
+		if rec.Subnets, warnings, err = p.plan(rec, configs); err != nil {
+			return nil, nil, err
+		}
+		if n, err = s.newBridged(rec); err != nil {
+			return nil, nil, err
+		}
+	}
+	n.busy = true
+	s.networks[rec.ID], s.names[rec.Name] = n, n
+	return n, warnings, nil
+}
+
+// newBridged names the record's link. The caller holds s.mu.
+func (s *Service) newBridged(rec *Record) (*netw, error) {
+	rec.Link, rec.LinkMade = "br-"+rec.ID[:12], true
+	if name := rec.Options[optBridgeName]; name != "" {
+		for _, other := range s.networks {
+			if other.rec.Link == name {
+				return nil, failure.Forbidden("bridge %q is already that of network %s", name, other.rec.Name)
+			}
+		}
+		_, err := s.host.conn.LinkByName(name)
+		rec.Link, rec.LinkMade = name, errors.Is(err, unix.ENODEV)
+	}
+	d, err := s.newDriver(rec)
+	if err != nil {
+		return nil, err
+	}
+	return newNetw(rec, d)
+}
+
+// checkIPAM refuses what is wrong in itself, in Docker's words.
+func checkIPAM(configs []network.IPAMConfig) error {
+	var errs []error
+	say := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, c := range configs {
+		if !c.Subnet.IsValid() {
+			if c.IPRange.IsValid() || c.Gateway.IsValid() || len(c.AuxAddress) > 0 {
+				say("invalid subnet: an ip-range, gateway or auxiliary address needs one")
+			}
+			continue
+		}
+		if c.Subnet.Masked() != c.Subnet {
+			say("invalid subnet %s: it should be %s", c.Subnet, c.Subnet.Masked())
+		}
+		if c.Subnet.Addr().IsUnspecified() {
+			continue // its addresses are not known yet
+		}
+		if r := c.IPRange; r.IsValid() {
+			switch {
+			case r.Addr().Is4() != c.Subnet.Addr().Is4():
+				say("invalid ip-range %s: parent subnet is an %s block", r, familyName(c.Subnet.Addr().Is6()))
+			case r.Masked() != r:
+				say("invalid ip-range %s: it should be %s", r, r.Masked())
+			case r.Bits() < c.Subnet.Bits():
+				say("invalid ip-range %s: CIDR block is bigger than its parent subnet %s", r, c.Subnet)
+			case !c.Subnet.Contains(r.Addr()):
+				say("invalid ip-range %s: CIDR block doesn't start within the parent subnet %s", r, c.Subnet)
+			}
+		}
+		if g := c.Gateway; g.IsValid() && !c.Subnet.Contains(g) {
+			say("invalid gateway %s: parent subnet %s doesn't contain this address", g, c.Subnet)
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.AuxAddress)) {
+			if a := c.AuxAddress[name]; !c.Subnet.Contains(a) {
+				say("invalid auxiliary address %s: parent subnet %s doesn't contain this address", a, c.Subnet)
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return failure.Invalid("invalid network config:\n%w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// make brings a planned network into being. The record comes first: an engine that dies
+// in the middle leaves a network that the next one completes.
+func (s *Service) make(n *netw) error {
+	if err := s.records.save(n.rec); err != nil {
+		return err
+	}
+	record.Failpoint("network.create.after-record")
+	if n.drv == nil {
+		return nil
+	}
+	if n.rec.EnableIPv6 && !forwards(ipForward6) {
+		s.warn("IPv6 forwarding was off and is on now, for containers to reach the network: this host routes between its other networks, too, unless a firewall forbids it, and takes no router advertisements on links whose accept_ra is not 2")
+	}
+	if err := n.drv.up(); err != nil {
+		return errors.Join(err, s.unmake(n))
+	}
+	record.Failpoint("network.create.after-link")
+	if f, ok := n.drv.firewall(); ok {
+		if err := s.table.Apply(nft.Change{AddNetworks: []nft.Network{f}}); err != nil {
+			return errors.Join(fmt.Errorf("network %s: %w", n.rec.Name, err), s.unmake(n))
+		}
+	}
+	record.Failpoint("network.create.after-rules")
+	return nil
+}
+
+// unmake takes a network out of being. The record goes last: an engine that dies in the
+// middle leaves a network that is there, and can be removed again.
+func (s *Service) unmake(n *netw) error {
+	var errs []error
+	if n.drv != nil {
+		if f, ok := n.drv.firewall(); ok {
+			errs = append(errs, s.table.Apply(nft.Change{DelNetworks: []nft.Network{f}}))
+		}
+		record.Failpoint("network.rm.after-rules")
+		errs = append(errs, n.drv.down())
+		record.Failpoint("network.rm.after-link")
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return s.records.remove(n.rec)
+}
+
+// drop unregisters a network.
+func (s *Service) drop(n *netw) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.networks, n.rec.ID)
+	delete(s.names, n.rec.Name)
+	n.close()
+}
+
+// Remove removes a network that no running container uses, and returns its record.
+func (s *Service) Remove(ctx context.Context, nameOrID string) (*Record, error) {
+	n, err := s.doom(nameOrID)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.unmake(n); err != nil {
+		s.mu.Lock()
+		n.busy = false
+		s.mu.Unlock()
+		return nil, fmt.Errorf("error while removing network: %w", err)
+	}
+	s.drop(n)
+	record.Failpoint("network.rm.after-record")
+	return n.rec, nil
+}
+
+// doom marks a network that can be removed as one that is.
+func (s *Service) doom(nameOrID string) (*netw, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.find(nameOrID)
+	if err != nil {
+		return nil, err
+	}
+	if n.rec.predefined() {
+		return nil, failure.Forbidden("%s is a pre-defined network and cannot be removed", n.rec.Name)
+	}
+	if n.rec.ConfigOnly {
+		for _, other := range s.networks {
+			if other.rec.ConfigFrom == n.rec.Name {
+				return nil, failure.Forbidden("error while removing network: configuration network %q is in use", n.rec.Name)
+			}
+		}
+	}
+	if len(n.members) > 0 {
+		return nil, failure.Forbidden("error while removing network: network %s has active endpoints (%s): disconnect or stop these containers first", n.rec.Name, s.memberNames(n))
+	}
+	n.busy = true
+	return n, nil
+}
+
+// memberNames lists who is on a network. The caller holds s.mu.
+func (s *Service) memberNames(n *netw) string {
+	var out []string
+	for id := range n.members {
+		name := ""
+		if a := s.attachments[id]; a != nil {
+			name = a.sandbox.Name
+		}
+		out = append(out, fmt.Sprintf("name:%q id:%q", name, id[:min(12, len(id))]))
+	}
+	slices.Sort(out)
+	if more := len(out) - 5; more > 0 {
+		out = append(out[:5], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(out, ", ")
+}
+
+// find looks a network up by full id, name or unique id prefix. The caller holds s.mu.
+func (s *Service) find(nameOrID string) (*netw, error) {
+	n := s.networks[nameOrID]
+	if n == nil {
+		n = s.names[nameOrID]
+	}
+	if n == nil && nameOrID != "" {
+		var found []*netw
+		for id, c := range s.networks {
+			if strings.HasPrefix(id, nameOrID) && !c.busy {
+				found = append(found, c)
+			}
+		}
+		if len(found) > 1 {
+			return nil, failure.Invalid("network %s is ambiguous (%d matches found based on ID prefix)", nameOrID, len(found))
+		}
+		if len(found) == 1 {
+			n = found[0]
+		}
+	}
+	if n == nil || n.busy {
+		return nil, failure.NotFound("network %s not found", nameOrID)
+	}
+	return n, nil
+}

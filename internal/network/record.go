@@ -1,0 +1,143 @@
+package network
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/record"
+)
+
+// recordLayout is the version of the files that this engine writes. A record of a later
+// layout is refused instead of misread.
+const recordLayout = 1
+
+// Record is everything durable about a network. A *Record never changes.
+type Record struct {
+	Layout  int
+	ID      string
+	Name    string
+	Created time.Time
+	Driver  string
+
+	EnableIPv4, EnableIPv6           bool
+	Internal, Attachable, ConfigOnly bool
+	// ConfigFrom is the name of the config-only network that this one was made like.
+	ConfigFrom string            `json:",omitempty"`
+	Options    map[string]string `json:",omitempty"` // as asked for, with the defaults
+	Labels     map[string]string `json:",omitempty"`
+
+	IPAMDriver  string            `json:",omitempty"`
+	IPAMOptions map[string]string `json:",omitempty"`
+	Subnets     []Subnet          `json:",omitempty"`
+
+	// Link is the host's link of the network. One that was there before is not removed
+	// with it.
+	Link     string `json:",omitempty"`
+	LinkMade bool   `json:",omitempty"`
+}
+
+func (r *Record) predefined() bool {
+	return r.Name == ModeBridge || r.Name == ModeHost || r.Name == ModeNone
+}
+
+// describe is the record in the words of the API.
+func (r *Record) describe() network.Network {
+	n := network.Network{
+		Name: r.Name, ID: r.ID, Created: r.Created, Scope: "local", Driver: r.Driver, EnableIPv4: r.EnableIPv4, EnableIPv6: r.EnableIPv6,
+		IPAM:     network.IPAM{Driver: r.IPAMDriver, Options: maps.Clone(r.IPAMOptions), Config: []network.IPAMConfig{}},
+		Internal: r.Internal, Attachable: r.Attachable, ConfigOnly: r.ConfigOnly, ConfigFrom: network.ConfigReference{Network: r.ConfigFrom},
+		Options: map[string]string{}, Labels: map[string]string{},
+	}
+	if n.IPAM.Driver == "" {
+		n.IPAM.Driver = "default"
+	}
+	maps.Copy(n.Options, r.Options)
+	maps.Copy(n.Labels, r.Labels)
+	for _, s := range r.Subnets {
+		n.IPAM.Config = append(n.IPAM.Config, network.IPAMConfig{Subnet: s.Prefix, IPRange: s.Range, Gateway: s.Gateway, AuxAddress: maps.Clone(s.Aux)})
+	}
+	return n
+}
+
+// prefixes are the network's subnets.
+func (r *Record) prefixes() []netip.Prefix {
+	var ps []netip.Prefix
+	for _, s := range r.Subnets {
+		ps = append(ps, s.Prefix)
+	}
+	return ps
+}
+
+// records keeps the records of the networks that users made: one file each, named by
+// the id, so that the cost of one does not grow with their number.
+type records struct {
+	dir string
+}
+
+func (f records) path(id string) string { return filepath.Join(f.dir, id+".json") }
+
+// load reads all records. One that cannot be read is an error that names it: a network
+// is never dropped silently.
+func (f records) load() ([]*Record, error) {
+	if err := record.SweepTemp(f.dir); err != nil {
+		return nil, fmt.Errorf("networks: %w", err)
+	}
+	entries, err := os.ReadDir(f.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("networks: %w", err)
+	}
+	var all []*Record
+	for _, e := range entries {
+		id, isRecord := strings.CutSuffix(e.Name(), ".json")
+		if !isRecord {
+			return nil, fmt.Errorf("%s is not the record of a network: move it away to start the engine", filepath.Join(f.dir, e.Name()))
+		}
+		var r Record
+		if err := record.ReadJSON(f.path(id), &r); err != nil {
+			return nil, fmt.Errorf("network: %w", err)
+		}
+		if r.Layout > recordLayout || r.ID != id {
+			return nil, fmt.Errorf("%s (layout %d) is not a record that this engine can read", f.path(id), r.Layout)
+		}
+		all = append(all, &r)
+	}
+	return all, nil
+}
+
+// save writes a record so that it is on the disk when save returns.
+func (f records) save(r *Record) error {
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return fmt.Errorf("network %s: %w", r.Name, err)
+	}
+	data, err := encode(r)
+	if err != nil {
+		return fmt.Errorf("network %s: %w", r.Name, err)
+	}
+	if err := record.WriteDurable(f.path(r.ID), data, 0o600); err != nil {
+		return fmt.Errorf("network %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// remove forgets a record. One that is gone is no error.
+func (f records) remove(r *Record) error {
+	if err := os.Remove(f.path(r.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("network %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+func encode(r *Record) ([]byte, error) { return json.Marshal(r) }

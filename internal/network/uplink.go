@@ -1,0 +1,167 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/netlink"
+)
+
+// linkPrefix starts the names of the host's ends of our veths. Reconcile only
+// touches links that carry it and are ports of our bridges.
+const linkPrefix = "clt"
+
+// uplink is the host's network namespace, and which links in it are in use.
+type uplink struct {
+	conn *netlink.Conn
+	ns   int
+
+	mu    sync.Mutex
+	links map[string]bool // host's ends made by this process and still in use
+}
+
+func (u *uplink) own(link string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.links[link] = true
+}
+
+// disown says that a link is no longer used: if it does not vanish with its
+// namespace, it is a stray.
+func (u *uplink) disown(link string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.links, link)
+}
+
+func (u *uplink) owns(link string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.links[link]
+}
+
+// deleteLinks takes 10 to 30 ms each. One that is gone is no error.
+func (u *uplink) deleteLinks(names []string) error {
+	var errs []error
+	for _, n := range names {
+		if err := u.conn.Do(netlink.DeleteLink(n)); err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// strays are veths of this or an earlier engine on these bridges that nobody uses.
+func (u *uplink) strays(bridges map[int]bool) ([]string, error) {
+	links, err := u.conn.Links()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, l := range links {
+		if bridges[l.Master] && l.Kind == "veth" && strings.HasPrefix(l.Name, linkPrefix) && !u.owns(l.Name) {
+			names = append(names, l.Name)
+		}
+	}
+	return names, nil
+}
+
+// routes are the host's routes of one family over other links than those named.
+func (u *uplink) routes(family int, but map[string]bool) (map[netip.Prefix]string, error) {
+	all, err := u.conn.Routes(family)
+	if err != nil {
+		return nil, fmt.Errorf("routes of the host: %w", err)
+	}
+	links, err := u.conn.Links()
+	if err != nil {
+		return nil, fmt.Errorf("links of the host: %w", err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Index] = l.Name
+	}
+	routes := map[netip.Prefix]string{}
+	for _, r := range all {
+		linkLocal := r.Dst.Addr().Is6() && (r.Dst.Addr().IsLinkLocalUnicast() || r.Dst.Addr().IsMulticast())
+		if name := names[r.Index]; !but[name] && !linkLocal {
+			routes[r.Dst.Masked()] = name
+		}
+	}
+	return routes, nil
+}
+
+const (
+	ipForward  = "/proc/sys/net/ipv4/ip_forward"
+	ipForward6 = "/proc/sys/net/ipv6/conf/all/forwarding"
+)
+
+// forwards says whether the host routes IPv4 packets between its links.
+func forwards(path string) bool {
+	v, err := os.ReadFile(path)
+	return err == nil && strings.TrimSpace(string(v)) == "1"
+}
+
+// hostSysctl is one setting of the host.
+type hostSysctl struct {
+	path, value string
+	optional    bool // may be missing
+}
+
+// apply writes only what differs: where /proc/sys is read-only but already
+// right, as in a container, all is well.
+func (s hostSysctl) apply() error {
+	have, err := os.ReadFile(s.path)
+	if s.optional && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(have)) == s.value {
+		return nil
+	}
+	if err := os.WriteFile(s.path, []byte(s.value), 0); err != nil {
+		return fmt.Errorf("set %s to %s: %w", s.path, s.value, err)
+	}
+	return nil
+}
+
+// awaitCarrier waits until packets pass. The kernel notices by a work item of its
+// own that both ends are up; a packet before that is lost, and with it a second until
+// ARP asks again. From Linux 6.8 on, asking for a link does that work at once; before,
+// it is a matter of microseconds, or some milliseconds on a busy machine. The bridge
+// comes last: it has a carrier when a port has. Without in, the container's end is
+// known to be ready.
+func (b *bridge) awaitCarrier(in *inside, link, peer string) error {
+	const patience = 500 * time.Millisecond
+	deadline := time.Now().Add(patience)
+	type end struct {
+		conn *netlink.Conn
+		name string
+	}
+	ends := []end{{b.host.conn, link}, {b.host.conn, b.name()}}
+	if in != nil {
+		ends = append([]end{{in.conn, peer}}, ends...)
+	}
+	for _, l := range ends {
+		for {
+			got, err := l.conn.LinkByName(l.name)
+			if err != nil {
+				return err
+			}
+			// Too late is no error: the packets will pass soon.
+			if got.Ready || time.Now().After(deadline) {
+				break
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	return nil
+}
