@@ -67,7 +67,7 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	i := &system.Info{
 		ID: s.engineID(), Driver: storageDriver, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: []string{localDriver}, Network: []string{"bridge", "host", "null"}, Log: []string{defaultLogDriver, "none"},
+			Volume: []string{localDriver}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{defaultLogDriver, "none"},
 		},
 		IPv4Forwarding: readLine("/proc/sys/net/ipv4/ip_forward") == "1", Debug: now.Debug,
 		NGoroutines: goruntime.NumGoroutine(), NFd: openFiles(), SystemTime: time.Now().Format(time.RFC3339Nano),

@@ -46,6 +46,11 @@ func (m *Message) Str(typ uint16, s string) *Message {
 // U8 appends a one-byte attribute.
 func (m *Message) U8(typ uint16, v uint8) *Message { return m.Attr(typ, []byte{v}) }
 
+// U16 adds a number in the host's byte order.
+func (m *Message) U16(typ uint16, v uint16) *Message {
+	return m.Attr(typ, binary.NativeEndian.AppendUint16(nil, v))
+}
+
 // U32 appends a 32-bit attribute in host byte order, as rtnetlink wants it.
 func (m *Message) U32(typ uint16, v uint32) *Message {
 	return m.Attr(typ, binary.NativeEndian.AppendUint32(nil, v))

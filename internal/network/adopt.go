@@ -126,6 +126,11 @@ func (s *Service) adoptNames(a *attachment, pid int) error {
 			defer unix.Close(fd)
 		}
 	}
+	if ns >= 0 {
+		if err := s.hold(a, ns); err != nil {
+			return err
+		}
+	}
 	return s.namesAdopt(a.sandbox, ns)
 }
 

@@ -138,7 +138,14 @@ func (b *bridge) firewall() (nft.Network, bool) { return b.opts.firewall(b.rec),
 
 func (b *bridge) publishes() bool { return !b.rec.Internal }
 
-func (b *bridge) check(e *Endpoint, o endpointOptions) error { return nil }
+func (b *bridge) outside() bool { return false }
+
+func (b *bridge) finish(e *Endpoint) error {
+	if len(e.MAC) == 0 {
+		e.MAC = macOf(e)
+	}
+	return nil
+}
 
 // plug makes a veth, one end a port of the bridge, the other the container's interface.
 func (b *bridge) plug(in *inside, e *Endpoint) (int, error) {
@@ -202,7 +209,7 @@ func (b *bridge) reattach(links []string) error {
 }
 
 // unplug deletes the veth of a container that lives on.
-func (b *bridge) unplug(e *Endpoint) error {
+func (b *bridge) unplug(_ int, e *Endpoint) error {
 	if e.Link == "" {
 		return nil
 	}

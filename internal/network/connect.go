@@ -37,12 +37,15 @@ func (s *Service) Connect(ctx context.Context, req Request, want EndpointRequest
 	}
 	record.Failpoint("network.connect.after-link")
 	if !s.commit(a, func(sb *Sandbox) { sb.Endpoints = append(slices.Clone(sb.Endpoints), e) }) {
-		err := s.driverOf(e).unplug(e)
+		err := s.driverOf(e).unplug(ns, e)
 		s.withdraw(a, e)
 		return nil, errors.Join(failure.Conflict("container %s is not running", req.Name), err)
 	}
 	before := s.current(a)
-	if err = persist(before); err == nil {
+	if err = s.hold(a, ns); err == nil {
+		err = persist(before)
+	}
+	if err == nil {
 		err = s.republish(a)
 	}
 	if err == nil {
@@ -108,15 +111,15 @@ func (s *Service) plugIn(in *inside, a *attachment, e *Endpoint) error {
 		msgs := addressing(index, e)
 		four, six := next.Gateways()
 		if four == e {
-			msgs = append(msgs, defaultRoute(index, e.Gateway))
+			msgs = append(msgs, defaultRoute(index, e.Gateway, false))
 		}
 		if six == e {
-			msgs = append(msgs, defaultRoute(index, e.Gateway6))
+			msgs = append(msgs, defaultRoute(index, e.Gateway6, true))
 		}
 		err = in.send(msgs)
 	}
 	if err != nil {
-		err = errors.Join(err, d.unplug(e))
+		err = errors.Join(err, d.unplug(in.ns, e))
 	}
 	return err
 }
@@ -221,7 +224,7 @@ func (s *Service) Disconnect(ctx context.Context, req Request, networkID string,
 	s.namesDisconnect(before, e)
 	err = errors.Join(err, s.republish(a))
 	if d := s.driverOf(e); d != nil {
-		err = errors.Join(err, d.unplug(e))
+		err = errors.Join(err, d.unplug(ns, e))
 	}
 	record.Failpoint("network.disconnect.after-link")
 	err = errors.Join(err, s.reroute(ns, s.current(a)))
@@ -245,9 +248,10 @@ func (s *Service) reroute(ns int, sb *Sandbox) error {
 	defer in.close()
 	var msgs []*netlink.Message
 	for _, g := range []struct {
-		e  *Endpoint
-		ip netip.Addr
-	}{{four, gatewayOf(four, false)}, {six, gatewayOf(six, true)}} {
+		e   *Endpoint
+		ip  netip.Addr
+		six bool
+	}{{four, gatewayOf(four, false), false}, {six, gatewayOf(six, true), true}} {
 		if g.e == nil {
 			continue
 		}
@@ -258,7 +262,7 @@ func (s *Service) reroute(ns int, sb *Sandbox) error {
 		if err != nil {
 			return fmt.Errorf("in the container's namespace: %w", err)
 		}
-		msgs = append(msgs, defaultRoute(link.Index, g.ip))
+		msgs = append(msgs, defaultRoute(link.Index, g.ip, g.six))
 	}
 	return in.send(msgs)
 }

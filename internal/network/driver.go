@@ -20,18 +20,26 @@ type driver interface {
 	up() error
 	// down removes what up made. What is gone already is no error.
 	down() error
-	// check says what of an endpoint's wishes the driver cannot do.
-	check(e *Endpoint, o endpointOptions) error
+	// finish completes an endpoint that has its addresses, or says which of its wishes
+	// the driver cannot do.
+	finish(e *Endpoint) error
 	// plug gives the namespace an interface for e, sets e.Link and returns the
 	// interface's index. The interface is up and has no address yet.
 	plug(in *inside, e *Endpoint) (index int, err error)
-	// unplug removes the interface of an endpoint whose namespace lives on.
-	unplug(e *Endpoint) error
+	// unplug removes the interface of an endpoint whose namespace lives on: ns, which is
+	// -1 if it is not at hand.
+	unplug(ns int, e *Endpoint) error
 	// firewall is what the rules need to know; false if they need nothing.
 	firewall() (nft.Network, bool)
 	// publishes says whether ports of the host can lead to containers of the network.
 	publishes() bool
+	// outside says whether the containers stand in a network beside the host's own, of
+	// which the host's routes by the link say nothing, and whose interfaces can only be
+	// removed from inside.
+	outside() bool
 }
+
+var noAddr netip.Addr
 
 // inside is a container's network namespace, seen from the engine.
 type inside struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,7 @@ type attachment struct {
 	gone    bool                       // Detach was called
 	guests  int                        // containers that share the namespace
 	pid     int                        // of an adopted container
+	inner   *os.File                   // the namespace, if an interface can only be removed from inside; see hold
 }
 
 const sharedPrefix = "container:"
@@ -180,9 +182,6 @@ func (s *Service) furnish(a *attachment, n *netw, e *Endpoint, want *EndpointReq
 	if e.Interface, err = interfaceName(a.sandbox, n, opts); err != nil {
 		return err
 	}
-	if err := n.drv.check(e, opts); err != nil {
-		return err
-	}
 	for _, ip := range []netip.Addr{want.IP, want.IP6} {
 		if ip.IsValid() {
 			if err := n.rec.MayAsk(ip); err != nil {
@@ -217,8 +216,9 @@ func (s *Service) furnish(a *attachment, n *netw, e *Endpoint, want *EndpointReq
 			e.IP, e.PrefixLen, e.Gateway = ip, subnet.Prefix.Bits(), gateway
 		}
 	}
-	if len(e.MAC) == 0 {
-		e.MAC = macOf(e)
+	if err := n.drv.finish(e); err != nil {
+		n.give(e)
+		return err
 	}
 	a.options[n.rec.ID] = opts
 	return nil
@@ -301,6 +301,10 @@ func dnsNames(req *Request, want *EndpointRequest) []string {
 // quit unregisters a container and frees its addresses. The caller holds s.mu.
 func (s *Service) quit(a *attachment) {
 	a.gone = true
+	if a.inner != nil {
+		a.inner.Close()
+		a.inner = nil
+	}
 	sb := a.sandbox
 	if s.attachments[sb.ContainerID] == a {
 		delete(s.attachments, sb.ContainerID)
@@ -352,6 +356,9 @@ func (s *Service) build(ctx context.Context, req *Request, a *attachment) (ns in
 		err = s.namesAttach(sb, in.ns)
 	}
 	if err == nil {
+		err = s.hold(a, in.ns)
+	}
+	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
@@ -361,6 +368,33 @@ func (s *Service) build(ctx context.Context, req *Request, a *attachment) (ns in
 		return -1, err
 	}
 	return in.ns, nil
+}
+
+// hold keeps a container's namespace at hand if one of its interfaces can only be
+// removed from inside. That is needed when others share the namespace and live longer.
+func (s *Service) hold(a *attachment, ns int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range a.sandbox.Endpoints {
+		n := s.networks[e.NetworkID]
+		if a.inner != nil || a.gone || n == nil || n.drv == nil || !n.drv.outside() {
+			continue
+		}
+		fd, err := unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("keep the network namespace of container %s: %w", a.sandbox.ContainerID, err)
+		}
+		a.inner = os.NewFile(uintptr(fd), "network namespace")
+	}
+	return nil
+}
+
+// namespace is what hold keeps, or -1.
+func (a *attachment) namespace() int {
+	if a.inner == nil {
+		return -1
+	}
+	return int(a.inner.Fd())
 }
 
 // abandonNamespace gives up a namespace, with which the links in it go.
@@ -557,7 +591,7 @@ func (s *Service) free(a *attachment) error {
 	for _, e := range sb.Endpoints {
 		d := s.driverOf(e)
 		if guests > 0 && d != nil {
-			err = errors.Join(err, d.unplug(e))
+			err = errors.Join(err, d.unplug(a.namespace(), e))
 		} else {
 			s.host.disown(e.Link)
 		}

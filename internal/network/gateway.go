@@ -20,10 +20,10 @@ func (sb *Sandbox) Gateways() (four, six *Endpoint) {
 		return cmp.Or(cmp.Compare(b.GwPriority, a.GwPriority), cmp.Compare(a.NetworkName, b.NetworkName))
 	})
 	for _, e := range order {
-		if four == nil && e.Gateway.IsValid() {
+		if four == nil && (e.Gateway.IsValid() || e.Direct && e.IP.IsValid()) {
 			four = e
 		}
-		if six == nil && e.Gateway6.IsValid() {
+		if six == nil && (e.Gateway6.IsValid() || e.Direct && e.IP6.IsValid()) {
 			six = e
 		}
 	}
@@ -35,17 +35,18 @@ func defaultRoutes(sb *Sandbox, indexes map[*Endpoint]int) []*netlink.Message {
 	var msgs []*netlink.Message
 	four, six := sb.Gateways()
 	if four != nil {
-		msgs = append(msgs, defaultRoute(indexes[four], four.Gateway))
+		msgs = append(msgs, defaultRoute(indexes[four], four.Gateway, false))
 	}
 	if six != nil {
-		msgs = append(msgs, defaultRoute(indexes[six], six.Gateway6))
+		msgs = append(msgs, defaultRoute(indexes[six], six.Gateway6, true))
 	}
 	return msgs
 }
 
-func defaultRoute(index int, gateway netip.Addr) *netlink.Message {
+// defaultRoute asks for one route; without a gateway all addresses are on the link.
+func defaultRoute(index int, gateway netip.Addr, six bool) *netlink.Message {
 	all := netip.IPv4Unspecified()
-	if gateway.Is6() {
+	if six {
 		all = netip.IPv6Unspecified()
 	}
 	return netlink.NewRoute(index, netip.PrefixFrom(all, 0), gateway)

@@ -183,13 +183,15 @@ type Endpoint struct {
 	Driver      string
 	EndpointID  string
 
-	IP         netip.Addr   `json:",omitzero"`
-	PrefixLen  int          `json:",omitempty"`
-	Gateway    netip.Addr   `json:",omitzero"`
-	IP6        netip.Addr   `json:",omitzero"`
-	PrefixLen6 int          `json:",omitempty"`
-	Gateway6   netip.Addr   `json:",omitzero"`
-	LinkLocal  []netip.Addr `json:",omitempty"`
+	IP         netip.Addr `json:",omitzero"`
+	PrefixLen  int        `json:",omitempty"`
+	Gateway    netip.Addr `json:",omitzero"`
+	IP6        netip.Addr `json:",omitzero"`
+	PrefixLen6 int        `json:",omitempty"`
+	Gateway6   netip.Addr `json:",omitzero"`
+	// Direct means that all addresses are reached on the link, without a gateway.
+	Direct    bool         `json:",omitempty"`
+	LinkLocal []netip.Addr `json:",omitempty"`
 
 	MAC network.HardwareAddr `json:",omitempty"`
 	// Link is the host's end of the veth, Interface the container's.

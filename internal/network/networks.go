@@ -65,8 +65,10 @@ func (s *Service) newDriver(r *Record) (driver, error) {
 	switch r.Driver {
 	case driverBridge:
 		return newBridge(s.host, r)
+	case driverMacvlan, driverIPvlan:
+		return newLan(s.host, r)
 	}
-	return nil, failure.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found: this engine has driver bridge", r.Driver, r.Driver)
+	return nil, failure.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found: this engine has drivers bridge, macvlan and ipvlan", r.Driver, r.Driver)
 }
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
@@ -228,7 +230,8 @@ func (s *Service) routes(r *Record) (map[netip.Prefix]string, error) {
 	if r.ConfigOnly {
 		return nil, nil
 	}
-	ours := map[string]bool{r.Options[optBridgeName]: true}
+	// A network beside the host's own has, as a rule, the very subnet of the parent.
+	ours := map[string]bool{r.Options[optBridgeName]: true, r.Options[optParent]: true}
 	all := map[netip.Prefix]string{}
 	for _, b := range s.bridges() {
 		ours[b] = true
@@ -280,7 +283,7 @@ func (s *Service) plan(rec *Record, configs []network.IPAMConfig, routes map[net
 		if rec.Subnets, warnings, err = p.plan(rec, configs); err != nil {
 			return nil, nil, err
 		}
-		if n, err = s.newBridged(rec); err != nil {
+		if n, err = s.newLinked(rec); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -289,23 +292,35 @@ func (s *Service) plan(rec *Record, configs []network.IPAMConfig, routes map[net
 	return n, warnings, nil
 }
 
-// newBridged names the record's link. The caller holds s.mu.
-func (s *Service) newBridged(rec *Record) (*netw, error) {
-	rec.Link, rec.LinkMade = "br-"+rec.ID[:12], true
-	if name := rec.Options[optBridgeName]; name != "" {
-		for _, other := range s.networks {
-			if other.rec.Link == name {
-				return nil, failure.Forbidden("bridge %q is already that of network %s", name, other.rec.Name)
-			}
-		}
-		_, err := s.host.conn.LinkByName(name)
-		rec.Link, rec.LinkMade = name, errors.Is(err, unix.ENODEV)
+// newLinked names the record's link. The caller holds s.mu.
+func (s *Service) newLinked(rec *Record) (*netw, error) {
+	name := s.bridgeLink
+	if rec.Driver != driverBridge {
+		name = s.lanLink
+	}
+	if err := name(rec); err != nil {
+		return nil, err
 	}
 	d, err := s.newDriver(rec)
 	if err != nil {
 		return nil, err
 	}
 	return newNetw(rec, d)
+}
+
+// bridgeLink is the name of a bridge network's bridge. The caller holds s.mu.
+func (s *Service) bridgeLink(rec *Record) error {
+	rec.Link, rec.LinkMade = "br-"+rec.ID[:12], true
+	if name := rec.Options[optBridgeName]; name != "" {
+		for _, other := range s.networks {
+			if other.rec.Link == name {
+				return failure.Forbidden("bridge %q is already that of network %s", name, other.rec.Name)
+			}
+		}
+		_, err := s.host.conn.LinkByName(name)
+		rec.Link, rec.LinkMade = name, errors.Is(err, unix.ENODEV)
+	}
+	return nil
 }
 
 // checkIPAM refuses what is wrong in itself, in Docker's words.
@@ -387,7 +402,9 @@ func (s *Service) unmake(n *netw) error {
 			errs = append(errs, s.table.Apply(nft.Change{DelNetworks: []nft.Network{f}}))
 		}
 		record.Failpoint("network.rm.after-rules")
-		errs = append(errs, n.drv.down())
+		if !s.shared(n) {
+			errs = append(errs, n.drv.down())
+		}
 		record.Failpoint("network.rm.after-link")
 	}
 	if err := errors.Join(errs...); err != nil {
