@@ -68,6 +68,8 @@ type Program struct {
 	empty Arg
 	trace bool
 	fail  error
+
+	encoded []byte // memory for Encode
 }
 
 // NewProgram returns an empty program. With trace it can be dumped.
@@ -295,7 +297,7 @@ func (p *Program) Exec(paths []string, argv, envp []string) {
 	p.add(opFail, "execve", []Arg{denied.Arg(), Named(uint64(syscall.ENOENT), "ENOENT")})
 }
 
-// Encode returns the program as the stub wants it.
+// Encode returns the program as the stub wants it, in memory that the next Encode uses again.
 func (p *Program) Encode() ([]byte, error) {
 	if p.fail != nil {
 		return nil, p.fail
@@ -306,7 +308,10 @@ func (p *Program) Encode() ([]byte, error) {
 	if size > maxProgram {
 		return nil, fmt.Errorf("arguments and environment take %d MiB, more than the kernel can take: %w", size>>20, syscall.E2BIG)
 	}
-	out := append(make([]byte, 0, opsAt+len(p.ops)*opSize), p.mem...)
+	if need := opsAt + len(p.ops)*opSize; cap(p.encoded) < need {
+		p.encoded = make([]byte, 0, need+need/8)
+	}
+	out := append(p.encoded[:0], p.mem...)
 	le := binary.LittleEndian
 	le.PutUint64(out[0:], headerMagic)
 	le.PutUint64(out[8:], uint64(size))
@@ -315,6 +320,7 @@ func (p *Program) Encode() ([]byte, error) {
 	for i := range p.ops {
 		out = p.ops[i].encode(out, uint64(size))
 	}
+	p.encoded = out
 	return out, nil
 }
 

@@ -151,7 +151,7 @@ func TestAdoptWithoutKeeper(t *testing.T) {
 	waitFor(t, "the keeper's end", func() bool { return unix.Kill(rec.KeeperPID, 0) != nil || zombie(rec.KeeperPID) })
 	c := l.adopt(l.newRuntime(), rec, s)
 	waitFor(t, "the trap", func() bool { return c.StopHint(15) })
-	l.check(c.Signal(15))
+	c.terminate()
 	if st := c.wait(); st.Code != 6 && st.Reason == "" {
 		t.Error(st)
 	}

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"sort"
 	"strings"
@@ -189,13 +190,18 @@ func (b *builder) names() {
 	}
 }
 
-// sysctls are written through a procfs that nobody has mounted anything on, before it is attached. Network ones make unprivileged ports and
-// ping work without capabilities, as Docker sets them, in a namespace of our own making.
+// networkSysctls are set in every network namespace of our own making: they make unprivileged ports and ping work without capabilities, as
+// Docker does.
+var networkSysctls = map[string]string{
+	"net.ipv4.ip_unprivileged_port_start": "0",
+	"net.ipv4.ping_group_range":           "0 2147483647",
+}
+
+// sysctls are written through a procfs that nobody has mounted anything on, before it is attached.
 func (b *builder) sysctls() error {
 	values := map[string]string{}
-	if b.s.NetNS == NewNetwork {
-		values["net.ipv4.ip_unprivileged_port_start"] = "0"
-		values["net.ipv4.ping_group_range"] = "0 2147483647"
+	if b.s.NetNS == NewNetwork && b.spareNet < 0 {
+		maps.Copy(values, networkSysctls)
 	}
 	for k, v := range b.s.Sysctls {
 		values[k] = v

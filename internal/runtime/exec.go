@@ -47,7 +47,7 @@ func ending(pid, pidfd int, err error) bool {
 }
 
 func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int) (*Process, error) {
-	pl := newPlan(false)
+	pl := r.newPlan()
 	defer pl.close()
 	root, err := r.RootFD(s.Target)
 	if err != nil {

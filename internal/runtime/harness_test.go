@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -185,6 +186,22 @@ func (l *lab) startFails(s *runtime.Spec) error {
 		l.t.Errorf("left: %v", dirs)
 	}
 	return err
+}
+
+// terminate sends SIGTERM until the process has ended: busybox's shell can miss one that comes while it forks.
+func (c *running) terminate() {
+	c.l.t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		if err := c.Signal(15); err != nil && !errors.Is(err, runtime.ErrNotRunning) {
+			c.l.t.Fatal(err)
+		}
+		select {
+		case <-c.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	c.l.t.Fatal("the process does not end")
 }
 
 func (c *running) wait() runtime.Status {

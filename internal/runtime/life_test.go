@@ -444,7 +444,7 @@ func TestKilledKeeper(t *testing.T) {
 		t.Fatal("the container went with its keeper")
 	case <-time.After(50 * time.Millisecond):
 	}
-	l.check(c.Signal(15))
+	c.terminate()
 	if st := c.wait(); st.Code != 6 || st.Reason != "" {
 		t.Error(st)
 	}

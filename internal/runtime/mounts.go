@@ -7,6 +7,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/cleatlabs/cleat/internal/launch"
@@ -74,14 +75,39 @@ func (b *builder) arrange() error {
 func (b *builder) modeOf(f string) (mode uint32, exists bool) {
 	f = path.Clean(f)
 	if strings.HasPrefix(f, "/proc/") || strings.HasPrefix(f, "/sys/") {
-		var st unix.Stat_t
-		err := unix.Lstat(f, &st)
-		return st.Mode, err == nil
+		return b.r.modes.of(f)
 	}
 	if b.dry {
 		return 0, false
 	}
 	return statIn(b.s.RootFD, f)
+}
+
+// kernelModes remembers the modes of paths below /proc and /sys. What is not there is looked for again each time: a module may bring it.
+type kernelModes struct {
+	mu    sync.Mutex
+	known map[string]uint32
+}
+
+func (k *kernelModes) of(f string) (mode uint32, exists bool) {
+	k.mu.Lock()
+	mode, exists = k.known[f]
+	k.mu.Unlock()
+	if exists {
+		return mode, true
+	}
+	var st unix.Stat_t
+	if unix.Lstat(f, &st) != nil {
+		return 0, false
+	}
+	const most = 64 // paths are a client's to choose
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.known == nil || len(k.known) >= most {
+		k.known = map[string]uint32{}
+	}
+	k.known[f] = st.Mode
+	return st.Mode, true
 }
 
 func isBelow(p, dir string) bool {

@@ -1,7 +1,10 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/kernel"
@@ -30,7 +33,7 @@ func newNetworks() *networks {
 	return n
 }
 
-// take returns a namespace whose loopback is up, -1 when there is none at hand.
+// take returns a namespace that is set up as a container's own, -1 when there is none at hand.
 func (n *networks) take() int {
 	select {
 	case fd := <-n.ready:
@@ -101,6 +104,13 @@ func emptyNetwork() (int, error) {
 	}
 	if err := raiseLoopback(); err != nil {
 		return -1, fmt.Errorf("loopback of a network namespace: %w", err)
+	}
+	for key, value := range networkSysctls {
+		// What is below /proc/sys/net is that of the thread which opens it.
+		err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(key, ".", "/"), []byte(value), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without IPv4 ping sockets
+			return -1, fmt.Errorf("sysctl %s of a network namespace: %w", key, err)
+		}
 	}
 	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

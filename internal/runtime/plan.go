@@ -14,10 +14,24 @@ type plan struct {
 	files []int // from launch.FirstFD on; -1 leaves a number unused
 	owned []int // opened for this start only
 	dry   bool  // for Dump: nothing is opened
+	pool  *launch.Pool
 }
 
-func newPlan(dry bool) *plan {
-	pl := &plan{p: launch.NewProgram(dry), dry: dry}
+// newPlan is for a program that is to run. Close it when that has been awaited.
+func (r *Runtime) newPlan() *plan {
+	pl := emptyPlan(r.programs.Program())
+	pl.pool = r.programs
+	return pl
+}
+
+func dryPlan() *plan {
+	pl := emptyPlan(launch.NewProgram(true))
+	pl.dry = true
+	return pl
+}
+
+func emptyPlan(p *launch.Program) *plan {
+	pl := &plan{p: p}
 	pl.files = make([]int, keeper.FirstTransientFD-launch.FirstFD, 32)
 	for i := range pl.files {
 		pl.files[i] = -1
@@ -52,6 +66,10 @@ func (pl *plan) close() {
 		unix.Close(fd)
 	}
 	pl.owned = nil
+	if pl.pool != nil {
+		pl.pool.Put(pl.p)
+		pl.pool, pl.p = nil, nil
+	}
 }
 
 // Named argument shorthands for the calls that recur in every program.

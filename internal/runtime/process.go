@@ -88,8 +88,8 @@ func (p *Process) identify() {
 	if p.pidfd < 0 {
 		return
 	}
-	if t, err := kernel.StartTime(p.rec.KeeperPID); err == nil {
-		p.rec.KeeperStart = t
+	if p.rec.KeeperStart == 0 {
+		p.rec.KeeperStart, _ = kernel.StartTime(p.rec.KeeperPID)
 	}
 	if t, err := kernel.StartTime(p.rec.PID); err == nil && !keeper.Exited(p.pidfd) {
 		p.rec.PIDStart = t

@@ -35,7 +35,12 @@ type Runtime struct {
 	networks    *networks
 	held        uint64 // capabilities of the engine
 	base        int    // see openBase
+	programs    *launch.Pool
+	modes       kernelModes
 }
+
+// programsKept is how many programs' memory, some 100 kB each, lies ready.
+const programsKept = 4
 
 // Directories of the Runtime's own, beside those of the keepers.
 const (
@@ -49,7 +54,7 @@ func New(c Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Runtime{c: c, bootID: boot, base: -1, anchor: filepath.Join(c.Dir, anchorName), private: filepath.Join(c.Dir, privateName)}
+	r := &Runtime{c: c, bootID: boot, base: -1, programs: launch.NewPool(programsKept), anchor: filepath.Join(c.Dir, anchorName), private: filepath.Join(c.Dir, privateName)}
 	for _, dir := range []string{r.anchor, r.private} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("runtime directory: %w", err)
@@ -160,7 +165,7 @@ func (r *Runtime) Dump(s *Spec) (string, error) {
 	if err := s.check(); err != nil {
 		return "", err
 	}
-	b := &builder{plan: newPlan(true), s: s, r: r, spareNet: -1}
+	b := &builder{plan: dryPlan(), s: s, r: r, spareNet: -1}
 	b.p = b.plan.p
 	if s.TTY {
 		b.tty = &terminal{devpts: -1, slave: -1, name: "0"}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/keeper"
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/launch"
 	"github.com/cleatlabs/cleat/internal/record"
 	"golang.org/x/sys/unix"
@@ -21,7 +22,7 @@ func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 	if err := s.check(); err != nil {
 		return nil, errors.Join(err, s.Group.Discard())
 	}
-	b := &builder{plan: newPlan(false), s: s, r: r, spareNet: -1}
+	b := &builder{plan: r.newPlan(), s: s, r: r, spareNet: -1}
 	b.p = b.plan.p
 	defer b.close()
 	if s.NetNS == NewNetwork {
@@ -120,6 +121,8 @@ func (l *starting) launch(ctx context.Context) (*Process, error) {
 	record.Failpoint("runtime.start.after-fork")
 	// The child's ends are closed before the wait: a container that ends at once must end its streams.
 	l.std.closeChild()
+	// Read now, while the child is busy. One that cannot be read is tried again when the record is wanted.
+	l.rec.KeeperStart, _ = kernel.StartTime(child.PID)
 	report, err := child.Await(ctx)
 	if err == nil && !report.Reached {
 		err = l.endedEarly(child)
