@@ -48,6 +48,16 @@ func templateText(format string) string {
 
 // write prints the rows.
 func (l listing) write(w io.Writer, rows []any) error {
+	if header, body, ok := l.plain(rows); ok {
+		if !isTable(l.format) {
+			_, err := w.Write(body)
+			return err
+		}
+		t := term.NewTable(w, 10, 3)
+		_, _ = t.Write(header)
+		_, _ = t.Write(body)
+		return t.Flush()
+	}
 	tmpl, err := templates.Parse(templateText(l.format))
 	if err != nil {
 		return fmt.Errorf("template parsing error: %w", err)

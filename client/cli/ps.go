@@ -133,6 +133,32 @@ type containerRow struct {
 	sizeUsed bool
 }
 
+func (r *containerRow) field(name string) (string, bool) {
+	switch name {
+	case "ID":
+		return r.ID(), true
+	case "Names":
+		return r.Names(), true
+	case "Image":
+		return r.Image(), true
+	case "Command":
+		return r.Command(), true
+	case "CreatedAt":
+		return r.CreatedAt(), true
+	case "RunningFor":
+		return r.RunningFor(), true
+	case "Ports":
+		return r.Ports(), true
+	case "State":
+		return r.State(), true
+	case "Status":
+		return r.Status(), true
+	case "Size":
+		return r.Size(), true
+	}
+	return "", false
+}
+
 func (r *containerRow) MarshalJSON() ([]byte, error) { return marshalRow(r) }
 
 func (r *containerRow) ID() string {
@@ -163,6 +189,8 @@ func (r *containerRow) Image() string {
 		return r.c.Image
 	case shortID(r.c.ImageID) == shortID(r.c.Image):
 		return shortID(r.c.ImageID)
+	case !strings.ContainsAny(r.c.Image, "/@"):
+		return r.c.Image // nothing to be left out
 	}
 	ref, err := reference.ParseNormalizedNamed(r.c.Image)
 	if err != nil {
