@@ -121,7 +121,7 @@ type ImageTransfer interface {
 // Volumes are the named and anonymous volumes.
 type Volumes interface {
 	Create(ctx context.Context, r volume.Request) (*volumetypes.Volume, error)
-	List(ctx context.Context, filters map[string][]string) ([]*volumetypes.Volume, error)
+	List(ctx context.Context, filters map[string][]string) (list []*volumetypes.Volume, warnings []string, err error)
 	Inspect(ctx context.Context, name string) (*volumetypes.Volume, error)
 	Remove(ctx context.Context, name string, force bool) error
 	Prune(ctx context.Context, filters map[string][]string) (*volumetypes.PruneReport, error)

@@ -327,11 +327,12 @@ func (f *fakeVolumes) Create(_ context.Context, r volume.Request) (*volumetypes.
 	return f.create(r.Name, r.Driver, r.Options, r.Labels)
 }
 
-func (f *fakeVolumes) List(_ context.Context, filters map[string][]string) ([]*volumetypes.Volume, error) {
+func (f *fakeVolumes) List(_ context.Context, filters map[string][]string) ([]*volumetypes.Volume, []string, error) {
 	if f.list == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return f.list(filters)
+	found, err := f.list(filters)
+	return found, nil, err
 }
 
 func (f *fakeVolumes) Inspect(_ context.Context, name string) (*volumetypes.Volume, error) {

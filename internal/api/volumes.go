@@ -14,11 +14,11 @@ func (h *Handler) volumeList(ctx context.Context, w http.ResponseWriter, q *requ
 	if err != nil {
 		return err
 	}
-	volumes, err := h.deps.Volumes.List(ctx, filters)
+	volumes, warnings, err := h.deps.Volumes.List(ctx, filters)
 	if err != nil {
 		return err
 	}
-	response := volume.ListResponse{Volumes: make([]volume.Volume, 0, len(volumes)), Warnings: []string{}}
+	response := volume.ListResponse{Volumes: make([]volume.Volume, 0, len(volumes)), Warnings: list(warnings)}
 	for _, v := range volumes {
 		response.Volumes = append(response.Volumes, volumeFor(v))
 	}

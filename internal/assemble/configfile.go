@@ -50,7 +50,7 @@ var keysWithoutFlag = []string{
 }
 
 // onlyFlags are flags that the file has no key for, in dockerd neither.
-var onlyFlags = []string{"config-file", "validate", "version", "help", "firewall-integrate"}
+var onlyFlags = []string{"config-file", "validate", "version", "help", "firewall-integrate", "plugin-dir"}
 
 // configFileError says what is wrong with the file.
 type configFileError struct {

@@ -21,6 +21,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/plugin"
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/registryclient"
 	"github.com/cleatlabs/cleat/internal/runtime"
@@ -215,11 +216,20 @@ func (c *Config) network() network.Config {
 	return n
 }
 
+// plugins finds volume plugins where Docker does, or where the flag says.
+func (c *Config) plugins() *plugin.Registry {
+	conf := plugin.Default()
+	if c.PluginDir != "" {
+		conf.Sockets, conf.Specs = c.PluginDir, []string{c.PluginDir}
+	}
+	return plugin.New(conf)
+}
+
 func (s *services) openContainers() (err error) {
 	if s.containers, err = container.Open(filepath.Join(s.config.DataRoot, "containers")); err != nil {
 		return err
 	}
-	if s.volumes, err = volume.Open(volume.Config{Root: filepath.Join(s.config.DataRoot, "volumes")}); err != nil {
+	if s.volumes, err = volume.Open(volume.Config{Root: filepath.Join(s.config.DataRoot, "volumes"), Plugins: s.config.plugins()}); err != nil {
 		return err
 	}
 	s.runtime, err = runtime.New(runtime.Config{

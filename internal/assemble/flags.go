@@ -32,6 +32,7 @@ type Config struct {
 	LogLevel, LogFormat string
 	Debug               bool
 	FirewallIntegrate   bool
+	PluginDir           string
 	Validate            bool
 	ShutdownTimeout     int
 
@@ -90,6 +91,7 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	fs.StringVarP(&c.LogLevel, "log-level", "l", "info", "Log level: debug, info, warn, error or fatal")
 	fs.StringVar(&c.LogFormat, "log-format", "text", "Log format: text or json")
 	fs.BoolVarP(&c.Debug, "debug", "D", false, "Log at level debug")
+	fs.StringVar(&c.PluginDir, "plugin-dir", "", "The only directory where volume plugins are looked for (default Docker's: /run/docker/plugins, /etc/docker/plugins, /usr/lib/docker/plugins)")
 	fs.BoolVar(&c.FirewallIntegrate, "firewall-integrate", false, "Let containers' traffic through other firewalls' forward chains by one marked rule each")
 	fs.BoolVar(&c.Validate, "validate", false, "Check the flags and exit")
 	fs.IntVar(&c.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that calls in progress may take at shutdown")

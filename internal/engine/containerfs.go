@@ -163,7 +163,7 @@ func (fs *filesystems) mountWritable(ctx context.Context, c *container.Container
 // view mounts what a container that does not run would see.
 func (fs *filesystems) view(ctx context.Context, c *container.Container, write bool) (*files, error) {
 	r := c.Load()
-	unmount, err := fs.mountVolumes(ctx, r)
+	r, unmount, err := fs.mountVolumes(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -177,8 +177,8 @@ func (fs *filesystems) view(ctx context.Context, c *container.Container, write b
 }
 
 // mountVolumes readies the container's volumes, under a name of its own: the container
-// may be started and end meanwhile.
-func (fs *filesystems) mountVolumes(ctx context.Context, r *container.Record) (unmount func(), err error) {
+// may be started and end meanwhile. The record that it returns says where they are.
+func (fs *filesystems) mountVolumes(ctx context.Context, r *container.Record) (at *container.Record, unmount func(), err error) {
 	user := container.NewID()
 	names := volumeNames(r)
 	unmount = func() {
@@ -189,12 +189,19 @@ func (fs *filesystems) mountVolumes(ctx context.Context, r *container.Record) (u
 		}
 	}
 	for _, name := range names {
-		if _, err := fs.volumes.Mount(ctx, name, user); err != nil {
+		path, err := fs.volumes.Mount(ctx, name, user)
+		if err != nil {
 			unmount()
-			return nil, err
+			return nil, nil, err
 		}
+		if isAt(r, name, path) {
+			continue
+		}
+		moved := *r
+		moved.Definition = movedVolume(r.Definition, name, path)
+		r = &moved
 	}
-	return unmount, nil
+	return r, unmount, nil
 }
 
 func (fs *filesystems) viewOf(ctx context.Context, c *container.Container, r *container.Record, write bool) (*files, error) {

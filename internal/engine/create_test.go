@@ -18,7 +18,7 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 	l := newLab(t)
 	l.create(spec{name: "taken", cmd: []string{"true"}})
 	before, _ := os.ReadDir(filepath.Join(l.dir, "containers"))
-	volumes, err := l.Volumes.List(t.Context(), nil)
+	volumes, _, err := l.Volumes.List(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 	if len(after) != len(before) {
 		t.Errorf("failed creates left %d directories", len(after)-len(before))
 	}
-	left, err := l.Volumes.List(t.Context(), nil)
+	left, _, err := l.Volumes.List(t.Context(), nil)
 	if err != nil || len(left) != len(volumes) {
 		t.Errorf("failed creates left volumes: %v, %v", left, err)
 	}
@@ -153,7 +153,7 @@ func TestVolumesOutliveTheirContainersAndAnonymousOnesGoWithThem(t *testing.T) {
 	if err := l.Remove(t.Context(), "writer", engine.RemoveOptions{Volumes: true}); err != nil {
 		t.Fatal(err)
 	}
-	list, err := l.Volumes.List(t.Context(), nil)
+	list, _, err := l.Volumes.List(t.Context(), nil)
 	if err != nil || len(list) != 1 || list[0].Name != "keep" {
 		t.Errorf("left: %v, %v", list, err)
 	}

@@ -114,7 +114,7 @@ func checkFiles(c *container.Container, r *container.Record, say func(string, ..
 		}
 	}
 	for _, m := range r.Mounts {
-		if m.Name != "" && !exists(m.Source) {
+		if m.Name != "" && m.Driver == localDriver && !exists(m.Source) {
 			say("container %s (%s) uses volume %s, whose data is missing", r.Name, r.ID[:12], m.Name)
 		}
 	}

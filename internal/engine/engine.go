@@ -142,7 +142,7 @@ func New(d Deps) *Engine {
 		Queries:  queries,
 		Copier:   &Copier{fs: filesystems, say: say},
 		Commits:  &Commits{fs: filesystems, images: d.Images, still: still, say: say},
-		System:   &System{containers: d.Containers, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
+		System:   &System{containers: d.Containers, volumes: d.Volumes, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   &Images{Service: d.Images, containers: d.Containers},
 		Volumes:  volumes,
 		Networks: &Networks{service: d.Networks, containers: d.Containers, say: say, log: d.Log},

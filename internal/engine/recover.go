@@ -108,6 +108,11 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	}
 	rc.awaitKnownExits(all)
 	rc.deps.Tasks.Go("recovery", func(ctx context.Context) { rc.settle(ctx, due) })
+	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {
+		if err := rc.deps.Volumes.ReleaseStale(ctx); err != nil && ctx.Err() == nil {
+			rc.deps.Log.Warn("volumes of plugins that containers do not use any more: the next start of the engine tries again", "error", err)
+		}
+	})
 	return nil
 }
 

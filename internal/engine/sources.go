@@ -26,11 +26,41 @@ import (
 // so that two starts and a copy of a volume never wait for each other in a circle.
 func (a *attempt) mountVolumes(ctx context.Context) error {
 	for _, name := range volumeNames(a.r) {
-		if _, err := a.s.volumes.Mount(ctx, name, a.r.ID); err != nil {
+		path, err := a.s.volumes.Mount(ctx, name, a.r.ID)
+		if err != nil {
+			return err
+		}
+		if err := a.foundAt(name, path); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// foundAt records where a volume is, which a plugin says only when it has mounted it.
+func (a *attempt) foundAt(name, path string) error {
+	if isAt(a.r, name, path) {
+		return nil
+	}
+	err := a.s.containers.Redefine(a.c, func(d *container.Definition) { *d = movedVolume(*d, name, path) })
+	a.r = a.c.Load()
+	return err
+}
+
+// isAt says whether a container's record has the volume at path.
+func isAt(r *container.Record, name, path string) bool {
+	return !slices.ContainsFunc(r.Mounts, func(m container.Mount) bool { return m.Name == name && m.Source != path })
+}
+
+// movedVolume is d with the volume at path.
+func movedVolume(d container.Definition, name, path string) container.Definition {
+	d.Mounts = slices.Clone(d.Mounts)
+	for i := range d.Mounts {
+		if d.Mounts[i].Name == name {
+			d.Mounts[i].Source = path
+		}
+	}
+	return d
 }
 
 // unmountVolumes takes back what mountVolumes did.

@@ -232,6 +232,7 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	if err := a.mountVolumes(ctx); err != nil {
 		return nil, err
 	}
+	r = a.r // which may say now where they are
 	spec, err := s.specs.container(a.c, r)
 	if err != nil {
 		return nil, err

@@ -25,10 +25,12 @@ import (
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/volume"
 )
 
 // System describes the engine and its host.
 type System struct {
+	volumes    *volume.Service
 	containers *container.Store
 	images     *image.Service
 	networks   *network.Service
@@ -67,7 +69,7 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	i := &system.Info{
 		ID: s.engineID(), Driver: storageDriver, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: []string{localDriver}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{defaultLogDriver, "none"},
+			Volume: append([]string{localDriver}, s.volumes.Plugins()...), Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{defaultLogDriver, "none"},
 		},
 		IPv4Forwarding: readLine("/proc/sys/net/ipv4/ip_forward") == "1", Debug: now.Debug,
 		NGoroutines: goruntime.NumGoroutine(), NFd: openFiles(), SystemTime: time.Now().Format(time.RFC3339Nano),

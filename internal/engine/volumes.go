@@ -29,7 +29,7 @@ func (v *Volumes) Create(ctx context.Context, r volume.Request) (*apivolume.Volu
 }
 
 // List returns the volumes that filters select, sorted by name; never nil.
-func (v *Volumes) List(ctx context.Context, filters map[string][]string) ([]*apivolume.Volume, error) {
+func (v *Volumes) List(ctx context.Context, filters map[string][]string) (list []*apivolume.Volume, warnings []string, err error) {
 	return v.service.List(ctx, filters)
 }
 

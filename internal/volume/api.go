@@ -14,11 +14,14 @@
 //     _data when the first container that uses it starts and unmounted when the last
 //     has ended, whichever engine lives then. Removing a volume never reaches what is
 //     mounted there.
+//   - A volume of a plugin is kept by that; here lies what it cannot keep: labels, and
+//     which containers it was asked to mount the volume for.
 //   - No lock is held during file operations; one on one volume makes no one wait who
 //     uses another.
 package volume
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -33,6 +36,7 @@ import (
 	"github.com/moby/moby/api/types/volume"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/plugin"
 )
 
 const (
@@ -51,12 +55,15 @@ var validName = regexp.MustCompile("^" + nameChars + "+$")
 type Config struct {
 	// Root is the directory that holds the volumes; it is made if it is missing.
 	Root string
+	// Plugins are the other drivers; nil is none.
+	Plugins *plugin.Registry
 }
 
 // Service keeps the volumes under one directory. Its methods may be called
 // concurrently; no lock is held during file operations.
 type Service struct {
 	root     string
+	plugins  *plugin.Registry
 	warnings []string
 	renames  []Renaming // that an earlier engine has not completed
 
@@ -68,6 +75,7 @@ type Service struct {
 // change once the volume is there.
 type entry struct {
 	meta   metadata
+	path   string              // where a plugin has mounted it
 	refs   map[string]struct{} // ids of the containers that have it
 	active map[string]struct{} // ids of those that run, or are being started
 	busy   chan struct{}       // being made or removed; closed afterwards; nil: there
@@ -83,7 +91,7 @@ func newEntry(m metadata) *entry {
 
 // Open loads the volumes.
 func Open(c Config) (*Service, error) {
-	s := &Service{root: c.Root, entries: map[string]*entry{}}
+	s := &Service{root: c.Root, plugins: c.Plugins, entries: map[string]*entry{}}
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -126,11 +134,14 @@ func (s *Service) Create(ctx context.Context, r Request) (v *volume.Volume, made
 	if v, err := s.existing(ctx, &r); v != nil || err != nil {
 		return v, false, err
 	}
-	if r.Driver != "" && r.Driver != Driver {
-		return nil, false, failure.NotFound("create %s: error looking up volume plugin %s: plugin %q not found: use the driver local", r.Name, r.Driver, r.Driver)
+	if _, anonymous := r.Labels[AnonymousLabel]; r.Driver == "" && !anonymous {
+		r.Driver, _ = s.ownerOf(ctx, r.Name)
 	}
-	if err := checkOptions(r.Name, r.Options); err != nil {
-		return nil, false, err
+	if r.Driver == "" || r.Driver == Driver {
+		r.Driver = ""
+		if err := checkOptions(r.Name, r.Options); err != nil {
+			return nil, false, err
+		}
 	}
 	return s.create(ctx, &r)
 }
@@ -151,7 +162,13 @@ func (s *Service) create(ctx context.Context, r *Request) (*volume.Volume, bool,
 		s.entries[r.Name] = e
 		s.mu.Unlock()
 
-		err := s.makeDirs(r.Name, meta, !r.Ephemeral, nil)
+		var err error
+		if r.Driver != "" {
+			err = s.createIn(ctx, r, &meta)
+		}
+		if err == nil {
+			err = s.makeDirs(r.Name, meta, !r.Ephemeral, nil)
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		close(e.busy)
@@ -159,7 +176,7 @@ func (s *Service) create(ctx context.Context, r *Request) (*volume.Volume, bool,
 			delete(s.entries, r.Name)
 			return nil, false, err
 		}
-		e.busy = nil
+		e.meta, e.busy = meta, nil
 		e.refer(r.User)
 		return s.describe(r.Name, e), true, nil
 	}
@@ -181,8 +198,8 @@ func (s *Service) existing(ctx context.Context, r *Request) (*volume.Volume, err
 	if e == nil || err != nil {
 		return nil, err
 	}
-	if r.Driver != "" && r.Driver != Driver {
-		return nil, failure.Conflict("create %s: a volume of this name exists with the driver %s: volume name must be unique", r.Name, Driver)
+	if r.Driver != "" && r.Driver != e.driver() {
+		return nil, failure.Conflict("create %s: a volume of this name exists with the driver %s: volume name must be unique", r.Name, e.driver())
 	}
 	e.refer(r.User)
 	return s.describe(r.Name, e), nil
@@ -214,34 +231,62 @@ func (s *Service) await(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
-// List returns the volumes that filters select, sorted by name; never nil.
-// Filters are dangling, driver, label, label! and name.
-func (s *Service) List(_ context.Context, filters map[string][]string) ([]*volume.Volume, error) {
+// List returns the volumes that filters select, sorted by name; never nil. Those
+// that only a plugin knows are among them. Filters are dangling, driver, label,
+// label! and name. warnings say which plugins did not answer.
+func (s *Service) List(ctx context.Context, filters map[string][]string) (list []*volume.Volume, warnings []string, err error) {
 	match, err := parseFilters(filters)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	list := []*volume.Volume{}
+	foreign, warnings := s.foreign(ctx)
+	list = []*volume.Volume{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, e := range s.entries {
 		if e.busy == nil && match(name, e) {
 			list = append(list, s.describe(name, e))
 		}
+		delete(foreign, name)
+	}
+	for name, e := range foreign {
+		if match(name, e) {
+			list = append(list, s.describe(name, e))
+		}
 	}
 	slices.SortFunc(list, func(a, b *volume.Volume) int { return strings.Compare(a.Name, b.Name) })
-	return list, nil
+	return list, warnings, nil
 }
 
-// Inspect returns the volume of that name.
-func (s *Service) Inspect(_ context.Context, name string) (*volume.Volume, error) {
+// Inspect returns the volume of that name. Plugins are asked for what they know.
+func (s *Service) Inspect(ctx context.Context, name string) (*volume.Volume, error) {
+	v := s.known(name)
+	if v == nil {
+		driver, found := s.ownerOf(ctx, name)
+		if driver == "" {
+			return nil, missing(name)
+		}
+		e := newEntry(metadata{Driver: driver, CreatedAt: found.CreatedAt})
+		e.path = found.Mountpoint
+		v = s.describe(name, e)
+		v.Status = found.Status
+		return v, nil
+	}
+	if v.Driver != Driver {
+		s.refresh(ctx, v)
+	}
+	return v, nil
+}
+
+// known describes a volume that is recorded here; nil if there is none.
+func (s *Service) known(name string) *volume.Volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.entries[name]
 	if e == nil || e.busy != nil {
-		return nil, missing(name)
+		return nil
 	}
-	return s.describe(name, e), nil
+	return s.describe(name, e)
 }
 
 // Remove deletes a volume with its data; with force an unknown name is no error
@@ -259,7 +304,13 @@ func (s *Service) Remove(ctx context.Context, name string, force bool) error {
 		}
 		return missing(name)
 	}
-	doomed, err := s.discard(name)
+	var doomed string
+	if e.isPlugins() {
+		err = s.removeIn(ctx, name, e, force)
+	}
+	if err == nil {
+		doomed, err = s.discard(name)
+	}
 	s.mu.Lock()
 	busy := e.busy
 	if err != nil {
@@ -312,7 +363,7 @@ func (s *Service) Acquire(name, containerID string) (path string, err error) {
 		return "", missing(name)
 	}
 	e.refer(containerID)
-	return s.mountpoint(name), nil
+	return s.pathOf(name, e), nil
 }
 
 // Release takes back an Acquire. Unknown pairs are ignored.
@@ -349,12 +400,20 @@ func (s *Service) IsAnonymous(name string) bool {
 // users lists a volume's containers; s.mu is held.
 func (s *Service) users(e *entry) []string { return slices.Sorted(maps.Keys(e.refs)) }
 
+// pathOf is where a volume's data are, as far as that is known; s.mu is held.
+func (s *Service) pathOf(name string, e *entry) string {
+	if e.isPlugins() {
+		return e.path
+	}
+	return s.mountpoint(name)
+}
+
 func (s *Service) mountpoint(name string) string { return filepath.Join(s.root, name, dataDir) }
 
 // describe is the API's view of a volume; s.mu is held.
 func (s *Service) describe(name string, e *entry) *volume.Volume {
 	return &volume.Volume{
-		Name: name, Driver: Driver, Scope: "local", Mountpoint: s.mountpoint(name),
+		Name: name, Driver: e.driver(), Scope: cmp.Or(e.meta.Scope, "local"), Mountpoint: s.pathOf(name, e),
 		CreatedAt: e.meta.CreatedAt.Format(time.RFC3339), Labels: maps.Clone(e.meta.Labels), Options: maps.Clone(e.meta.Options),
 	}
 }

@@ -290,7 +290,7 @@ func noSnapshot(name, snapshot string) error {
 }
 
 // isDirectory says whether the volume's data lie in a directory of the engine's.
-func (e *entry) isDirectory() bool { return !isMounted(e.meta.Options) }
+func (e *entry) isDirectory() bool { return !e.isPlugins() && !isMounted(e.meta.Options) }
 
 // copyStill copies the data of a volume that is held, while those who run with it
 // stand still.
@@ -321,7 +321,11 @@ func (s *Service) copyStill(ctx context.Context, name string, e *entry, dst stri
 // reach makes the data of a held volume reachable until done is called.
 func (s *Service) reach(ctx context.Context, name string, e *entry) (path string, done func() error, err error) {
 	path = s.mountpoint(name)
-	if !isMounted(e.meta.Options) {
+	if e.isPlugins() {
+		path, err = s.mountIn(ctx, name, e, copier)
+		return path, func() error { return s.unmountIn(context.WithoutCancel(ctx), name, e, copier) }, err
+	}
+	if e.isDirectory() {
 		return path, func() error { return nil }, nil
 	}
 	if err := s.ensureMounted(ctx, e.meta.Options, path); err != nil {

@@ -27,6 +27,8 @@ const (
 type metadata struct {
 	Labels    map[string]string
 	Options   map[string]string `json:",omitempty"`
+	Driver    string            `json:",omitempty"` // of a plugin; "" is local
+	Scope     string            `json:",omitempty"` // of a plugin's volume
 	CreatedAt time.Time
 }
 
@@ -63,6 +65,10 @@ func (s *Service) loadOne(name string) {
 	dir := filepath.Join(s.root, name)
 	var meta metadata
 	err := record.ReadJSON(filepath.Join(dir, metaFile), &meta)
+	if err == nil && meta.Driver != "" {
+		s.take(name, meta)
+		return
+	}
 	data, derr := os.Stat(s.mountpoint(name))
 	switch {
 	case err == nil && errors.Is(derr, fs.ErrNotExist):
@@ -80,7 +86,14 @@ func (s *Service) loadOne(name string) {
 	if meta.CreatedAt.IsZero() && derr == nil {
 		meta.CreatedAt = data.ModTime().UTC()
 	}
+	s.take(name, meta)
+}
+
+// take takes in what lies in a volume's directory besides its data.
+func (s *Service) take(name string, meta metadata) {
+	dir := filepath.Join(s.root, name)
 	e := newEntry(meta)
+	var err error
 	if e.snapshots, err = loadSnapshots(dir); err != nil {
 		s.warn("volume %s: its snapshots cannot be read: %v", name, err)
 	}
@@ -113,8 +126,13 @@ func (s *Service) makeDirs(name string, meta metadata, durable bool, fill func(d
 	// Mkdir's mode is cut by the umask, but containers of any user must get
 	// through.
 	data := filepath.Join(tmp, dataDir)
-	if err := errors.Join(os.Chmod(tmp, 0o711), os.Mkdir(data, 0o755), os.Chmod(data, 0o755)); err != nil {
+	if err := os.Chmod(tmp, 0o711); err != nil {
 		return err
+	}
+	if meta.Driver == "" {
+		if err := errors.Join(os.Mkdir(data, 0o755), os.Chmod(data, 0o755)); err != nil {
+			return err
+		}
 	}
 	if fill != nil {
 		if err := fill(data); err != nil {

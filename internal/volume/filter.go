@@ -25,7 +25,7 @@ func parseFilters(filters map[string][]string) (func(name string, e *entry) bool
 			}
 			tests = append(tests, func(_ string, e *entry) bool { return (len(e.refs) == 0) == want })
 		case "driver":
-			tests = append(tests, func(string, *entry) bool { return slices.Contains(values, Driver) })
+			tests = append(tests, func(_ string, e *entry) bool { return slices.Contains(values, e.driver()) })
 		case "label", "label!":
 			has := key == "label"
 			tests = append(tests, func(_ string, e *entry) bool {

@@ -39,6 +39,9 @@ func (s *Service) Rename(ctx context.Context, old, name string, users []string, 
 	if err != nil {
 		return nil, err
 	}
+	if e.isPlugins() {
+		return nil, failure.NotImplemented("rename %s: its driver %s has no names but those that volumes were made with", old, e.driver())
+	}
 	if s.entries[name] != nil {
 		return nil, failure.Conflict("rename %s: a volume named %s exists already", old, name)
 	}

@@ -23,11 +23,11 @@ const unknownSize = -1
 
 // Usage returns every volume with its size in bytes and the number of containers
 // that refer to it, stopped ones included, sorted by name. The size of one whose
-// files are on a server is not counted, which is -1, as that may wait for the
+// files are on a server, or with a plugin, is not counted, which is -1, as that may wait for the
 // server. It takes as long as walking all files does, holds nobody up, and
 // returns ctx's error when that ends.
 func (s *Service) Usage(ctx context.Context) ([]*volume.Volume, error) {
-	list, err := s.List(ctx, nil)
+	list, _, err := s.List(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (s *Service) Usage(ctx context.Context) ([]*volume.Volume, error) {
 }
 
 func (s *Service) size(ctx context.Context, v *volume.Volume) (int64, error) {
-	if isRemote(v.Options) {
+	if v.Driver != Driver || isRemote(v.Options) {
 		return unknownSize, nil
 	}
 	return mount.Usage(ctx, v.Mountpoint)
@@ -95,6 +95,9 @@ func (s *Service) prunable(match func(string, *entry) bool, all bool) []*volume.
 	defer s.mu.Unlock()
 	var list []*volume.Volume
 	for name, e := range s.entries {
+		if e.isPlugins() {
+			continue
+		}
 		_, anonymous := e.meta.Labels[AnonymousLabel]
 		if e.busy == nil && (all || anonymous) && len(e.meta.Options) == 0 && match(name, e) {
 			list = append(list, s.describe(name, e))

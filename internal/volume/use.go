@@ -24,7 +24,14 @@ func (s *Service) Mount(ctx context.Context, name, containerID string) (path str
 		return "", err
 	}
 	path = s.mountpoint(name)
-	if isMounted(e.meta.Options) {
+	switch {
+	case e.isPlugins():
+		err := s.hold(e, func() (err error) { path, err = s.mountIn(ctx, name, e, containerID); return err })
+		if err != nil {
+			return "", fmt.Errorf("error while mounting volume %s: %w", name, err)
+		}
+		e.path = path
+	case isMounted(e.meta.Options):
 		if err := s.hold(e, func() error { return s.ensureMounted(ctx, e.meta.Options, path) }); err != nil {
 			return "", fmt.Errorf("error while mounting volume '%s': %w", path, err)
 		}
@@ -43,13 +50,21 @@ func (s *Service) Unmount(ctx context.Context, name, containerID string) error {
 	if e == nil {
 		return nil
 	}
+	_, was := e.active[containerID]
 	delete(e.active, containerID)
-	if !isMounted(e.meta.Options) {
+	if !was || e.isDirectory() {
 		return nil
 	}
 	e, err := s.free(ctx, name)
 	if err != nil {
 		return nil // it was removed, with what was mounted
+	}
+	if e.isPlugins() {
+		err := s.hold(e, func() error { return s.unmountIn(ctx, name, e, containerID) })
+		if len(e.active) == 0 {
+			e.path = ""
+		}
+		return err
 	}
 	if len(e.active) > 0 {
 		return nil
@@ -148,7 +163,7 @@ func (s *Service) Reconcile(refs, active map[string][]string) error {
 		for _, id := range active[name] {
 			e.active[id] = struct{}{}
 		}
-		if isMounted(e.meta.Options) && len(e.active) == 0 {
+		if !e.isPlugins() && isMounted(e.meta.Options) && len(e.active) == 0 {
 			idle = append(idle, name)
 		}
 	}

@@ -36,7 +36,7 @@ func create(s *volume.Service, r volume.Request) (*api.Volume, error) {
 
 func names(t *testing.T, s *volume.Service, filters map[string][]string) []string {
 	t.Helper()
-	list, err := s.List(ctx, filters)
+	list, _, err := s.List(ctx, filters)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("refused creates left %v", got)
 	}
 	for _, f := range []map[string][]string{{"colour": {"red"}}, {"dangling": {"maybe"}}, {"dangling": {"true", "false"}}} {
-		if _, err := s.List(ctx, f); !errdefs.IsInvalidArgument(err) {
+		if _, _, err := s.List(ctx, f); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%v: %v", f, err)
 		}
 	}

@@ -29,7 +29,8 @@ var (
 	create = []string{"create", "--name", doomed, "-p", "0:80", "-v", "/anonymous", "-v", "doomed-volume:/named", "busybox", "sleep", "600"}
 	start  = []string{"start", doomed}
 
-	tmpfsVolume = []string{"volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "doomed-volume"}
+	pluginVolume = []string{"volume", "create", "-d", "depot", "doomed-volume"}
+	tmpfsVolume  = []string{"volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "doomed-volume"}
 
 	forceRm   = []string{"rm", "-f", "-v", doomed}
 	pull      = []string{"pull", "-q", "hello-world"}
@@ -88,6 +89,9 @@ var transitions = map[string]transition{
 	"volume.rename.after-rename":      renaming,
 	"container.redefine.after-config": renaming,
 	"volume.rename.after-containers":  renaming,
+	"volume.create.after-plugin":      {verb: pluginVolume},
+	"volume.mount.after-plugin":       {prepare: [][]string{pluginVolume, create}, verb: start},
+	"volume.remove.after-plugin":      {prepare: [][]string{pluginVolume}, verb: []string{"volume", "rm", "-f", "doomed-volume"}},
 	"volume.mount.after-mount":        {prepare: [][]string{tmpfsVolume, create}, verb: start},
 	"volume.remove.after-rename":      {prepare: [][]string{{"volume", "create", "doomed-volume"}}, verb: []string{"volume", "rm", "-f", "doomed-volume"}},
 	"image.pull.after-blob":           {verb: pull},
@@ -119,7 +123,9 @@ func TestKilledAtEveryTransition(t *testing.T) {
 		}
 	}
 	reg := harness.StartRegistry(t, "busybox", "hello-world")
-	e := harness.Start(t, harness.Options{Args: []string{"--registry-mirror", "http://" + reg.Addr}})
+	sockets := t.TempDir()
+	plugin := newDepot(t, sockets)
+	e := harness.Start(t, harness.Options{Args: []string{"--registry-mirror", "http://" + reg.Addr, "--plugin-dir", sockets}})
 	e.OK(t, "docker", "pull", "-q", "busybox")
 	e.OK(t, "docker", "run", "-d", "--name", "witness", "-p", "0:80", "busybox", "sh", "-c", web)
 	witness := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "witness")
@@ -130,6 +136,9 @@ func TestKilledAtEveryTransition(t *testing.T) {
 				t.Fatalf("no test kills the engine at %s: give it a transition", name)
 			}
 			killAt(t, e, name, tr)
+			harness.Eventually(t, func() (bool, string) {
+				return plugin.users("doomed-volume") == 0, "the plugin still has a volume mounted"
+			})
 			got := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "witness")
 			if tr.boot {
 				witness = got // it was stopped for that
