@@ -148,16 +148,16 @@ func (a *app) root() *cobra.Command {
 	}
 	root.AddCommand(
 		a.group("container", "Manage containers",
-			a.attach().as(""), a.commit().as(""), a.diff().as(""), a.export().as(""), a.cp().as(""), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
+			a.attach().as(""), a.commit().as(""), a.diff().as(""), a.export().as(""), a.cp().as(""), a.containerPrune(), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
 			a.ps().as("ls [OPTIONS]", "ps", "list"), a.rename().as(""), a.restart().as(""), a.rm().as("", "remove"), a.run().as(""),
 			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.stats().as(""), a.top().as(""), a.unpause().as(""), a.update().as("")),
 		a.group("image", "Manage images",
-			a.importImage().as(""), a.save().as(""), a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
+			a.importImage().as(""), a.imagePrune(), a.save().as(""), a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
 			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
 		a.group("volume", "Manage volumes", append([]spec{a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumePrune(), a.volumeRm(), a.volumeUpdate()}, a.volumeCopies()...)...),
 		a.group("network", "Manage networks", a.networkConnect(), a.networkCreate(), a.networkDisconnect(), a.networkInspect(), a.networkLs(),
 			a.networkPrune(), a.networkRm()),
-		a.group("system", "Manage the engine's system", a.events().as(""), a.info().as("")),
+		a.group("system", "Manage the engine's system", a.systemDF(), a.events().as(""), a.info().as(""), a.systemPrune()),
 		a.group("context", "Manage contexts",
 			a.contextCreate(), a.contextExport(), a.contextImport(), a.contextInspect(), a.contextLs(), a.contextRm(), a.contextShow(),
 			a.contextUpdate(), a.contextUse()),
@@ -219,12 +219,8 @@ var later = map[string][]string{
 		"swarm",
 		"trust",
 	},
-	"container": {
-		"prune",
-	},
 	"image": {
 		"build",
-		"prune",
 		"push",
 	},
 	"volume": {
@@ -232,9 +228,7 @@ var later = map[string][]string{
 		"update",
 	},
 	"system": {
-		"df",
 		"dial-stdio",
-		"prune",
 	},
 }
 

@@ -88,6 +88,17 @@ type Committer interface {
 	Export(ctx context.Context, name string) (*engine.Export, error)
 }
 
+// Pruning removes what is not in use.
+type Pruning interface {
+	PruneContainers(ctx context.Context, filters map[string][]string) (*container.PruneReport, error)
+	PruneImages(ctx context.Context, filters map[string][]string) (*imagetypes.PruneReport, error)
+}
+
+// DiskUsage measures what takes how much of the disk.
+type DiskUsage interface {
+	DiskUsage(ctx context.Context, kinds engine.DiskUsageKinds) (*engine.DiskUsage, error)
+}
+
 // System describes the engine itself.
 type System interface {
 	Info(ctx context.Context) (*system.Info, error)
@@ -166,6 +177,8 @@ type Deps struct {
 	System      System
 	Files       Files
 	Committer   Committer
+	Pruning     Pruning
+	DiskUsage   DiskUsage
 	Events      Events
 	Images      ImageStore
 	Transfer    ImageTransfer

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/moby/moby/api/types/container"
+	imagetypes "github.com/moby/moby/api/types/image"
 
 	"github.com/cleatlabs/cleat/internal/changes"
 	"github.com/cleatlabs/cleat/internal/engine"
@@ -47,4 +48,19 @@ func (f *fakeImages) Save(_ context.Context, refs, _ []string) (*image.Saving, e
 
 func (f *fakeImages) Import(_ context.Context, req engine.ImportRequest, _ func(string)) (string, error) {
 	return "", missing("import")
+}
+
+func (f *fake) PruneContainers(context.Context, map[string][]string) (*container.PruneReport, error) {
+	f.called("prune containers")
+	return nil, missing("prune containers")
+}
+
+func (f *fake) PruneImages(context.Context, map[string][]string) (*imagetypes.PruneReport, error) {
+	f.called("prune images")
+	return nil, missing("prune images")
+}
+
+func (f *fake) DiskUsage(_ context.Context, kinds engine.DiskUsageKinds) (*engine.DiskUsage, error) {
+	f.called("disk usage")
+	return nil, missing("disk usage")
 }

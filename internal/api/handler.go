@@ -100,6 +100,10 @@ func (h *Handler) routes() []route {
 		{"GET", "/containers/{id}/changes", h.containerChanges},
 		{"GET", "/containers/{id}/export", h.containerExport},
 		{"POST", "/commit", h.containerCommit},
+		{"POST", "/containers/prune", h.containerPrune},
+		{"POST", "/images/prune", h.imagePrune},
+		{"POST", "/build/prune", h.buildPrune},
+		{"GET", "/system/df", h.systemDiskUsage},
 		{"GET", "/images/get", h.imageSave},
 		{"GET", "/images/{name}/get", h.imageSave},
 

@@ -16,14 +16,11 @@ type refusal struct {
 // notYet are the operations whose engine part is still to come.
 var notYet = []refusal{
 	{"POST", "/auth", "checking credentials against a registry (login)"},
-	{"GET", "/system/df", "disk usage (system df)"},
 
-	{"POST", "/containers/prune", "removing all stopped containers (container prune)"},
 	{"GET", "/containers/{id}/checkpoints", "checkpoints"},
 	{"POST", "/containers/{id}/checkpoints", "checkpoints"},
 
 	{"POST", "/build", "building images (build)"},
-	{"POST", "/build/prune", "removing build cache (builder prune)"},
 	{"POST", "/build/cancel", "building images (build)"},
 	{"POST", "/session", "building images with BuildKit (session)"},
 	{"POST", "/grpc", "building images with BuildKit (grpc)"},
@@ -31,7 +28,6 @@ var notYet = []refusal{
 	{"POST", "/images/{name}/push", "pushing images (push)"},
 	{"GET", "/images/{name}/attestations", "image attestations"},
 	{"GET", "/images/search", "searching for images (search)"},
-	{"POST", "/images/prune", "removing unused images (image prune)"},
 	{"GET", "/distribution/{name}/json", "inspecting images in a registry (manifest inspect)"},
 
 	{"GET", "/plugins/privileges", "plugins"},

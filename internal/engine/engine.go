@@ -69,6 +69,8 @@ type Engine struct {
 	*System
 	*Copier
 	*Commits
+	*Pruner
+	*DiskUsages
 	Images   *Images
 	Volumes  *Volumes
 	Networks *Networks
@@ -120,6 +122,7 @@ func New(d Deps) *Engine {
 	}
 	volumes := &Volumes{service: d.Volumes, containers: d.Containers, still: still, say: say}
 	starter.prober = newProber(execs, stopper, say, d)
+	images := &Images{Service: d.Images, containers: d.Containers}
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
@@ -133,17 +136,21 @@ func New(d Deps) *Engine {
 			containers: d.Containers, lives: lives, specs: specs, runtime: d.Runtime, cgroupV2: d.Cgroups.Version() == 2, tasks: d.Tasks,
 			gauges: map[string]*gauge{},
 		},
-		Tops:     &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
-		Remover:  remover,
-		Renamer:  &Renamer{containers: d.Containers, networks: d.Networks, say: say},
-		Waiter:   &Waiter{containers: d.Containers},
-		Streams:  &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
-		Execs:    execs,
-		Queries:  queries,
-		Copier:   &Copier{fs: filesystems, say: say},
+		Tops:    &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
+		Remover: remover,
+		Renamer: &Renamer{containers: d.Containers, networks: d.Networks, say: say},
+		Waiter:  &Waiter{containers: d.Containers},
+		Streams: &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
+		Execs:   execs,
+		Queries: queries,
+		Copier:  &Copier{fs: filesystems, say: say},
+		Pruner:  &Pruner{containers: d.Containers, images: images, remover: remover, say: say},
+
+		DiskUsages: &DiskUsages{queries: queries, images: images, volumes: volumes},
+
 		Commits:  &Commits{fs: filesystems, images: d.Images, still: still, say: say},
 		System:   &System{containers: d.Containers, volumes: d.Volumes, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
-		Images:   &Images{Service: d.Images, containers: d.Containers},
+		Images:   images,
 		Volumes:  volumes,
 		Networks: &Networks{service: d.Networks, containers: d.Containers, say: say, log: d.Log},
 		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, updater: updater, execs: execs, volumes: volumes},

@@ -8,7 +8,8 @@ var committing = transition{
 
 // imageTransitions are those of images that are made here.
 var imageTransitions = map[string]transition{
-	"image.make.after-blobs":  committing,
-	"image.make.after-unpack": committing,
-	"image.make.after-name":   committing,
+	"engine.prune.after-container": {prepare: [][]string{{"create", "--name", doomed, "busybox"}}, verb: []string{"container", "prune", "-f"}},
+	"image.make.after-blobs":       committing,
+	"image.make.after-unpack":      committing,
+	"image.make.after-name":        committing,
 }
