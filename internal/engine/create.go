@@ -143,6 +143,9 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if err != nil {
 		return nil, err
 	}
+	if err := nameJoined(cr.containers, host); err != nil {
+		return nil, err
+	}
 	if err := checkHostname(cfg, host); err != nil {
 		return nil, err
 	}

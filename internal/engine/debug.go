@@ -58,6 +58,9 @@ func (d *Debug) Launch(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := d.starter.join(spec, a.r.HostConfig); err != nil {
+		return "", err
+	}
 	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
 	if spec.User, err = lookupUser(a.rootFD, a.r.Config.User, a.r.HostConfig.GroupAdd); err != nil {
 		return "", err

@@ -99,7 +99,7 @@ func New(d Deps) *Engine {
 		containers: d.Containers, images: d.Images, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
 		settings: d.Settings, specs: specs, lives: lives, say: say, log: d.Log, exits: exits, pool: pool,
 	}
-	exits.start, exits.stdioDir = starter.restart, starter.stdioDir
+	exits.start, exits.stdioDir, exits.awaitDonors = starter.restart, starter.stdioDir, starter.awaitDonors
 	starter.remover = remover
 	updater := &Updater{
 		containers: d.Containers, runtime: d.Runtime, lives: lives, specs: specs, features: d.Features, say: say, log: d.Log,

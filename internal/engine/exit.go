@@ -39,8 +39,10 @@ type exiter struct {
 	log      *slog.Logger
 	remover  *Remover
 	start    func(context.Context, *container.Container, time.Duration) error
-	specs    *specBuilder
-	stdioDir func(*container.Container) string
+	// awaitDonors waits for containers whose namespaces are joined to be up again.
+	awaitDonors func(context.Context, *container.Container)
+	specs       *specBuilder
+	stdioDir    func(*container.Container) string
 }
 
 // watch owns a started run until it has exited and is cleaned up, or the
@@ -108,6 +110,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	rec := c.Load()
 	status := r.process.Status()
 	oom := x.oomKilled(rec)
+	x.endOthers(rec) // they may hold the output open
 	r.pump.Drain()
 	if r.log != nil {
 		_ = r.log.Close()
@@ -272,6 +275,7 @@ func (x *exiter) restartLater(c *container.Container, delay time.Duration) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
+			x.awaitDonors(ctx, c)
 			x.restartNow(ctx, c, delay)
 		case <-ctx.Done():
 		}

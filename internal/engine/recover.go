@@ -261,7 +261,7 @@ func (rc *Recovery) sweepJournals() {
 
 // settle carries out what policies ask of containers that do not run.
 func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
-	for _, c := range due {
+	for _, c := range afterDonors(due) {
 		if ctx.Err() != nil {
 			return
 		}

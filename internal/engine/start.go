@@ -237,6 +237,9 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.join(spec, r.HostConfig); err != nil {
+		return nil, err
+	}
 	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
 	if spec.User, err = lookupUser(a.rootFD, r.Config.User, r.HostConfig.GroupAdd); err != nil {
 		return nil, err

@@ -284,7 +284,7 @@ func (s *Stopper) kill(c *container.Container, r *run, extra ...string) error {
 		return err
 	}
 	rec := c.Load()
-	if rec.HostConfig.PidMode.IsHost() {
+	if !ownPIDs(rec.HostConfig) {
 		// Without a PID namespace of its own the death of PID 1 leaves the
 		// rest alive.
 		group, err := s.runtime.Group(s.starter.specs.cgroupPath(rec))

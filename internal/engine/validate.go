@@ -152,12 +152,8 @@ func checkNamespaces(h *container.HostConfig) error {
 		return failure.Invalid("invalid isolation '%s' on linux", h.Isolation)
 	case !h.IpcMode.Valid():
 		return failure.Invalid("invalid IPC mode: %v", h.IpcMode)
-	case h.IpcMode.IsContainer(), h.IpcMode.IsNone():
-		return failure.NotImplemented("HostConfig.IpcMode %q (--ipc) is not supported by this engine: use private, shareable or host", h.IpcMode)
 	case !h.PidMode.Valid():
 		return failure.Invalid("invalid PID mode: %v", h.PidMode)
-	case h.PidMode.IsContainer():
-		return failure.NotImplemented("HostConfig.PidMode %q (--pid) is not supported by this engine: leave it out or use host", h.PidMode)
 	case !h.UTSMode.Valid():
 		return failure.Invalid("invalid UTS mode: %v", h.UTSMode)
 	case !h.UsernsMode.Valid():

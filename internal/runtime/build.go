@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"fmt"
 	"maps"
 	"path"
 	"sort"
@@ -35,6 +34,7 @@ type builder struct {
 	null           launch.Arg // O_PATH of a null device that no one else can have touched
 	emptyDir       launch.Arg // read-only, empty
 	devpts         launch.Arg // where the terminal lives
+	joinedShm      launch.Arg // /dev/shm of a container whose IPC namespace is joined
 }
 
 // cwdMark begins the object of operations that concern the working directory.
@@ -44,6 +44,9 @@ func (b *builder) build() error {
 	s := b.s
 	k := keeper.Begin(b.p, "cleat-keeper")
 	if err := b.joinPIDNamespace(); err != nil {
+		return err
+	}
+	if err := b.fetchShm(); err != nil {
 		return err
 	}
 	b.leaveHost()
@@ -84,10 +87,10 @@ func (b *builder) namespaces() uint64 {
 	if !s.HostUTS {
 		f |= unix.CLONE_NEWUTS
 	}
-	if !s.HostIPC && s.IPCNSPath == "" {
+	if !s.HostIPC && s.JoinIPC == nil {
 		f |= unix.CLONE_NEWIPC
 	}
-	if !s.HostPID && s.PIDNSPath == "" {
+	if !s.HostPID && s.JoinPID == nil {
 		f |= unix.CLONE_NEWPID
 	}
 	if s.NetNS == NewNetwork && b.spareNet < 0 {
@@ -96,42 +99,12 @@ func (b *builder) namespaces() uint64 {
 	return f
 }
 
-// joinPIDNamespace is the keeper's: it takes effect for its child.
-func (b *builder) joinPIDNamespace() error {
-	if b.s.PIDNSPath == "" {
-		return nil
-	}
-	ns, err := b.openNamespace("pid namespace", b.s.PIDNSPath)
-	if err != nil {
-		return err
-	}
-	b.p.Call(unix.SYS_SETNS, "pid namespace", ns, launch.Named(unix.CLONE_NEWPID, "NEWPID"))
-	return nil
-}
-
 func (b *builder) joinNamespaces() error {
 	if fd := max(b.s.NetNS, b.spareNet); fd >= 0 {
 		ns := b.fd(fd, "netns")
 		b.p.Call(unix.SYS_SETNS, "network namespace", ns, launch.Named(unix.CLONE_NEWNET, "NEWNET"))
 	}
-	if b.s.IPCNSPath != "" {
-		ns, err := b.openNamespace("ipc namespace", b.s.IPCNSPath)
-		if err != nil {
-			return err
-		}
-		b.p.Call(unix.SYS_SETNS, "ipc namespace", ns, launch.Named(unix.CLONE_NEWIPC, "NEWIPC"))
-	}
-	return nil
-}
-
-func (b *builder) openNamespace(what, path string) (launch.Arg, error) {
-	return b.open(what, func() (int, error) {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return -1, fmt.Errorf("joining the %s %s: %w", what, path, err)
-		}
-		return fd, nil
-	})
+	return b.joinIPCNamespace()
 }
 
 // cgroupFiles hands over what puts the child into its group: the directory of the unified hierarchy, which it is cloned into, and the tasks

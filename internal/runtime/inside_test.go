@@ -36,11 +36,22 @@ func TestNamespacesAreItsOwn(t *testing.T) {
 	}
 }
 
+// descriptors counts what a container's keeper holds.
+func descriptors(t *testing.T, r *running) int {
+	t.Helper()
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.Record().KeeperPID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
 func TestJoinNamespaces(t *testing.T) {
 	l := newLab(t)
 	first := l.start(l.spec("sleep", "1000"))
-	s := l.spec("sh", "-c", "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc; ps | grep -c 'sleep 100[0]'")
-	s.PIDNSPath, s.IPCNSPath = fmt.Sprintf("/proc/%d/ns/pid", first.PID()), fmt.Sprintf("/proc/%d/ns/ipc", first.PID())
+	l.check(os.WriteFile(fmt.Sprintf("/proc/%d/root/dev/shm/shared", first.PID()), []byte("seen\n"), 0o644))
+	s := l.spec("sh", "-c", "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc; ps | grep -c 'sleep 100[0]'; cat /dev/shm/shared; touch /dev/shm/back")
+	s.JoinPID, s.JoinIPC = first.Process, first.Process
 	got := lines(l.run(s))
 	for i, kind := range []string{"pid", "ipc"} {
 		want, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", first.PID(), kind))
@@ -50,6 +61,18 @@ func TestJoinNamespaces(t *testing.T) {
 	}
 	if got[2] != "1" {
 		t.Errorf("the other container's process is not seen: %v", got)
+	}
+	if got[3] != "seen" {
+		t.Errorf("its /dev/shm: %v", got[3:])
+	}
+	s = l.spec("sleep", "1000")
+	s.JoinPID, s.JoinIPC = first.Process, first.Process
+	second := l.start(s)
+	if one, two := descriptors(t, first), descriptors(t, second); one != two {
+		t.Errorf("its keeper holds %d descriptors, another's %d", two, one)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/dev/shm/back", first.PID())); err != nil {
+		t.Errorf("what the second wrote: %v", err)
 	}
 	ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", first.PID()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	l.check(err)

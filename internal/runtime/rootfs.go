@@ -137,18 +137,25 @@ func (b *builder) devfs() error {
 		return b.devpts
 	})
 	b.devMount("mqueue", func() launch.Arg { return b.filesystem("mqueue", attrNNN) })
-	if !b.s.HostIPC || b.layout.hostShm < 0 {
-		b.devMount("shm", func() launch.Arg {
-			size := b.s.ShmSize
-			if size == 0 {
-				size = defaultShmSize
-			}
-			return b.filesystem("tmpfs", attrNNN, option{"mode", "1777"}, option{"size", strconv.FormatInt(size, 10)})
-		})
-	} else {
-		b.devMount("shm", func() launch.Arg { return b.fd(b.layout.hostShm, "host's /dev/shm") })
+	if !b.s.NoShm {
+		b.devMount("shm", b.shm)
 	}
 	return nil
+}
+
+// shm is the memory that goes with the IPC namespace: its own, the host's or another container's.
+func (b *builder) shm() launch.Arg {
+	switch {
+	case b.s.JoinIPC != nil:
+		return b.joinedShm
+	case b.s.HostIPC && b.layout.hostShm >= 0:
+		return b.fd(b.layout.hostShm, "host's /dev/shm")
+	}
+	size := b.s.ShmSize
+	if size == 0 {
+		size = defaultShmSize
+	}
+	return b.filesystem("tmpfs", attrNNN, option{"mode", "1777"}, option{"size", strconv.FormatInt(size, 10)})
 }
 
 // defaultDevice makes a node, or, where the engine itself may not make nodes, binds the host's.

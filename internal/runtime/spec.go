@@ -83,8 +83,10 @@ type Spec struct {
 	// NetNS is a network namespace's file descriptor, NewNetwork or HostNetwork.
 	NetNS                                   int
 	HostPID, HostIPC, HostUTS, HostCgroupNS bool
-	// PIDNSPath and IPCNSPath name namespaces to join (/proc/PID/ns/…) in place of new ones.
-	PIDNSPath, IPCNSPath string
+	// JoinPID and JoinIPC are processes whose namespace the container is to be in, nil for one of its own. With the IPC namespace comes
+	// the /dev/shm.
+	JoinPID, JoinIPC *Process
+	NoShm            bool // no /dev/shm is mounted
 
 	// Held are descriptors that are to outlive this engine, keeper.MaxHeld at most: the keeper holds them until the process has ended, and
 	// TakeHeld gives them to the engine that adopts it. They are borrowed.
