@@ -86,7 +86,11 @@ func Run(p Process) int {
 // execute finds the command, gives it its flags, and runs it.
 func (a *app) execute(ctx context.Context) error {
 	a.globals, a.prepare = globalOptions{}, map[*cobra.Command]func(){}
-	root := a.root()
+	only := ""
+	if len(a.args) > 0 {
+		only = a.args[0]
+	}
+	root := a.root(only)
 	rest, err := a.parseGlobals(root)
 	if errors.Is(err, errHelped) {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -73,7 +74,12 @@ func (s spec) as(use string, aliases ...string) spec {
 	return s
 }
 
-func (a *app) root() *cobra.Command {
+// name is what the command is called by.
+func (s spec) name() string { name, _, _ := strings.Cut(s.use, " "); return name }
+
+// root makes the tree of commands. If only is one of those that stand directly at the
+// root, it is the only one: to make them all takes as long as to run one.
+func (a *app) root(only string) *cobra.Command {
 	root := &cobra.Command{
 		Use:                   a.name + " [OPTIONS] COMMAND [ARG...]",
 		Short:                 "A container engine that starts in milliseconds",
@@ -106,7 +112,7 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommand(help)
 	root.AddCommand(help)
 	// One a line, so that commands made at the same time do not meet.
-	for _, s := range []spec{
+	specs := []spec{
 		a.run(),
 		a.exec(),
 		a.ps(),
@@ -143,7 +149,12 @@ func (a *app) root() *cobra.Command {
 		a.unpause(),
 		a.update(),
 		a.wait(),
-	} {
+	}
+	if i := slices.IndexFunc(specs, func(s spec) bool { return s.name() == only }); i >= 0 {
+		root.AddCommand(a.command(specs[i]))
+		return root
+	}
+	for _, s := range specs {
 		root.AddCommand(a.command(s))
 	}
 	root.AddCommand(

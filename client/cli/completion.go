@@ -26,7 +26,7 @@ func (a *app) completion() spec {
   ` + a.name + ` completion fish > ~/.config/fish/completions/` + a.name + `.fish`,
 		setup: func(*pflag.FlagSet) action {
 			return func(_ context.Context, args []string) error {
-				root := a.root()
+				root := a.root("")
 				switch args[0] {
 				case "bash":
 					return root.GenBashCompletionV2(a.out, true)
