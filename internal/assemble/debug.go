@@ -40,7 +40,7 @@ func (s *services) serveDebug() (stop func(), err error) {
 		reply(w, text, err)
 	})
 	mux.HandleFunc("GET /fsck", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, strings.Join(engine.Check(s.containers, s.base), "\n"), nil)
+		reply(w, strings.Join(engine.Check(s.containers, s.base, s.networks.Check), "\n"), nil)
 	})
 	mux.HandleFunc("GET /tasks", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, strings.Join(s.tasks.Running(), "\n"), nil)
@@ -128,7 +128,14 @@ func (c *Config) checkOffline() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strings.Join(engine.Check(containers, engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent}), "\n"), nil
+	settings := engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent}
+	return strings.Join(engine.Check(containers, settings, func(running []*network.Sandbox) []string {
+		diff, err := network.Check(c.network(), running)
+		if err != nil {
+			return []string{err.Error()}
+		}
+		return diff
+	}), "\n"), nil
 }
 
 // DebugTeardown removes what an engine with these flags leaves behind: bridge,

@@ -2,7 +2,10 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	cmount "github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/network"
@@ -71,7 +75,9 @@ func (d *Debug) Launch(ctx context.Context, name string) (string, error) {
 
 // Check compares the records with the kernel and says what differs, one
 // sentence each; none means that all is well. It works without an engine too.
-func Check(store *container.Store, settings Settings) []string {
+// networks compares what concerns the network, and is given what the records of
+// running containers say; nil leaves it out.
+func Check(store *container.Store, settings Settings, networks func(running []*network.Sandbox) []string) []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	boot, err := kernel.BootID()
@@ -80,6 +86,7 @@ func Check(store *container.Store, settings Settings) []string {
 	}
 	known := map[string]bool{}
 	alive := map[string]bool{}
+	var sandboxes []*network.Sandbox
 	for _, c := range store.All() {
 		r := c.Load()
 		known[r.ID] = true
@@ -87,6 +94,9 @@ func Check(store *container.Store, settings Settings) []string {
 		checkFiles(c, r, say)
 		if r.State.Alive() {
 			checkProcess(r, boot, say)
+			if r.State.Sandbox != nil {
+				sandboxes = append(sandboxes, r.State.Sandbox)
+			}
 		} else if r.State.Keeper != nil {
 			say("container %s (%s) is %s, but its record names a process", r.Name, r.ID[:12], r.State.Status)
 		}
@@ -106,8 +116,33 @@ func Check(store *container.Store, settings Settings) []string {
 			say("journals %s belong to no running container", e.Name())
 		}
 	}
+	checkExecs(settings.ExecRoot, alive, say)
+	if networks != nil {
+		out = append(out, networks(sandboxes)...)
+	}
 	slices.Sort(out)
 	return out
+}
+
+// checkExecs looks at the execs that are to outlive their engine.
+func checkExecs(execRoot string, alive map[string]bool, say func(string, ...any)) {
+	dirs, _ := filepath.Glob(filepath.Join(execRoot, "runtime", "*", keeper.NoteName))
+	for _, d := range dirs {
+		note, err := keeper.ReadNote(filepath.Dir(d))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just ended
+		}
+		var about aboutExec
+		if err == nil {
+			err = json.Unmarshal(note.About, &about)
+		}
+		switch {
+		case err != nil:
+			say("an exec's note cannot be read: %v", err)
+		case !alive[about.Container]:
+			say("exec %s belongs to no running container", note.Process.ID[:12])
+		}
+	}
 }
 
 func checkFiles(c *container.Container, r *container.Record, say func(string, ...any)) {

@@ -161,7 +161,7 @@ func (l *lab) destroy() {
 	containers, err := container.Open(filepath.Join(l.dir, "containers"))
 	if err != nil {
 		l.tb.Error(err)
-	} else if diff := engine.Check(containers, l.settings); len(diff) > 0 {
+	} else if diff := engine.Check(containers, l.settings, nil); len(diff) > 0 {
 		l.tb.Errorf("left behind: %q", diff)
 	}
 	if networks, err := network.Open(ctx, l.net); err != nil {

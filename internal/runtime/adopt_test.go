@@ -143,14 +143,16 @@ func zombie(pid int) bool {
 
 func TestAdoptWithoutKeeper(t *testing.T) {
 	l := newLab(t)
-	s := l.spec("sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.01; done")
+	s := l.spec("sh", "-c", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done")
 	p := l.startRaw(s)
+	if _, err := io.ReadFull(p.Stdout(), make([]byte, len("ready\n"))); err != nil {
+		t.Fatal(err)
+	}
 	rec := p.Record()
 	p.Detach()
 	l.check(unix.Kill(rec.KeeperPID, unix.SIGKILL))
 	waitFor(t, "the keeper's end", func() bool { return unix.Kill(rec.KeeperPID, 0) != nil || zombie(rec.KeeperPID) })
 	c := l.adopt(l.newRuntime(), rec, s)
-	waitFor(t, "the trap", func() bool { return c.StopHint(15) })
 	c.terminate()
 	if st := c.wait(); st.Code != 6 && st.Reason == "" {
 		t.Error(st)
