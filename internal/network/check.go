@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,13 @@ import (
 // Check compares the kernel's links and published ports with the sandboxes of the
 // containers that run, and says what differs, one sentence each. It changes nothing.
 func (s *Service) Check(running []*Sandbox) []string {
-	return check(s.cfg, running, s.bridge.owns)
+	bridges := map[string]bool{}
+	s.mu.Lock()
+	for _, n := range s.networks {
+		bridges[n.rec.Link] = true
+	}
+	s.mu.Unlock()
+	return check(s.cfg, bridges, running, s.host.owns)
 }
 
 // Check is Service.Check where no engine runs.
@@ -21,42 +28,53 @@ func Check(cfg Config, running []*Sandbox) ([]string, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	return check(cfg, running, func(string) bool { return false }), nil
+	all, err := records{cfg.Dir}.load()
+	if err != nil {
+		return nil, err
+	}
+	bridges := map[string]bool{}
+	for _, r := range all {
+		bridges[r.Link] = true
+	}
+	return check(cfg, bridges, running, func(string) bool { return false }), nil
 }
 
 // check calls in use, besides the links of running, those that used says so of.
-func check(cfg Config, running []*Sandbox, used func(link string) bool) []string {
+func check(cfg Config, bridges map[string]bool, running []*Sandbox, used func(link string) bool) []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	checkLinks(cfg.Bridge, running, used, say)
+	bridges[cfg.Bridge] = true
+	checkLinks(bridges, running, used, say)
 	checkPorts(cfg.TableName, running, say)
 	return out
 }
 
-func checkLinks(bridge string, running []*Sandbox, used func(string) bool, say func(string, ...any)) {
-	plugged, err := pluggedInto(bridge)
+func checkLinks(bridges map[string]bool, running []*Sandbox, used func(string) bool, say func(string, ...any)) {
+	plugged, err := pluggedInto(bridges)
 	if err != nil {
-		say("the links of bridge %s cannot be listed: %v", bridge, err)
+		say("the links of the host cannot be listed: %v", err)
 		return
 	}
 	for _, sb := range running {
-		if sb.Link == "" {
-			continue
+		for _, e := range sb.Endpoints {
+			if !strings.HasPrefix(e.Link, linkPrefix) {
+				continue
+			}
+			if plugged[e.Link] == "" {
+				say("container %s (%s) has lost its link %s to network %s", sb.Name, shortID(sb.ContainerID), e.Link, e.NetworkName)
+			}
+			delete(plugged, e.Link)
 		}
-		if !plugged[sb.Link] {
-			say("container %s (%s) has lost its link %s on bridge %s", sb.Name, short(sb.ContainerID), sb.Link, bridge)
-		}
-		delete(plugged, sb.Link)
 	}
-	for link := range plugged {
+	for link, bridge := range plugged {
 		if strings.HasPrefix(link, linkPrefix) && !used(link) {
 			say("link %s on bridge %s belongs to no container", link, bridge)
 		}
 	}
 }
 
-// pluggedInto names the veths on a bridge; a bridge that is not there has none.
-func pluggedInto(bridge string) (map[string]bool, error) {
+// pluggedInto maps the veths on these bridges to their bridge.
+func pluggedInto(bridges map[string]bool) (map[string]string, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -66,21 +84,22 @@ func pluggedInto(bridge string) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	master := 0
+	masters := map[int]string{}
 	for _, l := range links {
-		if l.Name == bridge {
-			master = l.Index
+		if bridges[l.Name] {
+			masters[l.Index] = l.Name
 		}
 	}
-	plugged := map[string]bool{}
+	plugged := map[string]string{}
 	for _, l := range links {
-		if master != 0 && l.Master == master && l.Kind == "veth" {
-			plugged[l.Name] = true
+		if bridge := masters[l.Master]; bridge != "" && l.Kind == "veth" {
+			plugged[l.Name] = bridge
 		}
 	}
 	return plugged, nil
 }
 
+// checkPorts looks at what is recorded as bound, and at every element.
 func checkPorts(table string, running []*Sandbox, say func(string, ...any)) {
 	t, err := nft.Open(table)
 	if err != nil {
@@ -88,41 +107,73 @@ func checkPorts(table string, running []*Sandbox, say func(string, ...any)) {
 		return
 	}
 	defer t.Close()
-	there := map[nft.Publish]bool{}
-	for _, p := range t.Published() {
-		there[canonical(p)] = true
-	}
+	elements := t.Published()
+	rightful := map[nft.Publish]bool{}
 	for _, sb := range running {
 		bs, err := boundPorts(sb.Ports)
 		if err != nil {
-			say("container %s (%s): its ports: %v", sb.Name, short(sb.ContainerID), err)
+			say("container %s (%s): its ports: %v", sb.Name, shortID(sb.ContainerID), err)
 			continue
 		}
-		for _, p := range publishes(sb.IP, bs) {
-			if !there[canonical(p)] {
-				say("container %s (%s): its published port %s is not in the nftables table %s", sb.Name, short(sb.ContainerID), portText(p), table)
+		own := addressesOf(sb)
+		served := map[bound]bool{}
+		for _, p := range elements {
+			if !own[p.To] {
+				continue
 			}
-			delete(there, canonical(p))
+			rightful[p] = p.Open // those only let through what is addressed to the container
+			for _, b := range bs {
+				if leads(p, b) {
+					rightful[p], served[b] = true, true
+				}
+			}
+		}
+		for _, b := range bs {
+			if !served[b] && b.host != netip.IPv6Loopback() && hasFamily(own, b.host) {
+				say("container %s (%s): its published port %s is not in the nftables table %s", sb.Name, shortID(sb.ContainerID), b.text(), table)
+			}
 		}
 	}
-	for p := range there {
-		say("published port %s to %s in the nftables table %s belongs to no container", portText(p), p.To, table)
+	for _, p := range elements {
+		if !rightful[p] {
+			say("port %s, published to %s in the nftables table %s, belongs to no container", bound{host: p.HostIP, num: p.First}.text(), p.To, table)
+		}
 	}
 }
 
-func portText(p nft.Publish) string {
-	proto := "tcp"
-	if p.Proto == nft.UDP {
-		proto = "udp"
-	}
-	text := fmt.Sprintf("%d/%s", p.First, proto)
-	if p.Last > p.First {
-		text = fmt.Sprintf("%d-%d/%s", p.First, p.Last, proto)
-	}
-	if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
-		text = p.HostIP.String() + ":" + text
-	}
-	return text
+// leads says whether a packet to the bound port follows p.
+func leads(p nft.Publish, b bound) bool {
+	anyHost := !p.HostIP.IsValid() || p.HostIP.IsUnspecified()
+	return !p.Open && p.Proto == protoNumber(b.port.Proto()) && p.First <= b.num && b.num <= p.Last && p.To.Is4() == b.host.Is4() &&
+		(anyHost && b.host.IsUnspecified() || p.HostIP == b.host)
 }
 
-func short(id string) string { return id[:min(12, len(id))] }
+func (b bound) text() string {
+	if !b.host.IsValid() {
+		b.host = netip.IPv4Unspecified()
+	}
+	return netip.AddrPortFrom(b.host, b.num).String()
+}
+
+func addressesOf(sb *Sandbox) map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
+	for _, e := range sb.Endpoints {
+		for _, ip := range []netip.Addr{e.IP, e.IP6} {
+			if ip.IsValid() {
+				all[ip] = true
+			}
+		}
+	}
+	return all
+}
+
+func hasFamily(all map[netip.Addr]bool, like netip.Addr) bool {
+	for ip := range all {
+		if ip.Is4() == like.Is4() {
+			return true
+		}
+	}
+	return false
+}
+
+func shortID(id string) string { return id[:min(12, len(id))] }

@@ -94,9 +94,9 @@ func TestFsckComparesTheNetwork(t *testing.T) {
 	hostCommand(t, "ip", "link", "add", stray, "type", "veth", "peer", "name", stray+"p")
 	t.Cleanup(func() { exec.Command("ip", "link", "del", stray).Run() })
 	hostCommand(t, "ip", "link", "set", stray, "master", e.Bridge)
-	fsck("its published port 127.0.0.1:"+element[1]+"/tcp is not in the nftables table cleat-"+e.Bridge,
-		"published port 127.0.0.1:9/tcp to 10.0.0.1 in the nftables table cleat-"+e.Bridge+" belongs to no container",
-		"container victim", "has lost its link "+link+" on bridge "+e.Bridge,
+	fsck("its published port 127.0.0.1:"+element[1]+" is not in the nftables table cleat-"+e.Bridge,
+		"port 127.0.0.1:9, published to 10.0.0.1 in the nftables table cleat-"+e.Bridge+", belongs to no container",
+		"container victim", "has lost its link "+link+" to network bridge",
 		"link "+stray+" on bridge "+e.Bridge+" belongs to no container")
 	hostCommand(t, "ip", "link", "set", link, "master", e.Bridge)
 	e.Run(t) // puts the rest in order
