@@ -192,8 +192,9 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		}
 		sound(t, e)
 	}
-	for _, args := range [][]string{{"rm", "-f", "-v", doomed, "renamed"}, {"volume", "rm", "-f", "doomed-volume", "doomed-copy"}, {"rmi", "hello-world"}, {"rmi", "doomed-image"}} {
-		if r := e.Docker(t, args...); r.Code != 0 && !strings.Contains(r.Stderr, "No such") {
+	for _, args := range [][]string{{"rm", "-f", "-v", doomed, "renamed"}, {"volume", "rm", "-f", "doomed-volume", "doomed-copy"}, {"rmi", "hello-world"}, {"rmi", "doomed-image"},
+		{"network", "rm", "doomed-net"}} {
+		if r := e.Docker(t, args...); r.Code != 0 && !strings.Contains(r.Stderr, "No such") && !strings.Contains(r.Stderr, "network doomed-net not found") {
 			t.Errorf("%s", r)
 		}
 	}
