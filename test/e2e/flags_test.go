@@ -27,7 +27,7 @@ func TestFlagsOfRun(t *testing.T) {
 	for _, test := range []struct{ flags, script, want string }{
 		{"--env-file " + env, `echo "$A|$B|$C|$FROM_HOST|${UNSET_ONE-unset}"`, `1| two words |"quoted"|here|unset`},
 		{"-e FROM_HOST -e NOT_THERE -e D= --env-file " + env + " -e A=2", `echo "$FROM_HOST|${NOT_THERE-unset}|${D-unset}|$A"`, "here|unset||2"},
-		{"--device /dev/zero:/dev/nothing:r", "head -c3 /dev/nothing | wc -c; echo x 2>/dev/null >/dev/nothing || echo denied", "3\ndenied"},
+		{"--device /dev/net/tun:/dev/readable:r", "head -c0 /dev/readable && echo opened; (echo >/dev/readable) 2>/dev/null || echo denied", "opened\ndenied"},
 		{"--device /dev/net", "test -c /dev/net/tun && echo there", "there"},
 		{"--device-cgroup-rule=c_10:200_rwm", "mknod /tun c 10 200 && head -c0 /tun && echo opened", "opened"},
 		{"--privileged --device /dev/null:/dev/own", "test -c /dev/own && test -c /dev/kmsg && echo there", "there"},
