@@ -118,6 +118,7 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 	}
 	timeout, byDefault := s.timeout(rec, opts)
 	defer r.endBegins()()
+	r.stopMonitor() // a probe would be work that hides that nothing else is done
 	// In this order the first thing that a thawed process meets is the signal.
 	if err := errors.Join(s.signal(c, r, sig), s.pauser.release(c)); err != nil {
 		return err
@@ -146,6 +147,7 @@ func (s *Stopper) endUnhealthy(c *container.Container, r *run, action healthActi
 	}
 	timeout, byDefault := s.timeout(rec, StopOptions{})
 	defer r.endBegins()()
+	r.stopMonitor()
 	if err := errors.Join(s.signal(c, r, sig, earlyKillReason, reason), s.pauser.release(c)); err != nil {
 		return err
 	}

@@ -209,6 +209,24 @@ func TestProbes(t *testing.T) {
 	})
 }
 
+// TestStopDoesNotWaitForProbes: probes are no sign that PID 1, which nothing can
+// wake, is at work.
+func TestStopDoesNotWaitForProbes(t *testing.T) {
+	e := engine(t, "busybox")
+	n := name(t)
+	remove(t, e, n)
+	id := e.OK(t, "docker", runWith([]string{"--health-cmd", "while :; do :; done", "--health-interval", "1ms"}, n, "busybox", "sleep", "600")...)
+	harness.Eventually(t, func() (bool, string) {
+		return processes(t, e, id) > 1, "no probe"
+	})
+	since := now()
+	e.OK(t, "docker", "stop", n)
+	got := e.OK(t, "docker", "events", "--since", since, "--until", now(), "--filter", "container="+n, "--filter", "event=kill", "--format", `{{.Actor.Attributes.signal}} {{index .Actor.Attributes "cleat.reason"}}`)
+	if !strings.Contains(got, "9 no thread of PID 1 can receive signal 15 and the container was idle") {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestPausedContainersAreNotProbed(t *testing.T) {
 	e := engine(t, "busybox")
 	n := name(t)
