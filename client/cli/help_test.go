@@ -50,6 +50,8 @@ var commands = []string{
 	"inspect",
 	"kill",
 	"load",
+	"login",
+	"logout",
 	"logs",
 	"pause",
 	"port",

@@ -41,6 +41,18 @@ func (in *Input) CheckTTY(attachStdin, tty bool) error {
 	return nil
 }
 
+// Hide keeps what is typed from being shown, until restore.
+func (in *Input) Hide() (restore func(), err error) {
+	saved, err := mobyterm.SaveState(in.fd)
+	if err != nil {
+		return nil, err
+	}
+	if err := mobyterm.DisableEcho(in.fd, saved); err != nil {
+		return nil, err
+	}
+	return sync.OnceFunc(func() { _ = mobyterm.RestoreTerminal(in.fd, saved) }), nil
+}
+
 // Raw switches the terminal to raw mode and returns what gives it back. Restore
 // may be called more than once and from several goroutines. On a stream that is
 // no terminal nothing happens.

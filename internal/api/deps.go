@@ -11,6 +11,7 @@ import (
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	networktypes "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	volumetypes "github.com/moby/moby/api/types/volume"
 
@@ -99,6 +100,12 @@ type DiskUsage interface {
 	DiskUsage(ctx context.Context, kinds engine.DiskUsageKinds) (*engine.DiskUsage, error)
 }
 
+// Registries are where images are elsewhere.
+type Registries interface {
+	// Login returns a token that is to be kept in place of the password, if any.
+	Login(ctx context.Context, auth *registry.AuthConfig) (token string, err error)
+}
+
 // System describes the engine itself.
 type System interface {
 	Info(ctx context.Context) (*system.Info, error)
@@ -179,6 +186,7 @@ type Deps struct {
 	Committer   Committer
 	Pruning     Pruning
 	DiskUsage   DiskUsage
+	Registries  Registries
 	Events      Events
 	Images      ImageStore
 	Transfer    ImageTransfer

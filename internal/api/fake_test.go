@@ -409,7 +409,7 @@ func (f *fake) deps(log io.Writer) api.Deps {
 	return api.Deps{
 		Lifecycle: f, Upkeep: f, Queries: f, Stats: f, Streams: f, Execs: f, System: f, Events: f,
 		Files:     f,
-		Committer: f, Pruning: f, DiskUsage: f,
+		Committer: f, Pruning: f, DiskUsage: f, Registries: f,
 		Images: &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks, Connections: &f.networks,
 		ServerVersion: "29.9.3",
 		CgroupV1:      true,

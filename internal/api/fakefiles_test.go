@@ -6,6 +6,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	imagetypes "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/registry"
 
 	"github.com/cleatlabs/cleat/internal/changes"
 	"github.com/cleatlabs/cleat/internal/engine"
@@ -63,4 +64,9 @@ func (f *fake) PruneImages(context.Context, map[string][]string) (*imagetypes.Pr
 func (f *fake) DiskUsage(_ context.Context, kinds engine.DiskUsageKinds) (*engine.DiskUsage, error) {
 	f.called("disk usage")
 	return nil, missing("disk usage")
+}
+
+func (f *fake) Login(_ context.Context, auth *registry.AuthConfig) (string, error) {
+	f.called("login", auth.ServerAddress)
+	return "", missing("login")
 }

@@ -100,6 +100,7 @@ func (h *Handler) routes() []route {
 		{"GET", "/containers/{id}/changes", h.containerChanges},
 		{"GET", "/containers/{id}/export", h.containerExport},
 		{"POST", "/commit", h.containerCommit},
+		{"POST", "/auth", h.registryLogin},
 		{"POST", "/containers/prune", h.containerPrune},
 		{"POST", "/images/prune", h.imagePrune},
 		{"POST", "/build/prune", h.buildPrune},
