@@ -28,6 +28,8 @@ type Link struct {
 type Addr struct {
 	Index  int
 	Prefix netip.Prefix
+	// Tentative IPv6 addresses do not answer yet.
+	Tentative bool
 }
 
 // Route is one route to a unicast destination. The default route has a prefix of
@@ -167,10 +169,6 @@ func NewAddr(index int, p netip.Prefix) *Message {
 	h := make([]byte, unix.SizeofIfAddrmsg)
 	h[0] = family(p.Addr())
 	h[1] = byte(p.Bits())
-	if p.Addr().Is6() {
-		// Nobody else has it: it is used at once, not after a second of looking.
-		h[2] = unix.IFA_F_NODAD
-	}
 	binary.NativeEndian.PutUint32(h[4:], uint32(index))
 	m := NewMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, h, fmt.Sprintf("address %s", p))
 	ip := p.Addr().AsSlice()
@@ -230,6 +228,15 @@ func broadcast(p netip.Prefix) []byte {
 func (c *Conn) LinkByName(name string) (Link, error) {
 	m := NewMessage(unix.RTM_GETLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name)
 	body, err := c.Query(m)
+	if err != nil {
+		return Link{}, err
+	}
+	return parseLink(body)
+}
+
+// LinkByIndex finds one link; the error of a missing one is ENODEV.
+func (c *Conn) LinkByIndex(index int) (Link, error) {
+	body, err := c.Query(NewMessage(unix.RTM_GETLINK, 0, ifInfo(index, 0, 0), fmt.Sprintf("link %d", index)))
 	if err != nil {
 		return Link{}, err
 	}
@@ -331,7 +338,7 @@ func parseAddr(b []byte) (Addr, error) {
 	if len(b) < unix.SizeofIfAddrmsg {
 		return Addr{}, fmt.Errorf("netlink: address message of %d bytes", len(b))
 	}
-	a := Addr{Index: int(binary.NativeEndian.Uint32(b[4:]))}
+	a := Addr{Index: int(binary.NativeEndian.Uint32(b[4:])), Tentative: b[2]&unix.IFA_F_TENTATIVE != 0}
 	bits := int(b[1])
 	attrs, err := ParseAttrs(b[unix.SizeofIfAddrmsg:])
 	if err != nil {

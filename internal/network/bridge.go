@@ -19,11 +19,12 @@ import (
 // bridge is the driver of bridge networks: the link on the host, and the way that a
 // container's network namespace is connected to it.
 type bridge struct {
-	host  *uplink
-	rec   *Record
-	opts  bridgeOptions
-	made  bool // by us: down removes it
-	index atomic.Int64
+	host    *uplink
+	rec     *Record
+	opts    bridgeOptions
+	made    bool // by us: down removes it
+	index   atomic.Int64
+	settled atomic.Bool // its IPv6 address answers
 }
 
 func newBridge(host *uplink, rec *Record) (*bridge, error) {
@@ -50,6 +51,7 @@ func (b *bridge) up() error {
 		return failure.Invalid("link %q exists and is not a bridge (%s): choose another name with option %s", b.name(), kindOf(link), optBridgeName)
 	}
 	b.index.Store(int64(link.Index))
+	b.settled.Store(false)
 	if err := b.sysctls(); err != nil {
 		return err
 	}
@@ -135,6 +137,16 @@ func (b *bridge) down() error {
 }
 
 func (b *bridge) firewall() (nft.Network, bool) { return b.opts.firewall(b.rec), true }
+
+// settle is about the bridge's own IPv6 address, which the kernel takes into use when
+// the first container is connected.
+func (b *bridge) settle(e *Endpoint) error {
+	if b.settled.Load() {
+		return nil
+	}
+	defer b.settled.Store(true)
+	return awaitAddress(b.host.conn, int(b.index.Load()))
+}
 
 func (b *bridge) publishes() bool { return !b.rec.Internal }
 

@@ -118,6 +118,9 @@ func (s *Service) plugIn(in *inside, a *attachment, e *Endpoint) error {
 		}
 		err = in.send(msgs)
 	}
+	if err == nil {
+		err = in.settle(d, index, e)
+	}
 	if err != nil {
 		err = errors.Join(err, d.unplug(in.ns, e))
 	}

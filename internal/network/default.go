@@ -105,7 +105,7 @@ func (s *Service) bridgeAddress(link netlink.Link, made bool, taken map[netip.Pr
 	if len(have) > 0 && !made {
 		return want, failure.Invalid("bridge %q has address %s, not %s as --bip says: leave out --bip, or change the bridge's address", s.cfg.Bridge, have[0], want)
 	}
-	routes, err := s.host.routes(unix.AF_INET, map[string]bool{s.cfg.Bridge: true})
+	routes, err := s.host.routes(unix.AF_INET, map[int]bool{link.Index: link.Index != 0})
 	if err != nil {
 		return want, err
 	}

@@ -31,6 +31,9 @@ type driver interface {
 	unplug(ns int, e *Endpoint) error
 	// firewall is what the rules need to know; false if they need nothing.
 	firewall() (nft.Network, bool)
+	// settle waits until the driver's own end of the network answers an endpoint that has
+	// its addresses.
+	settle(e *Endpoint) error
 	// publishes says whether ports of the host can lead to containers of the network.
 	publishes() bool
 	// outside says whether the containers stand in a network beside the host's own, of
@@ -95,6 +98,17 @@ func addressing(index int, e *Endpoint) []*netlink.Message {
 		msgs = append(msgs, netlink.NewAddr(index, netip.PrefixFrom(ll, bits)))
 	}
 	return msgs
+}
+
+// settle waits until an endpoint's addresses answer.
+func (in *inside) settle(d driver, index int, e *Endpoint) error {
+	if !e.IP6.IsValid() {
+		return nil
+	}
+	if err := awaitAddress(in.conn, index); err != nil {
+		return fmt.Errorf("in the container's namespace: %w", err)
+	}
+	return d.settle(e)
 }
 
 func hasIPv6(addrs []netip.Addr) bool {

@@ -440,6 +440,11 @@ func (s *Service) connectAll(a *attachment) (*inside, error) {
 	if err == nil {
 		err = in.send(append(msgs, defaultRoutes(sb, indexes)...))
 	}
+	for e, index := range indexes {
+		if err == nil {
+			err = in.settle(s.driverOf(e), index, e)
+		}
+	}
 	if err != nil {
 		in.close()
 		s.abandonNamespace(in, sb)

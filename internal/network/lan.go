@@ -217,6 +217,9 @@ func (l *lan) firewall() (nft.Network, bool) { return nft.Network{}, false }
 
 func (l *lan) publishes() bool { return false }
 
+// settle has nothing to wait for: the gateway is another machine's.
+func (l *lan) settle(e *Endpoint) error { return nil }
+
 func (l *lan) outside() bool { return true }
 
 // finish gives an ipvlan endpoint its parent's hardware address, by not giving it any,

@@ -129,8 +129,19 @@ func must(t testing.TB, err error) {
 // who is there: "NAME sees CLIENT".
 func (h *host) listen(ns int, name, addr string) {
 	h.t.Helper()
+	h.serve(ns, "tcp4", name, addr)
+}
+
+// listen6 does so for IPv4 and IPv6.
+func (h *host) listen6(ns int, name, addr string) {
+	h.t.Helper()
+	h.serve(ns, "tcp", name, addr)
+}
+
+func (h *host) serve(ns int, proto, name, addr string) {
+	h.t.Helper()
 	h.in(ns, func() error {
-		l, err := net.Listen("tcp4", addr)
+		l, err := net.Listen(proto, addr)
 		if err != nil {
 			return err
 		}
@@ -141,7 +152,7 @@ func (h *host) listen(ns int, name, addr string) {
 				if err != nil {
 					return
 				}
-				ip, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				ip := client(c.RemoteAddr())
 				fmt.Fprintf(c, "%s sees %s\n", name, ip)
 				c.Close()
 			}
@@ -153,8 +164,18 @@ func (h *host) listen(ns int, name, addr string) {
 // listenUDP answers each datagram in the same way.
 func (h *host) listenUDP(ns int, name, addr string) {
 	h.t.Helper()
+	h.serveUDP(ns, "udp4", name, addr)
+}
+
+func (h *host) listenUDP6(ns int, name, addr string) {
+	h.t.Helper()
+	h.serveUDP(ns, "udp", name, addr)
+}
+
+func (h *host) serveUDP(ns int, proto, name, addr string) {
+	h.t.Helper()
 	h.in(ns, func() error {
-		l, err := net.ListenPacket("udp4", addr)
+		l, err := net.ListenPacket(proto, addr)
 		if err != nil {
 			return err
 		}
@@ -166,12 +187,17 @@ func (h *host) listenUDP(ns int, name, addr string) {
 				if err != nil {
 					return
 				}
-				ip, _, _ := net.SplitHostPort(from.String())
+				ip := client(from)
 				_, _ = l.WriteTo([]byte(name+" sees "+ip+"\n"), from)
 			}
 		}()
 		return nil
 	})
+}
+
+// client is an address without port, IPv4 as IPv4.
+func client(a net.Addr) string {
+	return netip.MustParseAddrPort(a.String()).Addr().Unmap().String()
 }
 
 // dial opens one connection from a namespace and returns the answer, or the error's
@@ -334,6 +360,9 @@ var (
 	errInvalid   = errdefs.ErrInvalidArgument
 	errNotFound  = errdefs.ErrNotFound
 	errExhausted = errdefs.ErrResourceExhausted
+	errForbidden = errdefs.ErrPermissionDenied
+
+	errUnavailable = errdefs.ErrUnavailable
 )
 
 func mustPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

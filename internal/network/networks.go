@@ -230,12 +230,17 @@ func (s *Service) routes(r *Record) (map[netip.Prefix]string, error) {
 	if r.ConfigOnly {
 		return nil, nil
 	}
+	ours := s.bridgeIndexes()
 	// A network beside the host's own has, as a rule, the very subnet of the parent.
-	ours := map[string]bool{r.Options[optBridgeName]: true, r.Options[optParent]: true}
-	all := map[netip.Prefix]string{}
-	for _, b := range s.bridges() {
-		ours[b] = true
+	for _, name := range []string{r.Options[optBridgeName], r.Options[optParent]} {
+		if name == "" {
+			continue
+		}
+		if l, err := s.host.conn.LinkByName(name); err == nil {
+			ours[l.Index] = true
+		}
 	}
+	all := map[netip.Prefix]string{}
 	for _, f := range []struct {
 		family  int
 		enabled bool

@@ -105,6 +105,9 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	s.spares = newSockets(s.group, "network-sockets", s.bridge.prepare, s.host)
 	s.spares.refill()
 	s.loose = newSockets(s.group, "network-loose-sockets", s.prepareLoose, s.host)
+	if err := s.watchLinks(); err != nil {
+		return nil, err
+	}
 	return s, s.watch()
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -73,26 +74,29 @@ func (u *uplink) strays(bridges map[int]bool) ([]string, error) {
 	return names, nil
 }
 
-// routes are the host's routes of one family over other links than those named.
-func (u *uplink) routes(family int, but map[string]bool) (map[netip.Prefix]string, error) {
+// routes are the host's routes of one family, each with the name of its link, over other
+// links than those with an index in but. Only the links that it names are asked for: a
+// host with many containers has thousands.
+func (u *uplink) routes(family int, but map[int]bool) (map[netip.Prefix]string, error) {
 	all, err := u.conn.Routes(family)
 	if err != nil {
 		return nil, fmt.Errorf("routes of the host: %w", err)
 	}
-	links, err := u.conn.Links()
-	if err != nil {
-		return nil, fmt.Errorf("links of the host: %w", err)
-	}
-	names := map[int]string{}
-	for _, l := range links {
-		names[l.Index] = l.Name
-	}
+	names := map[int]string{0: "several links"}
 	routes := map[netip.Prefix]string{}
 	for _, r := range all {
 		linkLocal := r.Dst.Addr().Is6() && (r.Dst.Addr().IsLinkLocalUnicast() || r.Dst.Addr().IsMulticast())
-		if name := names[r.Index]; !but[name] && !linkLocal {
-			routes[r.Dst.Masked()] = name
+		if but[r.Index] || linkLocal || r.Dst.Bits() == 0 {
+			continue
 		}
+		if _, known := names[r.Index]; !known {
+			l, err := u.conn.LinkByIndex(r.Index)
+			if err != nil {
+				continue // it has just gone, with the route
+			}
+			names[r.Index] = l.Name
+		}
+		routes[r.Dst.Masked()] = names[r.Index]
 	}
 	return routes, nil
 }
@@ -131,6 +135,27 @@ func (s hostSysctl) apply() error {
 		return fmt.Errorf("set %s to %s: %w", s.path, s.value, err)
 	}
 	return nil
+}
+
+// awaitAddress waits until an IPv6 address of a link answers. The kernel sees to that by
+// a work item, even where it does not look for duplicates (accept_dad=0); who asks for
+// the address before is not answered, and asks again after a second. With IFA_F_NODAD
+// there would be nothing to tell by that the work is still to be done.
+func awaitAddress(conn *netlink.Conn, index int) error {
+	const patience = 500 * time.Millisecond
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+		all, err := conn.Addrs()
+		if err != nil {
+			return err
+		}
+		waiting := slices.ContainsFunc(all, func(a netlink.Addr) bool {
+			return a.Index == index && a.Tentative && !a.Prefix.Addr().IsLinkLocalUnicast()
+		})
+		// Too late is no error: it will answer soon.
+		if !waiting || time.Now().After(deadline) {
+			return nil
+		}
+	}
 }
 
 // awaitCarrier waits until packets pass. The kernel notices by a work item of its

@@ -1,0 +1,118 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/netlink"
+)
+
+// watchLinks makes bridges again that somebody deletes while the engine runs.
+func (s *Service) watchLinks() error {
+	mon, err := netlink.NewMonitor(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	if err != nil {
+		return err
+	}
+	s.group.Go("network-link-monitor", func(ctx context.Context) {
+		stop := context.AfterFunc(ctx, func() { mon.Close() })
+		defer stop()
+		for {
+			missing := false
+			err := mon.Next(func(typ uint16, body []byte) { missing = missing || typ == unix.RTM_DELLINK && s.isBridge(body) })
+			if errors.Is(err, os.ErrClosed) {
+				return
+			}
+			if err != nil && !errors.Is(err, netlink.ErrOverrun) {
+				s.warn(fmt.Sprintf("deleted bridges are no longer noticed: %v", err))
+				return
+			}
+			if missing || err != nil {
+				s.remake(ctx)
+			}
+		}
+	})
+	return nil
+}
+
+// isBridge says whether a link message is about a bridge of ours.
+func (s *Service) isBridge(body []byte) bool {
+	if len(body) < unix.SizeofIfInfomsg {
+		return false
+	}
+	attrs, err := netlink.ParseAttrs(body[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return false
+	}
+	for _, a := range attrs {
+		if a.Type == unix.IFLA_MASTER {
+			return false // a port that leaves its bridge
+		}
+	}
+	for _, a := range attrs {
+		if a.Type == unix.IFLA_IFNAME {
+			return s.bridgeNamed(a.Str()) != nil
+		}
+	}
+	return false
+}
+
+// bridgeNamed is the bridge of a network in use that we made, nil if there is none.
+func (s *Service) bridgeNamed(name string) *bridge {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.networks {
+		if b, ok := n.drv.(*bridge); ok && !n.busy && b.made && b.name() == name {
+			return b
+		}
+	}
+	return nil
+}
+
+// remake makes the bridges that are missing, and connects those to them who were.
+func (s *Service) remake(ctx context.Context) {
+	for _, name := range s.bridges() {
+		if ctx.Err() != nil {
+			return
+		}
+		b := s.bridgeNamed(name)
+		if b == nil {
+			continue
+		}
+		if _, err := s.host.conn.LinkByName(name); !errors.Is(err, unix.ENODEV) {
+			continue
+		}
+		err := b.up()
+		if err == nil {
+			err = b.reattach(s.linksOn(b.rec.ID))
+		}
+		if err != nil {
+			s.warn(fmt.Sprintf("bridge %s of network %s was deleted and could not be made again: %v", name, b.rec.Name, err))
+			continue
+		}
+		if b == s.bridge {
+			s.spares.drain() // they were plugged into the one that is gone
+			s.spares.refill()
+		}
+	}
+}
+
+// linksOn are the host's ends of a network's endpoints.
+func (s *Service) linksOn(networkID string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.networks[networkID]
+	if n == nil {
+		return nil
+	}
+	var links []string
+	for _, m := range n.members {
+		if m.endpoint.Link != "" {
+			links = append(links, m.endpoint.Link)
+		}
+	}
+	return links
+}
