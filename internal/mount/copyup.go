@@ -94,7 +94,7 @@ func (s stage) fill(src, dst *os.File) error {
 	if err != nil {
 		return err
 	}
-	if !same {
+	if !same || hasProject(dst) {
 		return copyInPlace(src, dst)
 	}
 	if err := os.Mkdir(s.building, 0o700); err != nil {

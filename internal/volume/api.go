@@ -25,6 +25,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -66,6 +67,8 @@ type Service struct {
 	plugins  *plugin.Registry
 	warnings []string
 	renames  []Renaming // that an earlier engine has not completed
+
+	projects sync.Mutex // held while a project id is chosen
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -142,6 +145,9 @@ func (s *Service) Create(ctx context.Context, r Request) (v *volume.Volume, made
 		if err := checkOptions(r.Name, r.Options); err != nil {
 			return nil, false, err
 		}
+		if err := s.checkQuota(r.Name, r.Options[optSize]); err != nil {
+			return nil, false, err
+		}
 	}
 	return s.create(ctx, &r)
 }
@@ -167,7 +173,7 @@ func (s *Service) create(ctx context.Context, r *Request) (*volume.Volume, bool,
 			err = s.createIn(ctx, r, &meta)
 		}
 		if err == nil {
-			err = s.makeDirs(r.Name, meta, !r.Ephemeral, nil)
+			err = s.makeDirs(r.Name, &meta, !r.Ephemeral, nil)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -323,7 +329,7 @@ func (s *Service) Remove(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	return s.erase(name, doomed)
+	return errors.Join(s.erase(name, doomed), s.setLimit(&e.meta, false))
 }
 
 // doom decides that a volume is to be removed: nobody else does so, nobody

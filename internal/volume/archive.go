@@ -116,7 +116,7 @@ func (s *Service) Import(ctx context.Context, name string, labels map[string]str
 	}
 	s.entries[name] = e
 	s.mu.Unlock()
-	err := s.makeDirs(name, meta, true, func(data string) error { return unpack(ctx, r, data) })
+	err := s.makeDirs(name, &meta, true, func(data string) error { return unpack(ctx, r, data) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(e.busy)

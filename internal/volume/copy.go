@@ -71,11 +71,14 @@ func (s *Service) Clone(ctx context.Context, r CloneRequest, q Quiesce) (v *volu
 		meta.Labels = maps.Clone(from.meta.Labels)
 		delete(meta.Labels, AnonymousLabel) // it has got a name
 	}
+	if size := from.meta.Options[optSize]; size != "" && !from.isPlugins() {
+		meta.Options = map[string]string{optSize: size}
+	}
 	to := newEntry(meta)
 	to.busy = make(chan struct{})
 	s.entries[r.To] = to
 	err = s.hold(from, func() error {
-		return s.makeDirs(r.To, meta, true, func(data string) error {
+		return s.makeDirs(r.To, &to.meta, true, func(data string) error {
 			if r.Snapshot != "" {
 				how, err = copyData(ctx, s.snapshotData(r.From, r.Snapshot), data)
 			} else {
@@ -251,8 +254,8 @@ func (s *Service) Restore(ctx context.Context, name, snapshot string) (how Copyi
 	if len(e.active) > 0 {
 		return how, failure.Conflict("restore %s: a container runs with the volume - [%s]: stop it first", name, strings.Join(slices.Sorted(maps.Keys(e.active)), ", "))
 	}
-	err = s.hold(e, func() error {
-		how, err = s.swapIn(ctx, name, snapshot)
+	err = s.hold(e, func() (err error) {
+		how, err = s.swapIn(ctx, name, e, snapshot)
 		return err
 	})
 	if err != nil {
@@ -261,7 +264,7 @@ func (s *Service) Restore(ctx context.Context, name, snapshot string) (how Copyi
 	return how, nil
 }
 
-func (s *Service) swapIn(ctx context.Context, name, snapshot string) (how Copying, err error) {
+func (s *Service) swapIn(ctx context.Context, name string, e *entry, snapshot string) (how Copying, err error) {
 	dir := filepath.Join(s.root, name, restoreDir)
 	if err := removeTree(dir); err != nil {
 		return how, err
@@ -269,6 +272,10 @@ func (s *Service) swapIn(ctx context.Context, name, snapshot string) (how Copyin
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return how, err
 	}
+	if err := s.share(dir, &e.meta); err != nil {
+		return how, errors.Join(err, removeTree(dir))
+	}
+	defer func() { err = errors.Join(err, s.setLimit(&e.meta, true)) }()
 	how, err = copyData(ctx, s.snapshotData(name, snapshot), dir)
 	if err != nil {
 		return how, errors.Join(err, removeTree(dir))

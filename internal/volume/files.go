@@ -29,6 +29,7 @@ type metadata struct {
 	Options   map[string]string `json:",omitempty"`
 	Driver    string            `json:",omitempty"` // of a plugin; "" is local
 	Scope     string            `json:",omitempty"` // of a plugin's volume
+	Project   uint32            `json:",omitempty"` // of the quota, if the volume has a size
 	CreatedAt time.Time
 }
 
@@ -101,6 +102,10 @@ func (s *Service) take(name string, meta metadata) {
 	if err := removeTree(filepath.Join(dir, restoreDir)); err != nil {
 		s.warn("volume %s: what is left of a restore: %v", name, err)
 	}
+	// A restore or a crash may have left it without.
+	if err := s.setLimit(&e.meta, true); err != nil {
+		s.warn("volume %s: its size is not limited: %v", name, err)
+	}
 	s.entries[name] = e
 }
 
@@ -110,7 +115,7 @@ func (s *Service) warn(format string, args ...any) {
 
 // makeDirs makes a volume's directory: whole or not at all.
 // fill, if not nil, puts data into its empty data directory.
-func (s *Service) makeDirs(name string, meta metadata, durable bool, fill func(data string) error) (err error) {
+func (s *Service) makeDirs(name string, meta *metadata, durable bool, fill func(data string) error) (err error) {
 	tmp := filepath.Join(s.root, newPrefix+name)
 	defer func() {
 		if err != nil {
@@ -133,6 +138,14 @@ func (s *Service) makeDirs(name string, meta metadata, durable bool, fill func(d
 		if err := errors.Join(os.Mkdir(data, 0o755), os.Chmod(data, 0o755)); err != nil {
 			return err
 		}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.setLimit(meta, false))
+		}
+	}()
+	if err := s.limit(data, meta); err != nil {
+		return err
 	}
 	if fill != nil {
 		if err := fill(data); err != nil {

@@ -50,9 +50,6 @@ func checkOptions(name string, opts map[string]string) error {
 	if opts[optSize] != "" && opts[optDevice] != "" {
 		return failure.Invalid("create %s: the option size limits the engine's own directory and cannot be given with device: use the limit of the filesystem, as o=size=… of a tmpfs", name)
 	}
-	if opts[optSize] != "" {
-		return failure.NotImplemented("create %s: volume option %q is not supported: mount the file system on the host and bind-mount it", name, optSize)
-	}
 	return nil
 }
 

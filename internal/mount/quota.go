@@ -1,0 +1,137 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// What x/sys does not have of <linux/quota.h>, <linux/dqblk_xfs.h> and <linux/fs.h>.
+const (
+	projectQuota = 2
+	getQuota     = 0x800007
+	setQuota     = 0x800008
+	getState     = 'X'<<8 + 5
+	enforced     = 1 << 5 // of the flags of fs_quota_stat: project quota is enforced
+
+	quotaBlock    = 1024 // bytes
+	limitsAreSet  = 1
+	getAttributes = 0x801c581f // FS_IOC_FSGETXATTR
+	setAttributes = 0x401c5820 // FS_IOC_FSSETXATTR
+	inheritID     = 0x200
+)
+
+// quota is struct if_dqblk.
+type quota struct {
+	hardBlocks, softBlocks, bytes  uint64
+	hardInodes, softInodes, inodes uint64
+	blockTime, inodeTime           uint64
+	valid                          uint32
+	_                              uint32
+}
+
+// quotaState is struct fs_quota_stat.
+type quotaState struct {
+	version int8
+	flags   uint16
+	_       [76]byte
+}
+
+// attributes is struct fsxattr.
+type attributes struct {
+	flags, extentSize, extents, project, cowExtentSize uint32
+	_                                                  [8]byte
+}
+
+// Project is a project id of a filesystem's quota: the files below a directory that has one count towards its limit.
+type Project struct {
+	dir *os.File
+	id  uint32
+}
+
+// OpenProject readies the project id for the filesystem that the directory dir is on. A filesystem that enforces no project
+// quota is errdefs.ErrNotImplemented. Close it.
+func OpenProject(dir string, id uint32) (*Project, error) {
+	f, err := openNoFollow(unix.AT_FDCWD, dir)
+	if err != nil {
+		return nil, err
+	}
+	p := &Project{dir: f, id: id}
+	var state quotaState
+	if err := p.control(getState, 0, unsafe.Pointer(&state)); err != nil || state.flags&enforced == 0 {
+		f.Close()
+		return nil, failure.NotImplemented("the filesystem of %s enforces no project quota: mount it with the option prjquota "+
+			"(XFS; ext4 after tune2fs -O project,quota), or limit the volume otherwise, as with -o type=tmpfs -o device=tmpfs -o o=size=…", dir)
+	}
+	return p, nil
+}
+
+// Close frees what the project holds of the process, not its limit.
+func (p *Project) Close() error { return p.dir.Close() }
+
+// ID is the project's number.
+func (p *Project) ID() uint32 { return p.id }
+
+func (p *Project) control(command uintptr, id uint32, addr unsafe.Pointer) error {
+	_, _, errno := unix.Syscall6(unix.SYS_QUOTACTL_FD, p.dir.Fd(), command<<8|projectQuota, uintptr(id), uintptr(addr), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// Used reports how many bytes the project's files take, and its limit; both are 0 for one that nobody uses.
+func (p *Project) Used() (bytes, limit uint64, err error) {
+	var q quota
+	err = p.control(getQuota, p.id, unsafe.Pointer(&q))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("quota of project %d: %w", p.id, err)
+	}
+	return q.bytes, q.hardBlocks * quotaBlock, nil
+}
+
+// Limit sets how many bytes the project's files may take, rounded up to a KiB; 0 is no limit.
+func (p *Project) Limit(bytes uint64) error {
+	blocks := (bytes + quotaBlock - 1) / quotaBlock
+	q := quota{hardBlocks: blocks, softBlocks: blocks, valid: limitsAreSet}
+	if err := p.control(setQuota, p.id, unsafe.Pointer(&q)); err != nil {
+		return fmt.Errorf("quota of project %d: %w", p.id, err)
+	}
+	return nil
+}
+
+// Adopt gives the directory that the project was opened for, which is to be empty, to the project: so are the files that
+// are made in it.
+func (p *Project) Adopt() error {
+	var a attributes
+	if err := ioctlAttributes(p.dir, getAttributes, &a); err != nil {
+		return fmt.Errorf("project of %s: %w", p.dir.Name(), err)
+	}
+	a.project, a.flags = p.id, a.flags|inheritID
+	if err := ioctlAttributes(p.dir, setAttributes, &a); err != nil {
+		return fmt.Errorf("project of %s: %w", p.dir.Name(), err)
+	}
+	return nil
+}
+
+// hasProject says whether files that are made in a directory belong to a project: others cannot be renamed into it.
+func hasProject(dir *os.File) bool {
+	var a attributes
+	return ioctlAttributes(dir, getAttributes, &a) == nil && a.flags&inheritID != 0
+}
+
+func ioctlAttributes(f *os.File, command uintptr, a *attributes) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), command, uintptr(unsafe.Pointer(a)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
