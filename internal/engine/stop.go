@@ -239,7 +239,13 @@ func (s *Stopper) awaitExit(ctx context.Context, c *container.Container, r *run,
 // sent. A container that is busy at first, as one that has only just been
 // started, is looked at again after twice as long, until the timeout.
 func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal, timeout time.Duration) bool {
-	if sig == syscall.SIGKILL || r.process.StopHint(int(sig)) {
+	if sig == syscall.SIGKILL {
+		return false
+	}
+	// One whose threads wait for a processor may be on its way to wait for the
+	// signal, and uses no time meanwhile: it counts as busy.
+	hint := r.process.StopHint(int(sig))
+	if hint == runtime.MayReact {
 		return false
 	}
 	group, err := s.runtime.Group(s.starter.specs.cgroupPath(c.Load()))
@@ -256,13 +262,14 @@ func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal, tim
 			return true
 		}
 		after, err := group.CPUUsage()
-		if err != nil || r.process.StopHint(int(sig)) {
+		now := r.process.StopHint(int(sig))
+		if err != nil || now == runtime.MayReact {
 			return false
 		}
-		if after == before {
+		if after == before && hint == runtime.Deaf && now == runtime.Deaf {
 			return true
 		}
-		before = after
+		before, hint = after, now
 	}
 	return false
 }

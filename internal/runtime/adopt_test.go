@@ -304,29 +304,23 @@ func TestHelperEngine(t *testing.T) {
 
 func TestStopHint(t *testing.T) {
 	l := newLab(t)
-	hint := func(want bool, args ...string) {
+	settles := func(want runtime.Reaction, s *runtime.Spec) {
 		t.Helper()
-		c := l.start(l.spec(args...))
-		deadline := time.Now().Add(2 * time.Second)
-		for c.StopHint(15) != want && time.Now().Before(deadline) {
-			time.Sleep(time.Millisecond)
-		}
-		if c.StopHint(15) != want {
-			t.Errorf("%v: may wake: %v", args, !want)
-		}
+		c := l.start(s)
+		waitFor(t, fmt.Sprint("the answer ", want), func() bool { return c.StopHint(15) == want })
 	}
-	hint(false, "sleep", "1000")
-	hint(true, "sh", "-c", "trap : TERM; while :; do sleep 1; done")
+	settles(runtime.Deaf, l.spec("sleep", "1000"))
+	settles(runtime.MayReact, l.spec("sh", "-c", "trap : TERM; while :; do sleep 1; done"))
 	s := l.spec("sleep", "1000")
 	s.Init = true
-	c := l.start(s)
-	if !c.StopHint(15) {
-		t.Error("the init that forwards signals is said to sleep through them")
-	}
+	settles(runtime.MayReact, s)
+	// One that is always busy is never taken for deaf.
+	busy := l.start(l.spec("sh", "-c", "while :; do :; done"))
+	waitFor(t, "it runs", func() bool { return busy.StopHint(15) == runtime.Unsettled })
 	// Not PID 1: the default action ends it.
 	s = l.spec("sleep", "1000")
 	s.HostPID = true
-	if c := l.start(s); !c.StopHint(15) {
+	if c := l.start(s); c.StopHint(15) != runtime.MayReact {
 		t.Error("a process in the host's PID namespace is said to be shielded")
 	}
 }

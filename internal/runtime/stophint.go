@@ -10,47 +10,64 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StopHint says whether the process may react to signal sig. False means that the signal will do nothing, whatever time passes: the process
-// is the first of its PID namespace, which the kernel shields from signals that it has no handler for, and none of its threads catches or
-// blocks the signal (to fetch it later, by signalfd or sigwait) or sits in sigtimedwait, which waits for signals under a mask that the kernel
-// does not show. In doubt it is true.
-func (p *Process) StopHint(sig int) (canWake bool) {
+// Reaction is what a process can do about a signal.
+type Reaction int
+
+const (
+	// MayReact: the process may react to it, or that cannot be told.
+	MayReact Reaction = iota
+	// Unsettled: nothing says that it may, but a thread is running, perhaps on its way to wait for the signal. To be asked again.
+	Unsettled
+	// Deaf: the signal will do nothing, whatever time passes.
+	Deaf
+)
+
+// StopHint says whether the process may react to signal sig. Deaf is the first process of its PID namespace, which the kernel shields from
+// signals that it has no handler for, if none of its threads catches or blocks the signal (to fetch it later, by signalfd or sigwait) or
+// sits in sigtimedwait, which waits for signals under a mask that the kernel does not show. In doubt it may react.
+func (p *Process) StopHint(sig int) Reaction {
 	if sig < 1 || sig > 64 {
-		return true
+		return MayReact
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pidfd < 0 {
-		return true
+		return MayReact
 	}
-	can, err := canWakeProcess(p.rec.PID, sig)
+	r, err := reactionOf(p.rec.PID, sig)
 	// By number: what was read counts only if the process is still there.
-	return err != nil || can || keeper.Exited(p.pidfd)
+	if err != nil || keeper.Exited(p.pidfd) {
+		return MayReact
+	}
+	return r
 }
 
-func canWakeProcess(pid, sig int) (bool, error) {
+func reactionOf(pid, sig int) (Reaction, error) {
 	dir := fmt.Sprintf("/proc/%d/task", pid)
 	tasks, err := os.ReadDir(dir)
 	if err != nil {
-		return true, err
+		return MayReact, err
 	}
+	r := Deaf
 	for i, t := range tasks {
 		status, err := os.ReadFile(dir + "/" + t.Name() + "/status")
 		if err != nil {
-			return true, err
+			return MayReact, err
 		}
 		if i == 0 && !firstOfNamespace(string(status)) {
-			return true, nil
+			return MayReact, nil
 		}
 		if maskHas(string(status), "SigCgt:", sig) || maskHas(string(status), "SigBlk:", sig) {
-			return true, nil
+			return MayReact, nil
 		}
-		waiting, err := waitsForSignals(dir + "/" + t.Name())
-		if err != nil || waiting {
-			return true, err
+		switch waits, err := waitsForSignals(dir + "/" + t.Name()); {
+		case err != nil || waits == MayReact:
+			return MayReact, err
+		case waits == Unsettled:
+			r = Unsettled
 		}
 	}
-	return false, nil
+	return r, nil
 }
 
 // firstOfNamespace says whether the process is PID 1 of its innermost namespace, and that is not the only one.
@@ -76,24 +93,26 @@ func maskHas(status, field string, sig int) bool {
 }
 
 // waitsForSignals says whether a thread is in rt_sigtimedwait. While it waits there the signals it waits for are not in its masks.
-func waitsForSignals(task string) (bool, error) {
+func waitsForSignals(task string) (Reaction, error) {
 	b, err := os.ReadFile(task + "/syscall")
 	if err != nil {
-		return true, err
+		return MayReact, err
 	}
 	f := strings.Fields(string(b))
 	if len(f) == 0 {
-		return true, nil
+		return MayReact, nil
 	}
 	if f[0] == "running" {
-		// It may be on its way into the call.
-		return true, nil
+		return Unsettled, nil
 	}
 	nr, err := strconv.ParseInt(f[0], 10, 64)
 	if err != nil {
-		return true, err
+		return MayReact, err
 	}
-	return nr == unix.SYS_RT_SIGTIMEDWAIT || nr == compatSigtimedwait || nr == compatSigtimedwait64, nil
+	if nr == unix.SYS_RT_SIGTIMEDWAIT || nr == compatSigtimedwait || nr == compatSigtimedwait64 {
+		return MayReact, nil
+	}
+	return Deaf, nil
 }
 
 // Numbers of the call in 32-bit programs: a 64-bit program has other, harmless calls under them (personality-related and new ones), for
