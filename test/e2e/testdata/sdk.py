@@ -1,5 +1,7 @@
 """What programs on Docker's Python SDK do with an engine: unittest finds the tests, DOCKER_HOST the engine."""
 
+import io
+import tarfile
 import time
 import unittest
 
@@ -206,6 +208,52 @@ class Volumes(Case):
             v.remove()
         self.assertEqual(caught.exception.status_code, 409)
         user.remove()
+
+
+class Files(Case):
+    def test_archive_both_ways(self):
+        c = self.container("true")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            member = tarfile.TarInfo("dir/file")
+            member.size, member.mode, member.uid = 7, 0o640, 12
+            tar.addfile(member, io.BytesIO(b"content"))
+        self.assertTrue(c.put_archive("/tmp", packed.getvalue()))
+        stream, stat = c.get_archive("/tmp/dir")
+        self.assertEqual(stat["name"], "dir")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            got = tar.getmember("dir/file")
+            self.assertEqual((got.mode, got.uid, tar.extractfile(got).read()), (0o640, 12, b"content"))
+        with self.assertRaises(errors.NotFound):
+            c.get_archive("/nothing")
+        self.assertIn({"Path": "/tmp/dir/file", "Kind": 1}, c.diff())
+        with tarfile.open(fileobj=io.BytesIO(b"".join(c.export()))) as tar:
+            self.assertIn("tmp/dir/file", tar.getnames())
+
+    def test_commit_save_load_import(self):
+        c = self.container("true")
+        image = c.commit("sdk/committed", tag="1", changes="ENV A=b", message="why", author="me")
+        self.addCleanup(self.client.images.remove, "sdk/committed:1", force=True)
+        self.assertEqual(image.tags, ["sdk/committed:1"])
+        self.assertIn("A=b", image.attrs["Config"]["Env"])
+        saved = b"".join(image.save(named=True))
+        (loaded,) = self.client.images.load(saved)
+        self.assertEqual(loaded.id, image.id)
+        told = self.client.api.import_image_from_data(b"".join(c.export()), repository="sdk/imported")
+        self.assertIn("sha256:", told)
+        self.client.images.remove("sdk/imported")
+
+    def test_prune_and_df(self):
+        c = self.container("true", labels=["sdk-prune"])
+        done = self.client.containers.prune(filters={"label": "sdk-prune"})
+        self.assertEqual(done["ContainersDeleted"], [c.id])
+        self.assertEqual(self.client.images.prune(filters={"label": "sdk-nothing"})["ImagesDeleted"], [])
+        df = self.client.df()
+        self.assertGreater(df["LayersSize"], 0)
+        self.assertIn("busybox:latest", [t for i in df["Images"] for t in i["RepoTags"]])
+        with self.assertRaises(errors.APIError) as caught:
+            self.client.login("u", "p", registry="127.0.0.1:1", reauth=True)
+        self.assertEqual(caught.exception.status_code, 500)
 
 
 class Networks(Case):
