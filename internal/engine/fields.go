@@ -72,7 +72,7 @@ var endpointFields = map[string]support{
 
 // fieldFlags are the flags of refused fields, for people who typed those.
 var fieldFlags = map[string]string{
-	"StorageOpt": " (--storage-opt)", "DeviceRequests": " (--gpus)",
+	"StorageOpt": " (--storage-opt)", "DeviceRequests": " (--gpus, --device VENDOR/CLASS=NAME)",
 }
 
 // refuseUnsupported returns an error that names the first refused field set in

@@ -126,3 +126,26 @@ func TestUpdateBelowUsage(t *testing.T) {
 		t.Errorf("restart policy of --rm: %v", err)
 	}
 }
+
+// TestUpdateCutShort: the next engine brings what runs into line with the record.
+func TestUpdateCutShort(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	id := e.OK(t, "docker", "run", "-d", "--name", "runs", "--pids-limit", "50", "busybox", "sleep", "600")
+	e.Stop(t)
+	e.SetEnv("CLEAT_FAILPOINTS=engine.update.after-config")
+	e.Run(t)
+	e.SetEnv()
+	e.Docker(t, "update", "--pids-limit", "60", "runs")
+	<-e.Exited()
+	if got := limit(t, e, id, "pids", "pids.max", "pids.max"); got != "50" {
+		t.Fatalf("the engine did not die in time: the limit is %s", got)
+	}
+	e.Run(t)
+	if got := limit(t, e, id, "pids", "pids.max", "pids.max"); got != "60" {
+		t.Errorf("the limit is %s", got)
+	}
+	if got := e.OK(t, "docker", "inspect", "-f", "{{.HostConfig.PidsLimit}}", "runs"); got != "60" {
+		t.Errorf("the record says %s", got)
+	}
+}
