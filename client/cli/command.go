@@ -168,7 +168,7 @@ func (a *app) root(only string) *cobra.Command {
 			a.importImage().as(""), a.imagePrune(), a.save().as(""), a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
 			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
 		a.group("volume", "Manage volumes", append([]spec{a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumePrune(), a.volumeRm(), a.volumeUpdate()}, a.volumeCopies()...)...),
-		a.group("network", "Manage networks", a.networkConnect(), a.networkCreate(), a.networkDisconnect(), a.networkInspect(), a.networkLs(),
+		a.group("network", "Manage networks", a.networkCheck(), a.networkConnect(), a.networkCreate(), a.networkDisconnect(), a.networkInspect(), a.networkLs(),
 			a.networkPrune(), a.networkRm()),
 		a.group("system", "Manage the engine's system", a.systemDF(), a.events().as(""), a.info().as(""), a.systemPrune()),
 		a.group("context", "Manage contexts",

@@ -115,6 +115,7 @@ var commands = []string{
 	"volume ls",
 	"volume rm",
 	"network",
+	"network check",
 	"network connect",
 	"network create",
 	"network disconnect",
@@ -163,8 +164,8 @@ func TestHelp(t *testing.T) {
 
 // TestHelpLikeDocker compares the help of the commands whose flags are all docker's.
 func TestHelpLikeDocker(t *testing.T) {
-	differs := []string{"", "container", "image", "volume", "system", // fewer commands
-		"run", "create", "container run", "container create", "pull", "image pull", "load", "image load", "save", "image save", "images", "image ls", "network connect", "network create", "completion", "start", "container start", "version"}
+	differs := []string{"", "container", "image", "volume", "system", "network", // other commands
+		"run", "create", "container run", "container create", "pull", "image pull", "load", "image load", "save", "image save", "images", "image ls", "network check", "network connect", "network create", "completion", "start", "container start", "version"}
 	for _, c := range commands {
 		if slices.Contains(differs, c) || strings.HasPrefix(c, "engine") {
 			continue

@@ -194,6 +194,9 @@ type Deps struct {
 	Networks    Networks
 	Connections Connections
 
+	// NetworkChecks look at what stands in a container's way.
+	NetworkChecks NetworkChecks
+
 	// VolumeCopies is the same service as Volumes.
 	VolumeCopies VolumeCopies
 

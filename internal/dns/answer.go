@@ -71,6 +71,9 @@ func (d *Directory) lookUp(v *View, q dns.Question, reply *dns.Msg) bool {
 	if a, ok := reverseAddr(name); ok {
 		return d.lookUpAddr(v, a, q, reply)
 	}
+	if target, ok := v.Aliases[name]; ok {
+		name = target
+	}
 	addrs, found := v.Hosts[name]
 	if !found {
 		addrs, found = d.find(v.Networks, name)

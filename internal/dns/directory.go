@@ -45,7 +45,8 @@ func NewDirectory() *Directory {
 	return &Directory{networks: map[string]*zone{}, endpoints: map[string]Endpoint{}}
 }
 
-// SetNetwork adds a network or changes its name and subnets.
+// SetNetwork adds a network or changes its name and subnets. It is forgotten with the
+// last that is on it.
 func (d *Directory) SetNetwork(n Network) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -63,24 +64,12 @@ func (d *Directory) zone(id string) *zone {
 	return z
 }
 
-// RemoveNetwork forgets a network and all that is on it.
-func (d *Directory) RemoveNetwork(id string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.networks, id)
-	for key, e := range d.endpoints {
-		if e.Network == id {
-			delete(d.endpoints, key)
-		}
-	}
-}
-
 // Add puts an endpoint in, in place of an earlier one with its id.
 func (d *Directory) Add(e Endpoint) {
 	e.Names, e.Addrs = lowered(e.Names), slices.Clone(e.Addrs)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.remove(e.ID)
+	d.takeOut(e.ID)
 	d.endpoints[e.ID] = e
 	z := d.zone(e.Network)
 	for _, n := range e.Names {
@@ -109,19 +98,18 @@ func lowered(names []string) []string {
 func (d *Directory) Remove(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.remove(id)
+	if e, ok := d.takeOut(id); ok && len(d.networks[e.Network].names) == 0 {
+		delete(d.networks, e.Network) // the next on it brings it back
+	}
 }
 
-func (d *Directory) remove(id string) {
+func (d *Directory) takeOut(id string) (Endpoint, bool) {
 	e, ok := d.endpoints[id]
 	if !ok {
-		return
+		return e, false
 	}
 	delete(d.endpoints, id)
 	z := d.networks[e.Network]
-	if z == nil {
-		return
-	}
 	for _, n := range e.Names {
 		rest := slices.DeleteFunc(slices.Clone(z.names[n]), func(o Endpoint) bool { return o.ID == id })
 		if len(rest) == 0 {
@@ -135,6 +123,7 @@ func (d *Directory) remove(id string) {
 			delete(z.owners, a)
 		}
 	}
+	return e, true
 }
 
 // find answers for a name in lower case: the addresses, and whether it exists at all.

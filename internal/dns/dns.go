@@ -30,7 +30,10 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TTL of the answers about containers, in seconds. Docker's is 600; but resolvers that
@@ -59,6 +62,9 @@ type View struct {
 	// Hosts are names that only this container has, in lower case without a dot at
 	// the end: those of the host, legacy links, extra hosts.
 	Hosts map[string][]netip.Addr
+	// Aliases are names that only this container has for others on its networks, both
+	// in lower case.
+	Aliases map[string]string
 	// Servers lists its name servers at the time of a question. A nil function, like
 	// an empty list, means that nothing is forwarded.
 	Servers func() []Upstream
@@ -75,6 +81,20 @@ type Upstream struct {
 
 // Dial is the Dialer of the calling process's own network namespace.
 func Dial(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error) {
-	var d net.Dialer
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { HearUnreachable(int(fd), server.Addr()) })
+	}}
 	return d.DialContext(ctx, network, server.String())
+}
+
+// HearUnreachable has a socket to an address fail when a router says that there is no
+// way there. By itself a UDP socket hears only of closed ports, and a host that is not
+// connected to anything would make every lookup wait to the end.
+func HearUnreachable(fd int, to netip.Addr) {
+	// A socket that cannot waits as it did: no reason to fail.
+	if to.Is6() {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+		return
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
 }

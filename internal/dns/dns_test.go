@@ -113,7 +113,7 @@ func say(m *wire.Msg) string {
 func TestNames(t *testing.T) {
 	d := world()
 	hosts := map[string][]netip.Addr{dns.HostName: {addr("172.20.0.1")}, "mysql": {addr("172.20.0.9")}}
-	both := serve(t, d, &dns.View{Networks: []string{"n1", "n2"}, Hosts: hosts})
+	both := serve(t, d, &dns.View{Networks: []string{"n1", "n2"}, Hosts: hosts, Aliases: map[string]string{"store": "db.main"}})
 	one := serve(t, d, &dns.View{Networks: []string{"n2"}})
 	for _, c := range []struct {
 		s     *service
@@ -136,6 +136,8 @@ func TestNames(t *testing.T) {
 		{both, "web.back.end", wire.TypeA, "NOERROR 172.21.0.2"},
 		{both, "db.main.back.end", wire.TypeA, "NOERROR 172.21.0.2"},
 		{both, "db.main", wire.TypeA, "NOERROR 172.21.0.2"},
+		{both, "store", wire.TypeA, "NOERROR 172.21.0.2"},
+		{one, "store", wire.TypeA, "SERVFAIL"},
 		{both, "mysql", wire.TypeA, "NOERROR 172.20.0.9"},
 		{both, "host.docker.internal", wire.TypeA, "NOERROR 172.20.0.1"},
 		{both, "host.docker.internal", wire.TypeAAAA, "NOERROR"},
@@ -203,7 +205,7 @@ func TestNamesComeAndGo(t *testing.T) {
 	}
 	s.client.See(&dns.View{Networks: []string{"n2", "n1"}})
 	want("connected to another network", "web", "NOERROR 172.21.0.2")
-	d.RemoveNetwork("n2")
+	d.Remove("e4")
 	want("without that network", "web", "SERVFAIL")
 }
 

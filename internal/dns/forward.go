@@ -426,3 +426,21 @@ func answers(msg, query []byte) bool {
 	end := questionEnd(query)
 	return end <= len(msg) && bytes.Equal(lowerName(msg[headerLen:end]), lowerName(query[headerLen:end]))
 }
+
+// Probe asks a server for the addresses of a name, or of the root's servers if it is
+// empty, and returns how long the answer took. Any answer will do.
+func Probe(ctx context.Context, u Upstream, name string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, Patience/2)
+	defer cancel()
+	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
+	if name == "" {
+		m.SetQuestion(".", dns.TypeNS)
+	}
+	query, err := m.Pack()
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	_, err = askOne(ctx, u, query, false)
+	return time.Since(start), err
+}

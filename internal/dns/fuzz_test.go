@@ -121,3 +121,15 @@ func FuzzReverseAddr(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseConf(f *testing.F) {
+	f.Add("nameserver 1.1.1.1\nsearch a b\noptions ndots:1\n")
+	f.Add("domain x\n; c\n# d\nnameserver")
+	f.Fuzz(func(t *testing.T, text string) {
+		c := ParseConf(text)
+		if again := ParseConf(c.String()); again.String() != c.String() {
+			t.Errorf("%q becomes %q becomes %q", text, c.String(), again.String())
+		}
+		_ = c.Addrs()
+	})
+}

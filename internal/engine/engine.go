@@ -62,6 +62,7 @@ type Engine struct {
 	*Updater
 	*Remover
 	*Renamer
+	*NetCheck
 	*Waiter
 	*Streams
 	*Execs
@@ -147,6 +148,8 @@ func New(d Deps) *Engine {
 		Pruner:  &Pruner{containers: d.Containers, images: images, remover: remover, say: say},
 
 		DiskUsages: &DiskUsages{queries: queries, images: images, volumes: volumes},
+
+		NetCheck: &NetCheck{containers: d.Containers, networks: d.Networks},
 
 		Commits:  &Commits{fs: filesystems, images: d.Images, still: still, say: say},
 		System:   &System{containers: d.Containers, volumes: d.Volumes, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},

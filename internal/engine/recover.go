@@ -148,7 +148,7 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 		return false
 	}
 	if r.State.Sandbox != nil {
-		if err := rc.deps.Networks.Adopt(ctx, r.State.Sandbox, proc.PID()); err != nil {
+		if err := rc.deps.Networks.Adopt(ctx, r.State.Sandbox, proc.PID(), proc.TakeHeld()...); err != nil {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}

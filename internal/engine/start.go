@@ -170,6 +170,7 @@ type attempt struct {
 	life    *life
 	rootFD  int
 	netFD   int
+	names   []int // sockets for lookups, for the keeper
 	group   *runtime.GroupInMaking
 	sources []int // of mounts
 	sandbox *network.Sandbox
@@ -193,12 +194,20 @@ func (a *attempt) closeFDs() {
 		_ = unix.Close(fd)
 	}
 	a.sources = nil
-	for _, fd := range []int{a.rootFD, a.netFD} {
+	for _, fd := range append([]int{a.rootFD, a.netFD}, a.names...) {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
 	}
-	a.rootFD, a.netFD = -1, -1
+	a.rootFD, a.netFD, a.names = -1, -1, nil
+}
+
+// nameSockets are what the keeper holds, so that lookups outlive the engine.
+func (a *attempt) nameSockets() []int {
+	if a.names == nil && a.sandbox != nil {
+		a.names = a.s.networks.TakeNameSockets(a.sandbox)
+	}
+	return a.names
 }
 
 // undo removes what outlives the file descriptors.
@@ -241,6 +250,7 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 		return nil, err
 	}
 	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
+	spec.Held = a.nameSockets()
 	if spec.User, err = lookupUser(a.rootFD, r.Config.User, r.HostConfig.GroupAdd); err != nil {
 		return nil, err
 	}

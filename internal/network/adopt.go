@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,15 @@ import (
 // as pid: its addresses and ports are reserved again, missing rules added. A port that
 // somebody else took while no engine ran is still redirected to the container; the
 // service warns of it.
-func (s *Service) Adopt(ctx context.Context, sb *Sandbox, pid int) error {
+//
+// held are the files of TakeNameSockets that the container's keeper has held, if it was
+// given any; Adopt takes them over.
+func (s *Service) Adopt(ctx context.Context, sb *Sandbox, pid int, held ...*os.File) error {
+	defer func() {
+		for _, f := range held {
+			f.Close() // those that are in use by now were copied
+		}
+	}()
 	bs, err := boundPorts(sb.Ports)
 	if err != nil {
 		return fmt.Errorf("adopt the network of container %s: %w", sb.ContainerID, err)
@@ -41,7 +50,7 @@ func (s *Service) Adopt(ctx context.Context, sb *Sandbox, pid int) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("adopt the ports of container %s: %w", sb.ContainerID, err), s.free(a))
 	}
-	return s.adoptNames(a, pid)
+	return s.adoptNames(a, pid, held)
 }
 
 // reenter registers a container that is attached.
@@ -118,7 +127,7 @@ func (s *Service) repair() error {
 }
 
 // adoptNames brings the name service back to a container.
-func (s *Service) adoptNames(a *attachment, pid int) error {
+func (s *Service) adoptNames(a *attachment, pid int, held []*os.File) error {
 	ns := -1
 	if pid > 0 {
 		if fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
@@ -131,7 +140,7 @@ func (s *Service) adoptNames(a *attachment, pid int) error {
 			return err
 		}
 	}
-	return s.namesAdopt(a.sandbox, ns)
+	return s.namesAdopt(a.sandbox, ns, held)
 }
 
 // rebind reserves recorded ports again as far as they are free.
@@ -211,6 +220,7 @@ func (s *Service) Reconcile(ctx context.Context, keep []*Sandbox) error {
 	if err := s.sweep(ctx, keep); err != nil {
 		problems = append(problems, err.Error())
 	}
+	s.serveAdopted()
 	if len(problems) > 0 {
 		return fmt.Errorf("reconcile the network: %s", strings.Join(problems, "; "))
 	}

@@ -54,6 +54,9 @@ func (s *Service) Connect(ctx context.Context, req Request, want EndpointRequest
 	if err == nil {
 		err = s.namesConnect(s.current(a), e, ns)
 	}
+	if err == nil {
+		err = s.turnToNames(&req, s.current(a), e)
+	}
 	if now := s.current(a); err == nil && now != before {
 		err = persist(now)
 	}

@@ -49,6 +49,8 @@ type inside struct {
 	ns   int           // file descriptor
 	conn *netlink.Conn // in the namespace
 	home int
+	// names are sockets for lookups that were made ahead of time, or nil.
+	names *nameSockets
 }
 
 // enter opens a connection to a namespace.
@@ -64,7 +66,12 @@ func enter(home, ns int) (*inside, error) {
 	return in, nil
 }
 
-func (in *inside) close() { in.conn.Close() }
+func (in *inside) close() {
+	in.conn.Close()
+	if in.names != nil {
+		in.names.close()
+	}
+}
 
 // do runs f on a thread in the namespace.
 func (in *inside) do(f func() error) error { return netlink.InNS(in.home, in.ns, f) }

@@ -105,7 +105,7 @@ func (s *Service) enter(req *Request) (*attachment, error) {
 		return nil, failure.Conflict("container %s is already connected to the network", req.ContainerID)
 	}
 	a := &attachment{ports: &reservation{}, options: map[string]endpointOptions{}, sandbox: &Sandbox{
-		ContainerID: req.ContainerID, Name: req.Name, Mode: req.Mode, Ports: portMap(req.Exposed, nil),
+		ContainerID: req.ContainerID, Name: req.Name, Mode: req.Mode, Ports: portMap(req.Exposed, nil), DNS: req.DNS,
 	}}
 	if owner, shares := strings.CutPrefix(req.Mode, sharedPrefix); shares {
 		host := s.attachments[owner]
@@ -353,7 +353,7 @@ func (s *Service) build(ctx context.Context, req *Request, a *attachment) (ns in
 	defer in.close()
 	defer s.refill(sb)
 	if err = s.publish(req, a, targets, wishes); err == nil {
-		err = s.namesAttach(sb, in.ns)
+		err = s.namesAttach(sb, in)
 	}
 	if err == nil {
 		err = s.hold(a, in.ns)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cleatlabs/cleat/internal/dns"
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
@@ -33,7 +34,7 @@ func (s *Service) writeFiles(req *Request, sb *Sandbox) error {
 	if err != nil {
 		return err
 	}
-	resolv, err := s.resolvFile(req)
+	resolv, err := s.resolvFile(req, sb)
 	if err != nil {
 		return err
 	}
@@ -170,15 +171,10 @@ func (s *Service) hostGateway() netip.Addr {
 	return s.bridge.rec.Subnets[0].Gateway
 }
 
-// resolver is what a resolv.conf says.
-type resolver struct {
-	servers, search, options []string
-}
-
 // resolvFile is the host's, with what the request or the engine asks for in place of
 // each part. Nameservers on the host's loopback cannot be reached from a container
 // (but in host mode) and are left out.
-func (s *Service) resolvFile(req *Request) (string, error) {
+func (s *Service) resolvFile(req *Request, sb *Sandbox) (string, error) {
 	for _, d := range req.DNS {
 		if _, err := netip.ParseAddr(d); err != nil {
 			return "", failure.Invalid("invalid DNS server %q: want an IP address", d)
@@ -195,20 +191,23 @@ func (s *Service) resolvFile(req *Request) (string, error) {
 	if req.Mode == ModeHost && len(servers)+len(search)+len(options) == 0 {
 		return string(text), nil
 	}
-	r := parseResolver(string(text))
+	r := dns.ParseConf(string(text))
 	if len(servers) > 0 {
-		r.servers = servers
+		r.Servers = servers
 	} else if req.Mode != ModeHost {
-		r.servers = slices.DeleteFunc(r.servers, onLoopback)
-		if len(r.servers) == 0 {
-			r.servers = fallbackNameservers()
+		r.Servers = slices.DeleteFunc(r.Servers, onLoopback)
+		if len(r.Servers) == 0 {
+			r.Servers = fallbackNameservers()
 		}
 	}
 	if len(search) > 0 {
-		r.search = search
+		r.Search = search
 	}
 	if len(options) > 0 {
-		r.options = options
+		r.Options = options
+	}
+	if sb.hasNames() {
+		useNames(&r)
 	}
 	return r.String(), nil
 }
@@ -233,8 +232,8 @@ func (s *Service) resolverPath(mode string) string {
 	if err != nil {
 		return resolvConf
 	}
-	r := parseResolver(string(text))
-	if len(r.servers) == 1 && r.servers[0] == resolvedStub {
+	r := dns.ParseConf(string(text))
+	if len(r.Servers) == 1 && r.Servers[0] == resolvedStub {
 		if _, err := os.Stat(resolvedUpstream); err == nil {
 			return resolvedUpstream
 		}
@@ -245,41 +244,4 @@ func (s *Service) resolverPath(mode string) string {
 func onLoopback(server string) bool {
 	addr, err := netip.ParseAddr(server)
 	return err != nil || addr.WithZone("").Unmap().IsLoopback()
-}
-
-// parseResolver reads resolv.conf(5): of several search or domain lines the last
-// counts.
-func parseResolver(text string) resolver {
-	var r resolver
-	for line := range strings.Lines(text) {
-		line, _, _ = strings.Cut(line, "#")
-		f := strings.Fields(line)
-		if len(f) < 2 || strings.HasPrefix(f[0], ";") {
-			continue
-		}
-		switch f[0] {
-		case "nameserver":
-			r.servers = append(r.servers, f[1])
-		case "search", "domain":
-			r.search = f[1:]
-		case "options":
-			r.options = append(r.options, f[1:]...)
-		}
-	}
-	return r
-}
-
-// String is the file. The search domain "." alone means none.
-func (r resolver) String() string {
-	var b strings.Builder
-	for _, s := range r.servers {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
-	}
-	if len(r.search) > 0 && !slices.Equal(r.search, []string{"."}) {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(r.search, " "))
-	}
-	if len(r.options) > 0 {
-		fmt.Fprintf(&b, "options %s\n", strings.Join(r.options, " "))
-	}
-	return b.String()
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -25,6 +26,41 @@ type nameSockets struct {
 func (n *nameSockets) close() {
 	n.udp.Close()
 	n.tcp.Close()
+}
+
+// copy duplicates both: the same sockets, by other descriptors.
+func (n *nameSockets) copy() (*nameSockets, error) {
+	fds, err := n.descriptors()
+	if err != nil {
+		return nil, err
+	}
+	return &nameSockets{os.NewFile(uintptr(fds[0]), "names"), os.NewFile(uintptr(fds[1]), "names")}, nil
+}
+
+// descriptors are copies of both. (os.File.Fd would make the sockets blocking, for all
+// who have them.)
+func (n *nameSockets) descriptors() ([]int, error) {
+	var fds []int
+	for _, f := range []*os.File{n.udp, n.tcp} {
+		c, err := f.SyscallConn()
+		if err == nil {
+			var dup error
+			err = c.Control(func(fd uintptr) {
+				var n int
+				if n, dup = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); dup == nil {
+					fds = append(fds, n)
+				}
+			})
+			err = errors.Join(err, dup)
+		}
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+			return nil, fmt.Errorf("name server in the container's namespace: %w", err)
+		}
+	}
+	return fds, nil
 }
 
 // openNameSockets makes them in the calling thread's network namespace, whose lo must

@@ -167,6 +167,8 @@ type Sandbox struct {
 	// Asked is what was asked for to be published, for when the endpoint that the ports
 	// lead to changes.
 	Asked *PortRequest `json:",omitempty"`
+	// DNS are the name servers that were asked for.
+	DNS []string `json:",omitempty"`
 }
 
 // PortRequest is the part of a Request that is about ports.

@@ -395,6 +395,7 @@ func (s *Service) make(n *netw) error {
 		}
 	}
 	record.Failpoint("network.create.after-rules")
+	s.bridgesChanged()
 	return nil
 }
 
@@ -441,6 +442,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) (*Record, error) 
 	}
 	s.drop(n)
 	record.Failpoint("network.rm.after-record")
+	s.bridgesChanged()
 	return n.rec, nil
 }
 

@@ -8,18 +8,6 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-func FuzzParseResolver(f *testing.F) {
-	f.Add("nameserver 1.1.1.1\nsearch a b\noptions ndots:1\n")
-	f.Add("domain x\n; c\n# d\nnameserver")
-	f.Fuzz(func(t *testing.T, text string) {
-		r := parseResolver(text)
-		again := parseResolver(r.String())
-		if again.String() != r.String() {
-			t.Errorf("%q becomes %q becomes %q", text, r.String(), again.String())
-		}
-	})
-}
-
 func FuzzHostPorts(f *testing.F) {
 	for _, s := range []string{"", "0", "80", "8000-8010", "8-", "-8", "65535-65536", "1-1"} {
 		f.Add(s)

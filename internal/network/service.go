@@ -50,6 +50,8 @@ type Service struct {
 	spares  *sockets // plugged into the default bridge
 	loose   *sockets // not plugged in, for other networks
 	flows   *nft.Flows
+	lookups *nameService
+	zone    zone
 	claim   int // keeps other engines off the bridge
 
 	mu          sync.Mutex
@@ -102,6 +104,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if s.proxy, err = newLoopback(s.group); err != nil {
 		return nil, err
 	}
+	s.lookups = s.newNames()
 	s.spares = newSockets(s.group, "network-sockets", s.bridge.prepare, s.host)
 	s.spares.refill()
 	s.loose = newSockets(s.group, "network-loose-sockets", s.prepareLoose, s.host)
@@ -295,6 +298,9 @@ func (s *Service) abandon() {
 	if s.group != nil {
 		_ = s.group.Stop(context.Background())
 	}
+	if s.lookups != nil {
+		s.lookups.close()
+	}
 	if s.table != nil {
 		s.table.Close()
 	}
@@ -371,7 +377,7 @@ func (s *Service) Teardown() error {
 	if err := s.group.Stop(context.Background()); err != nil {
 		return err
 	}
-	err := errors.Join(nft.Withdraw(s.table.Name()), s.table.Delete())
+	err := errors.Join(s.leaveZone(context.Background()), nft.Withdraw(s.table.Name()), s.table.Delete())
 	for _, sb := range s.list() {
 		for _, e := range sb.Endpoints {
 			s.host.disown(e.Link)

@@ -142,8 +142,13 @@ func (s *Service) prepareLoose() (*socket, error) {
 			return fmt.Errorf("in the container's namespace: %w", err)
 		}
 		// Asking makes the kernel act on the carrier (see awaitCarrier).
-		_, err = k.in.conn.LinkByName("eth0")
-		return err
+		if _, err := k.in.conn.LinkByName("eth0"); err != nil {
+			return err
+		}
+		return k.in.do(func() (err error) {
+			k.in.names, err = openNameSockets(false)
+			return err
+		})
 	})
 }
 

@@ -24,7 +24,7 @@ func (s *Service) watch() error {
 		return err
 	}
 	if s.cfg.FirewallIntegrate {
-		if err := nft.Integrate(s.bridge.name(), s.table.Name()); err != nil {
+		if err := nft.Integrate(s.bridges(), s.table.Name()); err != nil {
 			w.Close()
 			return fmt.Errorf("integrate with the host's firewall: %w", err)
 		}
@@ -49,6 +49,7 @@ func (s *Service) watch() error {
 			}
 		}
 	})
+	s.group.Go("network-firewalld", s.keepZone)
 	s.group.Go("network-ruleset-keeper", func(ctx context.Context) { s.keepRules(ctx, events) })
 	return nil
 }
@@ -86,7 +87,7 @@ func (s *Service) restore(ev nft.Event) {
 		}
 	}
 	if ev.Foreign && s.cfg.FirewallIntegrate {
-		if err := nft.Integrate(s.bridge.name(), s.table.Name()); err != nil {
+		if err := nft.Integrate(s.bridges(), s.table.Name()); err != nil {
 			s.warn(fmt.Sprintf("the host's firewall was changed and could not be integrated with again: %v", err))
 		}
 	}
@@ -98,7 +99,7 @@ func (s *Service) Warnings() []string {
 	s.mu.Lock()
 	out := append([]string(nil), s.warnings...)
 	s.mu.Unlock()
-	blockers, err := nft.Blockers(s.bridge.name())
+	blockers, err := nft.Blockers(s.bridges())
 	if err != nil {
 		return append(out, fmt.Sprintf("the host's firewall could not be read: %v", err))
 	}

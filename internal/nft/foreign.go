@@ -2,6 +2,7 @@ package nft
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,7 +19,9 @@ type Blocker struct {
 	Family string // "ip" or "inet"
 	Table  string
 	Chain  string
-	// Allow is the command that lets a bridge's traffic through.
+	// Bridges are those whose traffic it would drop.
+	Bridges []string
+	// Allow is the command that lets their traffic through.
 	Allow string
 }
 
@@ -41,13 +44,18 @@ func familyName(f uint8) string {
 }
 
 // Blockers lists the foreign chains on the forward hook that drop by policy (or, as
-// firewalld's does, by a last rule) and have no rule that names the bridge.
-func Blockers(bridge string) ([]Blocker, error) {
+// firewalld's does, by a last rule) and have no rule, themselves or in a chain that
+// they jump to, that names one of the bridges.
+func Blockers(bridges []string) ([]Blocker, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
+	return blockers(conn, bridges)
+}
+
+func blockers(conn *netlink.Conn, bridges []string) ([]Blocker, error) {
 	chains, err := listChains(conn)
 	if err != nil {
 		return nil, err
@@ -57,18 +65,31 @@ func Blockers(bridge string) ([]Blocker, error) {
 		if !c.blocks() {
 			continue
 		}
-		named, err := namesBridge(conn, c, bridge)
+		rules, err := reachable(conn, c)
 		if err != nil {
 			return nil, err
 		}
-		if !named {
-			bs = append(bs, Blocker{
-				Family: familyName(c.family), Table: c.table, Chain: c.name,
-				Allow: allowCommand(c, chains, bridge),
-			})
+		b := Blocker{Family: familyName(c.family), Table: c.table, Chain: c.name}
+		for _, bridge := range bridges {
+			if !namesLink(rules, bridge) {
+				b.Bridges = append(b.Bridges, bridge)
+			}
+		}
+		if len(b.Bridges) > 0 {
+			b.Allow = allowCommands(c, chains, b.Bridges)
+			bs = append(bs, b)
 		}
 	}
 	return bs, nil
+}
+
+// allowCommands is what lets the traffic of all the bridges through.
+func allowCommands(c foreignChain, all []foreignChain, bridges []string) string {
+	var cs []string
+	for _, b := range bridges {
+		cs = append(cs, allowCommand(c, all, b))
+	}
+	return strings.Join(cs, " && ")
 }
 
 // blocks is about filter chains on forward. Those of other engines of this kind are
@@ -199,45 +220,111 @@ func commentData(s string) []byte {
 	return append(append([]byte{0, byte(len(s) + 1)}, s...), 0)
 }
 
-// namesBridge looks for a rule that compares a link's name with the bridge's. What
-// the rule does with it is up to who wrote it: they know of the bridge.
-func namesBridge(conn *netlink.Conn, c foreignChain, bridge string) (bool, error) {
-	rules, err := listRules(conn, c)
-	if err != nil {
-		return false, err
-	}
-	for _, r := range rules {
-		if bytes.Contains(r.raw, append([]byte(bridge), 0)) {
-			return true, nil
+// reachable are the rules of a chain and of those that it jumps to: ufw and firewalld
+// keep what an administrator allows in chains of their own.
+func reachable(conn *netlink.Conn, c foreignChain) ([]foreignRule, error) {
+	var all []foreignRule
+	seen := map[string]bool{c.name: true}
+	for todo := []string{c.name}; len(todo) > 0; todo = todo[1:] {
+		rules, err := listRules(conn, foreignChain{family: c.family, table: c.table, name: todo[0]})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, rules...)
+		for _, r := range rules {
+			for _, next := range r.jumps() {
+				if !seen[next] {
+					seen[next] = true
+					todo = append(todo, next)
+				}
+			}
 		}
 	}
-	return false, nil
+	return all, nil
+}
+
+// jumps are the chains that the rule sends packets to.
+func (r foreignRule) jumps() []string {
+	const genmsg = 4
+	attrs, err := netlink.ParseAttrs(r.raw[genmsg:])
+	if err != nil {
+		return nil
+	}
+	// The way to a verdict's chain: rule, expression, its data, immediate data, verdict.
+	path := []uint16{unix.NFTA_RULE_EXPRESSIONS, unix.NFTA_LIST_ELEM, unix.NFTA_EXPR_DATA, unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN}
+	return follow(attrs, path)
+}
+
+func follow(attrs []netlink.Attr, path []uint16) []string {
+	var found []string
+	for _, a := range attrs {
+		switch {
+		case a.Type != path[0]:
+		case len(path) == 1:
+			found = append(found, a.Str())
+		default:
+			// Expressions of other kinds have other things at the same place: what is
+			// no list of attributes has no chain.
+			if inner, err := netlink.ParseAttrs(a.Value); err == nil {
+				found = append(found, follow(inner, path[1:])...)
+			}
+		}
+	}
+	return found
+}
+
+// namesLink looks for a rule that compares a link's name with this one. What the rule
+// does with it is up to who wrote it: they know of the link.
+func namesLink(rules []foreignRule, link string) bool {
+	return slices.ContainsFunc(rules, func(r foreignRule) bool { return r.names(link) })
+}
+
+// names looks for the link's name as a value, padded as nft writes it or with its zero
+// alone as iptables does. The names of the table and of chains are none.
+func (r foreignRule) names(link string) bool {
+	for _, size := range []int{len(link) + 1, unix.IFNAMSIZ} {
+		header := binary.NativeEndian.AppendUint16(nil, uint16(unix.NLA_HDRLEN+size))
+		header = binary.NativeEndian.AppendUint16(header, unix.NFTA_DATA_VALUE)
+		if bytes.Contains(r.raw, append(append(header, link...), 0)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Integrate inserts, at the head of every chain that Blockers lists, rules that
-// accept what comes from and goes to the bridge, marked with the comment mark. What
-// may go to the bridge is decided by our own table all the same.
-func Integrate(bridge, mark string) error {
-	blockers, err := Blockers(bridge)
-	if err != nil || len(blockers) == 0 {
-		return err
-	}
+// accept what comes from and goes to the bridges, marked with the comment mark, and
+// removes marked ones that are about none of them. What may go to a bridge is decided by
+// our own table all the same.
+func Integrate(bridges []string, mark string) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	var msgs []*netlink.Message
-	for _, b := range blockers {
+	msgs, err := stale(conn, bridges, mark)
+	if err != nil {
+		return err
+	}
+	found, err := blockers(conn, bridges)
+	if err != nil {
+		return err
+	}
+	for _, b := range found {
 		family := uint8(unix.NFPROTO_INET)
 		if b.Family == "ip" {
 			family = unix.NFPROTO_IPV4
 		}
-		for _, r := range []*rule{new(rule).inName(bridge).accept(), new(rule).outName(bridge).accept()} {
-			// Without NLM_F_APPEND the rule goes to the head.
-			m := ruleMessage(unix.NLM_F_CREATE, family, b.Table, b.Chain, r, "nftables chain "+b.String())
-			msgs = append(msgs, m.Attr(unix.NFTA_RULE_USERDATA, commentData(mark)))
+		for _, bridge := range b.Bridges {
+			for _, r := range []*rule{new(rule).inName(bridge).accept(), new(rule).outName(bridge).accept()} {
+				// Without NLM_F_APPEND the rule goes to the head.
+				m := ruleMessage(unix.NLM_F_CREATE, family, b.Table, b.Chain, r, "nftables chain "+b.String())
+				msgs = append(msgs, m.Attr(unix.NFTA_RULE_USERDATA, commentData(mark)))
+			}
 		}
+	}
+	if len(msgs) == 0 {
+		return nil
 	}
 	return conn.DoBatch(batchBegin("nftables"), batchEnd("nftables"), msgs...)
 }
@@ -249,9 +336,18 @@ func Withdraw(mark string) error {
 		return err
 	}
 	defer conn.Close()
+	msgs, err := stale(conn, nil, mark)
+	if err != nil || len(msgs) == 0 {
+		return err
+	}
+	return conn.DoBatch(batchBegin("nftables"), batchEnd("nftables"), msgs...)
+}
+
+// stale asks for the removal of marked rules that name none of the bridges.
+func stale(conn *netlink.Conn, bridges []string, mark string) ([]*netlink.Message, error) {
 	chains, err := listChains(conn)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var msgs []*netlink.Message
 	for _, c := range chains {
@@ -260,18 +356,15 @@ func Withdraw(mark string) error {
 		}
 		rules, err := listRules(conn, c)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, r := range rules {
-			if r.comment != mark {
+			if r.comment != mark || slices.ContainsFunc(bridges, r.names) {
 				continue
 			}
 			m := newMessage(unix.NFT_MSG_DELRULE, 0, c.family, "nftables chain "+c.name)
 			msgs = append(msgs, m.Str(unix.NFTA_RULE_TABLE, c.table).Str(unix.NFTA_RULE_CHAIN, c.name).Attr(unix.NFTA_RULE_HANDLE, r.handle))
 		}
 	}
-	if len(msgs) == 0 {
-		return nil
-	}
-	return conn.DoBatch(batchBegin("nftables"), batchEnd("nftables"), msgs...)
+	return msgs, nil
 }

@@ -1,0 +1,222 @@
+package network_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	api "github.com/moby/moby/api/types/network"
+)
+
+// startBus runs a D-Bus system bus of the test's own and returns its address.
+func startBus(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	address := "unix:path=" + filepath.Join(dir, "bus")
+	must(t, os.WriteFile(filepath.Join(dir, "conf"), []byte(`<busconfig><type>system</type><listen>`+address+`</listen><auth>EXTERNAL</auth>
+		<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`), 0o600))
+	startDaemon(t, nil, "dbus-daemon", "--config-file="+filepath.Join(dir, "conf"), "--nofork", "--nopidfile")
+	patiently(t, "the bus listens", func() bool { _, err := os.Stat(filepath.Join(dir, "bus")); return err == nil })
+	return address
+}
+
+// startDaemon runs a program until the test ends.
+func startDaemon(t *testing.T, env []string, name string, args ...string) (stop func()) {
+	t.Helper()
+	out, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	must(t, err)
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = out, out
+	must(t, cmd.Start())
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		out.Close()
+		if text, err := os.ReadFile(out.Name()); t.Failed() && err == nil {
+			t.Logf("%s said:\n%s", name, text)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// Debian's firewalld, with a bus of its own, on the host that the test plays.
+func TestFirewalld(t *testing.T) {
+	h := newHost(t)
+	h.listen(h.outside, "outside", ":80")
+	address := startBus(t)
+	config := t.TempDir()
+	env := []string{"DBUS_SYSTEM_BUS_ADDRESS=" + address}
+	firewalld := func() func() {
+		stop := startDaemon(t, env, "firewalld", "--nofork", "--nopid", "--system-config="+config, "--log-file="+filepath.Join(config, "log"))
+		patiently(t, "firewalld runs", func() bool { return runWith(env, "firewall-cmd", "--state") == "running" })
+		return stop
+	}
+	stop := firewalld()
+	cfg := h.config()
+
+	// Without a word to it, it rejects what containers send.
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
+	s := h.open(cfg)
+	a := h.attach(s, "8080:80/tcp")
+	h.expect("without D-Bus", h.dial(a.ns, "tcp4", outsideAddr+":80"), "no connection")
+	if w := strings.Join(s.Warnings(), "\n"); !strings.Contains(w, "firewall-cmd") || !strings.Contains(w, cfg.Bridge) {
+		t.Errorf("warnings %q", w)
+	}
+	must(t, s.Teardown())
+	a.close()
+
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+	s = h.open(cfg)
+	a = h.attach(s, "8080:80/tcp")
+	h.listen(a.ns, "a", ":80")
+	joined := func(bridges ...string) func() bool {
+		return func() bool {
+			list := " " + runWith(env, "firewall-cmd", "--zone=trusted", "--list-interfaces") + " "
+			for _, b := range bridges {
+				if !strings.Contains(list, " "+b+" ") {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	patiently(t, "the bridge joins", joined(cfg.Bridge))
+	out := func(what string, b *box) {
+		t.Helper()
+		h.expect(what, h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+	}
+	out("out", a)
+	h.expect("in", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	if w := s.Warnings(); len(w) != 0 {
+		t.Errorf("warnings %q", w)
+	}
+	// A network made later has joined when it is there.
+	rec, _, err := s.Create(context.Background(), api.CreateRequest{Name: "later"})
+	must(t, err)
+	b := h.on(s, "b", at("later"))
+	out("out of a later network", b.box)
+	later := "br-" + rec.ID[:12]
+	if !joined(later)() {
+		t.Errorf("bridge %s is not in the zone", later)
+	}
+	// A reload forgets what is not in its files; so does another start.
+	if got := runWith(env, "firewall-cmd", "--reload"); got != "success" {
+		t.Fatal(got)
+	}
+	patiently(t, "both join again", joined(cfg.Bridge, later))
+	out("after a reload", a)
+	stop()
+	firewalld()
+	patiently(t, "both join the next one", joined(cfg.Bridge, later))
+	out("after a restart", b.box)
+	// What an administrator decided stays.
+	h.detach(s, b.box)
+	_, err = s.Remove(context.Background(), "later")
+	must(t, err)
+	if joined(later)() {
+		t.Error("a removed bridge is still in the zone")
+	}
+	if got := runWith(env, "firewall-cmd", "--zone=trusted", "--remove-interface="+cfg.Bridge) + runWith(env, "firewall-cmd", "--zone=home", "--add-interface="+cfg.Bridge); got != "successsuccess" {
+		t.Fatal(got)
+	}
+	must(t, s.Close())
+	s = h.open(cfg)
+	h.network(s, api.CreateRequest{Name: "another"})
+	if got := runWith(env, "firewall-cmd", "--get-zone-of-interface="+cfg.Bridge); got != "home" {
+		t.Errorf("the bridge was moved to zone %q", got)
+	}
+	must(t, s.Teardown())
+	if got := runWith(env, "firewall-cmd", "--zone=trusted", "--list-interfaces"); got != "" {
+		t.Errorf("left in the zone: %s", got)
+	}
+}
+
+// runWith runs a program and returns what it says.
+func runWith(env []string, name string, args ...string) string {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil && len(out) == 0 {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Debian's ufw, with files of its own, on the host that the test plays.
+func TestUFW(t *testing.T) {
+	h := newHost(t)
+	dir := t.TempDir()
+	ufw := func(commands string) {
+		t.Helper()
+		script := fmt.Sprintf(`set -e; [ -d %[1]s/ufw ] || { cp -a /etc/ufw %[1]s/ufw; cp /etc/default/ufw %[1]s/default; }
+			mount --bind %[1]s/ufw /etc/ufw; mount --bind %[1]s/default /etc/default/ufw
+			%[2]s`, dir, commands)
+		out, err := exec.Command("unshare", "-m", "sh", "-c", script).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", commands, err, out)
+		}
+	}
+	ufw("ufw --force enable")
+	t.Cleanup(func() {
+		ufw("ufw disable")
+		_ = exec.Command("sh", "-c", "for t in ip ip6; do for n in filter mangle nat raw; do nft delete table $t $n 2>/dev/null; done; done").Run()
+	})
+	h.listen(h.outside, "outside", ":80")
+	cfg := h.config()
+	s := h.open(cfg)
+	a := h.attach(s, "8080:80/tcp")
+	h.listen(a.ns, "a", ":80")
+	h.expect("out, with ufw's default", h.dial(a.ns, "tcp4", outsideAddr+":80"), "no connection")
+	w := strings.Join(s.Warnings(), "\n")
+	_, command, ok := strings.Cut(w, "allow it with: ")
+	command, _, _ = strings.Cut(command, " (or")
+	if !ok || !strings.HasPrefix(command, "ufw route allow") {
+		t.Fatalf("warnings %q", w)
+	}
+	ufw(command)
+	h.expect("out, allowed", h.dial(a.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+	h.expect("in, allowed", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	if w := s.Warnings(); len(w) != 0 {
+		t.Errorf("warnings after %q: %q", command, w)
+	}
+	// Integrated, no command is needed, and ufw may reload as it likes.
+	ufw(strings.ReplaceAll(command, "ufw route allow", "ufw route delete allow"))
+	must(t, s.Teardown())
+	a.close()
+	cfg.FirewallIntegrate = true
+	s = h.open(cfg)
+	h.network(s, api.CreateRequest{Name: "later"})
+	b := h.on(s, "b", at("later"))
+	h.expect("out, integrated", h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+	ufw("ufw reload")
+	patiently(t, "integrated again", func() bool { return h.dial(b.ns, "tcp4", outsideAddr+":80") == "outside sees "+hostAddr })
+	must(t, s.Teardown())
+	if text := ruleset(t); strings.Contains(text, "cleat-") {
+		t.Errorf("left in ufw's rules:\n%s", text)
+	}
+}
+
+// patiently is eventually for what programs in Python take their time with.
+func patiently(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if cond() {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// check runs `cleat network check` until it says what is wanted: programs take a moment
+// to listen.
+func check(t *testing.T, e *harness.Engine, container string, code int, want ...string) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		r := e.Cleat(t, "network", "check", container)
+		ok := r.Code == code
+		for _, w := range want {
+			ok = ok && strings.Contains(r.Stdout, w)
+		}
+		return ok, r.String()
+	})
+}
+
+func TestNetworkCheck(t *testing.T) {
+	e := engine(t, "busybox")
+	n := userNetwork(t, e)
+	run := func(what string, args ...string) string {
+		c := n + what
+		remove(t, e, c)
+		e.OK(t, "cleat", append([]string{"run", "-d", "--name", c, "--network", n}, args...)...)
+		return c
+	}
+	good := run("good", "-p", "80", "busybox", "httpd", "-f", "-p", "80")
+	check(t, e, good, 0, "on eth0", "reached by this host, other hosts, containers", "names: 127.0.0.11 answers", "no problem found")
+	lonely := run("lonely", "-p", "8080:80", "busybox", "httpd", "-f", "-p", "127.0.0.1:80")
+	check(t, e, lonely, 1, "port 80/tcp is published, but the program in the container listens on 127.0.0.1 only", "listen on 0.0.0.0", "reaches   "+good)
+	wrong := run("wrong", "-p", "80", "busybox", "httpd", "-f", "-p", "3000")
+	check(t, e, wrong, 1, "nothing in the container listens on it", "listens on 3000/tcp: publish that")
+	silent := run("silent", "busybox", "httpd", "-f", "-p", "80")
+	check(t, e, silent, 0, "no port is published")
+	e.OK(t, "cleat", "stop", "-t", "0", silent)
+	check(t, e, silent, 1, "the container does not run (exited)", "start "+silent)
+
+	var report struct {
+		Name     string
+		Running  bool
+		Ports    []struct{ Listening bool }
+		Findings []struct{ Level string }
+	}
+	r := e.Cleat(t, "network", "check", "--format", "json", lonely)
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil || report.Name != lonely || !report.Running || len(report.Ports) == 0 || report.Ports[0].Listening || r.Code != 1 {
+		t.Errorf("%v %+v: %s", err, report, r)
+	}
+	if r := e.Cleat(t, "network", "check", "nosuch"); r.Code != 1 || !strings.Contains(r.Stderr, "No such container: nosuch") {
+		t.Error(r)
+	}
+	if r := e.Cleat(t, "network", "check", "--format", "table", good); r.Code != 1 || !strings.Contains(r.Stderr, "only json") {
+		t.Error(r)
+	}
+}
+
+func TestNetworkCheckOfTheHost(t *testing.T) {
+	e := engine(t, "busybox")
+	n := userNetwork(t, e, "--internal")
+	remove(t, e, n+"in", n+"off", n+"host", n+"guest")
+	e.OK(t, "cleat", "run", "-d", "--name", n+"in", "--network", n, "busybox", "sleep", "600")
+	check(t, e, n+"in", 0, "not reached: the network is internal", "only names of containers are answered")
+	e.OK(t, "cleat", "run", "-d", "--name", n+"off", "--network", "none", "busybox", "sleep", "600")
+	check(t, e, n+"off", 0, "no network but its own loopback")
+	e.OK(t, "cleat", "run", "-d", "--name", n+"host", "--network", "host", "busybox", "sleep", "600")
+	check(t, e, n+"host", 0, "shares the host's network")
+	e.OK(t, "cleat", "run", "-d", "--name", n+"guest", "--network", "container:"+n+"in", "busybox", "sleep", "600")
+	check(t, e, n+"guest", 0, "uses the network of container "+n+"in")
+}
+
+// A firewall that drops what is forwarded is named with the command that helps; it
+// guards the bridge of this test's engine only.
+func TestNetworkCheckNamesTheFirewall(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "run", "-d", "--name", "one", "busybox", "sleep", "600")
+	table := "guard" + e.Bridge
+	nft := func(script string) {
+		t.Helper()
+		if out, err := exec.Command("nft", script).CombinedOutput(); err != nil {
+			t.Fatalf("nft %s: %v\n%s", script, err, out)
+		}
+	}
+	// Other engines of this machine go on: all but this one's bridge is let through.
+	nft("add table inet " + table + "; add chain inet " + table + " fw { type filter hook forward priority 10; policy drop; }; " +
+		"add rule inet " + table + " fw iifname != { " + e.Bridge + "x } oifname != { " + e.Bridge + "x } accept")
+	t.Cleanup(func() { nft("delete table inet " + table) })
+	check(t, e, "one", 1, `chain "fw" of the host's firewall (nftables table "inet `+table+`") drops`, "nft insert rule inet "+table+" fw iifname "+e.Bridge+" accept")
+	r := e.Cleat(t, "info")
+	if !strings.Contains(r.Stdout+r.Stderr, table) {
+		t.Errorf("info does not tell: %s", r)
+	}
+}
