@@ -45,7 +45,7 @@ func (s *Service) checkQuota(name, size string) error {
 // limit gives a volume's empty data directory a project of its own with the size
 // that the options ask for, and notes the project in meta.
 func (s *Service) limit(data string, meta *metadata) error {
-	if meta.Options[optSize] == "" {
+	if meta.Driver != "" || meta.Options[optSize] == "" { // what a plugin's options mean is its business
 		return nil
 	}
 	size, err := parseSize(meta.Options[optSize])
