@@ -322,12 +322,13 @@ func isTaken(err error) bool {
 	return errors.As(err, &t)
 }
 
-// proxyIP is where the engine sends what comes to ::1.
+// proxyIP is where the engine sends what comes to ::1: over IPv6 where the container has
+// it, as from every other address.
 func (t targets) proxyIP() netip.Addr {
-	if t.four.ip.IsValid() {
-		return t.four.ip
+	if t.six.binds() {
+		return t.six.ip
 	}
-	return t.six.ip
+	return t.four.ip
 }
 
 // bindPort takes one host port on all addresses of a wish, or on none.
