@@ -45,7 +45,8 @@ func newLAN(t *testing.T, e *harness.Engine, number int) lan {
 // outside gets a page as the other host does.
 func (l lan) outside(t *testing.T, addr string) string {
 	t.Helper()
-	out, _ := exec.Command(harness.Program(t, "ip"), "netns", "exec", l.ns, "curl", "-s", "-m", "5", "http://"+addr+"/").CombinedOutput()
+	// The server may have just been started, and a lost packet is sent anew.
+	out, _ := exec.Command(harness.Program(t, "ip"), "netns", "exec", l.ns, "curl", "-s", "-m", "50", "--retry", "100", "--retry-delay", "0", "--retry-connrefused", "http://"+addr+"/").CombinedOutput()
 	return strings.TrimSpace(string(out))
 }
 
