@@ -78,7 +78,40 @@ func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request
 	if _, err := io.WriteString(conn, head.String()); err != nil {
 		s.cancel() // the client has gone before it was served
 	}
+	if strings.HasPrefix(q.Header.Get("User-Agent"), forgetfulClient) {
+		s.awaitHeadTaken(ctx)
+	}
 	return ctx, s, nil
+}
+
+// forgetfulClient begins the User-Agent of Docker's Python SDK. It reads the
+// answer's head through a buffer and then goes on beside it, so that output which
+// came together with the head is lost to it (docker/api/client.py,
+// _get_raw_response_socket). It is not an engine's usual speed that hides that.
+const forgetfulClient = "docker-sdk-python/"
+
+// headPatience bounds the wait for a client that does not read its answer.
+const headPatience = 2 * time.Second
+
+// awaitHeadTaken waits until the client has read all that was written so far. Only
+// a Unix socket tells.
+func (s *session) awaitHeadTaken(ctx context.Context) {
+	conn, ok := s.conn.(*net.UnixConn)
+	if !ok {
+		return
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	const interval = 100 * time.Microsecond
+	for end := time.Now().Add(headPatience); ctx.Err() == nil && time.Now().Before(end); time.Sleep(interval) {
+		left := 0
+		// The kernel counts what the peer has not taken yet; it has no event for that.
+		if raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) }) != nil || err != nil || left == 0 {
+			return
+		}
+	}
 }
 
 // gone ends the session of a client that has left, but first lets the input

@@ -156,6 +156,34 @@ func TestOutputIsCompleteAtTheEnd(t *testing.T) {
 	}
 }
 
+// Docker's Python SDK loses what comes together with the head of the answer: a
+// session of its begins when it has read that.
+func TestHeadComesAlone(t *testing.T) {
+	for agent, alone := range map[string]bool{"docker-sdk-python/5.0.3": true, "Docker-Client/28.2.2 (linux)": false} {
+		began := make(chan struct{})
+		d := attaching(t, true, func(_ context.Context, client engine.StreamIO) error {
+			close(began)
+			_, err := io.WriteString(client.Stdout, "output")
+			return err
+		})
+		w := d.dial()
+		w.send("POST /exec/x/start HTTP/1.1\r\nHost: x\r\nUser-Agent: " + agent + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+		if alone {
+			select {
+			case <-began:
+				t.Errorf("%s: the session began before the head was read", agent)
+			case <-time.After(20 * time.Millisecond): // long enough to fail without the wait
+			}
+		} else {
+			<-began // and nothing was read
+		}
+		w.head()
+		if got := w.rest(); got != "output" {
+			t.Errorf("%s: %q", agent, got)
+		}
+	}
+}
+
 // A client that closes ends its session, whether or not its input is read.
 func TestSessionsEndWithTheirClient(t *testing.T) {
 	for _, query := range []string{"stream=1&stdout=1", "stream=1&stdin=1&stdout=1"} {

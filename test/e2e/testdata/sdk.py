@@ -155,6 +155,9 @@ class Streams(Case):
         self.assertEqual(c.exec_run(["sh", "-c", "echo $X"], environment={"X": "y"}).output, b"y\n")
         self.assertEqual(c.exec_run("test -t 1", tty=True).exit_code, 0)
         self.assertEqual(b"".join(c.exec_run(["sh", "-c", "echo 1; echo 2"], stream=True).output), b"1\n2\n")
+        # Output that comes at once must not come with the head of the answer, where the SDK loses it.
+        for _ in range(100):
+            self.assertEqual(c.exec_run("pwd").output, b"/\n")
         e = self.client.api.exec_create(c.id, "cat", stdin=True)
         sock = self.client.api.exec_start(e["Id"], socket=True)
         raw = getattr(sock, "_sock", sock)
