@@ -111,7 +111,6 @@ func (a *app) root(only string) *cobra.Command {
 	}
 	root.SetHelpCommand(help)
 	root.AddCommand(help)
-	// One a line, so that commands made at the same time do not meet.
 	specs := []spec{
 		a.run(),
 		a.exec(),
@@ -233,10 +232,6 @@ var later = map[string][]string{
 	"image": {
 		"build",
 		"push",
-	},
-	"volume": {
-		"prune",
-		"update",
 	},
 	"system": {
 		"dial-stdio",

@@ -311,6 +311,16 @@ func listElement(key string, v any) (string, error) {
 func mapValues(key string, object map[string]any) ([]string, error) {
 	out := []string{}
 	for name, v := range object {
+		if nested, ok := v.(map[string]any); ok && key == "default-network-opts" {
+			opts, err := mapValues(key+"."+name, nested)
+			if err != nil {
+				return nil, err
+			}
+			for _, o := range opts {
+				out = append(out, name+"="+o)
+			}
+			continue
+		}
 		if limit, ok := v.(map[string]any); ok && key == "default-ulimits" {
 			s, err := ulimitValue(name, limit)
 			if err != nil {

@@ -48,6 +48,13 @@ func TestConfigurationFile(t *testing.T) {
 					d.Ulimits[0].Name == "core" && d.Ulimits[1].Soft == 1000 && d.Ulimits[1].Hard == 2000
 			},
 		},
+		"networks": {
+			text: `{"default-address-pools": [{"base": "10.20.0.0/16", "size": 24}], "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}}, "default-publish-address": "127.0.0.1"}`,
+			ok: func(c *Config) bool {
+				n := c.network()
+				return len(n.AddressPools) == 1 && n.AddressPools[0].Size == 24 && n.NetworkOptions["bridge"]["com.docker.network.driver.mtu"] == "1400" && n.BindIP.String() == "127.0.0.1"
+			},
+		},
 		"proxies":                  {text: `{"proxies": {"http-proxy": "http://p:1", "no-proxy": "x"}}`, ok: func(c *Config) bool { return c.HTTPProxy == "http://p:1" && c.NoProxy == "x" }},
 		"needless":                 {text: `{"live-restore": true, "features": {"buildkit": true}, "exec-opts": ["native.cgroupdriver=cgroupfs"], "storage-driver": "overlay2"}`, ok: func(c *Config) bool { return len(c.Warnings) == 4 }},
 		"byte order mark":          {text: "\xef\xbb\xbf{\"debug\": true}", ok: func(c *Config) bool { return c.Debug }},

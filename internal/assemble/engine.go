@@ -205,6 +205,9 @@ func (c *Config) network() network.Config {
 		StateFile: filepath.Join(c.DataRoot, "network.json"), Bridge: c.Bridge, FirewallIntegrate: c.FirewallIntegrate, MTU: c.MTU,
 		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOpts,
 	}
+	// Check has found them to be good.
+	n.AddressPools, _ = addressPools(c.AddressPools)
+	n.NetworkOptions, _ = networkOptions(c.NetworkOpts)
 	if c.BIP != "" {
 		n.BIP = netip.MustParsePrefix(c.BIP)
 	}

@@ -27,6 +27,9 @@ type Config struct {
 	DNS, DNSOpts        []string
 	DNSSearch           []string
 	PublishIP           string
+	DefaultPublish      string
+	AddressPools        []string
+	NetworkOpts         []string
 	HostGateway         string
 	MTU                 int
 	LogLevel, LogFormat string
@@ -85,7 +88,6 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&c.DNS, "dns", nil, "DNS server(s) of containers")
 	fs.StringArrayVar(&c.DNSOpts, "dns-opt", nil, "DNS option(s) of containers")
 	fs.StringArrayVar(&c.DNSSearch, "dns-search", nil, "DNS search domain(s) of containers")
-	fs.StringVar(&c.PublishIP, "ip", "", "Host address for published ports that name none (default: all)")
 	fs.StringVar(&c.HostGateway, "host-gateway-ip", "", "Address that host-gateway in --add-host stands for (default: the bridge's)")
 	fs.IntVar(&c.MTU, "mtu", 0, "MTU of the containers' network (default: the kernel's)")
 	fs.StringVarP(&c.LogLevel, "log-level", "l", "info", "Log level: debug, info, warn, error or fatal")
@@ -97,6 +99,7 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that calls in progress may take at shutdown")
 	fs.StringVar(&c.File, "config-file", DefaultConfigFile, "File with settings, in the form of Docker's daemon.json")
 	c.bindDefaults(fs)
+	c.bindNetworks(fs)
 	c.bindTLS(fs)
 	for _, f := range needless {
 		f.bind(fs)
@@ -177,7 +180,7 @@ func (f needlessFlag) check(name, value string) (warning string, err error) {
 // refusedFlags are dockerd's flags whose effect is not there.
 var refusedFlags = []string{
 	"add-runtime", "allow-direct-routing", "authorization-plugin", "bip6", "bridge-accept-fwmark", "cdi-spec-dir", "cpu-rt-period",
-	"cpu-rt-runtime", "cri-containerd", "default-address-pool", "default-gateway", "default-gateway-v6", "default-network-opt",
+	"cpu-rt-runtime", "cri-containerd", "default-gateway", "default-gateway-v6",
 	"fixed-cidr", "fixed-cidr-v6", "init-path", "ip-forward-no-drop", "max-concurrent-uploads", "max-download-attempts",
 	"metrics-addr", "network-control-plane-mtu", "node-generic-resource", "nri-opts", "swarm-default-advertise-addr", "userns-remap",
 }
@@ -225,6 +228,9 @@ func (c *Config) Check() error {
 		c.Pidfile = filepath.Join(c.ExecRoot, "cleatd.pid")
 	}
 	if err := c.checkHosts(); err != nil {
+		return err
+	}
+	if err := c.checkNetworks(); err != nil {
 		return err
 	}
 	if err := c.checkDefaults(); err != nil {

@@ -232,3 +232,25 @@ func certificate(t *testing.T, dir, name string, by *x509.Certificate, byKey *ec
 	}
 	return parsed, key
 }
+
+// TestNetworkSettings: where subnets come from, what new networks get, and where ports are published.
+func TestNetworkSettings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "daemon.json")
+	writeSettings(t, file, `{"default-address-pools": [{"base": "10.194.0.0/16", "size": 24}], "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1414"}},
+		"default-publish-address": "127.0.0.1"}`)
+	e := harness.Start(t, harness.Options{Args: []string{"--config-file", file}})
+	e.Load(t, "busybox")
+	n := made(t, e, "docker", "-net")
+	if got := e.OK(t, "docker", "network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", n); !strings.HasPrefix(got, "10.194.") || !strings.HasSuffix(got, "/24") {
+		t.Errorf("subnet %s", got)
+	}
+	if got := e.OK(t, "docker", "run", "--rm", "--network", n, "busybox", "cat", "/sys/class/net/eth0/mtu"); got != "1414" {
+		t.Errorf("MTU %s", got)
+	}
+	server(t, e, "docker", "published", "-p", "80", "-p", "0.0.0.0::81")
+	for port, want := range map[string]string{"80": "127.0.0.1:", "81": "0.0.0.0:"} {
+		if got := e.OK(t, "cleat", "port", "published", port); !strings.HasPrefix(got, want) || strings.Contains(got, "\n") {
+			t.Errorf("port %s is published at %q, want %s", port, got, want)
+		}
+	}
+}
