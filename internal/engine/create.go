@@ -157,6 +157,9 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if host.NetworkMode == network.ModeNone && publishes {
 		warnings = append(warnings, "Published ports are discarded without a network")
 	}
+	if publishes {
+		warnings = append(warnings, cr.unpublished(def)...)
+	}
 	if host.NetworkMode == network.ModeHost {
 		if publishes {
 			warnings = append(warnings, "Published ports are discarded when using host network mode")
@@ -175,6 +178,25 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 		}
 	}
 	return warnings, err
+}
+
+// unpublished warns if all networks of a container are such that publish no ports.
+func (cr *Creator) unpublished(def *container.Definition) []string {
+	why := ""
+	for name := range def.Endpoints {
+		rec, err := cr.networks.Find(name)
+		if err != nil || rec.Publishes() || !api.NetworkMode(name).IsUserDefined() {
+			return nil
+		}
+		why = "network " + name + " is internal"
+		if !rec.Internal {
+			why = "containers of " + rec.Driver + " network " + name + " are reached at their own addresses"
+		}
+	}
+	if why == "" {
+		return nil
+	}
+	return []string{"Published ports are discarded: " + why}
 }
 
 // checkNetwork validates what the request says about networks.

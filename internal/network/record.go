@@ -50,6 +50,9 @@ func (r *Record) predefined() bool {
 	return r.Name == ModeBridge || r.Name == ModeHost || r.Name == ModeNone
 }
 
+// Publishes says whether ports of the host can lead to containers of the network.
+func (r *Record) Publishes() bool { return r.Driver == driverBridge && !r.Internal }
+
 // describe is the record in the words of the API.
 func (r *Record) describe() network.Network {
 	n := network.Network{

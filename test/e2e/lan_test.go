@@ -130,6 +130,9 @@ func TestMacvlanModes(t *testing.T) {
 	if r := e.Cleat(t, "run", "--rm", "--network", alone, "busybox", "true"); r.Code == 0 || !strings.Contains(r.Stderr, p.parent) {
 		t.Errorf("a second container of mode passthru: %s", r)
 	}
+	if r := e.Cleat(t, "run", "--rm", "-p", "80", "--network", private, "busybox", "true"); r.Code != 0 || !strings.Contains(r.Stderr, "Published ports are discarded: containers of macvlan network "+private) {
+		t.Errorf("ports on a network that publishes none: %s", r)
+	}
 	// Without a parent there is no way out.
 	closed := made(t, e, "cleat", "-closed", "-d", "macvlan", "--subnet", "10.198.3.0/24")
 	server(t, e, "cleat", "four", "--network", closed)
