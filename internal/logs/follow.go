@@ -104,11 +104,16 @@ func (r *reader) follow(live <-chan struct{}) error {
 func (r *reader) catchUp() error {
 	for {
 		if len(r.files) == 0 {
-			f, err := openAged(r.path, 0)
-			if err != nil || f == nil {
+			// All of them: what was written first may have been rotated away
+			// since the last look, when there was no file.
+			files, err := openFiles(r.path)
+			if err != nil || len(files) == 0 {
 				return err
 			}
-			r.files = []*logFile{f}
+			r.files = files
+			if err := r.drainOlder(); err != nil {
+				return err
+			}
 		}
 		// Looked at before reading: if it was replaced by then, the reading
 		// below sees the old file's last line.
@@ -171,14 +176,7 @@ func (r *reader) switchFile() error {
 	if err != nil {
 		return err
 	}
-	for len(r.files) > 1 {
-		if err := r.drain(r.files[0]); err != nil {
-			return err
-		}
-		r.files[0].close()
-		r.files = r.files[1:]
-	}
-	return nil
+	return r.drainOlder()
 }
 
 // successor is the index of the file that came after old, len(files) if there

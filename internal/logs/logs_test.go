@@ -370,6 +370,41 @@ func TestFollowAcrossRotations(t *testing.T) {
 	}
 }
 
+// A follower that found no file yet must not begin with the second one when the
+// first is rotated away before it looks again.
+func TestFollowFromBeforeTheFirstFile(t *testing.T) {
+	made := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Opts: map[string]string{"max-size": "100", "max-file": "5"}}
+	w := open(t, made)
+	for i := range 3 {
+		feed(t, w, stdio.Stdout, fmt.Sprintf("line %d\n", i), time.Now(), false)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := logs.Files(made)
+	if err != nil || len(files) < 2 {
+		t.Fatalf("not rotated: %q, %v", files, err)
+	}
+
+	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Opts: made.Opts}
+	looked := make(chan struct{})
+	o := all()
+	o.Flush = sync.OnceValue(func() error { close(looked); return nil })
+	live := make(chan struct{})
+	lines, result, _ := following(t, cfg, o, live)
+	<-looked
+	for _, f := range files {
+		if err := os.Rename(f, filepath.Join(filepath.Dir(cfg.Path), filepath.Base(f))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(live)
+	expect(t, lines, "line 0\n", "line 1\n", "line 2\n")
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestValidationNamesTheOption(t *testing.T) {
 	cases := []struct {
 		driver string

@@ -104,12 +104,8 @@ func (r *reader) read(live <-chan struct{}) error {
 	if err := r.seekTail(); err != nil {
 		return err
 	}
-	for len(r.files) > 1 {
-		if err := r.drain(r.files[0]); err != nil {
-			return err
-		}
-		r.files[0].close()
-		r.files = r.files[1:]
+	if err := r.drainOlder(); err != nil {
+		return err
 	}
 	if !follow {
 		if len(r.files) == 0 {
@@ -154,6 +150,18 @@ func (r *reader) seekTail() error {
 		closeFiles(r.files[:i])
 		r.files = r.files[i:]
 		return nil
+	}
+	return nil
+}
+
+// drainOlder reads all files but the newest.
+func (r *reader) drainOlder() error {
+	for len(r.files) > 1 {
+		if err := r.drain(r.files[0]); err != nil {
+			return err
+		}
+		r.files[0].close()
+		r.files = r.files[1:]
 	}
 	return nil
 }
