@@ -7,13 +7,13 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"github.com/cleatlabs/cleat/client/connect"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -36,7 +36,7 @@ type app struct {
 	out     *term.Output
 	err     *term.Output
 
-	globals   globalOptions
+	globals   connect.Options
 	cfg       *configfile.ConfigFile
 	conn      *client.Client
 	negotiate bool // ask the engine for its API version before the first request
@@ -85,7 +85,7 @@ func Run(p Process) int {
 
 // execute finds the command, gives it its flags, and runs it.
 func (a *app) execute(ctx context.Context) error {
-	a.globals, a.prepare = globalOptions{}, map[*cobra.Command]func(){}
+	a.globals, a.prepare = connect.Options{}, map[*cobra.Command]func(){}
 	only := ""
 	if len(a.args) > 0 {
 		only = a.args[0]
@@ -98,11 +98,11 @@ func (a *app) execute(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.globals.version {
+	if a.globals.Version {
 		a.printVersionLine()
 		return nil
 	}
-	if err := a.globals.check(); err != nil {
+	if err := a.globals.Check(); err != nil {
 		return err
 	}
 	if len(rest) == 0 {
@@ -134,12 +134,7 @@ func (a *app) ready(cmd *cobra.Command) {
 }
 
 // configDir is where the user's configuration lies.
-func (a *app) configDir() string {
-	if a.globals.configDir != "" {
-		return a.globals.configDir
-	}
-	return config.Dir()
-}
+func (a *app) configDir() string { return a.globals.Dir() }
 
 // config reads the user's config.json, once. A broken one is reported and the rest
 // of it used, as Docker does: a typo there must not stop a container from being stopped.
@@ -192,7 +187,7 @@ func (a *app) explain(err error) error {
 		seen := map[string]bool{}
 		for _, e := range many.Unwrap() {
 			e = a.explain(e)
-			if unreachable := (*unreachableError)(nil); errors.As(e, &unreachable) && seen[e.Error()] {
+			if unreachable := (*connect.UnreachableError)(nil); errors.As(e, &unreachable) && seen[e.Error()] {
 				continue
 			}
 			seen[e.Error()] = true
@@ -200,46 +195,14 @@ func (a *app) explain(err error) error {
 		}
 		return errors.Join(out...)
 	}
-	if !isUnreachable(err) {
+	if !connect.IsUnreachable(err) {
 		return err
 	}
 	host := ""
 	if a.conn != nil {
 		host = a.conn.DaemonHost()
 	}
-	return &unreachableError{host: host, program: a.name, cause: err}
-}
-
-// isUnreachable says whether the engine could not even be spoken to.
-func isUnreachable(err error) bool {
-	return client.IsErrConnectionFailed(err) || strings.Contains(err.Error(), "cannot connect to the Docker daemon")
-}
-
-type unreachableError struct {
-	host, program string
-	cause         error
-}
-
-func (e *unreachableError) Unwrap() error { return e.cause }
-
-func (e *unreachableError) Error() string {
-	switch cause := e.cause.Error(); {
-	case errors.Is(e.cause, syscall.EACCES) || strings.Contains(cause, "permission denied"):
-		return fmt.Sprintf("Permission denied while connecting to the Cleat engine at %s. Its socket is open to root and to the members of its group:"+
-			" use sudo, or join that group (see 'ls -l %s') and log in again", e.host, strings.TrimPrefix(e.host, "unix://"))
-	case strings.HasPrefix(e.host, "unix://"):
-		return fmt.Sprintf("Cannot connect to the Cleat engine at %s. Is it running? Start it with 'cleat engine start'", e.host)
-	default:
-		return fmt.Sprintf("Cannot connect to the engine at %s. Is it running? (%s)", e.host, lastOf(cause))
-	}
-}
-
-// lastOf is the innermost part of a chain of messages.
-func lastOf(msg string) string {
-	if i := strings.LastIndex(msg, ": "); i >= 0 {
-		return msg[i+2:]
-	}
-	return msg
+	return &connect.UnreachableError{Host: host, Program: a.name, Cause: err}
 }
 
 func isTooNew(err error) bool {

@@ -11,6 +11,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 const detachHelp = "Override the key sequence for detaching a container"
@@ -273,7 +275,7 @@ func (a *app) execIn(ctx context.Context, name string, argv []string, o execOpti
 // execStatus is the exit code of a process whose output has ended.
 func (a *app) execStatus(ctx context.Context, id string) error {
 	r, err := a.conn.ExecInspect(ctx, id, client.ExecInspectOptions{})
-	if err != nil && isUnreachable(err) {
+	if err != nil && connect.IsUnreachable(err) {
 		return &statusError{code: 255, msg: a.explain(err).Error(), cause: err}
 	}
 	if err != nil {

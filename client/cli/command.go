@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/usage"
 )
 
 // spec describes one command. Its flags are built only if it is the one that runs.
@@ -34,10 +36,10 @@ func (a *app) command(s spec) *cobra.Command {
 		Annotations:           map[string]string{},
 	}
 	if len(s.shownAs) > 0 {
-		cmd.Annotations[annotationPaths] = strings.Join(s.shownAs, ",")
+		cmd.Annotations[usage.AnnotationPaths] = strings.Join(s.shownAs, ",")
 	}
 	if s.top > 0 {
-		cmd.Annotations[annotationTop] = string(rune('a' + s.top))
+		cmd.Annotations[usage.AnnotationTop] = string(rune('a' + s.top))
 	}
 	if s.ownHelp {
 		cmd.Flags().Bool("help", false, "Print usage")
@@ -47,11 +49,6 @@ func (a *app) command(s spec) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }
 	return cmd
 }
-
-const (
-	annotationTop   = "top"
-	annotationPaths = "paths"
-)
 
 // group is a management command: it only holds others.
 func (a *app) group(use, short string, subs ...spec) *cobra.Command {
@@ -186,13 +183,13 @@ func (a *app) parseGlobals(root *cobra.Command) ([]string, error) {
 	fs := pflag.NewFlagSet(a.name, pflag.ContinueOnError)
 	fs.SetInterspersed(false)
 	fs.SetOutput(a.err)
-	a.installGlobals(fs)
+	a.globals.Install(fs)
 	fs.AddFlagSet(root.PersistentFlags())
 	if err := fs.Parse(a.args); err != nil {
 		return nil, a.flagError(root, err)
 	}
 	if !fs.Changed("config") {
-		a.globals.configDir = ""
+		a.globals.ConfigDir = ""
 	}
 	rest := fs.Args()
 	if help, _ := fs.GetBool("help"); help {

@@ -50,7 +50,7 @@ func isCompletion(args []string) bool {
 
 // complete answers the shell: with commands and flags, and with names that the engine knows.
 func (a *app) complete(ctx context.Context, root *cobra.Command, args []string) error {
-	a.installGlobals(root.Flags())
+	a.globals.Install(root.Flags())
 	a.negotiate = true // a request that is refused as too new would only show as nothing to complete
 	var walk func(*cobra.Command, string)
 	walk = func(cmd *cobra.Command, path string) {

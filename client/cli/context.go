@@ -15,10 +15,12 @@ import (
 	"github.com/fvbommel/sortorder"
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 const (
-	defaultContext  = "default"
+	defaultContext  = connect.DefaultContext
 	dockerEndpoint  = "docker" // the endpoint's name in a context
 	contextFlagHelp = "set the docker endpoint"
 )
@@ -43,10 +45,10 @@ func (a *app) contexts() contextStore {
 }
 
 func (s contextStore) defaultMeta() (store.Metadata, error) {
-	ep, err := s.app.defaultEndpoint()
+	ep, err := s.app.globals.DefaultEndpoint()
 	return store.Metadata{
 		Name: defaultContext, Metadata: map[string]any{},
-		Endpoints: map[string]any{dockerEndpoint: contextEndpointMeta{ep.host, ep.tls && ep.skipVerify}},
+		Endpoints: map[string]any{dockerEndpoint: contextEndpointMeta{ep.Host, ep.TLS && ep.SkipVerify}},
 	}, err
 }
 
@@ -109,11 +111,11 @@ func (s contextStore) GetStorageInfo(name string) store.StorageInfo {
 }
 
 func (s contextStore) defaultTLS() (map[string][]byte, error) {
-	ep, err := s.app.defaultEndpoint()
+	ep, err := s.app.globals.DefaultEndpoint()
 	if err != nil {
 		return nil, err
 	}
-	return readTLSFiles(ep.caFile, ep.certFile, ep.keyFile)
+	return readTLSFiles(ep.CAFile, ep.CertFile, ep.KeyFile)
 }
 
 // readTLSFiles reads certificates under the names that they are stored by.
@@ -269,12 +271,12 @@ func (a *app) endpointOf(values map[string]string) (meta contextEndpointMeta, tl
 		}
 	}
 	meta.Host = values["host"]
-	ep := endpoint{
-		host: meta.Host, caFile: values["ca"], certFile: values["cert"], keyFile: values["key"],
-		tls: len(tls) > 0 || meta.SkipTLSVerify, skipVerify: meta.SkipTLSVerify,
+	ep := connect.Endpoint{
+		Host: meta.Host, CAFile: values["ca"], CertFile: values["cert"], KeyFile: values["key"],
+		TLS: len(tls) > 0 || meta.SkipTLSVerify, SkipVerify: meta.SkipTLSVerify,
 	}
 	// What cannot be connected with is better refused now than when it is used.
-	options, err := ep.options()
+	options, err := ep.ClientOptions()
 	if err == nil {
 		_, err = client.New(options...)
 	}

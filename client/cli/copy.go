@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
 
+	"github.com/cleatlabs/cleat/client/connect"
 	"github.com/cleatlabs/cleat/client/localfiles"
 )
 
@@ -234,7 +235,7 @@ func statInContainer(ctx context.Context, c *client.Client, container, dst strin
 	return info, nil
 }
 
-func isUnreachableError(err error) bool { return err != nil && isUnreachable(err) }
+func isUnreachableError(err error) bool { return connect.IsUnreachable(err) }
 
 // counter counts what is read through it.
 type counter struct {

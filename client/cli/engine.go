@@ -16,6 +16,8 @@ import (
 
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 const (
@@ -40,7 +42,7 @@ func (f *engineFlags) install(fs *pflag.FlagSet, roots bool) {
 		fs.StringVar(&f.DataRoot, "data-root", "", "Directory of images, volumes and containers (default the engine's own)")
 	}
 	fs.StringVar(&f.ExecRoot, "exec-root", "", "Directory of what lasts until the next boot (default "+defaultExecRoot+")")
-	fs.StringVar(&f.Socket, "socket", "", "Socket that the engine listens on (default "+cleatSocket+")")
+	fs.StringVar(&f.Socket, "socket", "", "Socket that the engine listens on (default "+connect.CleatSocket+")")
 	fs.StringVar(&f.PIDFile, "pidfile", "", "File with the engine's process id (default cleatd.pid in --exec-root)")
 	fs.StringVar(&f.LogFile, "log-file", "", "File of the engine's log (default "+defaultLogFile+", or cleatd.log in --exec-root)")
 }
@@ -60,7 +62,7 @@ func (f *engineFlags) resolve() error {
 	}
 	or(&f.PIDFile, filepath.Join(defaultExecRoot, "cleatd.pid"), "cleatd.pid")
 	or(&f.LogFile, defaultLogFile, "cleatd.log")
-	or(&f.Socket, cleatSocket, "cleat.sock")
+	or(&f.Socket, connect.CleatSocket, "cleat.sock")
 	return f.absolute()
 }
 
@@ -84,7 +86,7 @@ func (f *engineFlags) host() string { return "unix://" + f.Socket }
 
 // ownSocket says whether the engine is the machine's, which listens on Docker's
 // socket too: no --host is passed then.
-func (f *engineFlags) ownSocket() bool { return f.Socket == cleatSocket }
+func (f *engineFlags) ownSocket() bool { return f.Socket == connect.CleatSocket }
 
 func (a *app) engineStart() spec {
 	return spec{

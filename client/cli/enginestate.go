@@ -150,8 +150,8 @@ func (a *app) findEngine(f *engineFlags) (others []engineFlags, err error) {
 // namedSocket is the Unix socket that -H or DOCKER_HOST names, if one does.
 func (a *app) namedSocket() string {
 	host := os.Getenv("DOCKER_HOST")
-	if len(a.globals.hosts) > 0 {
-		host = a.globals.hosts[0]
+	if len(a.globals.Hosts) > 0 {
+		host = a.globals.Hosts[0]
 	}
 	path, ok := strings.CutPrefix(host, "unix://")
 	if !ok {

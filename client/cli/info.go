@@ -14,6 +14,8 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/security"
 	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 // systemInfo is what templates of `info` see: the engine's fields, and the client's.
@@ -51,7 +53,7 @@ func (a *app) showInfo(ctx context.Context, format string) error {
 	if err != nil {
 		return err
 	}
-	info := systemInfo{ClientInfo: &clientInfo{Debug: a.globals.debug, clientVersion: a.clientVersion(c), Plugins: []struct{}{}}}
+	info := systemInfo{ClientInfo: &clientInfo{Debug: a.globals.Debug, clientVersion: a.clientVersion(c), Plugins: []struct{}{}}}
 	res, serverErr := c.Info(ctx, client.InfoOptions{})
 	switch {
 	case isTooNew(serverErr):
@@ -76,7 +78,7 @@ func (a *app) printInfo(info systemInfo, serverErr error) error {
 	c := info.ClientInfo
 	_, _ = fmt.Fprintf(a.out, "Client:\n Version:    %s\n Context:    %s\n Debug Mode: %t\n\n", c.Version, c.Context, c.Debug)
 	if serverErr != nil {
-		if isUnreachable(serverErr) {
+		if connect.IsUnreachable(serverErr) {
 			return serverErr
 		}
 		_, _ = fmt.Fprintln(a.out, "Server:")

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
 
+	"github.com/cleatlabs/cleat/client/connect"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -176,9 +177,9 @@ func (a *app) startFailure(err error) error {
 	switch {
 	case isTooNew(err):
 		return err
-	case strings.Contains(msg, "executable file not found"), strings.Contains(msg, "no such file or directory") && !isUnreachable(err):
+	case strings.Contains(msg, "executable file not found"), strings.Contains(msg, "no such file or directory") && !connect.IsUnreachable(err):
 		code = 127
-	case strings.Contains(msg, "permission denied") && !isUnreachable(err), strings.Contains(msg, "is a directory"):
+	case strings.Contains(msg, "permission denied") && !connect.IsUnreachable(err), strings.Contains(msg, "is a directory"):
 		code = 126
 	}
 	return &statusError{code: code, msg: a.withHelp(err, "run").Error(), cause: err}

@@ -1,0 +1,43 @@
+package connect
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/moby/moby/client"
+)
+
+// IsUnreachable says whether the engine could not even be spoken to.
+func IsUnreachable(err error) bool {
+	return err != nil && (client.IsErrConnectionFailed(err) || strings.Contains(err.Error(), "cannot connect to the Docker daemon"))
+}
+
+// UnreachableError says what to do about an engine that cannot be reached.
+type UnreachableError struct {
+	Host, Program string
+	Cause         error
+}
+
+func (e *UnreachableError) Unwrap() error { return e.Cause }
+
+func (e *UnreachableError) Error() string {
+	switch cause := e.Cause.Error(); {
+	case errors.Is(e.Cause, syscall.EACCES) || strings.Contains(cause, "permission denied"):
+		return fmt.Sprintf("Permission denied while connecting to the Cleat engine at %s. Its socket is open to root and to the members of its group:"+
+			" use sudo, or join that group (see 'ls -l %s') and log in again", e.Host, strings.TrimPrefix(e.Host, "unix://"))
+	case strings.HasPrefix(e.Host, "unix://"):
+		return fmt.Sprintf("Cannot connect to the Cleat engine at %s. Is it running? Start it with 'cleat engine start'", e.Host)
+	default:
+		return fmt.Sprintf("Cannot connect to the engine at %s. Is it running? (%s)", e.Host, lastOf(cause))
+	}
+}
+
+// lastOf is the innermost part of a chain of messages.
+func lastOf(msg string) string {
+	if i := strings.LastIndex(msg, ": "); i >= 0 {
+		return msg[i+2:]
+	}
+	return msg
+}
