@@ -114,12 +114,12 @@ func New(d Deps) *Engine {
 		containers: d.Containers, images: d.Images, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
 	}
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
+	still := &stillness{
+		containers: d.Containers, runtime: d.Runtime, specs: specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), held: map[string]*standing{},
+	}
 	execs := &Execs{
 		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, specs: specs, settings: d.Settings,
-		tasks: d.Tasks, pool: pool, log: d.Log, byID: map[string]*execution{},
-	}
-	still := &stillness{
-		containers: d.Containers, runtime: d.Runtime, specs: specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), count: map[string]int{},
+		tasks: d.Tasks, pool: pool, log: d.Log, byID: map[string]*execution{}, still: still,
 	}
 	volumes := &Volumes{service: d.Volumes, containers: d.Containers, still: still, say: say}
 	starter.prober = newProber(execs, stopper, say, d)

@@ -39,6 +39,7 @@ type Execs struct {
 	tasks      *supervise.Group
 	pool       *stdio.Pool
 	log        *slog.Logger
+	still      *stillness
 
 	mu     sync.Mutex
 	byID   map[string]*execution
@@ -66,7 +67,7 @@ type execution struct {
 }
 
 // ExecCreate prepares a process in a running container.
-func (x *Execs) ExecCreate(_ context.Context, name string, req api.ExecCreateRequest) (string, error) {
+func (x *Execs) ExecCreate(ctx context.Context, name string, req api.ExecCreateRequest) (string, error) {
 	c, err := x.containers.Find(name)
 	if err != nil {
 		return "", err
@@ -86,7 +87,7 @@ func (x *Execs) ExecCreate(_ context.Context, name string, req api.ExecCreateReq
 	if err != nil {
 		return "", err
 	}
-	r, err := x.runningRun(c)
+	r, err := x.runningRun(ctx, c)
 	if err != nil {
 		return "", err
 	}
@@ -116,24 +117,39 @@ func (x *Execs) announce(e *execution, action apievents.Action) {
 	x.say.container(e.c, action+apievents.Action(": "+strings.Join(e.req.Cmd, " ")), "execID", e.id)
 }
 
-// runningRun returns the live run of a container that can take an exec.
-func (x *Execs) runningRun(c *container.Container) (*run, error) {
+// runningRun returns the live run of a container that can take an exec. One that
+// stands still for a copy is waited for.
+func (x *Execs) runningRun(ctx context.Context, c *container.Container) (*run, error) {
 	switch c.Load().State.Status {
 	case api.StatePaused:
 		return nil, failure.Conflict("container %s is paused, unpause the container before exec", c.ID())
 	case api.StateRestarting:
 		return nil, failure.Conflict("container %s is restarting, wait until the container is running", c.ID())
 	}
-	if r := x.lives.of(c).live(); r != nil {
-		// A process that joins a frozen group never gets on, whoever froze it.
-		if group, err := x.runtime.Group(x.specs.cgroupPath(c.Load())); err == nil {
-			if frozen, err := group.Frozen(); err == nil && frozen {
-				return nil, failure.Conflict("container %s is paused, unpause the container before exec", c.ID())
-			}
-		}
+	r := x.lives.of(c).live()
+	if r == nil {
+		return nil, failure.Conflict("container %s is not running", c.ID())
+	}
+	// A process that joins a frozen group never gets on, whoever froze it.
+	if !x.isFrozen(c) {
 		return r, nil
 	}
-	return nil, failure.Conflict("container %s is not running", c.ID())
+	if x.still.await(ctx, c.ID()) {
+		return x.runningRun(ctx, c)
+	}
+	if x.isFrozen(c) {
+		return nil, failure.Conflict("container %s is paused, unpause the container before exec", c.ID())
+	}
+	return r, nil
+}
+
+func (x *Execs) isFrozen(c *container.Container) bool {
+	group, err := x.runtime.Group(x.specs.cgroupPath(c.Load()))
+	if err != nil {
+		return false
+	}
+	frozen, err := group.Frozen()
+	return err == nil && frozen
 }
 
 // lookupUser finds the exec's user, by default the container's, in the
@@ -190,7 +206,7 @@ func (x *Execs) ExecStart(ctx context.Context, id string, opts ExecStartOptions)
 	if err != nil {
 		return nil, err
 	}
-	r, err := x.runningRun(e.c)
+	r, err := x.runningRun(ctx, e.c)
 	if err != nil {
 		return nil, err
 	}

@@ -211,7 +211,7 @@ func timedOut(timeout time.Duration, output string) *api.HealthcheckResult {
 // exec without a client. The error is for a probe that says nothing about the
 // container's health: that has ended, stands still, or ctx has ended.
 func (x *Execs) probe(ctx context.Context, c *container.Container, hc *healthcheck, turn chan struct{}) (*api.HealthcheckResult, error) {
-	e, err := x.prepareProbe(c, hc)
+	e, err := x.prepareProbe(ctx, c, hc)
 	if err != nil {
 		return nil, err
 	}
@@ -262,8 +262,8 @@ func (x *Execs) probe(ctx context.Context, c *container.Container, hc *healthche
 	return &api.HealthcheckResult{ExitCode: e.process.Status().Code, Output: output.String()}, nil
 }
 
-func (x *Execs) prepareProbe(c *container.Container, hc *healthcheck) (*execution, error) {
-	r, err := x.runningRun(c)
+func (x *Execs) prepareProbe(ctx context.Context, c *container.Container, hc *healthcheck) (*execution, error) {
+	r, err := x.runningRun(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,30 @@ type stillness struct {
 	log        *slog.Logger
 	dir        string
 
-	mu    sync.Mutex
-	count map[string]int // by container: how many copies it stands still for
+	mu   sync.Mutex
+	held map[string]*standing // by container
+}
+
+// standing is a container that stands still.
+type standing struct {
+	copies int           // that it stands still for
+	over   chan struct{} // closed when it goes on
+}
+
+// await waits until a container does not stand still for a copy, and says whether it
+// did.
+func (s *stillness) await(ctx context.Context, id string) bool {
+	s.mu.Lock()
+	h := s.held[id]
+	s.mu.Unlock()
+	if h == nil {
+		return false
+	}
+	select {
+	case <-h.over:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 // quiesce freezes the containers that run, of those named, and returns what lets
@@ -79,7 +101,10 @@ func (s *stillness) freeze(c *container.Container) error {
 		return ignoreNotFound(err) // it has just ended
 	}
 	s.mu.Lock()
-	s.count[c.ID()]++
+	if s.held[c.ID()] == nil {
+		s.held[c.ID()] = &standing{over: make(chan struct{})}
+	}
+	s.held[c.ID()].copies++
 	s.mu.Unlock()
 	err = record.Write(filepath.Join(s.dir, c.ID()), nil, 0o600)
 	if err == nil {
@@ -120,10 +145,12 @@ func (s *stillness) moved(c *container.Container) error {
 func (s *stillness) release(c *container.Container) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.count[c.ID()]--; s.count[c.ID()] > 0 {
+	h := s.held[c.ID()]
+	if h.copies--; h.copies > 0 {
 		return nil
 	}
-	delete(s.count, c.ID())
+	delete(s.held, c.ID())
+	defer close(h.over)
 	return s.thaw(c)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,7 +57,7 @@ func CopyTree(ctx context.Context, src, dst string) (Copied, error) {
 	if err := c.directory(from, to); err != nil {
 		return c.done, err
 	}
-	return c.done, copyAttributes(int(from.Fd()), int(to.Fd()), &st)
+	return c.done, copyAttributes(int(from.Fd()), int(to.Fd()), &st, false)
 }
 
 type inode struct{ dev, ino uint64 }
@@ -125,7 +126,7 @@ func (c *copier) entry(src, dst int, name string) error {
 		return err
 	}
 	defer unix.Close(to)
-	return copyAttributes(from, to, &st)
+	return copyAttributes(from, to, &st, false)
 }
 
 // link makes another name for a file that was copied under an earlier one; the first time it notes the name.
@@ -209,14 +210,7 @@ func (c *copier) content(in, out *os.File, size int64) error {
 		return err
 	}
 	for at := int64(0); at < size; {
-		data, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // only a hole is left
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		hole, err := unix.Seek(int(in.Fd()), data, unix.SEEK_HOLE)
+		data, hole, err := nextData(in, at, size)
 		if err != nil {
 			return err
 		}
@@ -252,13 +246,19 @@ func copyRange(in, out *os.File, at, n int64) error {
 }
 
 // copyAttributes gives the file to, open as O_PATH at least, what belongs to from besides its content. Each step undoes
-// part of what a later one sets: a new owner clears set-id bits and capabilities, and everything changes the times.
-func copyAttributes(from, to int, st *unix.Stat_t) error {
+// part of what a later one sets: a new owner clears set-id bits and capabilities, and everything changes the times. A file
+// that had others before loses the extended attributes that from has not.
+func copyAttributes(from, to int, st *unix.Stat_t, hadOthers bool) error {
 	if err := unix.Fchownat(to, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		if err := unix.Chmod(throughProc(to), st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	if hadOthers {
+		if err := dropXattrs(throughProc(from), throughProc(to)); err != nil {
 			return err
 		}
 	}
@@ -268,18 +268,14 @@ func copyAttributes(from, to int, st *unix.Stat_t) error {
 	return unix.UtimesNanoAt(to, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
-// copyXattrs copies extended attributes, but for overlay's own and for SELinux's label, which the policy gives. One
-// that the volume's filesystem cannot hold is left out.
+// copyXattrs copies extended attributes, but for overlay's own and for SELinux's label, which the policy gives. One that the
+// volume's filesystem cannot hold is left out.
 func copyXattrs(from, to string) error {
-	names, err := readXattr(func(buf []byte) (int, error) { return unix.Listxattr(from, buf) })
-	if err != nil || len(names) == 0 {
+	names, err := xattrNames(from)
+	if err != nil {
 		return err
 	}
-	for name := range bytes.SplitSeq(bytes.TrimSuffix(names, []byte{0}), []byte{0}) {
-		attr := string(name)
-		if attr == "security.selinux" || strings.HasPrefix(attr, "trusted.overlay.") {
-			continue
-		}
+	for _, attr := range names {
 		value, err := readXattr(func(buf []byte) (int, error) { return unix.Getxattr(from, attr, buf) })
 		if errors.Is(err, unix.ENODATA) {
 			continue
@@ -292,6 +288,43 @@ func copyXattrs(from, to string) error {
 		}
 	}
 	return nil
+}
+
+// dropXattrs removes from a file those that another has not.
+func dropXattrs(from, to string) error {
+	stale, err := xattrNames(to)
+	if err != nil || len(stale) == 0 {
+		return err
+	}
+	names, err := xattrNames(from)
+	if err != nil {
+		return err
+	}
+	for _, attr := range stale {
+		if slices.Contains(names, attr) {
+			continue
+		}
+		if err := unix.Removexattr(to, attr); err != nil && !errors.Is(err, unix.ENODATA) {
+			return err
+		}
+	}
+	return nil
+}
+
+// xattrNames lists the extended attributes of a file that are copied.
+func xattrNames(path string) ([]string, error) {
+	list, err := readXattr(func(buf []byte) (int, error) { return unix.Listxattr(path, buf) })
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	var names []string
+	for name := range bytes.SplitSeq(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
+		attr := string(name)
+		if attr != "security.selinux" && !strings.HasPrefix(attr, "trusted.overlay.") {
+			names = append(names, attr)
+		}
+	}
+	return names, nil
 }
 
 // readXattr asks for the size first: most files have no attributes, which is one call. EOPNOTSUPP is nothing.

@@ -64,7 +64,7 @@ func copyUp(srcRootFD int, srcPath, dstDir string) error {
 	if err := unix.Fstat(at, &st); err != nil {
 		return err
 	}
-	return copyAttributes(at, int(dst.Fd()), &st)
+	return copyAttributes(at, int(dst.Fd()), &st, false)
 }
 
 // stage is where a copy is made before it is moved into the volume.

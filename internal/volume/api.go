@@ -84,6 +84,7 @@ type entry struct {
 	busy   chan struct{}       // being made or removed; closed afterwards; nil: there
 	starts uint64              // how often a container was started with it
 	held   chan struct{}       // being mounted, unmounted or copied; closed afterwards
+	open   bool                // held, but containers may be started with it
 	// snapshots are the copies that are kept with the volume, and when they were made.
 	snapshots map[string]time.Time
 }

@@ -86,7 +86,7 @@ func (s *Service) Export(ctx context.Context, name, snapshot string, q Quiesce) 
 	}
 	dir := filepath.Join(s.root, exportPrefix+randomName()[:16])
 	x := &Export{data: filepath.Join(dir, dataDir), check: nothing, close: func() error { return removeTree(dir) }}
-	err = s.hold(e, func() (err error) {
+	err = s.holdOpen(e, func() (err error) {
 		if err := os.MkdirAll(x.data, 0o700); err != nil {
 			return err
 		}

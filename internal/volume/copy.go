@@ -48,8 +48,9 @@ type CloneRequest struct {
 }
 
 // Clone makes a new volume of the driver local with the data of another or of one
-// of its snapshots. The containers that run with it stand still meanwhile, and none
-// is started with it: the copy is of one instant. It ends with ctx.
+// of its snapshots. The copy is of one instant, in which the containers that run with
+// it stand still; most is copied before, while they go on, where the filesystem tells
+// what they change meanwhile. It ends with ctx.
 func (s *Service) Clone(ctx context.Context, r CloneRequest, q Quiesce) (v *volume.Volume, how Copying, err error) {
 	if err := checkName(r.To); err != nil {
 		return nil, how, err
@@ -77,7 +78,7 @@ func (s *Service) Clone(ctx context.Context, r CloneRequest, q Quiesce) (v *volu
 	to := newEntry(meta)
 	to.busy = make(chan struct{})
 	s.entries[r.To] = to
-	err = s.hold(from, func() error {
+	err = s.holdOpen(from, func() error {
 		return s.makeDirs(r.To, &to.meta, true, func(data string) error {
 			if r.Snapshot != "" {
 				how, err = copyData(ctx, s.snapshotData(r.From, r.Snapshot), data)
@@ -122,7 +123,7 @@ func (s *Service) Snapshot(ctx context.Context, name, snapshot string, q Quiesce
 	if _, taken := e.snapshots[snap.Name]; taken {
 		return snap, how, failure.Conflict("volume %s has a snapshot %s already", name, snap.Name)
 	}
-	err = s.hold(e, func() error {
+	err = s.holdOpen(e, func() error {
 		return s.makeSnapshot(name, snap, func(data string) error {
 			how, err = s.copyStill(ctx, name, e, data, q)
 			return err
@@ -299,30 +300,94 @@ func noSnapshot(name, snapshot string) error {
 // isDirectory says whether the volume's data lie in a directory of the engine's.
 func (e *entry) isDirectory() bool { return !e.isPlugins() && !isMounted(e.meta.Options) }
 
-// copyStill copies the data of a volume that is held, while those who run with it
-// stand still.
+// copyStill copies the data of a volume that is held open, as of one instant in which those who run with it stand still.
+// For most of the copying they need not, and others may be started.
 func (s *Service) copyStill(ctx context.Context, name string, e *entry, dst string, q Quiesce) (how Copying, err error) {
 	src, done, err := s.reach(ctx, name, e)
 	if err != nil {
 		return how, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	users := s.Users(name)
-	if len(users) == 0 || q == nil {
-		return copyData(ctx, src, dst)
+	copyRest := func() (Copying, error) { return copyTree(ctx, src, dst) }
+	running, starts := s.uses(e)
+	if e.isDirectory() && q != nil && mount.CanMirror(src) {
+		m, err := mount.NewMirror(src, dst)
+		if err != nil {
+			return how, err
+		}
+		defer m.Close()
+		copied, err := s.follow(ctx, e, m)
+		if err != nil {
+			return how, err
+		}
+		copyRest = func() (Copying, error) {
+			if now, started := s.uses(e); now+running == 0 && started == starts {
+				return copyingOf(copied), nil // nobody has written
+			}
+			done, err := m.Finish(ctx)
+			return copyingOf(done.Copied), err
+		}
 	}
-	resume, err := q(ctx, users)
-	if err != nil {
-		return how, err
+	s.shut(e)
+	if users := s.Users(name); len(users) > 0 && q != nil {
+		how, err = standStill(ctx, users, q, copyRest)
+	} else {
+		how, err = copyRest()
 	}
-	from := time.Now()
-	how, err = copyTree(ctx, src, dst)
-	err = errors.Join(err, resume())
-	how.Paused = time.Since(from)
 	if err == nil {
 		err = record.SyncTree(dst) // they need not wait for that
 	}
 	return how, err
+}
+
+// standStill copies while containers stand still.
+func standStill(ctx context.Context, users []string, q Quiesce, copyRest func() (Copying, error)) (Copying, error) {
+	resume, err := q(ctx, users)
+	if err != nil {
+		return Copying{}, err
+	}
+	from := time.Now()
+	how, err := copyRest()
+	err = errors.Join(err, resume())
+	how.Paused = time.Since(from)
+	return how, err
+}
+
+const (
+	// calm is how many bytes may be left to look into while containers stand still: that
+	// takes some hundredths of a second.
+	calm = 64 << 20
+	// maxPasses bounds the attempts to come down to that.
+	maxPasses = 8
+	// passPause is between two passes: what was just written gets old enough to be told
+	// from what is written next.
+	passPause = time.Second
+)
+
+// follow copies what a volume has while containers run with it, until it is calm.
+func (s *Service) follow(ctx context.Context, e *entry, m *mount.Mirror) (mount.Copied, error) {
+	for pass := 1; ; pass++ {
+		done, err := m.Follow(ctx)
+		if err != nil {
+			return done.Copied, err
+		}
+		record.Failpoint("volume.copy.after-pass")
+		if running, _ := s.uses(e); running == 0 || done.Looked <= calm || pass == maxPasses {
+			return done.Copied, nil
+		}
+		select {
+		case <-time.After(passPause):
+		case <-ctx.Done():
+			return done.Copied, ctx.Err()
+		}
+	}
+}
+
+// uses says how many containers run with a volume, and how many were ever started.
+func (s *Service) uses(e *entry) (running int, starts uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(e.active), e.starts
 }
 
 // reach makes the data of a held volume reachable until done is called.
@@ -357,9 +422,13 @@ func copyData(ctx context.Context, src, dst string) (Copying, error) {
 
 func copyTree(ctx context.Context, src, dst string) (Copying, error) {
 	done, err := mount.CopyTree(ctx, src, dst)
+	return copyingOf(done), err
+}
+
+func copyingOf(done mount.Copied) Copying {
 	how := Copying{Method: "copy", Bytes: done.Bytes}
 	if done.Bytes > 0 && done.Shared == done.Bytes {
 		how.Method = "reflink"
 	}
-	return how, err
+	return how
 }

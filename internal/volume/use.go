@@ -15,11 +15,11 @@ import (
 // Mount notes that a container that has the volume is being started and returns
 // the directory to bind; what the volume's options name is mounted there first,
 // unless it is already. Doing so twice counts once. While the volume is being
-// copied or restored it waits.
+// restored, and for the instant that a copy is of, it waits.
 func (s *Service) Mount(ctx context.Context, name, containerID string) (path string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, err := s.free(ctx, name)
+	e, err := s.usable(ctx, name)
 	if err != nil {
 		return "", err
 	}
@@ -75,6 +75,17 @@ func (s *Service) Unmount(ctx context.Context, name, containerID string) error {
 // free returns a volume that is there once nothing is done with it. s.mu is
 // held, but not while it waits.
 func (s *Service) free(ctx context.Context, name string) (*entry, error) {
+	return s.awaitOne(ctx, name, func(e *entry) bool { return e.held == nil })
+}
+
+// usable is free, or held for what containers may be started with meanwhile.
+func (s *Service) usable(ctx context.Context, name string) (*entry, error) {
+	return s.awaitOne(ctx, name, func(e *entry) bool { return e.held == nil || e.open && e.isDirectory() })
+}
+
+// awaitOne returns a volume that is there and that is ready. s.mu is held, but not
+// while it waits.
+func (s *Service) awaitOne(ctx context.Context, name string, ready func(*entry) bool) (*entry, error) {
 	for {
 		e, err := s.settled(ctx, name)
 		if err != nil {
@@ -83,7 +94,7 @@ func (s *Service) free(ctx context.Context, name string) (*entry, error) {
 		if e == nil {
 			return nil, missing(name)
 		}
-		if e.held == nil {
+		if ready(e) {
 			return e, nil
 		}
 		if err := s.await(ctx, e.held); err != nil {
@@ -100,10 +111,23 @@ func (s *Service) hold(e *entry, f func() error) error {
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		e.held = nil
+		e.held, e.open = nil, false
 		close(held)
 	}()
 	return f()
+}
+
+// holdOpen is hold, but containers may be started with the volume until f shuts it.
+func (s *Service) holdOpen(e *entry, f func() error) error {
+	e.open = true
+	return s.hold(e, f)
+}
+
+// shut makes those wait who start containers with a volume that is held open.
+func (s *Service) shut(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.open = false
 }
 
 func (s *Service) ensureMounted(ctx context.Context, opts map[string]string, path string) error {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
@@ -78,6 +79,50 @@ func TestVolumeCloneWhileInUse(t *testing.T) {
 		if r := e.Cleat(t, strings.Fields(args)...); r.Code != 1 || !strings.Contains(r.Stderr, text) {
 			t.Errorf("%s", r)
 		}
+	}
+	e.OK(t, "docker", "rm", "-f", n)
+	e.OK(t, "docker", "volume", "rm", n, n+"-copy")
+}
+
+// TestVolumeCloneOfMuchWhileInUse: while a large volume is copied its containers go on, take execs, and others are started;
+// they stand still only for what has changed meanwhile.
+func TestVolumeCloneOfMuchWhileInUse(t *testing.T) {
+	e := engine(t, "busybox")
+	n := name(t)
+	remove(t, e, n)
+	e.OK(t, "docker", "run", "-d", "--name", n, "-v", n+":/d", "busybox", "sh", "-c", pairWriter)
+	// More than is looked at a second time while anybody stands still, and written just now.
+	e.OK(t, "docker", "exec", n, "sh", "-c", "head -c 100000000 /dev/urandom >/d/much")
+	began := time.Now()
+	done := make(chan harness.Result, 1)
+	go func() { done <- e.Cleat(t, "volume", "clone", n, n+"-copy") }()
+	var r harness.Result
+	for running, execs := true, 0; running; execs++ {
+		if x := e.Docker(t, "exec", n, "true"); x.Code != 0 {
+			t.Errorf("while it is copied: %s", x)
+		}
+		e.OK(t, "docker", "run", "--rm", "-v", n+":/d", "busybox", "test", "-e", "/d/much")
+		select {
+		case r = <-done:
+			running = false
+			if execs == 0 {
+				t.Error("the first container with the volume had to wait for the copy")
+			}
+		default:
+		}
+	}
+	took := time.Since(began)
+	_, text, _ := strings.Cut(r.Stderr, "stood still for ")
+	text, _, _ = strings.Cut(text, " ")
+	still, err := time.ParseDuration(text)
+	if r.Code != 0 || err != nil || still > took/4 {
+		t.Errorf("it took %v, and containers stood still for %v (%v): %s", took, still, err, r)
+	}
+	t.Logf("cloned in %v, of which containers stood still for %v", took, still)
+	f := strings.Fields(e.OK(t, "docker", "run", "--rm", "-v", n+":/a:ro", "-v", n+"-copy:/b:ro", "busybox", "sh", "-c",
+		"cmp /a/much /b/much && cat /b/second && echo $(($(cat /b/second)+1)) && cat /b/first"))
+	if len(f) != 3 || f[2] != f[0] && f[2] != f[1] {
+		t.Errorf("the copy is of no instant: %q", f)
 	}
 	e.OK(t, "docker", "rm", "-f", n)
 	e.OK(t, "docker", "volume", "rm", n, n+"-copy")
