@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/diff/apply"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -107,3 +108,11 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	c.n += int64(n)
 	return n, err
 }
+
+// NewApplier makes an applier like [Store.Applier] that reads its blobs from provider,
+// whose contexts need not be those of the store.
+func (s *Store) NewApplier(provider content.Provider) diff.Applier { return newApplier(provider) }
+
+// NewDiffer makes a differ like [Store.Differ] that writes its blobs to blobs, whose
+// contexts need not be those of the store.
+func (s *Store) NewDiffer(blobs content.Store) diff.Comparer { return walking.NewWalkingDiff(blobs) }

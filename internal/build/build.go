@@ -1,0 +1,145 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/network"
+	"github.com/moby/buildkit/util/tracing/detect"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/store"
+)
+
+// Steps runs the steps of builds.
+type Steps struct {
+	// Executor runs a step's process.
+	Executor executor.Executor
+	// Networks gives the network of a step by its mode. It is closed with the builder.
+	Networks map[pb.NetMode]network.Provider
+}
+
+// Config is what a [Builder] stands on.
+type Config struct {
+	// Root is the directory of the build cache's and the history's databases; it is made
+	// if missing. Blobs and layers are in Store.
+	Root string
+	// Store holds the images and the cache's contents.
+	Store *store.Store
+	// Registries says where an image's repository is asked for, by its domain.
+	Registries docker.RegistryHosts
+	// Steps is called once, when the builder is first used.
+	Steps func(ctx context.Context) (Steps, error)
+	// HostGateway is what the name host-gateway of an extra host stands for; clients ask.
+	// The zero address is none.
+	HostGateway netip.Addr
+	// AllowHostNetwork lets a build ask for the host's network, AllowInsecure for steps
+	// without isolation. A client has to ask, too.
+	AllowHostNetwork, AllowInsecure bool
+	// Budget bounds the cache; the zero value is BuildKit's default for the size of
+	// the filesystem.
+	Budget Budget
+	// Named, if not nil, is told of each name that a build gave to an image. It must not
+	// block.
+	Named func(name string, image ocispec.Descriptor)
+	// Log takes what goes wrong beside a build. Nil discards it.
+	Log *slog.Logger
+}
+
+// Builder builds images. It may be used by many goroutines.
+type Builder struct {
+	cfg      Config
+	sessions *session.Manager
+
+	mu     sync.Mutex
+	opened *solving
+	closed bool
+}
+
+// solving is an opened builder.
+type solving struct {
+	control *control.Controller
+	server  *grpc.Server
+	// end ends what runs in the background.
+	end context.CancelFunc
+}
+
+// New makes a builder, which opens its databases when it is first used.
+func New(cfg Config) (*Builder, error) {
+	if !filepath.IsAbs(cfg.Root) {
+		return nil, failure.Invalid("the build cache's directory %q is not an absolute path", cfg.Root)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Named == nil {
+		cfg.Named = func(string, ocispec.Descriptor) {}
+	}
+	sessions, err := session.NewManager()
+	if err != nil {
+		return nil, fmt.Errorf("builder: %w", err)
+	}
+	return &Builder{cfg: cfg, sessions: sessions}, nil
+}
+
+// errClosed is the answer to whoever comes when the engine is going.
+var errClosed = failure.Unavailable("the engine is shutting down")
+
+// open gives the opened builder. An error is not remembered: the next use tries again.
+func (b *Builder) open() (*solving, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	if b.opened != nil {
+		return b.opened, nil
+	}
+	if err := os.MkdirAll(b.cfg.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("builder: %w", err)
+	}
+	if detect.Recorder == nil {
+		// The library's own, and only, place for it: without it the history has no traces.
+		detect.Recorder = detect.NewTraceRecorder()
+	}
+	ctx, end := context.WithCancel(b.cfg.Store.Context(context.Background()))
+	c, err := b.newControl(ctx)
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("open the build cache in %s: %w", b.cfg.Root, err)
+	}
+	b.opened = &solving{control: c, server: newServer(c), end: end}
+	return b.opened, nil
+}
+
+// Close ends the builds that are under way and closes the databases. A second Close
+// does nothing.
+func (b *Builder) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	s := b.opened
+	b.opened = nil
+	if s == nil {
+		return nil
+	}
+	s.server.Stop()
+	s.end()
+	if err := s.control.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("close the build cache: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/moby/buildkit/cache/metadata"
+	"github.com/moby/buildkit/cache/remotecache"
+	inlinecache "github.com/moby/buildkit/cache/remotecache/inline"
+	localcache "github.com/moby/buildkit/cache/remotecache/local"
+	registrycache "github.com/moby/buildkit/cache/remotecache/registry"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/frontend/gateway"
+	"github.com/moby/buildkit/frontend/gateway/forwarder"
+	ctdsnapshot "github.com/moby/buildkit/snapshot/containerd"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/bboltcachestorage"
+	"github.com/moby/buildkit/util/archutil"
+	"github.com/moby/buildkit/util/entitlements"
+	"github.com/moby/buildkit/util/leaseutil"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
+	"github.com/moby/buildkit/worker/label"
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/store"
+)
+
+// Version is BuildKit's version, as it is told to clients; go.mod has the same.
+const Version = "v0.34.2"
+
+// labelHostGateway is where buildx looks for the address of host-gateway.
+const labelHostGateway = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
+
+// newControl opens the databases and wires BuildKit together.
+func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, err error) {
+	var closers []func() error
+	defer func() {
+		if err != nil {
+			for _, c := range closers {
+				_ = c() // the error that is returned is the cause
+			}
+		}
+	}()
+	history, err := openDatabase(filepath.Join(b.cfg.Root, "history.db"))
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, history.Close)
+	keys, err := bboltcachestorage.NewStore(filepath.Join(b.cfg.Root, "cache.db"))
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, keys.Close)
+	w, err := b.newWorker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, w.Close)
+	workers := &worker.Controller{}
+	if err := workers.Add(w); err != nil {
+		return nil, err
+	}
+	images, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return control.NewController(control.Opt{
+		SessionManager:   b.sessions,
+		WorkerController: workers,
+		Frontends: map[string]frontend.Frontend{
+			"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), solveDockerfile),
+			"gateway.v0":    images,
+		},
+		CacheManager: solver.NewCacheManager(ctx, "local", keys, worker.NewCacheResultStorage(workers)),
+		CacheStore:   keys,
+		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
+			"local":    localcache.ResolveCacheImporterFunc(b.sessions),
+			"registry": registrycache.ResolveCacheImporterFunc(b.sessions, w.ContentStore(), b.cfg.Registries),
+		},
+		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
+			"inline":   inlinecache.ResolveCacheExporterFunc(),
+			"local":    localcache.ResolveCacheExporterFunc(b.sessions),
+			"registry": registrycache.ResolveCacheExporterFunc(b.sessions, b.cfg.Registries),
+		},
+		Entitlements:   b.entitlements(),
+		HistoryDB:      history,
+		LeaseManager:   w.LeaseManager(),
+		ContentStore:   w.ContentStore(),
+		GarbageCollect: w.GarbageCollect,
+	})
+}
+
+// openDatabase opens one of the builder's own databases. The engine has locked its data
+// root, so another holder is an engine that is just going away.
+func openDatabase(path string) (*bolt.DB, error) {
+	opts := *bolt.DefaultOptions
+	opts.NoFreelistSync = true
+	opts.FreelistType = bolt.FreelistMapType
+	opts.NoStatistics = true
+	opts.Timeout = time.Second
+	db, err := bolt.Open(path, 0o600, &opts)
+	if err == berrors.ErrTimeout {
+		return nil, failure.Unavailable("another engine is using %s", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// entitlements are what a build may be allowed beyond what every build may.
+func (b *Builder) entitlements() []string {
+	var list []string
+	if b.cfg.AllowHostNetwork {
+		list = append(list, entitlements.EntitlementNetworkHost.String())
+	}
+	if b.cfg.AllowInsecure {
+		list = append(list, entitlements.EntitlementSecurityInsecure.String())
+	}
+	return list
+}
+
+// newWorker makes the part of BuildKit that has contents: sources, cache, steps and
+// exporters, over the engine's store.
+func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
+	steps, err := b.cfg.Steps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := base.ID(b.cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	refs, err := metadata.NewStore(filepath.Join(b.cfg.Root, "refs.db"))
+	if err != nil {
+		return nil, err
+	}
+	s := b.cfg.Store
+	blobs := ctdsnapshot.NewContentStore(s.Content, store.Namespace)
+	labels := map[string]string{
+		label.Executor:    "cleat",
+		label.Snapshotter: store.Snapshotter, // by this label buildx knows that images of many platforms can be kept
+		label.Network:     "bridge",
+	}
+	if b.cfg.HostGateway.IsValid() {
+		labels[labelHostGateway] = b.cfg.HostGateway.String()
+	}
+	opt := base.WorkerOpt{
+		ID:               id,
+		Root:             b.cfg.Root,
+		Labels:           labels,
+		Platforms:        archutil.SupportedPlatforms(true),
+		BuildkitVersion:  bkclient.BuildkitVersion{Package: "github.com/moby/buildkit", Version: Version},
+		NetworkProviders: steps.Networks,
+		Executor:         steps.Executor,
+		Snapshotter:      ctdsnapshot.NewSnapshotter(store.Snapshotter, s.Snapshots, store.Namespace, nil),
+		ContentStore:     blobs,
+		Applier:          s.NewApplier(blobs),
+		Differ:           s.NewDiffer(blobs),
+		ImageStore:       names{s},
+		RegistryHosts:    b.cfg.Registries,
+		LeaseManager:     leaseutil.WithNamespace(s.Leases, store.Namespace),
+		GarbageCollect:   s.Metadata().GarbageCollect,
+		ParallelismSem:   semaphore.NewWeighted(int64(max(4, runtime.NumCPU()))),
+		MetadataStore:    refs,
+		MountPoolRoot:    filepath.Join(b.cfg.Root, "mounts"),
+	}
+	if opt.GCPolicy, err = b.cfg.Budget.policy(s.Root()); err != nil {
+		return nil, err
+	}
+	w, err := base.NewWorker(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	return &imageWorker{Worker: w, named: b.cfg.Named}, nil
+}

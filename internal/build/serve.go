@@ -1,0 +1,114 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"google.golang.org/grpc"
+)
+
+// newServer makes the server of BuildKit's control API.
+func newServer(c *control.Controller) *grpc.Server {
+	s := grpc.NewServer(
+		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor),
+		grpc.ChainStreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
+		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
+	)
+	c.Register(s)
+	return s
+}
+
+// Open opens the builder, if it is not open yet: whoever is to answer a client says so
+// before it takes the connection over, and can still tell of an error.
+func (b *Builder) Open() error {
+	_, err := b.open()
+	return err
+}
+
+// ServeConn serves BuildKit's control API on one connection, until the client closes it
+// or ctx ends.
+func (b *Builder) ServeConn(ctx context.Context, conn net.Conn) error {
+	s, err := b.open()
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	one := newOneConn(conn)
+	if err := s.server.Serve(one); err != nil && one.served() {
+		return nil // Accept has said that there is no other connection
+	}
+	return err
+}
+
+// ServeHTTP serves one call of BuildKit's control API that came by HTTP/2.
+func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s, err := b.open()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	s.server.ServeHTTP(w, r)
+}
+
+// ServeSession makes the client at the other end of conn reachable for builds that name
+// its session in their request: for its files, its secrets and its credentials. It
+// returns when the client closes conn or ctx ends. header is that of the request.
+func (b *Builder) ServeSession(ctx context.Context, conn net.Conn, header http.Header) error {
+	if err := b.sessions.HandleConn(ctx, conn, header); err != nil {
+		return fmt.Errorf("session: %w", err)
+	}
+	return nil
+}
+
+// oneConn is a listener with one connection. Its second Accept waits until that is
+// closed.
+type oneConn struct {
+	conn   chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newOneConn(conn net.Conn) *oneConn {
+	l := &oneConn{conn: make(chan net.Conn, 1), closed: make(chan struct{})}
+	l.conn <- &watchedConn{conn, l}
+	return l
+}
+
+func (l *oneConn) served() bool { return len(l.conn) == 0 }
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	default:
+	}
+	<-l.closed
+	return nil, net.ErrClosed
+}
+
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *oneConn) Addr() net.Addr { return &net.UnixAddr{Name: "hijacked", Net: "unix"} }
+
+// watchedConn ends its listener when it is closed.
+type watchedConn struct {
+	net.Conn
+	listener *oneConn
+}
+
+func (c *watchedConn) Close() error {
+	c.listener.Close()
+	return c.Conn.Close()
+}
