@@ -30,7 +30,7 @@ var floors = map[string]int{
 
 	"internal/container": 2, "internal/image": 2, "internal/network": 2, "internal/volume": 2, "internal/logs": 2, "internal/events": 2,
 
-	"internal/engine": 3, "internal/build": 3,
+	"internal/engine": 3, "internal/build": 3, "internal/classic": 3,
 
 	"internal/api": 4,
 

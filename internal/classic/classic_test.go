@@ -1,0 +1,437 @@
+package classic_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	gateway "github.com/moby/buildkit/frontend/gateway/pb"
+	solveerrors "github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/opencontainers/go-digest"
+	"github.com/tonistiigi/fsutil/types"
+
+	"github.com/cleatlabs/cleat/internal/classic"
+)
+
+// solver answers as BuildKit would.
+type solver struct {
+	opt    client.SolveOpt
+	files  map[string]string // the context as BuildKit reads it: content or link, by path
+	order  []string
+	status []*client.SolveStatus
+	answer map[string]string
+	err    error
+}
+
+func (s *solver) Solve(ctx context.Context, _ *llb.Definition, opt client.SolveOpt, status chan *client.SolveStatus) (*client.SolveResponse, error) {
+	defer close(status)
+	s.opt, s.files = opt, map[string]string{}
+	if dir := opt.LocalMounts["context"]; dir != nil {
+		err := dir.Walk(ctx, "", func(name string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			s.order = append(s.order, name)
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			switch {
+			case info.IsDir():
+				s.files[name] = "/"
+			case info.Mode().IsRegular():
+				r, err := dir.Open(name)
+				if err != nil {
+					return err
+				}
+				data, err := io.ReadAll(r)
+				s.files[name] = string(data)
+				return err
+			default:
+				s.files[name] = info.Mode().Type().String() + info.Sys().(*types.Stat).Linkname
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, st := range s.status {
+		status <- st
+	}
+	return &client.SolveResponse{ExporterResponse: s.answer}, s.err
+}
+
+func archive(t testing.TB, headers ...tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		content := h.PAXRecords["content"]
+		h.PAXRecords = nil
+		if h.Mode == 0 {
+			h.Mode = 0o644
+		}
+		h.Size = int64(len(content))
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func file(name, content string) tar.Header {
+	return tar.Header{Name: name, Typeflag: tar.TypeReg, PAXRecords: map[string]string{"content": content}}
+}
+
+func link(kind byte, name, target string) tar.Header {
+	return tar.Header{Name: name, Typeflag: kind, Linkname: target}
+}
+
+func request(t testing.TB, query string) *classic.Request {
+	t.Helper()
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := classic.ParseRequest(q, func(key string) bool { return q.Get(key) == "1" }, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// build runs one and returns what the client would read.
+func build(t testing.TB, s *solver, query string, body io.Reader) (string, error) {
+	t.Helper()
+	var out strings.Builder
+	b := &classic.Builder{Solver: s, Dir: t.TempDir()}
+	err := b.Build(t.Context(), request(t, query), body, func(m jsonstream.Message) {
+		out.WriteString(m.Stream)
+		if m.Aux != nil {
+			out.Write(*m.Aux)
+			out.WriteByte('\n')
+		}
+	})
+	if left, _ := os.ReadDir(b.Dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	return out.String(), err
+}
+
+const image = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+func answer() map[string]string { return map[string]string{"containerimage.digest": image} }
+
+func vertex(name string, cached, done bool) *client.Vertex {
+	now := time.Now()
+	v := &client.Vertex{Digest: digest.FromString(name), Name: name, Cached: cached, Started: &now}
+	if done {
+		v.Completed = &now
+	}
+	return v
+}
+
+func output(name, text string) *client.VertexLog {
+	return &client.VertexLog{Vertex: digest.FromString(name), Data: []byte(text)}
+}
+
+func TestOutputOfABuild(t *testing.T) {
+	const from, run, copied = "[1/3] FROM docker.io/library/busybox", "[2/3] RUN make", "[3/3] COPY . /app"
+	s := &solver{answer: answer(), status: []*client.SolveStatus{
+		{Vertexes: []*client.Vertex{vertex("[internal] load build definition from Dockerfile", false, true), vertex(from, true, true)}},
+		// COPY ends first, but RUN stands before it.
+		{Vertexes: []*client.Vertex{vertex(run, false, false), vertex(copied, false, true)}, Logs: []*client.VertexLog{output(copied, "early\n"), output(run, "one\n")}},
+		{Vertexes: []*client.Vertex{vertex(run, false, true)}, Logs: []*client.VertexLog{output(run, "two\n")}},
+	}}
+	body := archive(t, file("Dockerfile", "FROM busybox\nENV A=b\nRUN make\nCOPY . /app\nCMD [\"x\"]\n"))
+	got, err := build(t, s, "t=app&t=app:latest&t=registry.test/app:2", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := func(name string) string { return digest.FromString(name).Encoded()[:12] }
+	want := "Step 1/5 : FROM busybox\n ---> Using cache\n ---> " + id(from) + "\nStep 2/5 : ENV A=b\nStep 3/5 : RUN make\none\ntwo\n ---> " + id(run) +
+		"\nStep 4/5 : COPY . /app\nearly\n ---> " + id(copied) + "\nStep 5/5 : CMD [\"x\"]\n" + `{"ID":"` + image + `"}` +
+		"\nSuccessfully built 0123456789ab\nSuccessfully tagged app:latest\nSuccessfully tagged registry.test/app:2\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if names := s.opt.Exports[0].Attrs["name"]; names != "docker.io/library/app:latest,registry.test/app:2" {
+		t.Errorf("names: %q", names)
+	}
+}
+
+func TestStagesThatAreNotNeededAreNotCounted(t *testing.T) {
+	const from, copied = "[stage-2 1/2] FROM docker.io/library/busybox", "[stage-2 2/2] COPY --from=0 /a /a"
+	s := &solver{answer: answer(), status: []*client.SolveStatus{{Vertexes: []*client.Vertex{
+		vertex("[stage-0 1/2] FROM docker.io/library/busybox", false, true), vertex("[stage-0 2/2] RUN touch /a", false, true),
+		vertex(from, false, true), vertex(copied, false, true)}}}}
+	body := archive(t, file("Dockerfile", "FROM busybox\nRUN touch /a\nFROM busybox AS unused\nRUN exit 1\nFROM busybox\nCOPY --from=0 /a /a\n"))
+	got, err := build(t, s, "", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Step 1/4 : FROM busybox\n", "Step 2/4 : RUN touch /a\n", "Step 3/4 : FROM busybox\n", "Step 4/4 : COPY --from=0 /a /a\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "exit 1") {
+		t.Errorf("a stage that is not built is named:\n%s", got)
+	}
+}
+
+func TestQuietBuilds(t *testing.T) {
+	const run = "[2/2] RUN make"
+	body := archive(t, file("Dockerfile", "FROM busybox\nRUN make\n"))
+	status := []*client.SolveStatus{{Vertexes: []*client.Vertex{vertex(run, false, true)}, Logs: []*client.VertexLog{output(run, "text\n")}}}
+	if got, err := build(t, &solver{answer: answer(), status: status}, "q=1&t=app", bytes.NewReader(body)); got != image+"\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	got, err := build(t, &solver{err: errors.New("no luck"), status: status}, "q=1", bytes.NewReader(body))
+	if !strings.Contains(got, "text\n") || err == nil {
+		t.Errorf("a failure's output: %q, %v", got, err)
+	}
+}
+
+func TestFailedSteps(t *testing.T) {
+	body := archive(t, file("Dockerfile", "FROM busybox\nRUN exit 3\n"))
+	op := &pb.Op{Op: &pb.Op_Exec{Exec: &pb.ExecOp{Meta: &pb.Meta{Args: []string{"/bin/sh", "-c", "exit 3"}}}}}
+	failed := &solveerrors.SolveError{Solve: &solveerrors.Solve{Op: op}, Err: &gateway.ExitError{ExitCode: 3}}
+	_, err := build(t, &solver{err: failed}, "", bytes.NewReader(body))
+	var record *jsonstream.Error
+	if !errors.As(err, &record) || record.Code != 3 || record.Message != "The command '/bin/sh -c exit 3' returned a non-zero code: 3" {
+		t.Errorf("%#v", err)
+	}
+	missing := errors.New(`failed to solve: failed to compute cache key: failed to calculate checksum of ref a::b: "/src/x": not found`)
+	_, err = build(t, &solver{err: missing}, "", bytes.NewReader(body))
+	if err == nil || !strings.Contains(err.Error(), "COPY failed: file not found in build context or excluded by .dockerignore: stat src/x") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestContexts(t *testing.T) {
+	s := &solver{answer: answer()}
+	body := archive(t,
+		file("../../etc/passwd", "mine"),
+		link(tar.TypeSymlink, "dir", "/etc"), file("dir/shadow", "mine, too"),
+		file("a/b/c", "deep"), file("a-b", "beside"), link(tar.TypeLink, "a/hard", "a/b/c"),
+		file("twice", "first"), file("twice", "second"),
+		link(tar.TypeSymlink, "Dockerfile", "docker/../docker/real"), file("docker/real", "FROM scratch\n"),
+		tar.Header{Name: "null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3},
+	)
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write(body); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := build(t, s, "", &zipped); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"etc": "/", "etc/passwd": "mine", "dir": "/", "dir/shadow": "mine, too", "a": "/", "a/b": "/", "a/b/c": "deep", "a-b": "beside",
+		"a/hard": "deep", "twice": "second", "Dockerfile": "L---------docker/../docker/real", "docker": "/", "docker/real": "FROM scratch\n", "null": "Dc---------",
+	}
+	if !maps.Equal(s.files, want) {
+		t.Errorf("got  %q\nwant %q", s.files, want)
+	}
+	if slices.Index(s.order, "a/b/c") > slices.Index(s.order, "a-b") || slices.Index(s.order, "a") > slices.Index(s.order, "a/b") {
+		t.Errorf("not in the order of a walk: %q", s.order)
+	}
+}
+
+func TestBadContexts(t *testing.T) {
+	loop := []tar.Header{link(tar.TypeSymlink, "Dockerfile", "b"), link(tar.TypeSymlink, "b", "Dockerfile")}
+	cases := []struct {
+		name  string
+		body  []byte
+		query string
+		want  string
+		class func(error) bool
+	}{
+		{"nothing", nil, "", "the build context is empty", errdefs.IsInvalidArgument},
+		{"no archive", []byte("FROM busybox\n"), "", "no readable tar archive", errdefs.IsInvalidArgument},
+		{"cut short", archive(t, file("Dockerfile", strings.Repeat("x", 5000)))[:2000], "", "unexpected EOF", nil},
+		{"no Dockerfile", archive(t, file("x", "")), "", "Cannot locate specified Dockerfile: Dockerfile", nil},
+		{"another name", archive(t, file("Dockerfile", "FROM scratch")), "dockerfile=sub/D", "Cannot locate specified Dockerfile: sub/D", nil},
+		{"empty Dockerfile", archive(t, file("Dockerfile", "\n \n")), "", "the Dockerfile (Dockerfile) cannot be empty", errdefs.IsInvalidArgument},
+		{"a directory", archive(t, tar.Header{Name: "Dockerfile", Typeflag: tar.TypeDir}), "", "Cannot locate", nil},
+		{"a loop", archive(t, loop...), "", "too many symbolic links", errdefs.IsInvalidArgument},
+		{"hard link to nothing", archive(t, link(tar.TypeLink, "a", "b")), "", "hard link to b", errdefs.IsInvalidArgument},
+		{"unknown instruction", archive(t, file("Dockerfile", "FROM busybox\nRUNN x\n")), "", "dockerfile parse error on line 2: unknown instruction: RUNN", errdefs.IsInvalidArgument},
+		{"no FROM", archive(t, file("Dockerfile", "RUN x\n")), "", "no build stage in current context", errdefs.IsInvalidArgument},
+		{"COPY with one argument", archive(t, file("Dockerfile", "FROM a\nCOPY x\n")), "", "COPY requires at least two arguments", errdefs.IsInvalidArgument},
+		{"no such target", archive(t, file("Dockerfile", "FROM a AS one\n")), "target=two", `target stage "two" could not be found`, errdefs.IsInvalidArgument},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			out, err := build(t, &solver{answer: answer()}, c.query, bytes.NewReader(c.body))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("%v, want %q", err, c.want)
+			}
+			if c.class != nil && !c.class(err) {
+				t.Errorf("class of %v", err)
+			}
+			if out != "" {
+				t.Errorf("output before the error: %q", out)
+			}
+		})
+	}
+}
+
+// A sparse file can claim any size in a few bytes.
+func TestSparseFilesAreBounded(t *testing.T) {
+	body := archive(t, file("Dockerfile", "FROM scratch\n"), tar.Header{Name: "huge", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"content": "map"}})
+	// The GNU header of a sparse file: its real size stands in octal or, here, in base 256.
+	at := bytes.Index(body, []byte("huge\x00"))
+	header := body[at : at+512]
+	header[156] = 'S'
+	copy(header[257:], "ustar  \x00")
+	copy(header[386:], "00000000000\x0000000000003\x00") // one piece of three bytes at 0
+	copy(header[483:], "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff")
+	copy(header[148:156], "        ")
+	sum := 0
+	for _, c := range header {
+		sum += int(c)
+	}
+	copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
+	_, err := build(t, &solver{answer: answer()}, "", bytes.NewReader(body))
+	if err == nil || !strings.Contains(err.Error(), "the build context's huge has") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestParameters(t *testing.T) {
+	q := url.Values{
+		"buildargs": {`{"A":"b","NONE":null}`}, "labels": {`{"l":"v"}`}, "memory": {"1000"}, "memswap": {"-1"}, "cpushares": {"0"}, "shmsize": {"67108864"},
+		"ulimits": {`[{"Name":"nofile","Soft":10,"Hard":20}]`}, "networkmode": {"host"}, "extrahosts": {`["a:1.2.3.4","b=::1"]`}, "cachefrom": {`["app"]`},
+		"platform": {"linux/arm64"}, "target": {"x"}, "pull": {"1"}, "nocache": {"1"}, "cpusetcpus": {"0"}, "cgroupparent": {"/p"}, "dockerfile": {"./d/../F"},
+	}
+	s := &solver{answer: answer()}
+	if _, err := build(t, s, q.Encode(), bytes.NewReader(archive(t, file("F", "FROM scratch AS x\n")))); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"build-arg:A": "b", "label:l": "v", "memory": "1000", "memswap": "-1", "shm-size": "67108864", "ulimit": "nofile=10:20", "force-network-mode": "host",
+		"add-hosts": "a=1.2.3.4,b=::1", "platform": "linux/arm64", "target": "x", "no-cache": "", "image-resolve-mode": "pull", "cpusetcpus": "0",
+		"cgroup-parent": "/p", "filename": "F",
+	}
+	if !maps.Equal(s.opt.FrontendAttrs, want) {
+		t.Errorf("got  %v\nwant %v", s.opt.FrontendAttrs, want)
+	}
+	if len(s.opt.CacheImports) != 1 || s.opt.CacheImports[0].Attrs["ref"] != "docker.io/library/app:latest" {
+		t.Errorf("cache: %v", s.opt.CacheImports)
+	}
+	if !slices.Contains(s.opt.AllowedEntitlements, "network.host") {
+		t.Errorf("entitlements: %v", s.opt.AllowedEntitlements)
+	}
+}
+
+func TestRemoteContexts(t *testing.T) {
+	s := &solver{answer: answer()}
+	if _, err := build(t, s, "remote=https%3A%2F%2Fhost.test%2Fapp.git%23main&t=app", strings.NewReader("")); err != nil {
+		t.Fatal(err)
+	}
+	if s.opt.FrontendAttrs["context"] != "https://host.test/app.git#main" || len(s.opt.LocalMounts) > 0 {
+		t.Errorf("%v %v", s.opt.FrontendAttrs, s.opt.LocalMounts)
+	}
+}
+
+func TestBadParameters(t *testing.T) {
+	for query, want := range map[string]string{
+		"buildargs=[]":                       "buildargs",
+		"labels={":                           "labels",
+		"ulimits={}":                         "ulimits",
+		"ulimits=[null]":                     "ulimits",
+		`ulimits=[{"Name":"none","Soft":1}]`: "ulimits",
+		"memory=much":                        "memory",
+		"t=UPPER":                            "UPPER",
+		"t=a@" + image:                       "digest",
+		"networkmode=web":                    "web",
+		"extrahosts=[\"x\"]":                 "add-host",
+		"platform=a/b/c/d":                   "platform",
+		"cachefrom=x":                        "cachefrom",
+		"cachefrom=[\"X\"]":                  "cachefrom",
+		"squash=1":                           "squash",
+		"isolation=hyperv":                   "isolation",
+		"outputs=[{}]":                       "outputs",
+		"securityopt=[\"x\"]":                "securityopt",
+	} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = classic.ParseRequest(q, func(key string) bool { return q.Get(key) == "1" }, "")
+		if err == nil || !strings.Contains(err.Error(), want) || !(errdefs.IsInvalidArgument(err) || errdefs.IsNotImplemented(err)) {
+			t.Errorf("%s: %v, want %q", query, err, want)
+		}
+	}
+}
+
+func TestCredentialsHeader(t *testing.T) {
+	header := base64.URLEncoding.EncodeToString([]byte(`{"https://index.docker.io/v1/":{"username":"u","password":"p"}}`))
+	none := func(string) bool { return false }
+	r, err := classic.ParseRequest(url.Values{}, none, header)
+	if err != nil || r.Auths["https://index.docker.io/v1/"].Password != "p" {
+		t.Errorf("%v, %v", r, err)
+	}
+	for _, bad := range []string{"%", base64.URLEncoding.EncodeToString([]byte("[]"))} {
+		if _, err := classic.ParseRequest(url.Values{}, none, bad); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func FuzzContext(f *testing.F) {
+	f.Add(archive(f, file("Dockerfile", "FROM busybox\nRUN --mount=from=x,target=/a true\nCOPY --from=0 a b\n"), link(tar.TypeLink, "x", "Dockerfile")))
+	f.Add([]byte("no archive"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		s := &solver{answer: answer()}
+		_, _ = build(t, s, "", bytes.NewReader(body))
+		for _, name := range s.order {
+			if strings.HasPrefix(name, "/") || slices.Contains(strings.Split(name, "/"), "..") {
+				t.Errorf("a path outside: %q", name)
+			}
+		}
+	})
+}
+
+func FuzzParameters(f *testing.F) {
+	f.Add(`t=a&buildargs={}&extrahosts={"a":"b"}&ulimits=[{"Name":"nofile"}]`)
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			return
+		}
+		if _, err := classic.ParseRequest(q, func(string) bool { return false }, q.Get("auth")); err != nil && !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) {
+			t.Errorf("class of %v", err)
+		}
+	})
+}

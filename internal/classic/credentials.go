@@ -1,0 +1,45 @@
+package classic
+
+import (
+	"context"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/session/auth"
+	"github.com/moby/moby/api/types/registry"
+	"google.golang.org/grpc"
+)
+
+// hub is the key under which clients send the credentials of Docker Hub.
+const hub = "https://index.docker.io/v1/"
+
+// credentials gives BuildKit what the request's header holds, by registry. Tokens are
+// asked for by the engine itself.
+type credentials struct {
+	auth.UnimplementedAuthServer
+	auths map[string]registry.AuthConfig
+}
+
+// Register implements session.Attachable.
+func (c credentials) Register(server *grpc.Server) { auth.RegisterAuthServer(server, c) }
+
+// Credentials implements auth.AuthServer.
+func (c credentials) Credentials(_ context.Context, req *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
+	host := req.GetHost()
+	if host == "registry-1.docker.io" {
+		host = hub
+	}
+	found := c.auths[host]
+	if found.IdentityToken != "" {
+		return &auth.CredentialsResponse{Secret: found.IdentityToken}, nil
+	}
+	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}, nil
+}
+
+// familiar is a reference as Docker prints it.
+func familiar(name string) string {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return name
+	}
+	return reference.FamiliarString(named)
+}
