@@ -292,18 +292,3 @@ func (f *containerFlags) healthConfig() (*container.HealthConfig, error) {
 		StartPeriod: f.healthStartPeriod, StartInterval: f.healthStartInterval,
 	}, nil
 }
-
-// mountFlag is --mount. A mount without a target is refused here: it is a mistake on
-// the command line, whatever the engine says.
-type mountFlag struct{ opts.MountOpt }
-
-func (m *mountFlag) Set(value string) error {
-	if err := m.MountOpt.Set(value); err != nil {
-		return err
-	}
-	all := m.Value()
-	if all[len(all)-1].Target == "" {
-		return errors.New("target is required")
-	}
-	return nil
-}

@@ -362,3 +362,21 @@ func FuzzDemultiplex(f *testing.F) {
 		}
 	})
 }
+
+func TestIDMapOfMounts(t *testing.T) {
+	for in, want := range map[string]string{
+		"type=bind,src=/a,dst=/b":                       "type=bind,src=/a,dst=/b",
+		"type=bind,src=/a,dst=/b,idmap":                 "type=bind,src=/a,dst=/b,consistency=idmap=7.8",
+		"type=bind,idmap=1.2,src=/a,dst=/b,readonly":    "type=bind,src=/a,dst=/b,readonly,consistency=idmap=1.2",
+		`type=bind,"src=/a,b",idmap,consistency=cached`: `type=bind,"src=/a,b",consistency=cached,consistency=idmap=7.8`,
+		"type=bind,src=/idmap,dst=/b":                   "type=bind,src=/idmap,dst=/b",
+		`type=bind,"src=/a`:                             `type=bind,"src=/a`,
+	} {
+		if got, err := withIDMap(in, 7, 8); got != want || err != nil {
+			t.Errorf("%s: %q, %v", in, got, err)
+		}
+	}
+	if got, err := withIDMap("type=bind,idmap", 0, 0); got != "type=bind,consistency=idmap" || err != nil {
+		t.Errorf("root: %q, %v", got, err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -70,18 +71,36 @@ func newLab(tb testing.TB) *lab {
 		tb.Fatal(err)
 	}
 	id := os.Getpid()*16 + n%16
+	subnet := ownSubnet(tb, id)
 	l := &lab{tb: tb, dir: dir, exec: exec}
 	l.settings = engine.Settings{
 		DataRoot: dir, ExecRoot: exec, CgroupParent: fmt.Sprintf("/cleat-engine-%d", id), Adjustable: engine.Adjustable{StopTimeout: 10 * time.Second}, Version: "29.0.0",
 	}
 	l.net = network.Config{
 		StateFile: filepath.Join(dir, "network.json"), Bridge: fmt.Sprintf("ce%d", id),
-		BIP: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(150 + id/256%50), byte(id), 1}), 24),
+		BIP: subnet,
 	}
 	l.open()
 	tb.Cleanup(l.destroy)
 	l.loadBusybox()
 	return l
+}
+
+// ownSubnet is a subnet that no other lab has, in whichever process: its owner holds a socket of its name.
+func ownSubnet(tb testing.TB, from int) netip.Prefix {
+	tb.Helper()
+	const subnets = 50 * 256
+	for i := range subnets {
+		slot := (from + i) % subnets
+		l, err := net.Listen("unix", fmt.Sprintf("@cleat-lab-subnet-%d", slot))
+		if err != nil {
+			continue
+		}
+		tb.Cleanup(func() { l.Close() })
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(150 + slot/256), byte(slot), 1}), 24)
+	}
+	tb.Fatal("all subnets of labs are in use")
+	return netip.Prefix{}
 }
 
 // open starts the engine on the lab's directories.

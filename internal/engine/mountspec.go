@@ -272,10 +272,8 @@ func parseMount(r *mount.Mount) (own.Mount, volumeSpec, error) {
 			return bad("field %s must not be specified", o.name)
 		}
 	}
-	switch r.Consistency {
-	case "", mount.ConsistencyDefault, mount.ConsistencyFull, mount.ConsistencyCached, mount.ConsistencyDelegated:
-	default:
-		return bad("invalid consistency %q", r.Consistency)
+	if m.IDMap, err = consistency(r); err != nil {
+		return bad("%v", err)
 	}
 	switch r.Type {
 	case mount.TypeBind:
@@ -293,6 +291,23 @@ func parseMount(r *mount.Mount) (own.Mount, volumeSpec, error) {
 		return bad("%v", err)
 	}
 	return m, spec, nil
+}
+
+// consistency reads a field of which nothing else comes on Linux. As the API has no field for ids that are mapped, and
+// clients let every value of this one through, it says that, too: idmap or idmap=UID.GID.
+func consistency(r *mount.Mount) (*own.IDMap, error) {
+	switch r.Consistency {
+	case "", mount.ConsistencyDefault, mount.ConsistencyFull, mount.ConsistencyCached, mount.ConsistencyDelegated:
+		return nil, nil
+	}
+	ids, ok := strings.CutPrefix(string(r.Consistency), "idmap")
+	if !ok {
+		return nil, fmt.Errorf("invalid consistency %q", r.Consistency)
+	}
+	if r.Type != mount.TypeBind {
+		return nil, fmt.Errorf("idmap is for bind mounts")
+	}
+	return parseIDMap(ids)
 }
 
 func planBind(m *own.Mount, r *mount.Mount) error {

@@ -92,8 +92,18 @@ func wholeCount(t *testing.T, out string, n int) {
 	}
 }
 
-// pidOf finds the one process with that command line in a container of e.
-func pidOf(t *testing.T, e *harness.Engine, cmdline string) int {
+// pidOf finds the one process with that command line in a container of e, once it is there: what has been
+// forked may not have executed its program yet.
+func pidOf(t *testing.T, e *harness.Engine, cmdline string) (pid int) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		pid = processOf(t, e, cmdline)
+		return pid > 0, fmt.Sprintf("no process %q", cmdline)
+	})
+	return pid
+}
+
+func processOf(t *testing.T, e *harness.Engine, cmdline string) int {
 	t.Helper()
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
@@ -105,12 +115,14 @@ func pidOf(t *testing.T, e *harness.Engine, cmdline string) int {
 			continue
 		}
 		b, _ := os.ReadFile("/proc/" + d.Name() + "/cmdline")
+		if strings.TrimRight(string(b), "\x00") != cmdline {
+			continue
+		}
 		cg, _ := os.ReadFile("/proc/" + d.Name() + "/cgroup")
-		if strings.TrimRight(string(b), "\x00") == cmdline && strings.Contains(string(cg), e.CgroupParent) {
+		if strings.Contains(string(cg), e.CgroupParent+"/") {
 			return pid
 		}
 	}
-	t.Fatalf("no process %q", cmdline)
 	return 0
 }
 

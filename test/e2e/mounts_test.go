@@ -54,6 +54,25 @@ func TestIDMap(t *testing.T) {
 				t.Errorf("%+v on the host: %d:%d", c, s.Uid, s.Gid)
 			}
 		}
+		// --mount has it, too; docker's client has no key of this name, but one whose value it leaves to the engine.
+		key := map[string]string{"docker": "consistency=idmap", "cleat": "idmap"}[program]
+		e.OK(t, program, "run", "--rm", "-u", "5:6", "--mount", "type=bind,src="+dir+",dst=/m,"+key, "busybox", "touch", "/m/mounted-"+program)
+		if st, err := os.Stat(filepath.Join(dir, "mounted-"+program)); err != nil {
+			t.Error(err)
+		} else if s := st.Sys().(*syscall.Stat_t); s.Uid != 1234 || s.Gid != 1235 {
+			t.Errorf("--mount: on the host %d:%d", s.Uid, s.Gid)
+		}
+		for mount, want := range map[string]string{
+			"type=bind,src=" + dir + ",dst=/m," + key + "=me":     "idmap=me is not of the form idmap or idmap=UID.GID",
+			"type=bind,src=" + dir + ",dst=/m,consistency=odd":    `invalid consistency "odd"`,
+			"type=volume,src=" + name(t) + ",dst=/m," + key:       "idmap is for bind mounts",
+			"type=bind,src=" + dir + "/none,dst=/m," + key:        "bind source path does not exist",
+			"type=bind,src=/proc,dst=/m," + key + "=1.1,readonly": "leave out idmap",
+		} {
+			if r := e.Do(t, program, "", "run", "--rm", "--mount", mount, "busybox", "true"); r.Code != 125 || !strings.Contains(r.Stderr, want) {
+				t.Errorf("%s", r)
+			}
+		}
 		if r := e.Do(t, program, "", "run", "--rm", "-v", "/proc:/m:idmap=1.1", "busybox", "true"); r.Code == 0 || !strings.Contains(r.Stderr, "leave out idmap") {
 			t.Errorf("%s", r)
 		}
@@ -61,6 +80,78 @@ func TestIDMap(t *testing.T) {
 			t.Errorf("%s", r)
 		}
 	})
+}
+
+// TestBindRecursion: what is mounted below the source of a bind, and what is mounted there later, on either side.
+func TestBindRecursion(t *testing.T) {
+	e := engine(t, "busybox")
+	dir := t.TempDir()
+	mountAt := func(path string) {
+		t.Helper()
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", path, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Unmount(path, syscall.MNT_DETACH) })
+		if err := os.WriteFile(path+"/f", nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mountAt(dir)
+	if err := syscall.Mount("", dir, "", syscall.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	mountAt(dir + "/inner")
+	each(t, func(t *testing.T, program string) {
+		for options, want := range map[string]string{
+			"":                                 "f outer inner",
+			"bind-recursive=enabled":           "f outer inner",
+			"bind-recursive=disabled":          "outer",
+			"readonly":                         "f",
+			"readonly,bind-recursive=writable": "f inner",
+			"readonly,bind-recursive=readonly,bind-propagation=rprivate": "f",
+			"bind-recursive=disabled,readonly,bind-propagation=private":  "",
+		} {
+			got := e.OK(t, program, "run", "--rm", "--mount", strings.TrimSuffix("type=bind,src="+dir+",dst=/m,"+options, ","), "busybox", "sh", "-c",
+				"echo $(ls /m/inner; touch /m/x 2>/dev/null && echo outer; touch /m/inner/x 2>/dev/null && echo inner; rm -f /m/x /m/inner/x 2>/dev/null)")
+			if options == "bind-recursive=disabled" {
+				got = strings.TrimSuffix(got, " inner") // the directory below the mount
+			}
+			if got != want {
+				t.Errorf("%s: %q, want %q", options, got, want)
+			}
+		}
+		n := name(t)
+		remove(t, e, n, n+"-slave", n+"-private")
+		for suffix, propagation := range map[string]string{"": "rshared", "-slave": "rslave", "-private": "rprivate"} {
+			e.OK(t, program, "run", "-d", "--privileged", "--name", n+suffix, "--mount", "type=bind,src="+dir+",dst=/m,bind-propagation="+propagation, "busybox", "sleep", "600")
+		}
+		later := "later-" + program
+		mountAt(filepath.Join(dir, later))
+		for suffix, want := range map[string]string{"": "f", "-slave": "f", "-private": ""} {
+			if got := e.OK(t, program, "exec", n+suffix, "ls", "/m/"+later); got != want {
+				t.Errorf("mounted on the host later%s: %q", suffix, got)
+			}
+		}
+		for suffix, want := range map[string]bool{"": true, "-slave": false} {
+			inside := "inside" + suffix + program
+			e.OK(t, program, "exec", n+suffix, "sh", "-c", "mkdir /m/"+inside+" && mount -t tmpfs t /m/"+inside+" && touch /m/"+inside+"/f")
+			if _, err := os.Stat(filepath.Join(dir, inside, "f")); (err == nil) != want {
+				t.Errorf("mounted inside%s: %v on the host", suffix, err)
+			}
+			t.Cleanup(func() { syscall.Unmount(filepath.Join(dir, inside), syscall.MNT_DETACH) })
+		}
+	})
+	private := t.TempDir()
+	mountAt(private)
+	if err := syscall.Mount("", private, "", syscall.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if r := e.Docker(t, "run", "--rm", "-v", private+":/m:rshared", "busybox", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "it is not a shared mount") {
+		t.Errorf("%s", r)
+	}
 }
 
 // TestVolumeSubpath: a part of a volume, which no link in the volume leads out of.

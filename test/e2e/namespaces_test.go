@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,15 +92,10 @@ func TestEndInTheHostsPIDs(t *testing.T) {
 	n := name(t)
 	remove(t, e, n)
 	e.OK(t, "docker", "run", "-d", "--name", n, "--pid", "host", "busybox", "sh", "-c", "sleep 6721 & while [ ! -e /go ]; do sleep 0.05; done; exit 5")
-	left := 0
-	harness.Eventually(t, func() (bool, string) {
-		for _, l := range strings.Split(e.OK(t, "docker", "top", n, "-o", "pid,args"), "\n") {
-			if strings.Contains(l, "sleep 6721") {
-				left = pidOf(t, e, "sleep\x006721")
-			}
-		}
-		return left > 0, "no second process"
-	})
+	left := pidOf(t, e, "sleep\x006721")
+	if top := e.OK(t, "docker", "top", n, "-o", "pid,args"); !strings.Contains(top, strconv.Itoa(left)+" ") {
+		t.Errorf("top does not show process %d:\n%s", left, top)
+	}
 	e.OK(t, "docker", "exec", n, "touch", "/go")
 	if got := e.OK(t, "docker", "wait", n); got != "5" {
 		t.Errorf("exit code %s", got)

@@ -48,6 +48,7 @@ type Engine struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	log  *os.File
+	slot net.Listener // held as long as the subnet is this engine's
 }
 
 // Options change how an engine is started.
@@ -79,13 +80,14 @@ func New(t testing.TB, o Options) *Engine {
 	}
 	n := int(engines.Add(1))
 	id := fmt.Sprintf("%d-%d", os.Getpid(), n)
-	slot := (os.Getpid()*7 + n) % (56 * 256)
+	slot, held := ownSlot(t, os.Getpid()*7+n)
 	e := &Engine{
 		Dir: dir, DataRoot: filepath.Join(dir, "data"), ExecRoot: exec, Socket: filepath.Join(dir, "cleat.sock"),
 		Bridge:       fmt.Sprintf("ct%d", (os.Getpid()%100000)*100+n),
 		Subnet:       fmt.Sprintf("10.%d.%d.1/24", 200+slot/256, slot%256),
 		CgroupParent: "/cleat-test-" + id,
 		env:          o.Env,
+		slot:         held,
 	}
 	e.args = append([]string{"--config-file", "/dev/null", "--data-root", e.DataRoot, "--exec-root", e.ExecRoot, "--host", "unix://" + e.Socket,
 		"--pidfile", filepath.Join(dir, "cleatd.pid"), "--bridge", e.Bridge, "--bip", e.Subnet, "--cgroup-parent", e.CgroupParent}, o.Args...)
@@ -94,6 +96,22 @@ func New(t testing.TB, o Options) *Engine {
 		t.Fatal(err)
 	}
 	return e
+}
+
+// slots is how many subnets there are for engines.
+const slots = 56 * 256
+
+// ownSlot is a number that no other engine of a test has, in whichever process.
+func ownSlot(t testing.TB, from int) (int, net.Listener) {
+	t.Helper()
+	for i := range slots {
+		slot := (from + i) % slots
+		if l, err := net.Listen("unix", fmt.Sprintf("@cleat-test-subnet-%d", slot)); err == nil {
+			return slot, l
+		}
+	}
+	t.Fatal("all subnets of tests are in use")
+	return 0, nil
 }
 
 // Args are the flags that this engine is started with; programs such as
@@ -219,6 +237,7 @@ func (e *Engine) Destroy(t testing.TB) {
 		t.Errorf("cleanup: cleatd debug teardown: %v\n%s", err, out)
 	}
 	e.log.Close()
+	e.slot.Close()
 	for _, d := range []string{e.ExecRoot, e.Dir} {
 		if err := os.RemoveAll(d); err != nil {
 			t.Errorf("cleanup: %v", err)
