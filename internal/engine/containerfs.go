@@ -27,6 +27,7 @@ import (
 type filesystems struct {
 	containers *container.Store
 	images     *image.Service
+	ground     *ground
 	volumes    *volume.Service
 	lives      *lives
 	specs      *specBuilder
@@ -128,7 +129,7 @@ func (fs *filesystems) bare(ctx context.Context, c *container.Container) (*files
 }
 
 func (fs *filesystems) mountReadOnly(ctx context.Context, c *container.Container) (int, error) {
-	lower, err := fs.images.Lower(ctx, imageOf(c.Load()))
+	lower, err := fs.ground.lower(ctx, c.Load())
 	if err != nil {
 		return -1, err
 	}
@@ -144,7 +145,7 @@ func (fs *filesystems) mountReadOnly(ctx context.Context, c *container.Container
 // lock.
 func (fs *filesystems) mountWritable(ctx context.Context, c *container.Container) (int, error) {
 	r := c.Load()
-	lower, err := fs.images.Lower(ctx, imageOf(r))
+	lower, err := fs.ground.lower(ctx, r)
 	if err != nil {
 		return -1, err
 	}

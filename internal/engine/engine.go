@@ -87,6 +87,7 @@ func New(d Deps) *Engine {
 	adjusted.Store(&d.Settings.Adjustable)
 	say := &announcer{bus: d.Events}
 	pool := &stdio.Pool{}
+	ground := newGround(d.Settings.DataRoot, d.Images)
 	specs := &specBuilder{containers: d.Containers, features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
 	remover := &Remover{
 		containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say, log: d.Log,
@@ -97,7 +98,7 @@ func New(d Deps) *Engine {
 		specs: specs,
 	}
 	starter := &Starter{
-		containers: d.Containers, images: d.Images, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
+		containers: d.Containers, images: d.Images, ground: ground, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
 		settings: d.Settings, specs: specs, lives: lives, say: say, log: d.Log, exits: exits, pool: pool,
 	}
 	exits.start, exits.stdioDir, exits.awaitDonors = starter.restart, starter.stdioDir, starter.awaitDonors
@@ -111,7 +112,7 @@ func New(d Deps) *Engine {
 	}
 	remover.stopper = stopper
 	filesystems := &filesystems{
-		containers: d.Containers, images: d.Images, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
+		containers: d.Containers, images: d.Images, ground: ground, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
 	}
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
 	still := &stillness{

@@ -38,6 +38,9 @@ type Recovery struct {
 // removes what belongs to nothing and then, in the background, carries out
 // restart policies and --rm. Call it once, before any request is served.
 func (rc *Recovery) Run(ctx context.Context) error {
+	if err := rc.starter.ground.make(); err != nil {
+		return err
+	}
 	rc.volumes.still.recover()
 	if err := rc.volumes.recover(); err != nil {
 		rc.deps.Log.Error("volumes", "error", err)

@@ -122,7 +122,7 @@ func (b *specBuilder) mounts(c *container.Container, r *container.Record) ([]run
 		}
 		out = append(out, rm)
 	}
-	for _, name := range []string{"resolv.conf", "hosts", "hostname"} {
+	for _, name := range engineFiles {
 		target := "/etc/" + name
 		// A mount of the user's on the file, or on all of /etc, wins: that is
 		// what he asked for.
@@ -136,6 +136,9 @@ func (b *specBuilder) mounts(c *container.Container, r *container.Record) ([]run
 	}
 	return out, nil
 }
+
+// engineFiles are the files in /etc that go with the network.
+var engineFiles = []string{"resolv.conf", "hosts", "hostname"}
 
 // etcFile is where one of the files in /etc that go with the network lies: with the
 // container whose network it is.

@@ -32,6 +32,7 @@ import (
 type Starter struct {
 	containers *container.Store
 	images     *image.Service
+	ground     *ground
 	networks   *network.Service
 	volumes    *volume.Service
 	runtime    *runtime.Runtime
@@ -333,9 +334,9 @@ func (a *attempt) attachToOther(ctx context.Context, req network.Request) error 
 
 // mountRootfs lays the container's own layer over the image.
 func (a *attempt) mountRootfs(ctx context.Context) error {
-	lower, err := a.s.images.Lower(ctx, imageOf(a.r))
+	lower, err := a.s.ground.lower(ctx, a.r)
 	if err != nil {
-		return fmt.Errorf("layers of image %s: %w", a.r.Config.Image, err)
+		return err
 	}
 	upper := a.c.Path(upperDir)
 	if a.r.State.StartedAt.IsZero() {

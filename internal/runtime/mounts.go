@@ -201,13 +201,13 @@ func (b *builder) mount(m *Mount) error {
 	} else if tree, err = b.bind(m, target, o); err != nil {
 		return err
 	}
-	if err := b.makeTarget(m, target); err != nil {
+	resolved, err := b.makeTarget(m, target)
+	if err != nil {
 		return err
 	}
 	at, op := b.openat2(b.root, target, b.layout.rootPath)
 	op.Label("mount target " + target)
 	b.attach(tree, at.Arg(), target)
-	resolved, _ := b.canonical(target)
 	b.layout.covered = append(b.layout.covered, target, resolved)
 	return nil
 }
@@ -286,33 +286,36 @@ func checkBind(fd int, m *Mount, target string) error {
 	return invalid("%s cannot be mounted because it is inside /proc", target)
 }
 
-// makeTarget makes a missing target: in the rootfs now, or by the program where an earlier mount lies over it.
-func (b *builder) makeTarget(m *Mount, target string) error {
+// makeTarget makes a missing target: in the rootfs now, or by the program where an earlier mount lies over it. It returns the target's path
+// without links.
+func (b *builder) makeTarget(m *Mount, target string) (resolved string, err error) {
+	resolved, exists := b.canonical(target)
 	if target == "/proc" || target == "/sys" || target == "/dev" {
 		b.p.Call(unix.SYS_MKDIRAT, target, b.root, b.p.Str(target[1:]), launch.Mode(0o755)).Ignore(syscall.EEXIST)
-		return nil
+		return resolved, nil
 	}
 	if isBelow(target, "/proc") || isBelow(target, "/sys") {
-		return nil
+		return resolved, nil
 	}
-	resolved, exists := b.canonical(target)
 	if b.layout.covers(target) || b.layout.covers(resolved) {
 		b.makeTargetInProgram(m, target)
-		return nil
+		return resolved, nil
 	}
 	if exists {
-		return nil
+		return resolved, nil
 	}
-	fd, err := -1, error(nil)
+	fd := -1
 	if m.IsFile {
 		fd, err = rootpath.CreateFile(b.s.RootFD, target, 0o644, 0, 0)
 	} else {
 		fd, err = rootpath.MkdirAll(b.s.RootFD, target, 0o755, 0, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("making the mount target: %w", err)
+		return "", fmt.Errorf("making the mount target: %w", err)
 	}
-	return unix.Close(fd)
+	unix.Close(fd)
+	resolved, _ = b.canonical(target) // a link whose target was missing
+	return resolved, nil
 }
 
 func (b *builder) makeTargetInProgram(m *Mount, target string) {

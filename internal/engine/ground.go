@@ -1,0 +1,61 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/image"
+	cmount "github.com/cleatlabs/cleat/internal/mount"
+)
+
+// ground is a directory that lies below the layers of every container's image. It
+// has what the engine mounts something on in every container, and images often
+// lack: made once, it need not be made in each container's own layer, which has
+// the kernel copy directories up and costs a start as much as its overlay does. An
+// image that has one of the names itself covers the ground's. Where an image hides
+// what is below it (with a whiteout, an opaque directory or a link), the start
+// makes what it misses, as it always can.
+type ground struct {
+	dir    string
+	images *image.Service
+}
+
+func newGround(dataRoot string, images *image.Service) *ground {
+	return &ground{dir: filepath.Join(dataRoot, "ground"), images: images}
+}
+
+// make makes what is missing of the ground. Nothing ever writes to it but this.
+func (g *ground) make() error {
+	for _, dir := range []string{"", "dev", "etc", "proc", "sys"} {
+		if err := os.MkdirAll(filepath.Join(g.dir, dir), 0o755); err != nil {
+			return fmt.Errorf("mount points of containers: %w", err)
+		}
+	}
+	for _, name := range engineFiles {
+		f, err := os.OpenFile(filepath.Join(g.dir, "etc", name), os.O_WRONLY|os.O_CREATE, 0o644)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("mount points of containers: %w", err)
+		}
+	}
+	return nil
+}
+
+// lower lists the directories that the container's own layer lies over, topmost
+// first: its image's, and the ground.
+func (g *ground) lower(ctx context.Context, r *container.Record) ([]string, error) {
+	lower, err := g.images.Lower(ctx, imageOf(r))
+	if err != nil {
+		return nil, fmt.Errorf("layers of image %s: %w", r.Config.Image, err)
+	}
+	// One more may lie on top, when a container is only looked at.
+	if len(lower)+2 > cmount.MaxLayers {
+		return lower, nil
+	}
+	return append(lower[:len(lower):len(lower)], g.dir), nil
+}
