@@ -113,6 +113,7 @@ func (a *app) root(only string) *cobra.Command {
 		a.exec(),
 		a.ps(),
 		a.pull(),
+		a.push(),
 		a.images(),
 		a.versionCommand(),
 		a.info(),
@@ -162,7 +163,7 @@ func (a *app) root(only string) *cobra.Command {
 			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.stats().as(""), a.top().as(""), a.unpause().as(""), a.update().as("")),
 		a.group("image", "Manage images",
 			a.importImage().as(""), a.imagePrune(), a.save().as(""), a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
-			a.pull().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
+			a.pull().as(""), a.push().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
 		a.group("volume", "Manage volumes", append([]spec{a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumePrune(), a.volumeRm(), a.volumeUpdate()}, a.volumeCopies()...)...),
 		a.group("network", "Manage networks", a.networkCheck(), a.networkConnect(), a.networkCreate(), a.networkDisconnect(), a.networkInspect(), a.networkLs(),
 			a.networkPrune(), a.networkRm()),
@@ -218,7 +219,6 @@ var later = map[string][]string{
 		"manifest",
 		"node",
 		"plugin",
-		"push",
 		"search",
 		"secret",
 		"service",
@@ -228,7 +228,6 @@ var later = map[string][]string{
 	},
 	"image": {
 		"build",
-		"push",
 	},
 	"system": {
 		"dial-stdio",

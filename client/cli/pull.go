@@ -111,6 +111,11 @@ func (a *app) registryAuth(ref string) (string, error) {
 // showProgress shows the engine's messages until they end, and returns the error that
 // one of them reports: the HTTP status was sent before it happened.
 func showProgress(ctx context.Context, r io.Reader, out *term.Output) error {
+	return showMessages(ctx, r, out, func(json.RawMessage) {})
+}
+
+// showMessages does the same and hands what is for programs to aux.
+func showMessages(ctx context.Context, r io.Reader, out *term.Output, aux func(json.RawMessage)) error {
 	p := term.NewProgress(out)
 	dec := json.NewDecoder(r)
 	for {
@@ -122,6 +127,9 @@ func showProgress(ctx context.Context, r io.Reader, out *term.Output) error {
 				return ctx.Err()
 			}
 			return fmt.Errorf("reading the engine's progress messages: %w", err)
+		}
+		if m.Aux != nil {
+			aux(*m.Aux)
 		}
 		if err := p.Show(m); err != nil {
 			return err

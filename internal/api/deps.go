@@ -126,10 +126,11 @@ type ImageStore interface {
 	Remove(ctx context.Context, ref string, opts image.RemoveOptions) ([]imagetypes.DeleteResponse, error)
 }
 
-// ImageTransfer brings images here. progress may be called by several
+// ImageTransfer brings images here and sends them away. progress may be called by several
 // goroutines at once, and not after the call has returned.
 type ImageTransfer interface {
 	Pull(ctx context.Context, req image.PullRequest, progress func(jsonstream.Message)) error
+	Push(ctx context.Context, req image.PushRequest, progress func(jsonstream.Message)) error
 	Load(ctx context.Context, r io.Reader, opts image.LoadOptions, progress func(jsonstream.Message)) error
 	// Save finds the images; what it returns is closed.
 	Save(ctx context.Context, refs, platforms []string) (*image.Saving, error)

@@ -254,6 +254,7 @@ type fakeImages struct {
 	tag     func(src, repo, tag string) error
 	remove  func(ref string, opts image.RemoveOptions) ([]imagetypes.DeleteResponse, error)
 	pull    func(ctx context.Context, req image.PullRequest, progress func(jsonstream.Message)) error
+	push    func(ctx context.Context, req image.PushRequest, progress func(jsonstream.Message)) error
 	load    func(ctx context.Context, r io.Reader, opts image.LoadOptions, progress func(jsonstream.Message)) error
 }
 
@@ -297,6 +298,13 @@ func (f *fakeImages) Pull(ctx context.Context, req image.PullRequest, progress f
 		return missing("pull")
 	}
 	return f.pull(ctx, req, progress)
+}
+
+func (f *fakeImages) Push(ctx context.Context, req image.PushRequest, progress func(jsonstream.Message)) error {
+	if f.push == nil {
+		return missing("push")
+	}
+	return f.push(ctx, req, progress)
 }
 
 func (f *fakeImages) Load(ctx context.Context, r io.Reader, opts image.LoadOptions, progress func(jsonstream.Message)) error {

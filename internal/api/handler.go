@@ -119,6 +119,7 @@ func (h *Handler) routes() []route {
 		{"GET", "/images/{name}/json", h.imageInspect},
 		{"GET", "/images/{name}/history", h.imageHistory},
 		{"POST", "/images/{name}/tag", h.imageTag},
+		{"POST", "/images/{name}/push", h.imagePush},
 		{"DELETE", "/images/{name}", h.imageRemove},
 
 		{"GET", "/volumes", h.volumeList},

@@ -24,7 +24,6 @@ var notYet = []refusal{
 	{"POST", "/session", "building images with BuildKit (session)"},
 	{"POST", "/grpc", "building images with BuildKit (grpc)"},
 
-	{"POST", "/images/{name}/push", "pushing images (push)"},
 	{"GET", "/images/{name}/attestations", "image attestations"},
 	{"GET", "/images/search", "searching for images (search)"},
 	{"GET", "/distribution/{name}/json", "inspecting images in a registry (manifest inspect)"},

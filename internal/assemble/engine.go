@@ -181,7 +181,7 @@ func (s *services) openImages(ctx context.Context) (err error) {
 		return err
 	}
 	s.images, err = image.New(ctx, image.Config{
-		Store: s.store, Registry: s.registry, Events: s.imageEvent, MaxDownloads: s.config.MaxDownloads,
+		Store: s.store, Registry: s.registry, Events: s.imageEvent, MaxDownloads: s.config.MaxDownloads, MaxUploads: s.config.MaxUploads,
 	})
 	return err
 }

@@ -50,7 +50,7 @@ type Config struct {
 
 	Labels                           []string // the engine's own, for info
 	StopTimeout                      int      // seconds, where nobody says
-	MaxDownloads                     int
+	MaxDownloads, MaxUploads         int
 	HTTPProxy, HTTPSProxy, NoProxy   string
 	TLS, TLSVerify                   bool
 	TLSCA, TLSCert, TLSKey           string
@@ -181,7 +181,7 @@ func (f needlessFlag) check(name, value string) (warning string, err error) {
 var refusedFlags = []string{
 	"add-runtime", "allow-direct-routing", "authorization-plugin", "bip6", "bridge-accept-fwmark", "cdi-spec-dir", "cpu-rt-period",
 	"cpu-rt-runtime", "cri-containerd", "default-gateway", "default-gateway-v6",
-	"fixed-cidr", "fixed-cidr-v6", "init-path", "ip-forward-no-drop", "max-concurrent-uploads", "max-download-attempts",
+	"fixed-cidr", "fixed-cidr-v6", "init-path", "ip-forward-no-drop", "max-download-attempts",
 	"metrics-addr", "network-control-plane-mtu", "node-generic-resource", "nri-opts", "swarm-default-advertise-addr", "userns-remap",
 }
 

@@ -22,6 +22,9 @@ type catalog struct {
 	// byID holds the names of each image, sorted; ids the images, sorted.
 	byID map[digest.Digest][]images.Image
 	ids  []digest.Digest
+	// pushed are the names of images that a registry has under other digests than here,
+	// by repository@digest.
+	pushed map[string]images.Image
 
 	resolved sync.Map // resolveKey → *Image
 	variants sync.Map // digest of the target → []variant
@@ -45,9 +48,13 @@ func (s *Service) catalog(ctx context.Context) (*catalog, error) {
 		generation: generation,
 		names:      make(map[string]images.Image, len(list)),
 		byID:       make(map[digest.Digest][]images.Image, len(list)),
+		pushed:     map[string]images.Image{},
 	}
 	for _, img := range list {
 		c.names[img.Name] = img
+		if d := pushedAs(img); d != "" {
+			c.pushed[repositoryOf(img.Name)+"@"+d.String()] = img
+		}
 		id := img.Target.Digest
 		if len(c.byID[id]) == 0 {
 			c.ids = append(c.ids, id)
@@ -120,6 +127,9 @@ func (c *catalog) byDigest(named reference.Named, id digest.Digest) *match {
 			return &match{target: img, names: names, named: named}
 		}
 	}
+	if img, ok := c.pushed[named.Name()+"@"+id.String()]; ok {
+		return &match{target: img, names: c.byID[img.Target.Digest], named: named}
+	}
 	return nil
 }
 
@@ -148,7 +158,10 @@ func repositoryOf(name string) string {
 }
 
 // repoTagsAndDigests gives the tags and digests that an image is shown with; never nil.
-func repoTagsAndDigests(names []images.Image) (tags, digests []string) {
+// A digest is that of the image at the registry. An image that will have another one there
+// than here, since it will be sent compressed, has none before it was pushed: local says
+// that it is one.
+func repoTagsAndDigests(names []images.Image, local bool) (tags, digests []string) {
 	tags, digests = []string{}, []string{}
 	seen := map[string]bool{}
 	for _, img := range names {
@@ -162,11 +175,28 @@ func repoTagsAndDigests(names []images.Image) (tags, digests []string) {
 		if _, ok := named.(reference.Tagged); ok {
 			tags = append(tags, reference.FamiliarString(named))
 		}
-		d := reference.FamiliarName(named) + "@" + img.Target.Digest.String()
-		if !seen[d] {
+		there := pushedAs(img)
+		_, byDigest := named.(reference.Digested)
+		if there == "" && (byDigest || !local) {
+			there = img.Target.Digest
+		}
+		d := reference.FamiliarName(named) + "@" + there.String()
+		if there != "" && !seen[d] {
 			seen[d] = true
 			digests = append(digests, d)
 		}
 	}
 	return tags, digests
+}
+
+// local reports whether an image has layers that no registry has in this form.
+func local(variants []variant) bool {
+	for _, v := range variants {
+		for _, l := range v.manifest.Layers {
+			if gzipType(l.MediaType) != "" {
+				return true
+			}
+		}
+	}
+	return false
 }

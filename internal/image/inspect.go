@@ -23,7 +23,11 @@ func (s *Service) Inspect(ctx context.Context, ref, platform string) (*image.Ins
 	if err != nil {
 		return nil, err
 	}
-	tags, digests := repoTagsAndDigests(m.names)
+	variants, err := s.variantsOf(ctx, c, m.target.Target)
+	if err != nil {
+		return nil, err
+	}
+	tags, digests := repoTagsAndDigests(m.names, local(variants))
 	cfg := v.config.Config
 	r := &image.InspectResponse{
 		ID:           m.id().String(),
@@ -90,7 +94,7 @@ func (s *Service) History(ctx context.Context, ref, platform string) ([]image.Hi
 	}
 	if len(items) > 0 {
 		items[0].ID = m.id().String()
-		if tags, _ := repoTagsAndDigests(m.names); len(tags) > 0 {
+		if tags, _ := repoTagsAndDigests(m.names, false); len(tags) > 0 {
 			items[0].Tags = tags
 		}
 	}

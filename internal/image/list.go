@@ -80,7 +80,7 @@ func (s *Service) listed(ctx context.Context, c *catalog, id digest.Digest) (*li
 		return nil, err
 	}
 	l := &listed{variants: variants, dangling: true}
-	tags, digests := repoTagsAndDigests(names)
+	tags, digests := repoTagsAndDigests(names, local(variants))
 	l.summary = image.Summary{
 		ID:          id.String(),
 		RepoTags:    tags,

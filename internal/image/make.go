@@ -16,7 +16,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
-	"github.com/klauspost/compress/gzip"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -207,41 +206,31 @@ func (m *making) document(ctx context.Context, mediaType string, v any) (ocispec
 	return desc, m.s.explainWrite(err, desc)
 }
 
-// layer writes the layer, compressed.
+// layer writes the layer. It is not compressed: that is done when, and if, it is pushed.
 func (m *making) layer(ctx context.Context, docker bool) (desc ocispec.Descriptor, diffID digest.Digest, empty bool, err error) {
 	w, err := content.OpenWriter(ctx, m.s.store.Content, content.WithRef(m.ref))
 	if err != nil {
 		return desc, "", false, m.s.explainWrite(err, desc)
 	}
 	defer w.Close()
-	// Each layer is compressed once and unpacked at once: speed counts more than size.
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
-	if err != nil {
-		return desc, "", false, err
-	}
-	sum := digest.Canonical.Digester()
-	empty, err = m.req.Layer(ctx, io.MultiWriter(z, sum.Hash()))
-	if err == nil {
-		err = z.Close()
-	}
+	empty, err = m.req.Layer(ctx, w)
 	if err != nil {
 		return desc, "", false, m.s.explainWrite(err, ocispec.Descriptor{Digest: "the new layer"})
 	}
 	if empty {
 		return desc, "", true, m.s.store.Content.Abort(ctx, m.ref)
 	}
-	diffID = sum.Digest()
 	status, err := w.Status()
 	if err != nil {
 		return desc, "", false, err
 	}
-	desc = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: w.Digest(), Size: status.Offset}
+	desc = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: w.Digest(), Size: status.Offset}
 	if docker {
-		desc.MediaType = images.MediaTypeDockerSchema2LayerGzip
+		desc.MediaType = images.MediaTypeDockerSchema2Layer
 	}
-	err = w.Commit(ctx, desc.Size, desc.Digest, content.WithLabels(map[string]string{labels.LabelUncompressed: diffID.String()}))
+	err = w.Commit(ctx, desc.Size, desc.Digest, content.WithLabels(map[string]string{labels.LabelUncompressed: desc.Digest.String()}))
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return desc, "", false, m.s.explainWrite(err, desc)
 	}
-	return desc, diffID, false, nil
+	return desc, desc.Digest, false, nil
 }

@@ -24,9 +24,15 @@ const (
 	statusExists      = "Already exists"
 	statusLoading     = "Loading layer"
 	statusLoaded      = "Load complete"
+
+	statusPreparing = "Preparing"
+	statusPushing   = "Pushing"
+	statusPushed    = "Pushed"
+	statusRemote    = "Layer already exists"
+	statusMounted   = "Mounted from"
 )
 
-// reporter turns the steps of a pull or load into messages, one at a time and in the
+// reporter turns the steps of a pull, push or load into messages, one at a time and in the
 // order in which they happen. Its zero callback drops everything.
 type reporter struct {
 	mu     sync.Mutex
@@ -89,6 +95,28 @@ func (r *reporter) begin(layers []ocispec.Descriptor, downloads int) {
 		if i >= downloads {
 			r.step(d, statusWaiting)
 		}
+	}
+}
+
+// prepare announces layers that will be sent, so many at a time.
+func (r *reporter) prepare(layers []ocispec.Descriptor, uploads int) {
+	fresh := r.know(layers)
+	for _, d := range fresh {
+		r.step(d, statusPreparing)
+	}
+	for i, d := range fresh {
+		if i >= uploads {
+			r.step(d, statusWaiting)
+		}
+	}
+}
+
+// resize says that a layer is sent in another size.
+func (r *reporter) resize(d digest.Digest, size int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.layers[d]; p != nil {
+		p.size = size
 	}
 }
 

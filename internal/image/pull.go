@@ -111,7 +111,7 @@ func (p *pull) bring(ctx context.Context, session *registryclient.Session, targe
 		return false, err
 	}
 	known, named := c.names[p.name.String()]
-	newer = !named || known.Target.Digest != target.Digest
+	newer = !named || known.Target.Digest != target.Digest && pushedAs(known) != target.Digest
 	if !newer {
 		whole, err := s.whole(ctx, c, known.Target, p.wish)
 		if err != nil || whole {
@@ -133,7 +133,7 @@ func (p *pull) bring(ctx context.Context, session *registryclient.Session, targe
 			s.store.ScheduleGC()
 		}
 	}()
-	t := &transfer{s: s, report: p.report, fetcher: fetcher, wish: p.wish, extracting: statusExtracting, done: statusPulled}
+	t := &transfer{s: s, report: p.report, fetcher: fetcher, source: p.name, wish: p.wish, extracting: statusExtracting, done: statusPulled}
 	if err := t.run(leased, target); err != nil {
 		return false, session.Explain(err)
 	}
@@ -142,6 +142,13 @@ func (p *pull) bring(ctx context.Context, session *registryclient.Session, targe
 		return false, s.explainWrite(fmt.Errorf("name the image %s: %w", p.name, err), target)
 	}
 	record.Failpoint("image.pull.after-name")
+	if t.plain() {
+		// The registry has it uncompressed, as it is here.
+		img := images.Image{Name: p.name.String(), Target: target}
+		if err := s.noteDigest(leased, img, target.Digest); err != nil {
+			return newer, s.explainWrite(fmt.Errorf("note the digest of %s: %w", p.name, err), target)
+		}
+	}
 	return newer, nil
 }
 

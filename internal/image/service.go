@@ -29,6 +29,9 @@ type Config struct {
 	// MaxDownloads is how many layers are downloaded at a time, by all pulls
 	// together; 0 is 3, as dockerd's --max-concurrent-downloads.
 	MaxDownloads int
+	// MaxUploads is how many layers are sent at a time, by all pushes together; 0 is 5,
+	// as dockerd's --max-concurrent-uploads.
+	MaxUploads int
 }
 
 // Service is the engine's set of images.
@@ -38,7 +41,8 @@ type Service struct {
 	events   func(action, id, name string)
 
 	host      platforms.MatchComparer // what this machine runs, best first
-	downloads atomic.Pointer[downloads]
+	downloads atomic.Pointer[limiter]
+	uploads   atomic.Pointer[limiter]
 	unpacks   *semaphore.Weighted
 	transfers store.KeyedLock // one blob, and one layer, is brought in once at a time
 
@@ -54,6 +58,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.MaxDownloads <= 0 {
 		cfg.MaxDownloads = 3
 	}
+	if cfg.MaxUploads <= 0 {
+		cfg.MaxUploads = 5
+	}
 	parallel := int64(max(2, min(8, runtime.NumCPU())))
 	s := &Service{
 		store:    cfg.Store,
@@ -63,14 +70,15 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		unpacks:  semaphore.NewWeighted(parallel),
 	}
 	s.SetMaxDownloads(cfg.MaxDownloads)
+	s.SetMaxUploads(cfg.MaxUploads)
 	if err := s.loadLayers(s.store.Context(ctx)); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// downloads bounds how many layers are downloaded at the same time.
-type downloads struct {
+// limiter bounds how many layers are on their way at the same time.
+type limiter struct {
 	*semaphore.Weighted
 	max int
 }
@@ -78,7 +86,12 @@ type downloads struct {
 // SetMaxDownloads bounds the downloads of the pulls that begin from now on to n layers
 // at a time, all of them together.
 func (s *Service) SetMaxDownloads(n int) {
-	s.downloads.Store(&downloads{semaphore.NewWeighted(int64(n)), n})
+	s.downloads.Store(&limiter{semaphore.NewWeighted(int64(n)), n})
+}
+
+// SetMaxUploads bounds the uploads of the pushes that begin from now on in the same way.
+func (s *Service) SetMaxUploads(n int) {
+	s.uploads.Store(&limiter{semaphore.NewWeighted(int64(n)), n})
 }
 
 // Image is one platform's image, resolved from a name or id: all that a container

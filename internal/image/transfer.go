@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/unpack"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -30,11 +31,13 @@ type transfer struct {
 	report *reporter
 	// fetcher is where missing blobs come from; nil if all must be here already.
 	fetcher remotes.Fetcher
+	// source is the repository that they come from; nil without a fetcher.
+	source reference.Named
 	// wish is the platform asked for, nil for the engine's own.
 	wish *ocispec.Platform
 	// extracting and done are the statuses that a layer goes through.
 	extracting, done string
-	downloads        *downloads
+	downloads        *limiter
 
 	mu    sync.Mutex
 	first error                // what went wrong first; all else follows from it
@@ -194,6 +197,16 @@ func (t *transfer) beginLayers(_ context.Context, children []ocispec.Descriptor)
 	return nil
 }
 
+// plain reports whether any layer is uncompressed.
+func (t *transfer) plain() bool {
+	for _, l := range t.order {
+		if gzipType(l.MediaType) != "" {
+			return true
+		}
+	}
+	return false
+}
+
 func configType(children []ocispec.Descriptor) string {
 	if len(children) == 0 {
 		return ""
@@ -241,7 +254,7 @@ func (t *transfer) fetch(ctx context.Context, desc ocispec.Descriptor) error {
 	if t.fetcher == nil {
 		return t.mustHave(ctx, desc)
 	}
-	err := remotes.Fetch(ctx, t.s.store.Content, &watchedFetcher{t: t, desc: desc}, desc)
+	err := remotes.Fetch(ctx, &sourced{t.s.store.Content, t.source}, &watchedFetcher{t: t, desc: desc}, desc)
 	switch {
 	case err == nil:
 		t.report.fetched(desc.Digest, t.done)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -150,16 +151,8 @@ func unreachable(err error) string {
 
 // registrySays gives the messages of the registry's error body, if it has some.
 func registrySays(body []byte) string {
-	var parsed struct {
-		Errors []struct {
-			Message string `json:"message"`
-		} `json:"errors"`
-	}
-	if json.Unmarshal(body, &parsed) != nil {
-		return ""
-	}
 	var messages []string
-	for _, e := range parsed.Errors {
+	for _, e := range registryErrors(body) {
 		if e.Message != "" {
 			messages = append(messages, e.Message)
 		}
@@ -168,6 +161,60 @@ func registrySays(body []byte) string {
 		return ""
 	}
 	return " (" + strings.Join(messages, "; ") + ")"
+}
+
+// registryError is an error as the protocol writes it.
+type registryError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// String is the error as Docker shows it: "denied: requested access to the resource is denied".
+func (e registryError) String() string {
+	code := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
+	if e.Message == "" || code == "" {
+		return code + e.Message
+	}
+	return code + ": " + e.Message
+}
+
+// What is shown of a registry's own words.
+const (
+	maxErrors  = 3
+	maxMessage = 300
+)
+
+// registryErrors reads an error body, which may hold anything. What it gives can be
+// shown on a terminal.
+func registryErrors(body []byte) []registryError {
+	var parsed struct {
+		Errors []registryError `json:"errors"`
+	}
+	if json.Unmarshal(body, &parsed) != nil {
+		return nil
+	}
+	list := parsed.Errors[:min(len(parsed.Errors), maxErrors)]
+	for i := range list {
+		list[i].Code, list[i].Message = printable(list[i].Code), printable(list[i].Message)
+	}
+	return list
+}
+
+// printable shortens a foreign text and takes out what is not to be seen.
+func printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, text)
+	if runes := []rune(text); len(runes) > maxMessage {
+		text = string(runes[:maxMessage]) + "…"
+	}
+	return text
 }
 
 // brief is one host's answer in a few words.

@@ -34,7 +34,7 @@ func (c *Client) Login(ctx context.Context, with *registry.AuthConfig) (token st
 	if host == HubHost {
 		certs = HubDomain
 	}
-	client, closeIdle, err := c.httpClient(certs, insecure)
+	client, closeIdle, err := c.httpClient(certs, insecure, pullAnswerTime)
 	if err != nil {
 		return "", err
 	}

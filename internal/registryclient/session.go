@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync/atomic"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -23,6 +25,9 @@ type Session struct {
 	// first is the host that knew the image; what is fetched is asked of it first.
 	first int
 	agent string
+	// reached says that the registry has answered.
+	reached atomic.Bool
+	stall   time.Duration
 }
 
 // host is one place to ask.
@@ -56,7 +61,7 @@ func (c *Client) Open(name reference.Named, auth *registry.AuthConfig) (_ *Sessi
 	domain := reference.Domain(name)
 	if domain == HubDomain {
 		for _, m := range c.rules.Load().mirrors {
-			if err := s.add(c, m, m.Host, nil, true); err != nil {
+			if err := s.add(c, m, m.Host, nil, true, pullAnswerTime); err != nil {
 				return nil, err
 			}
 		}
@@ -66,16 +71,17 @@ func (c *Client) Open(name reference.Named, auth *registry.AuthConfig) (_ *Sessi
 		registryHost = HubHost
 	}
 	origin := &url.URL{Scheme: "https", Host: registryHost}
-	if err := s.add(c, origin, domain, auth, false); err != nil {
+	if err := s.add(c, origin, domain, auth, false, pullAnswerTime); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// add appends a host whose certificates are kept under certName.
-func (s *Session) add(c *Client, base *url.URL, certName string, auth *registry.AuthConfig, mirror bool) error {
+// add appends a host whose certificates are kept under certName, and whose answers are
+// waited for so long.
+func (s *Session) add(c *Client, base *url.URL, certName string, auth *registry.AuthConfig, mirror bool, answer time.Duration) error {
 	insecure := c.insecure(base.Host)
-	client, closeIdle, err := c.httpClient(certName, insecure)
+	client, closeIdle, err := c.httpClient(certName, insecure, answer)
 	if err != nil {
 		return err
 	}

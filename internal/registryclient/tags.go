@@ -10,10 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
-	"github.com/distribution/reference"
 )
 
 // unknownRepositoryError says that the repository itself is not there, as opposed to
@@ -109,46 +105,4 @@ func (s *Session) whyNotFound(ctx context.Context, h host, notFound error) error
 		return &unknownRepositoryError{err: notFound}
 	}
 	return notFound
-}
-
-// get asks one host for a path below the repository, with the credentials that a
-// challenge calls for.
-func (s *Session) get(ctx context.Context, h host, path, accept string) (*http.Response, error) {
-	repository := reference.Path(s.name)
-	ctx = docker.WithScope(ctx, "repository:"+repository+":pull")
-	var responses []*http.Response
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url()+h.Path+"/"+repository+path, nil)
-		if err != nil {
-			return nil, err
-		}
-		for k, v := range h.Header {
-			req.Header[k] = v
-		}
-		req.Header.Set("User-Agent", s.agent)
-		req.Header.Set("Accept", accept)
-		if h.Authorizer != nil {
-			if err := h.Authorizer.Authorize(ctx, req); err != nil {
-				return nil, err
-			}
-		}
-		resp, err := h.Client.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		if resp.StatusCode != http.StatusUnauthorized || h.Authorizer == nil || len(responses) > 0 {
-			return resp, nil
-		}
-		responses = append(responses, resp)
-		resp.Body.Close()
-		if err := h.Authorizer.AddResponses(ctx, responses); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// statusError reads and closes an answer that is not the one hoped for.
-func statusError(resp *http.Response) error {
-	defer resp.Body.Close()
-	return remoteerrors.NewUnexpectedStatusErr(resp)
 }

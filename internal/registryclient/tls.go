@@ -15,10 +15,13 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 )
 
+// pullAnswerTime is how long the answer to a question that needs little work may take.
+const pullAnswerTime = time.Minute
+
 // httpClient makes the client for one host, with keep-alive for the pull it is made
 // for. An insecure host is first tried with TLS of any certificate; if it answers in
 // plain HTTP, that is used from then on.
-func (c *Client) httpClient(host string, insecure bool) (*http.Client, func(), error) {
+func (c *Client) httpClient(host string, insecure bool, answer time.Duration) (*http.Client, func(), error) {
 	cfg, err := c.tlsConfig(host)
 	if err != nil {
 		return nil, nil, err
@@ -32,7 +35,7 @@ func (c *Client) httpClient(host string, insecure bool) (*http.Client, func(), e
 		}).DialContext,
 		TLSClientConfig:       cfg,
 		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: 60 * time.Second,
+		ResponseHeaderTimeout: answer,
 		ExpectContinueTimeout: 5 * time.Second,
 		IdleConnTimeout:       30 * time.Second,
 		MaxIdleConnsPerHost:   8,

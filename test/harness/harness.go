@@ -386,6 +386,9 @@ func ImageDir() string {
 // their paths.
 func Images(t testing.TB, names ...string) []string {
 	t.Helper()
+	if len(names) == 0 {
+		return nil
+	}
 	cmd := exec.Command(filepath.Join(Top(t), "images", "make"), append([]string{ImageDir()}, names...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("images/make %v: %v\n%s", names, err, out)
