@@ -2,12 +2,12 @@ package engine
 
 import (
 	"cmp"
-	"slices"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
 const (
@@ -86,10 +86,10 @@ func fillPaths(h *container.HostConfig) error {
 		return nil
 	}
 	if h.MaskedPaths == nil {
-		h.MaskedPaths = slices.Clone(maskedPaths)
+		h.MaskedPaths = runtime.DefaultMaskedPaths()
 	}
 	if h.ReadonlyPaths == nil {
-		h.ReadonlyPaths = slices.Clone(readonlyPaths)
+		h.ReadonlyPaths = runtime.DefaultReadonlyPaths()
 	}
 	return nil
 }

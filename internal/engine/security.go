@@ -75,13 +75,3 @@ func parseSecurityOpts(opts []string, f kernel.Features) (securityOpts, error) {
 	}
 	return s, nil
 }
-
-// maskedPaths and readonlyPaths are Docker's defaults.
-var (
-	maskedPaths = []string{
-		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
-		"/sys/firmware",
-	}
-	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-)

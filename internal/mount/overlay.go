@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,7 @@ type Overlay struct {
 	Lower       []string // topmost first, absolute; at least one, at most MaxLayers
 	Upper, Work string   // on the same filesystem; both empty: a read-only overlay
 	Volatile    bool     // nothing is ever synced to the disk: the upper directory is lost in a crash of the host
+	Options     []string // further ones of the filesystem, "key" or "key=value", which the caller answers for
 }
 
 // Mount makes the overlay and returns it as a detached mount: a close-on-exec file descriptor, which the caller closes. An
@@ -32,7 +34,7 @@ func (o Overlay) Mount(f kernel.Features) (int, error) {
 		return -1, err
 	}
 	if o.Volatile {
-		if err := o.forgetVolatile(); err != nil {
+		if err := o.ForgetVolatile(); err != nil {
 			return -1, err
 		}
 	}
@@ -85,9 +87,10 @@ func (o Overlay) dirs() []string {
 	return dirs
 }
 
-// forgetVolatile removes the mark that a volatile overlay leaves in its work directory, by which the kernel refuses to
-// mount the directory again. Whoever asks for a volatile mount has already accepted what the mark warns of.
-func (o Overlay) forgetVolatile() error {
+// ForgetVolatile removes the mark that a volatile overlay leaves in its work directory, by which the kernel refuses to
+// mount the directory again. Whoever asks for a volatile mount has already accepted what the mark warns of. The kernel
+// looks at it when it mounts only: it may go while the overlay is in use.
+func (o Overlay) ForgetVolatile() error {
 	if err := os.RemoveAll(filepath.Join(o.Work, "work", "incompat", "volatile")); err != nil {
 		return fmt.Errorf("clearing the volatile mark of %s: %w", o.Work, err)
 	}
@@ -119,6 +122,18 @@ func (o Overlay) configure(fs int, byFD bool) error {
 	if o.Volatile {
 		if err := unix.FsconfigSetFlag(fs, "volatile"); err != nil {
 			return fmt.Errorf("overlay option volatile: %w", err)
+		}
+	}
+	for _, opt := range o.Options {
+		key, value, hasValue := strings.Cut(opt, "=")
+		err := error(nil)
+		if hasValue {
+			err = unix.FsconfigSetString(fs, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(fs, key)
+		}
+		if err != nil {
+			return fmt.Errorf("overlay option %s: %w", opt, err)
 		}
 	}
 	return nil

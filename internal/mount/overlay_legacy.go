@@ -96,5 +96,8 @@ func (o Overlay) legacyOptions(fds []int) string {
 	if o.Volatile {
 		b.WriteString(",volatile")
 	}
+	for _, opt := range o.Options {
+		b.WriteString("," + opt)
+	}
 	return b.String()
 }

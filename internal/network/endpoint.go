@@ -32,6 +32,7 @@ type attachment struct {
 	options map[string]endpointOptions // by network id
 	ready   bool                       // Attach has returned
 	gone    bool                       // Detach was called
+	hidden  bool                       // from Inspect
 	guests  int                        // containers that share the namespace
 	pid     int                        // of an adopted container
 	inner   *os.File                   // the namespace, if an interface can only be removed from inside; see hold
@@ -104,7 +105,7 @@ func (s *Service) enter(req *Request) (*attachment, error) {
 	if s.attachments[req.ContainerID] != nil {
 		return nil, failure.Conflict("container %s is already connected to the network", req.ContainerID)
 	}
-	a := &attachment{ports: &reservation{}, options: map[string]endpointOptions{}, sandbox: &Sandbox{
+	a := &attachment{ports: &reservation{}, options: map[string]endpointOptions{}, hidden: req.Unlisted, sandbox: &Sandbox{
 		ContainerID: req.ContainerID, Name: req.Name, Mode: req.Mode, Ports: portMap(req.Exposed, nil), DNS: req.DNS,
 	}}
 	if owner, shares := strings.CutPrefix(req.Mode, sharedPrefix); shares {

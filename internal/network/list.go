@@ -104,7 +104,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string) (network.Inspect
 	containers := map[string]network.EndpointResource{}
 	for id, m := range n.members {
 		a := s.attachments[id]
-		if !m.ready || a == nil {
+		if !m.ready || a == nil || a.hidden {
 			continue
 		}
 		e := m.endpoint

@@ -130,6 +130,8 @@ type Request struct {
 	// FilesDir is the directory in which resolv.conf, hosts and hostname are
 	// written. Empty: no files.
 	FilesDir string
+	// Unlisted leaves the endpoints out of what Inspect shows: they are not a container's.
+	Unlisted bool
 }
 
 // HostLine is one line of a hosts file.

@@ -133,3 +133,17 @@ type ExecSpec struct {
 	Rlimits      []Rlimit
 	OOMScoreAdj  int
 }
+
+// DefaultMaskedPaths are what containers do not see, as in Docker.
+func DefaultMaskedPaths() []string {
+	return []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
+		"/sys/firmware",
+	}
+}
+
+// DefaultReadonlyPaths are what containers cannot write to, as in Docker.
+func DefaultReadonlyPaths() []string {
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}

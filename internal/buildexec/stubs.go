@@ -1,0 +1,219 @@
+package buildexec
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/rootpath"
+	"github.com/cleatlabs/cleat/internal/runtime"
+)
+
+// stubs are the files and directories that a step's mounts lie on and that the root filesystem did not have. They are made before the step and
+// removed after it, unless it has put something into them: they are no part of its result. The directories around them keep their times, so
+// that the same step has the same result.
+//
+// Each is known by its name in an open directory, whatever the step does to the paths that led there.
+type stubs struct {
+	made []stub // in the order in which they were made
+}
+
+type stub struct {
+	parent int // descriptor of the directory
+	name   string
+	dir    bool
+	stays  bool // it is not removed
+}
+
+// makeStubs makes what is missing for the mounts. Directories on the way to a target are removed again only if recursive is set: that is the
+// newer behaviour, which builds ask for. What lies on another mount, or on one of the kernel's filesystems, is not in the root filesystem.
+func makeStubs(root int, mounts []runtime.Mount, recursive bool) (_ *stubs, err error) {
+	s := &stubs{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.clean())
+		}
+	}()
+	for i, m := range mounts {
+		target := path.Clean("/" + m.Target)
+		if below(target, mounts[:i]) || kernels(target) {
+			continue
+		}
+		if err := s.make(root, target, m.IsFile, recursive); err != nil {
+			return nil, fmt.Errorf("making the mount target %s: %w", target, err)
+		}
+	}
+	return s, nil
+}
+
+// kernels says whether a path is on a filesystem that every step has of its own.
+func kernels(p string) bool { return isBelow(p, "/proc") || isBelow(p, "/sys") || isBelow(p, "/dev") }
+
+func (s *stubs) make(root int, target string, file, recursive bool) error {
+	// Nearly always it is there, or its directory is.
+	if fd, err := rootpath.Open(root, target, unix.O_PATH, 0); err == nil {
+		return unix.Close(fd)
+	}
+	dir, missing, err := split(root, target)
+	if err != nil || kernels(dir) {
+		return err
+	}
+	for i, name := range missing {
+		last := i == len(missing)-1
+		if err := s.add(root, dir, stub{name: name, dir: !last || !file, stays: !last && !recursive}); err != nil {
+			return err
+		}
+		dir = path.Join(dir, name)
+	}
+	return nil
+}
+
+// add makes one stub in a directory that exists.
+func (s *stubs) add(root int, dir string, st stub) (err error) {
+	if st.parent, err = rootpath.Open(root, dir, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(st.parent)
+		}
+	}()
+	return s.keepingTimes(st.parent, func() error {
+		mode := uint32(0o755)
+		if st.dir {
+			err = unix.Mkdirat(st.parent, st.name, mode)
+		} else {
+			mode = 0o644
+			err = unix.Mknodat(st.parent, st.name, unix.S_IFREG|mode, 0)
+		}
+		if err == nil { // whatever the engine's umask is
+			err = unix.Fchmodat(st.parent, st.name, mode, 0)
+		}
+		if err == nil {
+			s.made = append(s.made, st)
+		}
+		return err
+	})
+}
+
+// keepingTimes leaves a directory with the times that it had.
+func (s *stubs) keepingTimes(dir int, change func() error) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return err
+	}
+	if err := change(); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(dir, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
+}
+
+// clean removes the stubs that are as they were made. The step has ended, and its mounts are gone.
+func (s *stubs) clean() error {
+	var errs []error
+	for i := len(s.made) - 1; i >= 0; i-- {
+		st := &s.made[i]
+		if !st.stays {
+			errs = append(errs, s.remove(st))
+		}
+		errs = append(errs, unix.Close(st.parent))
+	}
+	s.made = nil
+	return errors.Join(errs...)
+}
+
+func (s *stubs) remove(st *stub) error {
+	var now unix.Stat_t
+	err := unix.Fstatat(st.parent, st.name, &now, unix.AT_SYMLINK_NOFOLLOW)
+	isDir := now.Mode&unix.S_IFMT == unix.S_IFDIR
+	if err != nil || isDir != st.dir || !isDir && now.Size != 0 {
+		return nil // it is gone, or the step's
+	}
+	flags := 0
+	if isDir {
+		flags = unix.AT_REMOVEDIR
+	}
+	err = s.keepingTimes(st.parent, func() error { return unix.Unlinkat(st.parent, st.name, flags) })
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("removing the mount target %s: %w", st.name, err)
+	}
+	return nil
+}
+
+// maxLinks is how many symbolic links a path may lead over, as in the kernel.
+const maxLinks = 40
+
+// split finds out how far a path exists: the directory that does, without links, and the names from there on. Nobody else works in the root
+// filesystem meanwhile; if somebody did, each step would still be taken inside it.
+func split(root int, p string) (dir string, missing []string, err error) {
+	dir = "/"
+	rest := names(p)
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		if name == ".." {
+			dir, rest = path.Dir(dir), rest[1:]
+			continue
+		}
+		link, exists, err := look(root, path.Join(dir, name))
+		switch {
+		case err != nil:
+			return "", nil, err
+		case !exists:
+			// Nothing is below what is not there: the rest is taken by its letters.
+			return dir, names(path.Clean("/" + strings.Join(rest, "/"))), nil
+		case link == "":
+			dir, rest = path.Join(dir, name), rest[1:]
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", nil, unix.ELOOP
+		}
+		if path.IsAbs(link) {
+			dir = "/"
+		}
+		rest = append(names(link), rest[1:]...)
+	}
+	return dir, nil, nil
+}
+
+// names splits a path.
+func names(p string) []string {
+	var list []string
+	for name := range strings.SplitSeq(p, "/") {
+		if name != "" && name != "." {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// look tells whether there is something at a path without links, and where it leads if it is one.
+func look(root int, p string) (link string, exists bool, err error) {
+	fd, err := rootpath.Open(root, p, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return "", true, err
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", buf)
+	if err != nil {
+		return "", true, err
+	}
+	if n == 0 {
+		return "", true, unix.ENOENT
+	}
+	return string(buf[:n]), true, nil
+}
