@@ -114,6 +114,7 @@ func New(d Deps) *Engine {
 	filesystems := &filesystems{
 		containers: d.Containers, images: d.Images, ground: ground, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
 	}
+	remover.writers = &filesystems.writers
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
 	still := &stillness{
 		containers: d.Containers, runtime: d.Runtime, specs: specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), held: map[string]*standing{},
