@@ -208,6 +208,8 @@ func (c *Config) network() network.Config {
 	// Check has found them to be good.
 	n.AddressPools, _ = addressPools(c.AddressPools)
 	n.NetworkOptions, _ = networkOptions(c.NetworkOpts)
+	n.Default, _ = c.DefaultNetwork.read(c.spell)
+	n.NoForwarding = !c.DefaultNetwork.forward
 	if c.BIP != "" {
 		n.BIP = netip.MustParsePrefix(c.BIP)
 	}

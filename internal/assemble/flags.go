@@ -31,6 +31,7 @@ type Config struct {
 	AddressPools        []string
 	NetworkOpts         []string
 	HostGateway         string
+	DefaultNetwork      defaultNetwork
 	MTU                 int
 	LogLevel, LogFormat string
 	Debug               bool
@@ -129,11 +130,8 @@ var needless = []needlessFlag{
 	{name: "live-restore", bool: true, values: []string{"true"}, why: "containers always outlive the engine"},
 	{name: "storage-driver", short: "s", values: []string{"overlay2", "overlayfs", "overlay"}, why: "overlayfs is what is used"},
 	{name: "iptables", bool: true, values: []string{"true"}, why: "the firewall is managed through nftables"},
-	{name: "ip6tables", bool: true, why: "containers have no IPv6 addresses"},
-	{name: "ip-forward", bool: true, values: []string{"true"}, why: "forwarding is always enabled"},
-	{name: "ip-masq", bool: true, values: []string{"true"}, why: "outgoing traffic is always masqueraded"},
-	{name: "icc", bool: true, values: []string{"true"}, why: "containers of one network reach each other"},
-	{name: "ipv6", bool: true, values: []string{"false"}, why: "containers have no IPv6 addresses"},
+	{name: "ip6tables", bool: true, values: []string{"true"}, why: "the firewall is managed through nftables"},
+	{name: "ip-forward-no-drop", bool: true, values: []string{"true"}, why: "the policy of the host's own firewall is never changed"},
 	{name: "firewall-backend", values: []string{"nftables"}, why: "nftables is what is used"},
 	{name: "default-runtime", values: []string{"cleat", "runc"}, why: "processes are started without an outside runtime"},
 	{name: "experimental", bool: true, values: []string{"false"}, why: "nothing is behind that switch"},
@@ -179,9 +177,8 @@ func (f needlessFlag) check(name, value string) (warning string, err error) {
 
 // refusedFlags are dockerd's flags whose effect is not there.
 var refusedFlags = []string{
-	"add-runtime", "allow-direct-routing", "authorization-plugin", "bip6", "bridge-accept-fwmark", "cdi-spec-dir", "cpu-rt-period",
-	"cpu-rt-runtime", "cri-containerd", "default-gateway", "default-gateway-v6",
-	"fixed-cidr", "fixed-cidr-v6", "init-path", "ip-forward-no-drop", "max-download-attempts",
+	"add-runtime", "allow-direct-routing", "authorization-plugin", "bridge-accept-fwmark", "cdi-spec-dir", "cpu-rt-period",
+	"cpu-rt-runtime", "cri-containerd", "init-path", "max-download-attempts",
 	"metrics-addr", "network-control-plane-mtu", "node-generic-resource", "nri-opts", "swarm-default-advertise-addr", "userns-remap",
 }
 
