@@ -28,7 +28,7 @@ func TestFlagsBecomeARequest(t *testing.T) {
 		args []string
 		want map[string]string // attributes; "-" is one that must not be there
 	}{
-		{nil, map[string]string{"filename": "Dockerfile", "image-resolve-mode": "local", "attest:provenance": "mode=min,inline-only=true", "target": "-", "no-cache": "-", "platform": "-"}},
+		{nil, map[string]string{"filename": "Dockerfile", "image-resolve-mode": "local", "attest:provenance": "-", "target": "-", "no-cache": "-", "platform": "-"}},
 		{[]string{"-f", dir + "/other/D"}, map[string]string{"filename": "D"}},
 		{[]string{"--build-arg", "A=1", "--build-arg", "FROM_ENV", "--build-arg", "UNSET_XYZ"}, map[string]string{"build-arg:A": "1", "build-arg:FROM_ENV": "yes", "build-arg:UNSET_XYZ": "-"}},
 		{[]string{"--label", "a=b", "--label", "c"}, map[string]string{"label:a": "b", "label:c": ""}},
@@ -44,7 +44,9 @@ func TestFlagsBecomeARequest(t *testing.T) {
 		{[]string{"--ulimit", "nofile=10:20"}, map[string]string{"ulimit": "nofile=10:20"}},
 		{[]string{"--cgroup-parent", "/a"}, map[string]string{"cgroup-parent": "/a"}},
 		{[]string{"-m", "1g", "--resource", "cpu-quota=5000"}, map[string]string{"memory": "1073741824", "cpuquota": "5000"}},
-		{[]string{"--provenance=false"}, map[string]string{"attest:provenance": "-"}},
+		{[]string{"--push", "-t", "x/y"}, map[string]string{"attest:provenance": "mode=min,inline-only=true"}},
+		{[]string{"-o", "type=oci,dest=" + dir + "/oci.tar"}, map[string]string{"attest:provenance": "mode=min,inline-only=true"}},
+		{[]string{"--push", "-t", "x/y", "--provenance=false"}, map[string]string{"attest:provenance": "-"}},
 		{[]string{"--provenance=mode=max", "--sbom=true"}, map[string]string{"attest:provenance": "mode=max", "attest:sbom": ""}},
 		{[]string{"--build-arg", "BUILDKIT_SYNTAX=img x"}, map[string]string{"source": "img", "cmdline": "img x"}},
 		{[]string{"--build-context", "app=" + dir}, map[string]string{"context:app": "local:app", "frontend.caps": "moby.buildkit.frontend.contexts+forward"}},

@@ -74,6 +74,16 @@ func (t *Target) outputs() []option.Output {
 	return list
 }
 
+// leaves says whether the result goes to a registry or into an archive of images.
+func (t *Target) leaves() bool {
+	for _, o := range t.outputs() {
+		if push, _ := strconv.ParseBool(o.Attrs["push"]); push || o.Type == "oci" {
+			return true
+		}
+	}
+	return false
+}
+
 // export is an output as the engine's exporters take it; nil is none.
 func (t *Target) export(o option.Output, names string, stdout *bool) (*bkclient.ExportEntry, error) {
 	ex := &bkclient.ExportEntry{Type: o.Type, Attrs: o.Attrs}

@@ -24,8 +24,9 @@ import (
 	"github.com/cleatlabs/cleat/client/build/option"
 )
 
-// defaultProvenance is what is attested of every build: where it came from, kept inside
-// of the image's index, if it has one.
+// defaultProvenance is what is attested of an image that leaves this engine: where it came
+// from. One that stays is not attested unless that is asked for: what is attested has the
+// time of the build, so that a build that changes nothing would make another image.
 const defaultProvenance = "mode=min,inline-only=true"
 
 // request is what the engine is asked for, and what is served to it meanwhile.
@@ -145,7 +146,7 @@ func (t *Target) addAttests(attrs map[string]string) {
 			attrs["attest:"+kind] = *value
 		}
 	}
-	if _, said := t.Attests["provenance"]; said {
+	if _, said := t.Attests["provenance"]; said || !t.leaves() {
 		return
 	}
 	if off, _ := strconv.ParseBool(os.Getenv("BUILDX_NO_DEFAULT_ATTESTATIONS")); !off {
