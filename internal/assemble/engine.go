@@ -129,7 +129,7 @@ func (s *services) settings() engine.Settings {
 	return engine.Settings{
 		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent,
 		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion,
-		Containers: c.defaults, Adjustable: c.adjustable(),
+		CDIDirs: c.CDIDirs, Containers: c.defaults, Adjustable: c.adjustable(),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/cleatlabs/cleat/internal/cdi"
 	"github.com/cleatlabs/cleat/internal/engine"
 )
 
@@ -37,6 +38,7 @@ type Config struct {
 	Debug               bool
 	FirewallIntegrate   bool
 	PluginDir           string
+	CDIDirs             []string
 	Validate            bool
 	ShutdownTimeout     int
 
@@ -95,6 +97,7 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.LogFormat, "log-format", "text", "Log format: text or json")
 	fs.BoolVarP(&c.Debug, "debug", "D", false, "Log at level debug")
 	fs.StringVar(&c.PluginDir, "plugin-dir", "", "The only directory where volume plugins are looked for (default Docker's: /run/docker/plugins, /etc/docker/plugins, /usr/lib/docker/plugins)")
+	fs.StringArrayVar(&c.CDIDirs, "cdi-spec-dir", nil, "Directories with descriptions of vendors' devices (default /etc/cdi and /var/run/cdi)")
 	fs.BoolVar(&c.FirewallIntegrate, "firewall-integrate", false, "Let containers' traffic through other firewalls' forward chains by one marked rule each")
 	fs.BoolVar(&c.Validate, "validate", false, "Check the flags and exit")
 	fs.IntVar(&c.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that calls in progress may take at shutdown")
@@ -139,7 +142,7 @@ var needless = []needlessFlag{
 	{name: "rootless", bool: true, values: []string{"false"}, why: "the engine runs as root"},
 	{name: "exec-opt", values: []string{"native.cgroupdriver=cgroupfs"}, why: "control groups are managed without systemd"},
 	{name: "storage-opt", values: []string{"overlay2.override_kernel_check=true", "overlay2.override_kernel_check=false"}, why: "the kernel is checked by what it can do"},
-	{name: "feature", values: []string{"buildkit=true", "containerd-snapshotter=true"}, why: "it is always so"},
+	{name: "feature", values: []string{"buildkit=true", "containerd-snapshotter=true", "cdi=true"}, why: "it is always so"},
 	{name: "raw-logs", bool: true, why: "the engine's log is never coloured"},
 }
 
@@ -177,7 +180,7 @@ func (f needlessFlag) check(name, value string) (warning string, err error) {
 
 // refusedFlags are dockerd's flags whose effect is not there.
 var refusedFlags = []string{
-	"add-runtime", "allow-direct-routing", "authorization-plugin", "bridge-accept-fwmark", "cdi-spec-dir", "cpu-rt-period",
+	"add-runtime", "allow-direct-routing", "authorization-plugin", "bridge-accept-fwmark", "cpu-rt-period",
 	"cpu-rt-runtime", "cri-containerd", "init-path", "max-download-attempts",
 	"metrics-addr", "network-control-plane-mtu", "node-generic-resource", "nri-opts", "swarm-default-advertise-addr", "userns-remap",
 }
@@ -223,6 +226,9 @@ func (c *Config) Check() error {
 	}
 	if c.Pidfile == "" {
 		c.Pidfile = filepath.Join(c.ExecRoot, "cleatd.pid")
+	}
+	if len(c.CDIDirs) == 0 {
+		c.CDIDirs = cdi.DefaultDirs()
 	}
 	if err := c.checkHosts(); err != nil {
 		return err

@@ -45,6 +45,7 @@ type Settings struct {
 	BuildTime    string
 	APIVersion   string
 	MinAPI       string
+	CDIDirs      []string // where vendors' devices are described
 	// Containers are the defaults of what a container may choose.
 	Containers ContainerDefaults
 	// Adjustable are the settings to begin with.
