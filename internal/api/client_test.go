@@ -134,7 +134,7 @@ func TestGoClient(t *testing.T) {
 		defer cancel()
 
 		ping, err := c.Ping(ctx, client.PingOptions{})
-		if err != nil || ping.APIVersion != "1.56" || ping.OSType != "linux" || ping.BuilderVersion != "1" {
+		if err != nil || ping.APIVersion != "1.56" || ping.OSType != "linux" || ping.BuilderVersion != "2" {
 			t.Errorf("ping: %+v %v", ping, err)
 		}
 		if _, err := c.ContainerInspect(ctx, "web", client.ContainerInspectOptions{}); err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -15,6 +17,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	volumetypes "github.com/moby/moby/api/types/volume"
 
+	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/changes"
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/image"
@@ -174,6 +177,21 @@ type Connections interface {
 	Disconnect(ctx context.Context, network, container string, force bool) error
 }
 
+// Builds builds images with BuildKit.
+type Builds interface {
+	// Open readies the builder, which is not until it is used.
+	Open() error
+	// ServeConn and ServeHTTP serve BuildKit's own API.
+	ServeConn(ctx context.Context, conn net.Conn) error
+	ServeHTTP(w http.ResponseWriter, r *http.Request)
+	// ServeSession returns when the client closes its session.
+	ServeSession(ctx context.Context, conn net.Conn, header http.Header) error
+	HasSession(id string) bool
+	// Build builds in one call and reports to progress until it returns.
+	Build(ctx context.Context, req build.Request, progress build.Progress) error
+	Cancel(id string)
+}
+
 // Deps is everything that the door opens to. All interfaces must be set.
 type Deps struct {
 	Lifecycle   Lifecycle
@@ -194,6 +212,9 @@ type Deps struct {
 	Volumes     Volumes
 	Networks    Networks
 	Connections Connections
+
+	// Builds is BuildKit.
+	Builds Builds
 
 	// NetworkChecks look at what stands in a container's way.
 	NetworkChecks NetworkChecks

@@ -53,6 +53,7 @@ type fake struct {
 	images      fakeImages
 	volumes     fakeVolumes
 	networks    fakeNetworks
+	builds      fakeBuilds
 
 	mu    sync.Mutex
 	calls []string
@@ -419,6 +420,7 @@ func (f *fake) deps(log io.Writer) api.Deps {
 		Files:     f,
 		Committer: f, Pruning: f, DiskUsage: f, Registries: f,
 		Images: &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks, Connections: &f.networks,
+		Builds:        &f.builds,
 		ServerVersion: "29.9.3",
 		CgroupV1:      true,
 		Log:           slog.New(slog.NewTextHandler(log, nil)),

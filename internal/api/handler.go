@@ -103,7 +103,11 @@ func (h *Handler) routes() []route {
 		{"POST", "/auth", h.registryLogin},
 		{"POST", "/containers/prune", h.containerPrune},
 		{"POST", "/images/prune", h.imagePrune},
+		{"POST", "/build", h.imageBuild},
+		{"POST", "/build/cancel", h.buildCancel},
 		{"POST", "/build/prune", h.buildPrune},
+		{"POST", "/grpc", h.buildGRPC},
+		{"POST", "/session", h.buildSession},
 		{"GET", "/system/df", h.systemDiskUsage},
 		{"GET", "/images/get", h.imageSave},
 		{"GET", "/images/{name}/get", h.imageSave},
@@ -144,6 +148,12 @@ func (h *Handler) routes() []route {
 
 // ServeHTTP answers one call.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if isGRPC(r) {
+		ctx, cancel := h.streamContext(r.Context())
+		defer cancel()
+		h.deps.Builds.ServeHTTP(w, r.WithContext(ctx))
+		return
+	}
 	header := w.Header()
 	header.Set("Api-Version", MaxVersion)
 	header.Set("Docker-Experimental", "false")

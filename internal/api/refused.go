@@ -19,11 +19,6 @@ var notYet = []refusal{
 	{"GET", "/containers/{id}/checkpoints", "checkpoints"},
 	{"POST", "/containers/{id}/checkpoints", "checkpoints"},
 
-	{"POST", "/build", "building images (build)"},
-	{"POST", "/build/cancel", "building images (build)"},
-	{"POST", "/session", "building images with BuildKit (session)"},
-	{"POST", "/grpc", "building images with BuildKit (grpc)"},
-
 	{"GET", "/images/{name}/attestations", "image attestations"},
 	{"GET", "/images/search", "searching for images (search)"},
 	{"GET", "/distribution/{name}/json", "inspecting images in a registry (manifest inspect)"},

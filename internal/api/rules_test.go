@@ -34,7 +34,7 @@ func TestPing(t *testing.T) {
 				"Cache-Control":       "no-cache, no-store, must-revalidate",
 				"Pragma":              "no-cache",
 				"Swarm":               "inactive",
-				"Builder-Version":     "1",
+				"Builder-Version":     "2",
 				"Api-Version":         "1.56",
 				"Ostype":              "linux",
 				"Server":              "Docker/29.9.3 (linux)",

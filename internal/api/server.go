@@ -22,10 +22,15 @@ type Server struct {
 
 // NewServer makes the server of a handler.
 func NewServer(h *Handler) *Server {
+	// BuildKit's API comes by HTTP/2, on a socket without TLS too.
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	return &Server{
 		handler: h,
 		http: &http.Server{
 			Handler:           h,
+			Protocols:         protocols,
 			ReadHeaderTimeout: headerTimeout,
 			ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 		},

@@ -7,9 +7,9 @@ import (
 	"github.com/moby/moby/api/types/system"
 )
 
-// builderVersion tells the client which builder to use: 2 would promise that
-// /session and /grpc serve BuildKit.
-const builderVersion = "1"
+// builderVersion tells the client which builder to use: BuildKit, which /session and
+// /grpc serve.
+const builderVersion = builderBuildKit
 
 func (h *Handler) ping(_ context.Context, w http.ResponseWriter, q *request) error {
 	header := w.Header()

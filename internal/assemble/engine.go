@@ -14,6 +14,8 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/cleatlabs/cleat/internal/api"
+	"github.com/cleatlabs/cleat/internal/build"
+	"github.com/cleatlabs/cleat/internal/buildexec"
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/engine"
@@ -58,6 +60,8 @@ type services struct {
 	volumes    *volume.Service
 	containers *container.Store
 	runtime    *runtime.Runtime
+	steps      *buildexec.Executor
+	builder    *build.Builder
 	engine     *engine.Engine
 	handler    *api.Handler
 }
@@ -86,6 +90,7 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	if s.listeners, err = s.listen(); err != nil {
 		return s, err
 	}
+	s.sweepBuilds()
 	if err := inParallel(
 		func() error { return s.openImages(ctx) },
 		func() error { return s.openNetworks(ctx) },
@@ -93,19 +98,25 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	); err != nil {
 		return s, err
 	}
+	if err := s.openBuilder(); err != nil {
+		return s, err
+	}
 	s.base = s.settings()
 	s.engine = engine.New(engine.Deps{
 		Containers: s.containers, Images: s.images, Networks: s.networks, Volumes: s.volumes, Events: s.bus, Runtime: s.runtime,
-		Cgroups: s.cgroups, Features: s.features, Tasks: s.tasks, Log: log, Settings: s.base,
+		Cgroups: s.cgroups, Features: s.features, Tasks: s.tasks, Log: log, Settings: s.base, BuildCache: s.builder,
 	})
 	if err := s.engine.Recovery.Run(ctx); err != nil {
+		return s, err
+	}
+	if err := s.openSteps(); err != nil {
 		return s, err
 	}
 	s.handler, err = api.New(api.Deps{
 		Lifecycle: s.engine, Upkeep: s.engine, Queries: s.engine, Stats: s.engine, Streams: s.engine, Execs: s.engine, System: s.engine, Files: s.engine, Events: s.bus,
 		Images: s.engine.Images, Transfer: s.engine.Images, Volumes: s.engine.Volumes, VolumeCopies: s.engine.Volumes,
 		Networks: s.engine.Networks, Connections: s.engine.Networks, Committer: s.engine, Pruning: s.engine, DiskUsage: s.engine, Registries: s.engine.Images,
-		NetworkChecks: s.engine,
+		NetworkChecks: s.engine, Builds: s.builder,
 		ServerVersion: DockerVersion, CgroupV1: s.cgroups.Version() == 1, Log: log,
 	})
 	return s, err
@@ -129,7 +140,7 @@ func (s *services) settings() engine.Settings {
 	return engine.Settings{
 		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent,
 		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion,
-		CDIDirs: c.CDIDirs, Containers: c.defaults, Adjustable: c.adjustable(),
+		Containers: c.defaults, Adjustable: c.adjustable(),
 	}
 }
 
@@ -156,6 +167,9 @@ func (s *services) prepareRoots() error {
 		return err
 	}
 	if err := kernel.CheckOverlay(s.config.DataRoot); err != nil {
+		return err
+	}
+	if err := s.useTemporary(); err != nil {
 		return err
 	}
 	idFile := filepath.Join(s.config.DataRoot, "engine-id")
@@ -208,8 +222,6 @@ func (c *Config) network() network.Config {
 	// Check has found them to be good.
 	n.AddressPools, _ = addressPools(c.AddressPools)
 	n.NetworkOptions, _ = networkOptions(c.NetworkOpts)
-	n.Default, _ = c.DefaultNetwork.read(c.spell)
-	n.NoForwarding = !c.DefaultNetwork.forward
 	if c.BIP != "" {
 		n.BIP = netip.MustParsePrefix(c.BIP)
 	}
@@ -255,6 +267,12 @@ func (s *services) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	closeAll(s.listeners)
+	if s.steps != nil {
+		warn("build steps", s.steps.Close())
+	}
+	if s.builder != nil {
+		warn("builder", s.builder.Close())
+	}
 	warn("tasks", s.tasks.Stop(ctx))
 	if s.runtime != nil {
 		warn("runtime", s.runtime.Close())

@@ -15,9 +15,11 @@ import (
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/archutil"
 	"github.com/moby/buildkit/util/network"
+	"github.com/moby/buildkit/util/tracing"
 	"github.com/moby/buildkit/util/tracing/detect"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bkversion "github.com/moby/buildkit/version"
 	"google.golang.org/grpc"
 
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -52,9 +54,8 @@ type Config struct {
 	// Budget bounds the cache; the zero value is BuildKit's default for the size of
 	// the filesystem.
 	Budget Budget
-	// Named, if not nil, is told of each name that a build gave to an image. It must not
-	// block.
-	Named func(name string, image ocispec.Descriptor)
+	// Images is where the images that are made belong.
+	Images Images
 	// Log takes what goes wrong beside a build. Nil discards it.
 	Log *slog.Logger
 }
@@ -63,6 +64,8 @@ type Config struct {
 type Builder struct {
 	cfg      Config
 	sessions *session.Manager
+	calls    calls
+	bodies   bodies
 
 	mu     sync.Mutex
 	opened *solving
@@ -72,6 +75,7 @@ type Builder struct {
 // solving is an opened builder.
 type solving struct {
 	control *control.Controller
+	worker  *imageWorker
 	server  *grpc.Server
 	// end ends what runs in the background.
 	end context.CancelFunc
@@ -85,14 +89,11 @@ func New(cfg Config) (*Builder, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Named == nil {
-		cfg.Named = func(string, ocispec.Descriptor) {}
-	}
 	sessions, err := session.NewManager()
 	if err != nil {
 		return nil, fmt.Errorf("builder: %w", err)
 	}
-	return &Builder{cfg: cfg, sessions: sessions}, nil
+	return &Builder{cfg: cfg, sessions: sessions, bodies: bodies{outside: tracing.DefaultTransport}}, nil
 }
 
 // errClosed is the answer to whoever comes when the engine is going.
@@ -111,17 +112,22 @@ func (b *Builder) open() (*solving, error) {
 	if err := os.MkdirAll(b.cfg.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("builder: %w", err)
 	}
+	// These two are the library's own places, and the only ones. Without a recorder the
+	// history has no traces.
+	bkversion.Version = Version
 	if detect.Recorder == nil {
-		// The library's own, and only, place for it: without it the history has no traces.
 		detect.Recorder = detect.NewTraceRecorder()
 	}
 	ctx, end := context.WithCancel(b.cfg.Store.Context(context.Background()))
-	c, err := b.newControl(ctx)
+	c, w, err := b.newControl(ctx)
 	if err != nil {
 		end()
 		return nil, fmt.Errorf("open the build cache in %s: %w", b.cfg.Root, err)
 	}
-	b.opened = &solving{control: c, server: newServer(c), end: end}
+	// BuildKit tries out once what this machine can run, when the first step is about to:
+	// earlier is sooner done.
+	go archutil.SupportedPlatforms(false)
+	b.opened = &solving{control: c, worker: w, server: newServer(c), end: end}
 	return b.opened, nil
 }
 

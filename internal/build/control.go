@@ -20,12 +20,13 @@ import (
 	ctdsnapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
-	"github.com/moby/buildkit/util/archutil"
+	httpsource "github.com/moby/buildkit/source/http"
 	"github.com/moby/buildkit/util/entitlements"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	"github.com/moby/buildkit/worker/label"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sync/semaphore"
@@ -40,8 +41,11 @@ const Version = "v0.34.2"
 // labelHostGateway is where buildx looks for the address of host-gateway.
 const labelHostGateway = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 
+// mountsDir is where filesystems that steps share are mounted, below the root.
+const mountsDir = "mounts"
+
 // newControl opens the databases and wires BuildKit together.
-func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, err error) {
+func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *imageWorker, err error) {
 	var closers []func() error
 	defer func() {
 		if err != nil {
@@ -52,28 +56,28 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, err er
 	}()
 	history, err := openDatabase(filepath.Join(b.cfg.Root, "history.db"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	closers = append(closers, history.Close)
 	keys, err := bboltcachestorage.NewStore(filepath.Join(b.cfg.Root, "cache.db"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	closers = append(closers, keys.Close)
 	w, err := b.newWorker(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	closers = append(closers, w.Close)
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	images, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return control.NewController(control.Opt{
+	c, err := control.NewController(control.Opt{
 		SessionManager:   b.sessions,
 		WorkerController: workers,
 		Frontends: map[string]frontend.Frontend{
@@ -97,6 +101,7 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, err er
 		ContentStore:   w.ContentStore(),
 		GarbageCollect: w.GarbageCollect,
 	})
+	return c, w, err
 }
 
 // openDatabase opens one of the builder's own databases. The engine has locked its data
@@ -140,7 +145,7 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 	if err != nil {
 		return nil, err
 	}
-	refs, err := metadata.NewStore(filepath.Join(b.cfg.Root, "refs.db"))
+	refs, err := metadata.NewStore(filepath.Join(b.cfg.Root, refsFile))
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +163,7 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 		ID:               id,
 		Root:             b.cfg.Root,
 		Labels:           labels,
-		Platforms:        archutil.SupportedPlatforms(true),
+		Platforms:        []ocispec.Platform{nativePlatform()},
 		BuildkitVersion:  bkclient.BuildkitVersion{Package: "github.com/moby/buildkit", Version: Version},
 		NetworkProviders: steps.Networks,
 		Executor:         steps.Executor,
@@ -166,13 +171,13 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 		ContentStore:     blobs,
 		Applier:          s.NewApplier(blobs),
 		Differ:           s.NewDiffer(blobs),
-		ImageStore:       names{s},
+		ImageStore:       names{s, b.cfg.Images},
 		RegistryHosts:    b.cfg.Registries,
 		LeaseManager:     leaseutil.WithNamespace(s.Leases, store.Namespace),
 		GarbageCollect:   s.Metadata().GarbageCollect,
 		ParallelismSem:   semaphore.NewWeighted(int64(max(4, runtime.NumCPU()))),
 		MetadataStore:    refs,
-		MountPoolRoot:    filepath.Join(b.cfg.Root, "mounts"),
+		MountPoolRoot:    filepath.Join(b.cfg.Root, mountsDir),
 	}
 	if opt.GCPolicy, err = b.cfg.Budget.policy(s.Root()); err != nil {
 		return nil, err
@@ -181,5 +186,10 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &imageWorker{Worker: w, named: b.cfg.Named}, nil
+	// In place of the worker's own, which does not know the bodies of requests.
+	if w.HTTPSource, err = httpsource.NewSource(httpsource.Opt{CacheAccessor: w.CacheManager(), Transport: &b.bodies}); err != nil {
+		return nil, err
+	}
+	w.SourceManager.Register(w.HTTPSource)
+	return &imageWorker{Worker: w, images: b.cfg.Images}, nil
 }

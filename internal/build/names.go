@@ -4,12 +4,26 @@ import (
 	"context"
 
 	"github.com/containerd/containerd/v2/core/images"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/internal/store"
 )
 
+// Images is the engine's set of images, as far as builds add to it.
+type Images interface {
+	// NameBuilt gives an image a name, or moves the name to it.
+	NameBuilt(ctx context.Context, name string, image ocispec.Descriptor) error
+	// Built tells of an image that was made, and of its names. It must not block.
+	Built(image ocispec.Descriptor, names []string)
+}
+
 // names is the store's names of images for BuildKit, whose contexts have no namespace.
-type names struct{ s *store.Store }
+// Names are given by the engine's set of images, which knows what becomes of an image
+// that loses one.
+type names struct {
+	s      *store.Store
+	images Images
+}
 
 func (n names) Get(ctx context.Context, name string) (images.Image, error) {
 	return n.s.Images.Get(n.s.Context(ctx), name)
@@ -20,11 +34,14 @@ func (n names) List(ctx context.Context, filters ...string) ([]images.Image, err
 }
 
 func (n names) Create(ctx context.Context, image images.Image) (images.Image, error) {
-	return n.s.Images.Create(n.s.Context(ctx), image)
+	return n.Update(ctx, image)
 }
 
-func (n names) Update(ctx context.Context, image images.Image, fields ...string) (images.Image, error) {
-	return n.s.Images.Update(n.s.Context(ctx), image, fields...)
+func (n names) Update(ctx context.Context, image images.Image, _ ...string) (images.Image, error) {
+	if err := n.images.NameBuilt(ctx, image.Name, image.Target); err != nil {
+		return images.Image{}, err
+	}
+	return image, nil
 }
 
 func (n names) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {

@@ -69,6 +69,12 @@ func (b *Builder) ServeSession(ctx context.Context, conn net.Conn, header http.H
 	return nil
 }
 
+// HasSession reports whether a client serves a session of that id.
+func (b *Builder) HasSession(id string) bool {
+	caller, err := b.sessions.Get(context.Background(), id, true)
+	return err == nil && caller != nil
+}
+
 // oneConn is a listener with one connection. Its second Accept waits until that is
 // closed.
 type oneConn struct {

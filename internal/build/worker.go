@@ -34,7 +34,8 @@ const buildRefLabel = "moby/build.ref."
 // imageWorker is BuildKit's worker with the exporter of a Docker engine.
 type imageWorker struct {
 	*base.Worker
-	named func(name string, image ocispec.Descriptor)
+	machine machine
+	images  Images
 }
 
 // Exporter gives an exporter by its name.
@@ -144,9 +145,7 @@ func (x *imageExport) Export(ctx context.Context, src *exporter.Source, info exp
 		_ = ref.Release() // what failed is told
 		return nil, nil, nil, err
 	}
-	for name := range strings.SplitSeq(response[exptypes.ExporterImageNameKey], ",") {
-		x.worker.named(name, image)
-	}
+	x.worker.images.Built(image, strings.Split(response[exptypes.ExporterImageNameKey], ","))
 	return response, finalize, ref, nil
 }
 

@@ -33,8 +33,6 @@ type filesystems struct {
 	specs      *specBuilder
 	features   kernel.Features
 	log        *slog.Logger
-
-	writers writers
 }
 
 // files are a container's, as open has found them.
@@ -42,7 +40,6 @@ type files struct {
 	c *container.Container
 	// root is the topmost directory, with volumes and bind mounts in their places.
 	root    int
-	locked  bool // nobody starts or removes the container until close
 	closers []func()
 }
 
@@ -77,7 +74,7 @@ func (fs *filesystems) open(ctx context.Context, name string, write bool) (*file
 		unlock()
 		return nil, err
 	}
-	f.closers, f.locked = append([]func(){unlock}, f.closers...), true
+	f.closers = append([]func(){unlock}, f.closers...)
 	return f, nil
 }
 

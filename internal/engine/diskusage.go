@@ -17,7 +17,13 @@ type DiskUsages struct {
 	queries *Queries
 	images  *Images
 	volumes *Volumes
+	cache   BuildCache
 	flights singleflight.Group
+}
+
+// BuildCache is what builds have left to be used again.
+type BuildCache interface {
+	DiskUsage(ctx context.Context) (*apibuild.DiskUsage, error)
 }
 
 // DiskUsageKinds says what to measure: walking volumes may take long.
@@ -56,7 +62,11 @@ func (d *DiskUsages) DiskUsage(ctx context.Context, kinds DiskUsageKinds) (*Disk
 		out.Volumes = got
 	}
 	if kinds.BuildCache {
-		out.BuildCache = &apibuild.DiskUsage{Items: []apibuild.CacheRecord{}} // there is no builder
+		got, err := shared(ctx, &d.flights, "build cache", d.cache.DiskUsage)
+		if err != nil {
+			return nil, err
+		}
+		out.BuildCache = got
 	}
 	return out, nil
 }

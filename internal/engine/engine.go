@@ -30,6 +30,8 @@ type Deps struct {
 	Tasks      *supervise.Group
 	Log        *slog.Logger
 	Settings   Settings
+	// BuildCache is measured with the rest of the disk's use.
+	BuildCache BuildCache
 }
 
 // Settings are the choices of the engine's user.
@@ -45,7 +47,6 @@ type Settings struct {
 	BuildTime    string
 	APIVersion   string
 	MinAPI       string
-	CDIDirs      []string // where vendors' devices are described
 	// Containers are the defaults of what a container may choose.
 	Containers ContainerDefaults
 	// Adjustable are the settings to begin with.
@@ -115,7 +116,6 @@ func New(d Deps) *Engine {
 	filesystems := &filesystems{
 		containers: d.Containers, images: d.Images, ground: ground, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
 	}
-	remover.writers = &filesystems.writers
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
 	still := &stillness{
 		containers: d.Containers, runtime: d.Runtime, specs: specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), held: map[string]*standing{},
@@ -150,7 +150,7 @@ func New(d Deps) *Engine {
 		Copier:  &Copier{fs: filesystems, say: say},
 		Pruner:  &Pruner{containers: d.Containers, images: images, remover: remover, say: say},
 
-		DiskUsages: &DiskUsages{queries: queries, images: images, volumes: volumes},
+		DiskUsages: &DiskUsages{queries: queries, images: images, volumes: volumes, cache: d.BuildCache},
 
 		NetCheck: &NetCheck{containers: d.Containers, networks: d.Networks},
 

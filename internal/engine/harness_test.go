@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	apibuild "github.com/moby/moby/api/types/build"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/jsonstream"
 
@@ -138,7 +139,7 @@ func (l *lab) open() {
 	l.bus = events.NewBus()
 	l.Engine = engine.New(engine.Deps{
 		Containers: containers, Images: images, Networks: networks, Volumes: l.volumes, Events: l.bus, Runtime: rt, Cgroups: groups,
-		Features: features, Tasks: tasks, Log: slog.New(slog.NewTextHandler(testWriter{l.tb}, nil)), Settings: l.settings,
+		Features: features, Tasks: tasks, Log: slog.New(slog.NewTextHandler(testWriter{l.tb}, nil)), Settings: l.settings, BuildCache: noCache{},
 	})
 	l.close = func() {
 		stop, cancel := context.WithTimeout(ctx, patience)
@@ -153,6 +154,13 @@ func (l *lab) open() {
 		}
 	}
 	must(l.Recovery.Run(ctx))
+}
+
+// noCache is the cache of a builder that has built nothing.
+type noCache struct{}
+
+func (noCache) DiskUsage(context.Context) (*apibuild.DiskUsage, error) {
+	return &apibuild.DiskUsage{Items: []apibuild.CacheRecord{}}, nil
 }
 
 type testWriter struct{ tb testing.TB }

@@ -19,7 +19,6 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
 
-	"github.com/cleatlabs/cleat/internal/cdi"
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/events"
@@ -83,7 +82,7 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 		Swarm:           swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive, RemoteManagers: []swarm.Peer{}},
 		Isolation:       "",
 		InitBinary:      "built in",
-		CDISpecDirs:     orEmpty(s.settings.CDIDirs),
+		CDISpecDirs:     []string{},
 		HTTPProxy:       os.Getenv("HTTP_PROXY"),
 		HTTPSProxy:      os.Getenv("HTTPS_PROXY"),
 		NoProxy:         os.Getenv("NO_PROXY"),
@@ -95,9 +94,6 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	}
 	if s.cgroups.Version() == 2 {
 		i.SecurityOptions = append(i.SecurityOptions, "name=cgroupns")
-	}
-	for _, name := range cdi.Names(s.settings.CDIDirs) {
-		i.DiscoveredDevices = append(i.DiscoveredDevices, system.DeviceInfo{Source: cdiDriver, ID: name})
 	}
 	i.Name = s.Hostname()
 	i.OperatingSystem, i.OSVersion = osRelease()

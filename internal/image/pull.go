@@ -187,6 +187,16 @@ func tagOrDigest(name reference.Named) string {
 // it stays as a dangling one; one that was dangling is so no longer. If the image is
 // known by another name, from, that name must still be there.
 func (s *Service) setName(ctx context.Context, name string, target ocispec.Descriptor, from string) error {
+	return s.moveName(ctx, name, target, from, s.keepDangling)
+}
+
+// replaceName is setName for an image that nobody will miss.
+func (s *Service) replaceName(ctx context.Context, name string, target ocispec.Descriptor, from string) error {
+	defer s.store.ScheduleGC()
+	return s.moveName(ctx, name, target, from, func(context.Context, images.Image) error { return nil })
+}
+
+func (s *Service) moveName(ctx context.Context, name string, target ocispec.Descriptor, from string, keep func(context.Context, images.Image) error) error {
 	target = ocispec.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}
 	return s.store.Update(ctx, func(ctx context.Context) error {
 		names := s.store.Images
@@ -203,7 +213,7 @@ func (s *Service) setName(ctx context.Context, name string, target ocispec.Descr
 		case old.Target.Digest == target.Digest:
 			_, err = names.Update(ctx, images.Image{Name: name, Target: target})
 		default:
-			if err = s.keepDangling(ctx, old); err == nil {
+			if err = keep(ctx, old); err == nil {
 				_, err = names.Update(ctx, images.Image{Name: name, Target: target})
 			}
 		}

@@ -31,7 +31,6 @@ type outcome struct {
 	err    error
 	status unix.WaitStatus
 	stdout string
-	pid    int
 }
 
 // run starts p with the given descriptors and collects everything about it.

@@ -154,7 +154,7 @@ func (s *Service) extraHost(entry string) (name string, addr netip.Addr, err err
 		return "", addr, failure.Invalid("invalid extra host %q: a host name has no blanks or '#'", entry)
 	}
 	if value == hostGatewayKeyword {
-		return name, s.hostGateway(), nil
+		return name, s.HostGateway(), nil
 	}
 	addr, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(value, "["), "]"))
 	if err != nil {
@@ -163,8 +163,8 @@ func (s *Service) extraHost(entry string) (name string, addr netip.Addr, err err
 	return name, addr, nil
 }
 
-// hostGateway is the address by which containers reach the host.
-func (s *Service) hostGateway() netip.Addr {
+// HostGateway is the address by which containers reach the host.
+func (s *Service) HostGateway() netip.Addr {
 	if s.cfg.HostGateway.IsValid() {
 		return s.cfg.HostGateway
 	}

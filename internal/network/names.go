@@ -331,7 +331,7 @@ func (s *Service) view(sb *Sandbox, ns int) *dns.View {
 	if four, six := sb.Gateways(); four == nil && six == nil {
 		return v
 	}
-	if gateway := s.hostGateway(); gateway.IsValid() {
+	if gateway := s.HostGateway(); gateway.IsValid() {
 		v.Hosts[dns.HostName] = []netip.Addr{gateway}
 		v.Hosts[dns.GatewayName] = []netip.Addr{gateway}
 	}

@@ -21,9 +21,8 @@ const linkPrefix = "clt"
 
 // uplink is the host's network namespace, and which links in it are in use.
 type uplink struct {
-	conn  *netlink.Conn
-	ns    int
-	stays bool // whether it forwards packets is not ours to say
+	conn *netlink.Conn
+	ns   int
 
 	mu    sync.Mutex
 	links map[string]bool // host's ends made by this process and still in use

@@ -32,8 +32,7 @@ type Runtime struct {
 	private     string // where a child keeps what the container does not see
 	hierarchies []hierarchy
 	reaper      *reaper
-	networks    *reserve[int]
-	keepers     *reserve[*launch.Parked]
+	networks    *networks
 	held        uint64 // capabilities of the engine
 	base        int    // see openBase
 	programs    *launch.Pool
@@ -85,7 +84,7 @@ func New(c Config) (*Runtime, error) {
 		return nil, err
 	}
 	r.reaper = startReaper()
-	r.networks, r.keepers = newNetworks(), newKeepers(r.stub)
+	r.networks = newNetworks()
 	return r, nil
 }
 
@@ -113,7 +112,6 @@ func heldCapabilities() (uint64, error) {
 func (r *Runtime) Close() error {
 	r.reaper.stop()
 	r.networks.close()
-	r.keepers.close()
 	if r.base >= 0 {
 		unix.Close(r.base)
 	}
