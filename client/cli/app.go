@@ -53,6 +53,10 @@ func Run(p Process) int {
 	if filepath.Base(p.Args[0]) == "docker" {
 		a.name = "docker"
 	}
+	if isPlugin(a.args) {
+		_, _ = fmt.Fprintln(a.err, a.execPlugin())
+		return 1
+	}
 	ctx, interrupted, stop := cancelOnSignals()
 	defer stop()
 
@@ -108,6 +112,9 @@ func (a *app) execute(ctx context.Context) error {
 	if len(rest) == 0 {
 		a.usage(root, a.err)
 		return nil
+	}
+	if isPlugin(rest) {
+		return a.execPlugin()
 	}
 	if isCompletion(rest) {
 		return a.complete(ctx, root, rest)

@@ -156,13 +156,14 @@ func (a *app) root(only string) *cobra.Command {
 	for _, s := range specs {
 		root.AddCommand(a.command(s))
 	}
+	root.AddCommand(a.pluginCommands()...)
 	root.AddCommand(
 		a.group("container", "Manage containers",
 			a.attach().as(""), a.commit().as(""), a.diff().as(""), a.export().as(""), a.cp().as(""), a.containerPrune(), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
 			a.ps().as("ls [OPTIONS]", "ps", "list"), a.rename().as(""), a.restart().as(""), a.rm().as("", "remove"), a.run().as(""),
 			a.start().as(""), a.stop().as(""), a.wait().as(""), a.pause().as(""), a.port().as(""), a.stats().as(""), a.top().as(""), a.unpause().as(""), a.update().as("")),
 		a.group("image", "Manage images",
-			a.importImage().as(""), a.imagePrune(), a.save().as(""), a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
+			a.pluginImageBuild(), a.importImage().as(""), a.imagePrune(), a.save().as(""), a.history().as(""), a.imageInspect(), a.load().as(""), a.images().as("ls [OPTIONS] [REPOSITORY[:TAG]]", "list"),
 			a.pull().as(""), a.push().as(""), a.rmi().as("rm [OPTIONS] IMAGE [IMAGE...]", "remove"), a.tag().as("")),
 		a.group("volume", "Manage volumes", append([]spec{a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumePrune(), a.volumeRm(), a.volumeUpdate()}, a.volumeCopies()...)...),
 		a.group("network", "Manage networks", a.networkCheck(), a.networkConnect(), a.networkCreate(), a.networkDisconnect(), a.networkInspect(), a.networkLs(),
@@ -210,9 +211,6 @@ func (a *app) flagError(cmd *cobra.Command, err error) error {
 // later are Docker's commands that Cleat does not have yet.
 var later = map[string][]string{
 	"": {
-		"build",
-		"builder",
-		"buildx",
 		"checkpoint",
 		"compose",
 		"config",
@@ -225,9 +223,6 @@ var later = map[string][]string{
 		"stack",
 		"swarm",
 		"trust",
-	},
-	"image": {
-		"build",
 	},
 	"system": {
 		"dial-stdio",

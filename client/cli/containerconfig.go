@@ -180,8 +180,9 @@ func (f *containerFlags) resources() (container.Resources, error) {
 		}
 		r.Devices = append(r.Devices, m)
 	}
+	r.DeviceRequests = f.gpus.Value()
 	if len(cdi) > 0 {
-		r.DeviceRequests = []container.DeviceRequest{{Driver: "cdi", DeviceIDs: cdi}}
+		r.DeviceRequests = append(r.DeviceRequests, container.DeviceRequest{Driver: "cdi", DeviceIDs: cdi})
 	}
 	return r, nil
 }

@@ -230,7 +230,6 @@ func (f *containerFlags) refuse() error {
 	}
 	for _, refused := range [][2]string{
 		{"kernel-memory", "is not supported: the kernel has dropped that limit, use --memory"},
-		{"gpus", "is not supported yet: pass the devices one by one with --device"},
 		{"use-api-socket", "is not supported yet: mount the engine's socket with -v /run/cleat.sock:/var/run/docker.sock"},
 	} {
 		if f.fs.Changed(refused[0]) {

@@ -178,10 +178,42 @@ func TestHelpLikeDocker(t *testing.T) {
 }
 
 func TestCommandsOfLater(t *testing.T) {
-	for _, line := range []string{"build .", "swarm init", "compose up", "builder prune", "trust sign x"} {
+	for _, line := range []string{"swarm init", "compose up", "trust sign x"} {
 		r := call(t, program, "unix:///nowhere", "", strings.Fields(line)...)
 		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "is not a cleat command yet") || !strings.Contains(r.stderr, "--help'") {
 			t.Errorf("%s: %+v", line, r)
+		}
+	}
+}
+
+// TestPluginIsMissing: what builds is another program, and where it belongs is said.
+func TestPluginIsMissing(t *testing.T) {
+	for _, line := range []string{"build .", "builder prune", "buildx ls", "image build .", "-H unix:///nowhere build .", "help build", "build --help"} {
+		r := call(t, program, "unix:///nowhere", "", strings.Fields(line)...)
+		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "images are built by the program cleat-build, which is not installed: it belongs beside ") {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
+}
+
+// TestPluginIsRun: the plugin gets the command line as it was typed, and is found beside
+// the client and where plugins lie.
+func TestPluginIsRun(t *testing.T) {
+	config := t.TempDir()
+	plugin := filepath.Join(config, "cli-plugins", "cleat-build")
+	if err := os.MkdirAll(filepath.Dir(plugin), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(plugin, []byte("#!/bin/sh\necho \"$DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND: $*\"\nexit 7\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for bin, name := range map[string]string{program: "cleat", asDocker: "docker"} {
+		for _, line := range []string{"build -t x .", "builder prune", "image build --help", "__complete build --ta"} {
+			line = "--config " + config + " " + line
+			r := call(t, bin, "unix:///nowhere", "", strings.Fields(line)...)
+			if r.code != 7 || r.stdout != name+": "+line+"\n" {
+				t.Errorf("%s %s: %+v", name, line, r)
+			}
 		}
 	}
 }

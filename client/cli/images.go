@@ -30,7 +30,7 @@ type imagesOptions struct {
 func (a *app) images() spec {
 	return spec{
 		use: "images [OPTIONS] [REPOSITORY[:TAG]]", short: "List images",
-		args: a.maxArgs(1), top: 5, shownAs: []string{"image ls", "image list", "images"},
+		args: a.maxArgs(1), top: 8, shownAs: []string{"image ls", "image list", "images"},
 		setup: func(fs *pflag.FlagSet) action {
 			o := imagesOptions{filter: opts.NewFilterOpt()}
 			fs.BoolVarP(&o.all, "all", "a", false, "Show all images (default hides intermediate images)")

@@ -36,7 +36,7 @@ type clientInfo struct {
 func (a *app) info() spec {
 	return spec{
 		use: "info [OPTIONS]", short: "Display system-wide information",
-		args: a.noArgs, top: 7, shownAs: []string{"system info", "info"},
+		args: a.noArgs, top: 12, shownAs: []string{"system info", "info"},
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.StringP("format", "f", "", inspectFormatHelp)
 			return func(ctx context.Context, _ []string) error { return a.showInfo(ctx, *format) }

@@ -23,7 +23,7 @@ import (
 func (a *app) pull() spec {
 	return spec{
 		use: "pull [OPTIONS] NAME[:TAG|@DIGEST]", short: "Download an image from a registry",
-		args: a.exactArgs(1), top: 4, shownAs: []string{"image pull", "pull"},
+		args: a.exactArgs(1), top: 6, shownAs: []string{"image pull", "pull"},
 		setup: func(fs *pflag.FlagSet) action {
 			all := fs.BoolP("all-tags", "a", false, "Download all tagged images in the repository")
 			platform := fs.String("platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")

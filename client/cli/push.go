@@ -20,7 +20,7 @@ import (
 func (a *app) push() spec {
 	return spec{
 		use: "push [OPTIONS] NAME[:TAG]", short: "Upload an image to a registry",
-		args: a.exactArgs(1), top: 6, shownAs: []string{"image push", "push"},
+		args: a.exactArgs(1), top: 7, shownAs: []string{"image push", "push"},
 		setup: func(fs *pflag.FlagSet) action {
 			all := fs.BoolP("all-tags", "a", false, "Push all tags of an image to the repository")
 			// Unlike pull's, it does not follow DOCKER_DEFAULT_PLATFORM: images are pushed as they are.

@@ -173,7 +173,7 @@ type serverVersion struct {
 
 func (a *app) versionCommand() spec {
 	return spec{
-		use: "version [OPTIONS]", short: "Show the client's and the engine's version information", args: a.noArgs, top: 6,
+		use: "version [OPTIONS]", short: "Show the client's and the engine's version information", args: a.noArgs, top: 11,
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.StringP("format", "f", "", inspectFormatHelp)
 			return func(ctx context.Context, _ []string) error { return a.showVersion(ctx, *format) }

@@ -20,6 +20,9 @@ const (
 	// AnnotationPaths are all paths that a command can be called by, without the program's
 	// name, with commas between them.
 	AnnotationPaths = "paths"
+	// AnnotationManagement puts a command among those that hold others, though its own are
+	// another program's.
+	AnnotationManagement = "management"
 )
 
 // Page is what the page of a command shows beside the command itself.
@@ -27,8 +30,6 @@ type Page struct {
 	Program string         // the name that the annotated paths begin with
 	Globals *pflag.FlagSet // the flags before the command, shown on the root's page
 	Footer  string         // the root's last line
-	// More are commands of the root that another program carries out: names and what they do.
-	More [][2]string
 }
 
 // Write writes the page of cmd to w.
@@ -58,7 +59,7 @@ func Write(w io.Writer, cmd *cobra.Command, page Page) {
 	if !isRoot {
 		writeFlags(&b, "Options", cmd.LocalFlags())
 	}
-	writeSections(&b, cmd, page)
+	writeSections(&b, cmd)
 	if isRoot && page.Globals != nil {
 		writeFlags(&b, "Global Options", page.Globals)
 	}
@@ -74,25 +75,19 @@ func Write(w io.Writer, cmd *cobra.Command, page Page) {
 type line struct{ name, about, order string }
 
 // writeSections lists the commands below cmd by kind.
-func writeSections(b *strings.Builder, cmd *cobra.Command, page Page) {
+func writeSections(b *strings.Builder, cmd *cobra.Command) {
 	var common, groups, others []line
 	for _, c := range cmd.Commands() {
 		l := line{c.Name(), c.Short, c.Annotations[AnnotationTop]}
 		switch {
 		case !c.IsAvailableCommand():
-		case c.HasSubCommands():
+		case c.HasSubCommands(), c.Annotations[AnnotationManagement] != "":
 			groups = append(groups, l)
 		case !cmd.HasParent() && l.order != "":
 			common = append(common, l)
 		default:
 			others = append(others, l)
 		}
-	}
-	if !cmd.HasParent() {
-		for _, m := range page.More {
-			others = append(others, line{name: m[0], about: m[1]})
-		}
-		slices.SortStableFunc(others, func(x, y line) int { return strings.Compare(x.name, y.name) })
 	}
 	slices.SortFunc(common, func(x, y line) int { return strings.Compare(x.order, y.order) })
 	writeCommands(b, "Common Commands", common)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 
@@ -91,7 +92,10 @@ func (b *lateBody) Write(p []byte) (int, error) {
 func (h *Handler) archivePut(ctx context.Context, w http.ResponseWriter, q *request) error {
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()
-	opts := engine.CopyOptions{KeepKind: q.boolean("noOverwriteDirNonDir"), ToUser: q.boolean("copyUIDGID")}
+	// Else a client that sends nothing keeps the container, and the engine from ending.
+	interrupt := func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }
+	defer context.AfterFunc(ctx, interrupt)()
+	opts := engine.CopyOptions{KeepKind: q.boolean("noOverwriteDirNonDir"), ToUser: q.boolean("copyUIDGID"), Interrupt: interrupt}
 	if err := h.deps.Files.ExtractTo(ctx, q.param("id"), q.query.Get("path"), q.Body, opts); err != nil {
 		return err
 	}

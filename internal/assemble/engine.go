@@ -140,7 +140,7 @@ func (s *services) settings() engine.Settings {
 	return engine.Settings{
 		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent,
 		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion,
-		Containers: c.defaults, Adjustable: c.adjustable(),
+		CDIDirs: c.CDIDirs, Containers: c.defaults, Adjustable: c.adjustable(),
 	}
 }
 
@@ -222,6 +222,8 @@ func (c *Config) network() network.Config {
 	// Check has found them to be good.
 	n.AddressPools, _ = addressPools(c.AddressPools)
 	n.NetworkOptions, _ = networkOptions(c.NetworkOpts)
+	n.Default, _ = c.DefaultNetwork.read(c.spell)
+	n.NoForwarding = !c.DefaultNetwork.forward
 	if c.BIP != "" {
 		n.BIP = netip.MustParsePrefix(c.BIP)
 	}

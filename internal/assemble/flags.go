@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/cleatlabs/cleat/internal/cdi"
 	"github.com/cleatlabs/cleat/internal/engine"
 )
 
@@ -31,11 +32,13 @@ type Config struct {
 	AddressPools        []string
 	NetworkOpts         []string
 	HostGateway         string
+	DefaultNetwork      defaultNetwork
 	MTU                 int
 	LogLevel, LogFormat string
 	Debug               bool
 	FirewallIntegrate   bool
 	PluginDir           string
+	CDIDirs             []string
 	Validate            bool
 	ShutdownTimeout     int
 
@@ -94,6 +97,7 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.LogFormat, "log-format", "text", "Log format: text or json")
 	fs.BoolVarP(&c.Debug, "debug", "D", false, "Log at level debug")
 	fs.StringVar(&c.PluginDir, "plugin-dir", "", "The only directory where volume plugins are looked for (default Docker's: /run/docker/plugins, /etc/docker/plugins, /usr/lib/docker/plugins)")
+	fs.StringArrayVar(&c.CDIDirs, "cdi-spec-dir", nil, "Directories with descriptions of vendors' devices (default /etc/cdi and /var/run/cdi)")
 	fs.BoolVar(&c.FirewallIntegrate, "firewall-integrate", false, "Let containers' traffic through other firewalls' forward chains by one marked rule each")
 	fs.BoolVar(&c.Validate, "validate", false, "Check the flags and exit")
 	fs.IntVar(&c.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that calls in progress may take at shutdown")
@@ -129,11 +133,8 @@ var needless = []needlessFlag{
 	{name: "live-restore", bool: true, values: []string{"true"}, why: "containers always outlive the engine"},
 	{name: "storage-driver", short: "s", values: []string{"overlay2", "overlayfs", "overlay"}, why: "overlayfs is what is used"},
 	{name: "iptables", bool: true, values: []string{"true"}, why: "the firewall is managed through nftables"},
-	{name: "ip6tables", bool: true, why: "containers have no IPv6 addresses"},
-	{name: "ip-forward", bool: true, values: []string{"true"}, why: "forwarding is always enabled"},
-	{name: "ip-masq", bool: true, values: []string{"true"}, why: "outgoing traffic is always masqueraded"},
-	{name: "icc", bool: true, values: []string{"true"}, why: "containers of one network reach each other"},
-	{name: "ipv6", bool: true, values: []string{"false"}, why: "containers have no IPv6 addresses"},
+	{name: "ip6tables", bool: true, values: []string{"true"}, why: "the firewall is managed through nftables"},
+	{name: "ip-forward-no-drop", bool: true, values: []string{"true"}, why: "the policy of the host's own firewall is never changed"},
 	{name: "firewall-backend", values: []string{"nftables"}, why: "nftables is what is used"},
 	{name: "default-runtime", values: []string{"cleat", "runc"}, why: "processes are started without an outside runtime"},
 	{name: "experimental", bool: true, values: []string{"false"}, why: "nothing is behind that switch"},
@@ -141,7 +142,7 @@ var needless = []needlessFlag{
 	{name: "rootless", bool: true, values: []string{"false"}, why: "the engine runs as root"},
 	{name: "exec-opt", values: []string{"native.cgroupdriver=cgroupfs"}, why: "control groups are managed without systemd"},
 	{name: "storage-opt", values: []string{"overlay2.override_kernel_check=true", "overlay2.override_kernel_check=false"}, why: "the kernel is checked by what it can do"},
-	{name: "feature", values: []string{"buildkit=true", "containerd-snapshotter=true"}, why: "it is always so"},
+	{name: "feature", values: []string{"buildkit=true", "containerd-snapshotter=true", "cdi=true"}, why: "it is always so"},
 	{name: "raw-logs", bool: true, why: "the engine's log is never coloured"},
 }
 
@@ -179,9 +180,8 @@ func (f needlessFlag) check(name, value string) (warning string, err error) {
 
 // refusedFlags are dockerd's flags whose effect is not there.
 var refusedFlags = []string{
-	"add-runtime", "allow-direct-routing", "authorization-plugin", "bip6", "bridge-accept-fwmark", "cdi-spec-dir", "cpu-rt-period",
-	"cpu-rt-runtime", "cri-containerd", "default-gateway", "default-gateway-v6",
-	"fixed-cidr", "fixed-cidr-v6", "init-path", "ip-forward-no-drop", "max-download-attempts",
+	"add-runtime", "allow-direct-routing", "authorization-plugin", "bridge-accept-fwmark", "cpu-rt-period",
+	"cpu-rt-runtime", "cri-containerd", "init-path", "max-download-attempts",
 	"metrics-addr", "network-control-plane-mtu", "node-generic-resource", "nri-opts", "swarm-default-advertise-addr", "userns-remap",
 }
 
@@ -226,6 +226,9 @@ func (c *Config) Check() error {
 	}
 	if c.Pidfile == "" {
 		c.Pidfile = filepath.Join(c.ExecRoot, "cleatd.pid")
+	}
+	if len(c.CDIDirs) == 0 {
+		c.CDIDirs = cdi.DefaultDirs()
 	}
 	if err := c.checkHosts(); err != nil {
 		return err

@@ -18,6 +18,7 @@ func (c *Config) bindNetworks(fs *pflag.FlagSet) {
 	fs.StringVar(&c.DefaultPublish, "default-publish-address", "", "The same as --ip, by a name that says it")
 	fs.StringArrayVar(&c.AddressPools, "default-address-pool", nil, "Pool(s) that subnets of networks are cut from, as base=10.10.0.0/16,size=24")
 	fs.StringArrayVar(&c.NetworkOpts, "default-network-opt", nil, "Options of new networks, as driver=option=value")
+	c.DefaultNetwork.bind(fs)
 }
 
 func (c *Config) checkNetworks() error {
@@ -36,6 +37,11 @@ func (c *Config) checkNetworks() error {
 	if _, err := networkOptions(c.NetworkOpts); err != nil {
 		return fmt.Errorf("%s: %w", c.spell("default-network-opt"), err)
 	}
+	_, err := c.DefaultNetwork.read(c.spell)
+	if err != nil {
+		return err
+	}
+	c.Warnings = append(c.Warnings, c.DefaultNetwork.idle(c.spell)...)
 	return nil
 }
 

@@ -33,6 +33,8 @@ type filesystems struct {
 	specs      *specBuilder
 	features   kernel.Features
 	log        *slog.Logger
+
+	writers writers
 }
 
 // files are a container's, as open has found them.
@@ -40,6 +42,7 @@ type files struct {
 	c *container.Container
 	// root is the topmost directory, with volumes and bind mounts in their places.
 	root    int
+	locked  bool // nobody starts or removes the container until close
 	closers []func()
 }
 
@@ -74,7 +77,7 @@ func (fs *filesystems) open(ctx context.Context, name string, write bool) (*file
 		unlock()
 		return nil, err
 	}
-	f.closers = append([]func(){unlock}, f.closers...)
+	f.closers, f.locked = append([]func(){unlock}, f.closers...), true
 	return f, nil
 }
 

@@ -32,7 +32,13 @@ type CopyOptions struct {
 	KeepKind bool
 	// ToUser gives the files to the user that the container runs as.
 	ToUser bool
+	// Interrupt lets a read of the archive return that waits for the client; nil if none
+	// ever waits for long.
+	Interrupt func()
 }
+
+// errEvicted is why a copy ends whose container is removed by force.
+var errEvicted = failure.Conflict("the container is being removed")
 
 // PathArchive is a path of a container that was found. Its owner calls Pack once, or
 // Close.
@@ -227,6 +233,25 @@ func (cp *Copier) ExtractTo(ctx context.Context, name, p string, r io.Reader, op
 		return err
 	}
 	defer f.close()
+	if f.locked {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer cp.fs.writers.begin(f.c.ID(), func() {
+			cancel(errEvicted)
+			if opts.Interrupt != nil {
+				opts.Interrupt()
+			}
+		})()
+	}
+	err = cp.extract(ctx, f, name, p, r, opts)
+	if errors.Is(context.Cause(ctx), errEvicted) {
+		return fmt.Errorf("copy to container %s: %w", name, errEvicted)
+	}
+	return err
+}
+
+func (cp *Copier) extract(ctx context.Context, f *files, name, p string, r io.Reader, opts CopyOptions) error {
 	dir, err := cp.destination(f, name, p)
 	if err != nil {
 		return err

@@ -47,6 +47,7 @@ type Settings struct {
 	BuildTime    string
 	APIVersion   string
 	MinAPI       string
+	CDIDirs      []string // where vendors' devices are described
 	// Containers are the defaults of what a container may choose.
 	Containers ContainerDefaults
 	// Adjustable are the settings to begin with.
@@ -116,6 +117,7 @@ func New(d Deps) *Engine {
 	filesystems := &filesystems{
 		containers: d.Containers, images: d.Images, ground: ground, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
 	}
+	remover.writers = &filesystems.writers
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
 	still := &stillness{
 		containers: d.Containers, runtime: d.Runtime, specs: specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), held: map[string]*standing{},

@@ -54,11 +54,11 @@ var hostConfigFields = map[string]support{
 	"BlkioDeviceReadIOps": acted, "BlkioDeviceWriteIOps": acted, "CPUPeriod": acted, "CPUQuota": acted,
 	"CPURealtimePeriod": acted, "CPURealtimeRuntime": acted, "CpusetCpus": acted, "CpusetMems": acted,
 	"Devices": acted, "DeviceCgroupRules": acted, "MemoryReservation": acted, "MemorySwap": acted,
-	"MemorySwappiness": acted, "OomKillDisable": acted, "PidsLimit": acted, "Ulimits": acted,
+	"DeviceRequests": acted, "MemorySwappiness": acted, "OomKillDisable": acted, "PidsLimit": acted, "Ulimits": acted,
 
 	"ContainerIDFile": neutral, // the client writes it
 
-	"Cgroup": refused, "StorageOpt": refused, "DeviceRequests": refused,
+	"Cgroup": refused, "StorageOpt": refused,
 	"CPUCount": refused, "CPUPercent": refused, "IOMaximumIOps": refused, "IOMaximumBandwidth": refused,
 }
 
@@ -72,7 +72,7 @@ var endpointFields = map[string]support{
 
 // fieldFlags are the flags of refused fields, for people who typed those.
 var fieldFlags = map[string]string{
-	"StorageOpt": " (--storage-opt)", "DeviceRequests": " (--gpus, --device VENDOR/CLASS=NAME)",
+	"StorageOpt": " (--storage-opt)",
 }
 
 // refuseUnsupported returns an error that names the first refused field set in

@@ -28,6 +28,7 @@ type Remover struct {
 	log        *slog.Logger
 	stopper    *Stopper
 	sweeper    *sweeper
+	writers    *writers
 }
 
 // Remove removes a container with its writable layer, its log and, if asked,
@@ -54,6 +55,9 @@ func (rm *Remover) Remove(ctx context.Context, name string, opts RemoveOptions) 
 		if err := rm.end(c); err != nil {
 			return err
 		}
+	}
+	if opts.Force {
+		defer rm.writers.evict(c.ID())()
 	}
 	unlock, err := c.Lock(ctx)
 	if err != nil {

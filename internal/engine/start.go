@@ -233,6 +233,15 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
+	vendors, err := requestedDevices(s.settings.CDIDirs, r.HostConfig.DeviceRequests)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := vendors.rules()
+	if err != nil {
+		return nil, err
+	}
+	resources.Devices = append(resources.Devices, rules...)
 	// Control group, network and rootfs do not depend on each other.
 	a.group = s.runtime.PrepareGroup(s.specs.cgroupPath(r), resources, r.HostConfig.Privileged)
 	if err := a.prepare(ctx); err != nil {
@@ -258,7 +267,10 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	if err := a.openSources(ctx, spec); err != nil {
 		return nil, err
 	}
-	spec.Env = environment(r, a.linkEnv, spec.User.Home)
+	spec.Resources, spec.Env = resources, vendors.env(environment(r, a.linkEnv, spec.User.Home))
+	if err := vendors.addTo(spec); err != nil {
+		return nil, err
+	}
 	if !r.State.VolumesFilled {
 		if err := fillVolumes(a.rootFD, a.r); err != nil {
 			return nil, err

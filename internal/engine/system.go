@@ -19,6 +19,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/internal/cdi"
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/events"
@@ -82,7 +83,7 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 		Swarm:           swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive, RemoteManagers: []swarm.Peer{}},
 		Isolation:       "",
 		InitBinary:      "built in",
-		CDISpecDirs:     []string{},
+		CDISpecDirs:     orEmpty(s.settings.CDIDirs),
 		HTTPProxy:       os.Getenv("HTTP_PROXY"),
 		HTTPSProxy:      os.Getenv("HTTPS_PROXY"),
 		NoProxy:         os.Getenv("NO_PROXY"),
@@ -94,6 +95,9 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	}
 	if s.cgroups.Version() == 2 {
 		i.SecurityOptions = append(i.SecurityOptions, "name=cgroupns")
+	}
+	for _, name := range cdi.Names(s.settings.CDIDirs) {
+		i.DiscoveredDevices = append(i.DiscoveredDevices, system.DeviceInfo{Source: cdiDriver, ID: name})
 	}
 	i.Name = s.Hostname()
 	i.OperatingSystem, i.OSVersion = osRelease()

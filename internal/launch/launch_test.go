@@ -31,6 +31,7 @@ type outcome struct {
 	err    error
 	status unix.WaitStatus
 	stdout string
+	pid    int
 }
 
 // run starts p with the given descriptors and collects everything about it.

@@ -12,7 +12,8 @@ const (
 	headerMagic = 0x3174616c63756e43 // "Cnuclat1"
 	trailer     = "CLEATEND"
 
-	// The header: magic, size of the mapping, address and number of the operations, number of the first descriptor to close.
+	// The header: magic, size of the mapping, address and number of the operations, number of the first descriptor to close, set of further
+	// ones below 64 to close.
 	headerSize = 64
 	slotsEnd   = 4096 // slots follow the header, in one page, so that a program's writes copy one page only
 	opSize     = 80

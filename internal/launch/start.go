@@ -38,26 +38,49 @@ type Child struct {
 	report  int
 }
 
-// Start runs the program in a new process named name, whose descriptors are stdio as 0 to 2 and files from FirstFD on. It returns when the
-// stub has been executed; Await tells how the program fared.
+// Start runs the program in a new process named name, whose descriptors are stdio as 0 to 2 and files from FirstFD on (-1 leaves a number
+// unused). It returns when the stub has been executed; Await tells how the program fared.
 func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child, error) {
+	return s.StartIn(nil, p, name, stdio, files)
+}
+
+// StartIn is Start in a parked process, which is used up. Without one (nil), or where that one has ended or cannot be handed so much, a new
+// process is started.
+func (s *Stub) StartIn(k *Parked, p *Program, name string, stdio [3]int, files []int) (*Child, error) {
 	code, err := p.Encode()
+	if err == nil {
+		binary.LittleEndian.PutUint64(code[32:], uint64(FirstFD+len(files)))
+		binary.LittleEndian.PutUint64(code[40:], unusedFDs(files))
+	}
+	mem := -1
+	if err == nil {
+		if mem, err = programFile(code); err != nil {
+			err = fmt.Errorf("passing the launch program: %w", err)
+		}
+	}
+	var pipe [2]int
+	if err == nil {
+		defer unix.Close(mem)
+		if err = unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+			err = fmt.Errorf("making the report pipe: %w", err)
+		}
+	}
 	if err != nil {
+		if k != nil {
+			k.Close()
+		}
 		return nil, err
 	}
-	binary.LittleEndian.PutUint64(code[32:], uint64(FirstFD+len(files)))
-	mem, err := programFile(code)
-	if err != nil {
-		return nil, fmt.Errorf("passing the launch program: %w", err)
-	}
-	defer unix.Close(mem)
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("making the report pipe: %w", err)
-	}
 	defer unix.Close(pipe[1])
-	report := pipe[0]
-
+	c := &Child{program: p, report: pipe[0]}
+	if k != nil {
+		if k.hand(name, stdio, mem, pipe[1], files) {
+			unix.Close(k.socket)
+			c.PID, c.PIDFD = k.pid, k.pidfd
+			return c, nil
+		}
+		k.Close()
+	}
 	all := make([]uintptr, 0, FirstFD+len(files))
 	for _, fd := range stdio {
 		all = append(all, uintptr(fd))
@@ -66,29 +89,35 @@ func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child
 	for _, fd := range files {
 		all = append(all, uintptr(fd))
 	}
-	exe, done, err := s.outOfReach(all)
+	if c.PID, c.PIDFD, err = s.forkExec([]string{name}, all); err != nil {
+		unix.Close(c.report)
+		return nil, fmt.Errorf("starting the keeper: %w", err)
+	}
+	return c, nil
+}
+
+// forkExec executes the stub with these descriptors.
+func (s *Stub) forkExec(argv []string, files []uintptr) (pid, pidfd int, err error) {
+	exe, done, err := s.outOfReach(files)
 	if err != nil {
-		unix.Close(report)
-		return nil, err
+		return -1, -1, err
 	}
 	defer done()
-	pidfd := -1
-	pid, err := syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), []string{name}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{}, Files: all, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
+	pidfd = -1
+	pid, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), argv, &syscall.ProcAttr{
+		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
 	})
 	if err != nil {
-		unix.Close(report)
-		return nil, fmt.Errorf("starting the keeper: %w", err)
+		return -1, -1, err
 	}
 	if pidfd < 0 {
 		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 			unix.Kill(pid, unix.SIGKILL)
 			unix.Wait4(pid, nil, 0, nil)
-			unix.Close(report)
-			return nil, fmt.Errorf("pidfd_open: %w", err)
+			return -1, -1, fmt.Errorf("pidfd_open: %w", err)
 		}
 	}
-	return &Child{PID: pid, PIDFD: pidfd, program: p, report: report}, nil
+	return pid, pidfd, nil
 }
 
 // outOfReach returns a descriptor of the executable that ForkExec does not overwrite in the child before it executes it: it moves the given

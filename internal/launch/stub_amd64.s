@@ -20,6 +20,7 @@ TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	XORQ R8, R8
 	SYSCALL
 
+begin:
 	// pread64(ProgramFD, scratch, 16, 0)
 	MOVQ $17, AX
 	MOVQ $3, DI
@@ -27,6 +28,8 @@ TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ $16, DX
 	XORQ R10, R10
 	SYSCALL
+	CMPQ AX, $-29 // ESPIPE: no file, but the socket where the program will come from
+	JEQ  park
 	CMPQ AX, $16
 	JNE  broken
 	MOVQ -256(R15), AX
@@ -54,6 +57,18 @@ TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	XORQ DX, DX
 	SYSCALL
 
+	// close(n) for each bit n of the header's set
+	MOVQ 40(R12), R14
+unused:
+	BSFQ R14, DI
+	JZ   signals
+	LEAQ -1(R14), CX
+	ANDQ CX, R14
+	MOVQ $3, AX
+	SYSCALL
+	JMP  unused
+
+signals:
 	// rt_sigaction(n, SIG_DFL) for every signal: the engine may ignore some.
 	MOVQ $0, -256(R15)
 	MOVQ $0, -248(R15)
@@ -200,6 +215,59 @@ report: // write(ReportFD, {2, index, errno}, 24), then exit_group(127)
 	SYSCALL
 	MOVQ $127, DI
 	JMP  exit
+
+// park: wait at the socket for a start (see park.go). Its message is the process's new title, which takes the place of the arguments, and
+// brings the descriptors, which the kernel gives the numbers from 4 on: the report pipe, those from FirstFD on, stdio, the program.
+park:
+	MOVQ 72(R15), SI // the first argument
+	MOVQ $157, AX    // prctl(PR_SET_NAME, …)
+	MOVQ $15, DI
+	SYSCALL
+	MOVQ $436, AX // close_range(4, ~0, 0)
+	MOVQ $4, DI
+	MOVL $-1, SI
+	XORQ DX, DX
+	SYSCALL
+	MOVQ 72(R15), AX // struct iovec
+	MOVQ AX, -64(R15)
+	MOVQ $78, -56(R15)
+	MOVQ $0, -128(R15) // struct msghdr
+	MOVQ $0, -120(R15)
+	LEAQ -64(R15), AX
+	MOVQ AX, -112(R15)
+	MOVQ $1, -104(R15)
+	LEAQ -4096(R15), AX
+	MOVQ AX, -96(R15)
+	MOVQ $1032, -88(R15)
+	MOVQ $0, -80(R15)
+parked:
+	MOVQ $47, AX // recvmsg(3, &msghdr, 0)
+	MOVQ $3, DI
+	LEAQ -128(R15), SI
+	XORQ DX, DX
+	SYSCALL
+	CMPQ AX, $-4 // EINTR
+	JEQ  parked
+	CMPQ AX, $78 // anything else is the engine's end
+	JNE  broken
+	TESTL $8, -80(R15) // MSG_CTRUNC
+	JNZ  broken
+	MOVQ -4096(R15), R14 // struct cmsghdr's length: 16, and 4 for each descriptor
+	SUBQ $16, R14
+	SHRQ $2, R14 // the last but three has this number
+	XORQ BX, BX
+place:
+	MOVQ $292, AX // dup3(last but three…last, 0…3, 0)
+	LEAQ (R14)(BX*1), DI
+	MOVQ BX, SI
+	XORQ DX, DX
+	SYSCALL
+	CMPQ AX, BX
+	JNE  broken
+	INCQ BX
+	CMPQ BX, $4
+	JLT  place
+	JMP  begin
 
 broken:
 	MOVQ $126, DI

@@ -17,12 +17,15 @@ TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD $0, R4
 	SVC
 
+begin:
 	MOVD $67, R8 // pread64(ProgramFD, scratch, 16, 0)
 	MOVD $3, R0
 	MOVD R23, R1
 	MOVD $16, R2
 	MOVD $0, R3
 	SVC
+	CMN  $29, R0 // ESPIPE
+	BEQ  park
 	CMP  $16, R0
 	BNE  broken
 	MOVD 0(R23), R0
@@ -48,6 +51,18 @@ TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD $0, R2
 	SVC
 
+	MOVD 40(R19), R24
+unused:
+	CBZ  R24, signals
+	RBIT R24, R0
+	CLZ  R0, R0
+	SUB  $1, R24, R9
+	AND  R9, R24
+	MOVD $57, R8 // close
+	SVC
+	B    unused
+
+signals:
 	MOVD ZR, 0(R23)
 	MOVD ZR, 8(R23)
 	MOVD ZR, 16(R23)
@@ -185,6 +200,60 @@ report:
 	SVC
 	MOVD $127, R0
 	B    exit
+
+park:
+	MOVD $167, R8 // prctl(PR_SET_NAME, …)
+	MOVD $15, R0
+	MOVD 520(R23), R1
+	SVC
+	MOVD $436, R8 // close_range
+	MOVD $4, R0
+	MOVD $0xffffffff, R1
+	MOVD $0, R2
+	SVC
+	MOVD 520(R23), R9 // struct iovec
+	MOVD R9, 64(R23)
+	MOVD $78, R9
+	MOVD R9, 72(R23)
+	MOVD ZR, 0(R23) // struct msghdr
+	MOVD ZR, 8(R23)
+	ADD  $64, R23, R9
+	MOVD R9, 16(R23)
+	MOVD $1, R9
+	MOVD R9, 24(R23)
+	SUB  $4096, R23, R24
+	MOVD R24, 32(R23)
+	MOVD $1032, R9
+	MOVD R9, 40(R23)
+	MOVD ZR, 48(R23)
+parked:
+	MOVD $212, R8 // recvmsg
+	MOVD $3, R0
+	MOVD R23, R1
+	MOVD $0, R2
+	SVC
+	CMN  $4, R0
+	BEQ  parked
+	CMP  $78, R0
+	BNE  broken
+	MOVWU 48(R23), R9
+	TBNZ $3, R9, broken
+	MOVD (R24), R24
+	SUB  $16, R24
+	LSR  $2, R24
+	MOVD $0, R25
+place:
+	MOVD $24, R8 // dup3
+	ADD  R25, R24, R0
+	MOVD R25, R1
+	MOVD $0, R2
+	SVC
+	CMP  R25, R0
+	BNE  broken
+	ADD  $1, R25
+	CMP  $4, R25
+	BLT  place
+	B    begin
 
 broken:
 	MOVD $126, R0

@@ -89,8 +89,8 @@ func (s *Service) rejoin(containerID string, e *Endpoint) error {
 		return failure.NotFound("network %s (%s) not found", e.NetworkName, e.NetworkID)
 	}
 	for _, ip := range []netip.Addr{e.IP, e.IP6} {
-		if !ip.IsValid() || n.drv == nil {
-			continue
+		if !ip.IsValid() || n.drv == nil || n.addrs.of(ip) < 0 {
+			continue // of a subnet that the network no longer has: it is given to nobody else
 		}
 		if _, _, err := n.addrs.takeThis(ip); err != nil {
 			if ip == e.IP6 && e.IP.IsValid() {

@@ -113,11 +113,17 @@ func hostIdentity() string {
 // among the containers are not listened to.
 func (b *bridge) sysctls() error {
 	four, six := "/proc/sys/net/ipv4/conf/"+b.name()+"/", "/proc/sys/net/ipv6/conf/"+b.name()+"/"
-	set := []hostSysctl{{path: ipForward, value: "1"}, {path: four + "route_localnet", value: "1"}}
+	set := []hostSysctl{{path: four + "route_localnet", value: "1"}}
+	if !b.host.stays {
+		set = append(set, hostSysctl{path: ipForward, value: "1"})
+	}
 	if !b.rec.EnableIPv6 {
 		set = append(set, hostSysctl{six + "disable_ipv6", "1", true})
 	} else {
-		set = append(set, hostSysctl{ipForward6, "1", false}, hostSysctl{six + "accept_ra", "0", false},
+		if !b.host.stays {
+			set = append(set, hostSysctl{ipForward6, "1", false})
+		}
+		set = append(set, hostSysctl{six + "accept_ra", "0", false},
 			hostSysctl{six + "accept_dad", "0", false}, hostSysctl{six + "disable_ipv6", "0", false})
 	}
 	for _, s := range set {

@@ -105,6 +105,9 @@ func (s *Service) enter(req *Request) (*attachment, error) {
 	if s.attachments[req.ContainerID] != nil {
 		return nil, failure.Conflict("container %s is already connected to the network", req.ContainerID)
 	}
+	if len(req.Links) > 0 && s.cfg.Default.NoICC {
+		return nil, failure.Invalid("container %s is linked to others of the default network, which do not reach each other (--icc=false): connect them to a network of their own, where they have names", req.Name)
+	}
 	a := &attachment{ports: &reservation{}, options: map[string]endpointOptions{}, hidden: req.Unlisted, sandbox: &Sandbox{
 		ContainerID: req.ContainerID, Name: req.Name, Mode: req.Mode, Ports: portMap(req.Exposed, nil), DNS: req.DNS,
 	}}
@@ -207,7 +210,7 @@ func (s *Service) furnish(a *attachment, n *netw, e *Endpoint, want *EndpointReq
 			n.give(e)
 			return s.nameHolder(n, f.want, err)
 		}
-		gateway := subnet.Gateway
+		gateway := subnet.route()
 		if n.rec.Internal {
 			gateway = netip.Addr{}
 		}

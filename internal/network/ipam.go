@@ -26,6 +26,25 @@ type Subnet struct {
 	Chosen bool `json:",omitempty"`
 }
 
+// Auxiliary addresses of these names are what the default routes of a subnet's
+// containers lead through, in place of the network's own address: Docker's names.
+const (
+	auxGateway  = "DefaultGatewayIPv4"
+	auxGateway6 = "DefaultGatewayIPv6"
+)
+
+// route is what a container's default route leads through.
+func (s Subnet) route() netip.Addr {
+	name := auxGateway
+	if s.Prefix.Addr().Is6() {
+		name = auxGateway6
+	}
+	if via, ok := s.Aux[name]; ok {
+		return via
+	}
+	return s.Gateway
+}
+
 // defaultPools are Docker's, and one more for hosts with many networks.
 func defaultPools() []AddressPool {
 	pool := func(base string, size int) AddressPool { return AddressPool{netip.MustParsePrefix(base), size} }

@@ -70,6 +70,11 @@ type Config struct {
 	// the address an existing bridge has, else the first of 172.17.0.1/16 …
 	// 172.31.0.1/16, 192.168.0.1/20 … that no route of the host overlaps.
 	BIP netip.Prefix
+	// Default are further settings of the default network.
+	Default DefaultNetwork
+	// NoForwarding leaves it to the administrator to let the host forward packets, which
+	// containers need to reach others, and others them.
+	NoForwarding bool
 	// TableName is the nftables table, default "cleat-<bridge>".
 	TableName string
 	// ResolvConf is the host's resolver file; default /etc/resolv.conf, or
@@ -91,6 +96,24 @@ type Config struct {
 	// HostGateway is what "host-gateway" in ExtraHosts stands for; default: the
 	// bridge's address.
 	HostGateway netip.Addr
+}
+
+// DefaultNetwork is what the predefined network "bridge" is like, beside its address.
+type DefaultNetwork struct {
+	// IPv6 gives its containers IPv6 addresses, too: of BIP6's subnet, of FixedCIDR6, or
+	// of one that the engine chooses and keeps.
+	IPv6 bool
+	// BIP6 is the bridge's own IPv6 address with the prefix length of its subnet.
+	BIP6 netip.Prefix
+	// FixedCIDR and FixedCIDR6 are the parts of the subnets that containers get their
+	// addresses from. Without an address of the bridge they are the subnets.
+	FixedCIDR, FixedCIDR6 netip.Prefix
+	// Gateway and Gateway6 are what the containers' default routes lead through instead
+	// of the bridge.
+	Gateway, Gateway6 netip.Addr
+	// NoICC keeps its containers from reaching each other, other than by links and
+	// published ports; NoMasquerade leaves their addresses as they are on the way out.
+	NoICC, NoMasquerade bool
 }
 
 // AddressPool is a range that subnets of networks are cut from when a request names

@@ -382,8 +382,8 @@ func (s *Service) make(n *netw) error {
 	if n.drv == nil {
 		return nil
 	}
-	if n.rec.EnableIPv6 && !forwards(ipForward6) {
-		s.warn("IPv6 forwarding was off and is on now, for containers to reach the network: this host routes between its other networks, too, unless a firewall forbids it, and takes no router advertisements on links whose accept_ra is not 2")
+	if n.rec.EnableIPv6 && !s.cfg.NoForwarding && !forwards(ipForward6) {
+		s.warn(forwarding6Warning)
 	}
 	if err := n.drv.up(); err != nil {
 		return errors.Join(err, s.unmake(n))

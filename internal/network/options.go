@@ -180,9 +180,11 @@ func (o *bridgeOptions) firewall(r *Record) nft.Network {
 		if s.Prefix.Addr().Is6() {
 			mode = o.mode6
 		}
-		n.Subnets = append(n.Subnets, nft.Subnet{
-			Prefix: s.Prefix, Access: mode.access(), Masquerade: o.masquerade && mode.translates() && !r.Internal,
-		})
+		access, masquerade := mode.access(), o.masquerade && mode.translates()
+		if access == nft.Closed && !masquerade && !r.Internal {
+			access = nft.Answered
+		}
+		n.Subnets = append(n.Subnets, nft.Subnet{Prefix: s.Prefix, Access: access, Masquerade: masquerade && !r.Internal})
 	}
 	return n
 }

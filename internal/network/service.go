@@ -31,6 +31,7 @@ type state struct {
 	Bridge     string
 	BridgeMade bool         // by us, so that Teardown may remove it
 	Address    netip.Prefix // of the bridge
+	Address6   netip.Prefix `json:",omitzero"`
 	// ULA is the /48 that IPv6 subnets are cut from: random, so that two hosts that are
 	// joined one day do not clash (RFC 4193), and the same over the engine's life.
 	ULA netip.Prefix `json:",omitzero"`
@@ -71,7 +72,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	s := &Service{
 		cfg: cfg, claim: -1, records: records{cfg.Dir}, networks: map[string]*netw{}, names: map[string]*netw{},
 		attachments: map[string]*attachment{}, held: map[string][]heldAddr{},
-		host: &uplink{ns: -1, links: map[string]bool{}},
+		host: &uplink{ns: -1, links: map[string]bool{}, stays: cfg.NoForwarding},
 	}
 	defer func() {
 		if err != nil {
@@ -145,10 +146,36 @@ func (c *Config) complete() error {
 	case c.BindIP.IsValid() && !c.BindIP.Unmap().Is4():
 		return failure.NotImplemented("publishing on IPv6 address %s by default (--ip) is not supported", c.BindIP)
 	}
+	if err := c.Default.check(); err != nil {
+		return err
+	}
 	for _, d := range c.DNS {
 		if _, err := netip.ParseAddr(d); err != nil {
 			return failure.Invalid("invalid --dns %q: want an IP address", d)
 		}
+	}
+	return nil
+}
+
+// check is about what is wrong in itself; openBridge knows the subnets.
+func (d DefaultNetwork) check() error {
+	for _, c := range []struct {
+		flag string
+		addr netip.Addr
+		six  bool
+	}{
+		{"--bip6", d.BIP6.Addr(), true}, {"--fixed-cidr", d.FixedCIDR.Addr(), false}, {"--fixed-cidr-v6", d.FixedCIDR6.Addr(), true},
+		{"--default-gateway", d.Gateway, false}, {"--default-gateway-v6", d.Gateway6, true},
+	} {
+		if c.addr.IsValid() && (c.addr.Is4In6() || c.addr.Is6() != c.six) {
+			return failure.Invalid("invalid %s %s: want an %s address", c.flag, c.addr, familyName(c.six))
+		}
+	}
+	switch {
+	case d.BIP6.IsValid() && (d.BIP6.Bits() > 126 || d.BIP6.Masked().Addr() == d.BIP6.Addr()):
+		return failure.Invalid("invalid --bip6 %s: want the bridge's own IPv6 address with a prefix length of at most 126, such as fd00:1::1/64", d.BIP6)
+	case d.FixedCIDR.IsValid() && d.FixedCIDR.Bits() > 30, d.FixedCIDR6.IsValid() && d.FixedCIDR6.Bits() > 126:
+		return failure.Invalid("--fixed-cidr and --fixed-cidr-v6 must have room for a gateway and a container")
 	}
 	return nil
 }
@@ -174,7 +201,7 @@ func (s *Service) loadState() error {
 	}
 	if s.state.Bridge != s.cfg.Bridge {
 		// What was remembered is of another link.
-		s.state.Bridge, s.state.BridgeMade, s.state.Address = s.cfg.Bridge, false, netip.Prefix{}
+		s.state.Bridge, s.state.BridgeMade, s.state.Address, s.state.Address6 = s.cfg.Bridge, false, netip.Prefix{}, netip.Prefix{}
 	}
 	if s.state.Created.IsZero() {
 		s.state.Created = time.Now().UTC()

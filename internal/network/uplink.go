@@ -21,8 +21,9 @@ const linkPrefix = "clt"
 
 // uplink is the host's network namespace, and which links in it are in use.
 type uplink struct {
-	conn *netlink.Conn
-	ns   int
+	conn  *netlink.Conn
+	ns    int
+	stays bool // whether it forwards packets is not ours to say
 
 	mu    sync.Mutex
 	links map[string]bool // host's ends made by this process and still in use

@@ -99,6 +99,9 @@ func (s *Service) Warnings() []string {
 	s.mu.Lock()
 	out := append([]string(nil), s.warnings...)
 	s.mu.Unlock()
+	if !forwards(ipForward) {
+		out = append(out, "IPv4 forwarding is disabled on this host: containers reach nothing beyond it, and nobody reaches their published ports from outside; allow it with: sysctl net.ipv4.ip_forward=1")
+	}
 	blockers, err := nft.Blockers(s.bridges())
 	if err != nil {
 		return append(out, fmt.Sprintf("the host's firewall could not be read: %v", err))

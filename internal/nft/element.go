@@ -39,6 +39,9 @@ const (
 	Routed
 	// Unprotected ones can be reached on every port.
 	Unprotected
+	// Answered ones are closed, but what their containers hear back from outside is
+	// addressed to them, as they go out with their own addresses.
+	Answered
 )
 
 // Subnet is a range of addresses of a network, IPv4 or IPv6.

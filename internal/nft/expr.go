@@ -40,6 +40,7 @@ const (
 type rule struct {
 	text  []byte
 	exprs []func(*netlink.Message)
+	known uint8 // the family, if the rule has asked for it
 }
 
 func (r *rule) say(s string) *rule {
@@ -110,9 +111,17 @@ func (r *rule) ctBits(key, bits uint32) *rule {
 	return r.cmp(unix.NFT_CMP_NEQ, reg1, make([]byte, 4))
 }
 
+// of matches packets of a family, and asks once only.
 func (r *rule) of(f family) *rule {
+	if r.known == f.number {
+		return r
+	}
+	r.known = f.number
 	return r.meta(unix.NFT_META_NFPROTO, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{f.number})
 }
+
+// protocol is of as a word: for rules in which something else comes before addresses.
+func (r *rule) protocol(f family) *rule { return r.say("meta nfproto " + f.protocol).of(f) }
 
 func (r *rule) verdict(code int32, chain string) *rule {
 	return r.expr("immediate", func(m *netlink.Message) {
@@ -186,11 +195,12 @@ func (r *rule) saddrIn(f family, set string) *rule {
 	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.saddr, f.addr.size, reg1).lookup(set+f.suffix, false)
 }
 
-// trusted matches packets from a link whose neighbours may use a network's addresses.
-func (r *rule) trusted(f family) *rule {
+// untrusted matches packets from a link whose neighbours may not use a network's
+// addresses.
+func (r *rule) untrusted(f family) *rule {
 	set := setTrusted + f.suffix
-	r.say("iifname . "+f.word+" daddr @"+set).of(f).meta(unix.NFT_META_IIFNAME, reg1)
-	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.daddr, f.addr.size, reg2).lookup(set, false)
+	r.say("iifname . "+f.word+" daddr != @"+set).of(f).meta(unix.NFT_META_IIFNAME, reg1)
+	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.daddr, f.addr.size, reg2).lookup(set, true)
 }
 
 // open matches packets to a container's port that is open to those who route to it.

@@ -26,14 +26,15 @@ const (
 
 // family is what the rules and sets of IPv4 and IPv6 differ in.
 type family struct {
-	suffix string // of the names of sets
-	word   string // in the language of nft
-	number uint8
-	icmp   uint8
-	icmpOf string
-	addr   dataType
-	saddr  uint32 // offset in the IP header
-	daddr  uint32
+	suffix   string // of the names of sets
+	word     string // in the language of nft
+	protocol string // and as a protocol
+	number   uint8
+	icmp     uint8
+	icmpOf   string
+	addr     dataType
+	saddr    uint32 // offset in the IP header
+	daddr    uint32
 }
 
 func families() []family {
@@ -42,14 +43,14 @@ func families() []family {
 
 func v4() family {
 	return family{
-		suffix: "4", word: "ip", number: unix.NFPROTO_IPV4, icmp: unix.IPPROTO_ICMP, icmpOf: "icmp",
+		suffix: "4", word: "ip", protocol: "ipv4", number: unix.NFPROTO_IPV4, icmp: unix.IPPROTO_ICMP, icmpOf: "icmp",
 		addr: dataType{"ipv4_addr", 7, 4}, saddr: 12, daddr: 16,
 	}
 }
 
 func v6() family {
 	return family{
-		suffix: "6", word: "ip6", number: unix.NFPROTO_IPV6, icmp: unix.IPPROTO_ICMPV6, icmpOf: "ipv6-icmp",
+		suffix: "6", word: "ip6", protocol: "ipv6", number: unix.NFPROTO_IPV6, icmp: unix.IPPROTO_ICMPV6, icmpOf: "ipv6-icmp",
 		addr: dataType{"ipv6_addr", 8, 16}, saddr: 8, daddr: 24,
 	}
 }
@@ -154,20 +155,19 @@ func layoutChains() []chain {
 
 func newRule() *rule { return new(rule) }
 
+// rawRules see every packet that the host receives, so what sorts most of them out is
+// what is asked first: a comparison before a look into a set, and of these the one that
+// a packet of a container fails.
 func rawRules() []*rule {
 	rules := []*rule{
 		// route_localnet, which published ports on 127.0.0.1 need, would else let
 		// containers reach services that listen on the host's loopback.
-		newRule().inOurs().fromLoopback().drop(),
-		newRule().inOurs().toLoopback().drop(),
+		newRule().fromLoopback().inOurs().drop(),
+		newRule().toLoopback().inOurs().drop(),
 	}
 	for _, f := range families() {
-		rules = append(rules,
-			newRule().trusted(f).goBack(),
-			// A neighbour that routes to a container's address would get around
-			// publishing.
-			newRule().inForeign().daddrIn(f, setClosed).daddrLocal(false).drop(),
-		)
+		// A neighbour that routes to a container's address would get around publishing.
+		rules = append(rules, newRule().protocol(f).inForeign().daddrIn(f, setClosed).untrusted(f).daddrLocal(false).drop())
 	}
 	return rules
 }
@@ -186,7 +186,7 @@ func publishRules() []*rule {
 
 func postroutingRules() []*rule {
 	// A container cannot answer 127.0.0.1.
-	rules := []*rule{newRule().outOurs().fromLoopback().masquerade()}
+	rules := []*rule{newRule().fromLoopback().outOurs().masquerade()}
 	for _, f := range families() {
 		rules = append(rules,
 			// Hairpin: the answer must come back through the host to be translated. (The

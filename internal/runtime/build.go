@@ -134,8 +134,9 @@ func (pl *plan) cgroupFiles(group *cgroup.Group, c *keeper.Clone) ([]launch.Arg,
 
 // takeNetwork gives the child a namespace that is at hand, to be closed with the plan.
 func (b *builder) takeNetwork() {
-	if b.spareNet = b.r.networks.take(); b.spareNet >= 0 {
-		b.owned = append(b.owned, b.spareNet)
+	if fd, ok := b.r.networks.take(); ok {
+		b.spareNet = fd
+		b.owned = append(b.owned, fd)
 	}
 }
 

@@ -11,15 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// networks keeps a few empty network namespaces, because making one is the longest single step of a start without a network. They are
-// nameless: when the engine ends, in whatever way, they go with their descriptors.
-type networks struct {
-	ready  chan int
-	wanted chan struct{}
-	quit   chan struct{}
-	ended  chan struct{}
-}
-
 const (
 	// spareNetworks bounds what lies idle.
 	spareNetworks = 4
@@ -27,64 +18,19 @@ const (
 	quietTime = 3 * time.Millisecond
 )
 
-func newNetworks() *networks {
-	n := &networks{ready: make(chan int, spareNetworks), wanted: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
-	go n.run()
-	return n
+// newNetworks keeps a few empty network namespaces, set up as a container's own, because making one is the longest single step of a start
+// without a network. They are nameless: when the engine ends, they go with their descriptors.
+func newNetworks() *reserve[int] {
+	return newReserve(spareNetworks, quietTime, makeNetworks, func(fd int) { unix.Close(fd) })
 }
 
-// take returns a namespace that is set up as a container's own, -1 when there is none at hand.
-func (n *networks) take() int {
-	select {
-	case fd := <-n.ready:
-		return fd
-	default:
-		return -1
-	}
-}
-
-// refill asks for what was taken to be replaced. A start does so at its end, lest it waits for the kernel to do both; the making then waits
-// until no start has come for a moment: it would take a processor, and the kernel's network locks, from those and from what they started.
-func (n *networks) refill() {
-	select {
-	case n.wanted <- struct{}{}:
-	default:
-	}
-}
-
-// close ends the making and gives up what is left.
-func (n *networks) close() {
-	close(n.quit)
-	<-n.ended
-	for fd := n.take(); fd >= 0; fd = n.take() {
-		unix.Close(fd)
-	}
-}
-
-func (n *networks) run() {
-	defer close(n.ended)
-	n.fill()
-	quiet := time.NewTimer(quietTime)
-	defer quiet.Stop()
-	for {
-		select {
-		case <-n.quit:
-			return
-		case <-n.wanted:
-			quiet.Reset(quietTime)
-		case <-quiet.C:
-			n.fill()
-		}
-	}
-}
-
-// fill makes what is missing. Where it fails, a start makes its own namespace, or meets the same and reports it.
-func (n *networks) fill() {
+// makeNetworks makes namespaces. Where it fails, a start makes its own, or meets the same and reports it.
+func makeNetworks(n int, put func(int)) {
 	made := make(chan int)
 	// The thread is in none of the engine's namespaces any more.
 	go kernel.OnThrowawayThread(func() {
 		defer close(made)
-		for range cap(n.ready) - len(n.ready) {
+		for range n {
 			fd, err := emptyNetwork()
 			if err != nil {
 				return
@@ -93,7 +39,7 @@ func (n *networks) fill() {
 		}
 	})
 	for fd := range made {
-		n.ready <- fd // there is room: nobody else puts
+		put(fd)
 	}
 }
 

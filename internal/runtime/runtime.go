@@ -32,7 +32,8 @@ type Runtime struct {
 	private     string // where a child keeps what the container does not see
 	hierarchies []hierarchy
 	reaper      *reaper
-	networks    *networks
+	networks    *reserve[int]
+	keepers     *reserve[*launch.Parked]
 	held        uint64 // capabilities of the engine
 	base        int    // see openBase
 	programs    *launch.Pool
@@ -84,7 +85,7 @@ func New(c Config) (*Runtime, error) {
 		return nil, err
 	}
 	r.reaper = startReaper()
-	r.networks = newNetworks()
+	r.networks, r.keepers = newNetworks(), newKeepers(r.stub)
 	return r, nil
 }
 
@@ -112,6 +113,7 @@ func heldCapabilities() (uint64, error) {
 func (r *Runtime) Close() error {
 	r.reaper.stop()
 	r.networks.close()
+	r.keepers.close()
 	if r.base >= 0 {
 		unix.Close(r.base)
 	}

@@ -114,7 +114,9 @@ func (l *starting) launch(ctx context.Context) (*Process, error) {
 	for i, fd := range l.held {
 		l.plan.hold(keeper.HeldFD+i, fd)
 	}
-	child, err := l.r.stub.Start(l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
+	parked, _ := l.r.keepers.take()
+	defer l.r.keepers.refill()
+	child, err := l.r.stub.StartIn(parked, l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
 	if err != nil {
 		return nil, err
 	}

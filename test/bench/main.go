@@ -35,6 +35,12 @@ func main() {
 			fail(hold(os.Args[2], os.Args[3:]))
 		case "lines":
 			fail(writeLines(os.Args[2], os.Args[3]))
+		case "accept":
+			fail(accept(os.Args[2]))
+		case "dial":
+			fail(dial(os.Args[2], os.Args[3], os.Args[4], os.Args[5:]))
+		case "lookups":
+			fail(askMany(os.Args[2], os.Args[3], os.Args[4]))
 		}
 	}
 	var o options
@@ -72,7 +78,7 @@ func bench(ctx context.Context, o options) (err error) {
 		return err
 	}
 	t := newTable(systems)
-	for _, w := range works() {
+	for _, w := range append(works(), networkWorks()...) {
 		if !w.chosen(o.only) {
 			continue
 		}

@@ -86,9 +86,24 @@ func (s *system) call(ctx context.Context, method, path string, in, out any) err
 type object = map[string]any
 
 func (s *system) create(ctx context.Context, host object, cmd ...string) (string, error) {
+	return s.createNamed(ctx, "", host, cmd...)
+}
+
+// createNamed makes a container with a name, if one is given.
+func (s *system) createNamed(ctx context.Context, name string, host object, cmd ...string) (string, error) {
 	host["CgroupParent"] = s.cgroup
+	path := "/containers/create"
+	if name != "" {
+		path += "?name=" + name
+	}
+	exposed := object{}
+	if ports, ok := host["PortBindings"].(object); ok {
+		for port := range ports {
+			exposed[port] = object{}
+		}
+	}
 	var made struct{ Id string }
-	err := s.call(ctx, "POST", "/containers/create", object{"Image": "busybox", "Cmd": cmd, "HostConfig": host}, &made)
+	err := s.call(ctx, "POST", path, object{"Image": "busybox", "Cmd": cmd, "ExposedPorts": exposed, "HostConfig": host}, &made)
 	return made.Id, err
 }
 

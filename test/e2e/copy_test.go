@@ -463,3 +463,39 @@ func TestCopyCancelled(t *testing.T) {
 		t.Error("the engine does not answer")
 	}
 }
+
+// TestCopyThatNeverEnds: a client that sends no more keeps a container that does not run neither from being removed by
+// force, nor the engine from ending.
+func TestCopyThatNeverEnds(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	stalled := func(c string) net.Conn {
+		t.Helper()
+		e.OK(t, "docker", "create", "--name", c, "busybox")
+		conn, err := net.Dial("unix", e.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		var b bytes.Buffer
+		tw := tar.NewWriter(&b)
+		tw.WriteHeader(&tar.Header{Name: "dir", Mode: 0o755, Typeflag: tar.TypeDir})
+		tw.WriteHeader(&tar.Header{Name: "f", Mode: 0o644, Size: 1 << 20, Typeflag: tar.TypeReg})
+		tw.Write([]byte("the beginning"))
+		fmt.Fprintf(conn, "PUT /containers/%s/archive?path=/tmp HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\nContent-Length: 2000000\r\n\r\n%s", c, b.Bytes())
+		// The engine has begun: what came first is there.
+		harness.Eventually(t, func() (bool, string) {
+			found, err := filepath.Glob(filepath.Join(e.DataRoot, "containers", "*", "upper", "tmp", "dir"))
+			return err == nil && len(found) == 1, "not unpacked yet"
+		})
+		return conn
+	}
+	conn := stalled("doomed")
+	e.OK(t, "docker", "rm", "-f", "doomed")
+	answer, err := io.ReadAll(conn)
+	if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 409 ")) || !bytes.Contains(answer, []byte("the container is being removed")) {
+		t.Errorf("%q, %v", answer, err)
+	}
+	stalled("other")
+	e.Stop(t)
+}

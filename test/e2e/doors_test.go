@@ -156,7 +156,6 @@ func TestBadCreates(t *testing.T) {
 	for option, body := range map[string]string{
 		"container": `{"Image":"busybox","HostConfig":{"NetworkMode":"container:x"}}`,
 		"runtime":   `{"Image":"busybox","HostConfig":{"Runtime":"kata"}}`,
-		"GPU":       `{"Image":"busybox","HostConfig":{"DeviceRequests":[{"Count":-1,"Capabilities":[["gpu"]]}]}}`,
 		"Links":     `{"Image":"busybox","HostConfig":{"Links":["a:b"]}}`,
 		"driver":    `{"Image":"busybox","HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"DriverConfig":{"Name":"nfs"}}}]}}`,
 	} {

@@ -81,6 +81,7 @@ var transitions = map[string]transition{
 	"container.rename.after-config":   {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
 	"volume.create.before-rename":     {verb: []string{"volume", "create", "doomed-volume"}},
 	"volume.clone.after-copy":         copying,
+	"volume.copy.after-pass":          copying,
 	"engine.still.after-freeze":       copying,
 	"volume.snapshot.before-rename":   {prepare: [][]string{create, start}, verb: snapshot},
 	"volume.restore.before-swap":      restoring,

@@ -1,0 +1,241 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/moby/moby/client"
+	"google.golang.org/grpc/codes"
+
+	"github.com/cleatlabs/cleat/client/build/mend"
+	"github.com/cleatlabs/cleat/client/build/solve"
+	"github.com/cleatlabs/cleat/client/connect"
+	"github.com/cleatlabs/cleat/client/term"
+)
+
+// Process is what the command is run with.
+type Process struct {
+	Args    []string // including the program's name
+	Version string   // of this build
+	In      io.Reader
+	Out     io.Writer
+	Err     io.Writer
+}
+
+// app is one run of the command.
+type app struct {
+	program string // what the user types: "cleat", or "docker"
+	version string
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+	out     *term.Output
+
+	globals connect.Options
+	builder string // --builder
+	cfg     *configfile.ConfigFile
+	engine  *solve.Engine
+}
+
+// Exit codes, as buildx has them.
+const (
+	exitFailed    = 1
+	exitInternal  = 100
+	exitExhausted = 102
+	exitCancelled = 130
+)
+
+// pluginMetadata is the argument by which Docker's clients ask what a plugin is.
+const pluginMetadata = "docker-cli-plugin-metadata"
+
+// Run executes the command and returns its exit code. The first SIGINT or SIGTERM cancels
+// the build, the second ends the command at once.
+func Run(p Process) int {
+	a := &app{program: programName(p.Args[0]), version: p.Version, stdin: p.In, stdout: p.Out, stderr: p.Err, out: term.NewOutput(p.Out)}
+	args := p.Args[1:]
+	if len(args) == 1 && args[0] == pluginMetadata {
+		return a.metadata()
+	}
+	ctx, stop := cancelOnSignals()
+	defer stop()
+	err := a.execute(ctx, args)
+	if a.engine != nil {
+		a.engine.Close()
+		_ = a.engine.API.Close()
+	}
+	return a.fail(err)
+}
+
+// programName is the client that runs this plugin. Started by itself the plugin stands for cleat.
+func programName(self string) string {
+	if original := os.Getenv("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"); original != "" {
+		return filepath.Base(original)
+	}
+	if strings.HasPrefix(filepath.Base(self), "docker") {
+		return "docker"
+	}
+	return "cleat"
+}
+
+func (a *app) metadata() int {
+	about := map[string]string{
+		"SchemaVersion": "0.1.0", "Vendor": "Cleat", "Version": a.version,
+		"ShortDescription": "Build images", "URL": "https://github.com/cleatlabs/cleat",
+	}
+	if err := json.NewEncoder(a.stdout).Encode(about); err != nil {
+		return exitFailed
+	}
+	return 0
+}
+
+// cancelOnSignals returns a context that ends with the first signal. A client that runs
+// this as its plugin may ask for the same by closing the socket that it names.
+func cancelOnSignals() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ch := make(chan os.Signal, 2)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-ch
+		cancel()
+		<-ch
+		os.Exit(exitCancelled)
+	}()
+	if path := os.Getenv("DOCKER_CLI_PLUGIN_SOCKET"); path != "" {
+		go func() {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1))
+			cancel()
+		}()
+	}
+	return ctx, cancel
+}
+
+// exitError ends the command with a code, and a message unless it is empty.
+type exitError struct {
+	code int
+	msg  string
+}
+
+func (e *exitError) Error() string { return e.msg }
+
+// fail tells of err and returns the exit code.
+func (a *app) fail(err error) int {
+	if err == nil {
+		return 0
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		if exit.msg != "" {
+			_, _ = fmt.Fprintln(a.stderr, exit.msg)
+		}
+		return exit.code
+	}
+	err = a.explain(err)
+	for _, s := range errdefs.Sources(err) {
+		_ = s.Print(a.stderr)
+	}
+	_, _ = fmt.Fprintf(a.stderr, "ERROR: %v\n", err)
+	if hint := mend.Hint(err); hint != "" {
+		_, _ = fmt.Fprintf(a.stderr, "\nHint: %s\n", hint)
+	}
+	switch grpcerrors.Code(err) {
+	case codes.Internal:
+		return exitInternal
+	case codes.ResourceExhausted:
+		return exitExhausted
+	case codes.Canceled:
+		return exitCancelled
+	}
+	if errors.Is(err, context.Canceled) {
+		return exitCancelled
+	}
+	return exitFailed
+}
+
+// explain says what to do about an engine that cannot be reached, or that cannot build.
+func (a *app) explain(err error) error {
+	host := ""
+	if a.engine != nil {
+		host = a.engine.API.DaemonHost()
+	}
+	switch text := err.Error(); {
+	case strings.Contains(text, "unable to upgrade to h2c, received 404"):
+		return fmt.Errorf("the engine at %s cannot build with BuildKit: it is another than Cleat, or an older one", host)
+	case connect.IsUnreachable(err), strings.Contains(text, "dial unix") && strings.Contains(text, "/grpc"):
+		return &connect.UnreachableError{Host: host, Program: a.program, Cause: err}
+	}
+	return err
+}
+
+// config reads the user's config.json, once. A broken one is reported and the rest used.
+func (a *app) config() *configfile.ConfigFile {
+	if a.cfg == nil {
+		cfg, err := config.Load(a.globals.Dir())
+		if err != nil {
+			_, _ = fmt.Fprintln(a.stderr, "WARNING: Error loading config file:", err)
+		}
+		if cfg == nil {
+			cfg = configfile.New(filepath.Join(a.globals.Dir(), config.ConfigFileName))
+		}
+		a.cfg = cfg
+	}
+	return a.cfg
+}
+
+// connect makes the connection to the engine. Nothing is sent yet.
+func (a *app) connect() (*solve.Engine, error) {
+	if a.engine != nil {
+		return a.engine, nil
+	}
+	if err := a.checkBuilder(a.builder); err != nil {
+		return nil, err
+	}
+	ep, err := a.globals.Endpoint(a.config)
+	if err != nil {
+		return nil, fmt.Errorf("unable to resolve docker endpoint: %w", err)
+	}
+	options, err := ep.ClientOptions()
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, client.WithUserAgent("cleat-client/"+a.version+" (linux)"))
+	if headers := a.config().HTTPHeaders; len(headers) > 0 {
+		options = append(options, client.WithHTTPHeaders(headers))
+	}
+	// What is called has no version, so none is asked for.
+	c, err := client.New(options...)
+	if err != nil {
+		return nil, err
+	}
+	a.engine = &solve.Engine{API: c, Config: a.config()}
+	return a.engine, nil
+}
+
+// theBuilder is the only builder that there is: the engine's own.
+const theBuilder = "default"
+
+func (a *app) checkBuilder(name string) error {
+	if name == "" {
+		name = os.Getenv("BUILDX_BUILDER")
+	}
+	if name == "" || name == theBuilder || name == a.globals.ContextName(a.config) {
+		return nil
+	}
+	return fmt.Errorf("no builder %q found: this engine builds itself and has one builder, %q", name, theBuilder)
+}
