@@ -32,6 +32,7 @@ type engine struct {
 	mu       sync.Mutex
 	requests []*control.SolveRequest
 	pruned   []*control.PruneRequest
+	asked    []string
 
 	solve   func(ctx context.Context, e *engine, r *control.SolveRequest) (map[string]string, error)
 	status  func(ref string) []*control.StatusResponse

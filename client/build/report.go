@@ -21,6 +21,7 @@ import (
 	"github.com/morikuni/aec"
 
 	"github.com/cleatlabs/cleat/client/build/solve"
+	"github.com/cleatlabs/cleat/client/term"
 )
 
 // warn lists the warnings of a build's checks.
@@ -36,7 +37,7 @@ func (a *app) warn(list []bkclient.VertexWarning, mode progressui.DisplayMode) {
 		head += fmt.Sprintf(" (use %s --debug to expand)", a.program)
 	}
 	head += ":\n"
-	if os.Getenv("NO_COLOR") == "" {
+	if os.Getenv("NO_COLOR") == "" && term.NewOutput(a.stderr).IsTerminal() {
 		head = aec.Apply(head, aec.YellowF)
 	}
 	_, _ = fmt.Fprint(a.stderr, "\n "+head)

@@ -90,3 +90,6 @@ func withPrefix(prefix, name string) string {
 	}
 	return "[" + prefix + "] " + name
 }
+
+// Show adds s to what is shown.
+func (p *Progress) Show(s *bkclient.SolveStatus) { p.in <- s }
