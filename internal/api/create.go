@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -237,6 +238,7 @@ func carryOver(body []byte, req *engine.CreateRequest, asked version) (warnings 
 		err = errors.Join(err, e)
 	}
 	note(volumeDriverWarning(req.HostConfig, asked), nil)
+	note(kernelMemoryWarning(body))
 	if asked.below(52) {
 		var legacy struct{ MacAddress network.HardwareAddr }
 		if err := decodeJSON(body, &legacy); err != nil {
@@ -247,6 +249,19 @@ func carryOver(body []byte, req *engine.CreateRequest, asked version) (warnings 
 	note(carrySysctls(req, asked))
 	note(fillPortBindings(req.HostConfig, asked), nil)
 	return warnings, err
+}
+
+// kernelMemoryWarning tells those who ask for a limit that requests had below 1.42 and
+// that kernels have dropped.
+func kernelMemoryWarning(body []byte) (string, error) {
+	if !bytes.Contains(body, []byte(`"KernelMemory"`)) {
+		return "", nil
+	}
+	var asked struct{ HostConfig struct{ KernelMemory int64 } }
+	if err := decodeJSON(body, &asked); err != nil || asked.HostConfig.KernelMemory <= 0 {
+		return "", err
+	}
+	return "The kernel memory limit (--kernel-memory) is discarded: kernels do not have it any more. Use --memory", nil
 }
 
 func volumeDriverWarning(host *container.HostConfig, asked version) string {

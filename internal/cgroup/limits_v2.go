@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -60,6 +61,9 @@ func setMemoryV2(dir string, r Resources) error {
 		if err := checkUsageV2(dir, r.Memory, swapRoom(dir, r, swap)); err != nil {
 			return err
 		}
+	}
+	if swap == -1 && !exists(filepath.Join(dir, "memory.swap.max")) {
+		swap = 0 // the kernel counts no swap: nothing limits it
 	}
 	if swap != 0 {
 		if err := writeV2(dir, "memory.swap.max", orMax(max(swap, -1)), "swap"); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	apivolume "github.com/moby/moby/api/types/volume"
 
+	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/image"
@@ -46,6 +47,7 @@ type Creator struct {
 	features   kernel.Features
 	specs      *specBuilder
 	cgroupV2   bool
+	limits     cgroup.Support
 	log        *slog.Logger
 }
 
@@ -143,6 +145,11 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if err != nil {
 		return nil, err
 	}
+	discarded, err := adaptLimits(&host.Resources, cr.limits)
+	if err != nil {
+		return nil, err
+	}
+	warnings = append(warnings, discarded...)
 	if err := nameJoined(cr.containers, host); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ type Updater struct {
 	lives      *lives
 	specs      *specBuilder
 	features   kernel.Features
+	limits     cgroup.Support
 	say        *announcer
 	log        *slog.Logger
 }
@@ -56,7 +57,11 @@ func (u *Updater) Update(ctx context.Context, name string, req api.UpdateConfig)
 		return nil, failure.NotFound("No such container: %s", name)
 	}
 	host := *c.Load().HostConfig
-	delta, err := merge(&host, &req)
+	discarded, err := adaptLimits(&req.Resources, u.limits)
+	var delta *api.Resources
+	if err == nil {
+		delta, err = merge(&host, &req)
+	}
 	if err == nil {
 		warnings, err = checkHostConfig(&host, u.features)
 	}
@@ -67,7 +72,7 @@ func (u *Updater) Update(ctx context.Context, name string, req api.UpdateConfig)
 		return nil, fmt.Errorf("Cannot update container %s: %w", c.ID(), err)
 	}
 	u.say.container(c, apievents.ActionUpdate)
-	return warnings, nil
+	return append(warnings, discarded...), nil
 }
 
 // merge writes the request into host, a copy of the container's, and returns what

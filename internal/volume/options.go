@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/mount"
@@ -80,9 +83,26 @@ func mountLocal(ctx context.Context, opts map[string]string, target string) erro
 		if parsed.Data != "" {
 			what += ", data: " + redact(parsed.Data)
 		}
+		if errors.Is(err, unix.ENODEV) {
+			return failure.Unavailable("failed to mount local volume: %s: %w: the kernel has no filesystem %s, or has not loaded it: modprobe %s",
+				what, err, opts[optType], moduleOf(opts[optType]))
+		}
 		return fmt.Errorf("failed to mount local volume: %s: %w", what, err)
 	}
 	return nil
+}
+
+// moduleOf is the kernel module that has a filesystem.
+func moduleOf(fstype string) string {
+	switch fstype {
+	case "nfs4":
+		return "nfsv4"
+	case "smb3":
+		return "cifs"
+	case "ext2", "ext3":
+		return "ext4"
+	}
+	return fstype
 }
 
 // resolveServer replaces the host name of a server by its address, as the kernel cannot look it up: that of addr= for

@@ -126,7 +126,10 @@ func TestVolumeOptions(t *testing.T) {
 	// One that cannot be mounted says why, and its container can be removed.
 	e.OK(t, "docker", "volume", "create", "-o", "type=nfs", "-o", "device=:/export", "-o", "o=addr=127.0.0.1,nolock,password=hush", "remote")
 	r := e.Docker(t, "run", "--name", "remote", "-v", "remote:/d", "busybox", "true")
-	if r.Code != 125 || !strings.Contains(r.Stderr, "error while mounting volume '") || !strings.Contains(r.Stderr, "failed to mount local volume: mount :/export:") || strings.Contains(r.Stderr, "hush") {
+	if r.Code != 125 || !strings.Contains(r.Stderr, "error while mounting volume '") || !strings.Contains(r.Stderr, "failed to mount local volume: mount :/export:") || !strings.Contains(r.Stderr, ", data: addr=127.0.0.1,nolock,password=********: ") || strings.Contains(r.Stderr, "hush") {
+		t.Errorf("%s", r)
+	}
+	if !strings.Contains(readFile("/proc/filesystems"), "\tnfs\n") && !strings.Contains(r.Stderr, ": no such device: the kernel has no filesystem nfs, or has not loaded it: modprobe nfs") {
 		t.Errorf("%s", r)
 	}
 	e.OK(t, "docker", "rm", "-v", "remote")
