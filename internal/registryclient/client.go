@@ -55,6 +55,7 @@ type Client struct {
 	certsDir  string
 	userAgent string
 	proxy     func(*http.Request) (*url.URL, error)
+	patience  patience
 }
 
 // rules say which hosts are asked and trusted. They are never changed, but replaced.
@@ -66,7 +67,7 @@ type rules struct {
 
 // New checks the configuration and makes a client. Errors name the value at fault.
 func New(cfg Config) (*Client, error) {
-	c := &Client{certsDir: cfg.CertsDir, userAgent: cfg.UserAgent, proxy: cfg.Proxy.choose()}
+	c := &Client{certsDir: cfg.CertsDir, userAgent: cfg.UserAgent, proxy: cfg.Proxy.choose(), patience: usualPatience()}
 	if c.certsDir == "" {
 		c.certsDir = "/etc/docker/certs.d"
 	}

@@ -34,7 +34,7 @@ func (c *Client) Login(ctx context.Context, with *registry.AuthConfig) (token st
 	if host == HubHost {
 		certs = HubDomain
 	}
-	client, closeIdle, err := c.httpClient(certs, insecure, pullAnswerTime)
+	client, closeIdle, err := c.httpClient(certs, insecure, c.patience.ask)
 	if err != nil {
 		return "", err
 	}

@@ -50,13 +50,13 @@ const (
 // OpenPush starts a session that sends to the registry that name says, and to no
 // mirror. auth may be nil.
 func (c *Client) OpenPush(name reference.Named, auth *registry.AuthConfig) (*Session, error) {
-	s := &Session{name: name, agent: c.userAgent, stall: stallTime}
+	s := &Session{name: name, agent: c.userAgent, patience: c.patience}
 	domain := reference.Domain(name)
 	origin := &url.URL{Scheme: "https", Host: domain}
 	if domain == HubDomain {
 		origin.Host = HubHost
 	}
-	if err := s.add(c, origin, domain, auth, false, answerTime); err != nil {
+	if err := s.add(c, origin, domain, auth, false, c.patience.answer); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -58,6 +58,7 @@ func (s *Session) send(ctx context.Context, h host, r request) (*http.Response, 
 		if err != nil {
 			return nil, err
 		}
+		s.reached.Store(true)
 		if resp.StatusCode != http.StatusUnauthorized || !trusted || h.Authorizer == nil || len(challenges) == maxChallenges {
 			return resp, nil
 		}
@@ -107,7 +108,7 @@ func (s *Session) build(ctx context.Context, h host, r request, trusted bool) (*
 
 // ask makes a call whose answer needs little work and is small. All of it is read.
 func (s *Session) ask(ctx context.Context, h host, r request) (*http.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, pullAnswerTime)
+	ctx, cancel := context.WithTimeout(ctx, s.patience.ask)
 	defer cancel()
 	resp, err := s.send(ctx, h, r)
 	if err != nil {

@@ -19,18 +19,27 @@ import (
 // or as long as the registry asks for within bounds. Attempts that get further than
 // those before are not counted, up to a bound.
 const (
-	firstPause   = time.Second
 	maxFaults    = 5
 	maxAttempts  = 100
 	longestPause = time.Minute
 )
 
-// stallTime is how long a request may make no headway: neither take a byte nor, once
-// all are sent, answer. Registries check a large blob before they answer.
-const (
-	stallTime  = 2 * time.Minute
-	answerTime = 15 * time.Minute
-)
+// patience is how long is waited for a registry.
+type patience struct {
+	// pause is the first pause after a fault.
+	pause time.Duration
+	// stall is how long an upload may take no byte.
+	stall time.Duration
+	// answer is how long the registry may take to answer once all is sent: it checks a
+	// large blob first.
+	answer time.Duration
+	// ask is how long the answer to a question that needs little work may take.
+	ask time.Duration
+}
+
+func usualPatience() patience {
+	return patience{pause: time.Second, stall: 2 * time.Minute, answer: 15 * time.Minute, ask: time.Minute}
+}
 
 // persist calls try until it succeeds, fails for good or has failed too often in a row.
 // p, if not nil, is asked whether there was headway.
@@ -39,7 +48,6 @@ func (s *Session) persist(ctx context.Context, retrying func(time.Duration), p *
 	for attempt := 1; ; attempt++ {
 		err := try()
 		if err == nil {
-			s.reached.Store(true)
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -51,7 +59,7 @@ func (s *Session) persist(ctx context.Context, retrying func(time.Duration), p *
 		if !s.passing(err) || faults > maxFaults || attempt == maxAttempts {
 			return &hostError{address: s.hosts[0].address(), err: err}
 		}
-		pause := pauseAfter(err, faults)
+		pause := s.patience.pauseAfter(err, faults)
 		if retrying != nil {
 			retrying(pause)
 		}
@@ -74,7 +82,6 @@ func (s *Session) passing(err error) bool {
 	}
 	var status remoteerrors.ErrUnexpectedStatus
 	if errors.As(err, &status) {
-		s.reached.Store(true)
 		switch status.StatusCode {
 		case http.StatusRequestTimeout, http.StatusTooManyRequests:
 			return true
@@ -96,12 +103,12 @@ func (s *Session) passing(err error) bool {
 }
 
 // pauseAfter is how long to wait: what the registry asks for, or twice as long as before.
-func pauseAfter(err error, faults int) time.Duration {
+func (w patience) pauseAfter(err error, faults int) time.Duration {
 	var asked *retryAfterError
 	if errors.As(err, &asked) {
-		return min(asked.wait, longestPause)
+		return max(w.pause, min(asked.wait, longestPause))
 	}
-	pause := firstPause << min(faults-1, 6)
+	pause := w.pause << min(faults-1, 6)
 	// Pushes that were refused together do not come back together.
 	return min(pause, longestPause) + rand.N(pause/4)
 }
@@ -121,10 +128,10 @@ func retryAfter(header string, now time.Time) (time.Duration, bool) {
 		return 0, false
 	}
 	if n, err := strconv.ParseUint(header, 10, 31); err == nil {
-		return max(time.Duration(n)*time.Second, firstPause), true
+		return time.Duration(n) * time.Second, true
 	}
 	if at, err := http.ParseTime(header); err == nil {
-		return max(at.Sub(now), firstPause), true
+		return max(at.Sub(now), 0), true
 	}
 	return 0, false
 }
@@ -133,8 +140,8 @@ func retryAfter(header string, now time.Time) (time.Duration, bool) {
 func (p *blobPush) stalling(ctx context.Context, r request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watch := &stallWatch{limit: p.s.stall, stop: func() { cancel(errStalled) }}
-	watch.timer = time.AfterFunc(answerTime, watch.stop)
+	watch := &stallWatch{limit: p.s.patience.stall, answer: p.s.patience.answer, stop: func() { cancel(errStalled) }}
+	watch.timer = time.AfterFunc(watch.answer, watch.stop)
 	defer watch.end()
 	if open := r.body; open != nil {
 		r.body = func() (io.ReadCloser, error) {
@@ -161,9 +168,10 @@ func (p *blobPush) stalling(ctx context.Context, r request) (*http.Response, err
 type stallWatch struct {
 	mu    sync.Mutex
 	timer *time.Timer
-	limit time.Duration
 	over  bool
 	stop  func()
+	// limit is how long no byte may be taken, answer how long the answer may take.
+	limit, answer time.Duration
 }
 
 func (w *stallWatch) reset(d time.Duration) {
@@ -192,7 +200,7 @@ type watchedBody struct {
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		b.watch.reset(answerTime)
+		b.watch.reset(b.watch.answer)
 	} else {
 		b.watch.reset(b.watch.limit)
 	}

@@ -26,8 +26,8 @@ type Session struct {
 	first int
 	agent string
 	// reached says that the registry has answered.
-	reached atomic.Bool
-	stall   time.Duration
+	reached  atomic.Bool
+	patience patience
 }
 
 // host is one place to ask.
@@ -52,7 +52,7 @@ func (h host) address() string {
 // Open starts a session about name. auth may be nil. With a name that has neither a
 // tag nor a digest, only [Session.Tags] makes sense.
 func (c *Client) Open(name reference.Named, auth *registry.AuthConfig) (_ *Session, err error) {
-	s := &Session{name: name, agent: c.userAgent}
+	s := &Session{name: name, agent: c.userAgent, patience: c.patience}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -61,7 +61,7 @@ func (c *Client) Open(name reference.Named, auth *registry.AuthConfig) (_ *Sessi
 	domain := reference.Domain(name)
 	if domain == HubDomain {
 		for _, m := range c.rules.Load().mirrors {
-			if err := s.add(c, m, m.Host, nil, true, pullAnswerTime); err != nil {
+			if err := s.add(c, m, m.Host, nil, true, c.patience.ask); err != nil {
 				return nil, err
 			}
 		}
@@ -71,7 +71,7 @@ func (c *Client) Open(name reference.Named, auth *registry.AuthConfig) (_ *Sessi
 		registryHost = HubHost
 	}
 	origin := &url.URL{Scheme: "https", Host: registryHost}
-	if err := s.add(c, origin, domain, auth, false, pullAnswerTime); err != nil {
+	if err := s.add(c, origin, domain, auth, false, c.patience.ask); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -15,9 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 )
 
-// pullAnswerTime is how long the answer to a question that needs little work may take.
-const pullAnswerTime = time.Minute
-
 // httpClient makes the client for one host, with keep-alive for the pull it is made
 // for. An insecure host is first tried with TLS of any certificate; if it answers in
 // plain HTTP, that is used from then on.
