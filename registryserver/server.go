@@ -4,6 +4,8 @@
 // through the log function that it is given, and a clean end: requests under way are
 // finished, and every push that was answered is on disk.
 //
+// It can be searched as Docker Hub can, by whoever may see its catalogue.
+//
 // A registry whose repositories lie under library/ also answers as a mirror of Docker
 // Hub, without further configuration.
 package registryserver
@@ -89,6 +91,9 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	return s, nil
 }
 
+// catalogPage is how many repositories one answer of the catalogue may have.
+const catalogPage = 1000
+
 func distributionConfig(data, htpasswd string) (*configuration.Configuration, error) {
 	secret := make([]byte, 32)
 	if _, err := rand.Read(secret); err != nil {
@@ -106,6 +111,7 @@ func distributionConfig(data, htpasswd string) (*configuration.Configuration, er
 		},
 	}
 	cfg.Log.AccessLog.Disabled = true
+	cfg.Catalog.MaxEntries = catalogPage
 	cfg.HTTP.Secret = hex.EncodeToString(secret)
 	if htpasswd != "" {
 		// distribution would make the file, with a password that nobody knows.
@@ -117,11 +123,16 @@ func distributionConfig(data, htpasswd string) (*configuration.Configuration, er
 	return cfg, nil
 }
 
-// Handler serves the protocol under /v2/.
+// Handler serves the protocol under /v2/, and searches.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		s.app.ServeHTTP(sw, r)
+		switch {
+		case r.URL.Path == "/v1/search":
+			s.search(sw, r)
+		default:
+			s.app.ServeHTTP(sw, r)
+		}
 		// A 401 is the question for a password, a 404 the answer to "is it there?".
 		if sw.status >= 400 && sw.status != http.StatusUnauthorized && sw.status != http.StatusNotFound {
 			s.log(fmt.Sprintf("%s %s: %d %s", r.Method, r.URL.Path, sw.status, http.StatusText(sw.status)))

@@ -94,7 +94,11 @@ func (a *app) registryAuth(ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	domain := reference.Domain(named)
+	return a.storedAuth(reference.Domain(named))
+}
+
+// storedAuth is the header with the stored credentials for a registry.
+func (a *app) storedAuth(domain string) (string, error) {
 	if domain == "docker.io" {
 		domain = "https://index.docker.io/v1/"
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/registryclient"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
 
@@ -107,6 +108,8 @@ type DiskUsage interface {
 type Registries interface {
 	// Login returns a token that is to be kept in place of the password, if any.
 	Login(ctx context.Context, auth *registry.AuthConfig) (token string, err error)
+	Search(ctx context.Context, req registryclient.SearchRequest) ([]registry.SearchResult, error)
+	Distribution(ctx context.Context, ref string, auth *registry.AuthConfig) (*registry.DistributionInspect, error)
 }
 
 // System describes the engine itself.

@@ -2,15 +2,20 @@ package api_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/internal/changes"
 	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/registryclient"
 )
 
 func (f *fake) StatPath(_ context.Context, name, path string) (*container.PathStat, error) {
@@ -69,4 +74,22 @@ func (f *fake) DiskUsage(_ context.Context, kinds engine.DiskUsageKinds) (*engin
 func (f *fake) Login(_ context.Context, auth *registry.AuthConfig) (string, error) {
 	f.called("login", auth.ServerAddress)
 	return "", missing("login")
+}
+
+func (f *fake) Search(_ context.Context, req registryclient.SearchRequest) ([]registry.SearchResult, error) {
+	if req.Term == "nothing" {
+		return nil, nil
+	}
+	official := "any"
+	if req.Official != nil {
+		official = fmt.Sprint(*req.Official)
+	}
+	return []registry.SearchResult{{Name: req.Term, StarCount: req.Stars, Description: fmt.Sprint(req.Limit, " ", official, " ", req.Automated, " ", req.Auth != nil)}}, nil
+}
+
+func (f *fake) Distribution(_ context.Context, ref string, auth *registry.AuthConfig) (*registry.DistributionInspect, error) {
+	if auth == nil {
+		return nil, failure.New(errdefs.ErrUnauthenticated, "pull access denied for %s", ref)
+	}
+	return &registry.DistributionInspect{Platforms: []ocispec.Platform{{OS: "linux", Architecture: ref}}}, nil
 }

@@ -101,6 +101,8 @@ func (h *Handler) routes() []route {
 		{"GET", "/containers/{id}/export", h.containerExport},
 		{"POST", "/commit", h.containerCommit},
 		{"POST", "/auth", h.registryLogin},
+		{"GET", "/images/search", h.imageSearch},
+		{"GET", "/distribution/{name}/json", h.distributionInspect},
 		{"POST", "/containers/prune", h.containerPrune},
 		{"POST", "/images/prune", h.imagePrune},
 		{"POST", "/build", h.imageBuild},

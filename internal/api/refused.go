@@ -20,8 +20,6 @@ var notYet = []refusal{
 	{"POST", "/containers/{id}/checkpoints", "checkpoints"},
 
 	{"GET", "/images/{name}/attestations", "image attestations"},
-	{"GET", "/images/search", "searching for images (search)"},
-	{"GET", "/distribution/{name}/json", "inspecting images in a registry (manifest inspect)"},
 
 	{"GET", "/plugins/privileges", "plugins"},
 	{"POST", "/plugins/pull", "plugins"},

@@ -28,8 +28,7 @@ func (s *Session) ExplainPush(err error) error {
 		return err
 	}
 	address := s.hosts[0].address()
-	var status remoteerrors.ErrUnexpectedStatus
-	hasStatus := errors.As(err, &status)
+	hasStatus, status := statusOf(err)
 	if text := refusal(err, hasStatus, status); text != "" {
 		return failure.New(errdefs.ErrPermissionDenied, "%s: you may not push to %s, or have to log in first (`cleat login%s`)",
 			text, reference.FamiliarName(s.name), loginAddress(reference.Domain(s.name)))
@@ -72,6 +71,12 @@ func refusal(err error, hasStatus bool, status remoteerrors.ErrUnexpectedStatus)
 		return deniedText
 	}
 	return ""
+}
+
+// statusOf is the registry's answer that is an error's cause, if one is.
+func statusOf(err error) (found bool, status remoteerrors.ErrUnexpectedStatus) {
+	found = errors.As(err, &status)
+	return found, status
 }
 
 // loginAddress is what is typed after login for a registry: nothing for Docker Hub.
