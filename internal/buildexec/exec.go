@@ -2,7 +2,6 @@ package buildexec
 
 import (
 	"context"
-	"errors"
 	"path"
 
 	"github.com/moby/buildkit/executor"
@@ -32,7 +31,7 @@ func (e *Executor) Exec(ctx context.Context, id string, process executor.Process
 	if err != nil {
 		return startFailed(ctx, err)
 	}
-	defer func() { err = errors.Join(err, p.Release()) }()
+	defer func() { err = alsoFailed(err, p.Release()) }()
 	kill := context.AfterFunc(ctx, func() { _ = p.KillGroup() }) // it may have ended
 	defer kill()
 	attend(p, &process)

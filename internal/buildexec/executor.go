@@ -44,6 +44,8 @@ type Executor struct {
 	filters seccomp.Cache
 	groups  groups
 
+	settling settling
+
 	mu      sync.Mutex
 	running map[string]*running // by BuildKit's id
 	closed  bool
@@ -70,7 +72,7 @@ func New(c Config) (*Executor, error) {
 	if !path.IsAbs(c.CgroupParent) || !filepath.IsAbs(c.Dir) {
 		return nil, failure.Invalid("build steps: control group %q and directory %q must be absolute paths", c.CgroupParent, c.Dir)
 	}
-	e := &Executor{c: c, running: map[string]*running{}}
+	e := &Executor{c: c, running: map[string]*running{}, settling: settling{log: c.Log}}
 	e.groups = groups{runtime: c.Runtime, own: path.Join(c.CgroupParent, groupName), notes: filepath.Join(c.Dir, "groups")}
 	if err := e.groups.sweep(); err != nil {
 		c.Log.Warn("control groups of build steps are left over", "error", err)
@@ -111,7 +113,7 @@ func (e *Executor) Close() error {
 	e.mu.Unlock()
 	e.steps.Wait()
 	e.bridge.close()
-	return e.groups.close()
+	return errors.Join(e.settling.close(), e.groups.close())
 }
 
 var errClosed = failure.Unavailable("the engine is shutting down")
@@ -209,7 +211,7 @@ func (e *Executor) run(ctx context.Context, id string, r *running, root executor
 		return err
 	}
 	s := &step{e: e, id: id, meta: process.Meta, rootFD: -1}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = alsoFailed(err, s.close()) }()
 	if err := s.prepare(ctx, root, mounts); err != nil {
 		return err
 	}
@@ -228,6 +230,15 @@ func (e *Executor) run(ctx context.Context, id string, r *running, root executor
 	tell()
 	kill := context.AfterFunc(ctx, func() { s.kill() })
 	defer kill()
+	closed := s.closeTrees()
 	attend(p, &process)
-	return exitError(ctx, p.Status().Code, process.Meta.ValidExitCodes, s.ranOutOfMemory())
+	return alsoFailed(exitError(ctx, p.Status().Code, process.Meta.ValidExitCodes, s.ranOutOfMemory()), closed)
+}
+
+// alsoFailed adds what went wrong afterwards to an error, which stays as it is if nothing has.
+func alsoFailed(err, after error) error {
+	if after == nil {
+		return err
+	}
+	return errors.Join(err, after)
 }

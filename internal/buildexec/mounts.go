@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
-	"github.com/cleatlabs/cleat/internal/kernel"
 	cmount "github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
@@ -50,7 +49,7 @@ func (s *step) openMount(m executor.Mount, from mount.Mount) (runtime.Mount, err
 	if from.Type == "tmpfs" {
 		return tmpfs(rm, from, m.Readonly)
 	}
-	tree, err := openTree(from, s.e.c.Features)
+	tree, err := openTree(from, s.e.overlay)
 	if err == nil {
 		s.trees = append(s.trees, tree)
 		tree, err = s.selected(tree, m.Selector)
@@ -109,14 +108,14 @@ func flagsOf(m mount.Mount) []string {
 }
 
 // openTree makes a mount of BuildKit's as a detached one, which propagates nothing. What is read-only about it is left to whom it is for.
-func openTree(m mount.Mount, f kernel.Features) (int, error) {
+func openTree(m mount.Mount, overlay func(cmount.Overlay) (int, error)) (int, error) {
 	switch m.Type {
 	case "overlay":
 		o, err := overlayOf(m)
 		if err != nil {
 			return -1, err
 		}
-		return o.Mount(f)
+		return overlay(o)
 	case "bind", "rbind":
 	default:
 		return -1, failure.NotImplemented("a mount of type %q is not supported in build steps", m.Type)
@@ -130,6 +129,16 @@ func openTree(m mount.Mount, f kernel.Features) (int, error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+func (e *Executor) overlay(o cmount.Overlay) (int, error) { return o.Mount(e.c.Features) }
+
+// rootOverlay is that of the step's result.
+func (s *step) rootOverlay(o cmount.Overlay) (int, error) {
+	if s.upper = o.Upper; o.Upper == "" {
+		return s.e.overlay(o)
+	}
+	return volatile(o, s.e.overlay)
 }
 
 // overlayOf reads the options that a snapshotter gives for an overlay.

@@ -338,6 +338,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+func mkfifo(path string) error { return unix.Mkfifo(path, 0o644) }
+
 func commandRuns(cmdline string) bool {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
@@ -517,4 +519,33 @@ func TestClose(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	*j.root.Src.(*source).released++
+}
+
+// TestSettle holds that a step is not synced, which would be to wait for a disk, that its directories can be mounted by others at once, and that
+// Settle does what is left.
+func TestSettle(t *testing.T) {
+	l := newLab(t)
+	j := l.job("grep ' / ' /proc/mounts; echo x > /x; sync; sync /x")
+	if got := l.must(j); !strings.Contains(got, "volatile") {
+		t.Errorf("%q", got)
+	}
+	work := ""
+	for _, o := range j.root.Src.(*source).list[0].Options {
+		work = strings.TrimPrefix(o, "workdir=")
+		if work != o {
+			break
+		}
+	}
+	if left, _ := os.ReadDir(work + "/work/incompat"); len(left) > 0 {
+		t.Errorf("the work directory is marked: %v", left)
+	}
+	// The same directories once more, as after a failed step that is looked into.
+	again := l.command("cat", "/x")
+	*again.root.Src.(*source).released++
+	again.root = executor.Mount{Src: l.source(j.root.Src.(*source).list...)}
+	if got := l.must(again); got != "x\n" {
+		t.Errorf("%q", got)
+	}
+	l.check(l.steps.Settle())
+	l.check(l.steps.Settle())
 }

@@ -36,6 +36,7 @@ type step struct {
 	rootFD   int // the root filesystem, writable
 	bound    int // what the process gets of it: the same, or another mount that becomes read-only
 	readonly bool
+	upper    string // where what is written to it goes; "" without an overlay
 	user     rootpath.User
 	mounts   []runtime.Mount
 	trees    []int // of mounts
@@ -108,7 +109,7 @@ func (s *step) openRoot(ctx context.Context, root executor.Mount) error {
 	if len(list) != 1 {
 		return fmt.Errorf("root filesystem: %d mounts over each other are not supported", len(list))
 	}
-	if s.rootFD, err = openTree(list[0], s.e.c.Features); err != nil {
+	if s.rootFD, err = openTree(list[0], s.rootOverlay); err != nil {
 		return fmt.Errorf("root filesystem: %w", err)
 	}
 	s.bound = s.rootFD
@@ -184,6 +185,16 @@ func (s *step) ranOutOfMemory() bool {
 	return err == nil && n > 0
 }
 
+// closeTrees closes what is attached in the step by now, or will not be: a mount that the engine has open cannot be taken off by the step.
+func (s *step) closeTrees() error {
+	var errs []error
+	for _, fd := range s.trees {
+		errs = append(errs, unix.Close(fd))
+	}
+	s.trees = nil
+	return errors.Join(errs...)
+}
+
 // close takes down what is left of the step, which has ended.
 func (s *step) close() error {
 	var errs []error
@@ -200,10 +211,12 @@ func (s *step) close() error {
 	if s.stubs != nil {
 		errs = append(errs, s.stubs.clean())
 	}
-	for _, fd := range append(s.trees, s.rootFD) {
-		if fd >= 0 {
-			errs = append(errs, unix.Close(fd))
-		}
+	errs = append(errs, s.closeTrees())
+	if s.rootFD >= 0 {
+		errs = append(errs, unix.Close(s.rootFD))
+	}
+	if s.upper != "" && s.process != nil {
+		errs = append(errs, s.e.settling.wrote(s.upper))
 	}
 	for _, f := range s.files {
 		errs = append(errs, os.Remove(f))

@@ -16,6 +16,7 @@ import (
 // A parent-death signal would not do: it is bound to the thread that forked, it is lost with an execve of a set-uid program, and who gets it may
 // refuse it. The guard only waits for the end of a pipe whose other end the engine alone has.
 type Guard struct {
+	pid   int
 	pidfd int
 	alive *os.File // the pipe's end whose closing the guard waits for
 }
@@ -52,7 +53,7 @@ func (g *Guard) start(ctx context.Context, r *Runtime, alive, kill int) error {
 	if err != nil {
 		return err
 	}
-	g.pidfd = child.PIDFD
+	g.pid, g.pidfd = child.PID, child.PIDFD
 	report, err := child.Await(ctx)
 	if err == nil && !report.Reached {
 		err = errors.New("the guard ended before it was set up")
@@ -78,6 +79,9 @@ func (pl *plan) guard(alive, kill int) {
 	p.Call(unix.SYS_WRITE, "kill", file, p.Str("1"), launch.Int(1)).IgnoreAll()
 	p.Exit(0)
 }
+
+// PID is the guard's.
+func (g *Guard) PID() int { return g.pid }
 
 // Close ends the guard, which kills what is left in the group. nil has nothing to close.
 func (g *Guard) Close() error {

@@ -1,0 +1,112 @@
+package buildexec
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	cmount "github.com/cleatlabs/cleat/internal/mount"
+)
+
+// settling gets what steps have written onto the disk, behind their backs. The kernel would do it at the end of each step: to take an overlay
+// down, it first writes out everything that is dirty on the filesystem below, be it others', while the step waits. A volatile overlay leaves that
+// out, and the syncs that a step's own programs ask for, too (a package manager asks for thousands). Nothing is lost with that but by a crash of the
+// machine, and what counts then is that the engine names no image whose contents are not there: who is about to name one calls Settle.
+type settling struct {
+	log *slog.Logger
+
+	turn  sync.Mutex // held while filesystems are synced: who comes meanwhile waits for that, and then for what has come since
+	mu    sync.Mutex
+	dirty map[uint64]int // descriptors of a directory of each filesystem, by device
+	timer *time.Timer
+	over  bool
+}
+
+// settleTime is how long after the last step its filesystem is synced, if nobody asks before: a build's next step is not to compete with that.
+const settleTime = 2 * time.Second
+
+// wrote notes that a step has written to an overlay, and has ended.
+func (s *settling) wrote(upper string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(upper, &st); err != nil {
+		return fmt.Errorf("%s: %w", upper, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.dirty[st.Dev]; !known {
+		fd, err := unix.Open(upper, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("%s: %w", upper, err)
+		}
+		if s.dirty == nil {
+			s.dirty = map[uint64]int{}
+		}
+		s.dirty[st.Dev] = fd
+	}
+	switch {
+	case s.over:
+	case s.timer == nil:
+		s.timer = time.AfterFunc(settleTime, s.background)
+	default:
+		s.timer.Reset(settleTime)
+	}
+	return nil
+}
+
+func (s *settling) background() {
+	if err := s.settle(); err != nil {
+		s.log.Warn("what build steps have written may not be on the disk", "error", err)
+	}
+}
+
+// settle syncs the filesystems that were written to since it was last called.
+func (s *settling) settle() error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.mu.Lock()
+	list := s.dirty
+	s.dirty = nil
+	s.mu.Unlock()
+	var errs []error
+	for _, fd := range list {
+		errs = append(errs, unix.Syncfs(fd), unix.Close(fd))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *settling) close() error {
+	s.mu.Lock()
+	s.over = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
+	return s.settle()
+}
+
+// Settle returns when everything that steps have written until now is on the disk. It is for who gives a name to what they have made.
+func (e *Executor) Settle() error {
+	if err := e.settling.settle(); err != nil {
+		return fmt.Errorf("what build steps have written is not on the disk: %w", err)
+	}
+	return nil
+}
+
+// volatile makes an overlay that is never synced. Its mark goes at once: it would keep others from mounting the directories again, also after the
+// engine was killed.
+func volatile(o cmount.Overlay, mount func(cmount.Overlay) (int, error)) (int, error) {
+	o.Volatile = true
+	fd, err := mount(o)
+	if err != nil {
+		return -1, err
+	}
+	if err := o.ForgetVolatile(); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
