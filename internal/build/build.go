@@ -32,6 +32,9 @@ type Steps struct {
 	Executor executor.Executor
 	// Networks gives the network of a step by its mode. It is closed with the builder.
 	Networks map[pb.NetMode]network.Provider
+	// Settle, if not nil, returns when what steps have written is on the disk. It is called
+	// before an image is named.
+	Settle func() error
 }
 
 // Config is what a [Builder] stands on.

@@ -171,7 +171,7 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 		ContentStore:     blobs,
 		Applier:          s.NewApplier(blobs),
 		Differ:           s.NewDiffer(blobs),
-		ImageStore:       names{s, b.cfg.Images},
+		ImageStore:       names{s, b.cfg.Images, steps.Settle},
 		RegistryHosts:    b.cfg.Registries,
 		LeaseManager:     leaseutil.WithNamespace(s.Leases, store.Namespace),
 		GarbageCollect:   s.Metadata().GarbageCollect,

@@ -23,6 +23,7 @@ type Images interface {
 type names struct {
 	s      *store.Store
 	images Images
+	settle func() error // see Steps; or nil
 }
 
 func (n names) Get(ctx context.Context, name string) (images.Image, error) {
@@ -38,6 +39,11 @@ func (n names) Create(ctx context.Context, image images.Image) (images.Image, er
 }
 
 func (n names) Update(ctx context.Context, image images.Image, _ ...string) (images.Image, error) {
+	if n.settle != nil {
+		if err := n.settle(); err != nil {
+			return images.Image{}, err
+		}
+	}
 	if err := n.images.NameBuilt(ctx, image.Name, image.Target); err != nil {
 		return images.Image{}, err
 	}
