@@ -39,7 +39,7 @@ func (c *Client) Hosts(domain string) ([]docker.RegistryHost, error) {
 
 // host is one place to ask, whose certificates are kept under certName.
 func (c *Client) host(base *url.URL, certName string) (docker.RegistryHost, error) {
-	client, _, err := c.httpClient(certName, c.insecure(base.Host), answerTime)
+	client, _, err := c.httpClient(certName, c.insecure(base.Host), c.patience.answer)
 	if err != nil {
 		return docker.RegistryHost{}, err
 	}
