@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/google/shlex"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/spf13/pflag"
 
 	"github.com/cleatlabs/cleat/client/build/mend"
 	"github.com/cleatlabs/cleat/client/build/solve"
+	"github.com/cleatlabs/cleat/client/term"
 )
 
 func (a *app) build() spec {
@@ -55,6 +57,9 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, where string) error {
 			return fmt.Errorf("removing image ID file: %w", err)
 		}
 	}
+	if t.Invoke, err = a.invoke(f, t); err != nil {
+		return err
+	}
 	e, err := a.connect()
 	if err != nil {
 		return err
@@ -74,6 +79,29 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, where string) error {
 	}
 	a.warn(p.Warnings(), mode)
 	return a.report(f, t, res, p, mode)
+}
+
+// invoke is what is to run where the build stops: "on-error" is a shell if a step fails,
+// anything else a command, at the end too.
+func (a *app) invoke(f *buildFlags, t *solve.Target) (*solve.Invoke, error) {
+	if f.invoke == "" {
+		return nil, nil
+	}
+	if t.Context == "-" || t.Dockerfile == "-" {
+		return nil, errors.New("--invoke needs the standard input, which the context or the Dockerfile comes from")
+	}
+	if t.Call != nil {
+		return nil, errors.New("--invoke and --call cannot be used together: with --call nothing is built")
+	}
+	i := &solve.Invoke{OnError: f.invoke == "on-error", In: term.NewInput(a.stdin), Out: a.out, Err: a.stderr}
+	if !i.OnError {
+		words, err := shlex.Split(f.invoke)
+		if err != nil || len(words) == 0 {
+			return nil, fmt.Errorf("--invoke %q is no command: %w", f.invoke, err)
+		}
+		i.Command = words
+	}
+	return i, nil
 }
 
 // report tells of a build that has succeeded, in the ways that were asked for.

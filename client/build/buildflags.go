@@ -20,7 +20,7 @@ type buildFlags struct {
 	noCacheFilter, outputs, platforms, secrets, ssh, tags, attests        []string
 	resources, oldResources                                               []string
 
-	cgroupParent, file, iidFile, network, target, sbom, provenance, call string
+	cgroupParent, file, iidFile, network, target, sbom, provenance, call, invoke string
 
 	shm     opts.MemBytes
 	ulimits *opts.UlimitOpt
@@ -60,6 +60,7 @@ func (f *buildFlags) install(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.check, "check", false, `Shorthand for "--call=check"`)
 	fs.StringVarP(&f.file, "file", "f", "", `Name of the Dockerfile (default: "PATH/Dockerfile")`)
 	fs.StringVar(&f.iidFile, "iidfile", "", "Write the image ID to a file")
+	fs.StringVar(&f.invoke, "invoke", "", `Run a shell in the container of the step that fails ("on-error"), or a command in the result or that container`)
 	fs.StringArrayVar(&f.labels, "label", nil, "Set metadata for an image")
 	fs.BoolVar(&f.load, "load", false, `Shorthand for "--output=type=docker"`)
 	fs.StringVar(&f.network, "network", "default", `Set the networking mode for the "RUN" instructions during build`)

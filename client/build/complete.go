@@ -56,6 +56,7 @@ func completeFlags(cmd *cobra.Command) {
 		"provenance": {"false", "mode=max", "mode=min", "true"},
 		"sbom":       {"false", "true"},
 		"builder":    {theBuilder},
+		"invoke":     {"on-error"},
 	} {
 		if cmd.Flags().Lookup(flag) != nil {
 			// Registering twice is the only error.

@@ -36,15 +36,18 @@ func (e *Engine) Build(ctx context.Context, t *Target, p *Progress) (*Result, er
 	ch, wait := p.channel(t.Name)
 	defer wait()
 	var res *Result
-	if t.Call == nil {
+	switch {
+	case t.Invoke != nil:
+		res, err = t.invoked(ctx, c, so, ch, p)
+	case t.Call != nil:
+		res, err = call(ctx, c, so, t.Call.Name, ch)
+	default:
 		// The frontend is run by the engine itself, which saves the round trips of
 		// driving it from here.
 		var r *bkclient.SolveResponse
 		if r, err = c.Solve(ctx, nil, *so, ch); err == nil {
 			res = &Result{Ref: so.Ref, Response: r.ExporterResponse}
 		}
-	} else {
-		res, err = call(ctx, c, so, t.Call.Name, ch)
 	}
 	if err != nil {
 		return nil, err

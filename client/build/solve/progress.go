@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
@@ -12,9 +13,12 @@ import (
 
 // Progress shows how builds get on. Its methods may be called by many at once.
 type Progress struct {
+	mu       sync.RWMutex // held for writing to end
+	ended    bool
 	in       chan *bkclient.SolveStatus
 	done     chan struct{}
-	closing  sync.Once
+	failed   chan struct{} // closed when a step has failed
+	failing  sync.Once
 	warnings []bkclient.VertexWarning
 	err      error
 }
@@ -29,7 +33,7 @@ func NewProgress(ctx context.Context, w io.Writer, mode progressui.DisplayMode, 
 	if err != nil {
 		return nil, err
 	}
-	p := &Progress{in: make(chan *bkclient.SolveStatus), done: make(chan struct{})}
+	p := &Progress{in: make(chan *bkclient.SolveStatus), done: make(chan struct{}), failed: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		// What a build says after it was cancelled is shown too, so ctx does not end this.
@@ -38,11 +42,40 @@ func NewProgress(ctx context.Context, w io.Writer, mode progressui.DisplayMode, 
 	return p, nil
 }
 
-// Wait shows what is left and ends. No channel may be in use any more.
+// Wait shows what is left and ends. What comes later is not shown.
 func (p *Progress) Wait() error {
-	p.closing.Do(func() { close(p.in) })
+	p.mu.Lock()
+	if !p.ended {
+		p.ended = true
+		close(p.in)
+	}
+	p.mu.Unlock()
 	<-p.done
 	return p.err
+}
+
+// Show adds s to what is shown.
+func (p *Progress) Show(s *bkclient.SolveStatus) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.ended {
+		return
+	}
+	p.in <- s
+	for _, v := range s.Vertexes {
+		if v.Error != "" && v.Completed != nil {
+			p.failing.Do(func() { close(p.failed) })
+		}
+	}
+}
+
+// awaitFailure returns when a step has been shown to have failed, or at the latest after a time.
+func (p *Progress) awaitFailure(ctx context.Context, most time.Duration) {
+	select {
+	case <-p.failed:
+	case <-ctx.Done():
+	case <-time.After(most):
+	}
 }
 
 // Warnings are the builds' warnings, each once. Wait comes first.
@@ -78,7 +111,7 @@ func (p *Progress) channel(prefix string) (ch chan *bkclient.SolveStatus, wait f
 					v.Name = withPrefix(prefix, v.Name)
 				}
 			}
-			p.in <- s
+			p.Show(s)
 		}
 	}()
 	return ch, func() { <-done }
@@ -90,6 +123,3 @@ func withPrefix(prefix, name string) string {
 	}
 	return "[" + prefix + "] " + name
 }
-
-// Show adds s to what is shown.
-func (p *Progress) Show(s *bkclient.SolveStatus) { p.in <- s }

@@ -47,6 +47,7 @@ type Target struct {
 	Allow        []string // entitlements
 
 	Call         *option.Call // a question instead of a build
+	Invoke       *Invoke      // where the build stops
 	SourcePolicy *spb.Policy
 	NoOutput     bool // where no output was asked for, keep the result in the cache only
 
