@@ -143,26 +143,6 @@ func (s *Service) adoptNames(a *attachment, pid int, held []*os.File) error {
 	return s.namesAdopt(a.sandbox, ns, held)
 }
 
-// rebind reserves recorded ports again as far as they are free.
-func (s *Service) rebind(a *attachment, bs []bound, t targets) {
-	r := &reservation{}
-	for _, b := range bs {
-		w := wish{port: b.port, host: b.host, loopback6: b.host == netip.IPv4Unspecified() && !s.cfg.BindIP.IsValid(), first: b.num, last: b.num}
-		err := s.bindPort(r, w, b.num, t)
-		if err != nil && w.loopback6 {
-			w.loopback6 = false // ::1 is another's now; the rest may still be free
-			err = s.bindPort(r, w, b.num, t)
-		}
-		if err != nil {
-			r.ports = append(r.ports, b)
-			s.warn(fmt.Sprintf("container %s keeps published port %s, though %s", a.sandbox.Name, netip.AddrPortFrom(b.host, b.num), s.describe(err)))
-		}
-	}
-	s.mu.Lock()
-	a.ports = r
-	s.mu.Unlock()
-}
-
 // othersOn finds elements that send the ports of add elsewhere: leftovers of a
 // container that is gone.
 func (s *Service) othersOn(add []nft.Publish) []nft.Publish {

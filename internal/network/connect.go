@@ -12,7 +12,6 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/netlink"
-	"github.com/cleatlabs/cleat/internal/nft"
 	"github.com/cleatlabs/cleat/internal/record"
 )
 
@@ -147,63 +146,6 @@ func (s *Service) current(a *attachment) *Sandbox {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return a.sandbox
-}
-
-// republish has the published ports lead to where the default routes come from now.
-func (s *Service) republish(a *attachment) error {
-	a.edit.Lock()
-	defer a.edit.Unlock()
-	s.mu.Lock()
-	sb, held, gone := a.sandbox, a.ports, a.gone
-	s.mu.Unlock()
-	if gone || sb.Asked == nil {
-		return nil
-	}
-	t := s.targets(sb)
-	r := held
-	switch binds := t.four.binds() || t.six.binds(); {
-	case !binds:
-		r = &reservation{}
-	case len(held.ports) == 0:
-		wishes, err := s.wishes(sb.Asked, t)
-		if err != nil {
-			return err
-		}
-		if r, err = s.reserve(wishes, t); err != nil {
-			return err
-		}
-	default:
-		s.proxy.retarget(held.v6, t.proxyIP())
-	}
-	next := t.elements(r.ports, sb.Asked)
-	if err := s.table.Apply(nft.Change{Del: without(a.elements, next), Add: without(next, a.elements)}); err != nil {
-		if r != held {
-			r.release(s.proxy)
-		}
-		return fmt.Errorf("publish ports: %w", err)
-	}
-	old := a.elements
-	a.elements = next
-	if r != held {
-		held.release(s.proxy)
-	}
-	s.mu.Lock()
-	a.ports = r
-	shown := *a.sandbox
-	shown.Ports = portMap(sb.Asked.Exposed, r.ports)
-	a.sandbox = &shown
-	s.mu.Unlock()
-	return s.forgetFlows(append(without(old, next), without(next, old)...))
-}
-
-func without(ps, others []nft.Publish) []nft.Publish {
-	var out []nft.Publish
-	for _, p := range ps {
-		if !slices.Contains(others, p) {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 // Disconnect takes a running container's endpoint on a network away; persist is as for

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -142,9 +141,8 @@ func TestDualStack(t *testing.T) {
 		}
 	}
 	// The port is nobody else's, on either family.
-	if err := exec.Command("busybox", "timeout", "1", "busybox", "nc", "-l", "-p", "8080", "-s", "::").Run(); err == nil {
-		t.Error("a second one listens on [::]:8080")
-	}
+	h.expectTaken("tcp6", "[::]:8080")
+	h.expectTaken("tcp4", "0.0.0.0:8080")
 	h.detach(s, a)
 	again := on("c", "dual")
 	again.Ports = ports("80/tcp", "8080", "53/udp", "5353")
