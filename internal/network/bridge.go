@@ -144,6 +144,10 @@ func (b *bridge) down() error {
 
 func (b *bridge) firewall() (nft.Network, bool) { return b.opts.firewall(b.rec), true }
 
+func (b *bridge) forwarded() nft.Forwarded {
+	return nft.Forwarded{Bridge: b.name(), IPv4: b.rec.EnableIPv4, IPv6: b.rec.EnableIPv6}
+}
+
 // settle is about the bridge's own IPv6 address, which the kernel takes into use when
 // the first container is connected.
 func (b *bridge) settle(e *Endpoint) error {

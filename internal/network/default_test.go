@@ -174,6 +174,7 @@ func TestForwardingIsLeftAlone(t *testing.T) {
 	forward(four, "0")
 	forward(six, "0")
 	defer forward(four, "1")
+	defer forward(six, "1")
 	cfg := h.config()
 	cfg.NoForwarding, cfg.Default.IPv6 = true, true
 	s := h.open(cfg)

@@ -245,7 +245,10 @@ func sortedPorts(m network.PortMap) []network.Port {
 
 // diagnoseHost is about settings of the host that containers depend on.
 func (s *Service) diagnoseHost(c *Diagnosis, sb *Sandbox) {
-	four, _ := sb.Gateways()
+	four, six := sb.Gateways()
+	if six != nil && six.Gateway6.IsValid() && !forwards(ipForward6) {
+		c.problem("sysctl -w net.ipv6.conf.all.forwarding=1", "the host does not forward IPv6 packets (net.ipv6.conf.all.forwarding is 0): the container reaches nothing outside over IPv6")
+	}
 	if four != nil && !forwards(ipForward) {
 		c.problem("sysctl -w net.ipv4.ip_forward=1", "the host does not forward IPv4 packets (net.ipv4.ip_forward is 0): the container reaches nothing outside, and no other host reaches it")
 	}
@@ -256,12 +259,12 @@ func (s *Service) diagnoseHost(c *Diagnosis, sb *Sandbox) {
 
 // diagnoseFirewall is about other tables' chains that drop what ours lets through.
 func (s *Service) diagnoseFirewall(c *Diagnosis, sb *Sandbox) {
-	var bridges []string
+	var bridges []nft.Forwarded
 	s.mu.Lock()
 	for _, e := range sb.Endpoints {
 		if n := s.networks[e.NetworkID]; n != nil {
 			if b, ok := n.drv.(*bridge); ok {
-				bridges = append(bridges, b.name())
+				bridges = append(bridges, b.forwarded())
 			}
 		}
 	}

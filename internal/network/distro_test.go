@@ -174,19 +174,28 @@ func TestUFW(t *testing.T) {
 		_ = exec.Command("sh", "-c", "for t in ip ip6; do for n in filter mangle nat raw; do nft delete table $t $n 2>/dev/null; done; done").Run()
 	})
 	h.listen(h.outside, "outside", ":80")
+	h.listen6(h.outside, "outside", "[::]:81")
+	h.run(h.home, "ip", "addr", "add", "2001:db8::2/64", "dev", "uplink", "nodad")
+	h.run(h.outside, "ip", "addr", "add", "2001:db8::1/64", "dev", "wan0", "nodad")
 	cfg := h.config()
+	cfg.Default.IPv6 = true
 	s := h.open(cfg)
 	a := h.attach(s, "8080:80/tcp")
 	h.listen(a.ns, "a", ":80")
 	h.expect("out, with ufw's default", h.dial(a.ns, "tcp4", outsideAddr+":80"), "no connection")
-	w := strings.Join(s.Warnings(), "\n")
-	_, command, ok := strings.Cut(w, "allow it with: ")
+	h.expect("out, with ufw's default, IPv6", h.dial(a.ns, "tcp6", "[2001:db8::1]:81"), "no connection")
+	w := s.Warnings()
+	if text := strings.Join(w, "\n"); len(w) != 2 || !strings.Contains(text, "ip filter") || !strings.Contains(text, "ip6 filter") {
+		t.Errorf("warnings of IPv4 and IPv6: %q", w)
+	}
+	_, command, ok := strings.Cut(w[0], "allow it with: ")
 	command, _, _ = strings.Cut(command, " (or")
 	if !ok || !strings.HasPrefix(command, "ufw route allow") {
 		t.Fatalf("warnings %q", w)
 	}
 	ufw(command)
 	h.expect("out, allowed", h.dial(a.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+	h.expect("out, allowed, IPv6", h.dial(a.ns, "tcp6", "[2001:db8::1]:81"), "outside sees 2001:db8::2")
 	h.expect("in, allowed", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
 	if w := s.Warnings(); len(w) != 0 {
 		t.Errorf("warnings after %q: %q", command, w)
@@ -200,6 +209,8 @@ func TestUFW(t *testing.T) {
 	h.network(s, api.CreateRequest{Name: "later"})
 	b := h.on(s, "b", at("later"))
 	h.expect("out, integrated", h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+	c := h.attach(s)
+	h.expect("out, integrated, IPv6", h.dial(c.ns, "tcp6", "[2001:db8::1]:81"), "outside sees 2001:db8::2")
 	ufw("ufw reload")
 	patiently(t, "integrated again", func() bool { return h.dial(b.ns, "tcp4", outsideAddr+":80") == "outside sees "+hostAddr })
 	must(t, s.Teardown())

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	api "github.com/moby/moby/api/types/network"
+
 	"github.com/cleatlabs/cleat/internal/network"
 )
 
@@ -80,6 +82,37 @@ func TestForeignDropPolicyIsReported(t *testing.T) {
 				_ = exec.Command("sh", "-c", "nft delete table "+table).Run()
 			}
 		})
+	}
+}
+
+// A firewall of IPv6 alone is somebody else's trouble where no network has IPv6.
+func TestForeignDropPolicyOfIPv6(t *testing.T) {
+	h := newHost(t)
+	cfg := h.config()
+	s := h.open(cfg)
+	h.nft("add table ip6 fw; add chain ip6 fw guard { type filter hook forward priority 0; policy drop; }")
+	h.run(h.home, "ip6tables-nft", "-P", "FORWARD", "DROP")
+	defer exec.Command("sh", "-c", "nft delete table ip6 fw; nft delete table ip6 filter").Run()
+	if got := s.Warnings(); len(got) != 0 {
+		t.Errorf("without IPv6: %q", got)
+	}
+	rec := h.create(s, api.CreateRequest{Name: "dual", EnableIPv6: yes()})
+	got := s.Warnings()
+	text := strings.Join(got, "\n")
+	for _, want := range []string{
+		"nft insert rule ip6 fw guard iifname " + rec.Link + " accept && nft insert rule ip6 fw guard oifname " + rec.Link + " accept",
+		"ip6tables -I FORWARD -i " + rec.Link + " -j ACCEPT && ip6tables -I FORWARD -o " + rec.Link + " -j ACCEPT",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("warnings %q, want %q", got, want)
+		}
+		h.run(h.home, "sh", "-c", strings.ReplaceAll(want, "ip6tables", "ip6tables-nft"))
+	}
+	if strings.Contains(text, cfg.Bridge) {
+		t.Errorf("the default bridge has no IPv6: %q", got)
+	}
+	if got := s.Warnings(); len(got) != 0 {
+		t.Errorf("after the commands: %q", got)
 	}
 }
 

@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 	}
 	check(exec.Command("ip", "link", "set", "lo", "up").Run())
 	check(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
+	check(os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
 	os.Exit(m.Run())
 }
 

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -389,6 +390,20 @@ func (s *Service) bridges() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// forwarded are the same with what of their traffic other firewalls see.
+func (s *Service) forwarded() []nft.Forwarded {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []nft.Forwarded
+	for _, n := range s.networks {
+		if b, ok := n.drv.(*bridge); ok {
+			all = append(all, b.forwarded())
+		}
+	}
+	slices.SortFunc(all, func(a, b nft.Forwarded) int { return cmp.Compare(a.Bridge, b.Bridge) })
+	return all
 }
 
 // Teardown closes the service and removes what it made on the host: the table, marked

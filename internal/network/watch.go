@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/nft"
@@ -24,7 +25,7 @@ func (s *Service) watch() error {
 		return err
 	}
 	if s.cfg.FirewallIntegrate {
-		if err := nft.Integrate(s.bridges(), s.table.Name()); err != nil {
+		if err := nft.Integrate(s.forwarded(), s.table.Name()); err != nil {
 			w.Close()
 			return fmt.Errorf("integrate with the host's firewall: %w", err)
 		}
@@ -87,7 +88,7 @@ func (s *Service) restore(ev nft.Event) {
 		}
 	}
 	if ev.Foreign && s.cfg.FirewallIntegrate {
-		if err := nft.Integrate(s.bridges(), s.table.Name()); err != nil {
+		if err := nft.Integrate(s.forwarded(), s.table.Name()); err != nil {
 			s.warn(fmt.Sprintf("the host's firewall was changed and could not be integrated with again: %v", err))
 		}
 	}
@@ -102,15 +103,24 @@ func (s *Service) Warnings() []string {
 	if !forwards(ipForward) {
 		out = append(out, "IPv4 forwarding is disabled on this host: containers reach nothing beyond it, and nobody reaches their published ports from outside; allow it with: sysctl net.ipv4.ip_forward=1")
 	}
-	blockers, err := nft.Blockers(s.bridges())
+	blockers, err := nft.Blockers(s.forwarded())
 	if err != nil {
 		return append(out, fmt.Sprintf("the host's firewall could not be read: %v", err))
 	}
 	for _, b := range blockers {
-		out = append(out, fmt.Sprintf("chain %q of nftables table \"%s %s\" drops forwarded traffic, that of containers on bridge %s included; allow it with: %s (or start the engine with --firewall-integrate)",
-			b.Chain, b.Family, b.Table, s.bridge.name(), b.Allow))
+		out = append(out, fmt.Sprintf("chain %q of nftables table \"%s %s\" drops forwarded traffic, that of containers on %s included; allow it with: %s (or start the engine with --firewall-integrate)",
+			b.Chain, b.Family, b.Table, naming("bridge", b.Bridges), b.Allow))
 	}
 	return out
+}
+
+// naming lists some of what there is, and says how many more there are.
+func naming(what string, names []string) string {
+	const most = 4
+	if len(names) <= most {
+		return what + " " + strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s %s and %d more", what, strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // sweep removes elements and links that belong to no endpoint and none of keep.

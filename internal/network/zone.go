@@ -95,7 +95,7 @@ func (s *Service) bridgesChanged() {
 	if !s.cfg.FirewallIntegrate {
 		return
 	}
-	if err := nft.Integrate(s.bridges(), s.table.Name()); err != nil {
+	if err := nft.Integrate(s.forwarded(), s.table.Name()); err != nil {
 		s.warn(fmt.Sprintf("the host's firewall could not be integrated with: %v", err))
 	}
 }

@@ -16,13 +16,31 @@ import (
 // Blocker is somebody else's chain that would drop the traffic of containers behind
 // our accept: in nftables every table's verdict counts, and a drop is final.
 type Blocker struct {
-	Family string // "ip" or "inet"
+	Family string // "ip", "ip6" or "inet"
 	Table  string
 	Chain  string
 	// Bridges are those whose traffic it would drop.
 	Bridges []string
+	family  uint8
 	// Allow is the command that lets their traffic through.
 	Allow string
+}
+
+// Forwarded is a bridge whose traffic is to pass, and what of it there is.
+type Forwarded struct {
+	Bridge     string
+	IPv4, IPv6 bool
+}
+
+// meets says whether chains of a family see the bridge's traffic.
+func (f Forwarded) meets(family uint8) bool {
+	switch family {
+	case unix.NFPROTO_IPV4:
+		return f.IPv4
+	case unix.NFPROTO_IPV6:
+		return f.IPv6
+	}
+	return true
 }
 
 func (b Blocker) String() string { return fmt.Sprintf("%s %s %s", b.Family, b.Table, b.Chain) }
@@ -37,8 +55,11 @@ type foreignChain struct {
 }
 
 func familyName(f uint8) string {
-	if f == unix.NFPROTO_IPV4 {
+	switch f {
+	case unix.NFPROTO_IPV4:
 		return "ip"
+	case unix.NFPROTO_IPV6:
+		return "ip6"
 	}
 	return "inet"
 }
@@ -46,7 +67,7 @@ func familyName(f uint8) string {
 // Blockers lists the foreign chains on the forward hook that drop by policy (or, as
 // firewalld's does, by a last rule) and have no rule, themselves or in a chain that
 // they jump to, that names one of the bridges.
-func Blockers(bridges []string) ([]Blocker, error) {
+func Blockers(bridges []Forwarded) ([]Blocker, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
@@ -55,7 +76,7 @@ func Blockers(bridges []string) ([]Blocker, error) {
 	return blockers(conn, bridges)
 }
 
-func blockers(conn *netlink.Conn, bridges []string) ([]Blocker, error) {
+func blockers(conn *netlink.Conn, bridges []Forwarded) ([]Blocker, error) {
 	chains, err := listChains(conn)
 	if err != nil {
 		return nil, err
@@ -69,10 +90,10 @@ func blockers(conn *netlink.Conn, bridges []string) ([]Blocker, error) {
 		if err != nil {
 			return nil, err
 		}
-		b := Blocker{Family: familyName(c.family), Table: c.table, Chain: c.name}
+		b := Blocker{family: c.family, Family: familyName(c.family), Table: c.table, Chain: c.name}
 		for _, bridge := range bridges {
-			if !namesLink(rules, bridge) {
-				b.Bridges = append(b.Bridges, bridge)
+			if bridge.meets(c.family) && !namesLink(rules, bridge.Bridge) {
+				b.Bridges = append(b.Bridges, bridge.Bridge)
 			}
 		}
 		if len(b.Bridges) > 0 {
@@ -83,11 +104,16 @@ func blockers(conn *netlink.Conn, bridges []string) ([]Blocker, error) {
 	return bs, nil
 }
 
-// allowCommands is what lets the traffic of all the bridges through.
+// allowCommands is what lets the traffic of all the bridges through: of the first ones,
+// where there are more than anybody reads.
 func allowCommands(c foreignChain, all []foreignChain, bridges []string) string {
+	const most = 4
 	var cs []string
-	for _, b := range bridges {
+	for _, b := range bridges[:min(most, len(bridges))] {
 		cs = append(cs, allowCommand(c, all, b))
+	}
+	if len(bridges) > most {
+		cs = append(cs, "…")
 	}
 	return strings.Join(cs, " && ")
 }
@@ -105,14 +131,18 @@ func allowCommand(c foreignChain, all []foreignChain, bridge string) string {
 	has := func(name string) bool {
 		return slices.ContainsFunc(all, func(o foreignChain) bool { return o.family == c.family && o.table == c.table && o.name == name })
 	}
-	iptables := c.family == unix.NFPROTO_IPV4 && c.table == "filter" && c.name == "FORWARD"
+	iptables := c.family != unix.NFPROTO_INET && c.table == "filter" && c.name == "FORWARD"
+	program, ufw := "iptables", "ufw-before-forward"
+	if c.family == unix.NFPROTO_IPV6 {
+		program, ufw = "ip6tables", "ufw6-before-forward"
+	}
 	switch {
 	case c.table == "firewalld":
 		return fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-interface=%s && firewall-cmd --reload", bridge)
-	case iptables && has("ufw-before-forward"):
+	case iptables && has(ufw):
 		return fmt.Sprintf("ufw route allow in on %s && ufw route allow out on %s", bridge, bridge)
 	case iptables:
-		return fmt.Sprintf("iptables -I FORWARD -i %s -j ACCEPT && iptables -I FORWARD -o %s -j ACCEPT", bridge, bridge)
+		return fmt.Sprintf("%s -I FORWARD -i %s -j ACCEPT && %s -I FORWARD -o %s -j ACCEPT", program, bridge, program, bridge)
 	}
 	where := fmt.Sprintf("%s %s %s", familyName(c.family), c.table, c.name)
 	return fmt.Sprintf("nft insert rule %s iifname %s accept && nft insert rule %s oifname %s accept", where, bridge, where, bridge)
@@ -120,7 +150,7 @@ func allowCommand(c foreignChain, all []foreignChain, bridge string) string {
 
 func listChains(conn *netlink.Conn) ([]foreignChain, error) {
 	var chains []foreignChain
-	for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_INET} {
+	for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_INET} {
 		err := conn.Dump(newMessage(unix.NFT_MSG_GETCHAIN, 0, family, "list of nftables chains"), func(_ uint16, body []byte) error {
 			c, err := parseChain(body)
 			if err == nil {
@@ -296,7 +326,7 @@ func (r foreignRule) names(link string) bool {
 // accept what comes from and goes to the bridges, marked with the comment mark, and
 // removes marked ones that are about none of them. What may go to a bridge is decided by
 // our own table all the same.
-func Integrate(bridges []string, mark string) error {
+func Integrate(bridges []Forwarded, mark string) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
@@ -311,10 +341,7 @@ func Integrate(bridges []string, mark string) error {
 		return err
 	}
 	for _, b := range found {
-		family := uint8(unix.NFPROTO_INET)
-		if b.Family == "ip" {
-			family = unix.NFPROTO_IPV4
-		}
+		family := b.family
 		for _, bridge := range b.Bridges {
 			for _, r := range []*rule{new(rule).inName(bridge).accept(), new(rule).outName(bridge).accept()} {
 				// Without NLM_F_APPEND the rule goes to the head.
@@ -344,7 +371,7 @@ func Withdraw(mark string) error {
 }
 
 // stale asks for the removal of marked rules that name none of the bridges.
-func stale(conn *netlink.Conn, bridges []string, mark string) ([]*netlink.Message, error) {
+func stale(conn *netlink.Conn, bridges []Forwarded, mark string) ([]*netlink.Message, error) {
 	chains, err := listChains(conn)
 	if err != nil {
 		return nil, err
@@ -359,7 +386,7 @@ func stale(conn *netlink.Conn, bridges []string, mark string) ([]*netlink.Messag
 			return nil, err
 		}
 		for _, r := range rules {
-			if r.comment != mark || slices.ContainsFunc(bridges, r.names) {
+			if r.comment != mark || slices.ContainsFunc(bridges, func(f Forwarded) bool { return r.names(f.Bridge) }) {
 				continue
 			}
 			m := newMessage(unix.NFT_MSG_DELRULE, 0, c.family, "nftables chain "+c.name)
