@@ -52,7 +52,7 @@ func Dial(protocol int) (*Conn, error) {
 	// Both make answers shorter and clearer; kernels that lack them still answer.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	return &Conn{fd: fd, buf: make([]byte, 32<<10)}, nil
+	return &Conn{fd: fd, buf: make([]byte, 8<<10)}, nil
 }
 
 func open(protocol int, groups uint32) (int, error) {

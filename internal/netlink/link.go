@@ -153,6 +153,18 @@ func SetUp(index int) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, unix.IFF_UP, unix.IFF_UP), fmt.Sprintf("link %d", index))
 }
 
+// SetUpNamed is SetUp for a link whose index is not known.
+func SetUpNamed(name string) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, unix.IFF_UP, unix.IFF_UP), linkObject(name)).Str(unix.IFLA_IFNAME, name)
+}
+
+// Down leaves the link down that a message asks for.
+func (m *Message) Down() *Message {
+	const flags = headerLen + 8 // in struct ifinfomsg; the mask follows
+	clear(m.b[flags : flags+8])
+	return m
+}
+
 // SetMAC asks for another hardware address of a link.
 func SetMAC(index int, mac net.HardwareAddr) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, 0, 0), fmt.Sprintf("hardware address %s", mac)).Attr(unix.IFLA_ADDRESS, mac)

@@ -93,7 +93,8 @@ func kindOf(l netlink.Link) string {
 func (b *bridge) create() (netlink.Link, error) {
 	sum := sha256.Sum256([]byte(b.name() + "\x00" + hostIdentity()))
 	mac := net.HardwareAddr{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
-	if err := b.host.conn.Do(netlink.NewBridge(b.name(), mac, b.opts.mtu)); err != nil {
+	// Down, so that it gets no IPv6 address before it is known whether it may have one.
+	if err := b.host.conn.Do(netlink.NewBridge(b.name(), mac, b.opts.mtu).Down()); err != nil {
 		return netlink.Link{}, fmt.Errorf("make bridge: %w", err)
 	}
 	return b.host.conn.LinkByName(b.name())
@@ -127,7 +128,7 @@ func (b *bridge) sysctls() error {
 			hostSysctl{six + "accept_dad", "0", false}, hostSysctl{six + "disable_ipv6", "0", false})
 	}
 	for _, s := range set {
-		if err := s.apply(); err != nil {
+		if err := b.host.proc.set(s); err != nil {
 			return fmt.Errorf("bridge %q: %w", b.name(), err)
 		}
 	}
@@ -182,7 +183,7 @@ func (b *bridge) plug(in *inside, e *Endpoint) (int, error) {
 
 func (b *bridge) join(in *inside, link, peer string) (int, error) {
 	v := netlink.Veth{Name: link, Master: int(b.index.Load()), Peer: peer, PeerNS: in.ns, MTU: b.opts.mtu}
-	if err := b.host.conn.Do(netlink.NewVeth(v), b.port(link)); err != nil {
+	if err := b.host.veth(v, b.port(link)); err != nil {
 		return 0, fmt.Errorf("connect to bridge %q: %w", b.name(), err)
 	}
 	got, err := in.conn.LinkByName(peer)

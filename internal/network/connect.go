@@ -25,7 +25,7 @@ func (s *Service) Connect(ctx context.Context, req Request, want EndpointRequest
 	if err != nil {
 		return nil, err
 	}
-	in, err := enter(s.host.ns, ns)
+	in, err := s.host.enter(ns)
 	if err == nil {
 		defer in.close()
 		err = s.plugIn(in, a, e)
@@ -189,7 +189,7 @@ func (s *Service) reroute(ns int, sb *Sandbox) error {
 	if four == nil && six == nil {
 		return nil
 	}
-	in, err := enter(s.host.ns, ns)
+	in, err := s.host.enter(ns)
 	if err != nil {
 		return err
 	}

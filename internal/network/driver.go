@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -49,14 +48,15 @@ type inside struct {
 	ns   int           // file descriptor
 	conn *netlink.Conn // in the namespace
 	home int
+	proc *sysctls
 	// names are sockets for lookups that were made ahead of time, or nil.
 	names *nameSockets
 }
 
 // enter opens a connection to a namespace.
-func enter(home, ns int) (*inside, error) {
-	in := &inside{ns: ns, home: home}
-	err := netlink.InNS(home, ns, func() (err error) {
+func (u *uplink) enter(ns int) (*inside, error) {
+	in := &inside{ns: ns, home: u.ns, proc: &u.proc}
+	err := netlink.InNS(u.ns, ns, func() (err error) {
 		in.conn, err = netlink.Dial(unix.NETLINK_ROUTE)
 		return err
 	})
@@ -82,7 +82,7 @@ func (in *inside) prepare(e *Endpoint, o endpointOptions) error {
 	if !e.IP6.IsValid() && len(o.sysctls) == 0 && !hasIPv6(e.LinkLocal) {
 		return nil
 	}
-	return in.do(func() error { return interfaceSysctls(e, o) })
+	return in.do(func() error { return interfaceSysctls(in.proc, e, o) })
 }
 
 // addressing asks for an endpoint's addresses on its interface.
@@ -130,14 +130,14 @@ func hasIPv6(addrs []netip.Addr) bool {
 // interfaceSysctls are those of one interface, on a thread in the namespace. IPv6 is off
 // in a namespace until an endpoint has it; duplicate addresses need not be looked for
 // where the engine gives all of them out, and would hold a start up for a second.
-func interfaceSysctls(e *Endpoint, o endpointOptions) error {
+func interfaceSysctls(proc *sysctls, e *Endpoint, o endpointOptions) error {
 	var all []sysctl
 	if e.IP6.IsValid() || hasIPv6(e.LinkLocal) {
 		all = append(all, sysctl{"/proc/sys/net/ipv6/conf/%s/accept_dad", "0"}, sysctl{"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "0"})
 	}
 	for _, s := range append(all, o.sysctls...) {
 		path := fmt.Sprintf(s.key, e.Interface)
-		if err := os.WriteFile(path, []byte(s.value), 0); err != nil {
+		if err := proc.write(path, s.value); err != nil {
 			return fmt.Errorf("set %s to %s in the container's namespace: %w", strings.TrimPrefix(path, "/proc/sys/"), s.value, err)
 		}
 	}

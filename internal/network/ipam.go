@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -201,6 +202,7 @@ func (p *planner) choose(six bool, bits int) (Subnet, error) {
 		pools = append(pools, AddressPool{Base: p.ula, Size: 64})
 	}
 	var blocked string
+	obstacles := p.obstacles(six)
 	for _, pool := range pools {
 		if pool.Base.Addr().Is6() != six || bits != 0 && bits < pool.Base.Bits() {
 			continue
@@ -209,23 +211,64 @@ func (p *planner) choose(six bool, bits int) (Subnet, error) {
 		if bits != 0 {
 			size = bits
 		}
+		rest := obstacles
 		candidate := netip.PrefixFrom(pool.Base.Addr(), size)
 		for candidate.IsValid() && pool.Base.Contains(candidate.Addr()) {
-			clash, why := p.clash(candidate)
-			if !clash.IsValid() {
+			for len(rest) > 0 && lastAddr(rest[0].prefix).Less(candidate.Addr()) {
+				rest = rest[1:]
+			}
+			if len(rest) == 0 || !rest[0].prefix.Overlaps(candidate) {
 				s := Subnet{Prefix: candidate, Chosen: true}
 				s.Gateway = s.firstFree()
 				return s, nil
 			}
-			if why != "" {
-				blocked = "; " + why
+			if rest[0].route != "" {
+				blocked = fmt.Sprintf("; %s is the host's route dev %s", rest[0].prefix, rest[0].route)
 			}
 			// Over all that the other covers.
-			candidate = nextPrefix(candidate, clash)
+			candidate = nextPrefix(candidate, rest[0].prefix)
 		}
 	}
 	return Subnet{}, failure.New(errdefs.ErrInvalidArgument, "could not find an available, non-overlapping %s address pool among the defaults to assign to the network: "+
 		"all predefined address pools have been fully subnetted%s; name a subnet with --subnet", familyName(six), blocked)
+}
+
+// obstacle is what a new subnet may not overlap.
+type obstacle struct {
+	prefix netip.Prefix
+	route  string // the link's name, if it is a route of the host
+}
+
+// obstacles lists them for one family, in the order of their addresses and without those
+// that lie within others, so that a pool is gone through once, however many networks
+// there are.
+func (p *planner) obstacles(six bool) []obstacle {
+	var all []obstacle
+	add := func(of map[netip.Prefix]string, routes bool) {
+		for prefix, name := range of {
+			if prefix.Addr().Is6() != six || routes && prefix.Bits() == 0 {
+				continue // the default route is for what nobody has
+			}
+			o := obstacle{prefix: prefix.Masked()}
+			if routes {
+				o.route = name
+			}
+			all = append(all, o)
+		}
+	}
+	add(p.taken, false)
+	add(p.routes, true)
+	slices.SortFunc(all, func(a, b obstacle) int {
+		return cmp.Or(a.prefix.Addr().Compare(b.prefix.Addr()), cmp.Compare(a.prefix.Bits(), b.prefix.Bits()), cmp.Compare(a.route, b.route))
+	})
+	// Prefixes are within one another or apart: the larger one comes first.
+	out := all[:0]
+	for _, o := range all {
+		if n := len(out); n == 0 || !out[n-1].prefix.Overlaps(o.prefix) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 func familyName(six bool) string {

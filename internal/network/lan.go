@@ -275,7 +275,7 @@ func (l *lan) unplug(ns int, e *Endpoint) error {
 	if ns < 0 {
 		return nil
 	}
-	in, err := enter(l.host.ns, ns)
+	in, err := l.host.enter(ns)
 	if err != nil {
 		return err
 	}

@@ -338,6 +338,7 @@ func (s *Service) abandon() {
 	if s.host.conn != nil {
 		s.host.conn.Close()
 	}
+	s.host.proc.shut()
 	for _, n := range s.networks {
 		n.close()
 	}

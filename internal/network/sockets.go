@@ -98,10 +98,10 @@ func (p *sockets) drain() {
 
 // newNamespace makes a namespace without links but lo, which is up.
 func (u *uplink) newNamespace() (*inside, error) {
-	in := &inside{home: u.ns}
+	in := &inside{home: u.ns, proc: &u.proc}
 	var err error
 	in.ns, err = netlink.NewNS(u.ns, func() (err error) {
-		if err = namespaceSysctls(); err != nil {
+		if err = namespaceSysctls(&u.proc); err != nil {
 			return err
 		}
 		in.conn, err = netlink.Dial(unix.NETLINK_ROUTE)
@@ -119,6 +119,20 @@ func (u *uplink) newNamespace() (*inside, error) {
 	return in, nil
 }
 
+// veth makes a pair whose end here is up and a port of its bridge, if it has one. That
+// end has no addresses, nor shall it get one of IPv6, which with its routes would make
+// every further link dearer.
+func (u *uplink) veth(v netlink.Veth, then ...*netlink.Message) error {
+	if err := u.conn.Do(netlink.NewVeth(v).Down()); err != nil {
+		return err
+	}
+	err := u.proc.write("/proc/sys/net/ipv6/conf/"+v.Name+"/disable_ipv6", "1")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return u.conn.Do(append(then, netlink.SetUpNamed(v.Name))...)
+}
+
 // prepare makes a socket that is plugged into the bridge. On failure nothing is left.
 func (b *bridge) prepare() (*socket, error) {
 	return b.host.socket(func(k *socket) (err error) {
@@ -130,7 +144,7 @@ func (b *bridge) prepare() (*socket, error) {
 // prepareLoose makes a socket that is not plugged in.
 func (s *Service) prepareLoose() (*socket, error) {
 	return s.host.socket(func(k *socket) error {
-		if err := s.host.conn.Do(netlink.NewVeth(netlink.Veth{Name: k.link, Peer: "eth0", PeerNS: k.in.ns})); err != nil {
+		if err := s.host.veth(netlink.Veth{Name: k.link, Peer: "eth0", PeerNS: k.in.ns}); err != nil {
 			return fmt.Errorf("connect a container: %w", err)
 		}
 		eth0, err := k.in.conn.LinkByName("eth0")
@@ -170,7 +184,7 @@ func (u *uplink) socket(connect func(*socket) error) (*socket, error) {
 
 // namespaceSysctls are Docker's settings inside a container's namespace. IPv6 is off
 // for links that come, and stays on for lo, which is there already.
-func namespaceSysctls() error {
+func namespaceSysctls(proc *sysctls) error {
 	for _, s := range []struct {
 		path, value string
 		optional    bool
@@ -179,7 +193,7 @@ func namespaceSysctls() error {
 		{"/proc/sys/net/ipv4/ping_group_range", "0 2147483647", false},
 		{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true},
 	} {
-		err := os.WriteFile(s.path, []byte(s.value), 0)
+		err := proc.write(s.path, s.value)
 		if s.optional && errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -24,6 +24,7 @@ type uplink struct {
 	conn  *netlink.Conn
 	ns    int
 	stays bool // whether it forwards packets is not ours to say
+	proc  sysctls
 
 	mu    sync.Mutex
 	links map[string]bool // host's ends made by this process and still in use
@@ -117,25 +118,6 @@ func forwards(path string) bool {
 type hostSysctl struct {
 	path, value string
 	optional    bool // may be missing
-}
-
-// apply writes only what differs: where /proc/sys is read-only but already
-// right, as in a container, all is well.
-func (s hostSysctl) apply() error {
-	have, err := os.ReadFile(s.path)
-	if s.optional && errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if strings.TrimSpace(string(have)) == s.value {
-		return nil
-	}
-	if err := os.WriteFile(s.path, []byte(s.value), 0); err != nil {
-		return fmt.Errorf("set %s to %s: %w", s.path, s.value, err)
-	}
-	return nil
 }
 
 // awaitAddress waits until an IPv6 address of a link answers. The kernel sees to that by
