@@ -40,6 +40,16 @@ type Conn struct {
 	fd  int
 	seq uint32
 	buf []byte
+
+	sent, received int64 // bytes
+}
+
+// Traffic is how many bytes were sent and received: what requests cost does not grow with
+// what else there is, and a test can tell.
+func (c *Conn) Traffic() (sent, received int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sent, c.received
 }
 
 // Dial opens a socket of a netlink protocol such as unix.NETLINK_ROUTE in the
@@ -52,6 +62,10 @@ func Dial(protocol int) (*Conn, error) {
 	// Both make answers shorter and clearer; kernels that lack them still answer.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	if protocol == unix.NETLINK_ROUTE {
+		// Lists are made of what is asked for instead of everything.
+		_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	}
 	return &Conn{fd: fd, buf: make([]byte, 8<<10)}, nil
 }
 
@@ -198,6 +212,7 @@ func (c *Conn) send(msgs []*Message) error {
 	for {
 		err := unix.Sendto(c.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		if err == nil {
+			c.sent += int64(len(out))
 			return nil
 		}
 		if !errors.Is(err, unix.EINTR) {
@@ -267,6 +282,7 @@ func (c *Conn) read(each func(unix.NlMsghdr, []byte) (bool, error)) error {
 		if err != nil {
 			return fmt.Errorf("receive from the kernel: %w", err)
 		}
+		c.received += int64(n)
 		done, err := walk(c.buf[:n], each)
 		if done || err != nil {
 			return err

@@ -265,11 +265,18 @@ func (c *Conn) Addrs() ([]Addr, error) {
 	return dump(c, unix.RTM_GETADDR, unix.RTM_NEWADDR, make([]byte, unix.SizeofIfAddrmsg), "list of addresses", parseAddr)
 }
 
+// AddrsOf lists those of one link.
+func (c *Conn) AddrsOf(index int) ([]Addr, error) {
+	h := make([]byte, unix.SizeofIfAddrmsg)
+	binary.NativeEndian.PutUint32(h[4:], uint32(index))
+	return dump(c, unix.RTM_GETADDR, unix.RTM_NEWADDR, h, "list of addresses", parseAddr)
+}
+
 // Routes lists the unicast routes of one family (unix.AF_INET, unix.AF_INET6) in
 // all tables but the local one.
 func (c *Conn) Routes(family int) ([]Route, error) {
 	h := make([]byte, unix.SizeofRtMsg)
-	h[0] = byte(family)
+	h[0], h[7] = byte(family), unix.RTN_UNICAST
 	all, err := dump(c, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, h, "list of routes", parseRoute)
 	if err != nil {
 		return nil, err

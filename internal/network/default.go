@@ -241,7 +241,7 @@ func (s *Service) addressesOf(link netlink.Link, six bool) ([]netip.Prefix, erro
 	if link.Index == 0 {
 		return nil, nil
 	}
-	all, err := s.host.conn.Addrs()
+	all, err := s.host.conn.AddrsOf(link.Index)
 	if err != nil {
 		return nil, fmt.Errorf("bridge %q: %w", link.Name, err)
 	}

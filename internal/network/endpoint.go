@@ -527,7 +527,8 @@ func (s *Service) publish(req *Request, a *attachment, t targets, wishes []wish)
 	}
 	// A client that sent to a UDP port before has a connection tracking entry
 	// without the redirection, which would last as long as it goes on sending.
-	return s.forgetFlows(add)
+	s.stale.forget(add)
+	return nil
 }
 
 // unpublish takes back what is published. The redirection goes before the sockets, so
@@ -545,7 +546,8 @@ func (s *Service) unpublish(a *attachment) error {
 		err = fmt.Errorf("free ports of container %s: %w", a.sandbox.ContainerID, err)
 	}
 	r.release(s.proxy)
-	return errors.Join(err, s.forgetFlows(dels))
+	s.stale.forget(dels)
+	return err
 }
 
 // macOf is the hardware address that goes with an endpoint's address.
@@ -607,25 +609,6 @@ func (s *Service) free(a *attachment) error {
 	}
 	s.leave(a)
 	return err
-}
-
-// forgetFlows drops what connection tracking knows about UDP ports.
-func (s *Service) forgetFlows(ports []nft.Publish) error {
-	if !slices.ContainsFunc(ports, func(p nft.Publish) bool { return p.Proto == nft.UDP && !p.Open }) {
-		return nil
-	}
-	addrs, err := s.host.conn.Addrs()
-	if err != nil {
-		return err
-	}
-	local := map[netip.Addr]bool{}
-	for _, a := range addrs {
-		local[a.Prefix.Addr()] = true
-	}
-	if _, err := s.flows.Forget(ports, local); err != nil {
-		return fmt.Errorf("forget old flows to published ports: %w", err)
-	}
-	return nil
 }
 
 func (s *Service) warn(text string) {

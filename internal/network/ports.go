@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
@@ -397,6 +398,9 @@ func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16, shared
 	fd, err = unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) && host.Is6() {
 		return -1, 0, errNoIPv6
+	}
+	if errors.Is(err, unix.EMFILE) {
+		return -1, 0, failure.New(errdefs.ErrResourceExhausted, "reserve port %d/%s: %w: the engine holds a file for each published port and may have no more; start it with a higher limit (LimitNOFILE of its unit, ulimit -n)", port, proto, err)
 	}
 	if err != nil {
 		return -1, 0, fmt.Errorf("reserve port %d/%s: %w", port, proto, err)

@@ -173,11 +173,11 @@ func TestUDPClientFollowsThePublishedPort(t *testing.T) {
 	h.expect("nobody", ask(client), "no answer")
 	a := h.attach(s, "5300:53/udp")
 	h.listenUDP(a.ns, "a", ":53")
-	h.expect("first container", askUDP(client), "a sees "+outsideAddr)
+	eventually(t, "the first container answers", func() bool { return askUDP(client) == "a sees "+outsideAddr })
 	h.detach(s, a)
 	b := h.attach(s, "5300:53/udp")
 	h.listenUDP(b.ns, "b", ":53")
-	h.expect("second container", askUDP(client), "b sees "+outsideAddr)
+	eventually(t, "the second container answers", func() bool { return askUDP(client) == "b sees "+outsideAddr })
 }
 
 // askUDP asks a few times: an ICMP error of an earlier datagram may be pending.

@@ -37,7 +37,8 @@ func (s *Service) republish(a *attachment) error {
 	shown.Ports = portMap(sb.Asked.Exposed, r.ports)
 	a.sandbox = &shown
 	s.mu.Unlock()
-	return s.forgetFlows(append(without(old, next), without(next, old)...))
+	s.stale.forget(append(without(old, next), without(next, old)...))
+	return nil
 }
 
 func without(ps, others []nft.Publish) []nft.Publish {

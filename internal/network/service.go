@@ -52,6 +52,7 @@ type Service struct {
 	spares  *sockets // plugged into the default bridge
 	loose   *sockets // not plugged in, for other networks
 	flows   *nft.Flows
+	stale   *forgetter
 	lookups *nameService
 	zone    zone
 	claim   int // keeps other engines off the bridge
@@ -103,6 +104,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	}
 	// The group outlives ctx, which is that of the start only.
 	s.group = supervise.New(context.WithoutCancel(ctx))
+	s.stale = newForgetter(s.group, s.forgetNow)
 	if s.proxy, err = newLoopback(s.group); err != nil {
 		return nil, err
 	}

@@ -127,7 +127,7 @@ type hostSysctl struct {
 func awaitAddress(conn *netlink.Conn, index int) error {
 	const patience = 500 * time.Millisecond
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
-		all, err := conn.Addrs()
+		all, err := conn.AddrsOf(index)
 		if err != nil {
 			return err
 		}

@@ -59,6 +59,9 @@ func Open(name string) (*Table, error) {
 // Close ends the connection; the table stays.
 func (t *Table) Close() error { return t.conn.Close() }
 
+// Traffic is that of the table's connection, in bytes.
+func (t *Table) Traffic() (sent, received int64) { return t.conn.Traffic() }
+
 // Name is the table's name.
 func (t *Table) Name() string { return t.name }
 
