@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,8 +10,10 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/jsonstream"
 
 	"github.com/cleatlabs/cleat/internal/build"
+	"github.com/cleatlabs/cleat/internal/classic"
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
@@ -30,7 +33,7 @@ func (h *Handler) imageBuild(ctx context.Context, w http.ResponseWriter, q *requ
 	case builderBuildKit:
 		return h.buildWithBuildKit(ctx, w, q)
 	case builderClassic:
-		return unsupported("building images without BuildKit (build, version 1)")
+		return h.buildClassic(ctx, w, q)
 	default:
 		return failure.Invalid("invalid version %s", builder)
 	}
@@ -69,6 +72,31 @@ func (h *Handler) buildWithBuildKit(ctx context.Context, w http.ResponseWriter, 
 		_, _ = io.Copy(io.Discard, q.Body)
 	}
 	return failed
+}
+
+// buildClassic answers as Docker's builder before BuildKit.
+func (h *Handler) buildClassic(ctx context.Context, w http.ResponseWriter, q *request) error {
+	asked, err := q.buildRequest()
+	if err != nil {
+		return err
+	}
+	req := classic.Request{Request: asked, Quiet: q.boolean("q")}
+	if req.Credentials, err = classic.ParseCredentials(q.Header.Get("X-Registry-Config")); err != nil {
+		return err
+	}
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		return fmt.Errorf("cannot read and write at once: %w", err)
+	}
+	req.Context = q.Body
+	ctx, cancel := h.streamContext(ctx)
+	defer cancel()
+	out := newProgress(w, q.version)
+	err = h.deps.ClassicBuilds.Build(ctx, req, out.write)
+	var failed *jsonstream.Error
+	if errors.As(err, &failed) {
+		out.begin() // the build's own failures are records, whether anything was printed or not
+	}
+	return out.finish(err)
 }
 
 // buildRecords is how a build is reported to clients that speak BuildKit.

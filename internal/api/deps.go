@@ -19,6 +19,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/changes"
+	"github.com/cleatlabs/cleat/internal/classic"
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
@@ -195,6 +196,12 @@ type Builds interface {
 	Cancel(id string)
 }
 
+// ClassicBuilds builds images for clients that do not speak BuildKit. An error that is a
+// [*jsonstream.Error] is one of a build that has begun.
+type ClassicBuilds interface {
+	Build(ctx context.Context, req classic.Request, emit func(jsonstream.Message)) error
+}
+
 // Deps is everything that the door opens to. All interfaces must be set.
 type Deps struct {
 	Lifecycle   Lifecycle
@@ -216,8 +223,9 @@ type Deps struct {
 	Networks    Networks
 	Connections Connections
 
-	// Builds is BuildKit.
-	Builds Builds
+	// Builds is BuildKit, ClassicBuilds an older interface to it.
+	Builds        Builds
+	ClassicBuilds ClassicBuilds
 
 	// NetworkChecks look at what stands in a container's way.
 	NetworkChecks NetworkChecks

@@ -54,6 +54,7 @@ type fake struct {
 	volumes     fakeVolumes
 	networks    fakeNetworks
 	builds      fakeBuilds
+	classic     fakeClassic
 
 	mu    sync.Mutex
 	calls []string
@@ -421,6 +422,7 @@ func (f *fake) deps(log io.Writer) api.Deps {
 		Committer: f, Pruning: f, DiskUsage: f, Registries: f,
 		Images: &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks, Connections: &f.networks,
 		Builds:        &f.builds,
+		ClassicBuilds: &f.classic,
 		ServerVersion: "29.9.3",
 		CgroupV1:      true,
 		Log:           slog.New(slog.NewTextHandler(log, nil)),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -207,10 +208,12 @@ func (p *progress) finish(err error) error {
 	if !p.begun {
 		return err
 	}
-	_ = p.out.write(errorRecord{
-		Detail: &jsonstream.Error{Message: err.Error()},
-		Text:   err.Error(),
-	})
+	detail := &jsonstream.Error{Message: err.Error()}
+	var own *jsonstream.Error
+	if errors.As(err, &own) {
+		detail.Code = own.Code
+	}
+	_ = p.out.write(errorRecord{Detail: detail, Text: err.Error()})
 	return nil
 }
 

@@ -62,7 +62,7 @@ var served = map[operation]bool{
 	{"POST", "/containers/{id}/resize"}: true, {"POST", "/containers/{id}/attach"}: true, {"GET", "/containers/{id}/attach/ws"}: true,
 	{"GET", "/containers/{id}/logs"}: true, {"DELETE", "/containers/{id}"}: true,
 	{"POST", "/containers/{id}/exec"}: true, {"POST", "/exec/{id}/start"}: true, {"POST", "/exec/{id}/resize"}: true, {"GET", "/exec/{id}/json"}: true,
-	{"POST", "/containers/prune"}: true, {"POST", "/images/prune"}: true, {"POST", "/build/prune"}: true, {"POST", "/session"}: true, {"GET", "/system/df"}: true,
+	{"POST", "/containers/prune"}: true, {"POST", "/images/prune"}: true, {"POST", "/build/prune"}: true, {"POST", "/build"}: true, {"POST", "/session"}: true, {"GET", "/system/df"}: true,
 	{"GET", "/containers/{id}/changes"}: true, {"GET", "/containers/{id}/export"}: true, {"POST", "/commit"}: true, {"POST", "/auth"}: true,
 	{"GET", "/images/get"}: true, {"GET", "/images/{name}/get"}: true,
 	{"HEAD", "/containers/{id}/archive"}: true, {"GET", "/containers/{id}/archive"}: true, {"PUT", "/containers/{id}/archive"}: true,

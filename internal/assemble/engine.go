@@ -17,6 +17,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/buildexec"
 	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/classic"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/events"
@@ -116,7 +117,7 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 		Lifecycle: s.engine, Upkeep: s.engine, Queries: s.engine, Stats: s.engine, Streams: s.engine, Execs: s.engine, System: s.engine, Files: s.engine, Events: s.bus,
 		Images: s.engine.Images, Transfer: s.engine.Images, Volumes: s.engine.Volumes, VolumeCopies: s.engine.Volumes,
 		Networks: s.engine.Networks, Connections: s.engine.Networks, Committer: s.engine, Pruning: s.engine, DiskUsage: s.engine, Registries: s.engine.Images,
-		NetworkChecks: s.engine, Builds: s.builder,
+		NetworkChecks: s.engine, Builds: s.builder, ClassicBuilds: &classic.Builder{Solver: s.builder, Dir: s.temporary()},
 		ServerVersion: DockerVersion, CgroupV1: s.cgroups.Version() == 1, Log: log,
 	})
 	return s, err

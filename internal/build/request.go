@@ -81,7 +81,7 @@ const (
 
 // solveRequest makes BuildKit's form of the request, without the attribute context.
 func (b *Builder) solveRequest(r *Request, ref string) (*controlapi.SolveRequest, error) {
-	attrs, err := b.frontendAttributes(r)
+	attrs, err := b.Attributes(r)
 	if err != nil {
 		return nil, err
 	}
@@ -122,8 +122,9 @@ func makesImage(exporter string) bool {
 	return exporter == ExporterMoby || exporter == bkclient.ExporterImage
 }
 
-// frontendAttributes are what the Dockerfile frontend is told.
-func (b *Builder) frontendAttributes(r *Request) (map[string]string, error) {
+// Attributes are what the Dockerfile frontend is told of a request, but for the context.
+// Its errors are errdefs.ErrInvalidArgument.
+func (b *Builder) Attributes(r *Request) (map[string]string, error) {
 	attrs := map[string]string{"image-resolve-mode": "local"}
 	if r.Pull {
 		attrs["image-resolve-mode"] = "pull"

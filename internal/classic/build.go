@@ -5,47 +5,66 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/session"
-	solveerrors "github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/entitlements"
-	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 
+	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// Solver is the part of BuildKit's client that a build needs.
+// Solver is BuildKit.
 type Solver interface {
+	// Attributes are what the Dockerfile frontend is told of a request.
+	Attributes(r *build.Request) (map[string]string, error)
+	// Solve has the contract of BuildKit's client.
 	Solve(ctx context.Context, def *llb.Definition, opt client.SolveOpt, status chan *client.SolveStatus) (*client.SolveResponse, error)
+}
+
+// Request is a classic build.
+type Request struct {
+	build.Request
+	// Quiet prints only the image's id.
+	Quiet bool
+	// Credentials are those for registries, by the registry.
+	Credentials map[string]registry.AuthConfig
 }
 
 // Builder serves classic builds. It holds no state of them.
 type Builder struct {
-	// Solver is BuildKit.
 	Solver Solver
 	// Dir is where contexts lie while they are built: a directory of the engine's own.
 	Dir string
 }
 
-// Build builds one image. The context is read from body unless r.Remote is set. emit is
-// called from one goroutine at a time. An error before the first call of emit is one of the
-// request; a step that fails is a [*jsonstream.Error] with the exit code. The build ends
-// when ctx does.
-func (b *Builder) Build(ctx context.Context, r *Request, body io.Reader, emit func(jsonstream.Message)) error {
-	opt := r.solveOpt()
+// Build builds one image. emit is called from one goroutine at a time. An error that is a
+// [*jsonstream.Error] is one of the build, with the exit code of the step that failed; any
+// other is one of the request, before anything was built or emitted. The build ends when
+// ctx does.
+func (b *Builder) Build(ctx context.Context, r Request, emit func(jsonstream.Message)) error {
+	if err := normalize(&r); err != nil {
+		return err
+	}
+	opt, err := b.solveOpt(&r)
+	if err != nil {
+		return err
+	}
 	var steps []step
 	if r.Remote == "" {
-		sources, err := readSources(ctx, b.Dir, body)
+		sources, err := readSources(ctx, b.Dir, r.Context)
 		if err != nil {
 			return err
 		}
@@ -61,7 +80,39 @@ func (b *Builder) Build(ctx context.Context, r *Request, body io.Reader, emit fu
 	} else {
 		opt.FrontendAttrs["context"] = r.Remote
 	}
-	return b.solve(ctx, r, opt, steps, emit)
+	return b.solve(ctx, &r, opt, steps, emit)
+}
+
+// normalize fills in what a classic client leaves out, and refuses what it cannot ask for.
+func normalize(r *Request) error {
+	if r.Dockerfile == "" {
+		r.Dockerfile = "Dockerfile"
+	}
+	r.Dockerfile = path.Clean(r.Dockerfile)
+	if r.NetworkMode == "bridge" {
+		r.NetworkMode = "" // the same to a step
+	}
+	if len(r.Outputs) > 0 {
+		return failure.Invalid("outputs need BuildKit: build with version=2, as docker buildx and cleat build do")
+	}
+	var tags []string
+	for _, text := range r.Tags {
+		if text == "" {
+			continue
+		}
+		named, err := reference.ParseNormalizedNamed(text)
+		if err != nil {
+			return failure.Invalid("invalid reference format: tag %q: %w", text, err)
+		}
+		if _, ok := named.(reference.Canonical); ok {
+			return failure.Invalid("build tag cannot contain a digest: %q", text)
+		}
+		if name := reference.TagNameOnly(named).String(); !slices.Contains(tags, name) {
+			tags = append(tags, name)
+		}
+	}
+	r.Tags = tags
+	return nil
 }
 
 // solve runs the build and prints its progress.
@@ -86,27 +137,23 @@ func (b *Builder) solve(ctx context.Context, r *Request, opt client.SolveOpt, st
 	return out.success(response, r.Tags)
 }
 
-// solveOpt is the build as BuildKit's Dockerfile frontend takes it.
-func (r *Request) solveOpt() client.SolveOpt {
-	attributes := make(map[string]string, len(r.attributes)+1)
-	for k, v := range r.attributes {
-		attributes[k] = v
+// solveOpt is the build as BuildKit's client asks for it.
+func (b *Builder) solveOpt(r *Request) (client.SolveOpt, error) {
+	attributes, err := b.Solver.Attributes(&r.Request)
+	if err != nil {
+		return client.SolveOpt{}, err
 	}
-	attributes["filename"] = path.Clean(r.Dockerfile)
 	opt := client.SolveOpt{
 		Frontend: "dockerfile.v0", FrontendAttrs: attributes,
-		Exports: []client.ExportEntry{{Type: "moby", Attrs: map[string]string{string(exptypes.OptKeyName): strings.Join(r.Tags, ",")}}},
-		Session: []session.Attachable{credentials{auths: r.Auths}},
+		Exports: []client.ExportEntry{{Type: build.ExporterMoby, Attrs: map[string]string{string(exptypes.OptKeyName): strings.Join(r.Tags, ",")}}},
+		Session: []session.Attachable{credentials{auths: r.Credentials}},
 		// Contexts of one name are likely to be alike: only what differs is kept anew.
 		SharedKey: "classic:" + digest.FromString(strings.Join(r.Tags, ",")+"\n"+r.Dockerfile).Encoded(),
 	}
-	for _, ref := range r.cacheFrom {
-		opt.CacheImports = append(opt.CacheImports, client.CacheOptionsEntry{Type: "registry", Attrs: map[string]string{"ref": ref}})
+	if r.NetworkMode == "host" {
+		opt.AllowedEntitlements = []string{entitlements.EntitlementNetworkHost.String()}
 	}
-	if r.hostNet {
-		opt.AllowedEntitlements = []string{string(entitlements.EntitlementNetworkHost)}
-	}
-	return opt
+	return opt, nil
 }
 
 // output writes the stream. A quiet build's lines are kept for the case that it fails.
@@ -132,6 +179,9 @@ func (o *output) release() {
 	o.kept = nil
 }
 
+// result is what SDKs read.
+type result struct{ ID string }
+
 // success prints the result in the words that SDKs look for.
 func (o *output) success(response *client.SolveResponse, tags []string) error {
 	id := response.ExporterResponse[exptypes.ExporterImageDigestKey]
@@ -142,7 +192,7 @@ func (o *output) success(response *client.SolveResponse, tags []string) error {
 		o.emit(jsonstream.Message{Stream: id + "\n"})
 		return nil
 	}
-	data, err := json.Marshal(build.Result{ID: id})
+	data, err := json.Marshal(result{id})
 	if err != nil {
 		return fmt.Errorf("describe the image: %w", err)
 	}
@@ -156,24 +206,38 @@ func (o *output) success(response *client.SolveResponse, tags []string) error {
 }
 
 // explain gives a failed step Docker's words and its exit code, and says of a file that
-// is not in the context what may have shut it out.
+// is not in the context what may have shut it out. What it returns is a record of the
+// stream: the build has begun.
 func explain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
 	var exit *gateway.ExitError
-	var solve *solveerrors.SolveError
-	if errors.As(err, &exit) && errors.As(err, &solve) {
-		if run := solve.Op.GetExec(); run != nil && exit.ExitCode != gateway.UnknownExitStatus {
-			text := fmt.Sprintf("The command '%s' returned a non-zero code: %d", strings.Join(run.GetMeta().GetArgs(), " "), exit.ExitCode)
-			return &jsonstream.Error{Code: int(exit.ExitCode), Message: text}
-		}
-	}
 	text := err.Error()
-	if missing, ok := missingFile(text); ok {
-		return failure.NotFound("COPY failed: file not found in build context or excluded by .dockerignore: stat %s: file does not exist", missing)
+	if errors.As(err, &exit) {
+		if command, ok := failedCommand(text); ok {
+			text = fmt.Sprintf("The command '%s' returned a non-zero code: %d", command, exit.ExitCode)
+		}
+		return &jsonstream.Error{Code: int(exit.ExitCode), Message: text}
 	}
-	return err
+	if missing, ok := missingFile(text); ok {
+		text = fmt.Sprintf("COPY failed: file not found in build context or excluded by .dockerignore: stat %s: file does not exist", missing)
+	}
+	return &jsonstream.Error{Message: text}
+}
+
+// failedCommand finds the command in BuildKit's error about a step that has failed.
+func failedCommand(text string) (string, bool) {
+	_, rest, ok := strings.Cut(text, "process ")
+	if !ok {
+		return "", false
+	}
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err != nil {
+		return "", false
+	}
+	command, err := strconv.Unquote(quoted)
+	return command, err == nil
 }
 
 // missingFile finds the name in BuildKit's error about a file that is to be copied.

@@ -22,23 +22,32 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
-	solveerrors "github.com/moby/buildkit/solver/errdefs"
-	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil/types"
 
+	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/classic"
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
 // solver answers as BuildKit would.
 type solver struct {
+	asked  build.Request
 	opt    client.SolveOpt
 	files  map[string]string // the context as BuildKit reads it: content or link, by path
 	order  []string
 	status []*client.SolveStatus
 	answer map[string]string
 	err    error
+}
+
+func (s *solver) Attributes(r *build.Request) (map[string]string, error) {
+	s.asked = *r
+	if r.NetworkMode == "web" {
+		return nil, failure.Invalid("refused")
+	}
+	return map[string]string{"filename": r.Dockerfile}, nil
 }
 
 func (s *solver) Solve(ctx context.Context, _ *llb.Definition, opt client.SolveOpt, status chan *client.SolveStatus) (*client.SolveResponse, error) {
@@ -112,25 +121,25 @@ func link(kind byte, name, target string) tar.Header {
 	return tar.Header{Name: name, Typeflag: kind, Linkname: target}
 }
 
-func request(t testing.TB, query string) *classic.Request {
+// request builds what a query asks for, and returns what the client would read.
+func request(t testing.TB, s *solver, query string, body io.Reader) (string, error) {
 	t.Helper()
 	q, err := url.ParseQuery(query)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := classic.ParseRequest(q, func(key string) bool { return q.Get(key) == "1" }, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return run(t, s, classic.Request{
+		Request: build.Request{Tags: q["t"], Dockerfile: q.Get("dockerfile"), Target: q.Get("target"), Remote: q.Get("remote")},
+		Quiet:   q.Get("q") == "1",
+	}, body)
 }
 
-// build runs one and returns what the client would read.
-func build(t testing.TB, s *solver, query string, body io.Reader) (string, error) {
+func run(t testing.TB, s *solver, r classic.Request, body io.Reader) (string, error) {
 	t.Helper()
 	var out strings.Builder
 	b := &classic.Builder{Solver: s, Dir: t.TempDir()}
-	err := b.Build(t.Context(), request(t, query), body, func(m jsonstream.Message) {
+	r.Context = body
+	err := b.Build(t.Context(), r, func(m jsonstream.Message) {
 		out.WriteString(m.Stream)
 		if m.Aux != nil {
 			out.Write(*m.Aux)
@@ -169,7 +178,7 @@ func TestOutputOfABuild(t *testing.T) {
 		{Vertexes: []*client.Vertex{vertex(run, false, true)}, Logs: []*client.VertexLog{output(run, "two\n")}},
 	}}
 	body := archive(t, file("Dockerfile", "FROM busybox\nENV A=b\nRUN make\nCOPY . /app\nCMD [\"x\"]\n"))
-	got, err := build(t, s, "t=app&t=app:latest&t=registry.test/app:2", bytes.NewReader(body))
+	got, err := request(t, s, "t=app&t=app:latest&t=registry.test/app:2", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +200,7 @@ func TestStagesThatAreNotNeededAreNotCounted(t *testing.T) {
 		vertex("[stage-0 1/2] FROM docker.io/library/busybox", false, true), vertex("[stage-0 2/2] RUN touch /a", false, true),
 		vertex(from, false, true), vertex(copied, false, true)}}}}
 	body := archive(t, file("Dockerfile", "FROM busybox\nRUN touch /a\nFROM busybox AS unused\nRUN exit 1\nFROM busybox\nCOPY --from=0 /a /a\n"))
-	got, err := build(t, s, "", bytes.NewReader(body))
+	got, err := request(t, s, "", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,10 +218,10 @@ func TestQuietBuilds(t *testing.T) {
 	const run = "[2/2] RUN make"
 	body := archive(t, file("Dockerfile", "FROM busybox\nRUN make\n"))
 	status := []*client.SolveStatus{{Vertexes: []*client.Vertex{vertex(run, false, true)}, Logs: []*client.VertexLog{output(run, "text\n")}}}
-	if got, err := build(t, &solver{answer: answer(), status: status}, "q=1&t=app", bytes.NewReader(body)); got != image+"\n" || err != nil {
+	if got, err := request(t, &solver{answer: answer(), status: status}, "q=1&t=app", bytes.NewReader(body)); got != image+"\n" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	got, err := build(t, &solver{err: errors.New("no luck"), status: status}, "q=1", bytes.NewReader(body))
+	got, err := request(t, &solver{err: errors.New("no luck"), status: status}, "q=1", bytes.NewReader(body))
 	if !strings.Contains(got, "text\n") || err == nil {
 		t.Errorf("a failure's output: %q, %v", got, err)
 	}
@@ -220,15 +229,17 @@ func TestQuietBuilds(t *testing.T) {
 
 func TestFailedSteps(t *testing.T) {
 	body := archive(t, file("Dockerfile", "FROM busybox\nRUN exit 3\n"))
-	op := &pb.Op{Op: &pb.Op_Exec{Exec: &pb.ExecOp{Meta: &pb.Meta{Args: []string{"/bin/sh", "-c", "exit 3"}}}}}
-	failed := &solveerrors.SolveError{Solve: &solveerrors.Solve{Op: op}, Err: &gateway.ExitError{ExitCode: 3}}
-	_, err := build(t, &solver{err: failed}, "", bytes.NewReader(body))
+	failed := fmt.Errorf("failed to solve: process %q did not complete successfully: %w", "/bin/sh -c exit 3", &gateway.ExitError{ExitCode: 3})
+	out, err := request(t, &solver{err: failed}, "", bytes.NewReader(body))
+	if out != "Step 1/2 : FROM busybox\n" {
+		t.Errorf("%q", out)
+	}
 	var record *jsonstream.Error
 	if !errors.As(err, &record) || record.Code != 3 || record.Message != "The command '/bin/sh -c exit 3' returned a non-zero code: 3" {
 		t.Errorf("%#v", err)
 	}
 	missing := errors.New(`failed to solve: failed to compute cache key: failed to calculate checksum of ref a::b: "/src/x": not found`)
-	_, err = build(t, &solver{err: missing}, "", bytes.NewReader(body))
+	_, err = request(t, &solver{err: missing}, "", bytes.NewReader(body))
 	if err == nil || !strings.Contains(err.Error(), "COPY failed: file not found in build context or excluded by .dockerignore: stat src/x") {
 		t.Errorf("%v", err)
 	}
@@ -252,7 +263,7 @@ func TestContexts(t *testing.T) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := build(t, s, "", &zipped); err != nil {
+	if _, err := request(t, s, "", &zipped); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
@@ -292,7 +303,7 @@ func TestBadContexts(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			out, err := build(t, &solver{answer: answer()}, c.query, bytes.NewReader(c.body))
+			out, err := request(t, &solver{answer: answer()}, c.query, bytes.NewReader(c.body))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("%v, want %q", err, c.want)
 			}
@@ -322,41 +333,33 @@ func TestSparseFilesAreBounded(t *testing.T) {
 		sum += int(c)
 	}
 	copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
-	_, err := build(t, &solver{answer: answer()}, "", bytes.NewReader(body))
+	_, err := request(t, &solver{answer: answer()}, "", bytes.NewReader(body))
 	if err == nil || !strings.Contains(err.Error(), "the build context's huge has") {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestParameters(t *testing.T) {
-	q := url.Values{
-		"buildargs": {`{"A":"b","NONE":null}`}, "labels": {`{"l":"v"}`}, "memory": {"1000"}, "memswap": {"-1"}, "cpushares": {"0"}, "shmsize": {"67108864"},
-		"ulimits": {`[{"Name":"nofile","Soft":10,"Hard":20}]`}, "networkmode": {"host"}, "extrahosts": {`["a:1.2.3.4","b=::1"]`}, "cachefrom": {`["app"]`},
-		"platform": {"linux/arm64"}, "target": {"x"}, "pull": {"1"}, "nocache": {"1"}, "cpusetcpus": {"0"}, "cgroupparent": {"/p"}, "dockerfile": {"./d/../F"},
-	}
+func TestWhatBuildKitIsAsked(t *testing.T) {
 	s := &solver{answer: answer()}
-	if _, err := build(t, s, q.Encode(), bytes.NewReader(archive(t, file("F", "FROM scratch AS x\n")))); err != nil {
+	r := classic.Request{Request: build.Request{Dockerfile: "./d/../F", NetworkMode: "host", Target: "x"}}
+	if _, err := run(t, s, r, bytes.NewReader(archive(t, file("F", "FROM scratch AS x\n")))); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{
-		"build-arg:A": "b", "label:l": "v", "memory": "1000", "memswap": "-1", "shm-size": "67108864", "ulimit": "nofile=10:20", "force-network-mode": "host",
-		"add-hosts": "a=1.2.3.4,b=::1", "platform": "linux/arm64", "target": "x", "no-cache": "", "image-resolve-mode": "pull", "cpusetcpus": "0",
-		"cgroup-parent": "/p", "filename": "F",
-	}
-	if !maps.Equal(s.opt.FrontendAttrs, want) {
-		t.Errorf("got  %v\nwant %v", s.opt.FrontendAttrs, want)
-	}
-	if len(s.opt.CacheImports) != 1 || s.opt.CacheImports[0].Attrs["ref"] != "docker.io/library/app:latest" {
-		t.Errorf("cache: %v", s.opt.CacheImports)
+	if s.asked.Dockerfile != "F" || s.asked.Target != "x" || s.opt.FrontendAttrs["filename"] != "F" {
+		t.Errorf("%+v", s.asked)
 	}
 	if !slices.Contains(s.opt.AllowedEntitlements, "network.host") {
 		t.Errorf("entitlements: %v", s.opt.AllowedEntitlements)
+	}
+	r.NetworkMode = "bridge"
+	if _, err := run(t, s, r, bytes.NewReader(archive(t, file("F", "FROM scratch AS x\n")))); err != nil || s.asked.NetworkMode != "" {
+		t.Errorf("%v, %q", err, s.asked.NetworkMode)
 	}
 }
 
 func TestRemoteContexts(t *testing.T) {
 	s := &solver{answer: answer()}
-	if _, err := build(t, s, "remote=https%3A%2F%2Fhost.test%2Fapp.git%23main&t=app", strings.NewReader("")); err != nil {
+	if _, err := request(t, s, "remote=https%3A%2F%2Fhost.test%2Fapp.git%23main&t=app", strings.NewReader("")); err != nil {
 		t.Fatal(err)
 	}
 	if s.opt.FrontendAttrs["context"] != "https://host.test/app.git#main" || len(s.opt.LocalMounts) > 0 {
@@ -364,46 +367,28 @@ func TestRemoteContexts(t *testing.T) {
 	}
 }
 
-func TestBadParameters(t *testing.T) {
-	for query, want := range map[string]string{
-		"buildargs=[]":                       "buildargs",
-		"labels={":                           "labels",
-		"ulimits={}":                         "ulimits",
-		"ulimits=[null]":                     "ulimits",
-		`ulimits=[{"Name":"none","Soft":1}]`: "ulimits",
-		"memory=much":                        "memory",
-		"t=UPPER":                            "UPPER",
-		"t=a@" + image:                       "digest",
-		"networkmode=web":                    "web",
-		"extrahosts=[\"x\"]":                 "add-host",
-		"platform=a/b/c/d":                   "platform",
-		"cachefrom=x":                        "cachefrom",
-		"cachefrom=[\"X\"]":                  "cachefrom",
-		"squash=1":                           "squash",
-		"isolation=hyperv":                   "isolation",
-		"outputs=[{}]":                       "outputs",
-		"securityopt=[\"x\"]":                "securityopt",
+func TestBadRequests(t *testing.T) {
+	for want, r := range map[string]build.Request{
+		"UPPER":   {Tags: []string{"UPPER"}},
+		"digest":  {Tags: []string{"a@" + image}},
+		"outputs": {Outputs: []build.Output{{Type: "local"}}},
+		"refused": {NetworkMode: "web"},
 	} {
-		q, err := url.ParseQuery(query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = classic.ParseRequest(q, func(key string) bool { return q.Get(key) == "1" }, "")
-		if err == nil || !strings.Contains(err.Error(), want) || !(errdefs.IsInvalidArgument(err) || errdefs.IsNotImplemented(err)) {
-			t.Errorf("%s: %v, want %q", query, err, want)
+		_, err := run(t, &solver{answer: answer()}, classic.Request{Request: r}, nil)
+		if err == nil || !strings.Contains(err.Error(), want) || !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%+v: %v, want %q", r, err, want)
 		}
 	}
 }
 
 func TestCredentialsHeader(t *testing.T) {
 	header := base64.URLEncoding.EncodeToString([]byte(`{"https://index.docker.io/v1/":{"username":"u","password":"p"}}`))
-	none := func(string) bool { return false }
-	r, err := classic.ParseRequest(url.Values{}, none, header)
-	if err != nil || r.Auths["https://index.docker.io/v1/"].Password != "p" {
-		t.Errorf("%v, %v", r, err)
+	found, err := classic.ParseCredentials(header)
+	if err != nil || found["https://index.docker.io/v1/"].Password != "p" {
+		t.Errorf("%v, %v", found, err)
 	}
 	for _, bad := range []string{"%", base64.URLEncoding.EncodeToString([]byte("[]"))} {
-		if _, err := classic.ParseRequest(url.Values{}, none, bad); !errdefs.IsInvalidArgument(err) {
+		if _, err := classic.ParseCredentials(bad); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -414,24 +399,11 @@ func FuzzContext(f *testing.F) {
 	f.Add([]byte("no archive"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		s := &solver{answer: answer()}
-		_, _ = build(t, s, "", bytes.NewReader(body))
+		_, _ = request(t, s, "", bytes.NewReader(body))
 		for _, name := range s.order {
 			if strings.HasPrefix(name, "/") || slices.Contains(strings.Split(name, "/"), "..") {
 				t.Errorf("a path outside: %q", name)
 			}
-		}
-	})
-}
-
-func FuzzParameters(f *testing.F) {
-	f.Add(`t=a&buildargs={}&extrahosts={"a":"b"}&ulimits=[{"Name":"nofile"}]`)
-	f.Fuzz(func(t *testing.T, query string) {
-		q, err := url.ParseQuery(query)
-		if err != nil {
-			return
-		}
-		if _, err := classic.ParseRequest(q, func(string) bool { return false }, q.Get("auth")); err != nil && !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) {
-			t.Errorf("class of %v", err)
 		}
 	})
 }

@@ -2,11 +2,15 @@ package classic
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/moby/api/types/registry"
 	"google.golang.org/grpc"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
 // hub is the key under which clients send the credentials of Docker Hub.
@@ -33,6 +37,25 @@ func (c credentials) Credentials(_ context.Context, req *auth.CredentialsRequest
 		return &auth.CredentialsResponse{Secret: found.IdentityToken}, nil
 	}
 	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}, nil
+}
+
+// ParseCredentials reads the header X-Registry-Config: base64url of a JSON object of
+// credentials by registry. Anything else is errdefs.ErrInvalidArgument.
+func ParseCredentials(header string) (map[string]registry.AuthConfig, error) {
+	if header == "" {
+		return nil, nil
+	}
+	data, err := base64.URLEncoding.DecodeString(header)
+	if err != nil {
+		if data, err = base64.RawURLEncoding.DecodeString(header); err != nil {
+			return nil, failure.Invalid("invalid X-Registry-Config header: %w", err)
+		}
+	}
+	auths := map[string]registry.AuthConfig{}
+	if err := json.Unmarshal(data, &auths); err != nil {
+		return nil, failure.Invalid("invalid X-Registry-Config header: it is no JSON object of credentials")
+	}
+	return auths, nil
 }
 
 // familiar is a reference as Docker prints it.

@@ -71,8 +71,11 @@ func (p *printer) finish(succeeded bool) {
 		known.completed = true
 	}
 	p.advance()
-	if succeeded {
+	switch {
+	case succeeded:
 		p.headers(len(p.steps))
+	case p.next == 0:
+		p.headers(min(1, len(p.steps))) // it failed before anything was done
 	}
 }
 

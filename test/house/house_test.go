@@ -43,6 +43,7 @@ var arrows = map[string][]string{
 	"internal/container":      {"internal/network"}, // a record keeps the sandbox it has
 	"internal/buildexec":      {"internal/network"}, // steps are connected as containers are
 	"internal/runtime":        {"internal/keeper", "internal/record"},
+	"internal/classic":        {"internal/build"}, // which it is an interface to
 	"internal/registryclient": {"internal/store"},
 	"internal/changes":        {"internal/archive", "internal/failure"},
 	"internal/instruction":    {"internal/failure"},
