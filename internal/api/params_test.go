@@ -17,6 +17,9 @@ var withoutEffect = map[string]string{
 	"GET /images/json digests":               "digests are always part of the answer",
 	"POST /images/create repo":               "for imports, which are refused by fromSrc",
 	"POST /images/create message":            "for imports, which are refused by fromSrc",
+	"POST /build forcerm":                    "no intermediate containers are kept",
+	"POST /build rm":                         "no intermediate containers are kept",
+	"POST /build Content-type":               "whatever it says, a tar archive is read",
 	"POST /images/create changes":            "for imports, which are refused by fromSrc",
 	"GET /plugins filters":                   "there are no plugins to choose from",
 }

@@ -89,8 +89,8 @@ class Containers(Case):
             restart_policy={"Name": "no"}, init=True, extra_hosts={"other": "10.1.2.3"}, security_opt=["no-new-privileges"])
         c.start()
         c.wait()
-        out = c.logs().decode().splitlines()
-        self.assertEqual(out[:6], ["67108864", "sdk-host", "1000", "/tmp", "8192", "100"])
+        out = c.logs(stderr=False).decode().splitlines()
+        self.assertEqual(out, ["67108864", "sdk-host", "1000", "/tmp", "8192", "100"])
         self.assertEqual(c.attrs["HostConfig"]["Memory"], 64 << 20)
 
     def test_ports(self):
@@ -245,6 +245,33 @@ class Files(Case):
         told = self.client.api.import_image_from_data(b"".join(c.export()), repository="sdk/imported")
         self.assertIn("sha256:", told)
         self.client.images.remove("sdk/imported")
+
+    def test_build(self):
+        files = io.BytesIO()
+        with tarfile.open(fileobj=files, mode="w:gz") as tar:
+            for name, text in {"Dockerfile": "FROM busybox\nARG WHO\nCOPY f /f\nRUN echo $WHO built it\n", "f": "content"}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(text)
+                tar.addfile(info, io.BytesIO(text.encode()))
+        files.seek(0)
+        image, log = self.client.images.build(
+            fileobj=files, custom_context=True, encoding="gzip", tag="sdk/built:1", buildargs={"WHO": "me"}, labels={"l": "1"},
+            rm=True, extra_hosts={"h": "1.2.3.4"}, container_limits={"memory": 64 << 20}, network_mode="default", pull=False)
+        self.addCleanup(self.client.images.remove, "sdk/built:1", force=True)
+        log = list(log)
+        self.assertEqual(image.tags, ["sdk/built:1"])
+        self.assertIn("me built it\n", [line.get("stream") for line in log])
+        self.assertIn({"ID": image.id}, [line.get("aux") for line in log])
+        self.assertEqual(self.client.containers.run(image, ["cat", "/f"], remove=True), b"content")
+
+    def test_build_failures(self):
+        with self.assertRaises(errors.BuildError) as caught:
+            self.client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN exit 3\n"))
+        self.assertEqual(caught.exception.msg, "The command '/bin/sh -c exit 3' returned a non-zero code: 3")
+        with self.assertRaises(errors.APIError) as caught:
+            self.client.images.build(fileobj=io.BytesIO(b"FRM busybox\n"))
+        self.assertEqual(caught.exception.status_code, 400)
+        self.assertIn("unknown instruction: FRM", caught.exception.explanation)
 
     def test_prune_and_df(self):
         c = self.container("true", labels=["sdk-prune"])
