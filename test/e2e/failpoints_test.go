@@ -136,7 +136,7 @@ func TestKilledAtEveryTransition(t *testing.T) {
 			if !ok {
 				t.Fatalf("no test kills the engine at %s: give it a transition", name)
 			}
-			killAt(t, e, name, tr)
+			killAt(t, e, name, tr.at(reg.Addr))
 			harness.Eventually(t, func() (bool, string) {
 				return plugin.users("doomed-volume") == 0, "the plugin still has a volume mounted"
 			})
@@ -151,6 +151,24 @@ func TestKilledAtEveryTransition(t *testing.T) {
 			return // what is left would be blamed on the next
 		}
 	}
+}
+
+// at is the transition with the address of the test's registry.
+func (tr transition) at(registry string) transition {
+	put := func(args []string) []string {
+		args = slices.Clone(args)
+		for i := range args {
+			args[i] = strings.Replace(args[i], theRegistry, registry, 1)
+		}
+		return args
+	}
+	prepare := tr.prepare
+	tr.prepare = nil
+	for _, args := range prepare {
+		tr.prepare = append(tr.prepare, put(args))
+	}
+	tr.verb = put(tr.verb)
+	return tr
 }
 
 func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
@@ -194,7 +212,7 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		sound(t, e)
 	}
 	for _, args := range [][]string{{"rm", "-f", "-v", doomed, "renamed"}, {"volume", "rm", "-f", "doomed-volume", "doomed-copy"}, {"rmi", "hello-world"}, {"rmi", "doomed-image"},
-		{"network", "rm", "doomed-net"}} {
+		{"network", "rm", "doomed-net"}, {"image", "prune", "-a", "-f"}} {
 		if r := e.Docker(t, args...); r.Code != 0 && !strings.Contains(r.Stderr, "No such") && !strings.Contains(r.Stderr, "network doomed-net not found") {
 			t.Errorf("%s", r)
 		}

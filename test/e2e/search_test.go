@@ -80,7 +80,7 @@ func TestSearch(t *testing.T) {
 		e.OK(t, program, "logout", guarded)
 	})
 	py := fmt.Sprintf("import docker; c = docker.DockerClient('unix://%s')\nprint(c.images.search('hello')[0]['name'], c.api.inspect_distribution(%q)['Platforms'][0]['os'])", e.Socket, reg.Addr+"/library/hello-world")
-	if out, err := exec.Command("python3", "-c", py).CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "hello-world linux" {
+	if out, err := exec.Command("/usr/bin/python3", "-c", py).CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "hello-world linux" {
 		t.Errorf("%v: %s", err, out)
 	}
 }
