@@ -1,0 +1,332 @@
+// Package command is `cleat compose`: its flags, its commands and what they print. It is
+// a plugin of cleat and of Docker's client, and a program of its own under the name
+// docker-compose.
+//
+// It promises:
+//   - docker compose's commands, flags, output and exit codes. A flag that has no effect
+//     is refused by its name.
+//   - SIGINT and SIGTERM end what is under way; what was made carries the project's labels,
+//     so that `down` finds it.
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+
+	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/compose/project"
+	"github.com/cleatlabs/cleat/client/compose/show"
+	"github.com/cleatlabs/cleat/client/connect"
+	"github.com/cleatlabs/cleat/client/term"
+)
+
+// originalCommand is the variable by which a plugin is told what the user has typed.
+const originalCommand = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
+
+// Process is what the command is run with.
+type Process struct {
+	Args    []string // including the program's name
+	Version string   // of this build
+	In      io.Reader
+	Out     io.Writer
+	Err     io.Writer
+}
+
+// app is one run of the command.
+type app struct {
+	program string // what the user types: "cleat", or "docker"
+	version string
+	in      io.Reader
+	out     *term.Output
+	err     *term.Output
+
+	globals  connect.Options
+	options  project.Options
+	parallel int
+	progress string
+	ansi     string
+	dryRun   bool
+
+	cfg      *configfile.ConfigFile
+	api      *client.Client
+	reporter *show.Progress
+}
+
+// Run executes the command and returns its exit code.
+func Run(p Process) int {
+	a := &app{program: programName(p.Args[0]), version: p.Version, in: p.In, out: term.NewOutput(p.Out), err: term.NewOutput(p.Err)}
+	args := p.Args[1:]
+	if len(args) == 1 && args[0] == "docker-cli-plugin-metadata" {
+		about := map[string]string{
+			"SchemaVersion": "0.1.0", "Vendor": "Cleat", "Version": p.Version,
+			"ShortDescription": "Run whole applications from a Compose file", "URL": "https://github.com/cleatlabs/cleat",
+		}
+		if err := json.NewEncoder(p.Out).Encode(about); err != nil {
+			return 1
+		}
+		return 0
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A plugin is given its own name as the first word after the client's flags.
+	if os.Getenv(originalCommand) == "" && (len(args) == 0 || args[0] != "compose") {
+		args = append([]string{"compose"}, args...)
+	}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(p.In)
+	root.SetOut(p.Out)
+	root.SetErr(p.Err)
+	err := root.ExecuteContext(ctx)
+	if a.api != nil {
+		_ = a.api.Close()
+	}
+	return a.exitCode(ctx, err)
+}
+
+// programName is the client that runs this plugin.
+func programName(self string) string {
+	if original := os.Getenv(originalCommand); original != "" {
+		return filepath.Base(original)
+	}
+	if strings.HasPrefix(filepath.Base(self), "docker") {
+		return "docker"
+	}
+	return "cleat"
+}
+
+// exitError ends the command with a code, and a message unless it is nil.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (a *app) exitCode(ctx context.Context, err error) int {
+	if err == nil {
+		return 0
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		if exit.err != nil {
+			_, _ = fmt.Fprintln(a.err, exit.err)
+		}
+		return exit.code
+	}
+	if ctx.Err() != nil {
+		_, _ = fmt.Fprintln(a.err, "canceled")
+		return 130
+	}
+	if connect.IsUnreachable(err) {
+		host := ""
+		if a.api != nil {
+			host = a.api.DaemonHost()
+		}
+		err = &connect.UnreachableError{Host: host, Program: a.program, Cause: err}
+	}
+	_, _ = fmt.Fprintln(a.err, err)
+	if errors.Is(err, project.ErrNone) {
+		return 14
+	}
+	return 1
+}
+
+// root is the command that holds all others.
+func (a *app) root() *cobra.Command {
+	compose := &cobra.Command{
+		Use: "compose", Short: "Define and run multi-container applications", SilenceErrors: true, SilenceUsage: true,
+		TraverseChildren:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.prepare() },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &exitError{16, fmt.Errorf("unknown %s command: %q", a.program, "compose "+args[0])}
+			}
+			return cmd.Help()
+		},
+		Args: cobra.ArbitraryArgs,
+	}
+	f := compose.Flags()
+	f.StringArrayVarP(&a.options.Files, "file", "f", nil, "Compose configuration files")
+	f.StringVarP(&a.options.Name, "project-name", "p", "", "Project name")
+	f.StringVar(&a.options.Directory, "project-directory", "", "Specify an alternate working directory\n(default: the path of the, first specified, Compose file)")
+	f.StringArrayVar(&a.options.Profiles, "profile", nil, "Specify a profile to enable")
+	f.StringArrayVar(&a.options.EnvFiles, "env-file", nil, "Specify an alternate environment file")
+	f.BoolVar(&a.options.Compatibility, "compatibility", false, "Run compose in backward compatibility mode")
+	f.IntVar(&a.parallel, "parallel", -1, "Control max parallelism, -1 for unlimited")
+	f.StringVar(&a.progress, "progress", "", "Set type of progress output (auto, tty, plain, json, quiet)")
+	f.StringVar(&a.ansi, "ansi", "auto", `Control when to print ANSI control characters ("never"|"always"|"auto")`)
+	f.BoolVar(&a.dryRun, "dry-run", false, "Execute command in dry run mode")
+	_ = f.MarkHidden("dry-run")
+	compose.AddCommand(a.commands()...)
+	// As a plugin the first word is this program's name; by itself there is none.
+	root := &cobra.Command{Use: a.program, SilenceErrors: true, SilenceUsage: true, TraverseChildren: true, CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true}}
+	a.globals.Install(root.Flags())
+	root.AddCommand(compose)
+	return root
+}
+
+// prepare checks what all commands share.
+func (a *app) prepare() error {
+	if a.dryRun {
+		return errors.New("--dry-run is not supported: `compose config` shows what the files come to")
+	}
+	if err := a.globals.Check(); err != nil {
+		return err
+	}
+	if v := os.Getenv("COMPOSE_COMPATIBILITY"); v == "1" || v == "true" {
+		a.options.Compatibility = true
+	}
+	if a.progress == "" {
+		a.progress = os.Getenv("COMPOSE_PROGRESS")
+	}
+	terminal := a.err.IsTerminal() && a.ansi != "never" || a.ansi == "always"
+	var err error
+	a.reporter, err = show.NewProgress(a.err, show.Form(a.progress), terminal)
+	return err
+}
+
+// config reads the user's config.json, once.
+func (a *app) config() *configfile.ConfigFile {
+	if a.cfg == nil {
+		cfg, err := config.Load(a.globals.Dir())
+		if err != nil {
+			_, _ = fmt.Fprintln(a.err, "WARNING: Error loading config file:", err)
+		}
+		if cfg == nil {
+			cfg = configfile.New(filepath.Join(a.globals.Dir(), config.ConfigFileName))
+		}
+		a.cfg = cfg
+	}
+	return a.cfg
+}
+
+// connect makes the connection to the engine and settles the API's version.
+func (a *app) connect(ctx context.Context) (*client.Client, error) {
+	if a.api != nil {
+		return a.api, nil
+	}
+	ep, err := a.globals.Endpoint(a.config)
+	if err != nil {
+		return nil, fmt.Errorf("unable to resolve docker endpoint: %w", err)
+	}
+	options, err := ep.ClientOptions()
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, client.WithUserAgent("cleat-compose/"+a.version+" (linux)"))
+	if headers := a.config().HTTPHeaders; len(headers) > 0 {
+		options = append(options, client.WithHTTPHeaders(headers))
+	}
+	if version := os.Getenv("DOCKER_API_VERSION"); version != "" {
+		options = append(options, client.WithAPIVersion(version))
+	}
+	if a.api, err = client.New(options...); err != nil {
+		return nil, err
+	}
+	// What is sent depends on the version.
+	if _, err := a.api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+		return nil, err
+	}
+	return a.api, nil
+}
+
+// separator stands between the parts of names.
+func (a *app) separator() string {
+	if a.options.Compatibility {
+		return "_"
+	}
+	return "-"
+}
+
+func (a *app) operator(ctx context.Context) (*operate.Operator, error) {
+	api, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &operate.Operator{
+		API: api, Report: a.reporter, Separator: a.separator(), Parallel: a.parallel,
+		Pull: a.pullImage, Build: a.buildServices,
+	}, nil
+}
+
+// load is the project with the services that are named, or all enabled ones.
+func (a *app) load(ctx context.Context, services ...string) (*types.Project, error) {
+	p, err := project.Load(ctx, a.options, project.Raw{}, services...)
+	if err != nil {
+		return nil, err
+	}
+	for name, s := range p.Services {
+		if s.Deploy != nil && s.Deploy.Replicas != nil && s.Scale == nil {
+			s.Scale = s.Deploy.Replicas
+			p.Services[name] = s
+		}
+	}
+	return p, nil
+}
+
+// known is the project if there are files, else only its name, for commands that need no
+// more than what the engine has.
+func (a *app) known(ctx context.Context) (string, *types.Project, error) {
+	p, err := a.load(ctx)
+	if err == nil {
+		return p.Name, p, nil
+	}
+	name := a.options.Name
+	if name == "" {
+		name = os.Getenv("COMPOSE_PROJECT_NAME")
+	}
+	if errors.Is(err, project.ErrNone) && name != "" {
+		return name, nil, nil
+	}
+	return "", nil, err
+}
+
+// containers are those of the project, of the services that are named, which must exist.
+func (a *app) containers(ctx context.Context, services []string, oneOffs bool) (*operate.Operator, []operate.Container, error) {
+	name, p, err := a.known(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := a.operator(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := o.Containers(ctx, name, oneOffs)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range services {
+		if p != nil {
+			if _, ok := p.Services[s]; ok {
+				continue
+			}
+			if _, ok := p.DisabledServices[s]; ok {
+				continue
+			}
+		}
+		if len(operate.OfServices(list, []string{s})) == 0 {
+			return nil, nil, fmt.Errorf("no such service: %s", s)
+		}
+	}
+	return o, operate.OfServices(list, services), nil
+}

@@ -1,0 +1,269 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cleatlabs/cleat/client/compose/operate"
+)
+
+// become replaces this process by the client, which knows all about terminals, streams
+// and files: `cleat exec …`. It returns only if that fails.
+func (a *app) become(args ...string) error {
+	program, err := clientProgram()
+	if err != nil {
+		return err
+	}
+	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, originalCommand+"=") })
+	env = append(env, "DOCKER_HOST="+a.api.DaemonHost())
+	if err := syscall.Exec(program, append([]string{program}, args...), env); err != nil {
+		return fmt.Errorf("%s cannot be run: %w", program, err)
+	}
+	return nil
+}
+
+// clientProgram is the client that runs this plugin, or the one beside it.
+func clientProgram() (string, error) {
+	if original := os.Getenv(originalCommand); filepath.IsAbs(original) {
+		return original, nil
+	}
+	self, err := os.Executable()
+	if err == nil {
+		if real, err := filepath.EvalSymlinks(self); err == nil {
+			self = real
+		}
+		if path := filepath.Join(filepath.Dir(self), "cleat"); isFile(path) {
+			return path, nil
+		}
+	}
+	for _, name := range []string{"cleat", "docker"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("this needs the client cleat, which is not installed: it belongs beside %s", self)
+}
+
+// one is the container of a service that a command is about.
+func (a *app) one(ctx context.Context, service string, index int) (operate.Container, error) {
+	_, list, err := a.containers(ctx, []string{service}, false)
+	if err != nil {
+		return operate.Container{}, err
+	}
+	return operate.Single(list, service, index)
+}
+
+func (a *app) execCommand() *cobra.Command {
+	var detach, noTTY, privileged, interactive, tty bool
+	var env []string
+	var user, workdir string
+	var index int
+	cmd := command("exec [OPTIONS] SERVICE COMMAND [ARGS...]", "Execute a command in a running container", func(ctx context.Context, args []string) error {
+		if len(args) < 2 {
+			return errors.New("requires at least 2 arguments: SERVICE COMMAND")
+		}
+		c, err := a.one(ctx, args[0], index)
+		if err != nil {
+			return err
+		}
+		line := []string{"exec"}
+		switch {
+		case detach:
+			line = append(line, "--detach")
+		case noTTY || !a.terminal():
+			line = append(line, "--interactive")
+		default:
+			line = append(line, "--interactive", "--tty")
+		}
+		for _, e := range env {
+			line = append(line, "--env", e)
+		}
+		if privileged {
+			line = append(line, "--privileged")
+		}
+		if user != "" {
+			line = append(line, "--user", user)
+		}
+		if workdir != "" {
+			line = append(line, "--workdir", workdir)
+		}
+		return a.become(append(append(line, c.ID), args[1:]...)...)
+	})
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.BoolVarP(&detach, "detach", "d", false, "Detached mode: Run command in the background")
+	f.BoolVarP(&noTTY, "no-tty", "T", false, "Disable pseudo-TTY allocation. By default `docker compose exec` allocates a TTY.")
+	f.BoolVar(&privileged, "privileged", false, "Give extended privileges to the process")
+	f.BoolVarP(&interactive, "interactive", "i", true, "Keep STDIN open even if not attached")
+	f.BoolVarP(&tty, "tty", "t", true, "Allocate a pseudo-TTY")
+	_ = f.MarkHidden("interactive")
+	_ = f.MarkHidden("tty")
+	f.StringArrayVarP(&env, "env", "e", nil, "Set environment variables")
+	f.StringVarP(&user, "user", "u", "", "Run the command as this user")
+	f.StringVarP(&workdir, "workdir", "w", "", "Path to workdir directory for this command")
+	f.IntVar(&index, "index", 0, "Index of the container if service has multiple replicas")
+	return cmd
+}
+
+// terminal says whether somebody can type.
+func (a *app) terminal() bool {
+	return isTerminal(a.in) && a.out.IsTerminal()
+}
+
+func (a *app) attachCommand() *cobra.Command {
+	var keys string
+	var noStdin, proxy bool
+	var index int
+	cmd := command("attach [OPTIONS] SERVICE", "Attach local standard input, output, and error streams to a service's running container", func(ctx context.Context, args []string) error {
+		if len(args) != 1 {
+			return errors.New("requires 1 argument: SERVICE")
+		}
+		c, err := a.one(ctx, args[0], index)
+		if err != nil {
+			return err
+		}
+		line := []string{"attach", "--sig-proxy=" + strconv.FormatBool(proxy), "--no-stdin=" + strconv.FormatBool(noStdin)}
+		if keys != "" {
+			line = append(line, "--detach-keys", keys)
+		}
+		return a.become(append(line, c.ID)...)
+	})
+	cmd.Flags().StringVar(&keys, "detach-keys", "", "Override the key sequence for detaching from a container.")
+	cmd.Flags().BoolVar(&noStdin, "no-stdin", false, "Do not attach STDIN")
+	cmd.Flags().BoolVar(&proxy, "sig-proxy", true, "Proxy all received signals to the process")
+	cmd.Flags().IntVar(&index, "index", 0, "index of the container if service has multiple replicas.")
+	return cmd
+}
+
+func (a *app) cpCommand() *cobra.Command {
+	var archive, follow bool
+	var index int
+	cmd := command("cp [OPTIONS] SERVICE:SRC_PATH DEST_PATH|-\n\tdocker compose cp [OPTIONS] SRC_PATH|- SERVICE:DEST_PATH", "Copy files/folders between a service container and the local filesystem", func(ctx context.Context, args []string) error {
+		if len(args) != 2 {
+			return errors.New("requires 2 arguments: a source and a destination, one of which is SERVICE:PATH")
+		}
+		line := []string{"cp"}
+		if archive {
+			line = append(line, "--archive")
+		}
+		if follow {
+			line = append(line, "--follow-link")
+		}
+		for _, arg := range args {
+			service, path, ok := strings.Cut(arg, ":")
+			if !ok || strings.ContainsAny(service, "/.") || service == "" {
+				line = append(line, arg)
+				continue
+			}
+			c, err := a.one(ctx, service, index)
+			if err != nil {
+				return err
+			}
+			line = append(line, c.ID+":"+path)
+		}
+		return a.become(line...)
+	})
+	cmd.Flags().BoolVarP(&archive, "archive", "a", false, "Archive mode (copy all uid/gid information)")
+	cmd.Flags().BoolVarP(&follow, "follow-link", "L", false, "Always follow symbol link in SRC_PATH")
+	cmd.Flags().IntVar(&index, "index", 0, "Index of the container if service has multiple replicas")
+	return cmd
+}
+
+func (a *app) statsCommand() *cobra.Command {
+	var all, noStream, noTrunc bool
+	var format string
+	cmd := command("stats [OPTIONS] [SERVICE]", "Display a live stream of container(s) resource usage statistics", func(ctx context.Context, args []string) error {
+		_, list, err := a.containers(ctx, args, false)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			return errors.New("no containers for project: start the services first")
+		}
+		line := []string{"stats"}
+		for flag, set := range map[string]bool{"--all": all, "--no-stream": noStream, "--no-trunc": noTrunc} {
+			if set {
+				line = append(line, flag)
+			}
+		}
+		if format != "" {
+			line = append(line, "--format", format)
+		}
+		for _, c := range list {
+			if all || c.State == "running" || c.State == "paused" {
+				line = append(line, c.Name)
+			}
+		}
+		return a.become(line...)
+	})
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "Show all containers (default shows just running)")
+	cmd.Flags().BoolVar(&noStream, "no-stream", false, "Disable streaming stats and only pull the first result")
+	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "Do not truncate output")
+	cmd.Flags().StringVar(&format, "format", "", "Format output using a custom template")
+	return cmd
+}
+
+func (a *app) exportCommand() *cobra.Command {
+	var output string
+	var index int
+	cmd := command("export [OPTIONS] SERVICE", "Export a service container's filesystem as a tar archive", func(ctx context.Context, args []string) error {
+		if len(args) != 1 {
+			return errors.New("requires 1 argument: SERVICE")
+		}
+		c, err := a.one(ctx, args[0], index)
+		if err != nil {
+			return err
+		}
+		line := []string{"export"}
+		if output != "" {
+			line = append(line, "--output", output)
+		}
+		return a.become(append(line, c.ID)...)
+	})
+	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	cmd.Flags().IntVar(&index, "index", 0, "index of the container if service has multiple replicas.")
+	return cmd
+}
+
+func (a *app) commitCommand() *cobra.Command {
+	var author, message string
+	var changes []string
+	var pause bool
+	var index int
+	cmd := command("commit [OPTIONS] SERVICE [REPOSITORY[:TAG]]", "Create a new image from a service container's changes", func(ctx context.Context, args []string) error {
+		if len(args) == 0 || len(args) > 2 {
+			return errors.New("requires 1 or 2 arguments: SERVICE [REPOSITORY[:TAG]]")
+		}
+		c, err := a.one(ctx, args[0], index)
+		if err != nil {
+			return err
+		}
+		line := []string{"commit", "--pause=" + strconv.FormatBool(pause)}
+		for _, ch := range changes {
+			line = append(line, "--change", ch)
+		}
+		if author != "" {
+			line = append(line, "--author", author)
+		}
+		if message != "" {
+			line = append(line, "--message", message)
+		}
+		return a.become(append(append(line, c.ID), args[1:]...)...)
+	})
+	cmd.Flags().StringVarP(&author, "author", "a", "", `Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")`)
+	cmd.Flags().StringVarP(&message, "message", "m", "", "Commit message")
+	cmd.Flags().StringArrayVarP(&changes, "change", "c", nil, "Apply Dockerfile instruction to the created image")
+	cmd.Flags().BoolVarP(&pause, "pause", "p", true, "Pause container during commit")
+	cmd.Flags().IntVar(&index, "index", 0, "index of the container if service has multiple replicas.")
+	return cmd
+}

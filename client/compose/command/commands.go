@@ -1,0 +1,55 @@
+package command
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// commands are all that compose has.
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
+		a.upCommand(), a.createCommand(), a.downCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.rmCommand(),
+		a.pauseCommand(), a.unpauseCommand(), a.scaleCommand(), a.waitCommand(),
+		a.psCommand(), a.lsCommand(), a.imagesCommand(), a.volumesCommand(), a.topCommand(), a.portCommand(), a.logsCommand(), a.eventsCommand(),
+		a.pullCommand(), a.pushCommand(), a.buildCommand(), a.configCommand(), a.versionCommand(),
+		a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.statsCommand(), a.exportCommand(), a.commitCommand(),
+	}
+}
+
+// command is one with services as arguments.
+func command(use, short string, run func(ctx context.Context, args []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) },
+	}
+}
+
+// refusal is a flag that is known and has no effect here: using it is an error.
+func (a *app) refusal(cmd *cobra.Command, name, why string) {
+	cmd.Flags().String(name, "", "Not supported: "+why)
+	cmd.Flags().Lookup(name).NoOptDefVal = "true"
+	_ = cmd.Flags().MarkHidden(name)
+	before := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed(name) {
+			return fmt.Errorf("--%s is not supported: %s", name, why)
+		}
+		if before != nil {
+			return before(cmd, args)
+		}
+		return nil
+	}
+}
+
+// timeoutFlag adds -t; the function gives its value, nil if it was not given.
+func timeoutFlag(cmd *cobra.Command, what string) func() *int {
+	n := cmd.Flags().IntP("timeout", "t", 0, what)
+	return func() *int {
+		if !cmd.Flags().Changed("timeout") {
+			return nil
+		}
+		return n
+	}
+}

@@ -1,0 +1,434 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/client"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/compose/project"
+	"github.com/cleatlabs/cleat/client/compose/show"
+	"github.com/cleatlabs/cleat/client/compose/spec"
+)
+
+// pullImage pulls one image with the user's credentials for its registry.
+func (a *app) pullImage(ctx context.Context, image, platform string) error {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return err
+	}
+	auth, err := a.registryAuth(named)
+	if err != nil {
+		return err
+	}
+	o := client.ImagePullOptions{RegistryAuth: auth}
+	if platform != "" {
+		p, err := platforms.Parse(platform)
+		if err != nil {
+			return fmt.Errorf("platform: %w", err)
+		}
+		o.Platforms = []ocispec.Platform{p}
+	}
+	body, err := a.api.ImagePull(ctx, reference.FamiliarString(reference.TagNameOnly(named)), o)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return body.Wait(ctx)
+}
+
+// registryAuth is the header with the stored credentials for an image's registry.
+func (a *app) registryAuth(named reference.Named) (string, error) {
+	domain := reference.Domain(named)
+	if domain == "docker.io" {
+		domain = "https://index.docker.io/v1/"
+	}
+	stored, err := a.config().GetAuthConfig(domain)
+	if err != nil {
+		return "", err
+	}
+	return authconfig.Encode(registry.AuthConfig{
+		Username: stored.Username, Password: stored.Password, Auth: stored.Auth, ServerAddress: stored.ServerAddress,
+		IdentityToken: stored.IdentityToken, RegistryToken: stored.RegistryToken,
+	})
+}
+
+// selected is the project with the services that are named and, with deps, what they
+// depend on.
+func (a *app) selected(ctx context.Context, services []string, deps bool) (*types.Project, *operate.Operator, error) {
+	p, err := a.load(ctx, services...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p, err = project.Select(p, services, !deps); err != nil {
+		return nil, nil, err
+	}
+	o, err := a.operator(ctx)
+	return p, o, err
+}
+
+func (a *app) pullCommand() *cobra.Command {
+	var quiet, ignoreFailures, ignoreBuildable, deps bool
+	var policy string
+	cmd := command("pull [OPTIONS] [SERVICE...]", "Pull service images", func(ctx context.Context, args []string) error {
+		switch policy {
+		case "", types.PullPolicyAlways, types.PullPolicyMissing:
+		default:
+			return fmt.Errorf("invalid --policy %q: choose missing or always", policy)
+		}
+		p, o, err := a.selected(ctx, args, deps)
+		if err != nil {
+			return err
+		}
+		return a.pullServices(ctx, p, o, policy, ignoreFailures, ignoreBuildable)
+	})
+	f := cmd.Flags()
+	f.BoolVarP(&quiet, "quiet", "q", false, "Pull without printing progress information")
+	f.BoolVar(&ignoreFailures, "ignore-pull-failures", false, "Pull what it can and ignores images with pull failures")
+	f.BoolVar(&ignoreBuildable, "ignore-buildable", false, "Ignore images that can be built")
+	f.BoolVar(&deps, "include-deps", false, "Also pull services declared as dependencies")
+	f.StringVar(&policy, "policy", "", `Apply pull policy ("missing"|"always")`)
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if !quiet {
+			return nil
+		}
+		var err error
+		a.reporter, err = show.NewProgress(a.err, show.Quiet, false)
+		return err
+	}
+	return cmd
+}
+
+func (a *app) pullServices(ctx context.Context, p *types.Project, o *operate.Operator, policy string, ignoreFailures, ignoreBuildable bool) error {
+	images := map[string]string{}
+	for name, s := range p.Services {
+		switch {
+		case s.Image == "" || s.Build != nil && ignoreBuildable || s.PullPolicy == types.PullPolicyNever || s.PullPolicy == types.PullPolicyBuild:
+			a.reporter.Report("Service", name, "Skipped")
+		default:
+			images[s.Image] = s.Platform
+		}
+	}
+	var group errgroup.Group
+	for image, platform := range images {
+		group.Go(func() error {
+			if policy == types.PullPolicyMissing {
+				if _, err := o.API.ImageInspect(ctx, image); err == nil {
+					a.reporter.Report("Image", image, "Skipped Image is already present locally")
+					return nil
+				}
+			}
+			a.reporter.Report("Image", image, "Pulling")
+			err := a.pullImage(ctx, image, platform)
+			if err != nil {
+				a.reporter.Report("Image", image, "Error "+err.Error())
+				if ignoreFailures {
+					return nil
+				}
+				return err
+			}
+			a.reporter.Report("Image", image, "Pulled")
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (a *app) pushCommand() *cobra.Command {
+	var quiet, ignoreFailures, deps bool
+	cmd := command("push [OPTIONS] [SERVICE...]", "Push service images", func(ctx context.Context, args []string) error {
+		p, o, err := a.selected(ctx, args, deps)
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, name := range project.Names(p) {
+			s := p.Services[name]
+			if s.Build == nil || s.Image == "" {
+				a.reporter.Report("Service", name, "Skipped")
+				continue
+			}
+			a.reporter.Report("Image", s.Image, "Pushing")
+			if err := a.pushImage(ctx, o, s.Image); err != nil {
+				a.reporter.Report("Image", s.Image, "Error "+err.Error())
+				errs = append(errs, err)
+				continue
+			}
+			a.reporter.Report("Image", s.Image, "Pushed")
+		}
+		if ignoreFailures {
+			return nil
+		}
+		return errors.Join(errs...)
+	})
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Push without printing progress information")
+	cmd.Flags().BoolVar(&ignoreFailures, "ignore-push-failures", false, "Push what it can and ignores images with push failures")
+	cmd.Flags().BoolVar(&deps, "include-deps", false, "Also push images of services declared as dependencies")
+	return cmd
+}
+
+func (a *app) pushImage(ctx context.Context, o *operate.Operator, image string) error {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return err
+	}
+	auth, err := a.registryAuth(named)
+	if err != nil {
+		return err
+	}
+	body, err := o.API.ImagePush(ctx, image, client.ImagePushOptions{RegistryAuth: auth})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return body.Wait(ctx)
+}
+
+// building are the flags of `build`, which are those of the plugin that builds.
+type building struct {
+	args                              []string
+	noCache, pull, push, quiet, check bool
+	builder, memory, provenance, sbom string
+	ssh, progress                     string
+}
+
+func (a *app) buildCommand() *cobra.Command {
+	var b building
+	var deps bool
+	cmd := command("build [OPTIONS] [SERVICE...]", "Build or rebuild services", func(ctx context.Context, args []string) error {
+		p, _, err := a.selected(ctx, args, deps)
+		if err != nil {
+			return err
+		}
+		var services []string
+		for _, name := range project.Names(p) {
+			if p.Services[name].Build != nil {
+				services = append(services, name)
+			}
+		}
+		if len(services) == 0 {
+			_, _ = fmt.Fprintln(a.err, "No services to build")
+			return nil
+		}
+		return a.build(ctx, p, services, b)
+	})
+	f := cmd.Flags()
+	f.StringArrayVar(&b.args, "build-arg", nil, "Set build-time variables for services")
+	f.BoolVar(&b.noCache, "no-cache", false, "Do not use cache when building the image")
+	f.BoolVar(&b.pull, "pull", false, "Always attempt to pull a newer version of the image")
+	f.BoolVar(&b.push, "push", false, "Push service images")
+	f.BoolVarP(&b.quiet, "quiet", "q", false, "Suppress the build output")
+	f.BoolVar(&b.check, "check", false, "Check build configuration")
+	f.StringVar(&b.builder, "builder", "", "Set builder to use")
+	f.StringVar(&b.provenance, "provenance", "", "Add a provenance attestation")
+	f.StringVar(&b.sbom, "sbom", "", "Add a SBOM attestation")
+	f.StringVar(&b.ssh, "ssh", "", "Set SSH authentications used when building service images. (use 'default' for using your default SSH Agent)")
+	f.BoolVar(&deps, "with-dependencies", false, "Also build dependencies (transitively)")
+	a.refusal(cmd, "memory", "BuildKit's steps have no limit of their own")
+	a.refusal(cmd, "print", "no bake file is made")
+	return cmd
+}
+
+// buildServices implements operate.Operator's Build.
+func (a *app) buildServices(ctx context.Context, p *types.Project, services []string) error {
+	return a.build(ctx, p, services, building{})
+}
+
+// build builds services at once. The output of several is told apart by their names.
+func (a *app) build(ctx context.Context, p *types.Project, services []string, b building) error {
+	program, err := buildProgram()
+	if err != nil {
+		return err
+	}
+	logs := &show.Logs{Out: a.err, Err: a.err, Colours: a.err.IsTerminal()}
+	for _, name := range services {
+		logs.Announce(name)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, name := range services {
+		group.Go(func() error {
+			args, stdin, err := b.arguments(p, p.Services[name], a.separator())
+			if err != nil {
+				return fmt.Errorf("service %q: %w", name, err)
+			}
+			cmd := exec.CommandContext(ctx, program, args...)
+			cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+			cmd.Env = append(os.Environ(), "DOCKER_HOST="+a.api.DaemonHost())
+			cmd.Stdin = stdin
+			if len(services) == 1 {
+				cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+			} else {
+				stdout, stderr := logs.Container(name)
+				defer stdout.Flush()
+				defer stderr.Flush()
+				cmd.Stdout, cmd.Stderr = stdout, stderr
+			}
+			a.reporter.Report("Service", name, "Building")
+			if err := cmd.Run(); err != nil {
+				a.reporter.Report("Service", name, "Error")
+				return fmt.Errorf("service %q could not be built: see its output above", name)
+			}
+			a.reporter.Report("Service", name, "Built")
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// buildProgram is the plugin that builds, beside this one or in Docker's directories.
+func buildProgram() (string, error) {
+	const name = "cleat-build"
+	self, err := os.Executable()
+	if err == nil {
+		if real, err := filepath.EvalSymlinks(self); err == nil {
+			self = real
+		}
+		if path := filepath.Join(filepath.Dir(self), name); isFile(path) {
+			return path, nil
+		}
+	}
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	return "", fmt.Errorf("services are built by the program %s, which is not installed: it belongs beside %s", name, self)
+}
+
+func isFile(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// arguments are those of `cleat-build build` for a service, and what it reads.
+func (b building) arguments(p *types.Project, s types.ServiceConfig, separator string) ([]string, io.Reader, error) {
+	c := s.Build
+	args := []string{"build", "--tag", spec.ImageName(p, s, separator)}
+	add := func(flag string, values ...string) {
+		for _, v := range values {
+			if v != "" {
+				args = append(args, "--"+flag, v)
+			}
+		}
+	}
+	var stdin io.Reader
+	switch {
+	case c.DockerfileInline != "":
+		stdin = strings.NewReader(c.DockerfileInline)
+		add("file", "-")
+	case c.Dockerfile != "":
+		file := c.Dockerfile
+		if !filepath.IsAbs(file) && !strings.Contains(c.Context, "://") {
+			file = filepath.Join(c.Context, file)
+		}
+		add("file", file)
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Args)) {
+		if v := c.Args[key]; v != nil {
+			add("build-arg", key+"="+*v)
+		} else if v, ok := p.Environment[key]; ok {
+			add("build-arg", key+"="+v)
+		}
+	}
+	add("build-arg", b.args...)
+	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
+		add("label", key+"="+c.Labels[key])
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.AdditionalContexts)) {
+		add("build-context", key+"="+c.AdditionalContexts[key])
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Ulimits)) {
+		u := c.Ulimits[key]
+		soft, hard := u.Soft, u.Hard
+		if u.Single != 0 {
+			soft, hard = u.Single, u.Single
+		}
+		add("ulimit", fmt.Sprintf("%s=%d:%d", key, soft, hard))
+	}
+	add("tag", c.Tags...)
+	add("target", c.Target)
+	add("network", c.Network)
+	add("cache-from", c.CacheFrom...)
+	add("cache-to", c.CacheTo...)
+	add("no-cache-filter", c.NoCacheFilter...)
+	add("add-host", c.ExtraHosts.AsList(":")...)
+	add("allow", c.Entitlements...)
+	add("provenance", first(b.provenance, c.Provenance))
+	add("sbom", first(b.sbom, c.SBOM))
+	add("builder", b.builder)
+	if c.ShmSize != 0 {
+		add("shm-size", strconv.FormatInt(int64(c.ShmSize), 10))
+	}
+	if platforms := c.Platforms; len(platforms) > 0 {
+		add("platform", strings.Join(platforms, ","))
+	} else {
+		add("platform", s.Platform)
+	}
+	for _, key := range c.SSH {
+		text := key.ID
+		if key.Path != "" {
+			text += "=" + key.Path
+		}
+		add("ssh", text)
+	}
+	add("ssh", b.ssh)
+	if c.Privileged {
+		add("allow", "security.insecure")
+	}
+	for flag, set := range map[string]bool{"no-cache": c.NoCache || b.noCache, "pull": c.Pull || b.pull, "push": b.push, "quiet": b.quiet, "check": b.check} {
+		if set {
+			args = append(args, "--"+flag)
+		}
+	}
+	secrets, err := buildSecrets(p, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	add("secret", secrets...)
+	return append(args, c.Context), stdin, nil
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// buildSecrets are the secrets of a build in the form of the flag.
+func buildSecrets(p *types.Project, c *types.BuildConfig) ([]string, error) {
+	var list []string
+	for _, s := range c.Secrets {
+		declared, ok := p.Secrets[s.Source]
+		id := first(s.Target, s.Source)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("build refers to undefined secret %s", s.Source)
+		case declared.File != "":
+			list = append(list, "id="+id+",src="+declared.File)
+		case declared.Environment != "":
+			list = append(list, "id="+id+",env="+declared.Environment)
+		default:
+			return nil, fmt.Errorf("secret %s: a build takes a secret from a file or from the environment", s.Source)
+		}
+	}
+	return list, nil
+}

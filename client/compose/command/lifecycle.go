@@ -1,0 +1,275 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+
+	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/compose/project"
+)
+
+func (a *app) downCommand() *cobra.Command {
+	var opts operate.DownOptions
+	var timeout func() *int
+	cmd := command("down [OPTIONS] [SERVICES]", "Stop and remove containers, networks", func(ctx context.Context, args []string) error {
+		switch opts.Images {
+		case "", "local", "all":
+		default:
+			return fmt.Errorf("invalid value for --rmi: %q: choose local or all", opts.Images)
+		}
+		name, p, err := a.known(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range args {
+			if p != nil && !slices.Contains(append(project.Names(p), p.DisabledServiceNames()...), s) {
+				return fmt.Errorf("no such service: %s", s)
+			}
+		}
+		o, err := a.operator(ctx)
+		if err != nil {
+			return err
+		}
+		opts.Services, opts.Timeout = args, timeout()
+		return o.Down(ctx, name, p, opts)
+	})
+	f := cmd.Flags()
+	f.BoolVar(&opts.RemoveOrphans, "remove-orphans", false, "Remove containers for services not defined in the Compose file")
+	f.BoolVarP(&opts.Volumes, "volumes", "v", false, "Remove named volumes declared in the \"volumes\" section of the Compose file and anonymous volumes attached to containers")
+	f.StringVar(&opts.Images, "rmi", "", `Remove images used by services. "local" remove only images that don't have a custom tag ("local"|"all")`)
+	timeout = timeoutFlag(cmd, "Specify a shutdown timeout in seconds")
+	return cmd
+}
+
+func (a *app) startCommand() *cobra.Command {
+	var opts operate.StartOptions
+	var seconds int
+	cmd := command("start [SERVICE...]", "Start services", func(ctx context.Context, args []string) error {
+		p, err := a.load(ctx, args...)
+		if err != nil {
+			return err
+		}
+		if p, err = project.Select(p, args, false); err != nil {
+			return err
+		}
+		o, err := a.operator(ctx)
+		if err != nil {
+			return err
+		}
+		opts.WaitTimeout = time.Duration(seconds) * time.Second
+		return o.Start(ctx, p, opts)
+	})
+	cmd.Flags().BoolVar(&opts.Wait, "wait", false, "Wait for services to be running|healthy. Implies detached mode.")
+	cmd.Flags().IntVar(&seconds, "wait-timeout", 0, "Maximum duration in seconds to wait for the project to be running|healthy")
+	return cmd
+}
+
+func (a *app) stopCommand() *cobra.Command {
+	var timeout func() *int
+	cmd := command("stop [OPTIONS] [SERVICE...]", "Stop services", func(ctx context.Context, args []string) error {
+		o, list, err := a.containers(ctx, args, false)
+		if err != nil {
+			return err
+		}
+		return o.Stop(ctx, list, timeout())
+	})
+	timeout = timeoutFlag(cmd, "Specify a shutdown timeout in seconds")
+	return cmd
+}
+
+func (a *app) restartCommand() *cobra.Command {
+	var timeout func() *int
+	var noDeps bool
+	cmd := command("restart [OPTIONS] [SERVICE...]", "Restart service containers", func(ctx context.Context, args []string) error {
+		o, list, err := a.containers(ctx, nil, false)
+		if err != nil {
+			return err
+		}
+		if _, _, err := a.containers(ctx, args, false); err != nil {
+			return err
+		}
+		return o.Restart(ctx, list, args, noDeps, timeout())
+	})
+	cmd.Flags().BoolVar(&noDeps, "no-deps", false, "Don't restart dependent services")
+	timeout = timeoutFlag(cmd, "Specify a shutdown timeout in seconds")
+	return cmd
+}
+
+func (a *app) killCommand() *cobra.Command {
+	var signal string
+	var orphans bool
+	cmd := command("kill [OPTIONS] [SERVICE...]", "Force stop service containers", func(ctx context.Context, args []string) error {
+		return a.onAll(ctx, args, "Killing", "Killed", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
+			if c.State != container.StateRunning && c.State != container.StatePaused {
+				return nil
+			}
+			_, err := o.API.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: signal})
+			return err
+		})
+	})
+	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGKILL", "SIGNAL to send to the container")
+	cmd.Flags().BoolVar(&orphans, "remove-orphans", false, "Remove containers for services not defined in the Compose file")
+	_ = cmd.Flags().MarkHidden("remove-orphans")
+	return cmd
+}
+
+func (a *app) rmCommand() *cobra.Command {
+	var opts operate.RemoveOptions
+	var force, all bool
+	cmd := command("rm [OPTIONS] [SERVICE...]", "Removes stopped service containers", func(ctx context.Context, args []string) error {
+		o, list, err := a.containers(ctx, args, true)
+		if err != nil {
+			return err
+		}
+		if !opts.Stop {
+			list = slices.DeleteFunc(list, func(c operate.Container) bool {
+				return c.State == container.StateRunning || c.State == container.StatePaused
+			})
+		}
+		if len(list) == 0 {
+			_, _ = fmt.Fprintln(a.err, "No stopped containers")
+			return nil
+		}
+		if !force && !a.confirm(fmt.Sprintf("Going to remove %s\nAre you sure? [yN] ", names(list))) {
+			return nil
+		}
+		return o.Remove(ctx, list, opts)
+	})
+	f := cmd.Flags()
+	f.BoolVarP(&force, "force", "f", false, "Don't ask to confirm removal")
+	f.BoolVarP(&opts.Stop, "stop", "s", false, "Stop the containers, if required, before removing")
+	f.BoolVarP(&opts.Volumes, "volumes", "v", false, "Remove any anonymous volumes attached to containers")
+	f.BoolVarP(&all, "all", "a", false, "Deprecated - no effect")
+	_ = f.MarkHidden("all")
+	return cmd
+}
+
+func names(list []operate.Container) string {
+	text := ""
+	for i, c := range list {
+		if i > 0 {
+			text += ", "
+		}
+		text += c.Name
+	}
+	return text
+}
+
+// confirm asks the user.
+func (a *app) confirm(question string) bool {
+	_, _ = fmt.Fprint(a.err, question)
+	var answer string
+	_, _ = fmt.Fscanln(a.in, &answer)
+	return answer == "y" || answer == "Y" || answer == "yes"
+}
+
+func (a *app) pauseCommand() *cobra.Command {
+	return command("pause [SERVICE...]", "Pause services", func(ctx context.Context, args []string) error {
+		return a.onAll(ctx, args, "Pausing", "Paused", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
+			if c.State != container.StateRunning {
+				return nil
+			}
+			_, err := o.API.ContainerPause(ctx, c.ID, client.ContainerPauseOptions{})
+			return err
+		})
+	})
+}
+
+func (a *app) unpauseCommand() *cobra.Command {
+	return command("unpause [SERVICE...]", "Unpause services", func(ctx context.Context, args []string) error {
+		return a.onAll(ctx, args, "Unpausing", "Unpaused", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
+			if c.State != container.StatePaused {
+				return nil
+			}
+			_, err := o.API.ContainerUnpause(ctx, c.ID, client.ContainerUnpauseOptions{})
+			return err
+		})
+	})
+}
+
+// onAll does one thing to all containers of the services.
+func (a *app) onAll(ctx context.Context, services []string, doing, done string, do func(context.Context, *operate.Operator, operate.Container) error) error {
+	o, list, err := a.containers(ctx, services, false)
+	if err != nil {
+		return err
+	}
+	return o.Each(ctx, list, func(ctx context.Context, c operate.Container) error {
+		a.reporter.Report("Container", c.Name, doing)
+		if err := do(ctx, o, c); err != nil {
+			a.reporter.Report("Container", c.Name, "Error "+err.Error())
+			return err
+		}
+		a.reporter.Report("Container", c.Name, done)
+		return nil
+	})
+}
+
+func (a *app) waitCommand() *cobra.Command {
+	var down bool
+	cmd := command("wait SERVICE [SERVICE...] [OPTIONS]", "Block until containers of all (or specified) services stop.", func(ctx context.Context, args []string) error {
+		if len(args) == 0 {
+			return errors.New("requires at least 1 argument: SERVICE")
+		}
+		o, list, err := a.containers(ctx, args, false)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			return fmt.Errorf("no containers for project: start the services first")
+		}
+		code, err := a.firstExit(ctx, o, list)
+		if err != nil {
+			return err
+		}
+		if down {
+			name, p, err := a.known(ctx)
+			if err != nil {
+				return err
+			}
+			if err := o.Down(ctx, name, p, operate.DownOptions{}); err != nil {
+				return err
+			}
+		}
+		if code != 0 {
+			return &exitError{code: int(code)}
+		}
+		return nil
+	})
+	cmd.Flags().BoolVar(&down, "down-project", false, "Drops project when the first container stops")
+	return cmd
+}
+
+// firstExit waits for all containers, says how each ended, and gives the exit code of the
+// first that did.
+func (a *app) firstExit(ctx context.Context, o *operate.Operator, list []operate.Container) (int64, error) {
+	type ending struct {
+		name string
+		code int64
+		err  error
+	}
+	endings := make(chan ending, len(list))
+	for _, c := range list {
+		go func() {
+			wait := o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+			select {
+			case r := <-wait.Result:
+				endings <- ending{c.Name, r.StatusCode, nil}
+			case err := <-wait.Error:
+				endings <- ending{c.Name, 0, err}
+			}
+		}()
+	}
+	first := <-endings
+	if first.err != nil {
+		return 0, first.err
+	}
+	_, _ = fmt.Fprintf(a.out, "container %q exited with status code %d\n", first.name, first.code)
+	return first.code, nil
+}

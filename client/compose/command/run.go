@@ -1,0 +1,185 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/format"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/spf13/cobra"
+
+	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/compose/project"
+	"github.com/cleatlabs/cleat/client/term"
+)
+
+// running are the flags of `run`.
+type oneOff struct {
+	making
+	detach, noTTY, rm, servicePorts, useAliases, quiet, quietBuild, interactive, tty bool
+	name, user, workdir, entrypoint                                                  string
+	env, envFiles, labels, publish, volumes, capAdd, capDrop                         []string
+}
+
+func isTerminal(r io.Reader) bool { return term.NewInput(r).IsTerminal() }
+
+func (a *app) runCommand() *cobra.Command {
+	var o oneOff
+	cmd := command("run [OPTIONS] SERVICE [COMMAND] [ARGS...]", "Run a one-off command on a service", nil)
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.BoolVar(&o.build, "build", false, "Build image before starting container")
+	f.StringVar(&o.pull, "pull", "policy", `Pull image before running ("always"|"missing"|"never")`)
+	f.BoolVar(&o.quietPull, "quiet-pull", false, "Pull without printing progress information")
+	f.BoolVar(&o.quietBuild, "quiet-build", false, "Suppress progress output from the build process")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "Don't print anything to STDOUT")
+	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "Remove containers for services not defined in the Compose file")
+	f.BoolVar(&o.noDeps, "no-deps", false, "Don't start linked services")
+	f.BoolVarP(&o.detach, "detach", "d", false, "Run container in background and print container ID")
+	f.BoolVarP(&o.noTTY, "no-tty", "T", false, "Disable pseudo-TTY allocation (default: auto-detected)")
+	f.BoolVarP(&o.interactive, "interactive", "i", true, "Keep STDIN open even if not attached")
+	f.BoolVarP(&o.tty, "tty", "t", true, "Allocate a pseudo-TTY")
+	_ = f.MarkHidden("tty")
+	f.BoolVar(&o.rm, "rm", false, "Automatically remove the container when it exits")
+	f.BoolVarP(&o.servicePorts, "service-ports", "P", false, "Run command with all service's ports enabled and mapped to the host")
+	f.BoolVar(&o.useAliases, "use-aliases", false, "Use the service's network useAliases in the network(s) the container connects to")
+	f.StringVar(&o.name, "name", "", "Assign a name to the container")
+	f.StringVarP(&o.user, "user", "u", "", "Run as specified username or uid")
+	f.StringVarP(&o.workdir, "workdir", "w", "", "Working directory inside the container")
+	f.StringVar(&o.entrypoint, "entrypoint", "", "Override the entrypoint of the image")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "Set environment variables")
+	f.StringArrayVarP(&o.labels, "label", "l", nil, "Add or override a label")
+	f.StringArrayVarP(&o.publish, "publish", "p", nil, "Publish a container's port(s) to the host")
+	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "Bind mount a volume")
+	f.StringArrayVar(&o.capAdd, "cap-add", nil, "Add Linux capabilities")
+	f.StringArrayVar(&o.capDrop, "cap-drop", nil, "Drop Linux capabilities")
+	a.refusal(cmd, "env-from-file", "give the file's variables by -e, or in the service's env_file")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return errors.New("requires at least 1 argument: SERVICE")
+		}
+		return a.run(cmd.Context(), args[0], args[1:], &o, cmd.Flags().Changed("entrypoint"))
+	}
+	return cmd
+}
+
+func (a *app) run(ctx context.Context, name string, args []string, o *oneOff, entrypoint bool) error {
+	p, err := a.load(ctx, name)
+	if err != nil {
+		return err
+	}
+	if p, err = project.Select(p, []string{name}, o.noDeps); err != nil {
+		return err
+	}
+	op, err := a.operator(ctx)
+	if err != nil {
+		return err
+	}
+	if err := op.EnsureImages(ctx, p, operate.ImageOptions{Pull: o.pull, Build: o.build}); err != nil {
+		return err
+	}
+	s, err := o.service(p, name, args, entrypoint)
+	if err != nil {
+		return err
+	}
+	if err := a.startDependencies(ctx, op, p, s, o); err != nil {
+		return err
+	}
+	slug := make([]byte, 32)
+	if _, err := rand.Read(slug); err != nil {
+		return err
+	}
+	tty := !o.noTTY && !o.detach && a.terminal()
+	s.Tty, s.StdinOpen = tty || s.Tty && o.detach, o.interactive
+	made, err := op.OneOff(ctx, p, s, operate.OneOffOptions{
+		Name: o.name, Slug: hex.EncodeToString(slug), AutoRemove: o.rm, UseAliases: o.useAliases, Attached: !o.detach,
+	})
+	if err != nil {
+		return err
+	}
+	a.reporter.End()
+	if !o.detach {
+		return a.become("start", "--attach", "--interactive="+fmt.Sprint(o.interactive), made)
+	}
+	if err := op.StartOne(ctx, made); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(a.out, made)
+	return nil
+}
+
+// service is the service as the flags change it.
+func (o *oneOff) service(p *types.Project, name string, args []string, entrypoint bool) (types.ServiceConfig, error) {
+	s, err := p.GetService(name)
+	if err != nil {
+		return s, err
+	}
+	if len(args) > 0 {
+		s.Command = args
+	}
+	if entrypoint {
+		s.Entrypoint = strings.Fields(o.entrypoint)
+		if len(args) == 0 {
+			s.Command = types.ShellCommand{}
+		}
+	}
+	if o.user != "" {
+		s.User = o.user
+	}
+	if o.workdir != "" {
+		s.WorkingDir = o.workdir
+	}
+	s.Environment = s.Environment.OverrideBy(types.NewMappingWithEquals(o.env).Resolve(p.Environment.Resolve))
+	for _, l := range o.labels {
+		k, v, _ := strings.Cut(l, "=")
+		if s.Labels == nil {
+			s.Labels = types.Labels{}
+		}
+		s.Labels[k] = v
+	}
+	s.CapAdd, s.CapDrop = append(s.CapAdd, o.capAdd...), append(s.CapDrop, o.capDrop...)
+	if !o.servicePorts {
+		s.Ports = nil
+	}
+	for _, text := range o.publish {
+		ports, err := types.ParsePortConfig(text)
+		if err != nil {
+			return s, err
+		}
+		s.Ports = append(s.Ports, ports...)
+	}
+	for _, text := range o.volumes {
+		v, err := format.ParseVolume(text)
+		if err != nil {
+			return s, err
+		}
+		if v.Type == types.VolumeTypeBind {
+			v.Source = p.RelativePath(v.Source)
+		}
+		s.Volumes = append(s.Volumes, v)
+	}
+	return s, nil
+}
+
+// startDependencies brings up what the service needs, without the service itself.
+func (a *app) startDependencies(ctx context.Context, op *operate.Operator, p *types.Project, s types.ServiceConfig, o *oneOff) error {
+	others := p.WithServicesDisabled(s.Name)
+	if len(others.Services) == 0 || o.noDeps {
+		return op.EnsureObjects(ctx, p)
+	}
+	if err := op.Create(ctx, others, operate.CreateOptions{IgnoreOrphans: !o.removeOrphans, RemoveOrphans: o.removeOrphans}); err != nil {
+		return err
+	}
+	if err := op.Start(ctx, others, operate.StartOptions{}); err != nil {
+		return err
+	}
+	if err := op.EnsureObjects(ctx, p); err != nil {
+		return err
+	}
+	return op.AwaitDependencies(ctx, p, s)
+}

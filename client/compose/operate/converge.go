@@ -1,0 +1,388 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cleatlabs/cleat/client/compose/label"
+	"github.com/cleatlabs/cleat/client/compose/spec"
+)
+
+// Recreate says when containers are made anew.
+type Recreate int
+
+// The policies of Recreate.
+const (
+	WhenChanged Recreate = iota
+	Always
+	Never
+)
+
+// CreateOptions are those of `create` and `up`.
+type CreateOptions struct {
+	Services      []string // those asked for; others are their dependencies
+	Recreate      Recreate
+	Dependencies  Recreate // of the services that were not asked for
+	RenewVolumes  bool     // anonymous volumes are made anew, too
+	RemoveOrphans bool
+	IgnoreOrphans bool
+	Timeout       *int // for stopping what is replaced, seconds
+}
+
+// plan is what is to be done with a service's containers.
+type plan struct {
+	keep   []Container
+	create []int       // numbers
+	renew  []Container // to be replaced
+	remove []Container
+}
+
+// Create makes the project's containers, and replaces and removes those that are not as
+// the files say, without starting any that does not run.
+func (o *Operator) Create(ctx context.Context, p *types.Project, opts CreateOptions) error {
+	if err := o.EnsureObjects(ctx, p); err != nil {
+		return err
+	}
+	existing, err := o.Containers(ctx, p.Name, false)
+	if err != nil {
+		return err
+	}
+	if err := o.orphans(ctx, p, existing, opts); err != nil {
+		return err
+	}
+	images, err := o.imageIDs(ctx, p)
+	if err != nil {
+		return err
+	}
+	c := &converging{Operator: o, project: p, opts: opts, existing: existing, images: images, made: map[string][]string{}}
+	return c.order().walk(ctx, c.service)
+}
+
+func (o *Operator) orphans(ctx context.Context, p *types.Project, existing []Container, opts CreateOptions) error {
+	orphans := Orphans(p, existing)
+	if len(orphans) == 0 || opts.IgnoreOrphans {
+		return nil
+	}
+	if opts.RemoveOrphans {
+		return o.Remove(ctx, orphans, RemoveOptions{Stop: true, Timeout: opts.Timeout})
+	}
+	names := make([]string, len(orphans))
+	for i, c := range orphans {
+		names[i] = c.Name
+	}
+	o.Report.Warn(fmt.Sprintf("Found orphan containers (%s) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.", names))
+	return nil
+}
+
+// imageIDs are the ids of what the services run, by the image's name.
+func (o *Operator) imageIDs(ctx context.Context, p *types.Project) (map[string]string, error) {
+	names := map[string]string{}
+	for _, s := range p.Services {
+		names[spec.ImageName(p, s, o.Separator)] = ""
+	}
+	list := make([]string, 0, len(names))
+	for name := range names {
+		list = append(list, name)
+	}
+	ids := make([]string, len(list))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, name := range list {
+		group.Go(func() error {
+			inspected, err := o.API.ImageInspect(ctx, name)
+			if gone(err) {
+				return nil // the create will say so
+			}
+			ids[i] = inspected.ID
+			return err
+		})
+	}
+	err := group.Wait()
+	for i, name := range list {
+		names[name] = ids[i]
+	}
+	return names, err
+}
+
+// converging is one Create.
+type converging struct {
+	*Operator
+	project  *types.Project
+	opts     CreateOptions
+	existing []Container
+	images   map[string]string
+
+	lock sync.Mutex
+	made map[string][]string // ids of containers made or kept, by service
+}
+
+// order is that in which containers can be made: those whose namespaces, volumes or
+// addresses others refer to come first. What merely has to run first does not count.
+func (c *converging) order() graph {
+	g := graph{}
+	for name, s := range c.project.Services {
+		g[name] = references(s)
+	}
+	return g
+}
+
+// references are the services that a service's containers name by their ids.
+func references(s types.ServiceConfig) []string {
+	needs := map[string]bool{}
+	for _, name := range s.GetDependencies() {
+		if _, ordered := s.DependsOn[name]; !ordered || refers(s, name) {
+			needs[name] = true
+		}
+	}
+	for name := range s.DependsOn {
+		if refers(s, name) {
+			needs[name] = true
+		}
+	}
+	list := make([]string, 0, len(needs))
+	for name := range needs {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func refers(s types.ServiceConfig, name string) bool {
+	for _, mode := range []string{s.NetworkMode, s.Ipc, s.Pid} {
+		if mode == types.ServicePrefix+name {
+			return true
+		}
+	}
+	for _, from := range s.VolumesFrom {
+		if spec.ServiceOf(from) == name {
+			return true
+		}
+	}
+	for _, l := range s.Links {
+		if spec.ServiceOf(l) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// service brings one service's containers in line.
+func (c *converging) service(ctx context.Context, name string) error {
+	s := c.project.Services[name]
+	todo, err := c.plan(s)
+	if err != nil {
+		return err
+	}
+	ids := make([]string, 0, len(todo.keep))
+	for _, k := range todo.keep {
+		ids = append(ids, k.ID)
+	}
+	if err := c.Remove(ctx, todo.remove, RemoveOptions{Stop: true, Timeout: c.opts.Timeout}); err != nil {
+		return err
+	}
+	created := make([]string, len(todo.create)+len(todo.renew))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, number := range todo.create {
+		group.Go(func() (err error) {
+			created[i], err = c.create(ctx, s, number)
+			return err
+		})
+	}
+	for i, old := range todo.renew {
+		group.Go(func() (err error) {
+			created[len(todo.create)+i], err = c.replace(ctx, s, old)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	c.made[name] = append(ids, created...)
+	return nil
+}
+
+// plan compares what is there with what should be.
+func (c *converging) plan(s types.ServiceConfig) (plan, error) {
+	var todo plan
+	scale := s.GetScale()
+	if scale > 1 && s.ContainerName != "" {
+		return todo, fmt.Errorf("service %q: the container name %q can be only one container's, but %d are wanted: remove container_name, or scale to 1", s.Name, s.ContainerName, scale)
+	}
+	hash, err := label.ServiceHash(s)
+	if err != nil {
+		return todo, err
+	}
+	mine := OfServices(c.existing, []string{s.Name})
+	policy := c.opts.Recreate
+	if len(c.opts.Services) > 0 && !slices.Contains(c.opts.Services, s.Name) {
+		policy = c.opts.Dependencies
+	}
+	// What is up to date stays longest; of equals the lower number does.
+	slices.SortStableFunc(mine, func(a, b Container) int {
+		return order(c.obsolete(a, s, hash, policy)) - order(c.obsolete(b, s, hash, policy))
+	})
+	taken := map[int]bool{}
+	for i, m := range mine {
+		switch {
+		case i >= scale:
+			todo.remove = append(todo.remove, m)
+			continue
+		case c.obsolete(m, s, hash, policy):
+			todo.renew = append(todo.renew, m)
+		default:
+			todo.keep = append(todo.keep, m)
+			c.Report.Report("Container", m.Name, stateOf(m))
+		}
+		taken[m.Number] = true
+	}
+	for number := 1; len(todo.keep)+len(todo.renew)+len(todo.create) < scale; number++ {
+		if !taken[number] {
+			todo.create = append(todo.create, number)
+		}
+	}
+	return todo, nil
+}
+
+func order(last bool) int {
+	if last {
+		return 1
+	}
+	return 0
+}
+
+func stateOf(c Container) string {
+	if c.State == container.StateRunning {
+		return "Running"
+	}
+	return "Created"
+}
+
+// obsolete says whether a container has to be made anew.
+func (c *converging) obsolete(m Container, s types.ServiceConfig, hash string, policy Recreate) bool {
+	switch policy {
+	case Never:
+		return false
+	case Always:
+		return true
+	}
+	image := c.images[spec.ImageName(c.project, s, c.Separator)]
+	// A container of docker compose's has its image's id in a label; else the engine's counts.
+	had := m.Labels[label.Image]
+	if had == "" {
+		had = m.ImageID
+	}
+	return m.Labels[label.ConfigHash] != hash || image != "" && had != image || m.State == container.StateDead || m.State == container.StateRemoving
+}
+
+func (c *converging) replica(s types.ServiceConfig, number int) *spec.Replica {
+	image := spec.ImageName(c.project, s, c.Separator)
+	return &spec.Replica{
+		Project: c.project, Service: s, Number: number, Name: spec.ContainerName(c.project, s, number, c.Separator),
+		Image: image, ImageID: c.images[image], Others: c.other, API: c.API.ClientVersion(),
+	}
+}
+
+// other is the first container of another service.
+func (c *converging) other(service string) (string, error) {
+	c.lock.Lock()
+	ids := c.made[service]
+	c.lock.Unlock()
+	if len(ids) > 0 {
+		return ids[0], nil
+	}
+	found, err := Single(c.existing, service, 0)
+	if err != nil {
+		return "", fmt.Errorf("the service %q has no container: start it first", service)
+	}
+	return found.ID, nil
+}
+
+func (c *converging) create(ctx context.Context, s types.ServiceConfig, number int) (string, error) {
+	r := c.replica(s, number)
+	c.Report.Report("Container", r.Name, "Creating")
+	id, err := c.make(ctx, r, r.Name)
+	return id, c.done("Container", r.Name, "Created", err)
+}
+
+// make is the create of a container under a name, with its networks and files.
+func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (string, error) {
+	free, err := o.slot(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer free()
+	request, err := r.Request()
+	if err != nil {
+		return "", err
+	}
+	request.Create.Name = name
+	made, err := o.API.ContainerCreate(ctx, request.Create)
+	if err != nil {
+		return "", err
+	}
+	for _, w := range made.Warnings {
+		o.Report.Warn(name + ": " + w)
+	}
+	for i, connect := range request.Connect {
+		connect.Container = made.ID
+		if _, err := o.API.NetworkConnect(ctx, request.Later[i], connect); err != nil {
+			return made.ID, errors.Join(err, o.discard(ctx, made.ID))
+		}
+	}
+	if err := o.copyFiles(ctx, r, made.ID); err != nil {
+		return made.ID, errors.Join(err, o.discard(ctx, made.ID))
+	}
+	return made.ID, nil
+}
+
+// discard removes a container that could not be finished.
+func (o *Operator) discard(ctx context.Context, id string) error {
+	_, err := o.API.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	if gone(err) {
+		return nil
+	}
+	return err
+}
+
+// replace makes a container anew. The old one is removed only when the new one is there,
+// which gets the name last: a failure in between leaves the old one as it was.
+func (c *converging) replace(ctx context.Context, s types.ServiceConfig, old Container) (string, error) {
+	c.Report.Report("Container", old.Name, "Recreate")
+	id, err := c.exchange(ctx, s, old)
+	return id, c.done("Container", old.Name, "Recreated", err)
+}
+
+func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Container) (string, error) {
+	inspected, err := c.API.ContainerInspect(ctx, old.ID, client.ContainerInspectOptions{})
+	if err != nil {
+		return "", err
+	}
+	r := c.replica(s, old.Number)
+	r.Replaces = &inspected.Container
+	if c.opts.RenewVolumes {
+		r.Replaces.Mounts = nil
+	}
+	aside := old.ID[:min(12, len(old.ID))] + "_" + r.Name
+	id, err := c.make(ctx, r, aside)
+	if err != nil {
+		return "", err
+	}
+	if err := c.stop(ctx, old, c.opts.Timeout); err != nil {
+		return id, errors.Join(err, c.discard(ctx, id))
+	}
+	if _, err := c.API.ContainerRemove(ctx, old.ID, client.ContainerRemoveOptions{RemoveVolumes: c.opts.RenewVolumes}); err != nil && !gone(err) {
+		return id, errors.Join(err, c.discard(ctx, id))
+	}
+	// From here on the new one is the service's container, whoever goes away.
+	_, err = c.API.ContainerRename(context.WithoutCancel(ctx), id, client.ContainerRenameOptions{NewName: r.Name})
+	return id, err
+}

@@ -1,0 +1,192 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/volume"
+	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cleatlabs/cleat/client/compose/label"
+	"github.com/cleatlabs/cleat/client/compose/spec"
+)
+
+// EnsureObjects makes the networks and volumes that the project's services use, and checks
+// that those are there which it does not own.
+func (o *Operator) EnsureObjects(ctx context.Context, p *types.Project) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, key := range slices.Sorted(maps.Keys(p.Networks)) {
+		n := p.Networks[key]
+		group.Go(func() error { return o.ensureNetwork(ctx, p, key, n) })
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.Volumes)) {
+		v := p.Volumes[key]
+		group.Go(func() error { return o.ensureVolume(ctx, p, key, v) })
+	}
+	return group.Wait()
+}
+
+// findNetwork is the network of exactly that name; the engine's filter takes parts of
+// names, too.
+func (o *Operator) findNetwork(ctx context.Context, name string) (*network.Network, error) {
+	list, err := o.API.NetworkList(ctx, client.NetworkListOptions{Filters: make(client.Filters).Add("name", name)})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range list.Items {
+		if n.Name == name || n.ID == name {
+			return &n.Network, nil
+		}
+	}
+	return nil, nil
+}
+
+func (o *Operator) ensureNetwork(ctx context.Context, p *types.Project, key string, n types.NetworkConfig) error {
+	found, err := o.findNetwork(ctx, n.Name)
+	if err != nil {
+		return err
+	}
+	if bool(n.External) {
+		if found == nil && n.Driver != "overlay" {
+			return fmt.Errorf("network %s declared as external, but could not be found: make it by `cleat network create %s`", n.Name, n.Name)
+		}
+		return nil
+	}
+	request, err := spec.Network(p, key, n)
+	if err != nil {
+		return err
+	}
+	if found != nil {
+		return o.checkNetwork(p, key, n, found, request.Labels[label.ConfigHash])
+	}
+	kind := "Network"
+	o.Report.Report(kind, n.Name, "Creating")
+	_, err = o.API.NetworkCreate(ctx, n.Name, request)
+	if errdefs.IsConflict(err) {
+		// Somebody else was faster: another `up` of this project.
+		if found, _ = o.findNetwork(ctx, n.Name); found != nil {
+			return o.checkNetwork(p, key, n, found, request.Labels[label.ConfigHash])
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("failed to create network %s: %w", n.Name, err)
+	}
+	return o.done(kind, n.Name, "Created", err)
+}
+
+// checkNetwork says what is wrong with a network that is there already.
+func (o *Operator) checkNetwork(p *types.Project, key string, n types.NetworkConfig, found *network.Network, hash string) error {
+	switch owner := found.Labels[label.Project]; {
+	case owner == "":
+		o.Report.Warn(fmt.Sprintf("a network with name %s exists but was not created by compose.\nSet `external: true` to use an existing network", n.Name))
+	case owner != p.Name:
+		o.Report.Warn(fmt.Sprintf("a network with name %s exists but was not created for project %q.\nSet `external: true` to use an existing network", n.Name, p.Name))
+	case found.Labels[label.Network] != key:
+		return fmt.Errorf("network %s was found but has incorrect label %s set to %q (expected: %q)", n.Name, label.Network, found.Labels[label.Network], key)
+	case found.Labels[label.ConfigHash] != "" && found.Labels[label.ConfigHash] != hash:
+		return fmt.Errorf("network %s has another configuration than the file says: take the project down (`compose down`) and up again to have it made anew", n.Name)
+	}
+	return nil
+}
+
+func (o *Operator) ensureVolume(ctx context.Context, p *types.Project, key string, v types.VolumeConfig) error {
+	found, err := o.API.VolumeInspect(ctx, v.Name, client.VolumeInspectOptions{})
+	switch {
+	case err == nil && bool(v.External):
+		return nil
+	case err == nil:
+		return o.checkVolume(p, v, found.Volume)
+	case !gone(err):
+		return err
+	case bool(v.External):
+		return fmt.Errorf("external volume %q not found: make it by `cleat volume create %s`", v.Name, v.Name)
+	}
+	request, err := spec.Volume(p, key, v)
+	if err != nil {
+		return err
+	}
+	kind := "Volume"
+	o.Report.Report(kind, v.Name, "Creating")
+	if _, err = o.API.VolumeCreate(ctx, request); err != nil {
+		err = fmt.Errorf("failed to create volume %s: %w", v.Name, err)
+	}
+	return o.done(kind, v.Name, "Created", err)
+}
+
+func (o *Operator) checkVolume(p *types.Project, v types.VolumeConfig, found volume.Volume) error {
+	hash, err := label.VolumeHash(v)
+	if err != nil {
+		return err
+	}
+	switch owner := found.Labels[label.Project]; {
+	case owner == "":
+		o.Report.Warn(fmt.Sprintf("volume %q already exists but was not created by Docker Compose. Use `external: true` to use an existing volume", v.Name))
+	case owner != p.Name:
+		o.Report.Warn(fmt.Sprintf("volume %q already exists but was created for project %q (expected %q). Use `external: true` to use an existing volume", v.Name, owner, p.Name))
+	case found.Labels[label.ConfigHash] != "" && found.Labels[label.ConfigHash] != hash:
+		o.Report.Warn(fmt.Sprintf("volume %q has another configuration than the file says and stays as it is: its data would be lost. Remove it by `cleat volume rm` to have it made anew", v.Name))
+	}
+	return nil
+}
+
+// removeNetworks removes the project's networks.
+func (o *Operator) removeNetworks(ctx context.Context, project string) error {
+	list, err := o.API.NetworkList(ctx, client.NetworkListOptions{Filters: make(client.Filters).Add("label", label.Project+"="+project)})
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(list.Items))
+	var group errgroup.Group
+	for i, n := range list.Items {
+		group.Go(func() error {
+			o.Report.Report("Network", n.Name, "Removing")
+			_, err := o.API.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
+			switch {
+			case gone(err):
+				err = nil
+			case errdefs.IsPermissionDenied(err) || errdefs.IsConflict(err):
+				// Others' containers are on it: theirs to keep.
+				o.Report.Report("Network", n.Name, "Resource is still in use")
+				return nil
+			}
+			errs[i] = o.done("Network", n.Name, "Removed", err)
+			return nil
+		})
+	}
+	_ = group.Wait() // its errors are in errs
+	return errors.Join(errs...)
+}
+
+// removeVolumes removes the project's volumes.
+func (o *Operator) removeVolumes(ctx context.Context, project string) error {
+	list, err := o.API.VolumeList(ctx, client.VolumeListOptions{Filters: make(client.Filters).Add("label", label.Project+"="+project)})
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(list.Items))
+	var group errgroup.Group
+	for i, v := range list.Items {
+		group.Go(func() error {
+			o.Report.Report("Volume", v.Name, "Removing")
+			_, err := o.API.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})
+			switch {
+			case gone(err):
+				err = nil
+			case errdefs.IsConflict(err):
+				o.Report.Report("Volume", v.Name, "Resource is still in use")
+				return nil
+			}
+			errs[i] = o.done("Volume", v.Name, "Removed", err)
+			return nil
+		})
+	}
+	_ = group.Wait() // its errors are in errs
+	return errors.Join(errs...)
+}

@@ -1,0 +1,159 @@
+// Package operate brings what runs of a Compose project in line with its files, and takes
+// it down again, by the Engine API alone: any Docker-compatible engine will do.
+//
+// It promises:
+//   - Independent work is done at once; what depends on something waits for an event of
+//     the engine, and never polls.
+//   - Only what belongs to the project by its labels is touched.
+//   - Whatever happens, and whenever the context ends, a `down` cleans up: nothing is made
+//     before it carries the project's labels.
+package operate
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/compose/label"
+)
+
+// Reporter is told what is done. It is called by many goroutines.
+type Reporter interface {
+	// Report says that an object ("Container", "web-1") is in a state ("Starting",
+	// "Started"), or why it cannot be.
+	Report(kind, name, state string)
+	Warn(text string)
+}
+
+// Operator works on one project's objects.
+type Operator struct {
+	API    *client.Client
+	Report Reporter
+	// Separator stands between the parts of container and image names: "-", or "_" for
+	// those of old.
+	Separator string
+	// Parallel bounds how many calls of the engine are made at once; 0 is no bound.
+	Parallel int
+	// Pull fetches an image; Build makes that of services.
+	Pull  func(ctx context.Context, image, platform string) error
+	Build func(ctx context.Context, p *types.Project, services []string) error
+
+	slots chan struct{}
+	once  sync.Once
+}
+
+// slot waits until another call may be made.
+func (o *Operator) slot(ctx context.Context) (func(), error) {
+	o.once.Do(func() {
+		if o.Parallel > 0 {
+			o.slots = make(chan struct{}, o.Parallel)
+		}
+	})
+	if o.slots == nil {
+		return func() {}, ctx.Err()
+	}
+	select {
+	case o.slots <- struct{}{}:
+		return func() { <-o.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Container is one of the project's containers, as the engine listed it.
+type Container struct {
+	container.Summary
+	Name    string
+	Service string
+	Number  int
+	OneOff  bool
+}
+
+// Containers are the project's, sorted by service and number. Those of `run` are only
+// among them if oneOffs is set.
+func (o *Operator) Containers(ctx context.Context, project string, oneOffs bool) ([]Container, error) {
+	filters := make(client.Filters).Add("label", label.Project+"="+project)
+	if !oneOffs {
+		filters.Add("label", label.OneOff+"=False")
+	}
+	list, err := o.API.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	if err != nil {
+		return nil, err
+	}
+	found := make([]Container, 0, len(list.Items))
+	for _, s := range list.Items {
+		if s.Labels[label.Service] == "" {
+			continue
+		}
+		number, _ := strconv.Atoi(s.Labels[label.Number]) // 0 for what is not numbered
+		found = append(found, Container{
+			Summary: s, Name: name(s), Service: s.Labels[label.Service], Number: number, OneOff: s.Labels[label.OneOff] == "True",
+		})
+	}
+	slices.SortFunc(found, func(a, b Container) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Number, b.Number), cmp.Compare(a.Name, b.Name))
+	})
+	return found, nil
+}
+
+// name is the container's own, not one that a link gave it.
+func name(s container.Summary) string {
+	for _, n := range s.Names {
+		if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
+			return n
+		}
+	}
+	return s.ID[:min(12, len(s.ID))]
+}
+
+// OfServices keeps the containers of services; naming none keeps all.
+func OfServices(list []Container, services []string) []Container {
+	if len(services) == 0 {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(c Container) bool { return !slices.Contains(services, c.Service) })
+}
+
+// Orphans are containers of services that the project no longer has.
+func Orphans(p *types.Project, list []Container) []Container {
+	return slices.DeleteFunc(slices.Clone(list), func(c Container) bool {
+		_, ok := p.Services[c.Service]
+		_, disabled := p.DisabledServices[c.Service]
+		return ok || disabled || c.OneOff
+	})
+}
+
+// Single is the container of a service with a number, or the first.
+func Single(list []Container, service string, number int) (Container, error) {
+	for _, c := range list {
+		if c.Service == service && (number == 0 || c.Number == number) {
+			return c, nil
+		}
+	}
+	if number > 0 {
+		return Container{}, fmt.Errorf("service %q is not running container #%d", service, number)
+	}
+	return Container{}, fmt.Errorf("service %q is not running", service)
+}
+
+// done reports the end of a step of an object's life, or its error.
+func (o *Operator) done(kind, name, state string, err error) error {
+	if err != nil {
+		o.Report.Report(kind, name, "Error "+err.Error())
+		return err
+	}
+	o.Report.Report(kind, name, state)
+	return nil
+}
+
+// gone says that an error means that the object is not there (any more).
+func gone(err error) bool { return errdefs.IsNotFound(err) }

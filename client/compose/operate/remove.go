@@ -1,0 +1,201 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/compose/label"
+	"github.com/cleatlabs/cleat/client/compose/spec"
+)
+
+// RemoveOptions are those of `rm`, and of `down` for each container.
+type RemoveOptions struct {
+	Stop    bool // first
+	Timeout *int // seconds; nil is the container's own
+	Volumes bool // anonymous ones, too
+}
+
+// DownOptions are those of `down`.
+type DownOptions struct {
+	Services      []string // none: all of the project
+	RemoveOrphans bool
+	Timeout       *int
+	Volumes       bool
+	Images        string // "", "local" or "all"
+}
+
+// running says whether a container has processes.
+func running(c Container) bool {
+	return c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting
+}
+
+// stop stops one container. One that is gone is stopped.
+func (o *Operator) stop(ctx context.Context, c Container, timeout *int) error {
+	if !running(c) {
+		return nil
+	}
+	_, err := o.API.ContainerStop(ctx, c.ID, client.ContainerStopOptions{Timeout: timeout})
+	if gone(err) || errdefs.IsNotModified(err) {
+		return nil
+	}
+	return err
+}
+
+// Stop stops containers, each service after those that need it.
+func (o *Operator) Stop(ctx context.Context, list []Container, timeout *int) error {
+	return o.inReverse(ctx, list, func(ctx context.Context, c Container) error {
+		if !running(c) {
+			return nil
+		}
+		o.Report.Report("Container", c.Name, "Stopping")
+		return o.done("Container", c.Name, "Stopped", o.stop(ctx, c, timeout))
+	})
+}
+
+// Remove removes containers, each service after those that need it. One that runs and is
+// not to be stopped stays.
+func (o *Operator) Remove(ctx context.Context, list []Container, opts RemoveOptions) error {
+	return o.inReverse(ctx, list, func(ctx context.Context, c Container) error {
+		if opts.Stop && running(c) {
+			o.Report.Report("Container", c.Name, "Stopping")
+			if err := o.done("Container", c.Name, "Stopped", o.stop(ctx, c, opts.Timeout)); err != nil {
+				return err
+			}
+		}
+		o.Report.Report("Container", c.Name, "Removing")
+		_, err := o.API.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: opts.Stop, RemoveVolumes: opts.Volumes})
+		if gone(err) {
+			err = nil
+		}
+		return o.done("Container", c.Name, "Removed", err)
+	})
+}
+
+// inReverse visits containers so that what others depend on comes last, by the labels that
+// they carry: it works without the project's files.
+func (o *Operator) inReverse(ctx context.Context, list []Container, do func(ctx context.Context, c Container) error) error {
+	if len(list) == 0 {
+		return nil
+	}
+	return Dependencies(list).reversed().walk(ctx, func(ctx context.Context, service string) error {
+		return o.Each(ctx, OfServices(list, []string{service}), do)
+	})
+}
+
+// Dependencies are what the services of containers wait for, by their labels. Labels that
+// make a circle, which no file can, are taken for none.
+func Dependencies(list []Container) graph {
+	g := graph{}
+	for _, c := range list {
+		for _, d := range label.ParseDependencies(c.Labels[label.DependsOn]) {
+			if !slices.Contains(g[c.Service], d.Service) && d.Service != c.Service {
+				g[c.Service] = append(g[c.Service], d.Service)
+			}
+		}
+		if _, ok := g[c.Service]; !ok {
+			g[c.Service] = nil
+		}
+	}
+	if g.cycle() != nil {
+		for service := range g {
+			g[service] = nil
+		}
+	}
+	return g
+}
+
+// Down stops and removes what there is of a project. p is nil if only its name is known.
+func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts DownOptions) error {
+	list, err := o.Containers(ctx, name, true)
+	if err != nil {
+		return err
+	}
+	targets := OfServices(list, opts.Services)
+	if p != nil && !opts.RemoveOrphans && len(opts.Services) == 0 {
+		orphans := Orphans(p, list)
+		targets = slices.DeleteFunc(slices.Clone(targets), func(c Container) bool {
+			return slices.ContainsFunc(orphans, func(o Container) bool { return o.ID == c.ID })
+		})
+	}
+	if err := o.Remove(ctx, targets, RemoveOptions{Stop: true, Timeout: opts.Timeout, Volumes: opts.Volumes}); err != nil {
+		return err
+	}
+	if len(opts.Services) > 0 {
+		return nil
+	}
+	errs := []error{o.removeNetworks(ctx, name)}
+	if opts.Volumes {
+		errs = append(errs, o.removeVolumes(ctx, name))
+	}
+	if opts.Images != "" && p != nil {
+		errs = append(errs, o.removeImages(ctx, p, opts.Images == "local"))
+	}
+	if len(list) == 0 {
+		o.Report.Warn("No resource found to remove for project \"" + name + "\".")
+	}
+	return errors.Join(errs...)
+}
+
+// removeImages removes what the services ran; with local only what has no name of its own.
+func (o *Operator) removeImages(ctx context.Context, p *types.Project, local bool) error {
+	names := map[string]bool{}
+	for _, s := range p.AllServices() {
+		if !local || s.Image == "" {
+			names[spec.ImageName(p, s, o.Separator)] = true
+		}
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		o.Report.Report("Image", name, "Removing")
+		_, err := o.API.ImageRemove(ctx, name, client.ImageRemoveOptions{PruneChildren: true})
+		switch {
+		case gone(err):
+			o.Report.Report("Image", name, "Warning: No resource found to remove")
+			continue
+		case errdefs.IsConflict(err):
+			o.Report.Report("Image", name, "Resource is still in use")
+			continue
+		}
+		errs = append(errs, o.done("Image", name, "Removed", err))
+	}
+	return errors.Join(errs...)
+}
+
+// Restart restarts the services' containers, and then those of services that asked to be
+// restarted with them, unless alone is set. Naming no service restarts all.
+func (o *Operator) Restart(ctx context.Context, list []Container, services []string, alone bool, timeout *int) error {
+	g := Dependencies(list)
+	wanted := map[string]bool{}
+	for _, c := range list {
+		wanted[c.Service] = len(services) == 0 || slices.Contains(services, c.Service)
+	}
+	if !alone {
+		for changed := true; changed; {
+			changed = false
+			for _, c := range list {
+				for _, d := range label.ParseDependencies(c.Labels[label.DependsOn]) {
+					if d.Restart && wanted[d.Service] && !wanted[c.Service] {
+						wanted[c.Service], changed = true, true
+					}
+				}
+			}
+		}
+	}
+	return g.walk(ctx, func(ctx context.Context, service string) error {
+		if !wanted[service] {
+			return nil
+		}
+		return o.Each(ctx, OfServices(list, []string{service}), func(ctx context.Context, c Container) error {
+			o.Report.Report("Container", c.Name, "Restarting")
+			_, err := o.API.ContainerRestart(ctx, c.ID, client.ContainerRestartOptions{Timeout: timeout})
+			return o.done("Container", c.Name, "Started", err)
+		})
+	})
+}

@@ -1,0 +1,287 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/compose/label"
+	"github.com/cleatlabs/cleat/client/compose/spec"
+)
+
+// StartOptions are those of `start` and the end of `up`.
+type StartOptions struct {
+	Services []string // none: all
+	// Wait waits until all are running, and healthy where they have a check.
+	Wait        bool
+	WaitTimeout time.Duration // 0 is no limit
+	// Started is called for each container before it is started, to attach to it.
+	Attach func(ctx context.Context, c Container) error
+}
+
+// Start starts the project's containers that do not run, each service once what it
+// depends on is as it has to be.
+func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOptions) error {
+	list, err := o.Containers(ctx, p.Name, false)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 && len(p.Services) > 0 {
+		return fmt.Errorf("no container found for project %q: make them by `compose up` or `compose create`: not found", p.Name)
+	}
+	news := o.watch(ctx, p.Name)
+	defer news.close()
+	g := graph{}
+	for name, s := range p.Services {
+		g[name] = nil
+		for on := range s.DependsOn {
+			g[name] = append(g[name], on)
+		}
+		g[name] = append(g[name], references(s)...)
+	}
+	err = g.walk(ctx, func(ctx context.Context, service string) error {
+		if len(opts.Services) > 0 && !slices.Contains(opts.Services, service) {
+			return nil
+		}
+		s := p.Services[service]
+		if err := o.awaitDependencies(ctx, news, list, s); err != nil {
+			return err
+		}
+		return o.Each(ctx, OfServices(list, []string{service}), func(ctx context.Context, c Container) error {
+			return o.start(ctx, s, c, opts.Attach)
+		})
+	})
+	if err != nil || !opts.Wait {
+		return err
+	}
+	return o.awaitAll(ctx, news, list, p, opts)
+}
+
+// start starts one container and runs what is to be run in it then.
+func (o *Operator) start(ctx context.Context, s types.ServiceConfig, c Container, attach func(context.Context, Container) error) error {
+	if c.State == container.StateRunning {
+		return nil
+	}
+	if attach != nil {
+		if err := attach(ctx, c); err != nil {
+			return err
+		}
+	}
+	o.Report.Report("Container", c.Name, "Starting")
+	_, err := o.API.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
+	for _, hook := range s.PostStart {
+		if err == nil {
+			err = o.hook(ctx, c, hook)
+		}
+	}
+	return o.done("Container", c.Name, "Started", err)
+}
+
+// hook runs a command in a container that must succeed.
+func (o *Operator) hook(ctx context.Context, c Container, h types.ServiceHook) error {
+	made, err := o.API.ExecCreate(ctx, c.ID, client.ExecCreateOptions{
+		User: h.User, Privileged: h.Privileged, WorkingDir: h.WorkingDir, Env: spec.Environment(h.Environment), Cmd: h.Command,
+		AttachStdout: true, AttachStderr: true,
+	})
+	if err != nil {
+		return err
+	}
+	session, err := o.API.ExecAttach(ctx, made.ID, client.ExecAttachOptions{})
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	stop := context.AfterFunc(ctx, session.Close)
+	defer stop()
+	last, err := lastLine(session.Reader)
+	if err != nil {
+		return err
+	}
+	ended, err := o.API.ExecInspect(ctx, made.ID, client.ExecInspectOptions{})
+	if err != nil {
+		return err
+	}
+	if ended.ExitCode != 0 {
+		return fmt.Errorf("the hook %q exited with status %d: %s", h.Command, ended.ExitCode, last)
+	}
+	return nil
+}
+
+// news wakes whoever waits for something to happen to a project's containers.
+type news struct {
+	cancel context.CancelFunc
+	subs   chan func(map[chan struct{}]bool)
+	err    chan error
+}
+
+// watch subscribes to the project's events before anything is looked at, so that none is
+// missed.
+func (o *Operator) watch(ctx context.Context, project string) *news {
+	ctx, cancel := context.WithCancel(ctx)
+	n := &news{cancel: cancel, subs: make(chan func(map[chan struct{}]bool))}
+	stream := o.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
+		Add("type", string(events.ContainerEventType)).Add("label", label.Project+"="+project)})
+	go n.run(ctx, stream)
+	return n
+}
+
+func (n *news) close() { n.cancel() }
+
+// run wakes all who wait at each event; the channels are their own, of one place.
+func (n *news) run(ctx context.Context, stream client.EventsResult) {
+	waiting := map[chan struct{}]bool{}
+	wake := func() {
+		for c := range waiting {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+	}
+	for {
+		select {
+		case change := <-n.subs:
+			change(waiting)
+		case <-stream.Messages:
+			wake()
+		case <-stream.Err:
+			// The engine is gone: whoever asks it again will hear so.
+			wake()
+			stream.Messages, stream.Err = nil, nil
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// until calls look at once and after each event, until it says done or fails.
+func (n *news) until(ctx context.Context, look func() (done bool, err error)) error {
+	woken := make(chan struct{}, 1)
+	subscribe := func(w map[chan struct{}]bool) { w[woken] = true }
+	select {
+	case n.subs <- subscribe:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() {
+		select {
+		case n.subs <- func(w map[chan struct{}]bool) { delete(w, woken) }:
+		case <-ctx.Done():
+		}
+	}()
+	for {
+		done, err := look()
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-woken:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// awaitDependencies waits until what a service depends on is as its conditions say.
+func (o *Operator) awaitDependencies(ctx context.Context, n *news, list []Container, s types.ServiceConfig) error {
+	for on, d := range s.DependsOn {
+		if d.Condition == types.ServiceConditionStarted || d.Condition == "" {
+			continue
+		}
+		targets := OfServices(list, []string{on})
+		if len(targets) == 0 {
+			if !d.Required {
+				continue
+			}
+			return fmt.Errorf("service %q depends on %q, which has no container", s.Name, on)
+		}
+		err := o.Each(ctx, targets, func(ctx context.Context, c Container) error { return o.await(ctx, n, c, d.Condition) })
+		if err != nil && d.Required {
+			return err
+		}
+		if err != nil {
+			o.Report.Warn(fmt.Sprintf("optional dependency %q of %q failed: %v", on, s.Name, err))
+		}
+	}
+	return ctx.Err()
+}
+
+// await waits until a container meets a condition or cannot any more.
+func (o *Operator) await(ctx context.Context, n *news, c Container, condition string) error {
+	o.Report.Report("Container", c.Name, "Waiting")
+	state := "Healthy"
+	err := n.until(ctx, func() (bool, error) {
+		inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+		if err != nil {
+			return false, err
+		}
+		if condition == types.ServiceConditionCompletedSuccessfully {
+			state = "Exited"
+			return completed(c.Name, inspected.Container.State)
+		}
+		return healthy(c.Name, inspected.Container.State, condition == types.ServiceConditionHealthy)
+	})
+	return o.done("Container", c.Name, state, err)
+}
+
+func completed(name string, s *container.State) (bool, error) {
+	if s.Status != container.StateExited {
+		return false, nil
+	}
+	if s.ExitCode != 0 {
+		return false, fmt.Errorf("service didn't complete successfully: container %s exited with status %d", name, s.ExitCode)
+	}
+	return true, nil
+}
+
+// healthy says whether a container runs, and is healthy if it has a check, which it must
+// have if checked is set.
+func healthy(name string, s *container.State, checked bool) (bool, error) {
+	switch s.Status {
+	case container.StateExited, container.StateDead:
+		return false, fmt.Errorf("dependency failed to start: container %s exited (%d)", name, s.ExitCode)
+	case container.StateRunning:
+	default:
+		return false, nil
+	}
+	if s.Health == nil || s.Health.Status == container.NoHealthcheck {
+		if checked {
+			return false, fmt.Errorf("container %s has no healthcheck configured", name)
+		}
+		return true, nil
+	}
+	switch s.Health.Status {
+	case container.Healthy:
+		return true, nil
+	case container.Unhealthy:
+		return false, fmt.Errorf("dependency failed to start: container %s is unhealthy", name)
+	}
+	return false, nil
+}
+
+// awaitAll is the end of `up --wait`.
+func (o *Operator) awaitAll(ctx context.Context, n *news, list []Container, p *types.Project, opts StartOptions) error {
+	if opts.WaitTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, opts.WaitTimeout, errors.New("timeout waiting for the services to be running and healthy"))
+		defer cancel()
+	}
+	targets := slices.DeleteFunc(slices.Clone(list), func(c Container) bool {
+		_, ok := p.Services[c.Service]
+		return !ok || len(opts.Services) > 0 && !slices.Contains(opts.Services, c.Service)
+	})
+	err := o.Each(ctx, targets, func(ctx context.Context, c Container) error {
+		return o.await(ctx, n, c, "")
+	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+// Package project finds and loads a Compose project: its files, its environment and its
+// name, by the rules of docker compose, with compose-go as the judge of the language.
+//
+// It promises:
+//   - The same files give the same project, with the same name, as with docker compose.
+//   - A project that is returned is whole: interpolated, merged, validated, its environment
+//     files read, and with the labels by which its containers are found again.
+package project
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/errdefs"
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/cleatlabs/cleat/client/compose/label"
+)
+
+// Options are the flags that choose a project.
+type Options struct {
+	Files         []string // compose files, "-" for standard input; none: found by their names
+	Directory     string   // the project directory; "": that of the first file
+	Name          string   // the project's name; "": from the environment, the file or the directory
+	Profiles      []string
+	EnvFiles      []string // instead of .env
+	Compatibility bool     // container names with _ between their parts
+	Offline       bool     // never fetch a remote include
+}
+
+// Raw turns off steps of the loading, for `config`.
+type Raw struct {
+	NoInterpolation, NoNormalization, NoConsistency, NoPaths, NoEnvironment bool
+}
+
+// ErrNone is the error of [Load] where there is no compose file.
+var ErrNone = errors.New("no configuration file provided: not found")
+
+// Load loads the project. Services, if any, are those that are wanted: they are enabled
+// with what they depend on whatever their profiles; all others are disabled only by
+// their profiles.
+func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.Project, error) {
+	options, err := o.projectOptions(raw)
+	if err != nil {
+		return nil, err
+	}
+	p, err := options.LoadProject(ctx)
+	if err != nil {
+		return nil, explain(err)
+	}
+	if p.Name == "" {
+		return nil, errors.New("project name can't be empty. Use `--project-name` to set a valid name")
+	}
+	if p, err = p.WithServicesEnabled(services...); err != nil {
+		return nil, explain(err)
+	}
+	if !raw.NoEnvironment {
+		if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
+			return nil, err
+		}
+	}
+	for name, s := range p.Services {
+		s.CustomLabels = labels(p, o, name)
+		p.Services[name] = s
+	}
+	return p, nil
+}
+
+// Select reduces a project to services and, unless alone is set, what they depend on.
+// Naming none is naming all. An unknown name is an error.
+func Select(p *types.Project, services []string, alone bool) (*types.Project, error) {
+	option := types.IncludeDependencies
+	if alone {
+		option = types.IgnoreDependencies
+	}
+	selected, err := p.WithSelectedServices(services, option)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return selected, nil
+}
+
+// FindName is the project's name without loading all of it, for commands that ask only
+// the engine: by the flag, the environment, the files, in this order.
+func FindName(ctx context.Context, o Options) (string, error) {
+	if o.Name != "" {
+		return check(o.Name)
+	}
+	if name := os.Getenv("COMPOSE_PROJECT_NAME"); name != "" {
+		return check(name)
+	}
+	p, err := Load(ctx, o, Raw{NoConsistency: true, NoEnvironment: true})
+	if err != nil {
+		return "", err
+	}
+	return p.Name, nil
+}
+
+func check(name string) (string, error) {
+	if normal := loader.NormalizeProjectName(name); normal != name {
+		return "", loader.InvalidProjectNameErr(name)
+	}
+	return name, nil
+}
+
+func (o Options) projectOptions(raw Raw) (*cli.ProjectOptions, error) {
+	fns := []cli.ProjectOptionsFn{
+		cli.WithWorkingDirectory(o.Directory),
+		cli.WithOsEnv,
+		cli.WithConfigFileEnv,
+	}
+	if len(o.EnvFiles) == 0 {
+		// The project directory's first, then that of the first compose file.
+		fns = append(fns, cli.WithEnvFiles(envFiles()...))
+	} else {
+		fns = append(fns, cli.WithEnvFiles(o.EnvFiles...))
+	}
+	fns = append(fns,
+		cli.WithDotEnv,
+		cli.WithConfigFileEnv, // COMPOSE_FILE may stand in .env
+		cli.WithDefaultConfigPath,
+		cli.WithEnvFiles(o.EnvFiles...),
+		cli.WithDotEnv,
+		cli.WithDefaultProfiles(o.Profiles...),
+		cli.WithInterpolation(!raw.NoInterpolation),
+		cli.WithNormalization(!raw.NoNormalization),
+		cli.WithConsistency(!raw.NoConsistency),
+		cli.WithResolvedPaths(!raw.NoPaths),
+		cli.WithoutEnvironmentResolution,
+	)
+	if o.Name != "" {
+		if _, err := check(o.Name); err != nil {
+			return nil, err
+		}
+		fns = append(fns, cli.WithName(o.Name))
+	}
+	options, err := cli.NewProjectOptions(o.Files, fns...)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return options, nil
+}
+
+func envFiles() []string {
+	list := os.Getenv("COMPOSE_ENV_FILES")
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
+}
+
+// labels are those by which the containers of a service are found again.
+func labels(p *types.Project, o Options, service string) types.Labels {
+	l := types.Labels{
+		label.Project: p.Name, label.Service: service, label.Version: label.Compatible,
+		label.WorkingDir: p.WorkingDir, label.ConfigFiles: strings.Join(p.ComposeFiles, ","), label.OneOff: "False",
+	}
+	if len(o.EnvFiles) > 0 {
+		l[label.EnvFiles] = strings.Join(o.EnvFiles, ",")
+	}
+	return l
+}
+
+// explain gives compose-go's errors the words of docker compose.
+func explain(err error) error {
+	switch {
+	case errdefs.IsNotFoundError(err) && strings.Contains(err.Error(), "no configuration file provided"):
+		return ErrNone
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: check the name, or choose the file by -f", err)
+	}
+	return err
+}
+
+// Names of a project's services in a stable order.
+func Names(p *types.Project) []string { return slices.Sorted(maps.Keys(p.Services)) }

@@ -1,0 +1,225 @@
+// Package show is what a user sees of a Compose command: how far it has come, and the
+// output of containers, each line under its container's name.
+//
+// It promises:
+//   - In a pipe one line for each change, in a terminal one line for each object, which is
+//     kept up to date; JSON on demand.
+//   - Lines of several containers are never mixed within a line.
+package show
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+)
+
+// Form is how progress is shown.
+type Form string
+
+// The forms.
+const (
+	Plain Form = "plain"
+	TTY   Form = "tty"
+	JSON  Form = "json"
+	Quiet Form = "quiet"
+)
+
+// Progress shows what happens to objects. It may be used by many goroutines.
+type Progress struct {
+	form Form
+	w    io.Writer
+
+	mu    sync.Mutex
+	lines []line // in a terminal, those that are on it
+	drawn int
+}
+
+type line struct{ kind, name, state string }
+
+// NewProgress shows on w in a form; "" and "auto" are one that suits w.
+func NewProgress(w io.Writer, form Form, terminal bool) (*Progress, error) {
+	switch form {
+	case Plain, TTY, JSON, Quiet:
+	case "", "auto":
+		form = Plain
+		if terminal {
+			form = TTY
+		}
+	default:
+		return nil, fmt.Errorf("unsupported --progress value %q: choose auto, tty, plain, json or quiet", form)
+	}
+	return &Progress{form: form, w: w}, nil
+}
+
+// Report implements operate.Reporter.
+func (p *Progress) Report(kind, name, state string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch p.form {
+	case Plain:
+		_, _ = fmt.Fprintf(p.w, " %s %s  %s \n", kind, name, state)
+	case JSON:
+		_ = json.NewEncoder(p.w).Encode(map[string]string{"id": kind + " " + name, "status": state})
+	case TTY:
+		p.update(line{kind, name, state})
+		p.draw()
+	}
+}
+
+// Warn shows a warning, in every form but Quiet.
+func (p *Progress) Warn(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch p.form {
+	case Quiet:
+	case JSON:
+		_ = json.NewEncoder(p.w).Encode(map[string]any{"level": "warning", "text": text})
+	default:
+		p.erase()
+		_, _ = fmt.Fprintln(p.w, "WARNING: "+text)
+		p.draw()
+	}
+}
+
+// End leaves what is on the terminal there: what comes next is below it.
+func (p *Progress) End() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines, p.drawn = nil, 0
+}
+
+func (p *Progress) update(l line) {
+	for i, known := range p.lines {
+		if known.kind == l.kind && known.name == l.name {
+			p.lines[i] = l
+			return
+		}
+	}
+	p.lines = append(p.lines, l)
+}
+
+// erase takes the lines off the terminal.
+func (p *Progress) erase() {
+	if p.drawn > 0 {
+		_, _ = fmt.Fprintf(p.w, "\x1b[%dA\x1b[J", p.drawn)
+		p.drawn = 0
+	}
+}
+
+func (p *Progress) draw() {
+	if p.form != TTY {
+		return
+	}
+	var b bytes.Buffer
+	if p.drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", p.drawn)
+	}
+	width := 0
+	for _, l := range p.lines {
+		width = max(width, len(l.kind)+len(l.name)+1)
+	}
+	for _, l := range p.lines {
+		colour := "\x1b[34m" // under way
+		switch {
+		case strings.HasPrefix(l.state, "Error"):
+			colour = "\x1b[31m"
+		case !strings.HasSuffix(l.state, "ing") || l.state == "Running":
+			colour = "\x1b[32m"
+		}
+		// One line of the terminal each, whatever an error says.
+		state, _, _ := strings.Cut(l.state, "\n")
+		fmt.Fprintf(&b, " %-*s  %s%s\x1b[0m\x1b[K\n", width, l.kind+" "+l.name, colour, state)
+	}
+	_, _ = p.w.Write(b.Bytes())
+	p.drawn = len(p.lines)
+}
+
+// Logs prints the output of containers.
+type Logs struct {
+	Out, Err   io.Writer
+	NoPrefix   bool
+	Colours    bool
+	mu         sync.Mutex
+	width      int
+	containers int
+}
+
+// colours are those that docker compose gives to containers, in turn.
+var colours = []string{"36", "33", "32", "35", "34", "36;1", "33;1", "32;1", "35;1", "34;1"}
+
+// Announce makes room for the name of a container before its first line.
+func (l *Logs) Announce(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.width = max(l.width, len(name))
+}
+
+// Container gives the writers for a container's output. What they are given is kept until
+// the line is whole; Flush prints what is left.
+func (l *Logs) Container(name string) (stdout, stderr *Lines) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.width = max(l.width, len(name))
+	colour := colours[l.containers%len(colours)]
+	l.containers++
+	return &Lines{logs: l, w: l.Out, name: name, colour: colour}, &Lines{logs: l, w: l.Err, name: name, colour: colour}
+}
+
+// Status prints a line about a container, which is none of its output.
+func (l *Logs) Status(name, text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = fmt.Fprintf(l.Out, "%s %s\n", name, text)
+}
+
+// Lines prints whole lines of one stream of one container. It is used by one goroutine.
+type Lines struct {
+	logs         *Logs
+	w            io.Writer
+	name, colour string
+	rest         []byte
+}
+
+// Write implements io.Writer.
+func (s *Lines) Write(p []byte) (int, error) {
+	s.rest = append(s.rest, p...)
+	for {
+		i := bytes.IndexByte(s.rest, '\n')
+		if i < 0 {
+			return len(p), nil
+		}
+		if err := s.print(s.rest[:i]); err != nil {
+			return 0, err
+		}
+		s.rest = s.rest[i+1:]
+	}
+}
+
+// Flush prints an unfinished line.
+func (s *Lines) Flush() {
+	if len(s.rest) > 0 {
+		_ = s.print(s.rest)
+		s.rest = nil
+	}
+}
+
+func (s *Lines) print(text []byte) error {
+	l := s.logs
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var b bytes.Buffer
+	if !l.NoPrefix {
+		prefix := fmt.Sprintf("%-*s | ", l.width, s.name)
+		if l.Colours {
+			prefix = "\x1b[" + s.colour + "m" + prefix + "\x1b[0m"
+		}
+		b.WriteString(prefix)
+	}
+	b.Write(bytes.TrimSuffix(text, []byte("\r")))
+	b.WriteByte('\n')
+	_, err := s.w.Write(b.Bytes())
+	return err
+}

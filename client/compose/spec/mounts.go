@@ -1,0 +1,209 @@
+package spec
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/mount"
+)
+
+// mounts are the service's volumes, secrets and configs, in Docker's older form of binds
+// where that can say it: it makes a missing source on the host, as users expect.
+func (r *Replica) mounts() ([]string, []mount.Mount, error) {
+	var binds []string
+	var mounts []mount.Mount
+	for _, v := range r.Service.Volumes {
+		if bind, ok := r.bind(v); ok {
+			binds = append(binds, bind)
+			continue
+		}
+		m, err := r.mount(v)
+		if err != nil {
+			return nil, nil, err
+		}
+		mounts = append(mounts, m)
+	}
+	mounts = append(mounts, r.inherited(binds, mounts)...)
+	files, err := r.files()
+	if err != nil {
+		return nil, nil, err
+	}
+	return binds, append(mounts, files...), nil
+}
+
+// bind is a volume as SOURCE:TARGET:MODE, false for one that needs the longer form.
+func (r *Replica) bind(v types.ServiceVolumeConfig) (string, bool) {
+	mode := []string{"rw"}
+	if v.ReadOnly {
+		mode[0] = "ro"
+	}
+	source := v.Source
+	switch v.Type {
+	case types.VolumeTypeBind:
+		b := v.Bind
+		if b != nil {
+			if !bool(b.CreateHostPath) || b.Recursive != "" {
+				return "", false
+			}
+			if b.Propagation != "" {
+				mode = append(mode, b.Propagation)
+			}
+			if b.SELinux != "" {
+				mode = append(mode, b.SELinux)
+			}
+		}
+	case types.VolumeTypeVolume:
+		if source == "" || v.Volume != nil && (v.Volume.Subpath != "" || len(v.Volume.Labels) > 0) {
+			return "", false
+		}
+		if declared, ok := r.Project.Volumes[source]; ok {
+			source = declared.Name
+		}
+		if v.Volume != nil && v.Volume.NoCopy {
+			mode = append(mode, "nocopy")
+		}
+	default:
+		return "", false
+	}
+	if strings.Contains(source, ":") || strings.Contains(v.Target, ":") {
+		return "", false
+	}
+	return source + ":" + v.Target + ":" + strings.Join(mode, ","), true
+}
+
+// mount is a volume in the longer form.
+func (r *Replica) mount(v types.ServiceVolumeConfig) (mount.Mount, error) {
+	m := mount.Mount{Type: mount.Type(v.Type), Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly, Consistency: mount.Consistency(v.Consistency)}
+	switch v.Type {
+	case types.VolumeTypeBind:
+		if b := v.Bind; b != nil {
+			if b.SELinux != "" {
+				return m, fmt.Errorf("volume %s: selinux cannot be combined with create_host_path: false or recursive", v.Target)
+			}
+			m.BindOptions = &mount.BindOptions{Propagation: mount.Propagation(b.Propagation), CreateMountpoint: bool(b.CreateHostPath)}
+			switch b.Recursive {
+			case "", "enabled":
+			case "disabled":
+				m.BindOptions.NonRecursive = true
+			case "writable":
+				m.BindOptions.ReadOnlyNonRecursive = true
+			case "readonly":
+				m.BindOptions.ReadOnlyForceRecursive = true
+			default:
+				return m, fmt.Errorf("volume %s: unknown value %q of recursive", v.Target, b.Recursive)
+			}
+		}
+	case types.VolumeTypeVolume:
+		if declared, ok := r.Project.Volumes[v.Source]; ok {
+			m.Source = declared.Name
+		}
+		if o := v.Volume; o != nil {
+			m.VolumeOptions = &mount.VolumeOptions{NoCopy: o.NoCopy, Subpath: o.Subpath, Labels: o.Labels}
+		}
+	case types.VolumeTypeTmpfs:
+		if o := v.Tmpfs; o != nil {
+			m.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: int64(o.Size), Mode: os.FileMode(o.Mode)}
+		}
+	case types.VolumeTypeImage:
+		if o := v.Image; o != nil {
+			m.ImageOptions = &mount.ImageOptions{Subpath: o.SubPath}
+		}
+	default:
+		return m, fmt.Errorf("volume %s: unsupported type %q", v.Target, v.Type)
+	}
+	return m, nil
+}
+
+// inherited are the anonymous volumes of the container that is replaced.
+func (r *Replica) inherited(binds []string, mounts []mount.Mount) []mount.Mount {
+	if r.Replaces == nil {
+		return nil
+	}
+	taken := map[string]bool{}
+	for _, b := range binds {
+		if fields := strings.Split(b, ":"); len(fields) > 1 {
+			taken[path.Clean(fields[1])] = true
+		}
+	}
+	anonymous := map[string]int{}
+	for i, m := range mounts {
+		if m.Type == mount.TypeVolume && m.Source == "" {
+			anonymous[path.Clean(m.Target)] = i
+		} else {
+			taken[path.Clean(m.Target)] = true
+		}
+	}
+	var kept []mount.Mount
+	for _, old := range r.Replaces.Mounts {
+		target := path.Clean(old.Destination)
+		if old.Type != mount.TypeVolume || taken[target] || r.declared(old.Name) {
+			continue
+		}
+		if i, ok := anonymous[target]; ok {
+			mounts[i].Source = old.Name
+			continue
+		}
+		kept = append(kept, mount.Mount{Type: mount.TypeVolume, Source: old.Name, Target: target, ReadOnly: !old.RW})
+	}
+	return kept
+}
+
+// declared says whether a volume is one of the project's: it is not anonymous.
+func (r *Replica) declared(name string) bool {
+	for _, v := range r.Project.Volumes {
+		if v.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// files are the secrets and configs that lie in files of the host. Others are copied in
+// by whoever makes the container.
+func (r *Replica) files() ([]mount.Mount, error) {
+	var mounts []mount.Mount
+	bind := func(kind string, declared types.FileObjectConfig, ok bool, source, target string) error {
+		switch {
+		case !ok:
+			return fmt.Errorf("refers to undefined %s %s", kind, source)
+		case bool(declared.External):
+			return fmt.Errorf("unsupported external %s %s: this engine keeps no %ss; give it a file, environment or content", kind, declared.Name, kind)
+		case declared.File == "":
+			return nil
+		}
+		mounts = append(mounts, mount.Mount{Type: mount.TypeBind, Source: declared.File, Target: target, ReadOnly: true, BindOptions: &mount.BindOptions{}})
+		return nil
+	}
+	for _, s := range r.Service.Secrets {
+		declared, ok := r.Project.Secrets[s.Source]
+		if err := bind("secret", types.FileObjectConfig(declared), ok, s.Source, SecretPath(types.FileReferenceConfig(s))); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range r.Service.Configs {
+		declared, ok := r.Project.Configs[c.Source]
+		if err := bind("config", types.FileObjectConfig(declared), ok, c.Source, ConfigPath(types.FileReferenceConfig(c))); err != nil {
+			return nil, err
+		}
+	}
+	return mounts, nil
+}
+
+// SecretPath is where a secret lies in the container.
+func SecretPath(s types.FileReferenceConfig) string { return filePath("/run/secrets", s) }
+
+// ConfigPath is where a config lies in the container.
+func ConfigPath(c types.FileReferenceConfig) string { return filePath("/", c) }
+
+func filePath(dir string, f types.FileReferenceConfig) string {
+	switch {
+	case f.Target == "":
+		return path.Join(dir, f.Source)
+	case path.IsAbs(f.Target):
+		return f.Target
+	}
+	return path.Join(dir, f.Target)
+}
