@@ -53,8 +53,8 @@ func Run(p Process) int {
 	if filepath.Base(p.Args[0]) == "docker" {
 		a.name = "docker"
 	}
-	if isPlugin(a.args) {
-		_, _ = fmt.Fprintln(a.err, a.execPlugin())
+	if p := pluginFor(a.args); p != nil {
+		_, _ = fmt.Fprintln(a.err, a.execPlugin(p))
 		return 1
 	}
 	ctx, interrupted, stop := cancelOnSignals()
@@ -113,8 +113,8 @@ func (a *app) execute(ctx context.Context) error {
 		a.usage(root, a.err)
 		return nil
 	}
-	if isPlugin(rest) {
-		return a.execPlugin()
+	if p := pluginFor(rest); p != nil {
+		return a.execPlugin(p)
 	}
 	if isCompletion(rest) {
 		return a.complete(ctx, root, rest)

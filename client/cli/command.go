@@ -213,7 +213,6 @@ func (a *app) flagError(cmd *cobra.Command, err error) error {
 var later = map[string][]string{
 	"": {
 		"checkpoint",
-		"compose",
 		"config",
 		"manifest",
 		"node",

@@ -178,7 +178,7 @@ func TestHelpLikeDocker(t *testing.T) {
 }
 
 func TestCommandsOfLater(t *testing.T) {
-	for _, line := range []string{"swarm init", "compose up", "trust sign x"} {
+	for _, line := range []string{"swarm init", "stack deploy x", "trust sign x"} {
 		r := call(t, program, "unix:///nowhere", "", strings.Fields(line)...)
 		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "is not a cleat command yet") || !strings.Contains(r.stderr, "--help'") {
 			t.Errorf("%s: %+v", line, r)
@@ -193,6 +193,10 @@ func TestPluginIsMissing(t *testing.T) {
 		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "images are built by the program cleat-build, which is not installed: it belongs beside ") {
 			t.Errorf("%s: %+v", line, r)
 		}
+	}
+	r := call(t, program, "unix:///nowhere", "", "compose", "up")
+	if r.code != 1 || !strings.Contains(r.stderr, "Compose files are carried out by the program cleat-compose, which is not installed: it belongs beside ") {
+		t.Errorf("compose: %+v", r)
 	}
 }
 

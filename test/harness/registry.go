@@ -12,7 +12,6 @@ import (
 // Registry is a private registry server on loopback.
 type Registry struct {
 	Addr string // host:port
-	Data string // its directory
 	cmd  *exec.Cmd
 }
 
@@ -35,15 +34,7 @@ func StartRegistry(t testing.TB, names ...string) *Registry {
 // serve starts a registry server on data, on a port that the kernel chooses.
 func serve(t testing.TB, data string) *Registry {
 	t.Helper()
-	r := &Registry{Addr: "127.0.0.1:0", Data: data}
-	r.Run(t)
-	return r
-}
-
-// Run starts the registry, again if it has ended, and waits until it answers.
-func (r *Registry) Run(t testing.TB) {
-	t.Helper()
-	cmd := exec.Command(Binary(t, "cleat-registry"), "serve", "--addr", r.Addr, "--data", r.Data)
+	cmd := exec.Command(Binary(t, "cleat-registry"), "serve", "--addr", "127.0.0.1:0", "--data", data)
 	out, err := os.CreateTemp("", "registry-*.log")
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +45,7 @@ func (r *Registry) Run(t testing.TB) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r.cmd = cmd
+	r := &Registry{cmd: cmd}
 	Eventually(t, func() (bool, string) {
 		said := make([]byte, 4096)
 		n, _ := out.ReadAt(said, 0)
@@ -65,12 +56,7 @@ func (r *Registry) Run(t testing.TB) {
 		r.Addr = strings.TrimSpace(rest[:strings.Index(rest, "\n")])
 		return true, ""
 	})
-}
-
-// Kill ends the registry with SIGKILL.
-func (r *Registry) Kill() {
-	r.cmd.Process.Kill()
-	r.cmd.Wait()
+	return r
 }
 
 // Stop ends the registry; it is safe to call it more than once.

@@ -1,0 +1,387 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// application is a Compose project of a test.
+type application struct {
+	e    *harness.Engine
+	dir  string
+	name string
+	env  []string
+}
+
+// compose writes a project's files and takes it down when the test has ended, after which
+// nothing of it may be left.
+func compose(t *testing.T, e *harness.Engine, files map[string]string) *application {
+	t.Helper()
+	a := &application{e: e, dir: contextDir(t, files), name: name(t)}
+	t.Cleanup(func() {
+		a.ok(t, "down", "-v", "-t", "0", "--remove-orphans")
+		filter := "label=com.docker.compose.project=" + a.name
+		for _, list := range [][]string{{"ps", "-aq"}, {"network", "ls", "-q"}, {"volume", "ls", "-q"}} {
+			if left := e.OK(t, "cleat", append(list, "--filter", filter)...); left != "" {
+				t.Errorf("left of the project by %v: %s", list, left)
+			}
+		}
+	})
+	return a
+}
+
+func (a *application) command(t *testing.T, args ...string) *exec.Cmd {
+	cmd := a.e.Command(t, "cleat", append([]string{"compose", "-p", a.name}, args...)...)
+	cmd.Dir = a.dir
+	if cmd.Env == nil {
+		cmd.Env = os.Environ()
+	}
+	cmd.Env = append(cmd.Env, a.env...)
+	return cmd
+}
+
+func (a *application) run(t *testing.T, args ...string) harness.Result {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	cmd := a.command(t, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	_ = cmd.Run() // the exit code says it
+	return harness.Result{Args: args, Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
+}
+
+func (a *application) ok(t *testing.T, args ...string) string {
+	t.Helper()
+	r := a.run(t, args...)
+	if r.Code != 0 {
+		t.Fatalf("compose %v: %d\n%s\n%s", args, r.Code, r.Stdout, r.Stderr)
+	}
+	return strings.TrimSpace(r.Stdout)
+}
+
+// ids are the containers of the project, by their names.
+func (a *application) ids(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for line := range strings.Lines(a.e.OK(t, "cleat", "ps", "-a", "--no-trunc", "--filter", "label=com.docker.compose.project="+a.name, "--format", "{{.Names}} {{.ID}}") + "\n") {
+		if n, id, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			found[n] = id
+		}
+	}
+	return found
+}
+
+// serves waits until a server, which may just be starting, answers with a page.
+func serves(t *testing.T, url, want string) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		res, err := http.Get(url)
+		if err != nil {
+			return false, err.Error()
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		return err == nil && string(body) == want, string(body)
+	})
+}
+
+// A web server that waits for its database, with a secret, a config and a volume: up,
+// unchanged, changed, scaled, down.
+func TestComposeLife(t *testing.T) {
+	e := engine(t, "busybox")
+	port := freePort(t)
+	file := `
+services:
+  db:
+    image: busybox
+    command: sh -c "[ -e /data/once ] || echo first >/data/once; touch /ready; exec sleep 1000"
+    healthcheck: {test: [CMD, test, -f, /ready], interval: 1s, start_period: 10s, start_interval: 100ms}
+    volumes: [data:/data]
+    stop_signal: SIGKILL
+  web:
+    image: busybox
+    command: sh -c "echo serving; nslookup db >/dev/null && exec httpd -f -p 80 -h /srv"
+    depends_on: {db: {condition: service_healthy}}
+    environment: {VALUE: "${VALUE:-one}"}
+    ports: ["127.0.0.1:%s:80"]
+    secrets: [token]
+    configs: [{source: page, target: /srv/index.html, mode: 0444}]
+    stop_signal: SIGKILL
+  later:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    profiles: [extra]
+secrets: {token: {environment: TOKEN}}
+configs: {page: {content: "page of ${VALUE:-one}\n"}}
+volumes: {data: }
+`
+	a := compose(t, e, map[string]string{"compose.yaml": fmt.Sprintf(file, port)})
+	a.env = []string{"TOKEN=hush"}
+	a.ok(t, "up", "-d")
+	serves(t, "http://127.0.0.1:"+port, "page of one\n")
+	if got := a.ok(t, "exec", "-T", "web", "sh", "-c", "cat /run/secrets/token"); got != "hush" {
+		t.Errorf("the secret is %q", got)
+	}
+	if got := a.ok(t, "config", "--services"); got != "db\nweb" {
+		t.Errorf("services %q", got)
+	}
+	before := a.ids(t)
+	if len(before) != 2 || before[a.name+"-web-1"] == "" || before[a.name+"-db-1"] == "" {
+		t.Fatalf("containers %v", before)
+	}
+	a.ok(t, "up", "-d")
+	if now := a.ids(t); now[a.name+"-web-1"] != before[a.name+"-web-1"] || now[a.name+"-db-1"] != before[a.name+"-db-1"] {
+		t.Errorf("an unchanged project was made anew: %v, %v", before, now)
+	}
+
+	a.env = append(a.env, "VALUE=two")
+	a.ok(t, "up", "-d")
+	changed := a.ids(t)
+	if changed[a.name+"-web-1"] == before[a.name+"-web-1"] || changed[a.name+"-db-1"] != before[a.name+"-db-1"] || len(changed) != 2 {
+		t.Errorf("after a change of web alone: %v, %v", before, changed)
+	}
+	serves(t, "http://127.0.0.1:"+port, "page of two\n")
+
+	a.ok(t, "up", "-d", "--scale", "db=3", "db")
+	if n := len(a.ids(t)); n != 4 {
+		t.Errorf("%d containers with three databases", n)
+	}
+	a.ok(t, "up", "-d", "--scale", "db=1")
+	if now := a.ids(t); len(now) != 2 || now[a.name+"-db-1"] == "" {
+		t.Errorf("scaled down: %v", now)
+	}
+	if got := a.ok(t, "logs", "--no-color", "web"); !strings.Contains(got, "web-1 | serving") {
+		t.Errorf("logs %q", got)
+	}
+	var row struct {
+		Service, State, Health, Name string
+		Publishers                   []struct{ TargetPort, PublishedPort int }
+	}
+	if err := json.Unmarshal([]byte(a.ok(t, "ps", "--format", "json", "web")), &row); err != nil || row.Service != "web" || row.State != "running" || len(row.Publishers) != 1 || fmt.Sprint(row.Publishers[0].PublishedPort) != port {
+		t.Errorf("%v: %+v", err, row)
+	}
+	if got := a.ok(t, "port", "web", "80"); got != "127.0.0.1:"+port {
+		t.Errorf("port %q", got)
+	}
+	a.ok(t, "stop")
+	if got := a.ok(t, "ps", "-q"); got != "" {
+		t.Errorf("running after a stop: %s", got)
+	}
+	a.ok(t, "start")
+	a.ok(t, "--profile", "extra", "up", "-d")
+	if a.ids(t)[a.name+"-later-1"] == "" {
+		t.Error("the profile's service was not started")
+	}
+	if got := a.ok(t, "run", "--rm", "web", "sh", "-c", "echo one-off $VALUE"); got != "one-off two" {
+		t.Errorf("run: %q", got)
+	}
+	// The volume outlives the containers.
+	a.ok(t, "--profile", "extra", "down")
+	if got := a.ok(t, "run", "--rm", "db", "cat", "/data/once"); got != "first" {
+		t.Errorf("the volume has %q", got)
+	}
+}
+
+// What docker compose made by the same labels is taken over, here shown by their form.
+func TestComposeLabels(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"docker-compose.yml": "services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, volumes: ['vol:/v']}}\nvolumes: {vol: }\n"})
+	a.ok(t, "up", "-d")
+	got := e.OK(t, "docker", "inspect", "-f", `{{index .Config.Labels "com.docker.compose.service"}} {{index .Config.Labels "com.docker.compose.container-number"}} {{index .Config.Labels "com.docker.compose.oneoff"}} {{index .Config.Labels "com.docker.compose.project.working_dir"}} {{index .Config.Labels "com.docker.compose.project.config_files"}}`, a.name+"-a-1")
+	if want := fmt.Sprintf("a 1 False %s %s", a.dir, filepath.Join(a.dir, "docker-compose.yml")); got != want {
+		t.Errorf("labels %q, want %q", got, want)
+	}
+	if got := e.OK(t, "docker", "network", "inspect", "-f", `{{index .Labels "com.docker.compose.network"}}`, a.name+"_default"); got != "default" {
+		t.Errorf("network %q", got)
+	}
+	if got := e.OK(t, "docker", "volume", "inspect", "-f", `{{index .Labels "com.docker.compose.volume"}}`, a.name+"_vol"); got != "vol" {
+		t.Errorf("volume %q", got)
+	}
+	if got := a.ok(t, "ls", "--format", "json", "--filter", "name="+a.name); !strings.Contains(got, `"Status":"running(1)"`) {
+		t.Errorf("ls %s", got)
+	}
+}
+
+// An attached up shows the output, and an interrupt stops what it has started.
+func TestComposeAttached(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  one: {image: busybox, command: sh -c "trap 'echo bye; exit 0' TERM; echo hello; while :; do sleep 0.05; done", stop_grace_period: 20s}
+  two: {image: busybox, command: sh -c "echo other; exec sleep 1000", stop_signal: SIGKILL}
+`})
+	cmd := a.command(t, "up", "--no-color")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	seen := ""
+	read := func(until ...string) {
+		buf := make([]byte, 4096)
+		for !slices.ContainsFunc([]string{seen}, func(s string) bool {
+			return !slices.ContainsFunc(until, func(u string) bool { return !strings.Contains(s, u) })
+		}) {
+			n, err := out.Read(buf)
+			seen += string(buf[:n])
+			if err != nil {
+				t.Fatalf("%v after %q", err, seen)
+			}
+		}
+	}
+	read("one-1 | hello\n", "two-1 | other\n")
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	read("one-1 | bye\n", "one-1 exited with code 0")
+	_, _ = io.Copy(io.Discard, out)
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d", code)
+	}
+	if got := a.ok(t, "ps", "-q"); got != "" {
+		t.Errorf("still running: %s", got)
+	}
+}
+
+func TestComposeExitCodes(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  server: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+  migrate: {image: busybox, command: "true", depends_on: [server]}
+  test: {image: busybox, command: sh -c "exit 7", depends_on: {migrate: {condition: service_completed_successfully}}}
+`})
+	if r := a.run(t, "up", "--exit-code-from", "test"); r.Code != 7 {
+		t.Errorf("%+v", r)
+	}
+	if r := a.run(t, "up", "-d", "--wait"); r.Code == 0 {
+		t.Errorf("waiting for services that end: %+v", r)
+	}
+	if r := a.run(t, "run", "--rm", "--no-deps", "test"); r.Code != 7 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Everything that is wrong is said, and nothing is left: the cleanup checks that.
+func TestComposeMistakes(t *testing.T) {
+	e := engine(t, "busybox")
+	for name, c := range map[string]struct {
+		file, want string
+		args       []string
+	}{
+		"a circle":                {"services: {a: {image: busybox, depends_on: [b]}, b: {image: busybox, depends_on: [a]}}", "dependency cycle detected", nil},
+		"an unknown key":          {"services: {a: {image: busybox, comand: x}}", "comand", nil},
+		"an undefined network":    {"services: {a: {image: busybox, networks: [n]}}", "undefined network n", nil},
+		"an undefined volume":     {"services: {a: {image: busybox, volumes: ['vol:/v']}}", "undefined volume vol", nil},
+		"no image":                {"services: {a: {}}", "has neither an image nor a build context", nil},
+		"a missing env file":      {"services: {a: {image: busybox, env_file: [none.env]}}", "none.env", nil},
+		"a required variable":     {"services: {a: {image: 'busybox:${TAG?say which}'}}", "say which", nil},
+		"an external network":     {"services: {a: {image: busybox, networks: [n]}}\nnetworks: {n: {external: true}}", "cleat network create", nil},
+		"an external volume":      {"services: {a: {image: busybox, volumes: ['vol:/v']}}\nvolumes: {vol: {external: true}}", "cleat volume create", nil},
+		"an unknown image":        {"services: {a: {image: 'localhost:1/none'}}", "localhost:1/none", nil},
+		"an unknown service":      {"services: {a: {image: busybox}}", "no such service: b", []string{"up", "-d", "b"}},
+		"one name for two":        {"services: {a: {image: busybox, container_name: own, scale: 2}}", "container_name", nil},
+		"an unsupported flag":     {"services: {a: {image: busybox}}", "--watch", []string{"up", "--watch"}},
+		"never healthy":           {"services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, healthcheck: {test: [CMD, 'false'], interval: 50ms, retries: 1}}, b: {image: busybox, depends_on: {a: {condition: service_healthy}}}}", "is unhealthy", nil},
+		"a dependency that fails": {"services: {a: {image: busybox, command: 'false'}, b: {image: busybox, depends_on: {a: {condition: service_completed_successfully}}}}", "didn't complete successfully", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := compose(t, e, map[string]string{"compose.yaml": c.file})
+			args := c.args
+			if args == nil {
+				args = []string{"up", "-d"}
+			}
+			r := a.run(t, args...)
+			if r.Code == 0 || !strings.Contains(r.Stderr, c.want) {
+				t.Errorf("%d\n%s\n%s\nwant %q", r.Code, r.Stdout, r.Stderr, c.want)
+			}
+			// What is wrong in the file must not keep it from being taken down.
+			if err := os.WriteFile(filepath.Join(a.dir, "compose.yaml"), []byte("services: {a: {image: busybox}}\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	empty := &application{e: e, dir: t.TempDir(), name: "none"}
+	if r := empty.run(t, "up", "-d"); r.Code != 14 || !strings.Contains(r.Stderr, "no configuration file provided: not found") {
+		t.Errorf("without a file: %+v", r)
+	}
+}
+
+// A client that is killed in the middle leaves nothing that `down` does not find.
+func TestComposeKilledClient(t *testing.T) {
+	e := engine(t, "busybox")
+	var services strings.Builder
+	for i := range 12 {
+		fmt.Fprintf(&services, "  s%d: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, volumes: ['v%d:/v']}\n", i, i)
+	}
+	volumes := ""
+	for i := range 12 {
+		volumes += fmt.Sprintf("  v%d: {}\n", i)
+	}
+	a := compose(t, e, map[string]string{"compose.yaml": "services:\n" + services.String() + "volumes:\n" + volumes})
+	for round := range 4 {
+		cmd := a.command(t, "--progress", "plain", "up", "-d")
+		out, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for lines, buf := 0, make([]byte, 512); lines < 10*(round+1); {
+			n, err := out.Read(buf)
+			lines += strings.Count(string(buf[:n]), "\n")
+			if err != nil {
+				break
+			}
+		}
+		_ = cmd.Process.Kill()
+		_, _ = io.Copy(io.Discard, out)
+		_ = cmd.Wait()
+	}
+	a.ok(t, "up", "-d")
+	if n := len(a.ids(t)); n != 12 {
+		t.Errorf("%d containers after the kills", n)
+	}
+}
+
+// docker's own client runs the plugin from its plugin directory, and old scripts call it
+// docker-compose.
+func TestComposeAsDockersPlugin(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": "services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}}\n"})
+	plugin := filepath.Join(filepath.Dir(a.command(t).Path), "cleat-compose")
+	config := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(config, "cli-plugins"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	standalone := filepath.Join(config, "cli-plugins", "docker-compose")
+	if err := os.Symlink(plugin, standalone); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range [][]string{{"docker", "--config", config, "compose", "-p", a.name, "up", "-d"}, {standalone, "-p", a.name, "ps", "-q"}} {
+		cmd := exec.Command(line[0], line[1:]...)
+		cmd.Dir, cmd.Env = a.dir, append(os.Environ(), "DOCKER_HOST=unix://"+e.Socket)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", line, err, out)
+		}
+		if line[0] == standalone && strings.TrimSpace(string(out)) != a.ids(t)[a.name+"-a-1"] {
+			t.Errorf("%s", out)
+		}
+	}
+}
