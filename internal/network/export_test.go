@@ -1,5 +1,21 @@
 package network
 
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// HoldPools does what an engine does that chooses subnets.
+func HoldPools(t *testing.T) (release func()) {
+	t.Helper()
+	fd, err := listenAt(poolLockName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { unix.Close(fd) }
+}
+
 // Traffic is how many bytes the service has exchanged with the kernel about the host's
 // links and rules.
 func (s *Service) Traffic() int64 {

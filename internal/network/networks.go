@@ -93,6 +93,13 @@ func (s *Service) Create(ctx context.Context, req network.CreateRequest) (rec *R
 			return nil, nil, err
 		}
 	}
+	if !rec.ConfigOnly {
+		unlock, err := s.pools.lock(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer unlock()
+	}
 	routes, err := s.routes(rec)
 	if err != nil {
 		return nil, nil, err

@@ -223,14 +223,15 @@ func parseEndpointOptions(opts map[string]string) (o endpointOptions, err error)
 	return o, nil
 }
 
-// parseSysctls reads "net.ipv4.conf.IFNAME.key=value,…".
+// parseSysctls reads "net.ipv4.conf.IFNAME.key=value,…". Docker's client writes options of
+// --network in lower case.
 func parseSysctls(text string) ([]sysctl, error) {
 	var out []sysctl
 	for item := range strings.SplitSeq(text, ",") {
 		key, value, ok := strings.Cut(item, "=")
 		parts := strings.Split(key, ".")
 		good := ok && len(parts) == 5 && parts[0] == "net" && slices.Contains([]string{"ipv4", "ipv6", "mpls"}, parts[1]) &&
-			slices.Contains([]string{"conf", "neigh"}, parts[2]) && parts[3] == "IFNAME" && parts[4] != ""
+			slices.Contains([]string{"conf", "neigh"}, parts[2]) && strings.EqualFold(parts[3], "IFNAME") && parts[4] != ""
 		if !good || strings.ContainsAny(key, "/\x00") {
 			return nil, failure.Invalid("unrecognised network interface sysctl '%s': want net.ipv4.conf.IFNAME.NAME=VALUE or its like for ipv6, mpls and neigh", item)
 		}

@@ -55,6 +55,7 @@ type Service struct {
 	stale   *forgetter
 	lookups *nameService
 	zone    zone
+	pools   poolLock
 	claim   int // keeps other engines off the bridge
 
 	mu          sync.Mutex
@@ -93,7 +94,13 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if s.host.conn, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
 		return nil, err
 	}
-	if err := s.openNetworks(); err != nil {
+	unlock, err := s.pools.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = s.openNetworks()
+	unlock()
+	if err != nil {
 		return nil, err
 	}
 	if err := s.openTable(); err != nil {

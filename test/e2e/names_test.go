@@ -133,7 +133,7 @@ func TestNamesOverAnEngineRestart(t *testing.T) {
 }
 
 // nginx resolves the names of its upstreams again and again: those may come and go.
-func TestNginxResolver(t *testing.T) {
+func TestNginxWithUpstreamsThatComeAndGo(t *testing.T) {
 	e := engine(t, "busybox", "nginx")
 	n := userNetwork(t, e)
 	remove(t, e, n+"front", n+"back")

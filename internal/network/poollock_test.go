@@ -1,0 +1,80 @@
+package network_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	api "github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/network"
+)
+
+// Engines that start and make networks in the same instant never choose the same subnet.
+func TestEnginesChooseAtTheSameTime(t *testing.T) {
+	h := newHost(t)
+	const engines, each = 4, 6
+	services := make([]*network.Service, engines)
+	configs := make([]network.Config, engines)
+	for i := range configs {
+		configs[i] = h.config()
+		configs[i].Bridge += fmt.Sprint("e", i)
+		configs[i].BIP = netip.Prefix{}
+	}
+	errs := make([]error, engines)
+	var wg sync.WaitGroup
+	for i := range services {
+		wg.Go(func() {
+			services[i], errs[i] = network.Open(context.Background(), configs[i])
+			for k := range each {
+				if errs[i] == nil {
+					_, _, errs[i] = services[i].Create(context.Background(), api.CreateRequest{Name: fmt.Sprint("n", k)})
+				}
+			}
+		})
+	}
+	wg.Wait()
+	owners := map[string]string{}
+	for i, s := range services {
+		if s == nil {
+			t.Fatal(errs[i])
+		}
+		t.Cleanup(func() { _ = s.Teardown() })
+		must(t, errs[i])
+		all, err := s.List(context.Background(), nil)
+		must(t, err)
+		for _, n := range all {
+			for _, c := range n.IPAM.Config {
+				who := fmt.Sprintf("%s of engine %d", n.Name, i)
+				if other := owners[c.Subnet.String()]; other != "" {
+					t.Errorf("%s and %s have subnet %s", other, who, c.Subnet)
+				}
+				owners[c.Subnet.String()] = who
+			}
+		}
+	}
+	if len(owners) != engines*(each+1) {
+		t.Errorf("%d subnets: %v", len(owners), owners)
+	}
+}
+
+// Who waits for another engine can give up, and is not kept waiting by one that died.
+func TestWaitForAnotherEngineThatChooses(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	release := network.HoldPools(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, _, err := s.Create(ctx, api.CreateRequest{Name: "n"})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("create meanwhile: %v", err)
+	}
+	done := make(chan error)
+	go func() { _, _, err := s.Create(context.Background(), api.CreateRequest{Name: "n"}); done <- err }()
+	release()
+	must(t, <-done)
+}
