@@ -14,6 +14,7 @@ import (
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/snapshot"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/archutil"
 	"github.com/moby/buildkit/util/network"
@@ -32,6 +33,8 @@ type Steps struct {
 	Executor executor.Executor
 	// Networks gives the network of a step by its mode. It is closed with the builder.
 	Networks map[pb.NetMode]network.Provider
+	// Snapshots, if not nil, changes how BuildKit gets at snapshots, for the steps' sake.
+	Snapshots func(snapshot.Snapshotter) snapshot.Snapshotter
 	// Settle, if not nil, returns when what steps have written is on the disk. It is called
 	// before an image is named.
 	Settle func() error

@@ -159,6 +159,10 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 	if b.cfg.HostGateway.IsValid() {
 		labels[labelHostGateway] = b.cfg.HostGateway.String()
 	}
+	layers := ctdsnapshot.NewSnapshotter(store.Snapshotter, s.Snapshots, store.Namespace, nil)
+	if steps.Snapshots != nil {
+		layers = steps.Snapshots(layers)
+	}
 	opt := base.WorkerOpt{
 		ID:               id,
 		Root:             b.cfg.Root,
@@ -167,7 +171,7 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 		BuildkitVersion:  bkclient.BuildkitVersion{Package: "github.com/moby/buildkit", Version: Version},
 		NetworkProviders: steps.Networks,
 		Executor:         steps.Executor,
-		Snapshotter:      ctdsnapshot.NewSnapshotter(store.Snapshotter, s.Snapshots, store.Namespace, nil),
+		Snapshotter:      layers,
 		ContentStore:     blobs,
 		Applier:          s.NewApplier(blobs),
 		Differ:           s.NewDiffer(blobs),

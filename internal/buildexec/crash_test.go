@@ -23,9 +23,9 @@ func runEngine(dir string) {
 	root := &source{released: new(int), list: []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{
 		"workdir=" + dir + "/disk/w0", "upperdir=" + dir + "/disk/u0", "lowerdir=" + dir + "/disk/image",
 	}}}}
-	parents := strings.Split(os.Getenv(asEngine+"_PARENT"), ",")
+	naps := strings.Split(os.Getenv(asEngine+"_NAPS"), ",")
 	_, err = e.steps.Run(context.Background(), "", executor.Mount{Src: root}, nil, executor.ProcessInfo{
-		Meta:   executor.Meta{Args: []string{"sh", "-c", "trap '' TERM; echo up; setsid sleep 1717 & sleep 1718"}, Env: []string{"PATH=/bin"}, Cwd: "/", CgroupParent: parents[0]},
+		Meta:   executor.Meta{Args: []string{"sh", "-c", "trap '' TERM; echo up; setsid sleep " + naps[0] + " & sleep " + naps[1]}, Env: []string{"PATH=/bin"}, Cwd: "/", CgroupParent: os.Getenv(asEngine + "_PARENT")},
 		Stdout: os.Stdout, Stderr: os.Stderr,
 	}, nil)
 	fmt.Println(err)
@@ -47,27 +47,29 @@ func killedEngine(t *testing.T, parent string) {
 	for _, d := range []string{"/disk/u0", "/disk/w0"} {
 		l.check(os.Mkdir(l.dir+d, 0o755))
 	}
+	one, two := nap(), nap()
+	runs := func(t string) bool { return commandRuns("sleep\x00" + t + "\x00") }
 	cmd := exec.Command("/proc/self/exe")
 	var out output
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.Env = append(os.Environ(), asEngine+"="+l.dir, asEngine+"_PARENT="+parent)
+	cmd.Env = append(os.Environ(), asEngine+"="+l.dir, asEngine+"_PARENT="+parent, asEngine+"_NAPS="+one+","+two)
 	l.check(cmd.Start())
 	eventually(t, "the step", func() bool {
 		if out.String() != "" && !strings.HasPrefix(out.String(), "up") {
 			t.Fatal(out.String())
 		}
-		return commandRuns("sleep\x001717\x00") && commandRuns("sleep\x001718\x00")
+		return runs(one) && runs(two)
 	})
 	l.check(cmd.Process.Signal(unix.SIGKILL))
 	_ = cmd.Wait()
 	if unified() {
 		// Before any other engine comes.
-		eventually(t, "the end of the step", func() bool { return !commandRuns("sleep\x001717\x00") && !commandRuns("sleep\x001718\x00") })
+		eventually(t, "the end of the step", func() bool { return !runs(one) && !runs(two) })
 	}
 	next, err := openEngine(l.dir)
 	l.check(err)
 	l.engine = next
-	eventually(t, "the end of the step", func() bool { return !commandRuns("sleep\x001717\x00") && !commandRuns("sleep\x001718\x00") })
+	eventually(t, "the end of the step", func() bool { return !runs(one) && !runs(two) })
 	for _, pattern := range []string{"/sys/fs/cgroup%s/build/*/tasks", "/sys/fs/cgroup/*%s/build/*/tasks", "/sys/fs/cgroup/*%s/build/*/cgroup.procs", "/sys/fs/cgroup%s-other", "/sys/fs/cgroup/*%s-other"} {
 		if left, _ := filepath.Glob(fmt.Sprintf(pattern, l.parent)); len(left) > 0 {
 			t.Errorf("left: %v", left)

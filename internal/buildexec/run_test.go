@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -317,7 +319,8 @@ func TestInput(t *testing.T) {
 func TestCancel(t *testing.T) {
 	l := newLab(t)
 	ctx, cancel := context.WithCancelCause(l.ctx())
-	j := l.job("trap '' TERM INT; sleep 1000 & (sleep 1001; true) & echo up; wait")
+	one, two := nap(), nap()
+	j := l.job("trap '' TERM INT; sleep " + one + " & (sleep " + two + "; true) & echo up; wait")
 	gone := errors.New("the client has gone")
 	go func() {
 		eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
@@ -327,7 +330,7 @@ func TestCancel(t *testing.T) {
 	if !errors.Is(err, gone) || code(err) != 137 {
 		t.Errorf("%v", err)
 	}
-	for _, argument := range []string{"sleep\x001000\x00", "sleep\x001001\x00"} {
+	for _, argument := range []string{"sleep\x00" + one + "\x00", "sleep\x00" + two + "\x00"} {
 		if commandRuns(argument) {
 			t.Errorf("%q runs on", argument)
 		}
@@ -337,6 +340,11 @@ func TestCancel(t *testing.T) {
 		t.Errorf("a step after the end: %v", err)
 	}
 }
+
+var naps atomic.Int64
+
+// nap is a time to sleep, in seconds, that no other process of the machine sleeps for.
+func nap() string { return fmt.Sprint(100_000+os.Getpid()%100_000, ".", naps.Add(1)) }
 
 func mkfifo(path string) error { return unix.Mkfifo(path, 0o644) }
 
@@ -374,7 +382,9 @@ func TestTerminal(t *testing.T) {
 	j.info.Meta.Tty, j.info.Resize, j.info.Stdin = true, sizes, r
 	go func() {
 		eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "/dev/pts/0") })
-		sizes <- executor.WinSize{Rows: 43, Cols: 132}
+		for range 2 { // the first has been set when the second is taken
+			sizes <- executor.WinSize{Rows: 43, Cols: 132}
+		}
 		w.Write([]byte("hello\n"))
 	}()
 	err := l.run(j)
@@ -432,17 +442,18 @@ func TestExec(t *testing.T) {
 		}
 		*j2.root.Src.(*source).released++
 	}
+	third := nap()
 	short, stop := context.WithCancel(l.ctx())
 	var out output
 	go func() {
 		eventually(t, "the process", func() bool { return out.String() == "up\n" })
 		stop()
 	}()
-	err = l.steps.Exec(short, "abc", executor.ProcessInfo{Meta: executor.Meta{Args: []string{"sh", "-c", "echo up; sleep 1002"}}, Stdout: &out})
+	err = l.steps.Exec(short, "abc", executor.ProcessInfo{Meta: executor.Meta{Args: []string{"sh", "-c", "echo up; sleep " + third}}, Stdout: &out})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	eventually(t, "the end of the process", func() bool { return !commandRuns("sleep\x001002\x00") })
+	eventually(t, "the end of the process", func() bool { return !commandRuns("sleep\x00" + third + "\x00") })
 	cancel()
 	<-ended
 	if err := l.steps.Exec(l.ctx(), "abc", executor.ProcessInfo{Meta: executor.Meta{Args: []string{"true"}}}); err == nil || !strings.Contains(err.Error(), "abc") {

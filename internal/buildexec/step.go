@@ -102,6 +102,9 @@ func (s *step) insecure() bool { return s.meta.SecurityMode == pb.SecurityMode_I
 
 // openRoot makes the root filesystem.
 func (s *step) openRoot(ctx context.Context, root executor.Mount) error {
+	if !root.Readonly {
+		ctx = context.WithValue(ctx, forStep{}, true)
+	}
 	list, err := s.mountsOf(ctx, root.Src, false)
 	if err != nil {
 		return fmt.Errorf("root filesystem: %w", err)

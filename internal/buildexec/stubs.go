@@ -23,6 +23,7 @@ type stubs struct {
 
 type stub struct {
 	parent int // descriptor of the directory
+	file   int // of a file: itself, as it is below what is mounted on it; else -1
 	name   string
 	dir    bool
 	stays  bool // it is not removed
@@ -63,7 +64,7 @@ func (s *stubs) make(root int, target string, file, recursive bool) error {
 	}
 	for i, name := range missing {
 		last := i == len(missing)-1
-		if err := s.add(root, dir, stub{name: name, dir: !last || !file, stays: !last && !recursive}); err != nil {
+		if err := s.add(root, dir, stub{file: -1, name: name, dir: !last || !file, stays: !last && !recursive}); err != nil {
 			return err
 		}
 		dir = path.Join(dir, name)
@@ -92,6 +93,9 @@ func (s *stubs) add(root int, dir string, st stub) (err error) {
 		if err == nil { // whatever the engine's umask is
 			err = unix.Fchmodat(st.parent, st.name, mode, 0)
 		}
+		if err == nil && !st.dir {
+			st.file, err = unix.Openat(st.parent, st.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		}
 		if err == nil {
 			s.made = append(s.made, st)
 		}
@@ -111,7 +115,7 @@ func (s *stubs) keepingTimes(dir int, change func() error) error {
 	return unix.UtimesNanoAt(dir, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
-// clean removes the stubs that are as they were made. The step has ended, and its mounts are gone.
+// clean removes the stubs that are as they were made. The step has ended; what was mounted on them may still be going.
 func (s *stubs) clean() error {
 	var errs []error
 	for i := len(s.made) - 1; i >= 0; i-- {
@@ -120,30 +124,51 @@ func (s *stubs) clean() error {
 			errs = append(errs, s.remove(st))
 		}
 		errs = append(errs, unix.Close(st.parent))
+		if st.file >= 0 {
+			errs = append(errs, unix.Close(st.file))
+		}
 	}
 	s.made = nil
 	return errors.Join(errs...)
 }
 
+// remove takes a name away, which does not look at what is mounted there: a directory that is not empty stays by itself.
 func (s *stubs) remove(st *stub) error {
-	var now unix.Stat_t
-	err := unix.Fstatat(st.parent, st.name, &now, unix.AT_SYMLINK_NOFOLLOW)
-	isDir := now.Mode&unix.S_IFMT == unix.S_IFDIR
-	if err != nil || isDir != st.dir || !isDir && now.Size != 0 {
-		return nil // it is gone, or the step's
+	flags := unix.AT_REMOVEDIR
+	if !st.dir {
+		if own, err := st.untouched(); err != nil || !own {
+			return err
+		}
+		flags = 0
 	}
-	flags := 0
-	if isDir {
-		flags = unix.AT_REMOVEDIR
-	}
-	err = s.keepingTimes(st.parent, func() error { return unix.Unlinkat(st.parent, st.name, flags) })
-	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.ENOENT) {
+	err := s.keepingTimes(st.parent, func() error { return unix.Unlinkat(st.parent, st.name, flags) })
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("removing the mount target %s: %w", st.name, err)
 	}
 	return nil
+}
+
+// untouched says whether a file is empty, and still has its name: a step without confinement can take it away and put another there.
+func (st *stub) untouched() (bool, error) {
+	var made, named unix.Stat_t
+	if err := unix.Fstat(st.file, &made); err != nil || made.Size != 0 || made.Nlink == 0 {
+		return false, err
+	}
+	fd, err := unix.Openat2(st.parent, st.name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV})
+	switch {
+	case errors.Is(err, unix.EXDEV): // the mount on it is still there
+		return true, nil
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	defer unix.Close(fd)
+	err = unix.Fstat(fd, &named)
+	return named.Ino == made.Ino && named.Dev == made.Dev, err
 }
 
 // maxLinks is how many symbolic links a path may lead over, as in the kernel.

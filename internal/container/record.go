@@ -52,6 +52,8 @@ type Definition struct {
 	Mounts []Mount
 	// LogPath is the json-file log; empty with log driver none.
 	LogPath string
+	// Project is the quota's of a writable layer of limited size, 0 of one without.
+	Project uint32 `json:",omitempty"`
 }
 
 // Image identifies a container's image.

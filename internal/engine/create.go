@@ -48,6 +48,7 @@ type Creator struct {
 	specs      *specBuilder
 	cgroupV2   bool
 	limits     cgroup.Support
+	layers     *layerQuota
 	log        *slog.Logger
 }
 
@@ -143,6 +144,9 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	}
 	warnings, err = checkHostConfig(host, cr.features)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := cr.layers.size(host.StorageOpt); err != nil {
 		return nil, err
 	}
 	discarded, err := adaptLimits(&host.Resources, cr.limits)
@@ -323,10 +327,13 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 		for _, v := range made {
 			err = errors.Join(err, cr.volumes.Remove(context.WithoutCancel(ctx), v, true))
 		}
-		err = errors.Join(err, os.RemoveAll(dir))
+		err = errors.Join(err, os.RemoveAll(dir), cr.layers.release(def.Project))
 	}()
 	record.Failpoint("engine.create.after-name")
 	if err := makeDirs(dir); err != nil {
+		return err
+	}
+	if def.Project, err = cr.layers.claim(dir, def.HostConfig.StorageOpt); err != nil {
 		return err
 	}
 	record.Failpoint("engine.create.after-dirs")

@@ -107,6 +107,8 @@ func New(d Deps) *Engine {
 	exits.start, exits.stdioDir, exits.awaitDonors = starter.restart, starter.stdioDir, starter.awaitDonors
 	starter.remover = remover
 	limits := d.Cgroups.Support()
+	layers := &layerQuota{root: d.Settings.DataRoot}
+	remover.layers = layers
 	updater := &Updater{
 		containers: d.Containers, runtime: d.Runtime, lives: lives, specs: specs, features: d.Features, limits: limits, say: say, log: d.Log,
 	}
@@ -133,7 +135,7 @@ func New(d Deps) *Engine {
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
-			features: d.Features, specs: specs, cgroupV2: d.Cgroups.Version() == 2, limits: limits, log: d.Log,
+			features: d.Features, specs: specs, cgroupV2: d.Cgroups.Version() == 2, limits: limits, layers: layers, log: d.Log,
 		},
 		Starter: starter,
 		Stopper: stopper,

@@ -54,11 +54,11 @@ var hostConfigFields = map[string]support{
 	"BlkioDeviceReadIOps": acted, "BlkioDeviceWriteIOps": acted, "CPUPeriod": acted, "CPUQuota": acted,
 	"CPURealtimePeriod": acted, "CPURealtimeRuntime": acted, "CpusetCpus": acted, "CpusetMems": acted,
 	"Devices": acted, "DeviceCgroupRules": acted, "MemoryReservation": acted, "MemorySwap": acted,
-	"DeviceRequests": acted, "MemorySwappiness": acted, "OomKillDisable": acted, "PidsLimit": acted, "Ulimits": acted,
+	"DeviceRequests": acted, "StorageOpt": acted, "MemorySwappiness": acted, "OomKillDisable": acted, "PidsLimit": acted, "Ulimits": acted,
 
 	"ContainerIDFile": neutral, // the client writes it
 
-	"Cgroup": refused, "StorageOpt": refused,
+	"Cgroup":   refused,
 	"CPUCount": refused, "CPUPercent": refused, "IOMaximumIOps": refused, "IOMaximumBandwidth": refused,
 }
 
@@ -68,11 +68,6 @@ var endpointFields = map[string]support{
 	// What inspect reported: clients send it back when they recreate.
 	"NetworkID": neutral, "EndpointID": neutral, "Gateway": neutral, "IPAddress": neutral, "IPPrefixLen": neutral,
 	"IPv6Gateway": neutral, "GlobalIPv6Address": neutral, "GlobalIPv6PrefixLen": neutral, "DNSNames": neutral,
-}
-
-// fieldFlags are the flags of refused fields, for people who typed those.
-var fieldFlags = map[string]string{
-	"StorageOpt": " (--storage-opt)",
 }
 
 // refuseUnsupported returns an error that names the first refused field set in
@@ -110,7 +105,7 @@ func refuseFields(part string, v reflect.Value, table map[string]support) error 
 			if name == "" {
 				name = f.Name
 			}
-			return failure.NotImplemented("%s.%s%s is not supported by this engine: leave it out", part, name, fieldFlags[f.Name])
+			return failure.NotImplemented("%s.%s is not supported by this engine: leave it out", part, name)
 		}
 	}
 	return nil

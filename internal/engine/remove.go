@@ -29,6 +29,7 @@ type Remover struct {
 	stopper    *Stopper
 	sweeper    *sweeper
 	writers    *writers
+	layers     *layerQuota
 }
 
 // Remove removes a container with its writable layer, its log and, if asked,
@@ -141,6 +142,9 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 	rm.lives.drop(c)
 	rm.stopper.starter.prober.drop(rec)
 	rm.sweeper.add(trash)
+	if err := rm.layers.release(rec.Project); err != nil {
+		rm.log.Warn("quota of a removed container", "container", rec.ID, "error", err)
+	}
 	return nil
 }
 

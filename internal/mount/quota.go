@@ -122,6 +122,54 @@ func (p *Project) Adopt() error {
 	return nil
 }
 
+// ClaimProject gives empty directories to the first project from an id on that nobody uses, with a limit of so many bytes
+// for all of them together. Callers that search the same ids take turns.
+func ClaimProject(dirs []string, first, count uint32, bytes uint64) (id uint32, err error) {
+	for id = first; id < first+count; id++ {
+		p, err := OpenProject(dirs[0], id)
+		if err != nil {
+			return 0, err
+		}
+		used, limited, err := p.Used()
+		if err == nil && used == 0 && limited == 0 {
+			err = errors.Join(p.Limit(bytes), p.Adopt(), p.Close())
+			for _, dir := range dirs[1:] {
+				err = errors.Join(err, adopt(dir, id))
+			}
+			return id, err
+		}
+		if cerr := p.Close(); err != nil || cerr != nil {
+			return 0, errors.Join(err, cerr)
+		}
+	}
+	return 0, failure.Unavailable("all %d project ids from %d on are in use", count, first)
+}
+
+func adopt(dir string, id uint32) error {
+	p, err := OpenProject(dir, id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.Adopt(), p.Close())
+}
+
+// LimitsLayers says whether project quota binds what is written through an overlay, by an error if not: the kernel writes
+// there with the rights of who mounted it, and only XFS limits those, too.
+func LimitsLayers(dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if st.Type != unix.XFS_SUPER_MAGIC {
+		return failure.NotImplemented("%s is not on XFS, which alone limits what is written through an overlay", dir)
+	}
+	p, err := OpenProject(dir, 1)
+	if err != nil {
+		return err
+	}
+	return p.Close()
+}
+
 // hasProject says whether files that are made in a directory belong to a project: others cannot be renamed into it.
 func hasProject(dir *os.File) bool {
 	var a attributes

@@ -54,21 +54,8 @@ func (s *Service) limit(data string, meta *metadata) error {
 	}
 	s.projects.Lock()
 	defer s.projects.Unlock()
-	for id := uint32(firstProject); id < firstProject+maxProjects; id++ {
-		p, err := mount.OpenProject(data, id)
-		if err != nil {
-			return err
-		}
-		used, limited, err := p.Used()
-		if err == nil && used == 0 && limited == 0 {
-			meta.Project = id
-			return errors.Join(p.Limit(size), p.Adopt(), p.Close())
-		}
-		if cerr := p.Close(); err != nil || cerr != nil {
-			return errors.Join(err, cerr)
-		}
-	}
-	return failure.Unavailable("all %d project ids for volumes are in use", maxProjects)
+	meta.Project, err = mount.ClaimProject([]string{data}, firstProject, maxProjects, size)
+	return err
 }
 
 // setLimit changes the limit of a volume's project: to its size, or to none.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -498,4 +499,37 @@ func TestCopyThatNeverEnds(t *testing.T) {
 	}
 	stalled("other")
 	e.Stop(t)
+}
+
+// TestCopyTellsItsProgress: on a terminal one line that is written over, at the end how much it was and where to; nothing
+// in a pipe or with -q.
+func TestCopyTellsItsProgress(t *testing.T) {
+	e := engine(t, "busybox")
+	c := name(t)
+	remove(t, e, c)
+	e.OK(t, "cleat", "create", "--name", c, "busybox")
+	src := filepath.Join(t.TempDir(), "big")
+	if err := os.WriteFile(src, make([]byte, 30<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`^(\r\x1b\[2KCopying (to|from) container - [0-9.]+[kM]?B)*\r\x1b\[2KSuccessfully copied 31\.5MB( \(transferred 31\.5MB\))? to (\S+)\r\n$`)
+	for _, args := range [][]string{{src, c + ":/tmp/big"}, {c + ":/tmp/big", src + "-back"}} {
+		tm := onTerminal(t, e, 24, 100, "cleat", "cp", args[0], args[1])
+		if code := tm.ends(); code != 0 {
+			t.Errorf("cp %v: exit %d", args, code)
+		}
+		tm.mu.Lock()
+		said := tm.buf.String()
+		tm.mu.Unlock()
+		if m := line.FindStringSubmatch(said); m == nil || m[4] != args[1] {
+			t.Errorf("cp %v says %q", args, said)
+		}
+		quiet := onTerminal(t, e, 24, 100, "cleat", "cp", "-q", args[0], args[1])
+		if code := quiet.ends(); code != 0 || quiet.buf.Len() > 0 {
+			t.Errorf("cp -q %v: exit %d, %q", args, code, quiet.buf.String())
+		}
+		if r := e.Cleat(t, "cp", args[0], args[1]); r.Code != 0 || r.Stdout+r.Stderr != "" {
+			t.Errorf("%s", r)
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 // Registry is a private registry server on loopback.
 type Registry struct {
 	Addr string // host:port
+	Data string // its directory
 	cmd  *exec.Cmd
 }
 
@@ -34,7 +35,15 @@ func StartRegistry(t testing.TB, names ...string) *Registry {
 // serve starts a registry server on data, on a port that the kernel chooses.
 func serve(t testing.TB, data string) *Registry {
 	t.Helper()
-	cmd := exec.Command(Binary(t, "cleat-registry"), "serve", "--addr", "127.0.0.1:0", "--data", data)
+	r := &Registry{Addr: "127.0.0.1:0", Data: data}
+	r.Run(t)
+	return r
+}
+
+// Run starts the registry, again if it has ended, and waits until it answers.
+func (r *Registry) Run(t testing.TB) {
+	t.Helper()
+	cmd := exec.Command(Binary(t, "cleat-registry"), "serve", "--addr", r.Addr, "--data", r.Data)
 	out, err := os.CreateTemp("", "registry-*.log")
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +54,7 @@ func serve(t testing.TB, data string) *Registry {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r := &Registry{cmd: cmd}
+	r.cmd = cmd
 	Eventually(t, func() (bool, string) {
 		said := make([]byte, 4096)
 		n, _ := out.ReadAt(said, 0)
@@ -56,7 +65,12 @@ func serve(t testing.TB, data string) *Registry {
 		r.Addr = strings.TrimSpace(rest[:strings.Index(rest, "\n")])
 		return true, ""
 	})
-	return r
+}
+
+// Kill ends the registry with SIGKILL.
+func (r *Registry) Kill() {
+	r.cmd.Process.Kill()
+	r.cmd.Wait()
 }
 
 // Stop ends the registry; it is safe to call it more than once.

@@ -1,0 +1,120 @@
+package buildexec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/moby/buildkit/snapshot"
+	"golang.org/x/sys/unix"
+
+	cmount "github.com/cleatlabs/cleat/internal/mount"
+)
+
+// forStep marks the context in which a step asks BuildKit for its root filesystem.
+type forStep struct{}
+
+// Snapshots gives BuildKit's snapshotter back as one that makes the root filesystems of steps in the Executor's way: as volatile overlays that are
+// mounted nowhere. BuildKit by itself mounts each in the engine's mount namespace, for others to share, and takes it down when the step has ended,
+// which is to wait for the disk. Where the kernel cannot share a mount that has no place (before Linux 6.15) all is as BuildKit has it.
+func (e *Executor) Snapshots(s snapshot.Snapshotter) snapshot.Snapshotter {
+	if !sharesDetached() {
+		return s
+	}
+	return &snapshots{Snapshotter: s, e: e}
+}
+
+// sharesDetached asks the kernel.
+func sharesDetached() bool {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return false
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	clone, err := cmount.BindFD(fd, true)
+	if err != nil {
+		return false
+	}
+	return unix.Close(clone) == nil
+}
+
+type snapshots struct {
+	snapshot.Snapshotter
+	e *Executor
+}
+
+func (s *snapshots) Mounts(ctx context.Context, key string) (snapshot.Mountable, error) {
+	m, err := s.Snapshotter.Mounts(ctx, key)
+	if err != nil || ctx.Value(forStep{}) == nil {
+		return m, err
+	}
+	return &stepRoot{Mountable: m, e: s.e}, nil
+}
+
+// stepRoot is the root filesystem of a step. All who have it at a time, such as processes that look into a failed step, share one overlay: two of
+// the same directories would not see each other's changes.
+type stepRoot struct {
+	snapshot.Mountable
+	e *Executor
+
+	mu      sync.Mutex
+	users   int
+	fd      int // the overlay, while there are users
+	upper   string
+	release func() error
+}
+
+// Mount gives a bind of the overlay, by its descriptor.
+func (r *stepRoot) Mount() ([]mount.Mount, func() error, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.users == 0 {
+		if list, release, err := r.open(); list != nil || err != nil {
+			return list, release, err
+		}
+	}
+	r.users++
+	list := []mount.Mount{{Type: "bind", Source: fmt.Sprintf("/proc/self/fd/%d", r.fd), Options: []string{"rbind", "rw"}}}
+	return list, sync.OnceValue(r.leave), nil
+}
+
+// open makes the overlay. What is no overlay that can be written to is returned as it is.
+func (r *stepRoot) open() ([]mount.Mount, func() error, error) {
+	list, release, err := r.Mountable.Mount()
+	if err != nil {
+		return nil, nil, err
+	}
+	var o cmount.Overlay
+	if len(list) == 1 && list[0].Type == "overlay" {
+		if o, err = overlayOf(list[0]); err != nil {
+			return nil, nil, errors.Join(err, release())
+		}
+	}
+	if o.Upper == "" {
+		return list, release, nil
+	}
+	if r.fd, err = volatile(o, r.e.overlay); err != nil {
+		return nil, nil, errors.Join(err, release())
+	}
+	r.upper, r.release = o.Upper, release
+	return nil, nil, nil
+}
+
+func (r *stepRoot) leave() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.users--; r.users > 0 {
+		return nil
+	}
+	return errors.Join(unix.Close(r.fd), r.e.settling.wrote(r.upper), r.release())
+}

@@ -1,0 +1,97 @@
+package buildexec_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/snapshot"
+)
+
+// snapshotter gives one snapshot.
+type snapshotter struct {
+	snapshot.Snapshotter
+	given handed
+}
+
+func (s *snapshotter) Mounts(context.Context, string) (snapshot.Mountable, error) {
+	return s.given, nil
+}
+
+// through asks a snapshotter as BuildKit does: once, by whom comes first.
+type through struct {
+	sn    snapshot.Snapshotter
+	first snapshot.Mountable
+}
+
+func (m *through) Mount(ctx context.Context, _ bool) (executor.MountableRef, error) {
+	var err error
+	if m.first == nil {
+		m.first, err = m.sn.Mounts(ctx, "key")
+	}
+	return m.first, err
+}
+
+// TestSnapshots holds that a step's root is mounted nowhere and never synced, that others can look into it while the step runs, and that who is no
+// step is given what there was.
+func TestSnapshots(t *testing.T) {
+	l := newLab(t)
+	j := l.job("grep ' / ' /proc/mounts; echo of the step > /made; echo up; while [ ! -e /seen ]; do sleep 0.01; done; cat /seen")
+	inner := &snapshotter{given: handed{j.root.Src.(*source)}}
+	sn := l.steps.Snapshots(inner)
+	if sn == snapshot.Snapshotter(inner) {
+		*j.root.Src.(*source).released++
+		t.Skip("this kernel cannot share a mount that has no place")
+	}
+	plain, err := sn.Mounts(l.ctx(), "key")
+	l.check(err)
+	list, release, err := plain.Mount()
+	l.check(err)
+	if len(list) != 1 || list[0].Type != "overlay" {
+		t.Errorf("others are given %v", list)
+	}
+	l.check(release())
+
+	src := &through{sn: sn}
+	j.root.Src = src
+	before, err := os.ReadFile("/proc/self/mountinfo")
+	l.check(err)
+	ended := make(chan error)
+	go func() { ended <- l.run(j) }()
+	eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up\n") })
+	if during, _ := os.ReadFile("/proc/self/mountinfo"); strings.Count(string(during), "overlay") > strings.Count(string(before), "overlay") {
+		t.Errorf("the root is mounted where others see it:\n%s", during)
+	}
+	list, release, err = src.first.Mount()
+	l.check(err)
+	if b, err := os.ReadFile(list[0].Source + "/made"); err != nil || string(b) != "of the step\n" {
+		t.Errorf("%q %v", b, err)
+	}
+	// As who wants it read-only does.
+	dir := filepath.Join(l.dir, "run/look")
+	l.check(os.Mkdir(dir, 0o755))
+	l.check(mount.All([]mount.Mount{{Type: "bind", Source: list[0].Source, Options: []string{"rbind", "ro"}}}, dir))
+	if b, err := os.ReadFile(dir + "/made"); err != nil || string(b) != "of the step\n" {
+		t.Errorf("%q %v", b, err)
+	}
+	l.check(mount.Unmount(dir, 0))
+	l.check(os.WriteFile(list[0].Source+"/seen", []byte("of another\n"), 0o644))
+	l.check(<-ended)
+	l.check(release())
+	l.check(release())
+	if out := j.stdout.String(); !strings.Contains(out, "volatile") || !strings.HasSuffix(out, "of another\n") {
+		t.Errorf("%q", out)
+	}
+	// Again, when nobody has it any more.
+	list, release, err = src.first.Mount()
+	l.check(err)
+	if b, err := os.ReadFile(list[0].Source + "/made"); err != nil || string(b) != "of the step\n" {
+		t.Errorf("%q %v", b, err)
+	}
+	l.check(release())
+	l.check(l.steps.Settle())
+}
