@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -362,19 +363,29 @@ const (
 	// passPause is between two passes: what was just written gets old enough to be told
 	// from what is written next.
 	passPause = time.Second
+	// enough is how long after the first pass one that has hardly less to do than that
+	// before is the last: what was only just written is told apart by then, and what is
+	// left is written to all the time.
+	enough = 6 * time.Second
 )
 
 // follow copies what a volume has while containers run with it, until it is calm.
 func (s *Service) follow(ctx context.Context, e *entry, m *mount.Mirror) (mount.Copied, error) {
+	last, first := int64(math.MaxInt64), time.Time{}
 	for pass := 1; ; pass++ {
 		done, err := m.Follow(ctx)
 		if err != nil {
 			return done.Copied, err
 		}
 		record.Failpoint("volume.copy.after-pass")
-		if running, _ := s.uses(e); running == 0 || done.Looked <= calm || pass == maxPasses {
+		if pass == 1 {
+			first = time.Now()
+		}
+		ever := done.Looked > last/4*3 && time.Since(first) > enough
+		if running, _ := s.uses(e); running == 0 || done.Looked <= calm || pass == maxPasses || ever {
 			return done.Copied, nil
 		}
+		last = done.Looked
 		select {
 		case <-time.After(passPause):
 		case <-ctx.Done():
