@@ -25,7 +25,11 @@ def pack(name, out):
             record.append(f"{path},,\n")
         for f in files:
             put(str(f.relative_to(info.parent)), f.read_bytes())
-        put(f"{base}.dist-info/METADATA", dist.read_text("METADATA") or dist.read_text("PKG-INFO"))
+        metadata = dist.read_text("METADATA") or dist.read_text("PKG-INFO")
+        if "\nRequires-Dist:" not in metadata:  # an egg-info has it in a file of its own
+            head, blank, rest = metadata.partition("\n\n")
+            metadata = head + "".join(f"\nRequires-Dist: {r}" for r in dist.requires or []) + blank + rest
+        put(f"{base}.dist-info/METADATA", metadata)
         put(f"{base}.dist-info/WHEEL", f"Wheel-Version: 1.0\nGenerator: images/wheels.py\nRoot-Is-Purelib: {str(not native).lower()}\nTag: {tag}\n")
         if dist.read_text("entry_points.txt"):
             put(f"{base}.dist-info/entry_points.txt", dist.read_text("entry_points.txt"))

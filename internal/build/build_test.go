@@ -300,7 +300,7 @@ func TestNamesAreChecked(t *testing.T) {
 
 func TestForeignFrontendIsAskedForAtItsRegistry(t *testing.T) {
 	b := newBench(t)
-	for _, syntax := range []string{"docker/dockerfile:1-labs", "docker/dockerfile:1.7@sha256:" + strings.Repeat("1", 64), "example.com/docker/dockerfile:1"} {
+	for _, syntax := range []string{"docker/dockerfile:master", "docker/dockerfile:1.7@sha256:" + strings.Repeat("1", 64), "example.com/docker/dockerfile:1"} {
 		_, err := b.build(t, "# syntax="+syntax+"\nFROM scratch\n", nil, "x", nil)
 		if err == nil || !strings.Contains(err.Error(), "no registry was expected to be asked") {
 			t.Errorf("%s: %v", syntax, err)

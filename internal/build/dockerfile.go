@@ -19,8 +19,10 @@ func solveDockerfile(ctx context.Context, c gateway.Client) (*gateway.Result, er
 // names: what they would do is in the engine. Other frontends are forwarded.
 type builtIn struct{ gateway.Client }
 
-// frontendTag is a tag that asks for a stable version of the frontend as new as any.
-var frontendTag = regexp.MustCompile(`^(latest|1(\.\d+){0,2})$`)
+// frontendTag is a tag that asks for a version of the frontend as new as any. Those of
+// the labs channel are the same program since it has no build tags of its own (BuildKit's
+// frontend/dockerfile/release).
+var frontendTag = regexp.MustCompile(`^(latest|labs|1(\.\d+){0,2}(-labs)?)$`)
 
 const frontendImage = "docker.io/docker/dockerfile"
 
@@ -32,7 +34,7 @@ func (b *builtIn) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway
 }
 
 // isBuiltIn reports whether the engine can do what a frontend's image does. A digest
-// asks for exactly that image, and a labs tag for what is not in a release.
+// asks for exactly that image.
 func isBuiltIn(image string) bool {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil || named.Name() != frontendImage {

@@ -20,6 +20,9 @@ var shared struct {
 	sync.Mutex
 	engine *harness.Engine
 	loaded map[string]bool
+
+	builder *harness.Engine // of the tests that build, with
+	hub     *harness.Registry
 }
 
 // TestMain checks at the end that the machine is as it was: whatever the suite
@@ -31,11 +34,17 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	if shared.engine != nil {
-		if failures := harness.Final(shared.engine.Destroy); len(failures) > 0 {
+	for _, e := range []*harness.Engine{shared.engine, shared.builder} {
+		if e == nil {
+			continue
+		}
+		if failures := harness.Final(e.Destroy); len(failures) > 0 {
 			fmt.Fprintln(os.Stderr, strings.Join(failures, "\n"))
 			code = 1
 		}
+	}
+	if shared.hub != nil {
+		shared.hub.Stop()
 	}
 	if left := before.Leftovers(); len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "FAIL: the suite left behind:\n  %s\n", strings.Join(left, "\n  "))

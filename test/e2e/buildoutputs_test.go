@@ -1,0 +1,406 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// TestBuildNamesImages: tags, ids and what else tells a script what was made.
+func TestBuildNamesImages(t *testing.T) {
+	e := builder(t)
+	dir := project(t, dockerfile("FROM busybox\nRUN echo named >/made\nCMD [\"cat\", \"/made\"]\n"))
+	aux := t.TempDir()
+	dropImages(t, e, "out-one", "out-two:v1", "localhost:1/out-three")
+	build(t, e, "docker", dir, "-t", "out-one", "-t", "out-two:v1", "-t", "localhost:1/out-three", "--iidfile", aux+"/iid", "--metadata-file", aux+"/meta")
+	id := read(t, aux+"/iid")
+	for _, n := range []string{"out-one", "out-two:v1", "localhost:1/out-three", id} {
+		if got := e.OK(t, "docker", "run", "--rm", n); got != "named" {
+			t.Errorf("%s: %q", n, got)
+		}
+	}
+	if got := e.OK(t, "docker", "image", "inspect", "-f", "{{.Id}}", "out-one"); got != id {
+		t.Errorf("the id of the build is %s, that of the image %s", id, got)
+	}
+	var meta map[string]any
+	if err := json.Unmarshal([]byte(read(t, aux+"/meta")), &meta); err != nil || meta["image.name"] == nil || meta["buildx.build.ref"] == nil || meta["containerimage.digest"] != id {
+		t.Errorf("metadata: %v %v", meta, err)
+	}
+	// Quiet prints the id alone, and the same build gives the same image.
+	if r := (buildRun{dir: dir, args: []string{"-q", "."}}).do(t, e, "docker"); r.Code != 0 || !regexp.MustCompile(`^sha256:[0-9a-f]{64}\n$`).MatchString(r.Stdout) {
+		t.Errorf("%s", r)
+	}
+	for _, row := range strings.Fields(e.OK(t, "docker", "history", "--format", "{{.CreatedBy}}", "out-one")) {
+		if strings.Contains(row, "buildkit") {
+			return
+		}
+	}
+	t.Errorf("history does not tell the steps: %s", e.OK(t, "docker", "history", "--no-trunc", "out-one"))
+}
+
+// TestBuildUntagsWhatItReplaces: the image that had the name stays, without one.
+func TestBuildUntagsWhatItReplaces(t *testing.T) {
+	e := builder(t)
+	fs := files{"Dockerfile": "FROM busybox\nCOPY f /\nLABEL replaced=here\n", "f": "1"}
+	dir := project(t, fs)
+	dropImages(t, e, "out-replaced")
+	build(t, e, "docker", dir, "-t", "out-replaced")
+	first := e.OK(t, "docker", "image", "inspect", "-f", "{{.Id}}", "out-replaced")
+	replace(t, filepath.Join(dir, "f"), "1", "2")
+	build(t, e, "docker", dir, "-t", "out-replaced")
+	if got := e.OK(t, "docker", "image", "ls", "-q", "--no-trunc", "--filter", "dangling=true", "--filter", "label=replaced=here"); got != first {
+		t.Errorf("dangling is %q, not the image before, %s", got, first)
+	}
+	e.OK(t, "docker", "image", "prune", "-f", "--filter", "label=replaced=here")
+	if got := e.OK(t, "docker", "run", "--rm", "out-replaced", "cat", "/f"); got != "2" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestBuildOutputs: every type of output.
+func TestBuildOutputs(t *testing.T) {
+	e := builder(t)
+	dir := project(t, files{"Dockerfile": "FROM busybox AS run\nCOPY --chmod=755 f /f\nCMD [\"cat\", \"/f\"]\nFROM scratch AS files\nCOPY --from=run /f /deep/f\n", "f": "text"})
+	out := t.TempDir()
+	at := func(name string) string { return filepath.Join(out, name) }
+
+	t.Run("local", func(t *testing.T) {
+		build(t, e, "docker", dir, "--target", "files", "-o", at("local"))
+		if got := read(t, at("local/deep/f")); got != "text" {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("tar", func(t *testing.T) {
+		r := buildRun{dir: dir, args: []string{"--target", "files", "-o", "-", "."}}.do(t, e, "docker")
+		if names := namesIn(t, strings.NewReader(r.Stdout)); !names["deep/f"] {
+			t.Errorf("%v in %s", names, r.Stderr)
+		}
+	})
+	t.Run("docker", func(t *testing.T) {
+		dropImages(t, e, "out-docker")
+		build(t, e, "docker", dir, "--target", "run", "-t", "out-docker", "-o", "type=docker,dest="+at("docker.tar"))
+		if r := e.Do(t, "docker", "", "image", "inspect", "out-docker"); r.Code == 0 {
+			t.Error("the image is in the engine, too")
+		}
+		e.OK(t, "docker", "load", "-i", at("docker.tar"))
+		if got := e.OK(t, "docker", "run", "--rm", "out-docker"); got != "text" {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("oci", func(t *testing.T) {
+		dropImages(t, e, "out-oci")
+		build(t, e, "docker", dir, "--target", "run", "-t", "out-oci", "-o", "type=oci,dest="+at("oci.tar"))
+		f, err := os.Open(at("oci.tar"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if names := namesIn(t, f); !names["oci-layout"] || !names["index.json"] {
+			t.Errorf("%v", names)
+		}
+		e.OK(t, "docker", "load", "-i", at("oci.tar"))
+		if got := e.OK(t, "docker", "run", "--rm", "out-oci"); got != "text" {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("oci, as a directory and as a context", func(t *testing.T) {
+		build(t, e, "docker", dir, "--target", "run", "-t", "x", "-o", "type=oci,tar=false,dest="+at("layout"))
+		from := project(t, dockerfile("FROM base\nRUN [ \"$(cat /f)\" = text ]\n"))
+		build(t, e, "docker", from, "--build-context", "base=oci-layout://"+at("layout")+":latest", "-o", "type=cacheonly")
+	})
+	t.Run("registry", func(t *testing.T) {
+		reg := harness.StartRegistry(t)
+		ref := reg.Addr + "/team/app:v1"
+		dropImages(t, e, ref)
+		build(t, e, "docker", dir, "--target", "run", "-t", ref, "--push")
+		e.Do(t, "docker", "", "rmi", "-f", ref)
+		if got := e.OK(t, "docker", "run", "--rm", "--pull", "always", ref); !strings.HasSuffix(got, "text") {
+			t.Errorf("%q", got)
+		}
+		build(t, e, "docker", dir, "--target", "files", "-t", reg.Addr+"/team/files", "-o", "type=registry")
+		e.OK(t, "docker", "buildx", "imagetools", "inspect", reg.Addr+"/team/files")
+	})
+	t.Run("several", func(t *testing.T) {
+		dropImages(t, e, "out-several")
+		build(t, e, "docker", dir, "--target", "run", "-t", "out-several", "-o", "type=image", "-o", "type=local,dest="+at("several"))
+		if got := read(t, at("several/f")); got != "text" {
+			t.Errorf("%q", got)
+		}
+		if got := e.OK(t, "docker", "run", "--rm", "out-several"); got != "text" {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("a directory that cannot be written", func(t *testing.T) {
+		if err := os.WriteFile(at("file"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		buildFails(t, e, "docker", dir, []string{"--target", "files", "-o", at("file/below")}, "not a directory")
+	})
+}
+
+func namesIn(t *testing.T, r io.Reader) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[h.Name] = true
+	}
+}
+
+// TestBuildReproducibly: with SOURCE_DATE_EPOCH the same files give the same image,
+// whenever it is made and whatever their dates.
+func TestBuildReproducibly(t *testing.T) {
+	e := builder(t)
+	out := t.TempDir()
+	digest := func(n string) string {
+		dir := project(t, files{"Dockerfile": "FROM busybox\nCOPY f /d/f\nRUN echo made >/made && mkdir /there\nLABEL a=b\n", "f": "text"})
+		r := buildRun{dir: dir, args: []string{"--no-cache", "--provenance=false", "-t", "x", "--metadata-file", filepath.Join(out, n),
+			"-o", "type=oci,rewrite-timestamp=true,dest=" + filepath.Join(out, n+".tar"), "."}, env: []string{"SOURCE_DATE_EPOCH=1700000000"}}.do(t, e, "docker")
+		if r.Code != 0 {
+			t.Fatal(r)
+		}
+		var meta struct {
+			Digest string `json:"containerimage.digest"`
+		}
+		if err := json.Unmarshal([]byte(read(t, filepath.Join(out, n))), &meta); err != nil {
+			t.Fatal(err)
+		}
+		return meta.Digest
+	}
+	one, two := digest("one"), digest("two")
+	if one != two || one == "" {
+		t.Errorf("%q and %q", one, two)
+	}
+}
+
+// TestBuildForPlatforms: one name for several architectures.
+func TestBuildForPlatforms(t *testing.T) {
+	e := builder(t)
+	reg := harness.StartRegistry(t)
+	ref := reg.Addr + "/team/multi"
+	dir := project(t, dockerfile(`FROM --platform=$BUILDPLATFORM busybox AS make
+ARG TARGETARCH
+RUN echo "for $TARGETARCH" >/arch
+FROM scratch
+COPY --from=make /arch /
+`))
+	build(t, e, "docker", dir, "--platform", "linux/amd64,linux/arm64", "-t", ref, "--push")
+	seen := e.OK(t, "docker", "buildx", "imagetools", "inspect", ref)
+	for _, p := range []string{"linux/amd64", "linux/arm64"} {
+		if !strings.Contains(seen, p) {
+			t.Errorf("%s is not in %s", p, seen)
+		}
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	build(t, e, "docker", dir, "--platform", "linux/amd64,linux/arm64", "-o", out)
+	for _, a := range []string{"amd64", "arm64"} {
+		if got := read(t, filepath.Join(out, "linux_"+a, "arch")); got != "for "+a+"\n" {
+			t.Errorf("%q", got)
+		}
+	}
+	dropImages(t, e, "out-multi")
+	build(t, e, "docker", dir, "--platform", "linux/amd64,linux/arm64", "-t", "out-multi")
+	// A base image that is there for one architecture only is told of.
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	build(t, e, "docker", project(t, dockerfile("FROM busybox\nCOPY Dockerfile /\n")), "--platform", "linux/"+other, "-o", "type=cacheonly").
+		has(t, "InvalidBaseImagePlatform", "expected \"linux/"+other)
+}
+
+// TestBuildAttests: provenance by default and in full, and an SBOM by a scanner of
+// the user's choice.
+func TestBuildAttests(t *testing.T) {
+	e := builder(t)
+	reg := harness.StartRegistry(t)
+	scanner := reg.Addr + "/team/scanner"
+	build(t, e, "docker", project(t, files{"Dockerfile": "FROM busybox\nCOPY --chmod=755 scan /scan\nCMD [\"/scan\"]\n", "scan": `#!/bin/sh
+set -e
+[ -d "$BUILDKIT_SCAN_SOURCE" ]
+cat >"$BUILDKIT_SCAN_DESTINATION/found.spdx.json" <<END
+{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://spdx.dev/Document","predicate":{"name":"found by our scanner"}}
+END
+`}), "-t", scanner, "--push")
+	ref := reg.Addr + "/team/attested"
+	dir := project(t, dockerfile("FROM busybox\nRUN echo 1 >/one\n"))
+	build(t, e, "docker", dir, "-t", ref, "--push", "--provenance=mode=max", "--attest", "type=sbom,generator="+scanner)
+	for format, want := range map[string]string{"{{json .Provenance}}": "echo 1", "{{json .SBOM}}": "found by our scanner"} {
+		if got := e.OK(t, "docker", "buildx", "imagetools", "inspect", ref, "--format", format); !strings.Contains(got, want) {
+			t.Errorf("%s is %s", format, got)
+		}
+	}
+	// An image with attestations runs like any other.
+	dropImages(t, e, "out-attested")
+	build(t, e, "docker", dir, "-t", "out-attested", "--provenance=mode=max")
+	if got := e.OK(t, "docker", "run", "--rm", "out-attested", "cat", "/one"); got != "1" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestBuildCacheTravels: a builder that has forgotten all takes steps from a cache in a
+// registry, in an image, or in a directory.
+func TestBuildCacheTravels(t *testing.T) {
+	e := ownBuilder(t)
+	reg := harness.StartRegistry(t)
+	local := filepath.Join(t.TempDir(), "cache")
+	for _, c := range []struct {
+		name     string
+		to, from []string
+	}{
+		{"registry", []string{"--cache-to", "type=registry,mode=max,ref=" + reg.Addr + "/cache/app"}, []string{"--cache-from", "type=registry,ref=" + reg.Addr + "/cache/app"}},
+		{"local", []string{"--cache-to", "type=local,mode=max,dest=" + local}, []string{"--cache-from", "type=local,src=" + local}},
+		{"inline", []string{"--cache-to", "type=inline", "-t", reg.Addr + "/inline/app", "--push"}, []string{"--cache-from", "type=registry,ref=" + reg.Addr + "/inline/app"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs := files{"Dockerfile": "FROM busybox\nCOPY f /f\nRUN cat /f >/made && echo ran$((40+2))\n", "f": c.name}
+			build(t, e, "docker", project(t, fs), c.to...)
+			e.OK(t, "docker", "buildx", "prune", "-af")
+			if build(t, e, "docker", project(t, fs), "-o", "type=cacheonly").cached(t, "RUN cat /f") {
+				t.Error("a pruned step came from the cache")
+			}
+			e.OK(t, "docker", "buildx", "prune", "-af")
+			out := t.TempDir()
+			log := build(t, e, "docker", project(t, fs), append(c.from, "-o", out)...)
+			if strings.Contains(string(log), "ran42") {
+				t.Errorf("the step was run again: %s", log)
+			}
+			if got := read(t, filepath.Join(out, "made")); got != c.name {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+	buildFails(t, e, "docker", project(t, dockerfile("FROM scratch\nCOPY Dockerfile /\n")), []string{"--cache-to", "type=gha,url=http://127.0.0.1:1/,token=x"}, "gha")
+}
+
+// TestBuildCacheIsKept and pruned, and told about.
+func TestBuildCacheIsKept(t *testing.T) {
+	e := ownBuilder(t)
+	fs := files{"Dockerfile": "FROM busybox AS made\nRUN dd if=/dev/zero of=/big bs=1M count=20 2>/dev/null\nRUN --mount=type=cache,target=/c echo kept >/c/f\nRUN [ -z \"$LATER\" ]\nCOPY f /\n", "f": "1"}
+	dir := project(t, fs)
+	build(t, e, "docker", dir, "-o", "type=cacheonly")
+	all := []string{"RUN dd", "RUN --mount=type=cache", "COPY f /"}
+	build(t, e, "docker", dir, "-o", "type=cacheonly").wantCached(t, all, nil)
+	build(t, e, "docker", dir, "-o", "type=cacheonly", "--no-cache-filter", "made").wantCached(t, nil, all)
+	build(t, e, "docker", dir, "-o", "type=cacheonly", "--no-cache").wantCached(t, nil, all)
+
+	// The engine's death loses nothing.
+	e.Kill()
+	e.Run(t)
+	build(t, e, "docker", dir, "-o", "type=cacheonly").wantCached(t, all, nil)
+
+	for _, du := range [][]string{{"buildx", "du"}, {"buildx", "du", "--verbose"}, {"system", "df", "-v"}} {
+		if got := e.OK(t, "docker", du...); !strings.Contains(got, "exec.cachemount") && !strings.Contains(got, "Total") && !strings.Contains(got, "Build cache usage") {
+			t.Errorf("%v: %s", du, got)
+		}
+	}
+	e.OK(t, "docker", "builder", "prune", "-f", "--filter", "type=exec.cachemount")
+	if got := e.OK(t, "docker", "buildx", "du", "--filter", "type=exec.cachemount", "--verbose"); strings.Contains(got, "exec.cachemount") {
+		t.Errorf("the cache mount is still there: %s", got)
+	}
+	build(t, e, "docker", dir, "-o", "type=cacheonly").wantCached(t, []string{"RUN dd"}, nil)
+	if got := e.OK(t, "docker", "builder", "prune", "-af"); !strings.Contains(got, "Total") {
+		t.Errorf("%q", got)
+	}
+	build(t, e, "docker", dir, "-o", "type=cacheonly").wantCached(t, nil, []string{"RUN dd"})
+	e.OK(t, "docker", "buildx", "prune", "-af", "--max-used-space", "1mb")
+}
+
+// TestBuildHistory: what was built can be looked up.
+func TestBuildHistory(t *testing.T) {
+	e := ownBuilder(t)
+	dir := project(t, dockerfile("FROM busybox\nRUN echo said in a step\n"))
+	build(t, e, "docker", dir, "-o", "type=cacheonly")
+	buildFails(t, e, "docker", project(t, dockerfile("FROM busybox\nRUN exit 9\n")), nil, "exit code: 9")
+	ls := e.OK(t, "docker", "buildx", "history", "ls", "--format", "{{.Ref}} {{.Status}}")
+	if n := strings.Count(ls+"\n", "\n"); n != 2 || !strings.Contains(ls, "Completed") || !strings.Contains(ls, "Error") {
+		t.Fatalf("%s", ls)
+	}
+	var done string
+	for row := range strings.Lines(ls) {
+		if ref, status, _ := strings.Cut(row, " "); strings.TrimSpace(status) == "Completed" {
+			done = ref[strings.LastIndex(ref, "/")+1:]
+		}
+	}
+	r := buildRun{dir: dir, args: []string{done}}.command(t, e, "docker", "buildx", "history", "logs")
+	if r.Code != 0 || !strings.Contains(r.Stdout+r.Stderr, "said in a step") {
+		t.Error(r)
+	}
+	if got := e.OK(t, "docker", "buildx", "history", "inspect", done); !strings.Contains(got, "Duration:") {
+		t.Error(got)
+	}
+	e.Kill()
+	e.Run(t)
+	if got := e.OK(t, "docker", "buildx", "history", "ls", "--format", "{{.Ref}}"); !strings.Contains(got, done) {
+		t.Errorf("forgotten over a kill: %s", got)
+	}
+	e.OK(t, "docker", "buildx", "history", "rm", done)
+	if got := e.OK(t, "docker", "buildx", "history", "ls", "--format", "{{.Ref}}"); strings.Contains(got, done) {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestBake builds what a HCL file and a compose file describe.
+func TestBake(t *testing.T) {
+	e := builder(t)
+	dir := project(t, files{
+		"Dockerfile":      "FROM busybox\nARG WHO=nobody\nRUN echo \"hello $WHO\" >/made\nCMD [\"cat\", \"/made\"]\n",
+		"docker-bake.hcl": "variable \"TAG\" { default = \"v1\" }\ngroup \"default\" { targets = [\"a\", \"b\"] }\ntarget \"a\" {\n  tags = [\"bake-a:${TAG}\"]\n  args = { WHO = upper(\"a\") }\n}\ntarget \"b\" {\n  inherits = [\"a\"]\n  tags = [\"bake-b:${TAG}\"]\n  args = { WHO = \"b\" }\n}\n",
+		"compose.yaml":    "services:\n  web:\n    image: bake-compose\n    build:\n      context: .\n      args: { WHO: compose }\n",
+	})
+	dropImages(t, e, "bake-a:v2", "bake-b:v2", "bake-compose")
+	if r := (buildRun{dir: dir, env: []string{"TAG=v2"}, args: []string{"-f", "docker-bake.hcl", "--load"}}).command(t, e, "docker", "buildx", "bake"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	if r := (buildRun{dir: dir, args: []string{"-f", "compose.yaml"}}).command(t, e, "docker", "buildx", "bake"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	for image, want := range map[string]string{"bake-a:v2": "hello A", "bake-b:v2": "hello b", "bake-compose": "hello compose"} {
+		if got := e.OK(t, "docker", "run", "--rm", image); got != want {
+			t.Errorf("%s: %q", image, got)
+		}
+	}
+}
+
+// TestBuildCalls: questions about a Dockerfile that build nothing.
+func TestBuildCalls(t *testing.T) {
+	e := builder(t)
+	dir := project(t, dockerfile("ARG VERSION=1\nFROM busybox AS base\n# What it says.\nARG WORDS=hello\nRUN echo $WORDS\nFROM base AS final\n"))
+	for call, want := range map[string][]string{
+		"outline": {"WORDS", "hello"}, "targets": {"base", "final"}, "check": {"Check complete, no warnings found."},
+	} {
+		r := buildRun{dir: dir, args: []string{"--call", call, "."}}.do(t, e, "docker")
+		for _, w := range want {
+			if r.Code != 0 || !strings.Contains(r.Stdout, w) {
+				t.Errorf("%s: %q is not in %s", call, w, r)
+			}
+		}
+	}
+}
+
+// TestBuildDriver: buildx finds one builder, the engine, and its platforms.
+func TestBuildDriver(t *testing.T) {
+	e := builder(t)
+	got := e.OK(t, "docker", "buildx", "inspect")
+	for _, want := range []string{"Driver:", "docker", "Status:", "running", "BuildKit version:", "linux/" + runtime.GOARCH} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in %s", want, got)
+		}
+	}
+	if !bytes.Contains([]byte(e.OK(t, "docker", "buildx", "ls")), []byte("default*")) {
+		t.Error(e.OK(t, "docker", "buildx", "ls"))
+	}
+}
