@@ -16,7 +16,7 @@ import (
 // dockerd does: builds mount there, secrets too, and an engine that was killed must find
 // again what it has left.
 func (s *services) useTemporary() error {
-	dir := s.temporary()
+	dir := s.config.temporary()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory for temporary files: %w", err)
 	}
@@ -26,12 +26,12 @@ func (s *services) useTemporary() error {
 	return mount.SetTempMountLocation(dir)
 }
 
-func (s *services) temporary() string { return filepath.Join(s.config.DataRoot, "tmp") }
-func (s *services) buildRoot() string { return filepath.Join(s.config.DataRoot, "build") }
+func (c *Config) temporary() string { return filepath.Join(c.DataRoot, "tmp") }
+func (c *Config) buildRoot() string { return filepath.Join(c.DataRoot, "build") }
 
 // sweepBuilds takes down what a killed engine's builds have left mounted.
 func (s *services) sweepBuilds() {
-	if err := build.Sweep(s.buildRoot(), s.temporary()); err != nil {
+	if err := build.Sweep(s.config.buildRoot(), s.config.temporary()); err != nil {
 		s.log.Warn("something of an interrupted build is left", "error", err)
 	}
 }
@@ -42,7 +42,7 @@ func (s *services) openBuilder() (err error) {
 		return build.Steps{Executor: s.steps, Networks: s.steps.Networks(), Snapshots: s.steps.Snapshots, Settle: s.steps.Settle}, nil
 	}
 	s.builder, err = build.New(build.Config{
-		Root: s.buildRoot(), Store: s.store, Registries: s.registry.Hosts, Steps: steps,
+		Root: s.config.buildRoot(), Store: s.store, Registries: s.registry.Hosts, Steps: steps,
 		HostGateway: s.networks.HostGateway(), AllowHostNetwork: true,
 		Images: s.images, Log: s.log,
 	})

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/api"
+	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -40,7 +41,7 @@ func (s *services) serveDebug() (stop func(), err error) {
 		reply(w, text, err)
 	})
 	mux.HandleFunc("GET /fsck", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, strings.Join(engine.Check(s.containers, s.base, s.networks.Check), "\n"), nil)
+		reply(w, strings.Join(append(engine.Check(s.containers, s.base, s.networks.Check), s.builder.Check()...), "\n"), nil)
 	})
 	mux.HandleFunc("GET /tasks", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, strings.Join(s.tasks.Running(), "\n"), nil)
@@ -129,17 +130,18 @@ func (c *Config) checkOffline() (string, error) {
 		return "", err
 	}
 	settings := engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent}
-	return strings.Join(engine.Check(containers, settings, func(running []*network.Sandbox) []string {
+	diff := engine.Check(containers, settings, func(running []*network.Sandbox) []string {
 		diff, err := network.Check(c.network(), running)
 		if err != nil {
 			return []string{err.Error()}
 		}
 		return diff
-	}), "\n"), nil
+	})
+	return strings.Join(append(diff, build.Check(c.buildRoot(), c.temporary())...), "\n"), nil
 }
 
 // DebugTeardown removes what an engine with these flags leaves behind: bridge,
-// nftables table, what is mounted for volumes, cgroups, exec root, sockets and pidfile. It refuses while an
+// nftables table, what is mounted for volumes and builds, cgroups, exec root, sockets and pidfile. It refuses while an
 // engine or a container runs. Images, containers and volumes stay. What else
 // stays is an error, or is said on out if it is not ours to remove.
 func DebugTeardown(ctx context.Context, c Config, out io.Writer) error {
@@ -159,7 +161,8 @@ func DebugTeardown(ctx context.Context, c Config, out io.Writer) error {
 	if err := errors.Join(c.refuseRunning(), refusePopulated(c.CgroupParent)); err != nil {
 		return err
 	}
-	return errors.Join(c.teardownNetwork(ctx, out), mount.UnmountAll(filepath.Join(c.DataRoot, "volumes")), removeCgroups(c.CgroupParent), c.removeSockets(), dropStale(c.Pidfile), os.RemoveAll(c.ExecRoot))
+	return errors.Join(c.teardownNetwork(ctx, out), mount.UnmountAll(filepath.Join(c.DataRoot, "volumes")),
+		build.Sweep(c.buildRoot(), c.temporary()), removeCgroups(c.CgroupParent), c.removeSockets(), dropStale(c.Pidfile), os.RemoveAll(c.ExecRoot))
 }
 
 // teardownNetwork removes bridge and table. Without the engine's data nobody knows

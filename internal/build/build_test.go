@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,11 +19,13 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/executor"
 	resourcestypes "github.com/moby/buildkit/executor/resources/types"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
+	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	"github.com/tonistiigi/fsutil"
@@ -44,6 +48,13 @@ func (noSteps) Run(context.Context, string, executor.Mount, []executor.Mount, ex
 
 func (noSteps) Exec(context.Context, string, executor.ProcessInfo) error {
 	return errors.New("no step was expected to run")
+}
+
+// noRegistry is a way to registries that none was expected to take.
+type noRegistry struct{}
+
+func (noRegistry) RoundTrip(r *http.Request) (*http.Response, error) {
+	return nil, fmt.Errorf("no registry was expected to be asked, but %s was", r.URL)
 }
 
 // bench is a builder over a store of its own, and a client of it.
@@ -71,6 +82,10 @@ func (b *bench) NameBuilt(ctx context.Context, name string, target ocispec.Descr
 	return err
 }
 
+func (b *bench) Unpack(context.Context, ocispec.Descriptor) error {
+	return errors.New("the layers that the build has left were not found")
+}
+
 func (b *bench) Built(_ ocispec.Descriptor, names []string) {
 	for _, n := range names {
 		b.named <- n
@@ -94,7 +109,10 @@ func bareBench(t *testing.T) *bench {
 		Root:  filepath.Join(b.root, "build"),
 		Store: b.store,
 		Registries: func(domain string) ([]docker.RegistryHost, error) {
-			return nil, fmt.Errorf("no registry was expected to be asked, but %s was", domain)
+			return []docker.RegistryHost{{
+				Client: &http.Client{Transport: noRegistry{}}, Host: domain, Scheme: "https", Path: "/v2",
+				Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
+			}}, nil
 		},
 		Steps: func(context.Context) (build.Steps, error) {
 			return build.Steps{Executor: noSteps{}, Networks: map[pb.NetMode]network.Provider{}}, nil
@@ -184,7 +202,7 @@ func (b *bench) build(t *testing.T, dockerfile string, files map[string]string, 
 	}()
 	res, err := b.client.Solve(context.Background(), nil, bkclient.SolveOpt{
 		Frontend:      "dockerfile.v0",
-		FrontendAttrs: map[string]string{"filename": "Dockerfile"},
+		FrontendAttrs: map[string]string{"filename": "Dockerfile", "image-resolve-mode": "local"},
 		LocalMounts:   map[string]fsutil.FS{"context": local, "dockerfile": local},
 		Exports:       []bkclient.ExportEntry{{Type: build.ExporterMoby, Attrs: export}},
 	}, status)
@@ -214,6 +232,27 @@ func (b *bench) manifest(t *testing.T, name string) (images.Image, ocispec.Manif
 	return image, m
 }
 
+// lower gives the directories in which the layers of an image are, as a container needs
+// them.
+func (b *bench) lower(t *testing.T, image images.Image) []string {
+	t.Helper()
+	ctx := b.store.Context(context.Background())
+	diffIDs, err := image.RootFS(ctx, b.store.Content, platforms.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts, err := b.store.Snapshots.View(ctx, "view", identity.ChainID(diffIDs).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.store.Snapshots.Remove(ctx, "view")
+	dirs, err := b.store.LowerDirs(mounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dirs
+}
+
 const twoLayers = "# syntax=docker/dockerfile:1.7\nFROM scratch\nCOPY a /a\nCOPY <<EOT /b\nthe second\nEOT\nLABEL x=y\n"
 
 func TestBuildMakesAnImage(t *testing.T) {
@@ -241,12 +280,55 @@ func TestBuildMakesAnImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	views := b.lower(t, image)
+	for i, file := range []string{"b", "a"} { // topmost first
+		if len(views) != 2 {
+			t.Fatalf("layers in %v", views)
+		}
+		if _, err := os.Stat(filepath.Join(views[i], file)); err != nil {
+			t.Errorf("layer %d: %v", i, err)
+		}
+	}
 	marked := false
 	for k := range info.Labels {
 		marked = marked || strings.HasPrefix(k, "moby/build.ref.")
 	}
 	if !marked {
 		t.Errorf("nothing says which build made the image: %v", info.Labels)
+	}
+}
+
+// What an image has unpacked is what a build upon it starts from, and the other way
+// round: no layer is on the disk twice.
+func TestLayersAreShared(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.build(t, twoLayers, map[string]string{"a": "the first"}, "base", nil); err != nil {
+		t.Fatal(err)
+	}
+	base, _ := b.manifest(t, "docker.io/library/base:latest")
+	// Nothing but the image is left of the first build.
+	if err := b.client.Prune(context.Background(), nil, bkclient.PruneAll); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.GC(b.store.Context(context.Background())); err != nil {
+		t.Fatal(err)
+	}
+	below := b.lower(t, base)
+	if _, err := b.build(t, "FROM base\nCOPY c /c\n", map[string]string{"c": "the third"}, "upon", nil); err != nil {
+		t.Fatal(err)
+	}
+	upon, _ := b.manifest(t, "docker.io/library/upon:latest")
+	if dirs := b.lower(t, upon); len(dirs) != 3 || !slices.Equal(dirs[1:], below) {
+		t.Errorf("the image lies in %v, that upon it in %v", below, dirs)
+	}
+}
+
+// Layers that are made anew for the export are not those that the build has left.
+func TestRewrittenLayersAreUnpacked(t *testing.T) {
+	b := newBench(t)
+	_, err := b.build(t, "FROM scratch\nCOPY a /\n", map[string]string{"a": ""}, "x", map[string]string{"rewrite-timestamp": "true", "source-date-epoch": "1700000000"})
+	if err == nil || !strings.Contains(err.Error(), "were not found") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -149,8 +150,11 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.sweepLeases(ctx, refs); err != nil {
+		return nil, errors.Join(err, refs.Close())
+	}
 	s := b.cfg.Store
-	blobs := ctdsnapshot.NewContentStore(s.Content, store.Namespace)
+	blobs := ctdsnapshot.NewContentStore(quietBlobs{s.Content}, store.Namespace)
 	labels := map[string]string{
 		label.Executor:    "cleat",
 		label.Snapshotter: store.Snapshotter, // by this label buildx knows that images of many platforms can be kept
@@ -159,7 +163,7 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 	if b.cfg.HostGateway.IsValid() {
 		labels[labelHostGateway] = b.cfg.HostGateway.String()
 	}
-	layers := ctdsnapshot.NewSnapshotter(store.Snapshotter, s.Snapshots, store.Namespace, nil)
+	layers := ctdsnapshot.NewSnapshotter(store.Snapshotter, baseLayers{s.Snapshots, s}, store.Namespace, nil)
 	if steps.Snapshots != nil {
 		layers = steps.Snapshots(layers)
 	}
@@ -177,7 +181,7 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 		Differ:           s.NewDiffer(blobs),
 		ImageStore:       names{s, b.cfg.Images, steps.Settle},
 		RegistryHosts:    b.cfg.Registries,
-		LeaseManager:     leaseutil.WithNamespace(s.Leases, store.Namespace),
+		LeaseManager:     leaseutil.WithNamespace(quietLeases{s.Leases}, store.Namespace),
 		GarbageCollect:   s.Metadata().GarbageCollect,
 		ParallelismSem:   semaphore.NewWeighted(int64(max(4, runtime.NumCPU()))),
 		MetadataStore:    refs,
@@ -195,5 +199,5 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 		return nil, err
 	}
 	w.SourceManager.Register(w.HTTPSource)
-	return &imageWorker{Worker: w, images: b.cfg.Images}, nil
+	return &imageWorker{Worker: w, images: b.cfg.Images, store: s}, nil
 }

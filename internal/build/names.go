@@ -6,6 +6,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/store"
 )
 
@@ -13,6 +14,8 @@ import (
 type Images interface {
 	// NameBuilt gives an image a name, or moves the name to it.
 	NameBuilt(ctx context.Context, name string, image ocispec.Descriptor) error
+	// Unpack unpacks the layers of a manifest that are not yet.
+	Unpack(ctx context.Context, manifest ocispec.Descriptor) error
 	// Built tells of an image that was made, and of its names. It must not block.
 	Built(image ocispec.Descriptor, names []string)
 }
@@ -44,6 +47,7 @@ func (n names) Update(ctx context.Context, image images.Image, _ ...string) (ima
 			return images.Image{}, err
 		}
 	}
+	record.Failpoint("build.export.before-name")
 	if err := n.images.NameBuilt(ctx, image.Name, image.Target); err != nil {
 		return images.Image{}, err
 	}

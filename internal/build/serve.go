@@ -63,10 +63,27 @@ func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // its session in their request: for its files, its secrets and its credentials. It
 // returns when the client closes conn or ctx ends. header is that of the request.
 func (b *Builder) ServeSession(ctx context.Context, conn net.Conn, header http.Header) error {
-	if err := b.sessions.HandleConn(ctx, conn, header); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// BuildKit itself would find out by asking now and then, and complain.
+	if err := b.sessions.HandleConn(ctx, &endingConn{conn, cancel}, header); err != nil {
 		return fmt.Errorf("session: %w", err)
 	}
 	return nil
+}
+
+// endingConn tells when nothing comes from the peer any more.
+type endingConn struct {
+	net.Conn
+	ended func()
+}
+
+func (c *endingConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.ended()
+	}
+	return n, err
 }
 
 // HasSession reports whether a client serves a session of that id.

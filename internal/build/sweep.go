@@ -1,11 +1,16 @@
 package build
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/buildkit/cache/metadata"
 
 	"github.com/cleatlabs/cleat/internal/mount"
 )
@@ -36,3 +41,60 @@ func sweep(dir string) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Check says what an earlier engine's builds have left mounted, one sentence each. While
+// something may be built here it says nothing: builds mount things.
+func (b *Builder) Check() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.opened != nil {
+		return nil
+	}
+	return Check(b.cfg.Root, os.TempDir())
+}
+
+// Check is [Builder.Check] for an engine that does not run.
+func Check(root, temporary string) (left []string) {
+	for _, dir := range []string{filepath.Join(root, mountsDir), temporary} {
+		points, err := mount.Below(dir)
+		if err != nil {
+			left = append(left, fmt.Sprintf("mounts of builds below %s: %v", dir, err))
+		}
+		for _, p := range points {
+			left = append(left, fmt.Sprintf("%s is mounted for a build that is not under way", p))
+		}
+	}
+	return left
+}
+
+// sweepLeases deletes the leases of cache records that do not exist: an engine that was
+// killed has made the one and not yet the other. They would hold their layers for ever.
+// BuildKit deletes those of records whose layers do not exist.
+func (b *Builder) sweepLeases(ctx context.Context, records *metadata.Store) error {
+	list, err := b.cfg.Store.Leases.List(ctx, fmt.Sprintf("labels.%q", recordLease))
+	if err != nil {
+		return fmt.Errorf("list the leases of the build cache: %w", err)
+	}
+	swept := false
+	for _, l := range list {
+		id := strings.TrimSuffix(l.ID, variantsSuffix)
+		if _, known := records.Get(id); known {
+			continue
+		}
+		if err := b.cfg.Store.Leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("delete the lease %s: %w", l.ID, err)
+		}
+		swept = true
+	}
+	if swept {
+		b.cfg.Store.ScheduleGC()
+	}
+	return nil
+}
+
+const (
+	// recordLease is the label of leases that BuildKit makes for its records.
+	recordLease = "containerd.io/gc.flat"
+	// variantsSuffix ends the id of the second lease that a record may have.
+	variantsSuffix = "-variants"
+)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/store"
 )
 
 // ExporterMoby is what clients of a Docker engine call the exporter that puts an image
@@ -36,6 +38,7 @@ type imageWorker struct {
 	*base.Worker
 	machine machine
 	images  Images
+	store   *store.Store
 }
 
 // Exporter gives an exporter by its name.
@@ -61,11 +64,13 @@ func (e *imageExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 	if err != nil {
 		return nil, err
 	}
+	unpack := !isFalse(attrs, exptypes.OptKeyUnpack) && !isFalse(attrs, exptypes.OptKeyStore)
+	attrs[string(exptypes.OptKeyUnpack)] = "false" // it is done here, see layers.go
 	instance, err := e.Exporter.Resolve(ctx, id, attrs)
 	if err != nil {
 		return nil, err
 	}
-	return &imageExport{instance, e.worker}, nil
+	return &imageExport{instance, e.worker, unpack}, nil
 }
 
 // imageAttributes fills in what clients of a Docker engine leave to the engine.
@@ -87,7 +92,6 @@ func imageAttributes(given map[string]string) (map[string]string, error) {
 	if full != "" {
 		attrs[name] = full
 	}
-	orElse(exptypes.OptKeyUnpack, "true")
 	orElse(exptypes.OptKeyDanglingPrefix, danglingPrefix)
 	orElse(exptypes.OptKeyDanglingEmptyOnly, "true")
 	if !isTrue(attrs, exptypes.OptKeyPush) {
@@ -101,6 +105,12 @@ func imageAttributes(given map[string]string) (map[string]string, error) {
 func isTrue(attrs map[string]string, key exptypes.ImageExporterOptKey) bool {
 	v, given := attrs[string(key)]
 	return given && (v == "" || v == "true" || v == "1")
+}
+
+func isFalse(attrs map[string]string, key exptypes.ImageExporterOptKey) bool {
+	v, given := attrs[string(key)]
+	off, err := strconv.ParseBool(v)
+	return given && err == nil && !off
 }
 
 // fullNames normalises a comma list of names; "*" stands for a name that the frontend
@@ -130,6 +140,7 @@ func fullNames(list string) (string, error) {
 type imageExport struct {
 	exporter.ExporterInstance
 	worker *imageWorker
+	unpack bool
 }
 
 func (x *imageExport) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
@@ -141,11 +152,16 @@ func (x *imageExport) Export(ctx context.Context, src *exporter.Source, info exp
 		return response, finalize, nil, nil
 	}
 	image := ref.Descriptor()
-	if err := x.worker.markBuilt(ctx, image, info.Ref); err != nil {
+	names := strings.Split(response[exptypes.ExporterImageNameKey], ",")
+	err = x.worker.markBuilt(ctx, image, info.Ref)
+	if err == nil && x.unpack {
+		err = x.worker.unpack(ctx, src, image, names[0])
+	}
+	if err != nil {
 		_ = ref.Release() // what failed is told
 		return nil, nil, nil, err
 	}
-	x.worker.images.Built(image, strings.Split(response[exptypes.ExporterImageNameKey], ","))
+	x.worker.images.Built(image, names)
 	return response, finalize, ref, nil
 }
 

@@ -73,6 +73,14 @@ func (s *Service) imageManifests(ctx context.Context, target ocispec.Descriptor)
 	return list, err
 }
 
+// Unpack unpacks those layers of a manifest that are not yet; its blobs are all here.
+func (s *Service) Unpack(ctx context.Context, manifest ocispec.Descriptor) error {
+	if err := s.unpackNow(s.store.Context(ctx), manifest); err != nil {
+		return fmt.Errorf("unpack the image %s: %w", manifest.Digest, err)
+	}
+	return nil
+}
+
 // Built tells the world of an image that a build has made, and of the names that it gave
 // it.
 func (s *Service) Built(target ocispec.Descriptor, names []string) {

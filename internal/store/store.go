@@ -133,10 +133,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	// AsynchronousRemove: directories of removed layers go away in the collector and
 	// not while the metadata database is locked.
-	s.overlay, err = overlay.NewSnapshotter(filepath.Join(cfg.Root, "snapshots"), overlay.AsynchronousRemove)
+	layers, err := overlay.NewSnapshotter(filepath.Join(cfg.Root, "snapshots"), overlay.AsynchronousRemove)
 	if err != nil {
 		return nil, fmt.Errorf("open the layer store in %s: %w", cfg.Root, err)
 	}
+	s.overlay = &layerBackend{layers}
 	s.meta = metadata.NewDB(s.db, blobs, map[string]snapshots.Snapshotter{Snapshotter: s.overlay})
 	if err := s.meta.Init(ctx); err != nil {
 		return nil, fmt.Errorf("open the image database in %s: %w", cfg.Root, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -182,6 +183,107 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 	}
 	if _, err := s.Images.Get(ctx, "x"); !errdefs.IsNotFound(err) {
 		t.Errorf("half of it was done: %v", err)
+	}
+}
+
+// layer commits a layer with one file under the lease of ctx.
+func layer(t *testing.T, ctx context.Context, s *store.Store, name, parent, file string) {
+	t.Helper()
+	mounts, err := s.Snapshots.Prepare(ctx, "making "+name, parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := mounts[0].Source
+	for _, o := range mounts[0].Options {
+		if upper, ok := strings.CutPrefix(o, "upperdir="); ok {
+			dir = upper
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(file), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Snapshots.Commit(ctx, name, "making "+name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func lower(t *testing.T, ctx context.Context, s *store.Store, name string) []string {
+	t.Helper()
+	view := "view of " + name
+	mounts, err := s.Snapshots.View(ctx, view, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := s.LowerDirs(mounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Snapshots.Remove(ctx, view); err != nil {
+		t.Fatal(err)
+	}
+	return dirs
+}
+
+func TestLayerOfTwoNames(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	s := open(t, root)
+	ctx := s.Context(context.Background())
+	lease := func(id string) context.Context {
+		if _, err := s.Leases.Create(ctx, leases.WithID(id)); err != nil {
+			t.Fatal(err)
+		}
+		return leases.WithLease(ctx, id)
+	}
+	first, second := lease("first"), lease("second")
+	layer(t, first, s, "bottom", "", "a")
+	layer(t, first, s, "top", "bottom", "b")
+	layer(t, first, s, "other", "", "c")
+	for _, n := range [][3]string{{"x", "", "bottom"}, {"y", "x", "top"}, {"y", "x", "top"}} {
+		if err := s.AliasLayer(second, n[0], n[1], n[2]); err != nil {
+			t.Fatalf("%v: %v", n, err)
+		}
+	}
+	if want, got := lower(t, first, s, "top"), lower(t, second, s, "y"); len(got) != 2 || !slices.Equal(want, got) {
+		t.Errorf("the layers of two names lie in %v and %v", want, got)
+	}
+	for _, n := range [][3]string{{"z", "other", "top"}, {"z", "", "top"}} {
+		if err := s.AliasLayer(second, n[0], n[1], n[2]); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%v: %v", n, err)
+		}
+	}
+	if err := s.AliasLayer(second, "z", "missing", "top"); err == nil {
+		t.Error("a parent that is not there was accepted")
+	}
+	if err := s.AliasLayer(second, "z", "", "missing"); !errdefs.IsNotFound(err) {
+		t.Errorf("a layer that is not there: %v", err)
+	}
+	// One name goes, the layer stays; and none of it is an orphan.
+	dirs := lower(t, second, s, "y")
+	if err := s.Leases.Delete(ctx, leases.Lease{ID: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Snapshots.Stat(ctx, "top"); !errdefs.IsNotFound(err) {
+		t.Errorf("the name that nobody holds: %v", err)
+	}
+	s.Close()
+	s = open(t, root)
+	if err := s.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dirs[0], "b")); err != nil {
+		t.Errorf("the layer has gone with one of its names: %v", err)
+	}
+	if err := s.Leases.Delete(ctx, leases.Lease{ID: "second"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(filepath.Join(root, "snapshots", "snapshots")); err != nil || len(entries) != 0 {
+		t.Errorf("the last name has gone, and %v are left, %v", entries, err)
 	}
 }
 

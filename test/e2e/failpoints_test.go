@@ -118,6 +118,7 @@ var transitions = map[string]transition{
 func TestKilledAtEveryTransition(t *testing.T) {
 	points := failpoints(t)
 	maps.Copy(transitions, imageTransitions)
+	maps.Copy(transitions, buildTransitions)
 	for name := range transitions {
 		if !slices.Contains(points, name) {
 			t.Errorf("the failpoint %s is not in the source", name)
@@ -225,11 +226,15 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 	}
 }
 
-// command runs docker with args, or our own client if they begin with its name.
+// command runs docker with args, or our own client if they begin with its name, or
+// builds.
 func command(t *testing.T, e *harness.Engine, args []string) harness.Result {
 	t.Helper()
-	if args[0] == "cleat" {
+	switch args[0] {
+	case "cleat":
 		return e.Cleat(t, args[1:]...)
+	case buildCall:
+		return callBuild(t, e, args[1], args[2])
 	}
 	return e.Docker(t, args...)
 }
