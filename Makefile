@@ -11,8 +11,8 @@ export CGO_ENABLED = 0
 
 all: build
 
-build: ## bin/cleatd, bin/cleat, bin/cleat-build, bin/cleat-compose, bin/cleat-registry
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/cleatd ./cmd/cleat ./cmd/cleat-build ./cmd/cleat-compose ./cmd/cleat-registry
+build: ## bin/cleatd, bin/cleat, bin/cleat-build, bin/cleat-bake, bin/cleat-compose, bin/cleat-registry
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/cleatd ./cmd/cleat ./cmd/cleat-build ./cmd/cleat-bake ./cmd/cleat-compose ./cmd/cleat-registry
 
 quickstart: build ## from nothing to nginx on port 8080, then cleaned up again
 	./quickstart
@@ -35,7 +35,7 @@ lint:
 
 install: build ## programs, systemd units and shell completions below $(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(addprefix $(DESTDIR)$(PREFIX)/,$(INSTALLED_DIRS))
-	install -m 755 bin/cleatd bin/cleat bin/cleat-build bin/cleat-compose bin/cleat-registry $(DESTDIR)$(PREFIX)/bin
+	install -m 755 bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry $(DESTDIR)$(PREFIX)/bin
 	sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/cleat.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/cleat.service
 	install -m 644 packaging/systemd/cleat.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 packaging/systemd/cleat.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/cleat.conf
@@ -44,7 +44,7 @@ install: build ## programs, systemd units and shell completions below $(PREFIX)
 	bin/cleat completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cleat.fish
 
 uninstall: ## what install has put there; images and containers stay
-	cd $(DESTDIR)$(PREFIX) && rm -f bin/cleatd bin/cleat bin/cleat-build bin/cleat-compose bin/cleat-registry lib/systemd/system/cleat.service lib/systemd/system/cleat.socket \
+	cd $(DESTDIR)$(PREFIX) && rm -f bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry lib/systemd/system/cleat.service lib/systemd/system/cleat.socket \
 		lib/sysusers.d/cleat.conf share/bash-completion/completions/cleat share/zsh/site-functions/_cleat share/fish/vendor_completions.d/cleat.fish
 
 clean:

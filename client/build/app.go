@@ -33,6 +33,8 @@ type Process struct {
 	In      io.Reader
 	Out     io.Writer
 	Err     io.Writer
+	// Bake reads bake files. Without it the program that has it is run.
+	Bake func(BakeQuery) (*BakePlan, error)
 }
 
 // app is one run of the command.
@@ -43,6 +45,9 @@ type app struct {
 	stdout  io.Writer
 	stderr  io.Writer
 	out     *term.Output
+
+	readBake func(BakeQuery) (*BakePlan, error)
+	args     []string
 
 	globals connect.Options
 	builder string // --builder
@@ -58,13 +63,16 @@ const (
 	exitCancelled = 130
 )
 
+// originalCommand is the variable that tells what the user has typed.
+const originalCommand = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
+
 // pluginMetadata is the argument by which Docker's clients ask what a plugin is.
 const pluginMetadata = "docker-cli-plugin-metadata"
 
 // Run executes the command and returns its exit code. The first SIGINT or SIGTERM cancels
 // the build, the second ends the command at once.
 func Run(p Process) int {
-	a := &app{program: programName(p.Args[0]), version: p.Version, stdin: p.In, stdout: p.Out, stderr: p.Err, out: term.NewOutput(p.Out)}
+	a := &app{program: programName(p.Args[0]), version: p.Version, stdin: p.In, stdout: p.Out, stderr: p.Err, out: term.NewOutput(p.Out), readBake: p.Bake, args: p.Args}
 	args := p.Args[1:]
 	if len(args) == 1 && args[0] == pluginMetadata {
 		return a.metadata()
@@ -81,7 +89,7 @@ func Run(p Process) int {
 
 // programName is the client that runs this plugin. Started by itself the plugin stands for cleat.
 func programName(self string) string {
-	if original := os.Getenv("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"); original != "" {
+	if original := os.Getenv(originalCommand); original != "" {
 		return filepath.Base(original)
 	}
 	if strings.HasPrefix(filepath.Base(self), "docker") {

@@ -43,7 +43,7 @@ func pluginFor(args []string) *plugin {
 		return nil
 	}
 	switch args[0] {
-	case "build", "builder", "buildx":
+	case "build", "bake", "builder", "buildx":
 		return builds()
 	case "compose":
 		return composes()
@@ -101,7 +101,10 @@ func (a *app) pluginPaths(program string) []string {
 
 // pluginCommands are shown where commands are listed.
 func (a *app) pluginCommands() []*cobra.Command {
-	list := []*cobra.Command{a.command(spec{use: "build [OPTIONS] PATH | URL | -", short: "Build an image from a Dockerfile", top: 4, setup: a.by(builds())})}
+	list := []*cobra.Command{
+		a.command(spec{use: "build [OPTIONS] PATH | URL | -", short: "Build an image from a Dockerfile", top: 4, setup: a.by(builds())}),
+		a.command(spec{use: "bake [OPTIONS] [TARGET...]", short: "Build from a file", top: 5, setup: a.by(builds())}),
+	}
 	for _, s := range []spec{
 		{use: "builder", short: "Manage builds", setup: a.by(builds())},
 		{use: "buildx", short: "Manage builds, by the name of Docker's plugin", setup: a.by(builds())},

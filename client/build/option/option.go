@@ -190,55 +190,60 @@ func Attests(values []string, provenance, sbom string) (map[string]*string, erro
 		if short[1] == "" {
 			continue
 		}
-		rest := short[1]
-		if on, err := strconv.ParseBool(rest); err == nil {
-			rest = fmt.Sprintf("disabled=%t", !on)
-		}
-		values = append(slices.Clone(values), "type="+short[0]+","+rest)
+		values = append(slices.Clone(values), ShortAttest(short[0], short[1]))
 	}
 	out := map[string]*string{}
 	for _, s := range values {
 		if s == "" {
 			continue
 		}
-		kind, disabled, rest, err := parseAttest(s)
+		kind, disabled, attrs, err := Attest(s)
 		if err != nil {
-			return nil, fmt.Errorf("invalid attestation %q: %w", s, err)
+			return nil, err
 		}
 		out[kind] = nil
-		if !disabled {
+		if rest := Join(attrs); !disabled {
 			out[kind] = &rest
 		}
 	}
 	return out, nil
 }
 
-func parseAttest(s string) (kind string, disabled bool, rest string, err error) {
+// ShortAttest is what --provenance and --sbom stand for.
+func ShortAttest(kind, value string) string {
+	if on, err := strconv.ParseBool(value); err == nil {
+		value = fmt.Sprintf("disabled=%t", !on)
+	}
+	return "type=" + kind + "," + value
+}
+
+// Attest parses one value of --attest.
+func Attest(s string) (kind string, disabled bool, attrs map[string]string, err error) {
 	fields, err := csvvalue.Fields(s, nil)
 	if err != nil {
-		return "", false, "", err
+		return "", false, nil, fmt.Errorf("invalid attestation %q: %w", s, err)
 	}
-	attrs := map[string]string{}
+	attrs = map[string]string{}
 	for _, f := range fields {
 		k, v, ok := strings.Cut(f, "=")
 		if !ok {
-			return "", false, "", fmt.Errorf("invalid value %s, expected key=value", f)
+			return "", false, nil, fmt.Errorf("invalid attestation %q: invalid value %s, expected key=value", s, f)
 		}
 		switch strings.ToLower(strings.TrimSpace(k)) {
 		case "type":
 			kind = v
 		case "disabled":
 			if disabled, err = strconv.ParseBool(v); err != nil {
-				return "", false, "", fmt.Errorf("invalid value %s: %w", f, errors.Unwrap(err))
+				return "", false, nil, fmt.Errorf("invalid attestation %q: invalid value %s: %w", s, f, errors.Unwrap(err))
 			}
 		default:
 			attrs[k] = v
 		}
 	}
 	if kind == "" {
-		return "", false, "", errors.New("attestation type not specified")
+		return "", false, nil, fmt.Errorf("invalid attestation %q: attestation type not specified", s)
 	}
-	return kind, disabled, Join(attrs), nil
+	return kind, disabled, attrs, nil
 }
 
 // Join writes attributes as the list of key=value that the parsers read, in order of key.

@@ -39,6 +39,8 @@ func (e *Engine) Build(ctx context.Context, t *Target, p *Progress) (*Result, er
 	switch {
 	case t.Invoke != nil:
 		res, err = t.invoked(ctx, c, so, ch, p)
+	case t.hold != nil:
+		res, err = t.held(ctx, c, so, ch)
 	case t.Call != nil:
 		res, err = call(ctx, c, so, t.Call.Name, ch)
 	default:

@@ -63,12 +63,12 @@ func (t *Target) addInputs(so *bkclient.SolveOpt) error {
 	}
 	for name, where := range t.Contexts {
 		caps["moby.buildkit.frontend.contexts+forward"] = true
-		if _, linked := t.Inputs[name]; linked {
-			continue
-		}
 		if err := addNamed(so, name, where, caps); err != nil {
 			return err
 		}
+	}
+	if len(t.Inputs) > 0 {
+		caps["moby.buildkit.frontend.contexts+forward"] = true
 	}
 	t.addLinked(so)
 	if len(caps) > 0 {

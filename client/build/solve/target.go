@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"github.com/moby/buildkit/client/llb"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	spb "github.com/moby/buildkit/sourcepolicy/pb"
 
 	"github.com/cleatlabs/cleat/client/build/option"
@@ -51,8 +52,12 @@ type Target struct {
 	SourcePolicy *spb.Policy
 	NoOutput     bool // where no output was asked for, keep the result in the cache only
 
-	// Inputs are the results of other targets, by the name of the context they are used as.
+	// Links are other targets whose results are contexts of this one, by the contexts' names.
+	Links map[string]string
+	// Inputs are those results.
 	Inputs map[string]Input
+
+	hold func(*gateway.Result) // keeps the result while others use it
 }
 
 // Input is what a target takes from another one.

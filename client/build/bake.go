@@ -1,0 +1,371 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/platforms"
+	bkclient "github.com/moby/buildkit/client"
+	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/build/mend"
+	"github.com/cleatlabs/cleat/client/build/solve"
+	"github.com/cleatlabs/cleat/client/term"
+)
+
+// bakeProgram reads bake files. What they are written in costs as much to start as the
+// rest together, so it is a program of its own.
+const bakeProgram = "cleat-bake"
+
+// BakeQuery is what is asked of bake files.
+type BakeQuery struct {
+	Files    []string // "-" is standard input; the usual ones if there are none
+	Stdin    io.Reader
+	Targets  []string // and groups, and patterns
+	Set      []string // overrides, as --set has them
+	Vars     map[string]string
+	Defaults map[string]string // variables that there are always
+	ListOnly bool              // nothing is resolved
+	Adjust   *BakeAdjust
+}
+
+// BakeAdjust is what flags say of all targets.
+type BakeAdjust struct {
+	NoCache, Pull, Push, Load bool
+	Call, Provenance, SBOM    string
+}
+
+// BakePlan is what bake files describe.
+type BakePlan struct {
+	Targets   map[string]*solve.Target
+	Print     json.RawMessage // as a bake file
+	Listed    [][2]string     // groups and targets: name, description
+	Variables [][3]string     // name, value, description
+	Rights    BakeRights
+}
+
+// BakeRights are what targets want beyond the working directory.
+type BakeRights struct {
+	Named       map[string]bool // entitlements
+	Read, Write map[string]bool // paths
+}
+
+// IsLocal says whether a context is a directory of here.
+func IsLocal(where string) bool {
+	for _, prefix := range []string{"target:", "docker-image:", "oci-layout:", "input:"} {
+		if strings.HasPrefix(where, prefix) {
+			return false
+		}
+	}
+	return !solve.IsRemote(where)
+}
+
+type bakeFlags struct {
+	files, set, vars, allow      []string
+	print, load, push, check     bool
+	list, call, provenance, sbom string
+	shared                       sharedFlags
+}
+
+func (a *app) bake() spec {
+	return spec{
+		use: "bake [OPTIONS] [TARGET...]", short: "Build from a file", aliases: []string{"f"}, paths: "bake,buildx bake,buildx f",
+		setup: func(fs *pflag.FlagSet) action {
+			var f bakeFlags
+			fs.StringArrayVar(&f.allow, "allow", nil, "Allow build to access specified resources (network.host, security.insecure, fs=PATH, fs.read=PATH, fs.write=PATH)")
+			fs.StringVar(&f.call, "call", "build", `Set method for evaluating build ("check", "outline", "targets")`)
+			fs.BoolVar(&f.check, "check", false, `Shorthand for "--call=check"`)
+			fs.StringArrayVarP(&f.files, "file", "f", nil, "Build definition file")
+			fs.StringVar(&f.list, "list", "", `List targets or variables ("targets", "variables")`)
+			fs.BoolVar(&f.load, "load", false, `Shorthand for "--set=*.output=type=docker"`)
+			fs.BoolVar(&f.print, "print", false, "Print the options without building")
+			fs.StringVar(&f.provenance, "provenance", "", `Shorthand for "--set=*.attest=type=provenance"`)
+			fs.BoolVar(&f.push, "push", false, `Shorthand for "--set=*.output=type=registry"`)
+			fs.StringVar(&f.sbom, "sbom", "", `Shorthand for "--set=*.attest=type=sbom"`)
+			fs.StringArrayVar(&f.set, "set", nil, `Override target value (e.g., "targetpattern.key=value")`)
+			fs.StringArrayVar(&f.vars, "var", nil, `Set a variable value (e.g., "name=value")`)
+			f.shared.install(fs)
+			return func(ctx context.Context, args []string) error {
+				if a.readBake == nil {
+					return a.execBake()
+				}
+				return a.runBake(ctx, &f, args)
+			}
+		},
+	}
+}
+
+// execBake hands over to the program that reads bake files, with the same arguments.
+func (a *app) execBake() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(self)
+	if real, err := filepath.EvalSymlinks(self); err == nil {
+		dir = filepath.Dir(real)
+	}
+	path := filepath.Join(dir, bakeProgram)
+	env := os.Environ()
+	if os.Getenv(originalCommand) == "" {
+		env = append(env, originalCommand+"="+a.program)
+	}
+	err = syscall.Exec(path, append([]string{path}, a.args[1:]...), env)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("bake files are read by the program %s, which is not installed: it belongs beside %s", bakeProgram, self)
+	}
+	return fmt.Errorf("%s cannot be run: %w", path, err)
+}
+
+func (a *app) runBake(ctx context.Context, f *bakeFlags, targets []string) error {
+	q, err := f.query(targets)
+	if err != nil {
+		return err
+	}
+	q.Stdin = a.stdin
+	plan, err := a.readBake(q)
+	if err != nil {
+		return err
+	}
+	switch {
+	case q.ListOnly:
+		return a.listBake(plan, f.list)
+	case f.print:
+		_, err := fmt.Fprintf(a.stdout, "%s\n", plan.Print)
+		return err
+	}
+	if err := plan.Rights.check(f.allow); err != nil {
+		return err
+	}
+	mode, err := displayMode(f.shared.progress, false)
+	if err != nil {
+		return err
+	}
+	e, err := a.connect()
+	if err != nil {
+		return err
+	}
+	for name, t := range plan.Targets {
+		t.Stdin, t.Proxies = a.stdin, a.proxies(e)
+		if len(plan.Targets) == 1 {
+			t.Name = ""
+		}
+		if t.Context == "-" || t.Dockerfile == "-" {
+			return fmt.Errorf("target %s: a context or Dockerfile on standard input is not for bake files", name)
+		}
+	}
+	p, err := a.newProgress(ctx, mode)
+	if err != nil {
+		return err
+	}
+	results, err := e.BuildAll(ctx, plan.Targets, p)
+	if perr := p.Wait(); err == nil {
+		err = perr
+	}
+	if err != nil {
+		return mend.In(fmt.Errorf("failed to build: %w", err), place(plan.Targets))
+	}
+	a.warn(p.Warnings(), mode)
+	return a.reportBake(f, plan, results, p.Warnings())
+}
+
+// place is where files are looked for, if all targets look in one place.
+func place(targets map[string]*solve.Target) mend.Place {
+	var out mend.Place
+	for _, t := range targets {
+		if out.Context != "" && (out.Context != t.Context || out.Dockerfile != t.Dockerfile) {
+			return mend.Place{}
+		}
+		out = mend.Place{Context: t.Context, Dockerfile: t.Dockerfile}
+	}
+	return out
+}
+
+func (f *bakeFlags) query(targets []string) (BakeQuery, error) {
+	q := BakeQuery{Files: f.files, Targets: targets, Set: f.set, Vars: map[string]string{}, ListOnly: f.list != ""}
+	if len(targets) > 0 && solve.IsRemote(targets[0]) {
+		return q, fmt.Errorf("bake files are not fetched: get %s, and run this there", targets[0])
+	}
+	if len(f.files) == 0 {
+		sep := os.Getenv("BUILDX_BAKE_PATH_SEPARATOR")
+		if sep == "" {
+			sep = string(os.PathListSeparator)
+		}
+		if env := os.Getenv("BUILDX_BAKE_FILE"); env != "" {
+			q.Files = strings.Split(env, sep)
+		}
+	}
+	for _, v := range f.vars {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" {
+			return q, fmt.Errorf("invalid variable %q, expected name=value", v)
+		}
+		q.Vars[name] = value
+	}
+	if f.check {
+		f.call = "check"
+	}
+	q.Defaults = map[string]string{"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": platforms.FormatAll(platforms.DefaultSpec())}
+	q.Adjust = &BakeAdjust{NoCache: f.shared.noCache, Pull: f.shared.pull, Push: f.push, Load: f.load, Call: f.call, Provenance: f.provenance, SBOM: f.sbom}
+	return q, nil
+}
+
+func (a *app) listBake(plan *BakePlan, what string) error {
+	what, format, _ := strings.Cut(what, ",")
+	format = strings.TrimPrefix(format, "format=")
+	if w, ok := strings.CutPrefix(what, "type="); ok {
+		what = w
+	}
+	t := term.NewTable(a.stdout, 10, 3)
+	var rows []row
+	switch what {
+	case "targets":
+		_, _ = fmt.Fprintln(t, "TARGET\tDESCRIPTION")
+		list := slices.SortedFunc(slices.Values(plan.Listed), func(x, y [2]string) int { return strings.Compare(x[0], y[0]) })
+		for _, l := range list {
+			_, _ = fmt.Fprintf(t, "%s\t%s\n", l[0], l[1])
+			rows = append(rows, row{"name": l[0], "description": l[1]})
+		}
+	case "variables":
+		_, _ = fmt.Fprintln(t, "VARIABLE\tVALUE\tDESCRIPTION")
+		list := slices.SortedFunc(slices.Values(plan.Variables), func(x, y [3]string) int { return strings.Compare(x[0], y[0]) })
+		for _, v := range list {
+			_, _ = fmt.Fprintf(t, "%s\t%s\t%s\n", v[0], v[1], v[2])
+			rows = append(rows, row{"name": v[0], "value": v[1], "description": v[2]})
+		}
+	default:
+		return fmt.Errorf("invalid list type %q: choose targets or variables", what)
+	}
+	if format == jsonFormat {
+		data, err := json.MarshalIndent(rows, "", "  ")
+		if err == nil {
+			_, err = fmt.Fprintf(a.stdout, "%s\n", data)
+		}
+		return err
+	}
+	return t.Flush()
+}
+
+// reportBake tells of targets that have been built, in the ways that were asked for.
+func (a *app) reportBake(f *bakeFlags, plan *BakePlan, results map[string]*solve.Result, warnings []bkclient.VertexWarning) error {
+	if f.shared.metadataFile != "" {
+		all := map[string]any{}
+		for name, res := range results {
+			all[name] = metadata(res, plan.Targets[name], nil)
+		}
+		if on, _ := strconv.ParseBool(os.Getenv("BUILDX_METADATA_WARNINGS")); on && len(warnings) > 0 {
+			all["buildx.build.warnings"] = warnings
+		}
+		if err := writeMetadata(f.shared.metadataFile, all); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for i, name := range slices.Sorted(maps.Keys(results)) {
+		t := plan.Targets[name]
+		if t.Call == nil {
+			continue
+		}
+		if len(results) > 1 {
+			if i > 0 {
+				_, _ = fmt.Fprintln(a.stdout)
+			}
+			_, _ = fmt.Fprintln(a.stdout, name)
+		}
+		errs = append(errs, a.answer(t, results[name].Response))
+	}
+	return errors.Join(errs...)
+}
+
+// check holds what the targets want against what the user allows.
+func (r BakeRights) check(allow []string) error {
+	named, read, write, err := allowed(allow)
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, right := range slices.Sorted(maps.Keys(r.Named)) {
+		if !named[right] {
+			missing = append(missing, right)
+		}
+	}
+	if on, err := strconv.ParseBool(os.Getenv("BUILDX_BAKE_ENTITLEMENTS_FS")); err != nil || on {
+		for _, p := range slices.Sorted(maps.Keys(r.Read)) {
+			if !within(p, append(read, ".")) {
+				missing = append(missing, "fs.read="+p)
+			}
+		}
+		for _, p := range slices.Sorted(maps.Keys(r.Write)) {
+			if !within(p, append(write, ".")) {
+				missing = append(missing, "fs.write="+p)
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the bake file wants more than the working directory and the rights of a build: allow it by --allow %s", strings.Join(missing, " --allow "))
+}
+
+func allowed(allow []string) (named map[string]bool, read, write []string, err error) {
+	named = map[string]bool{}
+	for _, a := range allow {
+		key, path, _ := strings.Cut(a, "=")
+		switch key {
+		case "fs":
+			read, write = append(read, path), append(write, path)
+		case "fs.read":
+			read = append(read, path)
+		case "fs.write":
+			write = append(write, path)
+		case "network.host", "security.insecure", "device", "ssh", "image.load", "image.push", "image", allowDelete:
+			named[key] = true
+		default:
+			return nil, nil, nil, fmt.Errorf("unknown entitlement key %q: choose network.host, security.insecure, fs, fs.read or fs.write", a)
+		}
+	}
+	return named, read, write, nil
+}
+
+// allowDelete is the right of an output to delete.
+const allowDelete = "buildx.local.delete"
+
+// within says whether a path is in one of the directories, symbolic links followed.
+func within(path string, dirs []string) bool {
+	path = resolved(path)
+	for _, d := range dirs {
+		if d == "*" {
+			return true
+		}
+		if rel, err := filepath.Rel(resolved(d), path); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+			return true
+		}
+	}
+	return false
+}
+
+// resolved is a path without symbolic links, as far as it is there.
+func resolved(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	for dir, rest := abs, ""; ; dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest) {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(real, rest)
+		}
+		if dir == "/" {
+			return abs
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package bake_test
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/client/build"
+	"github.com/cleatlabs/cleat/client/build/bake"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// read reads bake files, given by name and text, as if they lay in the working directory.
+func read(t *testing.T, files map[string]string, q build.BakeQuery) (*build.BakePlan, error) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for name, text := range files {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bake.Read(q)
+}
+
+// TestPrint holds what files come to against golden files.
+func TestPrint(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in*")
+	if err != nil || len(inputs) == 0 {
+		t.Fatal(inputs, err)
+	}
+	for _, in := range inputs {
+		text, err := os.ReadFile(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(in)
+		golden, err := filepath.Abs(filepath.Join("testdata", strings.SplitN(name, ".", 2)[0]+".golden.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("FROM_ENV", "environment")
+			file := "bake" + filepath.Ext(name)
+			plan, err := read(t, map[string]string{file: string(text), ".env": "DOTENV=dotenv\n"}, build.BakeQuery{Files: []string{file}, Defaults: map[string]string{"BAKE_LOCAL_PLATFORM": "linux/amd64"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *update {
+				if err := os.WriteFile(golden, append(plan.Print, '\n'), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil || string(plan.Print)+"\n" != string(want) {
+				t.Errorf("%v\n%s", err, plan.Print)
+			}
+			// What is printed is a bake file that means the same.
+			again, err := read(t, map[string]string{"again.json": string(plan.Print)}, build.BakeQuery{Files: []string{"again.json"}})
+			if err != nil || string(again.Print) != string(plan.Print) {
+				t.Errorf("read again: %v\n%s", err, again.Print)
+			}
+		})
+	}
+}
+
+const two = `
+group "default" { targets = ["a"] }
+target "a" {
+  tags = ["x"]
+  args = { A = "1" }
+  output = ["type=image"]
+  cache-from = ["c"]
+  secret = ["id=s,src=f"]
+  entitlements = ["network.host"]
+}
+target "b" {
+  contexts = { a = "target:a" }
+  context = "../elsewhere"
+}
+`
+
+func TestOverrides(t *testing.T) {
+	for _, c := range []struct {
+		set  []string
+		path string // in what is printed
+		want string
+	}{
+		{[]string{"a.tags=y"}, "a.tags", `["y"]`},
+		{[]string{"a.tags+=y"}, "a.tags", `["x","y"]`},
+		{[]string{"a.tag=y", "*.tags=z"}, "a.tags", `["y","z"]`},
+		{[]string{"a.args.A=2", "a.args.B=3"}, "a.args", `{"A":"2","B":"3"}`},
+		{[]string{"a.args.FROM_ENV"}, "a.args", `{"A":"1","FROM_ENV":"environment"}`},
+		{[]string{"*.platform=linux/arm64"}, "a.platforms", `["linux/arm64"]`},
+		{[]string{"a.output=type=tar,dest=-"}, "a.output", `[{"dest":"-","type":"tar"}]`},
+		{[]string{"a.push=true"}, "a.output", `[{"push":"true","type":"image"}]`},
+		{[]string{"a.load=true"}, "a.output", `[{"type":"image"},{"type":"docker"}]`},
+		{[]string{"a.cache-from="}, "a.cache-from", `null`},
+		{[]string{"a.no-cache=true"}, "a.no-cache", `true`},
+		{[]string{"a.network=none"}, "a.network", `"none"`},
+		{[]string{"a.context=dir", "a.dockerfile=D"}, "a.context", `"dir"`},
+		{[]string{"a.label.x=y"}, "a.labels", `{"x":"y"}`},
+		{[]string{"a.secret+=id=s,env=E"}, "a.secret", `[{"env":"E","id":"s"}]`},
+	} {
+		t.Setenv("FROM_ENV", "environment")
+		plan, err := read(t, map[string]string{"docker-bake.hcl": two}, build.BakeQuery{Set: c.set})
+		if err != nil {
+			t.Errorf("%v: %v", c.set, err)
+			continue
+		}
+		var m struct{ Target map[string]map[string]any }
+		if err := json.Unmarshal(plan.Print, &m); err != nil {
+			t.Fatal(err)
+		}
+		name, key, _ := strings.Cut(c.path, ".")
+		if got, _ := json.Marshal(m.Target[name][key]); string(got) != c.want {
+			t.Errorf("%v: %s is %s, not %s", c.set, c.path, got, c.want)
+		}
+	}
+	for set, want := range map[string]string{
+		"a": "expected target.name", "a.tags": "expected target.name=value", "c.tags=x": "could not find any target matching", "a.nonsuch=1": "unknown key: nonsuch",
+		"a.pull=perhaps": "invalid value perhaps", "a.args=x": "requires name", "a.tags.x=y": "does not support subkeys", "a.context+=x": "no list",
+	} {
+		if _, err := read(t, map[string]string{"docker-bake.hcl": two}, build.BakeQuery{Set: []string{set}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", set, err)
+		}
+	}
+}
+
+func TestTargets(t *testing.T) {
+	for asked, want := range map[string]string{"": "a", "b": "a,b", "*": "a,b", "default": "a"} {
+		var list []string
+		if asked != "" {
+			list = []string{asked}
+		}
+		plan, err := read(t, map[string]string{"docker-bake.hcl": two}, build.BakeQuery{Targets: list})
+		var got []string
+		if err == nil {
+			for name := range plan.Targets {
+				got = append(got, name)
+			}
+		}
+		if slices.Sort(got); err != nil || strings.Join(got, ",") != want {
+			t.Errorf("%q: %v, %v", asked, got, err)
+		}
+	}
+	plan, err := read(t, map[string]string{"docker-bake.hcl": two}, build.BakeQuery{Targets: []string{"b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := plan.Targets["b"]; b.Links["a"] != "a" || len(b.Contexts) != 0 || b.Dockerfile != "../elsewhere/Dockerfile" || !slices.Contains(b.Allow, "network.host") {
+		t.Errorf("%+v", b)
+	}
+	if r := plan.Rights; !r.Named["network.host"] || !r.Read["../elsewhere"] || !r.Read["f"] && len(plan.Targets["a"].Secrets) == 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestSeveralFiles: later files say more of the blocks of earlier ones, and compose files
+// are read with the others.
+func TestSeveralFiles(t *testing.T) {
+	plan, err := read(t, map[string]string{
+		"compose.yaml":                  "services:\n  web:\n    image: web:1\n    build:\n      context: ./web\n      args: {A: compose}\n  db:\n    image: db\n",
+		"docker-bake.hcl":               "target \"web\" { args = { B = \"hcl\" } }\n",
+		"docker-bake.override.json":     `{"target": {"web": {"tags": ["web:2"]}}}`,
+		"docker-bake.something.ignored": "{{{",
+	}, build.BakeQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := plan.Targets["web"]
+	if w == nil || len(plan.Targets) != 1 || w.Args["A"] != "compose" || w.Args["B"] != "hcl" || !slices.Equal(w.Tags, []string{"web:2"}) || w.Context != "web" && w.Context != "./web" {
+		t.Errorf("%s\n%+v", plan.Print, w)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	for text, want := range map[string]string{
+		`target "a" { inherits = ["b"] }`:              "failed to find target b: there are a",
+		`target "a" { contexts = { x = "target:a" } }`: "cannot link to itself",
+		"target \"a\" { contexts = { x = \"target:b\" } }\ntarget \"b\" { contexts = { x = \"target:a\" } }": "infinite loop",
+		`target "a" { args = { X = undefined_thing } }`:                                                      "undefined_thing",
+		`target "a" { name = "b" }`:                   "name requires matrix",
+		`target "a b" {}`:                             "are allowed",
+		`target "a" { output = ["type=local,dest"] }`: "expected key=value",
+		`target "a" { matrix = { x = 1 } }`:           "matrix values must be a list",
+		`target "a" { policy = ["x"] }`:               "policy",
+		`target`:                                      "",
+	} {
+		if _, err := read(t, map[string]string{"docker-bake.hcl": text}, build.BakeQuery{Targets: []string{"a"}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if _, err := read(t, nil, build.BakeQuery{}); err == nil || !strings.Contains(err.Error(), "couldn't find a bake definition") {
+		t.Error(err)
+	}
+	if _, err := read(t, nil, build.BakeQuery{Files: []string{"https://example.com/x.git"}}); err == nil || !strings.Contains(err.Error(), "are not fetched") {
+		t.Error(err)
+	}
+}
+
+// FuzzRead: whatever a bake file holds, there is an answer.
+func FuzzRead(f *testing.F) {
+	for _, s := range []string{two, `{"target":{"a":{"matrix":{"x":["1"]},"name":"a-${x}"}}}`, "services:\n  a:\n    build: .\n", `variable "X" { default = X }`, `target "default" { output = [{type=["x"]}] }`, `target "default" { ssh = [{id="a",paths=["b"]}] attest=[{type="sbom",disabled=true}] }`} {
+		f.Add(s, "")
+	}
+	f.Fuzz(func(t *testing.T, text, set string) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "bake")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		q := build.BakeQuery{Files: []string{path}}
+		if set != "" {
+			q.Set = []string{set}
+		}
+		_, _ = bake.Read(q)
+	})
+}
