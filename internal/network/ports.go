@@ -378,9 +378,11 @@ func (s *Service) bindPort(r *reservation, w wish, port uint16, t targets) (err 
 			proxies = append(proxies, fd)
 		}
 	}
-	for _, fd := range fds {
-		// From here on nobody shares the port.
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+	if w.loopback6 && w.host6.IsValid() {
+		for _, fd := range fds {
+			// From here on nobody shares the port.
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+		}
 	}
 	return nil
 }
@@ -466,7 +468,10 @@ func bindPastTimeWait(fd int, sa unix.Sockaddr) error {
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &dropAll[0]}); err != nil {
 		return err
 	}
-	return unix.Listen(fd, 1)
+	if err := unix.Listen(fd, 1); err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
 }
 
 func bindError(err error, proto network.IPProtocol, host netip.Addr, port uint16) error {
