@@ -97,19 +97,14 @@ func listenLoopback(proto network.IPProtocol, port uint16, shared bool) (int, ui
 }
 
 func bindLoopback(fd int, proto network.IPProtocol, port uint16, shared bool) (uint16, error) {
-	// The socket that reserves all IPv6 addresses for the container must not keep the
-	// proxy from its port; after the bind, nobody shares.
-	if shared {
+	// TCP: the proxy's own connections in TIME_WAIT, which have this from the listening
+	// socket, must not keep a restarted container from its port; listening keeps others
+	// off. UDP: the socket that reserves all IPv6 addresses for the container must not,
+	// either; after the bind, nobody shares.
+	if proto == network.TCP || shared {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
-	sa := &unix.SockaddrInet6{Port: int(port), Addr: netip.IPv6Loopback().As16()}
-	err := unix.Bind(fd, sa)
-	if errors.Is(err, unix.EADDRINUSE) && proto == network.TCP && !shared {
-		// Nor must the proxy's own connections in TIME_WAIT; listening keeps others off.
-		// (A range of a thousand ports is a thousand times what is called here.)
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-		err = unix.Bind(fd, sa)
-	}
+	err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(port), Addr: netip.IPv6Loopback().As16()})
 	if proto == network.UDP && shared {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
 	}
