@@ -26,7 +26,8 @@ var tellsChanges = []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTR
 
 // Mirror makes a copy of a directory that others write to, in passes: the first copies everything, each later one what has
 // changed since. A last pass while nobody writes makes it a copy of that instant, in little more time than it takes to look
-// at every file's attributes. What is copied is as CopyTree has it. It is for one goroutine.
+// at every file's attributes. What is copied is as CopyTree has it. It holds some hundred bytes of memory for each file, and
+// is for one goroutine.
 type Mirror struct {
 	src, dst *os.File
 	device   uint64

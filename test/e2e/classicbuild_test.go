@@ -154,22 +154,7 @@ func TestClassicBuildIsCancelled(t *testing.T) {
 	}
 	_, _ = io.Copy(io.Discard, out)
 	_ = cmd.Wait() // it was interrupted
-	harness.Eventually(t, func() (bool, string) { return !processRuns(t, "sleep\x004242"), "the step's process goes on" })
-}
-
-// processRuns says whether a process has that command line.
-func processRuns(t *testing.T, line string) bool {
-	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		if text, err := os.ReadFile(f); err == nil && strings.Contains(string(text), line) {
-			return true
-		}
-	}
-	return false
+	harness.Eventually(t, func() (bool, string) { return processOf(t, e, "sleep\x004242") == 0, "the step's process goes on" })
 }
 
 // A program on the Go client, as testcontainers and Terraform are, reads the stream itself.

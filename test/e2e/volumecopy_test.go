@@ -128,6 +128,34 @@ func TestVolumeCloneOfMuchWhileInUse(t *testing.T) {
 	e.OK(t, "docker", "volume", "rm", n, n+"-copy")
 }
 
+// TestExecWaitsForACopy: an exec into a container that stands still for a copy waits, rather than to be told that it is
+// paused. What lies on a tmpfs is copied as a whole meanwhile.
+func TestExecWaitsForACopy(t *testing.T) {
+	e := engine(t, "busybox")
+	n := name(t)
+	remove(t, e, n)
+	e.OK(t, "docker", "volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", n)
+	e.OK(t, "docker", "run", "-d", "--name", n, "-v", n+":/d", "busybox", "sleep", "600")
+	e.OK(t, "docker", "exec", n, "sh", "-c", "head -c 60000000 /dev/zero >/d/much")
+	done := make(chan harness.Result, 1)
+	go func() { done <- e.Cleat(t, "volume", "clone", n, n+"-copy") }()
+	for running := true; running; {
+		if x := e.Docker(t, "exec", n, "true"); x.Code != 0 {
+			t.Errorf("while it is copied: %s", x)
+		}
+		select {
+		case r := <-done:
+			running = false
+			if r.Code != 0 || !strings.Contains(r.Stderr, "stood still for") {
+				t.Errorf("%s", r)
+			}
+		default:
+		}
+	}
+	e.OK(t, "docker", "rm", "-f", n)
+	e.OK(t, "docker", "volume", "rm", n, n+"-copy")
+}
+
 func TestVolumeSnapshotAndRestore(t *testing.T) {
 	e := engine(t, "busybox")
 	n := name(t)
