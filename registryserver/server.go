@@ -49,6 +49,9 @@ type Server struct {
 	app *handlers.App
 	tls *tls.Config
 	log func(string)
+
+	data      string
+	referrers referrers
 }
 
 // New checks the configuration and opens the directory.
@@ -63,7 +66,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	s := &Server{log: cfg.Log}
+	s := &Server{log: cfg.Log, data: data}
 	if s.log == nil {
 		s.log = func(string) {}
 	}
@@ -123,16 +126,11 @@ func distributionConfig(data, htpasswd string) (*configuration.Configuration, er
 	return cfg, nil
 }
 
-// Handler serves the protocol under /v2/, and searches.
+// Handler serves the protocol under /v2/, referrers included, and searches.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		switch {
-		case r.URL.Path == "/v1/search":
-			s.search(sw, r)
-		default:
-			s.app.ServeHTTP(sw, r)
-		}
+		s.route(sw, r)
 		// A 401 is the question for a password, a 404 the answer to "is it there?".
 		if sw.status >= 400 && sw.status != http.StatusUnauthorized && sw.status != http.StatusNotFound {
 			s.log(fmt.Sprintf("%s %s: %d %s", r.Method, r.URL.Path, sw.status, http.StatusText(sw.status)))
@@ -140,14 +138,35 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
+// route hands a request to who answers it: distribution, but for what that does not know.
+func (s *Server) route(w *statusWriter, r *http.Request) {
+	if r.URL.Path == "/v1/search" {
+		s.search(w, r)
+		return
+	}
+	if name, subject, ok := referrersPath(r.URL.Path); ok && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		s.listReferrers(w, r, name, subject)
+		return
+	}
+	tellSubject(w, r)
+	s.app.ServeHTTP(w, r)
+}
+
 // statusWriter remembers the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
+	// created is added to the header if something was made.
+	created http.Header
 }
 
 func (w *statusWriter) WriteHeader(status int) {
 	w.status = status
+	if status == http.StatusCreated {
+		for name, values := range w.created {
+			w.Header()[name] = values
+		}
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 

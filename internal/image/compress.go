@@ -27,9 +27,10 @@ const (
 	gzipReference = "containerd.io/gc.ref.content.gzip"
 )
 
-// gzipLevel compresses 3 times as fast as gzip -6 and nearly as small; gzipBlock is how
-// much is compressed by one processor at a time. The result depends on both, and not on
-// how many processors there are.
+// gzipLevel needs a quarter of the time that Go's own gzip takes at its usual level, for
+// 4 % more bytes (measured on a tree of programs and sources); gzipBlock is how much is
+// compressed by one processor at a time. The result depends on both, and not on how many
+// processors there are.
 const (
 	gzipLevel = 5
 	gzipBlock = 1 << 20
