@@ -74,6 +74,7 @@ type bakeFlags struct {
 	files, set, vars, allow      []string
 	print, load, push, check     bool
 	list, call, provenance, sbom string
+	jobs                         string
 	shared                       sharedFlags
 }
 
@@ -86,6 +87,7 @@ func (a *app) bake() spec {
 			fs.StringVar(&f.call, "call", "build", `Set method for evaluating build ("check", "outline", "targets")`)
 			fs.BoolVar(&f.check, "check", false, `Shorthand for "--call=check"`)
 			fs.StringArrayVarP(&f.files, "file", "f", nil, "Build definition file")
+			fs.StringVarP(&f.jobs, "jobs", "j", failFast, `Set target execution behavior (format: "N" or "fail-fast[,parallel=N]")`)
 			fs.StringVar(&f.list, "list", "", `List targets or variables ("targets", "variables")`)
 			fs.BoolVar(&f.load, "load", false, `Shorthand for "--set=*.output=type=docker"`)
 			fs.BoolVar(&f.print, "print", false, "Print the options without building")
@@ -151,6 +153,10 @@ func (a *app) runBake(ctx context.Context, f *bakeFlags, targets []string) error
 	if err != nil {
 		return err
 	}
+	most, err := parseJobs(f.jobs)
+	if err != nil {
+		return err
+	}
 	e, err := a.connect()
 	if err != nil {
 		return err
@@ -168,7 +174,7 @@ func (a *app) runBake(ctx context.Context, f *bakeFlags, targets []string) error
 	if err != nil {
 		return err
 	}
-	results, err := e.BuildAll(ctx, plan.Targets, p)
+	results, err := e.BuildAll(ctx, plan.Targets, most, p)
 	if perr := p.Wait(); err == nil {
 		err = perr
 	}
@@ -177,6 +183,27 @@ func (a *app) runBake(ctx context.Context, f *bakeFlags, targets []string) error
 	}
 	a.warn(p.Warnings(), mode)
 	return a.reportBake(f, plan, results, p.Warnings())
+}
+
+// failFast is how targets are built: the first that fails ends all.
+const failFast = "fail-fast"
+
+// parseJobs is how many targets are built at the same time; 0 is all.
+func parseJobs(s string) (int, error) {
+	most := 0
+	for part := range strings.SplitSeq(s, ",") {
+		number := strings.TrimPrefix(part, "parallel=")
+		n, err := strconv.Atoi(number)
+		switch {
+		case err == nil && n >= 0:
+			most = n
+		case part == "defer-error", part == "defer-output":
+			return 0, fmt.Errorf("--jobs %s is not supported: the first target that fails ends all", part)
+		case part != failFast && part != "":
+			return 0, fmt.Errorf("invalid jobs option %q: choose a number, fail-fast or parallel=N", part)
+		}
+	}
+	return most, nil
 }
 
 // place is where files are looked for, if all targets look in one place.

@@ -34,9 +34,10 @@ func (n *node) settle(res *gateway.Result, err error) {
 // errLinked is the failure of a target that another one uses: it is told once, by that one.
 var errLinked = errors.New("a target that this one uses has failed")
 
-// BuildAll builds targets at the same time. A target whose result others use stays in the
-// engine until these have ended. The first failure cancels all.
-func (e *Engine) BuildAll(ctx context.Context, targets map[string]*Target, p *Progress) (map[string]*Result, error) {
+// BuildAll builds targets at the same time, not more than most of them if that is not 0. A
+// target whose result others use stays in the engine until these have ended. The first
+// failure cancels all.
+func (e *Engine) BuildAll(ctx context.Context, targets map[string]*Target, most int, p *Progress) (map[string]*Result, error) {
 	if _, err := e.BuildKit(ctx); err != nil { // made once, before there are many
 		return nil, err
 	}
@@ -50,6 +51,9 @@ func (e *Engine) BuildAll(ctx context.Context, targets map[string]*Target, p *Pr
 			if n == nil {
 				return nil, fmt.Errorf("target %s uses target %s, which is not built", name, other)
 			}
+			if most > 0 && most < len(targets) {
+				return nil, errors.New("limited parallelism is not supported with linked targets")
+			}
 			n.used = true
 			n.users.Add(1)
 		}
@@ -57,6 +61,9 @@ func (e *Engine) BuildAll(ctx context.Context, targets map[string]*Target, p *Pr
 	var mu sync.Mutex
 	out := map[string]*Result{}
 	eg, ctx := errgroup.WithContext(ctx)
+	if most > 0 {
+		eg.SetLimit(most)
+	}
 	for name, t := range targets {
 		eg.Go(func() error {
 			for _, other := range t.Links {

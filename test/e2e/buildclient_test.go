@@ -1,0 +1,229 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// TestBuildHints: cleat says what to write, beside what is wrong.
+func TestBuildHints(t *testing.T) {
+	e := builder(t)
+	for _, c := range []struct {
+		files files
+		args  []string
+		want  string
+	}{
+		{files{"Dockerfile": "FROM BusyBox\n"}, nil, `Hint: line 1 of Dockerfile: names of images are in lower case: write "FROM busybox"`},
+		{files{"Dockerfile": "FROM busybox\nCOPY app.py\n"}, nil, "Hint: line 2 of Dockerfile: COPY wants what to copy and where to: write 'COPY app.py .'"},
+		{files{"Dockerfile": "FROM debian:bookworm-slim\nRUN install curl\n"}, nil, "Hint: line 2 of Dockerfile: packages are installed by the distribution's tool: write 'RUN apt-get update && apt-get install -y curl'"},
+		{files{"Dockerfile": "FROM busybox\nRUN nonsuch-program\n"}, nil, `Hint: line 2 of Dockerfile: the image has no command "nonsuch-program"`},
+		{files{"Dockerfile": "FROM busybox\nCOPY app.env /\n", "app.env": "x", ".dockerignore": "# no secrets\n*.env\n"}, nil, "app.env is there, but line 2 of .dockerignore (*.env) shuts it out"},
+		{files{"Dockerfile": "FROM busybox\nCOPY Main.py /\n", "main.py": "x"}, nil, "there is main.py, and case matters"},
+		{files{"Dockerfile": "FROM busybox AS base\nFROM base AS test\n"}, []string{"--target", "tset"}, "the stages are base, test"},
+		{files{"Dockerfile": "FROM busybox\nRUN --mount=type=secret,id=token,required true\n"}, nil, "add --secret id=token,src=FILE"},
+		{files{"Dockerfile": "FROM busybox\nRUN --network=host true\n"}, nil, "add --allow network.host"},
+		{files{"Dockerfile.dev": "FROM busybox\n"}, nil, "there is Dockerfile.dev, write '-f Dockerfile.dev'"},
+	} {
+		buildFails(t, e, "cleat", project(t, c.files), c.args, c.want)
+	}
+}
+
+// TestBuildInvoke: a shell sees what the failed step has left, and the result.
+func TestBuildInvoke(t *testing.T) {
+	e := builder(t)
+	image := "invoke-" + name(t)
+	dropImages(t, e, image)
+	dir := project(t, dockerfile("FROM busybox\nWORKDIR /w\nENV COLOUR=red\nRUN echo half > done && exit 3\n"))
+	r := buildRun{dir: dir, args: []string{"--invoke", "on-error", "."}, stdin: []byte("cat done; pwd; echo $COLOUR; exit 9\n")}.do(t, e, "cleat")
+	if r.Code != 1 || r.Stdout != "half\n/w\nred\n" || !strings.Contains(r.Stderr, "exit code: 3") {
+		t.Errorf("%s", r)
+	}
+	dir = project(t, dockerfile("FROM busybox\nWORKDIR /w\nRUN echo whole > done\n"))
+	r = buildRun{dir: dir, args: []string{"-t", image, "--invoke", "cat done", "."}}.do(t, e, "cleat")
+	if r.Code != 0 || r.Stdout != "whole\n" {
+		t.Errorf("%s", r)
+	}
+	e.OK(t, "cleat", "image", "inspect", image)
+	if r := (buildRun{dir: dir, args: []string{"--invoke", "on-error", "-"}}.do(t, e, "cleat")); r.Code != 1 || !strings.Contains(r.Stderr, "needs the standard input") {
+		t.Errorf("%s", r)
+	}
+}
+
+// TestBuildInvokeOnATerminal: the shell has the terminal, and gives it back.
+func TestBuildInvokeOnATerminal(t *testing.T) {
+	e := builder(t)
+	dir := project(t, dockerfile("FROM debian:bookworm-slim\nWORKDIR /w\nRUN echo half > done && exit 3\n"))
+	tm := onTerminal(t, e, 30, 100, "cleat", "build", "--invoke", "bash --norc", dir)
+	tm.shows("Running bash --norc")
+	tm.typed("echo size $(stty size) $(cat done) $((20 + 22))\r")
+	tm.shows("size 30 100 half 42")
+	tm.typed("exit 5\r")
+	tm.shows("exit code: 3")
+	if code := tm.ends(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestBuildTwiceIsOneImage: an image that stays here is the same if nothing has changed.
+func TestBuildTwiceIsOneImage(t *testing.T) {
+	e := builder(t)
+	image := "same-" + name(t)
+	dropImages(t, e, image)
+	dir := project(t, files{"Dockerfile": "FROM busybox\nCOPY . /src\nRUN cat /src/a > /b\n", "a": name(t)})
+	first := buildRun{dir: dir, args: []string{"-q", "-t", image, "."}}.do(t, e, "cleat")
+	again := buildRun{dir: dir, args: []string{"-q", "-t", image, "."}}.do(t, e, "cleat")
+	if first.Code != 0 || first.Stdout != again.Stdout || !strings.HasPrefix(first.Stdout, "sha256:") || first.Stderr != "" {
+		t.Errorf("%s\n%s", first, again)
+	}
+	if id := e.OK(t, "cleat", "image", "inspect", "-f", "{{.Id}}", image); id != strings.TrimSpace(first.Stdout) {
+		t.Errorf("the image is %s, not %s", id, first.Stdout)
+	}
+}
+
+// TestBuildIsCancelled: the first Ctrl-C cancels the build, also in the engine.
+func TestBuildIsCancelled(t *testing.T) {
+	e := builder(t)
+	mark := "cancel-" + name(t)
+	dir := project(t, dockerfile("FROM busybox\nRUN echo started; sleep 987 # "+mark+"\n"))
+	cmd := e.Command(t, "cleat", "build", "--progress", "plain", ".")
+	cmd.Dir = dir
+	var out transcript
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, func() (bool, string) {
+		return regexp.MustCompile(`(?m)^#\d+ \d\S* started`).MatchString(out.String()), out.String()
+	})
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d:\n%s", code, out.String())
+	}
+	harness.Eventually(t, func() (bool, string) {
+		r := e.Cleat(t, "buildx", "history", "ls", "--format", "{{.Status}}", "--filter", "status=running")
+		return r.Code == 0 && r.Stdout == "", r.String()
+	})
+}
+
+// TestBakeLikeBuildx: stock buildx and cleat make the same of bake files, and build it.
+func TestBakeLikeBuildx(t *testing.T) {
+	e := builder(t)
+	n := "bake-" + name(t)
+	dropImages(t, e, n+":1", n+"-web:1", n+"-tool:a", n+"-tool:b")
+	dir := project(t, files{
+		"docker-bake.hcl": `variable "NAME" {}
+variable "TAG" { default = "0" }
+group "default" { targets = ["app", "tool", "web"] }
+target "_common" { args = { WHO = upper("me") } }
+target "base" { dockerfile-inline = "FROM busybox\nRUN echo base > /base\n" }
+target "app" {
+  inherits = ["_common"]
+  context = "app"
+  contexts = { base = "target:base" }
+  tags = ["${NAME}:${TAG}"]
+  output = [{ type = "docker" }]
+}
+target "tool" {
+  name = "tool-${item}"
+  matrix = { item = ["a"] }
+  dockerfile-inline = "FROM busybox\nRUN echo ${item} > /tool\n"
+  tags = ["${NAME}-tool:${item}"]
+}
+`,
+		"compose.yaml":   "services:\n  web:\n    image: ${NAME}-web:1\n    build:\n      context: web\n      args: {FROM: compose}\n",
+		"app/Dockerfile": "FROM base\nARG WHO\nRUN cat /base > /app && echo $WHO >> /app\n",
+		"web/Dockerfile": "FROM busybox\nARG FROM\nRUN echo $FROM > /web\n",
+	})
+	env := []string{"NAME=" + n, "TAG=1"}
+	var printed [2]map[string]any
+	for i, c := range [][]string{{"docker", "buildx"}, {"cleat", "buildx"}} {
+		r := buildRun{dir: dir, args: []string{"--print", "--set", "*.labels.x=y"}, env: env}.command(t, e, c[0], c[1], "bake")
+		if err := json.Unmarshal([]byte(r.Stdout), &printed[i]); err != nil || r.Code != 0 {
+			t.Fatal(err, r)
+		}
+	}
+	ours, _ := json.Marshal(printed[1])
+	theirs, _ := json.Marshal(printed[0])
+	if !bytes.Equal(ours, theirs) {
+		t.Errorf("buildx:\n%s\ncleat:\n%s", theirs, ours)
+	}
+	meta := filepath.Join(dir, "meta.json")
+	if r := (buildRun{dir: dir, args: []string{"--metadata-file", meta}, env: env}).command(t, e, "cleat", "bake"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	for image, want := range map[string]string{n + ":1": "base\nME", n + "-web:1": "compose", n + "-tool:a": "a"} {
+		if got := e.OK(t, "cleat", "run", "--rm", image, "sh", "-c", "cat /app /web /tool 2>/dev/null; true"); got != want {
+			t.Errorf("%s has %q, not %q", image, got, want)
+		}
+	}
+	var m map[string]map[string]any
+	if data, err := os.ReadFile(meta); err != nil || json.Unmarshal(data, &m) != nil || m["app"]["containerimage.digest"] == nil || m["base"]["buildx.build.ref"] == nil {
+		t.Errorf("%s, %v", data, err)
+	}
+	for _, c := range []struct{ set, want string }{
+		{"app.context=/etc", "--allow fs.read=/etc"}, {"app.entitlements=network.host", "--allow network.host"}, {"app.output=type=local,dest=/var/out", "--allow fs.write=/var/out"},
+	} {
+		r := buildRun{dir: dir, args: []string{"--set", c.set, "app"}, env: env}.command(t, e, "cleat", "bake")
+		if r.Code != 1 || !strings.Contains(r.Stderr, c.want) {
+			t.Errorf("%s", r)
+		}
+	}
+}
+
+// TestBuildFlagsLikeBuildx: what stock buildx can be told, cleat can, but for what belongs
+// to other builders.
+func TestBuildFlagsLikeBuildx(t *testing.T) {
+	e := builder(t)
+	flag := regexp.MustCompile(`(?m)^\s+(?:-\w, )?--([a-z-]+)`)
+	for command, without := range map[string][]string{
+		"build": {"policy"}, "bake": {"policy"}, "du": nil, "prune": nil, "ls": nil, "inspect": nil, "use": nil, "history ls": {"local"}, "history inspect": nil, "history logs": nil, "history rm": nil,
+	} {
+		args := append([]string{"buildx"}, append(strings.Fields(command), "--help")...)
+		ours := flag.FindAllStringSubmatch(e.OK(t, "cleat", args...), -1)
+		for _, f := range flag.FindAllStringSubmatch(e.OK(t, "docker", args...), -1) {
+			if !slices.ContainsFunc(ours, func(o []string) bool { return o[1] == f[1] }) && !slices.Contains(without, f[1]) {
+				t.Errorf("%s: no --%s", command, f[1])
+			}
+		}
+	}
+}
+
+// TestBuilderCommands: the cache and the history of builds.
+func TestBuilderCommands(t *testing.T) {
+	e := ownBuilder(t)
+	dir := project(t, dockerfile("FROM busybox\nRUN --mount=type=cache,target=/c echo "+name(t)+" > /c/x && echo y > /y\n"))
+	build(t, e, "cleat", dir, "-t", "builder-commands")
+	if out := e.OK(t, "cleat", "builder", "du"); !strings.Contains(out, "RECLAIMABLE") || !strings.Contains(out, "Total:") {
+		t.Errorf("%s", out)
+	}
+	ref := e.OK(t, "cleat", "buildx", "history", "ls", "--format", "{{.Ref}}")
+	if got := e.OK(t, "cleat", "buildx", "history", "inspect", "--format", "{{.Name}} {{.Status}}", ref); got != "builder-commands completed" {
+		t.Errorf("%q", got)
+	}
+	if r := e.Cleat(t, "buildx", "history", "logs"); r.Code != 0 || !strings.Contains(r.Stderr, "RUN --mount=type=cache") {
+		t.Errorf("%s", r)
+	}
+	e.OK(t, "cleat", "buildx", "history", "rm", "--all")
+	if got := e.OK(t, "cleat", "buildx", "history", "ls", "--format", "{{.Ref}}"); got != "" {
+		t.Errorf("%q is left", got)
+	}
+	if out := e.OK(t, "cleat", "buildx", "ls"); !strings.Contains(out, "default*") || !strings.Contains(out, "linux/amd64") {
+		t.Errorf("%s", out)
+	}
+	e.OK(t, "cleat", "builder", "prune", "-f", "-a")
+	if out := e.OK(t, "cleat", "builder", "du", "--filter", "type=exec.cachemount", "--format", "{{.ID}}"); out != "" {
+		t.Errorf("left after prune: %s", out)
+	}
+}
