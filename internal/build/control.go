@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/moby/buildkit/frontend"
 	"github.com/moby/buildkit/frontend/gateway"
 	"github.com/moby/buildkit/frontend/gateway/forwarder"
+	"github.com/moby/buildkit/session"
 	ctdsnapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
@@ -94,7 +96,7 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
 			"inline":   inlinecache.ResolveCacheExporterFunc(),
 			"local":    localcache.ResolveCacheExporterFunc(b.sessions),
-			"registry": registrycache.ResolveCacheExporterFunc(b.sessions, b.cfg.Registries),
+			"registry": compressedCache(registrycache.ResolveCacheExporterFunc(b.sessions, b.cfg.Registries)),
 		},
 		Entitlements:   b.entitlements(),
 		HistoryDB:      history,
@@ -103,6 +105,18 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 		GarbageCollect: w.GarbageCollect,
 	})
 	return c, w, err
+}
+
+// compressedCache has the layers of a cache compressed that goes to a registry.
+func compressedCache(resolve remotecache.ResolveCacheExporterFunc) remotecache.ResolveCacheExporterFunc {
+	return func(ctx context.Context, g session.Group, attrs map[string]string) (remotecache.Exporter, error) {
+		attrs = maps.Clone(attrs)
+		if attrs == nil {
+			attrs = map[string]string{}
+		}
+		compressed(attrs)
+		return resolve(ctx, g, attrs)
+	}
 }
 
 // openDatabase opens one of the builder's own databases. The engine has locked its data

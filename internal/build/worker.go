@@ -94,12 +94,25 @@ func imageAttributes(given map[string]string) (map[string]string, error) {
 	}
 	orElse(exptypes.OptKeyDanglingPrefix, danglingPrefix)
 	orElse(exptypes.OptKeyDanglingEmptyOnly, "true")
-	if !isTrue(attrs, exptypes.OptKeyPush) {
+	if isTrue(attrs, exptypes.OptKeyPush) {
+		compressed(attrs)
+	} else {
 		// Compressing is most of the time that an export takes, and the layers of an
 		// image that stays here are never read compressed.
 		orElse(exptypes.OptKeyLayerCompression, "uncompressed")
 	}
 	return attrs, nil
+}
+
+// compressed has layers compressed on their way out that were left plain by an export
+// before, unless the client says how it wants them.
+func compressed(attrs map[string]string) {
+	if _, chosen := attrs[string(exptypes.OptKeyLayerCompression)]; chosen {
+		return
+	}
+	if _, chosen := attrs[string(exptypes.OptKeyForceCompression)]; !chosen {
+		attrs[string(exptypes.OptKeyForceCompression)] = "true"
+	}
 }
 
 func isTrue(attrs map[string]string, key exptypes.ImageExporterOptKey) bool {

@@ -130,7 +130,7 @@ func (p *Pruner) PruneImages(ctx context.Context, filters map[string][]string) (
 		return nil, errPruning
 	}
 	defer p.imagesBusy.Unlock()
-	before, err := p.images.DiskUsage(ctx)
+	before, err := p.images.Occupied(ctx)
 	if err != nil {
 		return nil, err
 	}

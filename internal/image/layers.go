@@ -20,10 +20,13 @@ const holdLabel = "dev.cleat/holds-image"
 
 func holdLease(id digest.Digest) string { return "image-" + id.Encoded() }
 
+// viewPrefix begins the names of views of images' layers.
+const viewPrefix = "image-"
+
 // viewKey names the view through which the directories of a chain are learnt, and by
 // which the lease keeps them. Two images with the same layers have a view each.
 func viewKey(id, chain digest.Digest) string {
-	return "image-" + id.Encoded() + "-" + chain.Encoded()
+	return viewPrefix + id.Encoded() + "-" + chain.Encoded()
 }
 
 // layers is what the service knows of layers in use. Its lock is held for map

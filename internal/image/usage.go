@@ -3,52 +3,120 @@ package image
 import (
 	"context"
 	"fmt"
+	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 )
 
 // DiskUsage is how many bytes all images take together, each blob and each unpacked layer
-// counted once, whoever shares it.
+// counted once, whoever shares it: those of images with a name, and the layers of others
+// that containers still use. What only the build cache has is not the images'.
 func (s *Service) DiskUsage(ctx context.Context) (int64, error) {
-	ctx = s.store.Context(ctx)
-	var total int64
-	err := s.store.Content.Walk(ctx, func(info content.Info) error {
-		total += info.Size
-		return nil
-	})
+	c, err := s.catalog(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("measure the images: %w", err)
+		return 0, err
 	}
-	var layers []string
+	u := &usage{s: s, blobs: map[digest.Digest]bool{}, layers: map[string]bool{}}
+	ctx = s.store.Context(ctx)
+	for _, id := range c.ids {
+		if err := u.image(ctx, c, id); err != nil {
+			return 0, fmt.Errorf("measure the image %s: %w", id, err)
+		}
+	}
 	err = s.store.Snapshots.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		if info.Kind == snapshots.KindCommitted {
-			layers = append(layers, info.Name)
+		if info.Kind == snapshots.KindView && strings.HasPrefix(info.Name, viewPrefix) {
+			return u.chain(ctx, info.Parent)
 		}
 		return nil
 	})
 	if err != nil {
 		return 0, fmt.Errorf("measure the layers of images: %w", err)
 	}
-	for _, name := range layers {
-		u, err := s.store.Snapshots.Usage(ctx, name)
-		if errdefs.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return 0, fmt.Errorf("measure the layer %s: %w", name, err)
-		}
-		total += u.Size
-	}
-	return total, nil
+	return u.total, nil
 }
 
-// Collect frees the space of what nobody refers to any more and says what images take
+// usage sums up what was not counted yet.
+type usage struct {
+	s      *Service
+	total  int64
+	blobs  map[digest.Digest]bool
+	layers map[string]bool
+}
+
+func (u *usage) image(ctx context.Context, c *catalog, id digest.Digest) error {
+	target := c.byID[id][0].Target
+	if err := u.blob(ctx, target.Digest); err != nil {
+		return err
+	}
+	variants, err := u.s.variantsOf(ctx, c, target)
+	if err != nil {
+		return err
+	}
+	for i := range variants {
+		v := &variants[i]
+		list := []digest.Digest{v.desc.Digest, v.manifest.Config.Digest}
+		for _, l := range v.manifest.Layers {
+			list = append(list, l.Digest)
+		}
+		for _, d := range list {
+			if err := u.blob(ctx, d); err != nil {
+				return err
+			}
+		}
+		if err := u.chain(ctx, v.chainID.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *usage) blob(ctx context.Context, d digest.Digest) error {
+	if d == "" || u.blobs[d] {
+		return nil
+	}
+	u.blobs[d] = true
+	info, err := u.s.store.Content.Info(ctx, d)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	u.total += info.Size
+	return err
+}
+
+// chain counts a layer and those below it.
+func (u *usage) chain(ctx context.Context, name string) error {
+	for name != "" && !u.layers[name] {
+		u.layers[name] = true
+		info, err := u.s.store.Snapshots.Stat(ctx, name)
+		if errdefs.IsNotFound(err) {
+			return nil // not unpacked, or not all of it
+		}
+		if err != nil {
+			return err
+		}
+		size, err := u.s.store.Snapshots.Usage(ctx, name)
+		if err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		u.total += size.Size
+		name = info.Parent
+	}
+	return nil
+}
+
+// Occupied is how many bytes the store takes on the disk, the build cache's contents
+// included.
+func (s *Service) Occupied(ctx context.Context) (int64, error) {
+	return s.store.Occupied(s.store.Context(ctx))
+}
+
+// Collect frees the space of what nobody refers to any more and says what is occupied
 // then.
 func (s *Service) Collect(ctx context.Context) (int64, error) {
 	if err := s.store.GC(ctx); err != nil {
 		return 0, fmt.Errorf("collect unused images: %w", err)
 	}
-	return s.DiskUsage(ctx)
+	return s.Occupied(ctx)
 }

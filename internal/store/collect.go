@@ -3,6 +3,12 @@ package store
 import (
 	"context"
 	"fmt"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 )
 
 // collector runs the garbage collector in one goroutine of its own. Requests that come
@@ -73,4 +79,44 @@ func (s *Store) GC(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Occupied is how many bytes the blobs and the unpacked layers take on the disk. A layer
+// of several names is there once.
+func (s *Store) Occupied(ctx context.Context) (total int64, err error) {
+	spaces, err := s.namespaces(ctx)
+	if err != nil {
+		return 0, err
+	}
+	seen := map[digest.Digest]bool{}
+	for _, space := range spaces {
+		err := s.Content.Walk(namespaces.WithNamespace(ctx, space), func(i content.Info) error {
+			if !seen[i.Digest] {
+				seen[i.Digest] = true
+				total += i.Size
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, fmt.Errorf("measure the blobs: %w", err)
+		}
+	}
+	var layers []string // they are measured after the walk, which is a transaction
+	err = s.overlay.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
+		if i.Kind == snapshots.KindCommitted {
+			layers = append(layers, i.Name)
+		}
+		return nil
+	})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return 0, fmt.Errorf("measure the layers: %w", err)
+	}
+	for _, name := range layers {
+		u, err := s.overlay.Usage(ctx, name)
+		if err != nil && !errdefs.IsNotFound(err) {
+			return 0, fmt.Errorf("measure the layer %s: %w", name, err)
+		}
+		total += u.Size
+	}
+	return total, nil
 }
