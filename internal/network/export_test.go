@@ -1,6 +1,9 @@
 package network
 
 import (
+	"fmt"
+	"io"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +17,17 @@ func HoldPools(t *testing.T) (release func()) {
 		t.Fatal(err)
 	}
 	return func() { unix.Close(fd) }
+}
+
+// HoldPoolsUntil does so in a process of its own, until what it reads ends.
+func HoldPoolsUntil(r io.Reader) error {
+	if _, err := listenAt(poolLockName); err != nil {
+		return err
+	}
+	fmt.Println("holds")
+	_, err := io.Copy(io.Discard, r)
+	os.Exit(0)
+	return err
 }
 
 // Traffic is how many bytes the service has exchanged with the kernel about the host's

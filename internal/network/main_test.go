@@ -26,7 +26,10 @@ import (
 	"github.com/cleatlabs/cleat/internal/network"
 )
 
-const inWorld = "CLEAT_NETWORK_TEST_WORLD"
+const (
+	inWorld  = "CLEAT_NETWORK_TEST_WORLD"
+	asHolder = "CLEAT_NETWORK_TEST_HOLDER"
+)
 
 // TestMain moves the whole test process into a network namespace of its own, which
 // plays the host: links, rules and sysctls of the real one are out of reach, and
@@ -36,6 +39,9 @@ func TestMain(m *testing.M) {
 		runtime.LockOSThread()
 		check(unix.Unshare(unix.CLONE_NEWNET))
 		check(syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), inWorld+"=1")))
+	}
+	if os.Getenv(asHolder) != "" {
+		check(network.HoldPoolsUntil(os.Stdin))
 	}
 	if spec := os.Getenv(asEngine); spec != "" {
 		runEngine(spec)

@@ -19,16 +19,28 @@ type poolLock struct{ mu sync.Mutex }
 
 const poolLockName = "@cleat-network-pools"
 
+// poolPatience is how long another engine may keep this one waiting: it takes some
+// milliseconds, and one that hangs must not stop the others.
+const poolPatience = 5 * time.Second
+
+// errNoEngine: anybody may take a name, but only for an engine is it waited.
+var errNoEngine = errors.New("not held by an engine")
+
 // lock waits for its turn, and returns what ends it.
 func (l *poolLock) lock(ctx context.Context) (unlock func(), err error) {
 	l.mu.Lock()
+	limit, cancel := context.WithTimeout(ctx, poolPatience)
+	defer cancel()
 	for {
 		fd, err := listenAt(poolLockName)
 		if err == nil {
 			return func() { unix.Close(fd); l.mu.Unlock() }, nil
 		}
 		if errors.Is(err, unix.EADDRINUSE) {
-			err = awaitEnd(ctx, poolLockName)
+			err = awaitEnd(limit, poolLockName)
+		}
+		if errors.Is(err, errNoEngine) || limit.Err() != nil && ctx.Err() == nil {
+			return l.mu.Unlock, nil
 		}
 		if err == nil {
 			err = ctx.Err()
@@ -76,6 +88,9 @@ func awaitEnd(ctx context.Context, name string) error {
 		return nil
 	case err != nil:
 		return err
+	}
+	if cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && int(cred.Uid) != unix.Geteuid() {
+		return errNoEngine
 	}
 	for ctx.Err() == nil {
 		const look = 100 // ms, for ctx's sake

@@ -1,11 +1,15 @@
 package network_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,6 +64,28 @@ func TestEnginesChooseAtTheSameTime(t *testing.T) {
 	if len(owners) != engines*(each+1) {
 		t.Errorf("%d subnets: %v", len(owners), owners)
 	}
+}
+
+// The name is anybody's to take; for one who is no engine it is not waited.
+func TestNobodyElseKeepsAnEngineFromChoosing(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), asHolder+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	defer func() { in.Close(); _ = cmd.Wait() }()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "holds\n" {
+		t.Fatalf("%q %v", line, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	_, _, err = s.Create(ctx, api.CreateRequest{Name: "n"})
+	must(t, err)
 }
 
 // Who waits for another engine can give up, and is not kept waiting by one that died.
