@@ -3,17 +3,20 @@ package container
 import (
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
-// spread tells ext4 that the directories in dir have nothing to do with each
+// Spread tells ext4 that the directories in dir have nothing to do with each
 // other (chattr +T), so that each gets its place in another block group. Else all
 // lie in the group of dir, where ext4 steps over every inode that was freed in the
 // last minutes, one by one, each time it makes a file: after a few hundred
 // containers that is the longest part of a start. Where the filesystem has no such
 // flag, nothing is lost.
-func spread(dir string) {
+func Spread(dir string) {
 	const topDir = 0x20000 // FS_TOPDIR_FL
 	f, err := os.Open(dir)
 	if err != nil {
@@ -28,4 +31,14 @@ func spread(dir string) {
 	if err := unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags|topDir); err != nil {
 		slog.Debug("the directories of containers lie close together", "dir", dir, "error", err)
 	}
+}
+
+// Prepare readies directories, which are to become containers', for Add: see
+// record.Prepare.
+func Prepare(dirs []string) error {
+	paths := make([]string, len(dirs))
+	for i, dir := range dirs {
+		paths[i] = filepath.Join(dir, configFile)
+	}
+	return record.Prepare(paths, 0o600)
 }

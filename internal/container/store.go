@@ -48,7 +48,7 @@ func Open(root string) (*Store, error) {
 	if err := os.MkdirAll(root, 0o710); err != nil {
 		return nil, fmt.Errorf("container directory: %w", err)
 	}
-	spread(root)
+	Spread(root)
 	s := &Store{root: root, byID: map[string]*Container{}, names: map[string]string{}}
 	entries, err := os.ReadDir(root)
 	if err != nil {

@@ -90,7 +90,8 @@ func (fs *filesystems) openLocked(ctx context.Context, c *container.Container) (
 	}
 	if last := fs.lives.of(c).current(); last != nil {
 		select {
-		case <-last.cleaned: // its mount is gone
+		case <-last.cleaned:
+			last.unmount() // no two overlays may share a directory to write to
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -253,10 +254,17 @@ func (fs *filesystems) viewOf(ctx context.Context, c *container.Container, r *co
 	return &files{c: c, root: v.Root, closers: []func(){v.Close}}, nil
 }
 
+// written says whether a file has content: those of the engine are made with their
+// container, and filled by its first start.
+func written(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Size() > 0
+}
+
 // place mounts one of a container's mounts in a view. A tmpfs has no content without
 // the container that runs.
 func place(root int, m *runtime.Mount, write bool) error {
-	if m.Type != string(mount.TypeBind) || m.Engine && !exists(m.Source) {
+	if m.Type != string(mount.TypeBind) || m.Engine && !written(m.Source) {
 		return nil
 	}
 	target, err := placeOf(root, m, write)

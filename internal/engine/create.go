@@ -46,6 +46,7 @@ type Creator struct {
 	say        *announcer
 	features   kernel.Features
 	specs      *specBuilder
+	dirs       *directories
 	cgroupV2   bool
 	limits     cgroup.Support
 	layers     *layerQuota
@@ -330,7 +331,7 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 		err = errors.Join(err, os.RemoveAll(dir), cr.layers.release(def.Project))
 	}()
 	record.Failpoint("engine.create.after-name")
-	if err := makeDirs(dir); err != nil {
+	if err := cr.dirs.make(dir); err != nil {
 		return err
 	}
 	if def.Project, err = cr.layers.claim(dir, def.HostConfig.StorageOpt); err != nil {
@@ -417,16 +418,4 @@ func (cr *Creator) makeVolume(ctx context.Context, def *container.Definition, m 
 		r.Labels[volume.AnonymousLabel] = ""
 	}
 	return cr.volumes.Create(ctx, r)
-}
-
-func makeDirs(dir string) error {
-	if err := os.Mkdir(dir, 0o710); err != nil {
-		return fmt.Errorf("container directory: %w", err)
-	}
-	for _, d := range []string{upperDir, workDir} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
-			return fmt.Errorf("container directory: %w", err)
-		}
-	}
-	return nil
 }

@@ -90,15 +90,16 @@ func New(d Deps) *Engine {
 	adjusted.Store(&d.Settings.Adjustable)
 	say := &announcer{bus: d.Events}
 	pool := &stdio.Pool{}
+	dirs := newDirectories(&d)
 	ground := newGround(d.Settings.DataRoot, d.Images)
 	specs := &specBuilder{containers: d.Containers, features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
 	remover := &Remover{
 		containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say, log: d.Log,
-		sweeper: &sweeper{containers: d.Containers, images: d.Images, tasks: d.Tasks, log: d.Log, added: make(chan struct{}, 1)},
+		sweeper: newSweeper(&d),
 	}
 	exits := &exiter{
 		runtime: d.Runtime, networks: d.Networks, volumes: d.Volumes, lives: lives, say: say, tasks: d.Tasks, log: d.Log, remover: remover,
-		specs: specs,
+		specs: specs, roots: newLull("unmount", d.Tasks, unmountBatch, unmountAll),
 	}
 	starter := &Starter{
 		containers: d.Containers, images: d.Images, ground: ground, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
@@ -135,7 +136,7 @@ func New(d Deps) *Engine {
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
-			features: d.Features, specs: specs, cgroupV2: d.Cgroups.Version() == 2, limits: limits, layers: layers, log: d.Log,
+			features: d.Features, specs: specs, dirs: dirs, cgroupV2: d.Cgroups.Version() == 2, limits: limits, layers: layers, log: d.Log,
 		},
 		Starter: starter,
 		Stopper: stopper,
@@ -164,7 +165,7 @@ func New(d Deps) *Engine {
 		Images:   images,
 		Volumes:  volumes,
 		Networks: &Networks{service: d.Networks, containers: d.Containers, say: say, log: d.Log},
-		Recovery: &Recovery{deps: d, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, updater: updater, execs: execs, volumes: volumes},
+		Recovery: &Recovery{deps: d, dirs: dirs, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, updater: updater, execs: execs, volumes: volumes},
 		Debug:    &Debug{containers: d.Containers, starter: starter, runtime: d.Runtime, networks: d.Networks},
 	}
 }

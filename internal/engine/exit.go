@@ -42,6 +42,7 @@ type exiter struct {
 	// awaitDonors waits for containers whose namespaces are joined to be up again.
 	awaitDonors func(context.Context, *container.Container)
 	specs       *specBuilder
+	roots       *lull[*run] // whose mounts nobody needs any more
 	stdioDir    func(*container.Container) string
 }
 
@@ -63,7 +64,7 @@ func (x *exiter) watch(c *container.Container, r *run) {
 				_ = r.log.Close()
 			}
 			r.process.Detach()
-			r.closeRoot()
+			r.unmount()
 		}
 	})
 }
@@ -183,7 +184,7 @@ func (x *exiter) detach(rec *container.Record) {
 func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	defer close(r.cleaned)
 	unmountVolumes(context.WithoutCancel(x.tasks.Context()), x.volumes, rec, x.log)
-	defer r.closeRoot() // after the small things: it can take as long as the disk does
+	defer x.unmount(rec, r)
 	if err := x.specs.removeGroup(x.runtime, x.specs.cgroupPath(rec)); err != nil {
 		x.log.Warn("cgroup of an exited container", "container", c.ID(), "error", err)
 	}
@@ -192,6 +193,26 @@ func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	}
 	if err := os.RemoveAll(x.stdioDir(c)); err != nil {
 		x.log.Warn("journals of an exited container", "container", c.ID(), "error", err)
+	}
+}
+
+// unmountBatch bounds how many filesystems of ended containers the kernel keeps.
+const unmountBatch = 32
+
+// unmount ends the mounts of a run when the engine has a moment: to take an overlay
+// down writes to the disk what is dirty below it. Where the container had mounts of
+// its user's, their filesystems are not to be kept busy by one that has ended.
+func (x *exiter) unmount(rec *container.Record, r *run) {
+	if len(rec.Mounts) > 0 {
+		r.unmount()
+		return
+	}
+	x.roots.add(r)
+}
+
+func unmountAll(_ context.Context, runs []*run) {
+	for _, r := range runs {
+		r.unmount()
 	}
 }
 

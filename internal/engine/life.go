@@ -80,12 +80,13 @@ type run struct {
 	// mounted it. The kernel takes a filesystem down with the last who holds it,
 	// and for an overlay that writes what is dirty below it to the disk: the
 	// engine does that when nobody waits, not the process when it ends.
-	rootFD int
+	rootFD     int
+	unmounting sync.Mutex // guards rootFD
 	// backoff is the delay before this run, 0 for a run started by hand.
 	backoff time.Duration
 
 	exited  chan struct{} // closed when the exit is in the state and announced
-	cleaned chan struct{} // closed when nothing of the run is left
+	cleaned chan struct{} // closed when nothing of the run is left but what unmount ends
 
 	pauses     atomic.Int32 // how often it was paused
 	wasHealthy atomic.Bool  // a probe has succeeded
@@ -170,8 +171,12 @@ func (l *life) cancelRestart() bool {
 	return true
 }
 
-// closeRoot lets go of the root filesystem, once nothing of the run needs it.
-func (r *run) closeRoot() {
+// unmount lets go of the root filesystem and of the process's mounts, once nothing
+// of the run needs them.
+func (r *run) unmount() {
+	r.unmounting.Lock() // held over the work: who comes second needs it done
+	defer r.unmounting.Unlock()
+	r.process.LetMountsGo()
 	if r.rootFD >= 0 {
 		_ = unix.Close(r.rootFD)
 		r.rootFD = -1

@@ -24,6 +24,7 @@ const lostCode = 255
 type Recovery struct {
 	deps    Deps
 	lives   *lives
+	dirs    *directories
 	starter *Starter
 	exits   *exiter
 	remover *Remover
@@ -109,6 +110,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 			rc.exits.watch(c, r)
 		}
 	}
+	rc.dirs.keepReady()
 	rc.awaitKnownExits(all)
 	rc.deps.Tasks.Go("recovery", func(ctx context.Context) { rc.settle(ctx, due) })
 	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {

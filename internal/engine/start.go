@@ -103,6 +103,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 	life := s.lives.of(c)
 	if last := life.current(); last != nil {
 		<-last.cleaned // its ports, cgroup and keeper must be gone
+		last.unmount()
 	}
 	a := &attempt{s: s, c: c, r: c.Load(), life: life, rootFD: -1, netFD: -1}
 	defer a.closeFDs()
@@ -427,6 +428,7 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 		_ = proc.Signal(int(unix.SIGKILL))
 		<-proc.Done()
 		_ = proc.Release()
+		proc.LetMountsGo()
 		return nil, err
 	}
 	started.started = time.Now()

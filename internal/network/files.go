@@ -1,13 +1,14 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/dns"
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -52,18 +53,33 @@ func (s *Service) writeFiles(req *Request, sb *Sandbox) error {
 // os.WriteFile does: ext4 takes that for a careless replacement and flushes it to
 // the disk, which costs a restart ten times what all three files do.
 func writeFile(path, content string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	_, err = f.WriteString(content)
+	for left := content; left != "" && err == nil; {
+		n := 0
+		if n, err = unix.Write(fd, []byte(left)); err == nil {
+			left = left[n:]
+		}
+	}
+	var st unix.Stat_t
 	if err == nil {
-		err = f.Chmod(0o644) // whatever the engine's umask is: a container's users read it
+		err = unix.Fstat(fd, &st)
 	}
-	if err == nil {
-		err = f.Truncate(int64(len(content)))
+	if err == nil && st.Mode&0o7777 != 0o644 {
+		err = unix.Fchmod(fd, 0o644) // whatever the engine's umask is: a container's users read it
 	}
-	return errors.Join(err, f.Close())
+	if err == nil && st.Size > int64(len(content)) {
+		err = unix.Ftruncate(fd, int64(len(content)))
+	}
+	if cerr := unix.Close(fd); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 // hostsFile is Docker's: loopback names, then the extra ones, then the container's

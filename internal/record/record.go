@@ -45,31 +45,82 @@ func WriteDurable(path string, data []byte, perm os.FileMode) error {
 }
 
 func write(path string, data []byte, perm os.FileMode, durable bool) (err error) {
-	dir, base := filepath.Split(path)
-	tmp := filepath.Join(dir, tempPrefix+base)
+	tmp := tempOf(path)
 	// One writer per file is the caller's promise, so a fixed name is enough
 	// and a crash leaves at most one leftover per file.
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
+	err = fill(tmp, data, perm, durable)
+	if err == nil {
+		err = uninterrupted(func() error { return unix.Rename(tmp, path) })
+	}
 	if err != nil {
+		_ = os.Remove(tmp)
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp)
-		}
-	}()
-	if _, err = f.Write(data); err == nil && durable {
+	return nil
+}
+
+func tempOf(path string) string {
+	dir, base := filepath.Split(path)
+	return filepath.Join(dir, tempPrefix+base)
+}
+
+// fill writes by system calls: an os.File would be offered to the poller first,
+// which takes as many of them again.
+func fill(path string, data []byte, perm os.FileMode, durable bool) error {
+	fd := -1
+	err := uninterrupted(func() (err error) {
+		fd, err = unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, uint32(perm.Perm()))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for len(data) > 0 && err == nil {
+		n := 0
+		err = uninterrupted(func() (err error) {
+			n, err = unix.Write(fd, data)
+			return err
+		})
+		data = data[max(n, 0):]
+	}
+	if err == nil && durable {
 		syncs.Add(1)
-		err = unix.Fdatasync(int(f.Fd()))
+		err = uninterrupted(func() error { return unix.Fdatasync(fd) })
 	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
+	return errors.Join(err, unix.Close(fd))
+}
+
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// Prepare makes the later WriteDurable of each path, whose directory is new,
+// wait less: its temporary file is there, and the file and its directories are on
+// the disk already. It waits for the disk itself, once for all where the
+// filesystem has a journal, and is meant for when nobody waits. SweepTemp takes
+// away what is not used.
+func Prepare(paths []string, perm os.FileMode) error {
+	var files []*os.File
+	var err error
+	for _, p := range paths {
+		var f *os.File
+		if f, err = os.OpenFile(tempOf(p), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm); err != nil {
+			break
+		}
+		files = append(files, f)
+	}
+	for _, f := range files {
+		if err == nil {
+			err = f.Sync()
+		}
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err = os.Rename(tmp, path); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("preparing records: %w", err)
 	}
 	return nil
 }

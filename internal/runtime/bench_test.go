@@ -48,6 +48,7 @@ func benchmarkStart(b *testing.B, command ...string) {
 		if p.Status().Code != 0 {
 			b.Fatal(p.Status())
 		}
+		p.LetMountsGo()
 		if err := p.Release(); err != nil {
 			b.Fatal(err)
 		}
@@ -94,6 +95,7 @@ func BenchmarkExec(b *testing.B) {
 		if p.Status().Code != 0 {
 			b.Fatal(p.Status())
 		}
+		p.LetMountsGo()
 		if err := p.Release(); err != nil {
 			b.Fatal(err)
 		}

@@ -134,7 +134,7 @@ func (pl *plan) cgroupFiles(group *cgroup.Group, c *keeper.Clone) ([]launch.Arg,
 
 // takeNetwork gives the child a namespace that is at hand, to be closed with the plan.
 func (b *builder) takeNetwork() {
-	if fd, ok := b.r.networks.take(); ok {
+	if fd, ok := b.r.networks.Take(); ok {
 		b.spareNet = fd
 		b.owned = append(b.owned, fd)
 	}

@@ -223,6 +223,7 @@ func (c *running) remove() {
 		c.wait()
 	}
 	c.readers.Wait()
+	c.LetMountsGo()
 	if err := c.Release(); err != nil {
 		c.l.t.Error(err)
 	}

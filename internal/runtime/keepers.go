@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
 const (
@@ -14,7 +15,7 @@ const (
 )
 
 // newKeepers keeps a few keepers waiting for their programs: fork and execve are the longest steps of an exec, after those of its command.
-func newKeepers(stub *launch.Stub) *reserve[*launch.Parked] {
+func newKeepers(stub *launch.Stub) *supervise.Reserve[*launch.Parked] {
 	fill := func(missing int, put func(*launch.Parked)) {
 		for range missing {
 			k, err := stub.Park()
@@ -24,5 +25,5 @@ func newKeepers(stub *launch.Stub) *reserve[*launch.Parked] {
 			put(k)
 		}
 	}
-	return newReserve(spareKeepers, keeperQuiet, fill, (*launch.Parked).Close)
+	return supervise.NewReserve(spareKeepers, keeperQuiet, fill, (*launch.Parked).Close)
 }

@@ -195,7 +195,7 @@ func (p *Process) Resize(rows, cols uint16) error {
 	return nil
 }
 
-// holdMounts keeps the process's mount namespace beyond its end, until Release. Taking some forty mounts down waits for all processors of
+// holdMounts keeps the process's mount namespace beyond its end, until LetMountsGo. Taking some forty mounts down waits for all processors of
 // the machine; without this the process would do it at its end, and everybody who waits for the end with it. A process that has ended
 // meanwhile has done so already.
 func (p *Process) holdMounts() {
@@ -222,7 +222,7 @@ func (p *Process) holdMounts() {
 	p.mounts = own
 }
 
-// Release frees what an ended process leaves: its descriptors, the keeper's directory and its mounts. It is idempotent.
+// Release frees what an ended process leaves: its descriptors and the keeper's directory. Its mounts stay until LetMountsGo. It is idempotent.
 func (p *Process) Release() error {
 	select {
 	case <-p.done:
@@ -243,7 +243,6 @@ func (p *Process) Release() error {
 		return err
 	}
 	p.released = true
-	p.letMountsGo()
 	return nil
 }
 
@@ -260,7 +259,7 @@ func (p *Process) Detach() {
 		p.status.Close()
 	}
 	p.closeFiles()
-	p.letMountsGo()
+	p.letMounts()
 	if p.watch != nil {
 		p.watch.Close()
 	}
@@ -275,7 +274,14 @@ func (p *Process) closeFiles() {
 	}
 }
 
-func (p *Process) letMountsGo() {
+// LetMountsGo ends the hold on a container's mounts, which the kernel then takes down if the process has ended. It is idempotent.
+func (p *Process) LetMountsGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.letMounts()
+}
+
+func (p *Process) letMounts() {
 	if p.mounts >= 0 {
 		unix.Close(p.mounts)
 		p.mounts = -1

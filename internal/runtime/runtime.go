@@ -11,6 +11,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/internal/supervise"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,8 +33,8 @@ type Runtime struct {
 	private     string // where a child keeps what the container does not see
 	hierarchies []hierarchy
 	reaper      *reaper
-	networks    *reserve[int]
-	keepers     *reserve[*launch.Parked]
+	networks    *supervise.Reserve[int]
+	keepers     *supervise.Reserve[*launch.Parked]
 	held        uint64 // capabilities of the engine
 	base        int    // see openBase
 	programs    *launch.Pool
@@ -112,8 +113,8 @@ func heldCapabilities() (uint64, error) {
 // Close releases what New opened. Started processes are not affected.
 func (r *Runtime) Close() error {
 	r.reaper.stop()
-	r.networks.close()
-	r.keepers.close()
+	r.networks.Close()
+	r.keepers.Close()
 	if r.base >= 0 {
 		unix.Close(r.base)
 	}

@@ -27,7 +27,7 @@ func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 	defer b.close()
 	if s.NetNS == NewNetwork {
 		b.takeNetwork()
-		defer r.networks.refill()
+		defer r.networks.Refill()
 	}
 	if b.making = s.Group; b.making == nil {
 		b.making = r.PrepareGroup(s.CgroupPath, s.Resources, s.Privileged)
@@ -114,8 +114,8 @@ func (l *starting) launch(ctx context.Context) (*Process, error) {
 	for i, fd := range l.held {
 		l.plan.hold(keeper.HeldFD+i, fd)
 	}
-	parked, _ := l.r.keepers.take()
-	defer l.r.keepers.refill()
+	parked, _ := l.r.keepers.Take()
+	defer l.r.keepers.Refill()
 	child, err := l.r.stub.StartIn(parked, l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
 	if err != nil {
 		return nil, err

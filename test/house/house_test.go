@@ -42,7 +42,7 @@ var floors = map[string]int{
 var arrows = map[string][]string{
 	"internal/container":      {"internal/network"}, // a record keeps the sandbox it has
 	"internal/buildexec":      {"internal/network"}, // steps are connected as containers are
-	"internal/runtime":        {"internal/keeper", "internal/record"},
+	"internal/runtime":        {"internal/keeper", "internal/record", "internal/supervise"},
 	"internal/classic":        {"internal/build"}, // which it is an interface to
 	"internal/registryclient": {"internal/store"},
 	"internal/changes":        {"internal/archive", "internal/failure"},

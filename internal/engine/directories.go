@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/supervise"
+)
+
+// directories makes the directories of containers. It keeps a few ready, which a
+// create only has to rename: making one takes longer than all else in a create but
+// its wait for the disk, and that is shorter, too, where the disk knows the
+// directory already.
+type directories struct {
+	root  string // of those that lie ready
+	tasks *supervise.Group
+	log   *slog.Logger
+	ready *supervise.Reserve[string] // nil before keepReady
+	made  int
+}
+
+const (
+	spareDirectories = 8
+	// directoriesQuiet is longer than a short-lived container takes.
+	directoriesQuiet = 20 * time.Millisecond
+)
+
+func newDirectories(d *Deps) *directories {
+	return &directories{root: filepath.Join(d.Settings.DataRoot, "spare"), tasks: d.Tasks, log: d.Log}
+}
+
+// keepReady begins to make directories ahead, until the engine ends. What an
+// earlier engine has left of them goes first. Nothing else of d may run before it
+// has returned.
+func (d *directories) keepReady() {
+	r := supervise.NewReserve(spareDirectories, directoriesQuiet, d.fill, func(dir string) { _ = os.RemoveAll(dir) })
+	if !d.tasks.Go("directories", func(ctx context.Context) {
+		<-ctx.Done()
+		r.Close()
+	}) {
+		r.Close()
+		return
+	}
+	d.ready = r
+}
+
+func (d *directories) fill(missing int, put func(string)) {
+	made, err := d.prepare(missing)
+	for _, dir := range made {
+		put(dir)
+	}
+	if err != nil { // a create makes its own, or meets the same and reports it
+		d.log.Debug("directories of containers cannot be made ahead", "error", err)
+	}
+}
+
+func (d *directories) prepare(n int) (made []string, err error) {
+	if d.made == 0 {
+		if err := os.RemoveAll(d.root); err != nil {
+			return nil, err
+		}
+		if err := os.Mkdir(d.root, 0o700); err != nil {
+			return nil, err
+		}
+		container.Spread(d.root)
+	}
+	for range n {
+		d.made++
+		dir := filepath.Join(d.root, strconv.Itoa(d.made))
+		if err = makeDirs(dir); err == nil {
+			err = makeFiles(dir)
+		}
+		if err != nil {
+			_ = os.RemoveAll(dir)
+			break
+		}
+		made = append(made, dir)
+	}
+	if perr := container.Prepare(made); perr != nil {
+		for _, dir := range made {
+			_ = os.RemoveAll(dir)
+		}
+		return nil, perr
+	}
+	return made, err
+}
+
+// make makes dir, a container's directory.
+func (d *directories) make(dir string) error {
+	if d.ready == nil {
+		return makeDirs(dir)
+	}
+	defer d.ready.Refill()
+	spare, ok := d.ready.Take()
+	if !ok {
+		return makeDirs(dir)
+	}
+	if err := unix.Rename(spare, dir); err != nil {
+		_ = os.RemoveAll(spare)
+		return makeDirs(dir)
+	}
+	return nil
+}
+
+func makeDirs(dir string) error {
+	if err := os.Mkdir(dir, 0o710); err != nil {
+		return fmt.Errorf("container directory: %w", err)
+	}
+	for _, d := range []string{upperDir, workDir} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			return fmt.Errorf("container directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// makeFiles makes the files that the first start fills, empty.
+func makeFiles(dir string) error {
+	for _, name := range engineFiles {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/supervise"
+)
+
+const (
+	lullPause = 200 * time.Millisecond
+	lullDelay = 2 * time.Second
+)
+
+// lull puts off work that nobody waits for until no more of it has come for a
+// moment: it would take processor and disk from those who come next. It waits for
+// lullDelay at most, and not beyond most things.
+type lull[T any] struct {
+	name  string
+	tasks *supervise.Group
+	most  int
+	do    func(ctx context.Context, batch []T)
+
+	mu      sync.Mutex
+	pending []T
+	running bool
+	added   chan struct{} // holds a token when pending has grown
+}
+
+func newLull[T any](name string, tasks *supervise.Group, most int, do func(context.Context, []T)) *lull[T] {
+	return &lull[T]{name: name, tasks: tasks, most: most, do: do, added: make(chan struct{}, 1)}
+}
+
+// add takes over x. What an engine that ends has not come to is left to the kernel
+// and the next engine.
+func (l *lull[T]) add(x T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pending = append(l.pending, x)
+	if l.running {
+		select {
+		case l.added <- struct{}{}:
+		default:
+		}
+		return
+	}
+	l.running = l.tasks.Go(l.name, l.run)
+}
+
+// run goes on until nothing is pending.
+func (l *lull[T]) run(ctx context.Context) {
+	for {
+		l.awaitPause(ctx)
+		l.mu.Lock()
+		batch := l.pending
+		l.pending = nil
+		l.running = len(batch) > 0
+		l.mu.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		l.do(ctx, batch)
+	}
+}
+
+func (l *lull[T]) awaitPause(ctx context.Context) {
+	latest := time.After(lullDelay)
+	for l.count() > 0 && l.count() < l.most {
+		select {
+		case <-l.added:
+		case <-time.After(lullPause):
+			return
+		case <-latest:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *lull[T]) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.pending)
+}
