@@ -219,8 +219,8 @@ func (h *Handler) containerWait(ctx context.Context, w http.ResponseWriter, q *r
 		if result.Err != "" {
 			answer.Error = &container.WaitExitError{Message: result.Err}
 		}
-		// A write that fails means that the client has gone.
-		_ = out.write(answer)
+		// It is sent with the end of the answer. A write that fails means that the client has gone.
+		_ = out.enc.Encode(answer)
 	case <-ctx.Done():
 	}
 	return nil

@@ -46,6 +46,7 @@ type Starter struct {
 	remover    *Remover
 	prober     *prober
 	pool       *stdio.Pool
+	users      users
 }
 
 // Start starts a container that was created or has exited. A running one is
@@ -262,7 +263,7 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	}
 	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
 	spec.Held = a.nameSockets()
-	if spec.User, err = lookupUser(a.rootFD, r.Config.User, r.HostConfig.GroupAdd); err != nil {
+	if spec.User, err = s.users.of(a.c, r, a.rootFD); err != nil {
 		return nil, err
 	}
 	if err := a.openSources(ctx, spec); err != nil {

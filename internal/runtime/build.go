@@ -3,6 +3,7 @@ package runtime
 import (
 	"maps"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -137,6 +138,14 @@ func (b *builder) takeNetwork() {
 	if fd, ok := b.r.networks.Take(); ok {
 		b.spareNet = fd
 		b.owned = append(b.owned, fd)
+	}
+}
+
+// leaveNetwork has the namespace stay until p lets its mounts go: the kernel takes several down at once for little more than one.
+func (b *builder) leaveNetwork(p *Process) {
+	if b.spareNet >= 0 {
+		p.network = b.spareNet
+		b.owned = slices.DeleteFunc(b.owned, func(fd int) bool { return fd == b.spareNet })
 	}
 }
 

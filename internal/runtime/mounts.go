@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cleatlabs/cleat/internal/launch"
 	"github.com/cleatlabs/cleat/internal/mount"
@@ -83,31 +84,47 @@ func (b *builder) modeOf(f string) (mode uint32, exists bool) {
 	return statIn(b.s.RootFD, f)
 }
 
-// kernelModes remembers the modes of paths below /proc and /sys. What is not there is looked for again each time: a module may bring it.
+// kernelModes remembers the modes of paths below /proc and /sys. What is not there is looked for again: a module may bring it.
 type kernelModes struct {
 	mu    sync.Mutex
-	known map[string]uint32
+	known map[string]kernelMode
 }
 
+// A kernelMode is of a path that is there, or was not there when it was looked for.
+type kernelMode struct {
+	mode   uint32
+	missed time.Time
+}
+
+// missingFor is how long a path that was not there is taken to be still missing. Containers that were started before the path came do not have it
+// masked either.
+const missingFor = time.Second
+
 func (k *kernelModes) of(f string) (mode uint32, exists bool) {
+	now := time.Now()
 	k.mu.Lock()
-	mode, exists = k.known[f]
+	m, looked := k.known[f]
 	k.mu.Unlock()
-	if exists {
-		return mode, true
+	if looked && m.missed.IsZero() {
+		return m.mode, true
+	}
+	if looked && now.Sub(m.missed) < missingFor {
+		return 0, false
 	}
 	var st unix.Stat_t
-	if unix.Lstat(f, &st) != nil {
-		return 0, false
+	if unix.Lstat(f, &st) == nil {
+		m, exists = kernelMode{mode: st.Mode}, true
+	} else {
+		m = kernelMode{missed: now}
 	}
 	const most = 64 // paths are a client's to choose
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.known == nil || len(k.known) >= most {
-		k.known = map[string]uint32{}
+		k.known = map[string]kernelMode{}
 	}
-	k.known[f] = st.Mode
-	return st.Mode, true
+	k.known[f] = m
+	return m.mode, exists
 }
 
 func isBelow(p, dir string) bool {

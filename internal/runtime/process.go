@@ -46,6 +46,7 @@ type Process struct {
 	mu         sync.Mutex
 	pidfd      int // of the process; −1 once it has ended
 	mounts     int // its mount namespace; −1 is none (see holdMounts)
+	network    int // its network namespace, if it is a spare one; −1 is none
 	watch      *os.File
 	detached   bool
 	released   bool
@@ -274,7 +275,8 @@ func (p *Process) closeFiles() {
 	}
 }
 
-// LetMountsGo ends the hold on a container's mounts, which the kernel then takes down if the process has ended. It is idempotent.
+// LetMountsGo ends the hold on a container's mounts, and on an empty network namespace, which the kernel then takes down if the process has
+// ended. It is idempotent.
 func (p *Process) LetMountsGo() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -282,9 +284,11 @@ func (p *Process) LetMountsGo() {
 }
 
 func (p *Process) letMounts() {
-	if p.mounts >= 0 {
-		unix.Close(p.mounts)
-		p.mounts = -1
+	for _, fd := range []*int{&p.mounts, &p.network} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+			*fd = -1
+		}
 	}
 }
 
