@@ -10,8 +10,8 @@ import (
 const (
 	// spareKeepers bounds the idle processes, each of some 100 kB of the kernel's memory.
 	spareKeepers = 4
-	// keeperQuiet lets a start's own process come first.
-	keeperQuiet = time.Millisecond
+	// keeperQuiet is longer than a short exec takes: one after the other has them made by twos and threes.
+	keeperQuiet = 4 * time.Millisecond
 )
 
 // newKeepers keeps a few keepers waiting for their programs: fork and execve are the longest steps of an exec, after those of its command.
