@@ -36,7 +36,7 @@ var groups = []string{"buildx", "builder", "image"}
 
 // commands are all that this program has below buildx and builder.
 func (a *app) commands() []spec {
-	return append([]spec{a.bake(), a.build(), a.dialStdio(), a.du(), a.history(), a.inspect(), a.ls(), a.prune(), a.use(), a.versionInfo()}, a.others()...)
+	return append([]spec{a.bake(), a.build(), a.dialStdio(), a.du(), a.history(), a.imagetools(), a.inspect(), a.ls(), a.prune(), a.use(), a.versionInfo()}, a.others()...)
 }
 
 // execute finds the command, gives it its flags, and runs it.

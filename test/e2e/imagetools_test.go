@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// TestImagetools: an image of two platforms is put together in the registry, also from
+// another repository, and stock buildx sees in it what cleat sees.
+func TestImagetools(t *testing.T) {
+	e, reg := builder(t), harness.StartRegistry(t)
+	repo := reg.Addr + "/tools/" + name(t)
+	dir := project(t, files{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	for _, p := range []string{"amd64", "arm64"} {
+		image := repo + "-" + p + ":1"
+		dropImages(t, e, image)
+		build(t, e, "cleat", dir, "--platform", "linux/"+p, "--provenance=false", "--push", "-t", image)
+	}
+	meta := filepath.Join(dir, "meta.json")
+	e.OK(t, "cleat", "buildx", "imagetools", "create", "-t", repo+":1", "-t", repo+":2", "--annotation", "index:made.by=test", "--metadata-file", meta, repo+"-amd64:1", repo+"-arm64:1")
+	if data, err := os.ReadFile(meta); err != nil || !strings.Contains(string(data), "application/vnd.oci.image.index.v1+json") {
+		t.Errorf("%s, %v", data, err)
+	}
+	raw := e.OK(t, "cleat", "buildx", "imagetools", "inspect", "--raw", repo+":2")
+	if theirs := e.OK(t, "docker", "buildx", "imagetools", "inspect", "--raw", repo+":1"); theirs != raw {
+		t.Errorf("buildx sees\n%s\ncleat\n%s", theirs, raw)
+	}
+	var idx struct {
+		Annotations map[string]string
+		Manifests   []struct {
+			Digest   string
+			Platform struct{ Architecture string }
+		}
+	}
+	if err := json.Unmarshal([]byte(raw), &idx); err != nil || len(idx.Manifests) != 2 || idx.Manifests[0].Platform.Architecture != "amd64" || idx.Annotations["made.by"] != "test" {
+		t.Fatalf("%v\n%s", err, raw)
+	}
+	if got := e.OK(t, "cleat", "buildx", "imagetools", "inspect", repo+":1"); !strings.Contains(got, "Platform:  linux/arm64") || !strings.Contains(got, "MediaType: application/vnd.oci.image.index.v1+json") {
+		t.Errorf("%s", got)
+	}
+	if got := e.OK(t, "cleat", "buildx", "imagetools", "inspect", "--format", `{{(index .Image "linux/arm64").Architecture}}`, repo+":1"); got != "arm64" {
+		t.Errorf("%q", got)
+	}
+	// What was copied can be pulled from where it is now.
+	dropImages(t, e, repo+":1")
+	e.OK(t, "cleat", "pull", repo+":1")
+	e.OK(t, "cleat", "buildx", "imagetools", "create", "-t", repo+":one", "-p", "linux/arm64", repo+":1")
+	e.OK(t, "cleat", "buildx", "imagetools", "create", "-t", repo+":one", "--append", idx.Manifests[0].Digest)
+	if got := e.OK(t, "cleat", "buildx", "imagetools", "inspect", "--raw", repo+":one"); !strings.Contains(got, "arm64") || !strings.Contains(got, "amd64") {
+		t.Errorf("%s", got)
+	}
+	for line, want := range map[string]string{
+		"create " + repo + ":1":                                  "no tags specified",
+		"create -t " + repo + ":x":                               "no sources specified",
+		"create -t " + repo + ":x " + repo + ":nonsuch":          "not found",
+		"create -t " + repo + ":x -p linux/s390x " + repo + ":1": "no source is for linux/s390x",
+		"create --dry-run --annotation a=b " + repo + ":1":       "write index:a=b",
+		"inspect " + repo + ":nonsuch":                           "not found",
+		"inspect --raw --format x " + repo + ":1":                "cannot be used together",
+	} {
+		if r := e.Cleat(t, append([]string{"buildx", "imagetools"}, strings.Fields(line)...)...); r.Code != 1 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("%s", r)
+		}
+	}
+}
