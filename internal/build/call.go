@@ -7,12 +7,12 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/identity"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
@@ -180,52 +180,70 @@ func (one *call) await(ctx context.Context) (io.Reader, error) {
 
 // run solves a request and reports on it.
 func (s *solving) run(ctx context.Context, req *controlapi.SolveRequest, progress Progress) error {
-	log := make(chan *controlapi.StatusResponse)
-	group, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	// The log goes on to its end, and says what was cancelled.
 	logCtx, endLog := context.WithCancel(context.WithoutCancel(ctx))
 	defer endLog()
-	image := ""
-	group.Go(func() error {
-		res, err := s.control.Solve(ctx, req)
-		if err != nil {
-			// A request that was refused has no log, for which BuildKit would wait.
-			time.AfterFunc(statusGrace, endLog)
-			return err
-		}
-		if len(req.Exporters) == 1 && makesImage(req.Exporters[0].Type) {
-			image = res.ExporterResponse[exptypes.ExporterImageDigestKey]
-		}
-		return nil
-	})
-	group.Go(func() error {
+	log := make(chan *controlapi.StatusResponse)
+	stream := &statusStream{ctx: logCtx, out: log}
+	ended, told := make(chan error, 1), make(chan error, 1)
+	go func() {
 		defer close(log)
-		err := s.control.Status(&controlapi.StatusRequest{Ref: req.Ref}, &statusStream{ctx: logCtx, out: log})
-		if err != nil && (logCtx.Err() != nil || ctx.Err() != nil) {
-			return nil // the build's own error is the one to tell
-		}
-		return err
-	})
-	told := make(chan error, 1)
-	go func() { told <- forward(log, progress, endLog) }()
-	err := group.Wait()
+		ended <- s.control.Status(&controlapi.StatusRequest{Ref: req.Ref}, stream)
+	}()
+	go func() { told <- forward(logCtx, log, progress, cancel) }()
+
+	res, err := s.control.Solve(ctx, req)
+	if err != nil && !stream.awaitEnd(ended, endLog) {
+		return err // it was refused, and there is nothing to tell
+	}
 	if lost := <-told; lost != nil {
 		return lost
 	}
-	if err != nil || image == "" {
+	if err != nil {
 		return err
 	}
-	return progress.Image(image)
+	if err := <-ended; err != nil {
+		return fmt.Errorf("the log of the build: %w", err)
+	}
+	if len(req.Exporters) != 1 || !makesImage(req.Exporters[0].Type) {
+		return nil
+	}
+	return progress.Image(res.ExporterResponse[exptypes.ExporterImageDigestKey])
 }
 
-// statusGrace is how long the log of a failed build may take to come to its end.
-const statusGrace = 3 * time.Second
+// awaitEnd waits for the end of the log of a build that has failed. It reports false for
+// one that was refused and has no log: BuildKit would wait for it for seconds.
+func (s *statusStream) awaitEnd(ended <-chan error, end func()) bool {
+	grace := statusGrace
+	if !s.begun.Load() {
+		grace = refusalGrace
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-timer.C:
+	}
+	end()
+	return s.begun.Load()
+}
 
-// forward passes the log on. The channel is read to its end in any case.
-func forward(log <-chan *controlapi.StatusResponse, progress Progress, stop func()) error {
+const (
+	// statusGrace is how long the log of a failed build may take to come to its end.
+	statusGrace = 3 * time.Second
+	// refusalGrace is how long a log that has not begun may take to.
+	refusalGrace = 300 * time.Millisecond
+)
+
+// forward passes the log on, and calls stop if it cannot. The channel is read to its end
+// in any case; what comes after the end of ctx is not told.
+func forward(ctx context.Context, log <-chan *controlapi.StatusResponse, progress Progress, stop func()) error {
 	var failed error
 	for piece := range log {
-		if failed != nil {
+		if failed != nil || ctx.Err() != nil {
 			continue
 		}
 		encoded, err := proto.Marshal(piece)
@@ -242,8 +260,9 @@ func forward(log <-chan *controlapi.StatusResponse, progress Progress, stop func
 
 // statusStream is the server's end of a stream of BuildKit's API within the process.
 type statusStream struct {
-	ctx context.Context
-	out chan<- *controlapi.StatusResponse
+	ctx   context.Context
+	out   chan<- *controlapi.StatusResponse
+	begun atomic.Bool
 }
 
 func (s *statusStream) Context() context.Context                { return s.ctx }
@@ -258,6 +277,7 @@ func (s *statusStream) SendMsg(m any) error {
 	if !ok {
 		return errors.New("the log holds something else than its pieces")
 	}
+	s.begun.Store(true)
 	select {
 	case s.out <- piece:
 		return nil
