@@ -41,9 +41,14 @@ func (s *services) openBuilder() (err error) {
 	steps := func(context.Context) (build.Steps, error) {
 		return build.Steps{Executor: s.steps, Networks: s.steps.Networks(), Snapshots: s.steps.Snapshots, Settle: s.steps.Settle}, nil
 	}
+	hostNetwork, insecure := s.config.builder.allows()
+	budget, err := s.config.builder.budget()
+	if err != nil {
+		return err
+	}
 	s.builder, err = build.New(build.Config{
 		Root: s.config.buildRoot(), Store: s.store, Registries: s.registry.Hosts, Steps: steps,
-		HostGateway: s.networks.HostGateway(), AllowHostNetwork: true,
+		HostGateway: s.networks.HostGateway(), AllowHostNetwork: hostNetwork, AllowInsecure: insecure, Budget: budget,
 		Images: s.images, Log: s.log,
 	})
 	return err

@@ -46,7 +46,7 @@ var differentlyNamed = map[string]string{
 
 // keysWithoutFlag are dockerd's keys that are set in its file alone. Their effect is not there.
 var keysWithoutFlag = []string{
-	"builder", "min-api-version", "network-diagnostic-port", "resolv-conf", "swarm-raft-election-tick", "swarm-raft-heartbeat-tick",
+	"min-api-version", "network-diagnostic-port", "resolv-conf", "swarm-raft-election-tick", "swarm-raft-heartbeat-tick",
 }
 
 // onlyFlags are flags that the file has no key for, in dockerd neither.
@@ -112,6 +112,9 @@ func (c *Config) setFrom(data []byte) error {
 	if err != nil {
 		return err
 	}
+	if c.builder, err = readBuilder(data); err != nil {
+		return err
+	}
 	names := make([]string, 0, len(values))
 	for name := range values {
 		names = append(names, name)
@@ -144,6 +147,16 @@ func (c *Config) setFrom(data []byte) error {
 	return nil
 }
 
+// readBuilder reads what the file, which is valid JSON, says of builds; nil if nothing.
+func readBuilder(data []byte) (*builderSettings, error) {
+	var object map[string]json.RawMessage
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if len(bytes.TrimSpace(data)) == 0 || json.Unmarshal(data, &object) != nil || object[builderKey] == nil {
+		return nil, nil
+	}
+	return parseBuilder(object[builderKey])
+}
+
 // fileValue is what the file says about one flag.
 type fileValue struct {
 	key    string   // as the file has it
@@ -167,6 +180,9 @@ func parseConfigFile(data []byte) (map[string]fileValue, error) {
 				return nil, err
 			}
 			continue
+		}
+		if key == builderKey {
+			continue // see readBuilder
 		}
 		if slices.Contains(keysWithoutFlag, key) {
 			return nil, fmt.Errorf("%q is not supported by this engine: leave it out", key)

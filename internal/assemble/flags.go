@@ -50,6 +50,8 @@ type Config struct {
 	// File is the configuration file; fromFile are the flags that it has set, and the keys it has them under.
 	File     string
 	fromFile map[string]string
+	// builder is what the file says of builds.
+	builder *builderSettings
 
 	Labels                           []string // the engine's own, for info
 	StopTimeout                      int      // seconds, where nobody says
