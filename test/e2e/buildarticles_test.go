@@ -58,11 +58,11 @@ def hello():
 		build(t, e, program, dir, "-t", image)
 		answers(t, e, program, image, "5000", "Hello from Flask")
 
-		replace(t, filepath.Join(dir, "app.py"), "Hello from", "Good-bye from")
+		replace(t, filepath.Join(dir, "app.py"), "Hello from", "Good-bye to "+program+" from")
 		log := build(t, e, program, dir, "-t", image+":2")
 		dropImages(t, e, image+":2")
 		log.wantCached(t, []string{"RUN pip install", "COPY requirements.txt"}, []string{"COPY . ."})
-		answers(t, e, program, image+":2", "5000", "Good-bye from Flask")
+		answers(t, e, program, image+":2", "5000", "Good-bye to "+program+" from Flask")
 	})
 }
 
@@ -93,10 +93,10 @@ app.listen(3000, "0.0.0.0");
 		// npm wants a cache directory that nobody has at home.
 		answers(t, e, program, image, "3000", "Hello from Node", "-e", "npm_config_cache=/tmp/npm")
 
-		replace(t, filepath.Join(dir, "server.js"), "Hello from", "Good-bye from")
+		replace(t, filepath.Join(dir, "server.js"), "Hello from", "Good-bye to "+program+" from")
 		log := build(t, e, program, dir, "-t", image+":2")
 		log.wantCached(t, []string{"RUN npm ci", "COPY package*.json"}, []string{"COPY . ."})
-		answers(t, e, program, image+":2", "3000", "Good-bye from Node", "-e", "npm_config_cache=/tmp/npm")
+		answers(t, e, program, image+":2", "3000", "Good-bye to "+program+" from Node", "-e", "npm_config_cache=/tmp/npm")
 	})
 }
 
@@ -113,7 +113,7 @@ ARG GOPROXY
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN --mount=type=cache,target=/root/.cache/go-build CGO_ENABLED=0 go build -o /bin/hello .
+RUN --mount=type=cache,target=/root/.cache/go-build CGO_ENABLED=0 go build -ldflags="-s -w" -o /bin/hello .
 
 FROM alpine:3.20 AS small
 COPY --from=build /bin/hello /hello
@@ -137,17 +137,17 @@ ENTRYPOINT ["hello"]
 
 		// The same program on a small image: all of it is 12 to 20 MB.
 		log := build(t, e, program, dir, append(args, "-t", image+":small", "--target", "small")...)
-		log.wantCached(t, []string{"RUN go mod download", "go build -o /bin/hello"}, nil)
+		log.wantCached(t, []string{"RUN go mod download", "go build -ldflags"}, nil)
 		answers(t, e, program, image+":small", "8080", "Hello from Go")
 		size, err := strconv.ParseInt(e.OK(t, program, "image", "inspect", "-f", "{{.Size}}", image+":small"), 10, 64)
-		if err != nil || size < 6e6 || size > 20e6 {
+		if err != nil || size < 12e6 || size > 20e6 {
 			t.Errorf("the image of a program and a shell has %d bytes (%v)", size, err)
 		}
 
-		replace(t, filepath.Join(dir, "main.go"), "Hello from", "Good-bye from")
+		replace(t, filepath.Join(dir, "main.go"), "Hello from", "Good-bye to "+program+" from")
 		log = build(t, e, program, dir, append(args, "-t", image+":2")...)
-		log.wantCached(t, []string{"RUN go mod download", "COPY go.mod go.sum"}, []string{"go build -o /bin/hello"})
-		answers(t, e, program, image+":2", "8080", "Good-bye from Go")
+		log.wantCached(t, []string{"RUN go mod download", "COPY go.mod go.sum"}, []string{"go build -ldflags"})
+		answers(t, e, program, image+":2", "8080", "Good-bye to "+program+" from Go")
 	})
 }
 

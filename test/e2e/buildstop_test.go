@@ -1,0 +1,329 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// A building is a build that a test interrupts.
+type building struct {
+	cmd *exec.Cmd
+	mu  sync.Mutex
+	out bytes.Buffer
+	end chan struct{}
+}
+
+func (b *building) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.out.Write(p)
+}
+
+func (b *building) said() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.out.String()
+}
+
+func startBuild(t *testing.T, e *harness.Engine, dir string, args ...string) *building {
+	t.Helper()
+	b := &building{cmd: e.Command(t, "docker", append(append([]string{"build"}, args...), ".")...), end: make(chan struct{})}
+	b.cmd.Dir = dir
+	b.cmd.Env = append(b.cmd.Env, "BUILDKIT_PROGRESS=plain")
+	b.cmd.Stdout, b.cmd.Stderr = b, b
+	// Docker's command passes an interrupt on to its plugin only at a terminal; to a
+	// process group it comes as from the keyboard.
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := b.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = b.cmd.Wait(); close(b.end) }()
+	t.Cleanup(func() { _ = syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL); <-b.end })
+	return b
+}
+
+// until waits for text in the log, and fails the test if the build ends before.
+func (b *building) until(t *testing.T, text string) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		said := b.said()
+		select {
+		case <-b.end:
+			if !strings.Contains(said, text) {
+				t.Fatalf("the build ended before it said %q: %s", text, said)
+			}
+		default:
+		}
+		return strings.Contains(said, text), said
+	})
+}
+
+// fails waits until the client has ended, which must be with a failure.
+func (b *building) fails(t *testing.T) string {
+	t.Helper()
+	select {
+	case <-b.end:
+	case <-time.After(harness.Patience):
+		t.Fatalf("the client does not end: %s", b.said())
+	}
+	if b.cmd.ProcessState.ExitCode() == 0 {
+		t.Errorf("the client reports success: %s", b.said())
+	}
+	return b.said()
+}
+
+// running lists the processes whose command line holds text.
+func running(text string) []string {
+	var found []string
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		line, _ := os.ReadFile(d + "/cmdline")
+		if l := string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})); strings.Contains(l, text) && !strings.Contains(l, "docker") && !strings.Contains(l, "cleat") {
+			found = append(found, filepath.Base(d)+" "+l)
+		}
+	}
+	return found
+}
+
+// slowHub is Docker Hub with blobs that do not come before release is called. The
+// channel tells each time that one is asked for.
+func slowHub(t *testing.T) (addr string, asked <-chan struct{}, release func()) {
+	t.Helper()
+	to, err := url.Parse("http://" + dockerHub(t).Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	open, seen := make(chan struct{}), make(chan struct{}, 1)
+	once := sync.OnceFunc(func() { close(open) })
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/blobs/") && r.Method == http.MethodGet {
+			select {
+			case seen <- struct{}{}:
+			default:
+			}
+			select {
+			case <-open:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() { once(); s.CloseClientConnections(); s.Close() })
+	return s.Listener.Addr().String(), seen, once
+}
+
+// aPhase is a point in a build at which it is interrupted.
+type aPhase struct {
+	name  string
+	files files
+	args  []string
+	at    string // what the log says then
+	step  string // a step done before, which must come from the cache afterwards
+	after []string
+}
+
+func phases(mark string) []aPhase {
+	return []aPhase{
+		{name: "a step", files: dockerfile("FROM busybox AS base\nRUN echo first >/first\nFROM base\nARG SLEEP=" + mark + "\nRUN echo under way; sleep $SLEEP\n"), at: "under way", step: "RUN echo first", after: []string{"--build-arg", "SLEEP=0"}},
+		{name: "two steps and a lock", files: dockerfile("FROM busybox AS base\nRUN echo first >/first\nFROM base AS a\nARG SLEEP=" + mark + "\nRUN --mount=type=cache,target=/c,sharing=locked echo under way; sleep $SLEEP; touch /x\nFROM busybox AS b\nARG SLEEP=" + mark +
+			"\nRUN --mount=type=cache,target=/c,sharing=locked echo under way; sleep $SLEEP; touch /y\nFROM a\nCOPY --from=b /y /y\nCOPY --from=a /x /x\n"), at: "under way", step: "RUN echo first", after: []string{"--build-arg", "SLEEP=0"}},
+		{name: "a step that ignores signals", files: dockerfile("FROM busybox\nARG SLEEP=" + mark + "\nRUN trap '' INT TERM HUP; (trap '' INT TERM HUP; sleep $SLEEP) & echo under way; sleep $SLEEP\n"), at: "under way", after: []string{"--build-arg", "SLEEP=0"}},
+		{name: "the transfer of the context", files: files{"Dockerfile": "FROM busybox AS base\nRUN echo first >/first\nFROM base\nCOPY . /c\n", "big": "SPARSE"}, at: "transferring context", step: "RUN echo first"},
+		{name: "the export", files: files{"Dockerfile": "FROM busybox AS base\nRUN echo first >/first\nFROM base\nRUN dd if=/dev/urandom of=/big bs=1M count=150 2>/dev/null\nRUN dd if=/dev/urandom of=/big2 bs=1M count=50 2>/dev/null\n"}, at: "exporting", step: "RUN echo first"},
+	}
+}
+
+// lay writes the phase's context; "SPARSE" stands for a large file without content.
+func (p aPhase) lay(t *testing.T) string {
+	t.Helper()
+	dir := project(t, p.files)
+	for n, text := range p.files {
+		if text == "SPARSE" {
+			if err := os.Truncate(filepath.Join(dir, n), 400<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return dir
+}
+
+// before builds what the cache must still have when the build has been interrupted.
+func (p aPhase) before(t *testing.T, e *harness.Engine, dir string) {
+	t.Helper()
+	if p.step != "" {
+		build(t, e, "docker", dir, "--target", "base", "-o", "type=cacheonly")
+	}
+}
+
+// again builds once more, to the end, on what the interrupted build has left.
+func (p aPhase) again(t *testing.T, e *harness.Engine, dir, tag string) {
+	t.Helper()
+	if _, ok := p.files["big"]; ok {
+		if err := os.Truncate(filepath.Join(dir, "big"), 1<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := build(t, e, "docker", dir, append(append([]string{"-t", tag}, p.args...), p.after...)...)
+	if p.step != "" && !log.cached(t, p.step) {
+		t.Errorf("%q was lost:\n%s", p.step, log)
+	}
+	e.OK(t, "docker", "run", "--rm", tag, "true")
+}
+
+// TestBuildInterrupted: Ctrl-C ends the client and what it had the engine do, and
+// leaves the cache as it was.
+func TestBuildInterrupted(t *testing.T) {
+	e := builder(t)
+	mark := fmt.Sprint(80000 + os.Getpid())
+	for _, p := range phases(mark) {
+		t.Run(p.name, func(t *testing.T) {
+			dir := p.lay(t)
+			tag := "stopped-" + strings.ReplaceAll(p.name, " ", "-")
+			dropImages(t, e, tag)
+			p.before(t, e, dir)
+			b := startBuild(t, e, dir, append([]string{"-t", tag}, p.args...)...)
+			b.until(t, p.at)
+			if err := syscall.Kill(-b.cmd.Process.Pid, syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			if p.at != "exporting" { // which may be over already
+				if said := b.fails(t); !strings.Contains(said, "cancel") {
+					t.Errorf("no word of the interruption: %s", said)
+				}
+			} else {
+				<-b.end
+			}
+			harness.Eventually(t, func() (bool, string) {
+				left := running("sleep " + mark)
+				return len(left) == 0, fmt.Sprint("still running: ", left)
+			})
+			p.again(t, e, dir, tag)
+		})
+	}
+}
+
+// TestBuildInterruptedInAPull: the base image's layers never come.
+func TestBuildInterruptedInAPull(t *testing.T) {
+	addr, asked, release := slowHub(t)
+	e := harness.New(t, harness.Options{Args: []string{"--registry-mirror", "http://" + addr}})
+	e.UseBuildx(t)
+	e.Run(t)
+	t.Cleanup(func() { e.Destroy(t) })
+	dir := project(t, dockerfile("FROM busybox\nRUN echo made >/made\n"))
+	b := startBuild(t, e, dir)
+	<-asked
+	if err := syscall.Kill(-b.cmd.Process.Pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	b.fails(t)
+	b = startBuild(t, e, dir)
+	<-asked
+	e.Kill()
+	b.fails(t)
+	release()
+	e.Run(t)
+	build(t, e, "docker", dir, "-t", "pulled")
+	agrees(t, e)
+}
+
+// TestBuildKilled: kill -9 of the engine in every phase. The client says so, no step
+// runs on, nothing is left, and what was done before is still in the cache.
+func TestBuildKilled(t *testing.T) {
+	e := ownBuilder(t)
+	mark := fmt.Sprint(180000 + os.Getpid())
+	for _, p := range phases(mark) {
+		t.Run(p.name, func(t *testing.T) {
+			dir := p.lay(t)
+			tag := "killed-" + strings.ReplaceAll(p.name, " ", "-")
+			p.before(t, e, dir)
+			before, err := harness.Take()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := startBuild(t, e, dir, append([]string{"-t", tag}, p.args...)...)
+			b.until(t, p.at)
+			e.Kill()
+			said := b.fails(t)
+			if !strings.Contains(said, "ERROR") {
+				t.Errorf("no error: %s", said)
+			}
+			harness.Eventually(t, func() (bool, string) {
+				left := running("sleep " + mark)
+				return len(left) == 0, fmt.Sprint("still running: ", left)
+			})
+			e.Run(t)
+			p.again(t, e, dir, tag)
+			e.OK(t, "docker", "rmi", tag)
+			agrees(t, e)
+			harness.Eventually(t, func() (bool, string) {
+				now, err := harness.Take()
+				if err != nil {
+					return false, err.Error()
+				}
+				var left []string
+				for _, l := range before.Left(now) { // other tests of this machine come and go
+					if strings.Contains(l, e.Dir) || strings.Contains(l, e.ExecRoot) || strings.Contains(l, e.CgroupParent) {
+						if !strings.Contains(l, "process ") { // the engine, which was started anew
+							left = append(left, l)
+						}
+					}
+				}
+				return len(left) == 0, strings.Join(left, "\n")
+			})
+		})
+	}
+}
+
+// TestBuildSurvivesItsClient: a client that is killed takes its build with it.
+func TestBuildSurvivesItsClient(t *testing.T) {
+	e := builder(t)
+	mark := fmt.Sprint(280000 + os.Getpid())
+	b := startBuild(t, e, project(t, dockerfile("FROM busybox\nRUN echo under way; sleep "+mark+"\n")))
+	b.until(t, "under way")
+	if err := syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	b.fails(t)
+	harness.Eventually(t, func() (bool, string) {
+		left := running("sleep " + mark)
+		return len(left) == 0, fmt.Sprint("still running: ", left)
+	})
+}
+
+// TestEngineStopsWhileItBuilds: SIGTERM ends builds; it does not wait for them.
+func TestEngineStopsWhileItBuilds(t *testing.T) {
+	e := ownBuilder(t)
+	mark := fmt.Sprint(380000 + os.Getpid())
+	b := startBuild(t, e, project(t, dockerfile("FROM busybox\nRUN echo under way; sleep "+mark+"\n")))
+	b.until(t, "under way")
+	e.Stop(t)
+	b.fails(t)
+	if left := running("sleep " + mark); len(left) > 0 {
+		t.Errorf("still running: %v", left)
+	}
+}
+
+// agrees waits until fsck finds nothing: some things go away in the background.
+func agrees(t *testing.T, e *harness.Engine) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		out, err := e.Debug(t, "fsck")
+		return err == nil, out
+	})
+}
