@@ -19,29 +19,29 @@ import (
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// A building is a build that a test interrupts.
-type building struct {
+// interruptible is a build that a test interrupts.
+type interruptible struct {
 	cmd *exec.Cmd
 	mu  sync.Mutex
 	out bytes.Buffer
 	end chan struct{}
 }
 
-func (b *building) Write(p []byte) (int, error) {
+func (b *interruptible) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.out.Write(p)
 }
 
-func (b *building) said() string {
+func (b *interruptible) said() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.out.String()
 }
 
-func startBuild(t *testing.T, e *harness.Engine, dir string, args ...string) *building {
+func startBuild(t *testing.T, e *harness.Engine, dir string, args ...string) *interruptible {
 	t.Helper()
-	b := &building{cmd: e.Command(t, "docker", append(append([]string{"build"}, args...), ".")...), end: make(chan struct{})}
+	b := &interruptible{cmd: e.Command(t, "docker", append(append([]string{"build"}, args...), ".")...), end: make(chan struct{})}
 	b.cmd.Dir = dir
 	b.cmd.Env = append(b.cmd.Env, "BUILDKIT_PROGRESS=plain")
 	b.cmd.Stdout, b.cmd.Stderr = b, b
@@ -57,7 +57,7 @@ func startBuild(t *testing.T, e *harness.Engine, dir string, args ...string) *bu
 }
 
 // until waits for text in the log, and fails the test if the build ends before.
-func (b *building) until(t *testing.T, text string) {
+func (b *interruptible) until(t *testing.T, text string) {
 	t.Helper()
 	harness.Eventually(t, func() (bool, string) {
 		said := b.said()
@@ -73,7 +73,7 @@ func (b *building) until(t *testing.T, text string) {
 }
 
 // fails waits until the client has ended, which must be with a failure.
-func (b *building) fails(t *testing.T) string {
+func (b *interruptible) fails(t *testing.T) string {
 	t.Helper()
 	select {
 	case <-b.end:
