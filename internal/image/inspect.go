@@ -43,6 +43,9 @@ func (s *Service) Inspect(ctx context.Context, ref, platform string) (*image.Ins
 		RootFS:       image.RootFS{Type: "layers", Layers: []string{}},
 		Descriptor:   &ocispec.Descriptor{MediaType: m.target.Target.MediaType, Digest: m.id(), Size: m.target.Target.Size},
 	}
+	if r.Manifests, err = s.manifests(ctx, c, variants); err != nil {
+		return nil, err
+	}
 	if v.config.Created != nil {
 		r.Created = v.config.Created.Format(time.RFC3339Nano)
 	}

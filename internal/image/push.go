@@ -149,19 +149,20 @@ func (p *push) run(ctx context.Context) error {
 		}
 	}
 	record.Failpoint("image.push.after-note")
-	p.tell(pushed)
+	p.tell(pushed, root.part)
 	return nil
 }
 
-// tell ends the messages of a push as programs expect it.
-func (p *push) tell(pushed ocispec.Descriptor) {
+// tell ends the messages of a push as programs expect it. part says that not all of the
+// image was sent, without that being asked for.
+func (p *push) tell(pushed ocispec.Descriptor, part bool) {
 	p.report.message("", fmt.Sprintf("%s: digest: %s size: %d", p.name.Tag(), pushed.Digest, pushed.Size))
 	p.report.aux(struct {
 		Tag    string
 		Digest string
 		Size   int64
 	}{p.name.Tag(), pushed.Digest.String(), pushed.Size})
-	if pushed.Digest != p.img.Target.Digest && images.IsIndexType(p.img.Target.MediaType) && !images.IsIndexType(pushed.MediaType) && p.wish == nil {
+	if part {
 		p.report.aux(auxprogress.ManifestPushedInsteadOfIndex{ManifestPushedInsteadOfIndex: true, OriginalIndex: p.img.Target, SelectedManifest: pushed})
 	}
 	p.s.events("push", reference.FamiliarString(p.name), reference.FamiliarName(p.name))
@@ -176,6 +177,8 @@ type shipment struct {
 	parts []variant
 	// reduced says that the index names more than is to be sent.
 	reduced bool
+	// part says that this is not all of the image, though nothing less was asked for.
+	part bool
 }
 
 // choose finds what is to be sent.
@@ -211,9 +214,9 @@ func (p *push) choose(ctx context.Context) (shipment, error) {
 		p.report.aux(auxprogress.ContentMissing{ContentMissing: true, Desc: target})
 		return shipment{}, failure.NotFound("of the image %s not all content is here; pull it again", reference.FamiliarString(p.name))
 	case missing && len(list) == 1:
-		return shipment{target: list[0].desc, parts: list}, nil
+		return shipment{target: list[0].desc, parts: list, part: true}, nil
 	}
-	return shipment{target: target, parts: list, reduced: missing}, nil
+	return shipment{target: target, parts: list, reduced: missing, part: missing}, nil
 }
 
 // together orders images before what is about them, and leaves out what is about an
