@@ -150,7 +150,11 @@ func (b *Builder) Close() error {
 	}
 	s.server.Stop()
 	s.end()
-	if err := s.control.Close(); err != nil && !errors.Is(err, context.Canceled) {
+	err := s.worker.settle()
+	if cerr := s.control.Close(); cerr != nil && !errors.Is(cerr, context.Canceled) {
+		err = errors.Join(err, cerr)
+	}
+	if err != nil {
 		return fmt.Errorf("close the build cache: %w", err)
 	}
 	return nil

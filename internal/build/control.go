@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/cache/remotecache"
 	inlinecache "github.com/moby/buildkit/cache/remotecache/inline"
 	localcache "github.com/moby/buildkit/cache/remotecache/local"
@@ -71,7 +70,7 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 	if err != nil {
 		return nil, nil, err
 	}
-	closers = append(closers, w.Close)
+	closers = append(closers, w.settle, w.Close)
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
 		return nil, nil, err
@@ -151,7 +150,7 @@ func (b *Builder) entitlements() []string {
 
 // newWorker makes the part of BuildKit that has contents: sources, cache, steps and
 // exporters, over the engine's store.
-func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
+func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
 	steps, err := b.cfg.Steps(ctx)
 	if err != nil {
 		return nil, err
@@ -160,10 +159,15 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 	if err != nil {
 		return nil, err
 	}
-	refs, err := metadata.NewStore(filepath.Join(b.cfg.Root, refsFile))
+	refs, settle, err := b.openRefs(filepath.Join(b.cfg.Root, refsFile))
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			_ = settle() // the error that is returned is the cause
+		}
+	}()
 	if err := b.sweepLeases(ctx, refs); err != nil {
 		return nil, errors.Join(err, refs.Close())
 	}
@@ -195,8 +199,8 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 		Differ:           s.NewDiffer(blobs),
 		ImageStore:       names{s, b.cfg.Images, steps.Settle},
 		RegistryHosts:    b.cfg.Registries,
-		LeaseManager:     leaseutil.WithNamespace(quietLeases{s.Leases}, store.Namespace),
-		GarbageCollect:   s.Metadata().GarbageCollect,
+		LeaseManager:     leaseutil.WithNamespace(hastyLeases{quietLeases{s.Leases}, s.Defer}, store.Namespace),
+		GarbageCollect:   s.GarbageCollect,
 		ParallelismSem:   semaphore.NewWeighted(int64(max(4, runtime.NumCPU()))),
 		MetadataStore:    refs,
 		MountPoolRoot:    filepath.Join(b.cfg.Root, mountsDir),
@@ -213,5 +217,5 @@ func (b *Builder) newWorker(ctx context.Context) (*imageWorker, error) {
 		return nil, err
 	}
 	w.SourceManager.Register(w.HTTPSource)
-	return &imageWorker{Worker: w, images: b.cfg.Images, store: s}, nil
+	return &imageWorker{Worker: w, settle: settle, images: b.cfg.Images, store: s}, nil
 }

@@ -36,6 +36,7 @@ const buildRefLabel = "moby/build.ref."
 // imageWorker is BuildKit's worker with the exporter of a Docker engine.
 type imageWorker struct {
 	*base.Worker
+	settle  func() error // see Builder.openRefs
 	machine machine
 	images  Images
 	store   *store.Store

@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -39,11 +40,11 @@ func (c *collector) run(s *Store) {
 		case <-c.quit:
 			return
 		case <-c.wanted:
-			if _, err := s.meta.GarbageCollect(ctx); err != nil {
+			if _, err := s.GarbageCollect(ctx); err != nil {
 				s.warn(fmt.Errorf("collect unused images and layers: %w", err))
 			}
 		case reply := <-c.sync:
-			_, err := s.meta.GarbageCollect(ctx)
+			_, err := s.GarbageCollect(ctx)
 			reply <- err
 		}
 	}
@@ -52,6 +53,17 @@ func (c *collector) run(s *Store) {
 func (c *collector) stop() {
 	close(c.quit)
 	<-c.done
+}
+
+// GarbageCollect frees what nobody refers to. It does so only by what is on the disk: what a transaction that a crash of the machine takes back has
+// let go must still be there then.
+func (s *Store) GarbageCollect(ctx context.Context) (gc.Stats, error) {
+	resume, err := s.deferrals.suspend()
+	defer resume()
+	if err != nil {
+		return nil, err
+	}
+	return s.meta.GarbageCollect(ctx)
 }
 
 // ScheduleGC makes the collector run soon. It returns at once.

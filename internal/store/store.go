@@ -91,6 +91,7 @@ type Store struct {
 	overlay    snapshots.Snapshotter
 	generation atomic.Uint64
 	collector  *collector
+	deferrals  deferrals
 	closed     sync.Once
 }
 
@@ -124,6 +125,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 			s.closeDatabases()
 		}
 	}()
+	if err := RecoverDatabase(filepath.Join(cfg.Root, "meta.db")); err != nil {
+		return nil, err
+	}
 	if s.db, err = openDatabase(filepath.Join(cfg.Root, "meta.db"), cfg); err != nil {
 		return nil, err
 	}
@@ -138,12 +142,14 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, fmt.Errorf("open the layer store in %s: %w", cfg.Root, err)
 	}
 	s.overlay = &layerBackend{layers}
+	s.deferrals.warn = s.warn
+	s.deferrals.list = []*Deferral{NewDeferral(filepath.Join(cfg.Root, "meta.db"), s.db)}
 	s.meta = metadata.NewDB(s.db, blobs, map[string]snapshots.Snapshotter{Snapshotter: s.overlay})
 	if err := s.meta.Init(ctx); err != nil {
 		return nil, fmt.Errorf("open the image database in %s: %w", cfg.Root, err)
 	}
 	s.Content = s.meta.ContentStore()
-	s.Images = &countedImages{Store: metadata.NewImageStore(s.meta), generation: &s.generation}
+	s.Images = &countedImages{Store: metadata.NewImageStore(s.meta), generation: &s.generation, settle: s.deferrals.end}
 	s.Leases = metadata.NewLeaseManager(s.meta)
 	s.Snapshots = s.meta.Snapshotter(Snapshotter)
 	s.Applier = newApplier(s.Content)
@@ -218,7 +224,8 @@ func (s *Store) closeDatabases() error {
 		errs = append(errs, s.overlay.Close())
 	}
 	if s.db != nil {
-		errs = append(errs, s.db.Close())
+		_, err := s.deferrals.suspend() // for good
+		errs = append(errs, err, s.db.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -275,7 +282,11 @@ func (s *Store) LowerDirs(mounts []mount.Mount) ([]string, error) {
 // that are taken before the database's, here it would be the other way round.
 func (s *Store) Update(ctx context.Context, fn func(ctx context.Context) error) error {
 	defer s.generation.Add(1)
-	return s.meta.Update(func(tx *bolt.Tx) error {
+	err := s.meta.Update(func(tx *bolt.Tx) error {
 		return fn(boltutil.WithTransaction(ctx, tx))
 	})
+	if err != nil {
+		return err
+	}
+	return s.deferrals.end()
 }

@@ -1,0 +1,244 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cleatlabs/cleat/internal/kernel"
+)
+
+// book is a database that counts.
+type book struct {
+	t    *testing.T
+	path string
+	db   *bolt.DB
+}
+
+func openBook(t *testing.T, path string) *book {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return &book{t, path, db}
+}
+
+func (b *book) check(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// write makes n transactions, each with a page of data under a number of its own.
+func (b *book) write(from, n int) {
+	b.t.Helper()
+	for i := from; i < from+n; i++ {
+		b.check(b.db.Update(func(tx *bolt.Tx) error {
+			k, err := tx.CreateBucketIfNotExists([]byte("k"))
+			if err != nil {
+				return err
+			}
+			if i > 3 {
+				if err := k.Delete(fmt.Appendf(nil, "%06d", i-3)); err != nil {
+					return err
+				}
+			}
+			return k.Put(fmt.Appendf(nil, "%06d", i), make([]byte, 3000))
+		}))
+	}
+}
+
+// last is the highest number that is there.
+func (b *book) last() string {
+	b.t.Helper()
+	var last string
+	b.check(b.db.View(func(tx *bolt.Tx) error {
+		k, _ := tx.Bucket([]byte("k")).Cursor().Last()
+		last = string(k)
+		for err := range tx.Check() {
+			return err
+		}
+		return nil
+	}))
+	return last
+}
+
+func (b *book) copies() []string {
+	found, _ := filepath.Glob(b.path + ".before*")
+	return found
+}
+
+// crash makes of a database and its copy what a crash of the machine may leave: of the pages that were not synced some are as before.
+func crash(t *testing.T, b *book, synced []byte) (path string) {
+	t.Helper()
+	now, err := os.ReadFile(b.path)
+	b.check(err)
+	const page = 4096
+	for at := 0; at+page <= len(now); at += page {
+		if rand.IntN(2) == 0 {
+			if at+page <= len(synced) {
+				copy(now[at:at+page], synced[at:at+page])
+			} else {
+				clear(now[at : at+page])
+			}
+		}
+	}
+	path = filepath.Join(t.TempDir(), filepath.Base(b.path))
+	b.check(os.WriteFile(path, now, 0o600))
+	for _, c := range b.copies() {
+		text, err := os.ReadFile(c)
+		b.check(err)
+		b.check(os.WriteFile(filepath.Join(filepath.Dir(path), filepath.Base(c)), text, 0o600))
+	}
+	return path
+}
+
+func TestDeferralOverACrashOfTheMachine(t *testing.T) {
+	b := openBook(t, filepath.Join(t.TempDir(), "x.db"))
+	b.write(1, 40)
+	d := NewDeferral(b.path, b.db)
+	b.check(d.Begin())
+	b.check(d.Begin())
+	synced, err := os.ReadFile(b.path)
+	b.check(err)
+	b.write(41, 60)
+	for range 20 {
+		path := crash(t, b, synced)
+		b.check(recoverDatabase(path, "another boot"))
+		after := openBook(t, path)
+		if last := after.last(); last != "000040" {
+			t.Fatalf("after a crash the last is %s", last)
+		}
+		if left := after.copies(); len(left) > 0 {
+			t.Fatalf("left: %v", left)
+		}
+		after.write(41, 5)
+		after.db.Close()
+	}
+	b.check(d.End())
+	b.check(d.End())
+	if left := b.copies(); len(left) > 0 || b.db.NoSync {
+		t.Errorf("it is still on: %v", left)
+	}
+	synced, err = os.ReadFile(b.path)
+	b.check(err)
+	path := crash(t, b, synced) // nothing is unsynced
+	b.check(recoverDatabase(path, "another boot"))
+	if last := openBook(t, path).last(); last != "000100" {
+		t.Errorf("what was synced is lost: %s", last)
+	}
+}
+
+func TestDeferralOverAKilledEngine(t *testing.T) {
+	b := openBook(t, filepath.Join(t.TempDir(), "x.db"))
+	b.write(1, 10)
+	d := NewDeferral(b.path, b.db)
+	b.check(d.Begin())
+	b.write(11, 10)
+	b.check(os.WriteFile(b.path+copyPart, []byte("cut short"), 0o600))
+	b.db.Close()
+	b.check(RecoverDatabase(b.path))
+	after := openBook(t, b.path)
+	if last := after.last(); last != "000020" {
+		t.Errorf("the last is %s", last)
+	}
+	if left := after.copies(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	b.check(RecoverDatabase(filepath.Join(t.TempDir(), "nowhere", "x.db")))
+}
+
+func TestDeferralAmongWriters(t *testing.T) {
+	b := openBook(t, filepath.Join(t.TempDir(), "x.db"))
+	b.write(1, 4)
+	d := NewDeferral(b.path, b.db)
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range 50 {
+				if err := b.db.Update(func(tx *bolt.Tx) error {
+					return tx.Bucket([]byte("k")).Put(fmt.Appendf(nil, "%d-%d", w, i), make([]byte, 500))
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 20 {
+		if err := errors.Join(d.Begin(), d.End()); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+	b.last()
+}
+
+// TestStoreDefers holds that names are durable whatever is deferred, inside of a transaction too, and that nothing stays on.
+func TestStoreDefers(t *testing.T) {
+	root := t.TempDir()
+	s, err := Open(context.Background(), Config{Root: root, Warn: func(err error) { t.Errorf("warned: %v", err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := s.Context(t.Context())
+	other := openBook(t, filepath.Join(t.TempDir(), "refs.db"))
+	other.write(1, 1)
+	done := s.DeferToo(NewDeferral(other.path, other.db))
+	boot, err := kernel.BootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := func() bool {
+		_, err := os.Stat(filepath.Join(root, "meta.db"+copyInfix+boot))
+		_, oerr := os.Stat(other.path + copyInfix + boot)
+		if (err == nil) != (oerr == nil) {
+			t.Errorf("one is on, the other off: %v, %v", err, oerr)
+		}
+		return err == nil
+	}
+	name := func(n string) images.Image {
+		return images.Image{Name: n, Target: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(n), Size: 1}}
+	}
+	for what, change := range map[string]func() error{
+		"a name is given": func() error { _, err := s.Images.Create(ctx, name("a")); return err },
+		"a name is given in a transaction": func() error {
+			return s.Update(ctx, func(ctx context.Context) error { _, err := s.Images.Create(ctx, name("b")); return err })
+		},
+		"garbage is collected": func() error { _, err := s.GarbageCollect(ctx); return err },
+	} {
+		s.Defer()
+		if !on() {
+			t.Fatal("it is not on")
+		}
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if on() {
+			t.Errorf("%s: it is still on", what)
+		}
+	}
+	s.Defer()
+	if err := done(); err != nil || on() {
+		t.Errorf("the other database goes: %v", err)
+	}
+	s.Defer()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(root + "/meta.db.*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
