@@ -28,6 +28,8 @@ var buildTransitions = map[string]transition{
 	"build.export.before-name":  building,
 	"image.built.after-name":    building,
 	"build.export.after-layers": building,
+	"store.defer.after-copy":    building,
+	"store.defer.after-sync":    building,
 }
 
 // callBuild builds a Dockerfile as an image of the given name.
