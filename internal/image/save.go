@@ -3,7 +3,9 @@ package image
 import (
 	"context"
 	"io"
+	"slices"
 
+	"github.com/containerd/containerd/v2/core/images"
 	export "github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/platforms"
@@ -60,7 +62,7 @@ func (s *Service) Save(ctx context.Context, refs, wishes []string) (_ *Saving, e
 			return nil, err
 		}
 	}
-	sv.opts = append(sel.opts, export.WithPlatform(presentPlatforms{sel.present, s.host}), export.WithSkipNonDistributableBlobs())
+	sv.opts = append(slices.Concat(sel.indexes, sel.manifests), export.WithPlatform(presentPlatforms{sel.present, s.host}), export.WithSkipNonDistributableBlobs())
 	if len(wishes) == 0 {
 		sv.opts = append(sv.opts, export.WithAllPlatforms(), export.WithSkipMissing(s.store.Content))
 	}
@@ -93,8 +95,10 @@ type selection struct {
 	wishes  []string
 	seen    map[string]bool // names, and ids without one
 	present map[string]bool // platforms that are here, of those asked for
-	opts    []export.ExportOpt
 	ids     []digest.Digest
+	// indexes are written before manifests: the exporter forgets the names that it knows
+	// of a manifest when an index names that, too.
+	indexes, manifests []export.ExportOpt
 }
 
 func (sel *selection) add(ctx context.Context, ref string) error {
@@ -162,10 +166,14 @@ func (sel *selection) one(ctx context.Context, ref string) error {
 		return nil
 	}
 	sel.seen[key] = true
+	one := export.WithManifest(m.target.Target, name)
 	if name == "" {
-		sel.opts = append(sel.opts, export.WithManifest(m.target.Target))
+		one = export.WithManifest(m.target.Target)
+	}
+	if images.IsIndexType(m.target.Target.MediaType) {
+		sel.indexes = append(sel.indexes, one)
 	} else {
-		sel.opts = append(sel.opts, export.WithManifest(m.target.Target, name))
+		sel.manifests = append(sel.manifests, one)
 	}
 	sel.ids = append(sel.ids, m.id())
 	return nil

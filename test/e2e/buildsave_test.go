@@ -41,7 +41,7 @@ func TestSaveOfBuilds(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		plain, attested := "saved/"+program+"-plain:v1", "saved/"+program+"-attested:v1"
 		built(t, here, plain)
-		built(t, here, attested, "--label", "of="+program, "--platform", "linux/amd64,linux/arm64", "--provenance=mode=max")
+		built(t, here, attested, "--platform", "linux/amd64,linux/arm64", "--provenance=mode=max")
 		r := here.Do(t, program, "", "save", plain, attested)
 		if r.Code != 0 {
 			t.Fatalf("%s", r.Stderr)
@@ -53,11 +53,12 @@ func TestSaveOfBuilds(t *testing.T) {
 			Layers   []string
 		}
 		var index struct{ Manifests []struct{ Digest string } }
-		if json.Unmarshal(files["manifest.json"], &manifest) != nil || json.Unmarshal(files["index.json"], &index) != nil || files["oci-layout"] == nil || len(manifest) != 2 || len(index.Manifests) != 2 {
+		if json.Unmarshal(files["manifest.json"], &manifest) != nil || json.Unmarshal(files["index.json"], &index) != nil || files["oci-layout"] == nil || len(manifest) != 1 || len(index.Manifests) != 2 {
 			t.Fatalf("manifest.json %s, index.json %s", files["manifest.json"], files["index.json"])
 		}
 		for _, m := range manifest {
-			if len(m.RepoTags) != 1 || files[m.Config] == nil || len(m.Layers) != 2 {
+			// Both names mean the same image for this platform, one of them in an index.
+			if len(m.RepoTags) != 2 || files[m.Config] == nil || len(m.Layers) != 2 {
 				t.Errorf("%+v", m)
 			}
 			for _, l := range m.Layers {
