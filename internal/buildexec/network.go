@@ -50,7 +50,7 @@ const (
 	// idlePlaces bounds what lies idle. More steps than processors seldom run at a time.
 	idlePlaces = 8
 	// idleTime is how long it lies: a build's next step comes sooner.
-	idleTime = 20 * time.Second
+	idleTime = 2 * time.Second
 )
 
 func newBridgePool(n Networks, log *slog.Logger) *bridgePool {
