@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -273,13 +274,16 @@ func onlyWitness(e *harness.Engine) (left []string) {
 // of links on the bridge beyond (or short of) links.
 func traces(e *harness.Engine, containers, links int) (left []string) {
 	groups := map[string]bool{}
-	dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + e.CgroupParent + "/*/")
-	direct, _ := filepath.Glob("/sys/fs/cgroup" + e.CgroupParent + "/*/")
-	for _, d := range append(dirs, direct...) {
-		groups[filepath.Base(d)] = true
+	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+		found, _ := filepath.Glob(pattern + e.CgroupParent + "/*")
+		for _, d := range found {
+			if id := filepath.Base(d); len(id) == 64 { // a container's, no file of the group itself
+				groups[id] = true
+			}
+		}
 	}
 	if len(groups) > containers {
-		left = append(left, fmt.Sprintf("%d control groups: %v", len(groups), dirs))
+		left = append(left, fmt.Sprintf("%d control groups: %v", len(groups), slices.Sorted(maps.Keys(groups))))
 	}
 	if n := linksOf(e); n != links {
 		left = append(left, fmt.Sprintf("%d links on %s, should be %d", n, e.Bridge, links))
