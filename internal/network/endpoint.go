@@ -527,7 +527,7 @@ func (s *Service) publish(req *Request, a *attachment, t targets, wishes []wish)
 	}
 	// A client that sent to a UDP port before has a connection tracking entry
 	// without the redirection, which would last as long as it goes on sending.
-	s.stale.forget(add)
+	s.stale.forget(add, nil)
 	return nil
 }
 
@@ -546,7 +546,7 @@ func (s *Service) unpublish(a *attachment) error {
 		err = fmt.Errorf("free ports of container %s: %w", a.sandbox.ContainerID, err)
 	}
 	r.release(s.proxy)
-	s.stale.forget(dels)
+	s.stale.forget(nil, dels)
 	return err
 }
 

@@ -17,27 +17,29 @@ import (
 // some milliseconds of work, so it is done behind the verbs' backs and for all at once
 // that have come together.
 type forgetter struct {
-	do   func([]nft.Publish)
+	do   func(added, freed []nft.Publish)
 	wake chan struct{}
 
-	mu      sync.Mutex
-	waiting []nft.Publish
+	mu           sync.Mutex
+	added, freed []nft.Publish
 }
 
-func newForgetter(group *supervise.Group, do func([]nft.Publish)) *forgetter {
+func newForgetter(group *supervise.Group, do func(added, freed []nft.Publish)) *forgetter {
 	f := &forgetter{do: do, wake: make(chan struct{}, 1)}
 	group.Go("network-flows", f.run)
 	return f
 }
 
-// forget asks for the flows to these ports to be forgotten.
-func (f *forgetter) forget(ports []nft.Publish) {
-	udp := slices.DeleteFunc(slices.Clone(ports), func(p nft.Publish) bool { return p.Proto != nft.UDP || p.Open })
-	if len(udp) == 0 {
+// forget asks for the flows to these ports to be forgotten: for those which were added the
+// flows that lead elsewhere, for those which were freed the flows that lead there.
+func (f *forgetter) forget(added, freed []nft.Publish) {
+	other := func(p nft.Publish) bool { return p.Proto != nft.UDP || p.Open }
+	added, freed = slices.DeleteFunc(slices.Clone(added), other), slices.DeleteFunc(slices.Clone(freed), other)
+	if len(added)+len(freed) == 0 {
 		return
 	}
 	f.mu.Lock()
-	f.waiting = append(f.waiting, udp...)
+	f.added, f.freed = append(f.added, added...), append(f.freed, freed...)
 	f.mu.Unlock()
 	select {
 	case f.wake <- struct{}{}:
@@ -59,23 +61,23 @@ func (f *forgetter) run(ctx context.Context) {
 
 func (f *forgetter) pass() {
 	f.mu.Lock()
-	ports := f.waiting
-	f.waiting = nil
+	added, freed := f.added, f.freed
+	f.added, f.freed = nil, nil
 	f.mu.Unlock()
-	if len(ports) > 0 {
-		f.do(ports)
+	if len(added)+len(freed) > 0 {
+		f.do(added, freed)
 	}
 }
 
 // forgetNow drops what connection tracking knows about UDP ports.
-func (s *Service) forgetNow(ports []nft.Publish) {
+func (s *Service) forgetNow(added, freed []nft.Publish) {
 	addrs, err := s.host.conn.Addrs()
 	local := map[netip.Addr]bool{}
 	for _, a := range addrs {
 		local[a.Prefix.Addr()] = true
 	}
 	if err == nil {
-		_, err = s.flows.Forget(ports, local)
+		_, err = s.flows.Forget(added, freed, local)
 	}
 	if err != nil {
 		s.warn(fmt.Sprintf("old flows to published UDP ports could not be forgotten: clients that go on sending may not reach the container: %v", err))

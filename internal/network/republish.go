@@ -37,7 +37,7 @@ func (s *Service) republish(a *attachment) error {
 	shown.Ports = portMap(sb.Asked.Exposed, r.ports)
 	a.sandbox = &shown
 	s.mu.Unlock()
-	s.stale.forget(append(without(old, next), without(next, old)...))
+	s.stale.forget(without(next, old), without(old, next))
 	return nil
 }
 

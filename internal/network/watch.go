@@ -135,7 +135,7 @@ func (s *Service) sweep(ctx context.Context, keep []*Sandbox) error {
 	}
 	stale := slices.DeleteFunc(published, func(p nft.Publish) bool { return live[p.To] })
 	err := s.table.Apply(nft.Change{Del: stale})
-	s.stale.forget(stale)
+	s.stale.forget(nil, stale)
 	strays, e := s.host.strays(s.bridgeIndexes())
 	if ctx.Err() != nil {
 		return errors.Join(err, e, ctx.Err())

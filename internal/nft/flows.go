@@ -15,9 +15,12 @@ const (
 	ctGet        = 1 // IPCTNL_MSG_CT_GET
 	ctDelete     = 2 // IPCTNL_MSG_CT_DELETE
 	ctTupleOrig  = 1 // CTA_TUPLE_ORIG
+	ctTupleReply = 2 // CTA_TUPLE_REPLY
 	ctTupleIP    = 1 // CTA_TUPLE_IP
 	ctTupleProto = 2 // CTA_TUPLE_PROTO
+	ctIPv4Src    = 1
 	ctIPv4Dst    = 2
+	ctIPv6Src    = 3
 	ctIPv6Dst    = 4
 	ctProtoNum   = 1
 	ctProtoDest  = 3
@@ -43,23 +46,20 @@ func OpenFlows() (*Flows, error) {
 // Close ends the connection.
 func (f *Flows) Close() error { return f.conn.Close() }
 
-// Forget removes the entries of all flows to published UDP ports and returns how many
-// they were. local are the host's addresses (without 127.0.0.0/8), to which a port
+// Forget removes the entries of flows to UDP ports that lead elsewhere than to the
+// targets of those which were added, or to the targets of those which were freed, and
+// returns how many they were: a flow that has begun since is left alone, however late this
+// is called. local are the host's addresses (without 127.0.0.0/8), to which a port
 // published on every address belongs: a flow to the same port of another machine is
 // left alone. TCP flows end by themselves: the other side's packets meet a reset.
-func (f *Flows) Forget(ports []Publish, local map[netip.Addr]bool) (int, error) {
+func (f *Flows) Forget(added, freed []Publish, local map[netip.Addr]bool) (int, error) {
 	sum := 0
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		var udp []Publish
-		for _, p := range ports {
-			if p.Proto == UDP && !p.Open && p.To.Is4() == (family == unix.AF_INET) {
-				udp = append(udp, p)
-			}
-		}
-		if len(udp) == 0 {
+		stale := staleness{added: flowing(added, family), freed: flowing(freed, family), local: local}
+		if len(stale.added)+len(stale.freed) == 0 {
 			continue
 		}
-		found, err := f.find(family, udp, local)
+		found, err := f.find(family, stale)
 		if err != nil {
 			return sum, err
 		}
@@ -71,6 +71,17 @@ func (f *Flows) Forget(ports []Publish, local map[netip.Addr]bool) (int, error) 
 		sum += len(found)
 	}
 	return sum, nil
+}
+
+// flowing are the ports that can have flows of a family.
+func flowing(ports []Publish, family uint8) []Publish {
+	var udp []Publish
+	for _, p := range ports {
+		if p.Proto == UDP && !p.Open && p.To.Is4() == (family == unix.AF_INET) {
+			udp = append(udp, p)
+		}
+	}
+	return udp
 }
 
 func conntrack(family uint8, kind, flags uint16) *netlink.Message {
@@ -90,8 +101,8 @@ func allUDP(family uint8) *netlink.Message {
 	return m.Nest(ctFilter, func(m *netlink.Message) { m.U32(filterOrig, filterByType) })
 }
 
-// find lists the original tuples, in wire form, of the flows to these ports.
-func (f *Flows) find(family uint8, ports []Publish, local map[netip.Addr]bool) ([][]byte, error) {
+// find lists the original tuples, in wire form, of the stale flows.
+func (f *Flows) find(family uint8, stale staleness) ([][]byte, error) {
 	var found [][]byte
 	err := f.conn.Dump(allUDP(family), func(_ uint16, body []byte) error {
 		const genmsg = 4
@@ -102,49 +113,84 @@ func (f *Flows) find(family uint8, ports []Publish, local map[netip.Addr]bool) (
 		if err != nil {
 			return err
 		}
+		var original, reply []byte
 		for _, a := range attrs {
-			if a.Type == ctTupleOrig && matches(a.Value, ports, local) {
-				found = append(found, append([]byte(nil), a.Value...))
+			switch a.Type {
+			case ctTupleOrig:
+				original = a.Value
+			case ctTupleReply:
+				reply = a.Value
 			}
+		}
+		if stale.is(parseTuple(original), parseTuple(reply)) {
+			found = append(found, append([]byte(nil), original...))
 		}
 		return nil
 	})
 	return found, err
 }
 
-// matches says whether an original tuple goes to one of the ports.
-func matches(tuple []byte, ports []Publish, local map[netip.Addr]bool) bool {
-	var dst netip.Addr
-	var proto uint8
-	var dport uint16
-	parts, err := netlink.ParseAttrs(tuple)
+// tuple is one direction of a flow.
+type tuple struct {
+	src, dst netip.Addr
+	proto    uint8
+	dport    uint16
+}
+
+// parseTuple reads one from its wire form; what is damaged is the zero tuple, which no
+// port matches.
+func parseTuple(wire []byte) (t tuple) {
+	parts, err := netlink.ParseAttrs(wire)
 	if err != nil {
-		return false
+		return tuple{}
 	}
 	for _, p := range parts {
 		fields, err := netlink.ParseAttrs(p.Value)
 		if err != nil {
-			return false
+			return tuple{}
 		}
 		for _, f := range fields {
 			switch {
+			case p.Type == ctTupleIP && (f.Type == ctIPv4Src || f.Type == ctIPv6Src):
+				t.src, _ = netip.AddrFromSlice(f.Value)
 			case p.Type == ctTupleIP && (f.Type == ctIPv4Dst || f.Type == ctIPv6Dst):
-				dst, _ = netip.AddrFromSlice(f.Value)
+				t.dst, _ = netip.AddrFromSlice(f.Value)
 			case p.Type == ctTupleProto && f.Type == ctProtoNum && len(f.Value) > 0:
-				proto = f.Value[0]
+				t.proto = f.Value[0]
 			case p.Type == ctTupleProto && f.Type == ctProtoDest && len(f.Value) > 1:
-				dport = binary.BigEndian.Uint16(f.Value)
+				t.dport = binary.BigEndian.Uint16(f.Value)
 			}
 		}
 	}
-	for _, p := range ports {
-		here := dst == p.HostIP
-		if p.everywhere() {
-			here = local[dst] || dst.IsLoopback()
+	return t
+}
+
+// staleness says which flows lead where they should not any more.
+type staleness struct {
+	added, freed []Publish
+	local        map[netip.Addr]bool
+}
+
+// is compares where the first packet went to with where answers come from.
+func (s staleness) is(original, reply tuple) bool {
+	for _, p := range s.added {
+		if s.meant(p, original) && reply.src != p.To {
+			return true
 		}
-		if here && proto == p.Proto && p.First <= dport && dport <= p.Last {
+	}
+	for _, p := range s.freed {
+		if s.meant(p, original) && reply.src == p.To {
 			return true
 		}
 	}
 	return false
+}
+
+// meant says whether a flow goes to a port.
+func (s staleness) meant(p Publish, t tuple) bool {
+	here := t.dst == p.HostIP
+	if p.everywhere() {
+		here = s.local[t.dst] || t.dst.IsLoopback()
+	}
+	return here && t.proto == p.Proto && p.First <= t.dport && t.dport <= p.Last
 }
