@@ -151,7 +151,7 @@ import os, socket
 s = socket.socket(socket.AF_UNIX)
 s.connect(os.environ["SSH_AUTH_SOCK"])
 s.sendall(b"\0\0\0\1\13")
-print("the agent says", s.recv(9).hex())
+print("the agent says", s.recv(9, socket.MSG_WAITALL).hex())
 EOF
 RUN --mount=type=ssh,id=second,target=/second.sock [ -S /second.sock ]
 RUN [ ! -e /second.sock ] && [ -z "$SSH_AUTH_SOCK" ]
