@@ -10,6 +10,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -80,6 +82,8 @@ func Run(p Process) int {
 		}
 		return 0
 	}
+	// Most runs are over before there is garbage that is worth collecting.
+	debug.SetGCPercent(400)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A plugin is given its own name as the first word after the client's flags.
@@ -284,6 +288,23 @@ func (a *app) load(ctx context.Context, services ...string) (*types.Project, err
 	return p, nil
 }
 
+// begin loads the project while the connection to the engine is made. What is wrong with
+// the files comes first.
+func (a *app) begin(ctx context.Context, load func() error) (*operate.Operator, error) {
+	type connected struct {
+		o   *operate.Operator
+		err error
+	}
+	there := make(chan connected, 1)
+	go func() {
+		o, err := a.operator(ctx)
+		there <- connected{o, err}
+	}()
+	err := load()
+	engine := <-there
+	return engine.o, cmp.Or(err, engine.err)
+}
+
 // known is the project if there are files, else only its name, for commands that need no
 // more than what the engine has.
 func (a *app) known(ctx context.Context) (string, *types.Project, error) {
@@ -303,11 +324,12 @@ func (a *app) known(ctx context.Context) (string, *types.Project, error) {
 
 // containers are those of the project, of the services that are named, which must exist.
 func (a *app) containers(ctx context.Context, services []string, oneOffs bool) (*operate.Operator, []operate.Container, error) {
-	name, p, err := a.known(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	o, err := a.operator(ctx)
+	var name string
+	var p *types.Project
+	o, err := a.begin(ctx, func() (err error) {
+		name, p, err = a.known(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -43,7 +43,7 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 		app: a, o: o, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), tty: map[string]bool{},
 		logs: &show.Logs{Out: a.out, Err: a.err, NoPrefix: u.noPrefix, Colours: a.out.IsTerminal() && !u.noColour && a.ansi != "never"},
 	}
-	list, err := o.Containers(ctx, p.Name, false)
+	list, err := o.Created(ctx, p.Name)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
@@ -24,7 +25,12 @@ func (a *app) downCommand() *cobra.Command {
 		default:
 			return fmt.Errorf("invalid value for --rmi: %q: choose local or all", opts.Images)
 		}
-		name, p, err := a.known(ctx)
+		var name string
+		var p *types.Project
+		o, err := a.begin(ctx, func() (err error) {
+			name, p, err = a.known(ctx)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -32,10 +38,6 @@ func (a *app) downCommand() *cobra.Command {
 			if p != nil && !slices.Contains(append(project.Names(p), p.DisabledServiceNames()...), s) {
 				return fmt.Errorf("no such service: %s", s)
 			}
-		}
-		o, err := a.operator(ctx)
-		if err != nil {
-			return err
 		}
 		opts.Services, opts.Timeout = args, timeout()
 		return o.Down(ctx, name, p, opts)

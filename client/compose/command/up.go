@@ -81,23 +81,20 @@ func applyScale(p *types.Project, scale []string) error {
 	return nil
 }
 
-// made loads the project and makes its containers.
-func (a *app) made(ctx context.Context, services []string, m *making, timeout *int) (*operate.Operator, *types.Project, error) {
-	if err := m.check(); err != nil {
-		return nil, nil, err
-	}
+// wanted is the project with what the flags choose of it.
+func (a *app) wanted(ctx context.Context, services []string, m *making) (*types.Project, error) {
 	p, err := a.load(ctx, services...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := applyScale(p, m.scale); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if p, err = project.Select(p, services, m.noDeps); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(p.Services) == 0 {
-		return nil, nil, errors.New("no service selected")
+		return nil, errors.New("no service selected")
 	}
 	if m.noDeps {
 		for name, s := range p.Services {
@@ -105,7 +102,19 @@ func (a *app) made(ctx context.Context, services []string, m *making, timeout *i
 			p.Services[name] = s
 		}
 	}
-	o, err := a.operator(ctx)
+	return p, nil
+}
+
+// made loads the project and makes its containers.
+func (a *app) made(ctx context.Context, services []string, m *making, timeout *int) (*operate.Operator, *types.Project, error) {
+	if err := m.check(); err != nil {
+		return nil, nil, err
+	}
+	var p *types.Project
+	o, err := a.begin(ctx, func() (err error) {
+		p, err = a.wanted(ctx, services, m)
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -48,42 +48,69 @@ type plan struct {
 // Create makes the project's containers, and replaces and removes those that are not as
 // the files say, without starting any that does not run.
 func (o *Operator) Create(ctx context.Context, p *types.Project, opts CreateOptions) error {
-	if err := o.EnsureObjects(ctx, p); err != nil {
+	c := &converging{Operator: o, project: p, opts: opts, made: map[string][]Container{}}
+	if err := c.look(ctx); err != nil {
 		return err
 	}
-	existing, err := o.Containers(ctx, p.Name, false)
-	if err != nil {
+	if err := c.orphans(ctx); err != nil {
 		return err
 	}
-	if err := o.orphans(ctx, p, existing, opts); err != nil {
+	if err := c.order().walk(ctx, c.service); err != nil {
 		return err
 	}
-	images, err := o.imageIDs(ctx, p)
-	if err != nil {
-		return err
-	}
-	c := &converging{Operator: o, project: p, opts: opts, existing: existing, images: images, made: map[string][]string{}}
-	return c.order().walk(ctx, c.service)
+	o.listed = c.list()
+	return nil
 }
 
-func (o *Operator) orphans(ctx context.Context, p *types.Project, existing []Container, opts CreateOptions) error {
-	orphans := Orphans(p, existing)
-	if len(orphans) == 0 || opts.IgnoreOrphans {
+// look finds out what there is, and makes the networks and volumes meanwhile.
+func (c *converging) look(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.EnsureObjects(ctx, c.project) })
+	group.Go(func() (err error) {
+		c.existing, err = c.Containers(ctx, c.project.Name, false)
+		return err
+	})
+	group.Go(func() (err error) {
+		c.images, err = c.imageIDs(ctx, c.project)
+		return err
+	})
+	return group.Wait()
+}
+
+// list is what the engine would list now: what this Create has made is known.
+func (c *converging) list() []Container {
+	list := slices.DeleteFunc(slices.Clone(c.existing), func(m Container) bool { _, ok := c.made[m.Service]; return ok })
+	for _, made := range c.made {
+		list = append(list, made...)
+	}
+	sortContainers(list)
+	return list
+}
+
+func (c *converging) orphans(ctx context.Context) error {
+	orphans := Orphans(c.project, c.existing)
+	if len(orphans) == 0 || c.opts.IgnoreOrphans {
 		return nil
 	}
-	if opts.RemoveOrphans {
-		return o.Remove(ctx, orphans, RemoveOptions{Stop: true, Timeout: opts.Timeout})
+	if c.opts.RemoveOrphans {
+		c.existing = slices.DeleteFunc(c.existing, func(m Container) bool {
+			return slices.ContainsFunc(orphans, func(o Container) bool { return o.ID == m.ID })
+		})
+		return c.Remove(ctx, orphans, RemoveOptions{Stop: true, Timeout: c.opts.Timeout})
 	}
 	names := make([]string, len(orphans))
-	for i, c := range orphans {
-		names[i] = c.Name
+	for i, o := range orphans {
+		names[i] = o.Name
 	}
-	o.Report.Warn(fmt.Sprintf("Found orphan containers (%s) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.", names))
+	c.Report.Warn(fmt.Sprintf("Found orphan containers (%s) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.", names))
 	return nil
 }
 
 // imageIDs are the ids of what the services run, by the image's name.
 func (o *Operator) imageIDs(ctx context.Context, p *types.Project) (map[string]string, error) {
+	if o.images != nil {
+		return o.images, nil
+	}
 	names := map[string]string{}
 	for _, s := range p.Services {
 		names[spec.ImageName(p, s, o.Separator)] = ""
@@ -120,7 +147,7 @@ type converging struct {
 	images   map[string]string
 
 	lock sync.Mutex
-	made map[string][]string // ids of containers made or kept, by service
+	made map[string][]Container // made or kept, by service
 }
 
 // order is that in which containers can be made: those whose namespaces, volumes or
@@ -180,14 +207,10 @@ func (c *converging) service(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	ids := make([]string, 0, len(todo.keep))
-	for _, k := range todo.keep {
-		ids = append(ids, k.ID)
-	}
 	if err := c.Remove(ctx, todo.remove, RemoveOptions{Stop: true, Timeout: c.opts.Timeout}); err != nil {
 		return err
 	}
-	created := make([]string, len(todo.create)+len(todo.renew))
+	created := make([]Container, len(todo.create)+len(todo.renew))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, number := range todo.create {
 		group.Go(func() (err error) {
@@ -206,7 +229,7 @@ func (c *converging) service(ctx context.Context, name string) error {
 	}
 	c.lock.Lock()
 	defer c.lock.Unlock()
-	c.made[name] = append(ids, created...)
+	c.made[name] = append(todo.keep, created...)
 	return nil
 }
 
@@ -294,10 +317,10 @@ func (c *converging) replica(s types.ServiceConfig, number int) *spec.Replica {
 // other is the first container of another service.
 func (c *converging) other(service string) (string, error) {
 	c.lock.Lock()
-	ids := c.made[service]
+	made := c.made[service]
 	c.lock.Unlock()
-	if len(ids) > 0 {
-		return ids[0], nil
+	if len(made) > 0 {
+		return made[0].ID, nil
 	}
 	found, err := Single(c.existing, service, 0)
 	if err != nil {
@@ -306,28 +329,29 @@ func (c *converging) other(service string) (string, error) {
 	return found.ID, nil
 }
 
-func (c *converging) create(ctx context.Context, s types.ServiceConfig, number int) (string, error) {
+func (c *converging) create(ctx context.Context, s types.ServiceConfig, number int) (Container, error) {
 	r := c.replica(s, number)
 	c.Report.Report("Container", r.Name, "Creating")
-	id, err := c.make(ctx, r, r.Name)
-	return id, c.done("Container", r.Name, "Created", err)
+	made, err := c.make(ctx, r, r.Name)
+	return made, c.done("Container", r.Name, "Created", err)
 }
 
-// make is the create of a container under a name, with its networks and files.
-func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (string, error) {
+// make is the create of a container under a name, with its networks and files. What it
+// returns is as the engine would list it.
+func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (Container, error) {
 	free, err := o.slot(ctx)
 	if err != nil {
-		return "", err
+		return Container{}, err
 	}
 	defer free()
 	request, err := r.Request()
 	if err != nil {
-		return "", err
+		return Container{}, err
 	}
 	request.Create.Name = name
 	made, err := o.API.ContainerCreate(ctx, request.Create)
 	if err != nil {
-		return "", err
+		return Container{}, err
 	}
 	for _, w := range made.Warnings {
 		o.Report.Warn(name + ": " + w)
@@ -335,13 +359,16 @@ func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (stri
 	for i, connect := range request.Connect {
 		connect.Container = made.ID
 		if _, err := o.API.NetworkConnect(ctx, request.Later[i], connect); err != nil {
-			return made.ID, errors.Join(err, o.discard(ctx, made.ID))
+			return Container{}, errors.Join(err, o.discard(ctx, made.ID))
 		}
 	}
 	if err := o.copyFiles(ctx, r, made.ID); err != nil {
-		return made.ID, errors.Join(err, o.discard(ctx, made.ID))
+		return Container{}, errors.Join(err, o.discard(ctx, made.ID))
 	}
-	return made.ID, nil
+	return Container{
+		Summary: container.Summary{ID: made.ID, Names: []string{"/" + name}, Labels: request.Create.Config.Labels, State: container.StateCreated},
+		Name:    name, Service: r.Service.Name, Number: r.Number, OneOff: r.OneOff,
+	}, nil
 }
 
 // discard removes a container that could not be finished.
@@ -355,16 +382,16 @@ func (o *Operator) discard(ctx context.Context, id string) error {
 
 // replace makes a container anew. The old one is removed only when the new one is there,
 // which gets the name last: a failure in between leaves the old one as it was.
-func (c *converging) replace(ctx context.Context, s types.ServiceConfig, old Container) (string, error) {
+func (c *converging) replace(ctx context.Context, s types.ServiceConfig, old Container) (Container, error) {
 	c.Report.Report("Container", old.Name, "Recreate")
-	id, err := c.exchange(ctx, s, old)
-	return id, c.done("Container", old.Name, "Recreated", err)
+	made, err := c.exchange(ctx, s, old)
+	return made, c.done("Container", old.Name, "Recreated", err)
 }
 
-func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Container) (string, error) {
+func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Container) (Container, error) {
 	inspected, err := c.API.ContainerInspect(ctx, old.ID, client.ContainerInspectOptions{})
 	if err != nil {
-		return "", err
+		return Container{}, err
 	}
 	r := c.replica(s, old.Number)
 	r.Replaces = &inspected.Container
@@ -372,17 +399,18 @@ func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Co
 		r.Replaces.Mounts = nil
 	}
 	aside := old.ID[:min(12, len(old.ID))] + "_" + r.Name
-	id, err := c.make(ctx, r, aside)
+	made, err := c.make(ctx, r, aside)
 	if err != nil {
-		return "", err
+		return Container{}, err
 	}
 	if err := c.stop(ctx, old, c.opts.Timeout); err != nil {
-		return id, errors.Join(err, c.discard(ctx, id))
+		return made, errors.Join(err, c.discard(ctx, made.ID))
 	}
 	if _, err := c.API.ContainerRemove(ctx, old.ID, client.ContainerRemoveOptions{RemoveVolumes: c.opts.RenewVolumes}); err != nil && !gone(err) {
-		return id, errors.Join(err, c.discard(ctx, id))
+		return made, errors.Join(err, c.discard(ctx, made.ID))
 	}
 	// From here on the new one is the service's container, whoever goes away.
-	_, err = c.API.ContainerRename(context.WithoutCancel(ctx), id, client.ContainerRenameOptions{NewName: r.Name})
-	return id, err
+	_, err = c.API.ContainerRename(context.WithoutCancel(ctx), made.ID, client.ContainerRenameOptions{NewName: r.Name})
+	made.Name, made.Names = r.Name, []string{"/" + r.Name}
+	return made, err
 }

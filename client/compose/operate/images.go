@@ -46,6 +46,10 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 			pull[image] = s
 		}
 	}
+	if len(build) == 0 && len(pull) == 0 {
+		o.images = missing
+		return nil
+	}
 	if err := o.pull(ctx, pull); err != nil {
 		return err
 	}

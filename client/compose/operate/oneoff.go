@@ -44,8 +44,8 @@ func (o *Operator) OneOff(ctx context.Context, p *types.Project, s types.Service
 		},
 	}
 	o.Report.Report("Container", name, "Creating")
-	id, err := o.make(ctx, r, name)
-	return id, o.done("Container", name, "Created", err)
+	made, err := o.make(ctx, r, name)
+	return made.ID, o.done("Container", name, "Created", err)
 }
 
 // StartOne starts one container.

@@ -47,6 +47,11 @@ type Operator struct {
 	Pull  func(ctx context.Context, image, platform string) error
 	Build func(ctx context.Context, p *types.Project, services []string) error
 
+	// images are the ids that EnsureImages has found, and listed is what Create has left,
+	// as the engine would list it: what has just been heard is not asked again.
+	images map[string]string
+	listed []Container
+
 	slots chan struct{}
 	once  sync.Once
 }
@@ -99,10 +104,22 @@ func (o *Operator) Containers(ctx context.Context, project string, oneOffs bool)
 			Summary: s, Name: name(s), Service: s.Labels[label.Service], Number: number, OneOff: s.Labels[label.OneOff] == "True",
 		})
 	}
-	slices.SortFunc(found, func(a, b Container) int {
+	sortContainers(found)
+	return found, nil
+}
+
+func sortContainers(list []Container) {
+	slices.SortFunc(list, func(a, b Container) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Number, b.Number), cmp.Compare(a.Name, b.Name))
 	})
-	return found, nil
+}
+
+// Created are the project's containers; right after a Create they are known.
+func (o *Operator) Created(ctx context.Context, project string) ([]Container, error) {
+	if o.listed != nil {
+		return slices.Clone(o.listed), nil
+	}
+	return o.Containers(ctx, project, false)
 }
 
 // name is the container's own, not one that a link gave it.

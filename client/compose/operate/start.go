@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -29,7 +30,8 @@ type StartOptions struct {
 // Start starts the project's containers that do not run, each service once what it
 // depends on is as it has to be.
 func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOptions) error {
-	list, err := o.Containers(ctx, p.Name, false)
+	list, err := o.Created(ctx, p.Name)
+	o.listed = nil // from now on it changes
 	if err != nil {
 		return err
 	}
@@ -117,18 +119,20 @@ func (o *Operator) hook(ctx context.Context, c Container, h types.ServiceHook) e
 // news wakes whoever waits for something to happen to a project's containers.
 type news struct {
 	cancel context.CancelFunc
+	begin  func() // subscribes, once there is something to wait for
 	subs   chan func(map[chan struct{}]bool)
-	err    chan error
 }
 
-// watch subscribes to the project's events before anything is looked at, so that none is
-// missed.
+// watch is the project's events: whoever waits is subscribed before anything is looked
+// at, so that none is missed.
 func (o *Operator) watch(ctx context.Context, project string) *news {
 	ctx, cancel := context.WithCancel(ctx)
 	n := &news{cancel: cancel, subs: make(chan func(map[chan struct{}]bool))}
-	stream := o.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
-		Add("type", string(events.ContainerEventType)).Add("label", label.Project+"="+project)})
-	go n.run(ctx, stream)
+	n.begin = sync.OnceFunc(func() {
+		stream := o.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
+			Add("type", string(events.ContainerEventType)).Add("label", label.Project+"="+project)})
+		go n.run(ctx, stream)
+	})
 	return n
 }
 
@@ -163,6 +167,7 @@ func (n *news) run(ctx context.Context, stream client.EventsResult) {
 
 // until calls look at once and after each event, until it says done or fails.
 func (n *news) until(ctx context.Context, look func() (done bool, err error)) error {
+	n.begin()
 	woken := make(chan struct{}, 1)
 	subscribe := func(w map[chan struct{}]bool) { w[woken] = true }
 	select {
@@ -217,6 +222,10 @@ func (o *Operator) awaitDependencies(ctx context.Context, n *news, list []Contai
 func (o *Operator) await(ctx context.Context, n *news, c Container, condition string) error {
 	o.Report.Report("Container", c.Name, "Waiting")
 	state := "Healthy"
+	if c.State == container.StateRunning && c.Health != nil && c.Health.Status == container.Healthy && condition != types.ServiceConditionCompletedSuccessfully {
+		// It was so when it was listed a moment ago, before all this began.
+		return o.done("Container", c.Name, state, nil)
+	}
 	err := n.until(ctx, func() (bool, error) {
 		inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 		if err != nil {
