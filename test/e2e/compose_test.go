@@ -22,6 +22,8 @@ type application struct {
 	dir  string
 	name string
 	env  []string
+	// program is run with compose's arguments, "" is `cleat compose`.
+	program string
 }
 
 // compose writes a project's files and takes it down when the test has ended, after which
@@ -43,6 +45,9 @@ func compose(t *testing.T, e *harness.Engine, files map[string]string) *applicat
 
 func (a *application) command(t *testing.T, args ...string) *exec.Cmd {
 	cmd := a.e.Command(t, "cleat", append([]string{"compose", "-p", a.name}, args...)...)
+	if a.program != "" {
+		cmd.Path, cmd.Args = a.program, append([]string{a.program, "-p", a.name}, args...)
+	}
 	cmd.Dir = a.dir
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()

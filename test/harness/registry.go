@@ -107,20 +107,33 @@ func hub(t testing.TB) string {
 // which takes minutes.
 func (e *Engine) UseBuildx(t testing.TB) {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(Top(t), "test", "buildx", "build"), toolDir())
-	var said strings.Builder
-	cmd.Stderr = &said
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("test/buildx/build: %v\n%s", err, said.String())
-	}
 	plugins := filepath.Join(e.Dir, "config", "cli-plugins")
 	if err := os.MkdirAll(plugins, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(strings.TrimSpace(string(out)), filepath.Join(plugins, "docker-buildx")); err != nil {
+	if err := os.Symlink(stock(t, "buildx"), filepath.Join(plugins, "docker-buildx")); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// StockCompose is the path of the stock docker compose v2 that test/compose names. It is
+// built at the first use on a machine, which takes minutes.
+func StockCompose(t testing.TB) string {
+	t.Helper()
+	return stock(t, "compose")
+}
+
+// stock is the program of another project that a test module names.
+func stock(t testing.TB, module string) string {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(Top(t), "test", module, "build"), toolDir())
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("test/%s/build: %v\n%s", module, err, said.String())
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // toolDir is where programs that tests build are kept between test runs.

@@ -174,7 +174,8 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.options.Name, "project-name", "p", "", "Project name")
 	f.StringVar(&a.options.Directory, "project-directory", "", "Specify an alternate working directory\n(default: the path of the, first specified, Compose file)")
 	f.StringArrayVar(&a.options.Profiles, "profile", nil, "Specify a profile to enable")
-	f.StringArrayVar(&a.options.EnvFiles, "env-file", nil, "Specify an alternate environment file")
+	f.StringArrayVar(&a.options.EnvFiles, "env-file", listed(os.Getenv("COMPOSE_ENV_FILES")), "Specify an alternate environment file")
+	f.BoolVar(&a.options.AllResources, "all-resources", false, "Include all resources, even those not used by services")
 	f.BoolVar(&a.options.Compatibility, "compatibility", false, "Run compose in backward compatibility mode")
 	f.IntVar(&a.parallel, "parallel", -1, "Control max parallelism, -1 for unlimited")
 	f.StringVar(&a.progress, "progress", "", "Set type of progress output (auto, tty, plain, json, quiet)")
@@ -187,6 +188,11 @@ func (a *app) root() *cobra.Command {
 	a.globals.Install(root.Flags())
 	root.AddCommand(compose)
 	return root
+}
+
+// listed are the words of a variable that holds a list.
+func listed(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
 }
 
 // prepare checks what all commands share.

@@ -13,6 +13,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/spf13/cobra"
 
+	"github.com/cleatlabs/cleat/client/compose/canonical"
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/spec"
@@ -141,7 +142,7 @@ func hashes(p *types.Project, which string) ([]string, error) {
 		if !ok {
 			return nil, fmt.Errorf("no such service: %s", name)
 		}
-		hash, err := label.ServiceHash(s)
+		hash, err := canonical.ServiceHash(s)
 		if err != nil {
 			return nil, err
 		}

@@ -1,16 +1,13 @@
-// Package label holds Docker's labels of what belongs to a Compose project, and the hashes
-// that tell whether it has to be made anew. They are an interface: what docker compose
-// made is found by them, and the other way round.
+// Package label holds Docker's labels of what belongs to a Compose project. They are an
+// interface: what docker compose made is found by them, and the other way round.
 package label
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	"github.com/opencontainers/go-digest"
 )
 
 // The keys.
@@ -34,44 +31,6 @@ const (
 
 // Compatible is the version of docker compose whose rules these are.
 const Compatible = "2.40.3"
-
-// ServiceHash changes when a service's containers have to be made anew. How many there
-// are, how the image is built or pulled and what the service waits for do not count.
-func ServiceHash(s types.ServiceConfig) (string, error) {
-	s.Build, s.PullPolicy, s.Scale, s.DependsOn, s.Profiles = nil, "", nil, nil, nil
-	if s.Deploy == nil {
-		s.Deploy = &types.DeployConfig{}
-	} else {
-		deploy := *s.Deploy
-		s.Deploy = &deploy
-	}
-	s.Deploy.Replicas = nil
-	return hash(s)
-}
-
-// NetworkHash and VolumeHash do so for networks and volumes.
-func NetworkHash(n types.NetworkConfig) (string, error) {
-	if n.Driver == "default" {
-		n.Driver = ""
-	}
-	return hash(n)
-}
-
-// VolumeHash changes when a volume has to be made anew.
-func VolumeHash(v types.VolumeConfig) (string, error) {
-	if v.Driver == "" {
-		v.Driver = "local"
-	}
-	return hash(v)
-}
-
-func hash(value any) (string, error) {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return "", fmt.Errorf("hash the configuration: %w", err)
-	}
-	return digest.SHA256.FromBytes(data).Encoded(), nil
-}
 
 // Dependencies is the value of [DependsOn]: "db:service_healthy:false,…".
 func Dependencies(d types.DependsOnConfig) string {

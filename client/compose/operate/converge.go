@@ -240,7 +240,11 @@ func (c *converging) plan(s types.ServiceConfig) (plan, error) {
 	if scale > 1 && s.ContainerName != "" {
 		return todo, fmt.Errorf("service %q: the container name %q can be only one container's, but %d are wanted: remove container_name, or scale to 1", s.Name, s.ContainerName, scale)
 	}
-	hash, err := label.ServiceHash(s)
+	resolved, err := spec.Resolve(s, c.other)
+	if err != nil {
+		return todo, err
+	}
+	hash, err := spec.Hash(resolved)
 	if err != nil {
 		return todo, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cleatlabs/cleat/client/compose/canonical"
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/spec"
 )
@@ -121,7 +122,7 @@ func (o *Operator) ensureVolume(ctx context.Context, p *types.Project, key strin
 }
 
 func (o *Operator) checkVolume(p *types.Project, v types.VolumeConfig, found volume.Volume) error {
-	hash, err := label.VolumeHash(v)
+	hash, err := canonical.VolumeHash(v)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ type Options struct {
 	Profiles      []string
 	EnvFiles      []string // instead of .env
 	Compatibility bool     // container names with _ between their parts
-	Offline       bool     // never fetch a remote include
+	AllResources  bool     // those that no service uses, too
 }
 
 // Raw turns off steps of the loading, for `config`.
@@ -43,9 +43,9 @@ type Raw struct {
 // ErrNone is the error of [Load] where there is no compose file.
 var ErrNone = errors.New("no configuration file provided: not found")
 
-// Load loads the project. Services, if any, are those that are wanted: they are enabled
-// with what they depend on whatever their profiles; all others are disabled only by
-// their profiles.
+// Load loads the project. Services, if any, are those that are wanted: they are enabled,
+// whatever their profiles, and the project is of them and what they depend on. Networks,
+// volumes and so on are left out that no service uses.
 func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.Project, error) {
 	options, err := o.projectOptions(raw)
 	if err != nil {
@@ -61,16 +61,20 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 	if p, err = p.WithServicesEnabled(services...); err != nil {
 		return nil, explain(err)
 	}
-	if !raw.NoEnvironment {
-		if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
-			return nil, err
-		}
-	}
 	for name, s := range p.Services {
 		s.CustomLabels = labels(p, o, name)
 		p.Services[name] = s
 	}
-	return p, nil
+	if p, err = p.WithSelectedServices(services); err != nil {
+		return nil, explain(err)
+	}
+	if !o.AllResources {
+		p = p.WithoutUnnecessaryResources()
+	}
+	if raw.NoEnvironment {
+		return p, nil
+	}
+	return p.WithServicesEnvironmentResolved(true)
 }
 
 // Select reduces a project to services and, unless alone is set, what they depend on.
@@ -112,28 +116,29 @@ func check(name string) (string, error) {
 
 func (o Options) projectOptions(raw Raw) (*cli.ProjectOptions, error) {
 	fns := []cli.ProjectOptionsFn{
-		cli.WithWorkingDirectory(o.Directory),
-		cli.WithOsEnv,
-		cli.WithConfigFileEnv,
-	}
-	if len(o.EnvFiles) == 0 {
-		// The project directory's first, then that of the first compose file.
-		fns = append(fns, cli.WithEnvFiles(envFiles()...))
-	} else {
-		fns = append(fns, cli.WithEnvFiles(o.EnvFiles...))
-	}
-	fns = append(fns,
-		cli.WithDotEnv,
-		cli.WithConfigFileEnv, // COMPOSE_FILE may stand in .env
-		cli.WithDefaultConfigPath,
-		cli.WithEnvFiles(o.EnvFiles...),
-		cli.WithDotEnv,
-		cli.WithDefaultProfiles(o.Profiles...),
 		cli.WithInterpolation(!raw.NoInterpolation),
 		cli.WithNormalization(!raw.NoNormalization),
 		cli.WithConsistency(!raw.NoConsistency),
 		cli.WithResolvedPaths(!raw.NoPaths),
 		cli.WithoutEnvironmentResolution,
+		cli.WithWorkingDirectory(o.Directory),
+		cli.WithOsEnv, // it wins over all files
+	}
+	if _, ok := os.LookupEnv("PWD"); !ok {
+		directory, err := os.Getwd()
+		if err != nil {
+			return nil, err
+		}
+		fns = append(fns, cli.WithEnv([]string{"PWD=" + directory}))
+	}
+	fns = append(fns,
+		cli.WithEnvFiles(o.EnvFiles...),
+		cli.WithDotEnv,        // of this directory
+		cli.WithConfigFileEnv, // COMPOSE_FILE may stand in .env
+		cli.WithDefaultConfigPath,
+		cli.WithEnvFiles(o.EnvFiles...),
+		cli.WithDotEnv, // of the project's directory, if that is another
+		cli.WithDefaultProfiles(o.Profiles...),
 	)
 	if o.Name != "" {
 		if _, err := check(o.Name); err != nil {
@@ -146,14 +151,6 @@ func (o Options) projectOptions(raw Raw) (*cli.ProjectOptions, error) {
 		return nil, explain(err)
 	}
 	return options, nil
-}
-
-func envFiles() []string {
-	list := os.Getenv("COMPOSE_ENV_FILES")
-	if list == "" {
-		return nil
-	}
-	return strings.Split(list, ",")
 }
 
 // labels are those by which the containers of a service are found again.

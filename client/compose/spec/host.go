@@ -36,6 +36,7 @@ func (r *Replica) hostConfig() (*container.HostConfig, error) {
 		Sysctls: s.Sysctls, Resources: resources, VolumeDriver: s.VolumeDriver, DNS: dns, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOpts,
 		ExtraHosts: s.ExtraHosts.AsList(":"), SecurityOpt: s.SecurityOpt, StorageOpt: s.StorageOpt,
 		UsernsMode: container.UsernsMode(s.UserNSMode), UTSMode: container.UTSMode(s.Uts), Privileged: s.Privileged,
+		IpcMode: container.IpcMode(s.Ipc), PidMode: container.PidMode(s.Pid), VolumesFrom: s.VolumesFrom,
 		Tmpfs: tmpfs(s.Tmpfs), Runtime: s.Runtime, LogConfig: logging(s), GroupAdd: s.GroupAdd, OomScoreAdj: int(s.OomScoreAdj),
 	}
 	for _, l := range s.ExternalLinks {
@@ -48,52 +49,7 @@ func (r *Replica) hostConfig() (*container.HostConfig, error) {
 	if r.OneOff {
 		h.RestartPolicy = container.RestartPolicy{}
 	}
-	ipc, err := r.shared("ipc", s.Ipc)
-	if err != nil {
-		return nil, err
-	}
-	pid, err := r.shared("pid", s.Pid)
-	if err != nil {
-		return nil, err
-	}
-	h.IpcMode, h.PidMode = container.IpcMode(ipc), container.PidMode(pid)
-	for _, from := range s.VolumesFrom {
-		id, err := r.volumesFrom(from)
-		if err != nil {
-			return nil, err
-		}
-		h.VolumesFrom = append(h.VolumesFrom, id)
-	}
 	return h, nil
-}
-
-// shared resolves "service:NAME" to the container whose namespace is shared.
-func (r *Replica) shared(attribute, mode string) (string, error) {
-	service, ok := strings.CutPrefix(mode, types.ServicePrefix)
-	if !ok {
-		return mode, nil
-	}
-	id, err := r.Others(service)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", attribute, err)
-	}
-	return types.ContainerPrefix + id, nil
-}
-
-// volumesFrom resolves "SERVICE[:ro]" and "container:NAME[:ro]".
-func (r *Replica) volumesFrom(from string) (string, error) {
-	if name, ok := strings.CutPrefix(from, types.ContainerPrefix); ok {
-		return name, nil
-	}
-	service, mode, _ := strings.Cut(from, ":")
-	id, err := r.Others(service)
-	if err != nil {
-		return "", fmt.Errorf("volumes_from: %w", err)
-	}
-	if mode != "" {
-		id += ":" + mode
-	}
-	return id, nil
 }
 
 // ServiceOf is the service that an entry of links or volumes_from names, "" for one that

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
+	"github.com/cleatlabs/cleat/client/compose/canonical"
 	"github.com/cleatlabs/cleat/client/compose/label"
 )
 
@@ -20,9 +21,8 @@ import (
 func (r *Replica) networks(q *Request) error {
 	s := r.Service
 	if s.NetworkMode != "" {
-		mode, err := r.shared("network_mode", s.NetworkMode)
-		q.Create.HostConfig.NetworkMode = container.NetworkMode(mode)
-		return err
+		q.Create.HostConfig.NetworkMode = container.NetworkMode(s.NetworkMode)
+		return nil
 	}
 	names := byPriority(s)
 	if len(names) == 0 {
@@ -74,9 +74,6 @@ func byPriority(s types.ServiceConfig) []string {
 // endpoint is the connection to one network.
 func (r *Replica) endpoint(n *types.ServiceNetworkConfig) (*network.EndpointSettings, error) {
 	e := &network.EndpointSettings{Aliases: []string{r.Name}}
-	if r.Replaces != nil || r.Name == "" {
-		e.Aliases = nil
-	}
 	if !r.OneOff || !r.Alone {
 		if n.ServiceNameAliasEnabled() {
 			e.Aliases = append(e.Aliases, r.Service.Name)
@@ -141,7 +138,7 @@ func (r *Replica) links() []string {
 // Network is the request that makes one of a project's networks, which is declared under
 // key.
 func Network(p *types.Project, key string, n types.NetworkConfig) (client.NetworkCreateOptions, error) {
-	hash, err := label.NetworkHash(n)
+	hash, err := canonical.NetworkHash(n)
 	if err != nil {
 		return client.NetworkCreateOptions{}, err
 	}
@@ -204,7 +201,7 @@ func ipamConfig(pool *types.IPAMPool) (c network.IPAMConfig, err error) {
 
 // Volume is the request that makes one of a project's volumes.
 func Volume(p *types.Project, key string, v types.VolumeConfig) (client.VolumeCreateOptions, error) {
-	hash, err := label.VolumeHash(v)
+	hash, err := canonical.VolumeHash(v)
 	if err != nil {
 		return client.VolumeCreateOptions{}, err
 	}

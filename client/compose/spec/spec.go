@@ -36,7 +36,7 @@ type Replica struct {
 	// Replaces is the container whose place it takes, nil for none: its anonymous volumes
 	// are kept.
 	Replaces *container.InspectResponse
-	// Others gives the container that a service's namespace or volumes are shared with.
+	// Others gives the container that a service's namespaces or volumes are shared with.
 	Others func(service string) (id string, err error)
 	// OneOff marks a container of `run`; Labels are added.
 	OneOff bool
@@ -82,7 +82,13 @@ func (r *Replica) Request() (*Request, error) {
 	if err := refuse(r.Service); err != nil {
 		return nil, fmt.Errorf("service %q: %w", r.Service.Name, err)
 	}
-	request, err := r.request()
+	resolved, err := Resolve(r.Service, r.Others)
+	if err != nil {
+		return nil, err
+	}
+	of := *r
+	of.Service = resolved
+	request, err := of.request()
 	if err != nil {
 		return nil, fmt.Errorf("service %q: %w", r.Service.Name, err)
 	}
@@ -156,7 +162,7 @@ func (r *Replica) config() (*container.Config, error) {
 // labels are the service's own, and those by which the container is found again.
 func (r *Replica) labels() (map[string]string, error) {
 	s := r.Service
-	hash, err := label.ServiceHash(s)
+	hash, err := Hash(s)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +170,9 @@ func (r *Replica) labels() (map[string]string, error) {
 	maps.Copy(labels, s.Labels)
 	maps.Copy(labels, s.CustomLabels)
 	labels[label.ConfigHash] = hash
-	labels[label.Number] = strconv.Itoa(r.Number)
+	if !r.OneOff {
+		labels[label.Number] = strconv.Itoa(r.Number)
+	}
 	labels[label.DependsOn] = label.Dependencies(s.DependsOn)
 	if r.ImageID != "" {
 		labels[label.Image] = r.ImageID
@@ -179,13 +187,15 @@ func (r *Replica) labels() (map[string]string, error) {
 	return labels, nil
 }
 
-// Environment is a list in a stable order. A variable without a value is none.
+// Environment is a list in a stable order. A variable without a value is one that the
+// container does not have, though its image may.
 func Environment(m types.MappingWithEquals) []string {
 	list := make([]string, 0, len(m))
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		if value := m[key]; value != nil {
-			list = append(list, key+"="+*value)
+			key += "=" + *value
 		}
+		list = append(list, key)
 	}
 	return list
 }

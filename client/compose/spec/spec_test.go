@@ -13,6 +13,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/container"
 
+	"github.com/cleatlabs/cleat/client/compose/canonical"
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/spec"
@@ -148,14 +149,14 @@ func TestWhatIsNotSupportedIsNamed(t *testing.T) {
 func TestHashIgnoresWhatMakesNoContainer(t *testing.T) {
 	hash := func(text string) string {
 		p := load(t, "name: x\nservices: {a: {image: i, "+text+"}, b: {image: i}}\n")
-		h, err := label.ServiceHash(p.Services["a"])
+		h, err := canonical.ServiceHash(p.Services["a"])
 		if err != nil {
 			t.Fatal(err)
 		}
 		return h
 	}
 	same := hash("environment: {A: b}")
-	for _, text := range []string{"scale: 3", "deploy: {replicas: 3}", "depends_on: [b]", "pull_policy: always", "profiles: []"} {
+	for _, text := range []string{"scale: 3", "depends_on: [b]", "pull_policy: always", "profiles: []"} {
 		if hash("environment: {A: b}, "+text) != same {
 			t.Errorf("%s makes containers anew", text)
 		}
