@@ -1,10 +1,10 @@
 package archive
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 
+	"github.com/containerd/continuity/sysx"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,18 +22,20 @@ func carried(name string) bool {
 // readAttributes gives the attributes of a file as PAX records; nil if it has none.
 func readAttributes(fd int) (map[string]string, error) {
 	file := procPath(fd)
-	names, err := readAttribute(func(buf []byte) (int, error) { return unix.Listxattr(file, buf) })
-	if err != nil || len(names) == 0 {
+	names, err := sysx.Listxattr(file)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil // a filesystem without attributes has none
+	}
+	if err != nil {
 		return nil, err
 	}
 	var records map[string]string
-	for raw := range bytes.SplitSeq(bytes.TrimSuffix(names, []byte{0}), []byte{0}) {
-		name := string(raw)
+	for _, name := range names {
 		// A PAX record's key ends at the first "=".
 		if !carried(name) || strings.Contains(name, "=") {
 			continue
 		}
-		value, err := readAttribute(func(buf []byte) (int, error) { return unix.Getxattr(file, name, buf) })
+		value, err := sysx.Getxattr(file, name)
 		if errors.Is(err, unix.ENODATA) {
 			continue
 		}
@@ -46,26 +48,6 @@ func readAttributes(fd int) (map[string]string, error) {
 		records[paxAttribute+name] = string(value)
 	}
 	return records, nil
-}
-
-// readAttribute asks for the size first: most files have no attributes, which is one
-// call. A filesystem without attributes has none.
-func readAttribute(get func([]byte) (int, error)) ([]byte, error) {
-	for {
-		n, err := get(nil)
-		if errors.Is(err, unix.EOPNOTSUPP) {
-			return nil, nil
-		}
-		if err != nil || n == 0 {
-			return nil, err
-		}
-		buf := make([]byte, n)
-		n, err = get(buf)
-		if errors.Is(err, unix.ERANGE) { // grew meanwhile
-			continue
-		}
-		return buf[:max(n, 0)], err
-	}
 }
 
 // setAttributes gives a file the attributes of its header. One that its filesystem

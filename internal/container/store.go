@@ -282,6 +282,22 @@ func (s *Store) Find(ref string) (*Container, error) {
 	return found, nil
 }
 
+// Hold finds a container as Find does and takes its lock. One that was removed while
+// this waited is not found. The caller calls unlock.
+func (s *Store) Hold(ctx context.Context, ref string) (c *Container, unlock func(), err error) {
+	if c, err = s.Find(ref); err != nil {
+		return nil, nil, err
+	}
+	if unlock, err = c.Lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	if c.Gone() {
+		unlock()
+		return nil, nil, failure.NotFound("No such container: %s", ref)
+	}
+	return c, unlock, nil
+}
+
 // All returns every container, newest first.
 func (s *Store) All() []*Container {
 	s.mu.RLock()

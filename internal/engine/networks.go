@@ -156,7 +156,7 @@ func parseUntil(text string, now time.Time) (time.Time, error) {
 // Connect adds a network to a container. A container that does not run is connected
 // when it starts.
 func (n *Networks) Connect(ctx context.Context, nameOrID, containerName string, asked *apinetwork.EndpointSettings) error {
-	c, unlock, err := n.hold(ctx, containerName)
+	c, unlock, err := n.containers.Hold(ctx, containerName)
 	if err != nil {
 		return err
 	}
@@ -200,23 +200,6 @@ func connectable(r *container.Record) error {
 		return failure.Forbidden("conflicting options: container cannot be connected to multiple networks with one of the networks in private (none) mode")
 	}
 	return nil
-}
-
-// hold finds a container and keeps others from changing it.
-func (n *Networks) hold(ctx context.Context, name string) (*container.Container, func(), error) {
-	c, err := n.containers.Find(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	unlock, err := c.Lock(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	if c.Gone() {
-		unlock()
-		return nil, nil, failure.NotFound("No such container: %s", name)
-	}
-	return c, unlock, nil
 }
 
 // note writes a changed set of networks down, and what else change does, in one.
@@ -270,7 +253,7 @@ func (n *Networks) Disconnect(ctx context.Context, nameOrID, containerName strin
 	if rec != nil {
 		name = rec.Name
 	}
-	c, unlock, err := n.hold(ctx, containerName)
+	c, unlock, err := n.containers.Hold(ctx, containerName)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ type Pauser struct {
 // Pause freezes all processes of a running container. It returns when they
 // stand still.
 func (p *Pauser) Pause(ctx context.Context, name string) error {
-	c, unlock, err := p.take(ctx, name)
+	c, unlock, err := p.containers.Hold(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (p *Pauser) Pause(ctx context.Context, name string) error {
 
 // Unpause lets a paused container go on.
 func (p *Pauser) Unpause(ctx context.Context, name string) error {
-	c, unlock, err := p.take(ctx, name)
+	c, unlock, err := p.containers.Hold(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -95,23 +95,6 @@ func (p *Pauser) Unpause(ctx context.Context, name string) error {
 		return failure.New(errdefs.ErrInternal, "Container %s is not paused", c.ID())
 	}
 	return p.release(c)
-}
-
-// take finds a container and waits for its turn.
-func (p *Pauser) take(ctx context.Context, name string) (*container.Container, func(), error) {
-	c, err := p.containers.Find(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	unlock, err := c.Lock(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	if c.Gone() {
-		unlock()
-		return nil, nil, failure.NotFound("No such container: %s", name)
-	}
-	return c, unlock, nil
 }
 
 // release thaws a container, whoever froze it: nothing that is frozen takes a

@@ -44,18 +44,11 @@ var updatable = map[string]bool{
 // Update changes what is set in req. A limit that cannot be had, as one below what
 // is in use, leaves everything as it was.
 func (u *Updater) Update(ctx context.Context, name string, req api.UpdateConfig) (warnings []string, err error) {
-	c, err := u.containers.Find(name)
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := c.Lock(ctx)
+	c, unlock, err := u.containers.Hold(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if c.Gone() {
-		return nil, failure.NotFound("No such container: %s", name)
-	}
 	host := *c.Load().HostConfig
 	discarded, err := adaptLimits(&req.Resources, u.limits)
 	var delta *api.Resources

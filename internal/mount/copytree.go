@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/continuity/sysx"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -276,7 +276,7 @@ func copyXattrs(from, to string) error {
 		return err
 	}
 	for _, attr := range names {
-		value, err := readXattr(func(buf []byte) (int, error) { return unix.Getxattr(from, attr, buf) })
+		value, err := sysx.Getxattr(from, attr)
 		if errors.Is(err, unix.ENODATA) {
 			continue
 		}
@@ -311,37 +311,14 @@ func dropXattrs(from, to string) error {
 	return nil
 }
 
-// xattrNames lists the extended attributes of a file that are copied.
+// xattrNames lists the extended attributes of a file that are copied: none where the
+// filesystem has no attributes.
 func xattrNames(path string) ([]string, error) {
-	list, err := readXattr(func(buf []byte) (int, error) { return unix.Listxattr(path, buf) })
-	if err != nil || len(list) == 0 {
-		return nil, err
+	names, err := sysx.Listxattr(path)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
 	}
-	var names []string
-	for name := range bytes.SplitSeq(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
-		attr := string(name)
-		if attr != "security.selinux" && !strings.HasPrefix(attr, "trusted.overlay.") {
-			names = append(names, attr)
-		}
-	}
-	return names, nil
-}
-
-// readXattr asks for the size first: most files have no attributes, which is one call. EOPNOTSUPP is nothing.
-func readXattr(get func([]byte) (int, error)) ([]byte, error) {
-	for {
-		n, err := get(nil)
-		if errors.Is(err, unix.EOPNOTSUPP) {
-			return nil, nil
-		}
-		if err != nil || n == 0 {
-			return nil, err
-		}
-		buf := make([]byte, n)
-		n, err = get(buf)
-		if errors.Is(err, unix.ERANGE) { // grew meanwhile
-			continue
-		}
-		return buf[:max(n, 0)], err
-	}
+	return slices.DeleteFunc(names, func(attr string) bool {
+		return attr == "security.selinux" || strings.HasPrefix(attr, "trusted.overlay.")
+	}), err
 }
