@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/grpcerrors"
@@ -23,6 +22,7 @@ import (
 	"github.com/cleatlabs/cleat/client/build/mend"
 	"github.com/cleatlabs/cleat/client/build/solve"
 	"github.com/cleatlabs/cleat/client/connect"
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -191,17 +191,10 @@ func (a *app) explain(err error) error {
 	return err
 }
 
-// config reads the user's config.json, once. A broken one is reported and the rest used.
+// config reads the user's config.json, once.
 func (a *app) config() *configfile.ConfigFile {
 	if a.cfg == nil {
-		cfg, err := config.Load(a.globals.Dir())
-		if err != nil {
-			_, _ = fmt.Fprintln(a.stderr, "WARNING: Error loading config file:", err)
-		}
-		if cfg == nil {
-			cfg = configfile.New(filepath.Join(a.globals.Dir(), config.ConfigFileName))
-		}
-		a.cfg = cfg
+		a.cfg = dockerconfig.Load(a.globals.Dir(), a.stderr)
 	}
 	return a.cfg
 }

@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
 	"github.com/cleatlabs/cleat/client/connect"
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -143,18 +143,10 @@ func (a *app) ready(cmd *cobra.Command) {
 // configDir is where the user's configuration lies.
 func (a *app) configDir() string { return a.globals.Dir() }
 
-// config reads the user's config.json, once. A broken one is reported and the rest
-// of it used, as Docker does: a typo there must not stop a container from being stopped.
+// config reads the user's config.json, once.
 func (a *app) config() *configfile.ConfigFile {
 	if a.cfg == nil {
-		cfg, err := config.Load(a.configDir())
-		if err != nil {
-			_, _ = fmt.Fprintln(a.err, "WARNING: Error loading config file:", err)
-		}
-		if cfg == nil {
-			cfg = configfile.New(filepath.Join(a.configDir(), config.ConfigFileName))
-		}
-		a.cfg = cfg
+		a.cfg = dockerconfig.Load(a.configDir(), a.err)
 	}
 	return a.cfg
 }

@@ -10,13 +10,12 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/jsonstream"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -94,22 +93,7 @@ func (a *app) registryAuth(ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return a.storedAuth(reference.Domain(named))
-}
-
-// storedAuth is the header with the stored credentials for a registry.
-func (a *app) storedAuth(domain string) (string, error) {
-	if domain == "docker.io" {
-		domain = "https://index.docker.io/v1/"
-	}
-	stored, err := a.config().GetAuthConfig(domain)
-	if err != nil {
-		return "", err
-	}
-	return authconfig.Encode(registry.AuthConfig{
-		Username: stored.Username, Password: stored.Password, Auth: stored.Auth, ServerAddress: stored.ServerAddress,
-		IdentityToken: stored.IdentityToken, RegistryToken: stored.RegistryToken,
-	})
+	return dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
 }
 
 // showProgress shows the engine's messages until they end, and returns the error that

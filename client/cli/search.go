@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
 
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -26,7 +27,7 @@ func (a *app) search() spec {
 			limit := fs.Int("limit", 0, "Max number of search results")
 			noTrunc := fs.Bool("no-trunc", false, "Don't truncate output")
 			return func(ctx context.Context, args []string) error {
-				auth, err := a.storedAuth(searchDomain(args[0]))
+				auth, err := dockerconfig.RegistryAuth(a.config(), searchDomain(args[0]))
 				if err != nil {
 					return err
 				}

@@ -24,7 +24,6 @@ import (
 	"syscall"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
@@ -33,6 +32,7 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/show"
 	"github.com/cleatlabs/cleat/client/connect"
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -218,14 +218,7 @@ func (a *app) prepare() error {
 // config reads the user's config.json, once.
 func (a *app) config() *configfile.ConfigFile {
 	if a.cfg == nil {
-		cfg, err := config.Load(a.globals.Dir())
-		if err != nil {
-			_, _ = fmt.Fprintln(a.err, "WARNING: Error loading config file:", err)
-		}
-		if cfg == nil {
-			cfg = configfile.New(filepath.Join(a.globals.Dir(), config.ConfigFileName))
-		}
-		a.cfg = cfg
+		a.cfg = dockerconfig.Load(a.globals.Dir(), a.err)
 	}
 	return a.cfg
 }

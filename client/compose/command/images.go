@@ -16,8 +16,6 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/moby/moby/api/pkg/authconfig"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -27,6 +25,7 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/show"
 	"github.com/cleatlabs/cleat/client/compose/spec"
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 )
 
 // pullImage pulls one image with the user's credentials for its registry.
@@ -35,7 +34,7 @@ func (a *app) pullImage(ctx context.Context, image, platform string) error {
 	if err != nil {
 		return err
 	}
-	auth, err := a.registryAuth(named)
+	auth, err := dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
 	if err != nil {
 		return err
 	}
@@ -53,22 +52,6 @@ func (a *app) pullImage(ctx context.Context, image, platform string) error {
 	}
 	defer body.Close()
 	return body.Wait(ctx)
-}
-
-// registryAuth is the header with the stored credentials for an image's registry.
-func (a *app) registryAuth(named reference.Named) (string, error) {
-	domain := reference.Domain(named)
-	if domain == "docker.io" {
-		domain = "https://index.docker.io/v1/"
-	}
-	stored, err := a.config().GetAuthConfig(domain)
-	if err != nil {
-		return "", err
-	}
-	return authconfig.Encode(registry.AuthConfig{
-		Username: stored.Username, Password: stored.Password, Auth: stored.Auth, ServerAddress: stored.ServerAddress,
-		IdentityToken: stored.IdentityToken, RegistryToken: stored.RegistryToken,
-	})
 }
 
 // selected is the project with the services that are named and, with deps, what they
@@ -190,7 +173,7 @@ func (a *app) pushImage(ctx context.Context, o *operate.Operator, image string) 
 	if err != nil {
 		return err
 	}
-	auth, err := a.registryAuth(named)
+	auth, err := dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,49 @@
+// Package dockerconfig reads the configuration that Docker's clients keep for their user,
+// config.json, and what is stored there, or by the credential helpers that it names, for
+// registries.
+package dockerconfig
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/registry"
+)
+
+// Load reads config.json of a directory; none is an empty one. A broken one is reported on
+// warnings and the rest of it used, as Docker does: a typo there must not stop a container
+// from being stopped.
+func Load(dir string, warnings io.Writer) *configfile.ConfigFile {
+	cfg, err := config.Load(dir)
+	if err != nil {
+		_, _ = fmt.Fprintln(warnings, "WARNING: Error loading config file:", err)
+	}
+	if cfg == nil {
+		cfg = configfile.New(filepath.Join(dir, config.ConfigFileName))
+	}
+	return cfg
+}
+
+// hubKey is the key under which Docker's clients have always stored what is for Docker Hub.
+const hubKey = "https://index.docker.io/v1/"
+
+// RegistryAuth returns the value of the header X-Registry-Auth for a registry's domain
+// (docker.io, host:port), of empty credentials where none are stored. A credential helper
+// that fails is an error.
+func RegistryAuth(cfg *configfile.ConfigFile, domain string) (string, error) {
+	if domain == "docker.io" {
+		domain = hubKey
+	}
+	auth, err := cfg.GetAuthConfig(domain)
+	if err != nil {
+		return "", err
+	}
+	return authconfig.Encode(registry.AuthConfig{
+		Username: auth.Username, Password: auth.Password, Auth: auth.Auth, ServerAddress: auth.ServerAddress,
+		IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken,
+	})
+}
