@@ -1,5 +1,5 @@
 // Command bench measures Cleat beside whatever else is installed: dockerd, podman,
-// and bare runc and crun, all in one run and by turns, so that a noisy machine
+// buildah, and bare runc and crun, all in one run and by turns, so that a noisy machine
 // disturbs all alike. It prints one table: the median and the best of each figure,
 // the goal and whether it was met, and each other system's median with its ratio.
 //
@@ -77,8 +77,12 @@ func bench(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	if systems, err = st.withBuildah(ctx, systems); err != nil {
+		return err
+	}
 	t := newTable(systems)
-	for _, w := range append(works(), networkWorks()...) {
+	t.shares = buildShares()
+	for _, w := range slices.Concat(works(), networkWorks(), buildWorks()) {
 		if !w.chosen(o.only) {
 			continue
 		}

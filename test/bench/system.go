@@ -27,6 +27,7 @@ type system struct {
 	http   *http.Client
 	client []string
 	bare   *bundle
+	thread chan func() // what the client is started from, if it matters
 	ready  time.Duration
 }
 
@@ -156,8 +157,18 @@ func (s *system) command(ctx context.Context, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.client[0], append(s.client[1:len(s.client):len(s.client)], args...)...)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+s.socket)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+s.socket, "DOCKER_BUILDKIT=1")
+	var out []byte
+	var err error
+	run := func() { out, err = cmd.CombinedOutput() }
+	if s.thread == nil {
+		run()
+	} else {
+		done := make(chan struct{})
+		s.thread <- func() { run(); close(done) }
+		<-done
+	}
+	if err != nil {
 		return fmt.Errorf("%v: %w: %s", args, err, out)
 	}
 	return nil

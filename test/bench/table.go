@@ -26,6 +26,7 @@ type table struct {
 	systems []*system
 	rows    []row
 	samples map[string]map[string][]float64 // by row, by system
+	shares  map[string]float64              // by row: goals in terms of the best of the other systems
 	begin   string
 }
 
@@ -34,6 +35,19 @@ func newTable(systems []*system) *table {
 }
 
 func (t *table) want(rows ...row) { t.rows = append(t.rows, rows...) }
+
+// goal is a row with its goal in figures: one in terms of the others is known when they are.
+func (t *table) goal(r row) row {
+	for _, s := range t.systems[1:] {
+		theirs := t.samples[r.name][s.name]
+		if share := t.shares[r.name]; share > 0 && len(theirs) > 0 {
+			if g := share * median(theirs); r.goal == 0 || g < r.goal {
+				r.goal = g
+			}
+		}
+	}
+	return r
+}
 
 func (t *table) record(row, system string, v float64) {
 	if t.samples[row] == nil {
@@ -100,6 +114,7 @@ func (t *table) print(out io.Writer) {
 	}
 	fmt.Fprintln(w)
 	for _, r := range t.rows {
+		r = t.goal(r)
 		ours := t.samples[r.name][t.systems[0].name]
 		fmt.Fprintf(w, "%s\t%s\t%s", r.name, r.unit, r.bound())
 		var base float64
