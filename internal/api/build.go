@@ -61,7 +61,9 @@ func (h *Handler) buildWithBuildKit(ctx context.Context, w http.ResponseWriter, 
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		return fmt.Errorf("cannot read and write at once: %w", err)
 	}
-	req.Context = q.Body
+	if err := q.buildBody(&req); err != nil {
+		return err
+	}
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()
 	out := &buildRecords{newProgress(w, q.version)}
@@ -87,7 +89,9 @@ func (h *Handler) buildClassic(ctx context.Context, w http.ResponseWriter, q *re
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		return fmt.Errorf("cannot read and write at once: %w", err)
 	}
-	req.Context = q.Body
+	if err := q.buildBody(&req.Request); err != nil {
+		return err
+	}
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()
 	out := newProgress(w, q.version)
@@ -97,6 +101,19 @@ func (h *Handler) buildClassic(ctx context.Context, w http.ResponseWriter, q *re
 		out.begin() // the build's own failures are records, whether anything was printed or not
 	}
 	return out.finish(err)
+}
+
+// buildBody hands over the request's body, or passes over one that nobody will read: the
+// server looks out for a client that goes away only when it has read all that it sends.
+func (q *request) buildBody(req *build.Request) error {
+	req.Context = q.Body
+	if req.Remote == "" || strings.HasPrefix(req.ID, build.RemoteUpload+":") {
+		return nil
+	}
+	if _, err := io.Copy(io.Discard, q.Body); err != nil {
+		return fmt.Errorf("read the request: %w", err)
+	}
+	return nil
 }
 
 // buildRecords is how a build is reported to clients that speak BuildKit.

@@ -64,11 +64,25 @@ func readSources(ctx context.Context, dir string, body io.Reader) (*sources, err
 		return nil, fmt.Errorf("keep the build context: %w", err)
 	}
 	s := &sources{file: file, entries: map[string]*entry{}}
-	if err := errors.Join(os.Remove(file.Name()), s.fill(ctx, plain, free)); err != nil {
+	err = errors.Join(os.Remove(file.Name()), s.fill(ctx, plain, free))
+	if err == nil {
+		err = passOver(ctx, body)
+	}
+	if err != nil {
 		_ = file.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// passOver reads what is left of a request's body. An archive ends before the stream does
+// that brings it, and a server of HTTP looks out for a client that goes away only when it
+// has read all that the client has to send.
+func passOver(ctx context.Context, body io.Reader) error {
+	if _, err := io.Copy(io.Discard, whileAlive{ctx, body}); err != nil {
+		return fmt.Errorf("read the rest of the build context: %w", err)
+	}
+	return nil
 }
 
 func (s *sources) Close() error { return s.file.Close() }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	apibuild "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
 
@@ -155,6 +156,37 @@ func TestClassicBuildIsCancelled(t *testing.T) {
 	_, _ = io.Copy(io.Discard, out)
 	_ = cmd.Wait() // it was interrupted
 	harness.Eventually(t, func() (bool, string) { return processOf(t, e, "sleep\x004242") == 0, "the step's process goes on" })
+}
+
+// A client that goes away is noticed whatever comes after the archive in the body: tar
+// pads it, some programs with far more than the two empty blocks that end it.
+func TestBuildIsCancelledBehindAPaddedContext(t *testing.T) {
+	e := engine(t, "busybox")
+	const seconds = "4243"
+	files := tarOf("Dockerfile", "FROM busybox\nRUN echo begun; sleep "+seconds+"\n")
+	for _, version := range []apibuild.BuilderVersion{apibuild.BuilderV1, apibuild.BuilderBuildKit} {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		body := io.MultiReader(strings.NewReader(files), io.LimitReader(zeros{}, 4<<20))
+		res, err := e.Client(t).ImageBuild(ctx, body, client.ImageBuildOptions{Version: version, NoCache: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		harness.Eventually(t, func() (bool, string) { return processOf(t, e, "sleep\x00"+seconds) != 0, "the step does not begin" })
+		cancel()
+		harness.Eventually(t, func() (bool, string) {
+			return processOf(t, e, "sleep\x00"+seconds) == 0, "the step's process goes on, builder " + string(version)
+		})
+	}
+}
+
+// zeros is an endless stream of them.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // A program on the Go client, as testcontainers and Terraform are, reads the stream itself.
