@@ -165,6 +165,11 @@ type VolumeCopies interface {
 	Import(ctx context.Context, name string, labels map[string]string, r io.Reader) (*volumetypes.Volume, error)
 }
 
+// OwnFiles gives content to the files that the engine keeps for containers, which Docker's does not.
+type OwnFiles interface {
+	FillFiles(ctx context.Context, name string, r io.Reader) error
+}
+
 // Networks are the networks that exist.
 type Networks interface {
 	List(ctx context.Context, filters map[string][]string) ([]networktypes.Summary, error)
@@ -232,6 +237,8 @@ type Deps struct {
 
 	// VolumeCopies is the same service as Volumes.
 	VolumeCopies VolumeCopies
+	// OwnFiles fills mounts of type file.
+	OwnFiles OwnFiles
 
 	// ServerVersion is the Docker-shaped version that the Server header of each
 	// answer names.

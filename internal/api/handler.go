@@ -50,7 +50,7 @@ func New(deps Deps) (*Handler, error) {
 		hangup: hangup,
 	}
 	h.closing, h.close = context.WithCancel(context.Background())
-	h.router = newRouter(slices.Concat(h.routes(), h.volumeCopyRoutes(), h.networkCheckRoutes(), h.refusals()))
+	h.router = newRouter(slices.Concat(h.routes(), h.volumeCopyRoutes(), h.networkCheckRoutes(), h.ownFileRoutes(), h.refusals()))
 	return h, nil
 }
 

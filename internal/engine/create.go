@@ -100,6 +100,9 @@ func (cr *Creator) Create(ctx context.Context, req CreateRequest) (id string, wa
 	if req.ShallowReadOnly {
 		plan.shallow()
 	}
+	if err := placeFiles(&cr.specs.settings, id, cr.containers.DirOf(id), plan.mounts); err != nil {
+		return "", nil, err
+	}
 	if err := cr.make(ctx, &def, req.Name, plan); err != nil {
 		return "", nil, err
 	}
@@ -277,7 +280,7 @@ func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
 			return nil, notTheImage(err)
 		}
 		for _, m := range from.Load().Mounts {
-			if m.Type == mount.TypeTmpfs {
+			if m.Type == mount.TypeTmpfs || m.Type == typeFile {
 				continue
 			}
 			if mode != "" {

@@ -116,6 +116,9 @@ func Check(store *container.Store, settings Settings, networks func(running []*n
 			say("journals %s belong to no running container", e.Name())
 		}
 	}
+	for _, dir := range strayOwnFiles(&settings, store) {
+		say("files %s belong to no container", dir)
+	}
 	checkExecs(settings.ExecRoot, alive, say)
 	if networks != nil {
 		out = append(out, networks(sandboxes)...)

@@ -72,6 +72,7 @@ type Engine struct {
 	*Queries
 	*System
 	*Copier
+	*OwnFiles
 	*Commits
 	*Pruner
 	*DiskUsages
@@ -95,7 +96,7 @@ func New(d Deps) *Engine {
 	specs := &specBuilder{containers: d.Containers, features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
 	remover := &Remover{
 		containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say, log: d.Log,
-		sweeper: newSweeper(&d),
+		sweeper: newSweeper(&d), settings: &d.Settings,
 	}
 	exits := &exiter{
 		runtime: d.Runtime, networks: d.Networks, volumes: d.Volumes, lives: lives, say: say, tasks: d.Tasks, log: d.Log, remover: remover,
@@ -146,15 +147,16 @@ func New(d Deps) *Engine {
 			containers: d.Containers, lives: lives, specs: specs, runtime: d.Runtime, cgroupV2: d.Cgroups.Version() == 2, tasks: d.Tasks,
 			gauges: map[string]*gauge{},
 		},
-		Tops:    &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
-		Remover: remover,
-		Renamer: &Renamer{containers: d.Containers, networks: d.Networks, say: say},
-		Waiter:  &Waiter{containers: d.Containers},
-		Streams: &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
-		Execs:   execs,
-		Queries: queries,
-		Copier:  &Copier{fs: filesystems, say: say},
-		Pruner:  &Pruner{containers: d.Containers, images: images, remover: remover, say: say},
+		Tops:     &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
+		Remover:  remover,
+		Renamer:  &Renamer{containers: d.Containers, networks: d.Networks, say: say},
+		Waiter:   &Waiter{containers: d.Containers},
+		Streams:  &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
+		Execs:    execs,
+		Queries:  queries,
+		Copier:   &Copier{fs: filesystems, say: say},
+		OwnFiles: &OwnFiles{containers: d.Containers},
+		Pruner:   &Pruner{containers: d.Containers, images: images, remover: remover, say: say},
 
 		DiskUsages: &DiskUsages{queries: queries, images: images, volumes: volumes, cache: d.BuildCache},
 

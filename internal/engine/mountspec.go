@@ -284,6 +284,8 @@ func parseMount(r *mount.Mount) (own.Mount, volumeSpec, error) {
 		err = planTmpfs(&m, r)
 	case mount.TypeImage:
 		err = planImage(&m, r)
+	case typeFile:
+		err = planFile(&m, r)
 	default:
 		return m, spec, failure.Invalid("invalid mount config for type %q: mount type unknown", r.Type)
 	}

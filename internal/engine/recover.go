@@ -82,6 +82,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	rc.starter.prober.load(all)
 	rc.sweepGroups(all)
 	rc.sweepJournals()
+	rc.sweepOwnFiles()
 	if err := rc.deps.Volumes.Reconcile(volumes, inUse); err != nil {
 		rc.deps.Log.Warn("volumes that no container runs with", "error", err)
 	}
@@ -260,6 +261,15 @@ func (rc *Recovery) sweepJournals() {
 		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			rc.deps.Log.Warn("left-over journals", "dir", e.Name(), "error", err)
+		}
+	}
+}
+
+// sweepOwnFiles removes what removed containers had in memory.
+func (rc *Recovery) sweepOwnFiles() {
+	for _, dir := range strayOwnFiles(&rc.deps.Settings, rc.deps.Containers) {
+		if err := os.RemoveAll(dir); err != nil {
+			rc.deps.Log.Warn("left-over files of a container", "dir", dir, "error", err)
 		}
 	}
 }

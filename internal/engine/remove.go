@@ -30,6 +30,7 @@ type Remover struct {
 	sweeper    *sweeper
 	writers    *writers
 	layers     *layerQuota
+	settings   *Settings
 }
 
 // Remove removes a container with its writable layer, its log and, if asked,
@@ -142,6 +143,9 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 	rm.lives.drop(c)
 	rm.stopper.starter.prober.drop(rec)
 	rm.sweeper.add(trash)
+	if err := dropOwnFiles(rm.settings, rec); err != nil {
+		rm.log.Warn("files of a removed container", "container", rec.ID, "error", err)
+	}
 	if err := rm.layers.release(rec.Project); err != nil {
 		rm.log.Warn("quota of a removed container", "container", rec.ID, "error", err)
 	}

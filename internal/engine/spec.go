@@ -114,6 +114,11 @@ func (b *specBuilder) mounts(c *container.Container, r *container.Record) ([]run
 		case mount.TypeTmpfs:
 			rm.Type, rm.Source = "tmpfs", ""
 		case mount.TypeImage: // openImages has the rest
+		case typeFile:
+			rm.IsFile = true
+			if !exists(m.Source) {
+				return nil, absentFile(m)
+			}
 		default:
 			var err error
 			if rm.IsFile, err = prepareSource(m, &rm); err != nil {

@@ -66,6 +66,7 @@ type app struct {
 	cfg      *configfile.ConfigFile
 	api      *client.Client
 	reporter *show.Progress
+	project  *types.Project // once it was loaded
 }
 
 // Run executes the command and returns its exit code.
@@ -261,14 +262,24 @@ func (a *app) separator() string {
 	return "-"
 }
 
+// operator works on the project that was loaded.
 func (a *app) operator(ctx context.Context) (*operate.Operator, error) {
+	o, err := a.reach(ctx)
+	if err == nil {
+		o.Project = a.project
+	}
+	return o, err
+}
+
+// reach connects to the engine, while the project may just be loaded.
+func (a *app) reach(ctx context.Context) (*operate.Operator, error) {
 	api, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &operate.Operator{
 		API: api, Report: a.reporter, Separator: a.separator(), Parallel: a.parallel,
-		Pull: a.pullImage, Build: a.buildServices,
+		Pull: a.pullImage, Build: a.buildServices, Headers: a.config().HTTPHeaders,
 	}, nil
 }
 
@@ -284,6 +295,7 @@ func (a *app) load(ctx context.Context, services ...string) (*types.Project, err
 			p.Services[name] = s
 		}
 	}
+	a.project = p
 	return p, nil
 }
 
@@ -296,11 +308,14 @@ func (a *app) begin(ctx context.Context, load func() error) (*operate.Operator, 
 	}
 	there := make(chan connected, 1)
 	go func() {
-		o, err := a.operator(ctx)
+		o, err := a.reach(ctx)
 		there <- connected{o, err}
 	}()
 	err := load()
 	engine := <-there
+	if engine.o != nil {
+		engine.o.Project = a.project
+	}
 	return engine.o, cmp.Or(err, engine.err)
 }
 

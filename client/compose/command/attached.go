@@ -43,6 +43,7 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 		app: a, o: o, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), tty: map[string]bool{},
 		logs: &show.Logs{Out: a.out, Err: a.err, NoPrefix: u.noPrefix, Colours: a.out.IsTerminal() && !u.noColour && a.ansi != "never"},
 	}
+	o.HookOutput = s.hook
 	list, err := o.Created(ctx, p.Name)
 	if err != nil {
 		return err
@@ -89,6 +90,12 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 	}
 	s.group.Wait()
 	return s.result(interrupted)
+}
+
+// hook shows what a hook says in a container.
+func (s *session) hook(c operate.Container) io.WriteCloser {
+	lines, _ := s.logs.Container(c.Name + " ->")
+	return lines
 }
 
 // shown are the services whose output is shown.

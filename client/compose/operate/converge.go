@@ -348,6 +348,9 @@ func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (Cont
 		return Container{}, err
 	}
 	defer free()
+	if _, r.OwnFiles, err = o.unbound(ctx, r.Project, r.Service); err != nil {
+		return Container{}, err
+	}
 	request, err := r.Request()
 	if err != nil {
 		return Container{}, err
@@ -365,9 +368,6 @@ func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (Cont
 		if _, err := o.API.NetworkConnect(ctx, request.Later[i], connect); err != nil {
 			return Container{}, errors.Join(err, o.discard(ctx, made.ID))
 		}
-	}
-	if err := o.copyFiles(ctx, r, made.ID); err != nil {
-		return Container{}, errors.Join(err, o.discard(ctx, made.ID))
 	}
 	return Container{
 		Summary: container.Summary{ID: made.ID, Names: []string{"/" + name}, Labels: request.Create.Config.Labels, State: container.StateCreated},

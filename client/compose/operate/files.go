@@ -4,107 +4,202 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"strconv"
+	"net"
+	"net/http"
+	"os"
+	"path"
 	"strings"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
 
 	"github.com/cleatlabs/cleat/client/compose/spec"
 )
 
-// copyFiles puts the secrets and configs whose contents stand in the project into a
-// container that does not run yet.
-func (o *Operator) copyFiles(ctx context.Context, r *spec.Replica, id string) error {
+// unbound are the secrets and configs of a service that no bind mount brings.
+func (o *Operator) unbound(ctx context.Context, p *types.Project, s types.ServiceConfig) (files []spec.File, own bool, err error) {
+	if len(s.Secrets) == 0 && len(s.Configs) == 0 {
+		return nil, false, nil
+	}
+	if err := o.external(ctx, p, s); err != nil {
+		return nil, false, fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	all, err := spec.Files(p, s)
+	if err != nil {
+		return nil, false, fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	asked := false
+	for _, f := range all {
+		if _, err := contentOf(p, &f); f.Declared.File == "" && err != nil {
+			return nil, false, err // before anything is made
+		}
+		if !f.Bound(true) && !asked {
+			if own, err = o.keepsFiles(ctx); err != nil {
+				return nil, false, err
+			}
+			asked = true
+		}
+		if !f.Bound(own) {
+			files = append(files, f)
+		} else if f.Owned {
+			o.Report.Warn(fmt.Sprintf("service %q: %s %s: this engine cannot give another owner or mode to a file that is bind mounted: uid, gid and mode have no effect",
+				s.Name, f.Kind, f.Declared.Name))
+		}
+	}
+	return files, own, nil
+}
+
+// external looks for the secrets and configs that the engine itself is to have, and says what to do about them: only a
+// swarm has any, and gives them to its own services alone.
+func (o *Operator) external(ctx context.Context, p *types.Project, s types.ServiceConfig) error {
+	for _, ref := range s.Secrets {
+		if d := p.Secrets[ref.Source]; bool(d.External) {
+			list, err := o.API.SecretList(ctx, client.SecretListOptions{Filters: make(client.Filters).Add("name", d.Name)})
+			return notOurs("secret", d.Name, err == nil && len(list.Items) > 0)
+		}
+	}
+	for _, ref := range s.Configs {
+		if d := p.Configs[ref.Source]; bool(d.External) {
+			list, err := o.API.ConfigList(ctx, client.ConfigListOptions{Filters: make(client.Filters).Add("name", d.Name)})
+			return notOurs("config", d.Name, err == nil && len(list.Items) > 0)
+		}
+	}
+	return nil
+}
+
+func notOurs(kind, name string, found bool) error {
+	sources := "file or environment"
+	if kind == "config" {
+		sources = "file, environment or content"
+	}
+	if found {
+		return fmt.Errorf("unsupported external %s %q: the engine gives it to services of its swarm alone; declare it with %s", kind, name, sources)
+	}
+	return fmt.Errorf("external %s %q not found: the engine has no %ss of its own; declare it with %s", kind, name, kind, sources)
+}
+
+// keepsFiles asks the engine, once, whether it keeps files for containers.
+func (o *Operator) keepsFiles(ctx context.Context) (bool, error) {
+	o.product.Lock()
+	defer o.product.Unlock()
+	if o.product.known {
+		return o.product.cleat, nil
+	}
+	version, err := o.API.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return false, err
+	}
+	for _, c := range version.Components {
+		o.product.cleat = o.product.cleat || c.Details["Product"] == "Cleat"
+	}
+	o.product.known = true
+	return o.product.cleat, nil
+}
+
+// sendFiles gives a container that does not run the contents of its secrets and configs: to Cleat, which keeps them, or
+// by a copy into the container's own files, where another engine keeps none.
+func (o *Operator) sendFiles(ctx context.Context, p *types.Project, files []spec.File, own bool, id string) error {
+	if len(files) == 0 {
+		return nil
+	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	any := false
-	add := func(declared types.FileObjectConfig, ref types.FileReferenceConfig, path string) error {
-		if declared.File != "" || bool(declared.External) {
-			return nil
-		}
-		any = true
-		text := declared.Content
-		if declared.Environment != "" {
-			value, ok := r.Project.Environment[declared.Environment]
-			if !ok {
-				return fmt.Errorf("environment variable %q required by file %q is not set", declared.Environment, declared.Name)
-			}
-			text = value
-		}
-		return addFile(w, ref, path, text)
-	}
-	for _, s := range r.Service.Secrets {
-		ref := types.FileReferenceConfig(s)
-		if err := add(types.FileObjectConfig(r.Project.Secrets[s.Source]), ref, spec.SecretPath(ref)); err != nil {
+	for _, f := range files {
+		text, err := contentOf(p, &f)
+		if err != nil {
 			return err
 		}
-	}
-	for _, c := range r.Service.Configs {
-		ref := types.FileReferenceConfig(c)
-		if err := add(types.FileObjectConfig(r.Project.Configs[c.Source]), ref, spec.ConfigPath(ref)); err != nil {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.Target, Mode: f.Mode, Uid: f.UID, Gid: f.GID, Size: int64(len(text)), ModTime: time.Now()}
+		if err := w.WriteHeader(h); err != nil {
 			return err
 		}
-	}
-	if !any {
-		return nil
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
 	}
 	if err := w.Close(); err != nil {
 		return err
 	}
-	_, err := o.API.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: &b, CopyUIDGID: true})
+	var err error
+	if own {
+		err = o.put(ctx, "/cleat/containers/"+id+"/files", &b)
+	} else {
+		_, err = o.API.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: &b, CopyUIDGID: true})
+	}
 	if err != nil {
 		return fmt.Errorf("write secrets and configs: %w", err)
 	}
 	return nil
 }
 
-// addFile adds one file, readable by all unless its entry says otherwise.
-func addFile(w *tar.Writer, ref types.FileReferenceConfig, path, text string) error {
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o444, Size: int64(len(text)), ModTime: time.Now()}
-	if ref.Mode != nil {
-		h.Mode = int64(*ref.Mode)
-	}
-	for _, id := range []struct {
-		key, text string
-		to        *int
-	}{{"uid", ref.UID, &h.Uid}, {"gid", ref.GID, &h.Gid}} {
-		if id.text == "" {
-			continue
-		}
-		n, err := strconv.Atoi(id.text)
+func contentOf(p *types.Project, f *spec.File) ([]byte, error) {
+	d := &f.Declared
+	switch {
+	case d.File != "":
+		text, err := os.ReadFile(d.File)
 		if err != nil {
-			return fmt.Errorf("%s: %s %q is no number", path, id.key, id.text)
+			return nil, fmt.Errorf("%s %s: %w", f.Kind, d.Name, err)
 		}
-		*id.to = n
+		return text, nil
+	case d.Content != "": // of an include, too, whose environment is its own
+		return []byte(d.Content), nil
+	case d.Environment != "":
+		value, ok := p.Environment[d.Environment]
+		if !ok {
+			return nil, fmt.Errorf("environment variable %q required by %s %q is not set", d.Environment, f.Kind, d.Name)
+		}
+		return []byte(value), nil
 	}
-	if err := w.WriteHeader(h); err != nil {
+	return nil, nil
+}
+
+// fill sends a container that is to be started the contents of its secrets and configs, as they are now.
+func (o *Operator) fill(ctx context.Context, p *types.Project, s types.ServiceConfig, id string) error {
+	files, own, err := o.unbound(ctx, p, s)
+	if err != nil {
 		return err
 	}
-	_, err := w.Write([]byte(text))
-	return err
+	return o.sendFiles(ctx, p, files, own, id)
 }
 
-// lastLine reads a multiplexed stream to its end and keeps its last line.
-func lastLine(r io.Reader) (string, error) {
-	var tail tail
-	if _, err := stdcopy.StdCopy(&tail, &tail, r); err != nil {
-		return "", err
+// put calls an operation that Docker's API does not have.
+func (o *Operator) put(ctx context.Context, route string, body io.Reader) error {
+	base := ""
+	if host := o.API.DaemonHost(); !strings.HasPrefix(host, "unix:") {
+		if u, err := client.ParseHostURL(host); err == nil {
+			base = u.Path
+		}
 	}
-	lines := strings.Split(strings.TrimRight(string(tail.kept), "\n"), "\n")
-	return lines[len(lines)-1], nil
-}
-
-// tail keeps the end of what is written to it.
-type tail struct{ kept []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	const most = 4 << 10
-	t.kept = append(t.kept, p...)
-	t.kept = t.kept[max(0, len(t.kept)-most):]
-	return len(p), nil
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+client.DummyHost+path.Join("/", base, route), body)
+	if err != nil {
+		return err
+	}
+	for key, value := range o.Headers {
+		req.Header.Set(key, value)
+	}
+	req.Header.Set("Content-Type", "application/x-tar")
+	dial := o.API.Dialer()
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < http.StatusBadRequest {
+		return nil
+	}
+	var said struct{ Message string }
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if json.Unmarshal(text, &said) != nil || said.Message == "" {
+		said.Message = resp.Status
+	}
+	return errors.New("Error response from daemon: " + said.Message) //nolint:staticcheck // Docker's text
 }

@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -45,6 +46,11 @@ func (o *Operator) OneOff(ctx context.Context, p *types.Project, s types.Service
 	}
 	o.Report.Report("Container", name, "Creating")
 	made, err := o.make(ctx, r, name)
+	if err == nil {
+		if err = o.fill(ctx, p, s, made.ID); err != nil {
+			err = errors.Join(err, o.discard(ctx, made.ID))
+		}
+	}
 	return made.ID, o.done("Container", name, "Created", err)
 }
 

@@ -13,6 +13,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,8 +53,22 @@ type Operator struct {
 	images map[string]string
 	listed []Container
 
-	slots chan struct{}
-	once  sync.Once
+	// Project is the project as its files say, nil if they are not at hand: its hooks are run.
+	Project *types.Project
+	// Headers are sent with calls that Docker's API does not have, too.
+	Headers map[string]string
+	// HookOutput shows what hooks say; nil is nobody.
+	HookOutput func(c Container) io.WriteCloser
+
+	product product
+	slots   chan struct{}
+	once    sync.Once
+}
+
+// product is whether the engine is Cleat, once that was asked.
+type product struct {
+	sync.Mutex
+	known, cleat bool
 }
 
 // slot waits until another call may be made.

@@ -41,6 +41,9 @@ func (o *Operator) stop(ctx context.Context, c Container, timeout *int) error {
 	if !running(c) {
 		return nil
 	}
+	if err := o.beforeStop(ctx, c); err != nil {
+		return err
+	}
 	_, err := o.API.ContainerStop(ctx, c.ID, client.ContainerStopOptions{Timeout: timeout})
 	if gone(err) || errdefs.IsNotModified(err) {
 		return nil
@@ -194,8 +197,7 @@ func (o *Operator) Restart(ctx context.Context, list []Container, services []str
 		}
 		return o.Each(ctx, OfServices(list, []string{service}), func(ctx context.Context, c Container) error {
 			o.Report.Report("Container", c.Name, "Restarting")
-			_, err := o.API.ContainerRestart(ctx, c.ID, client.ContainerRestartOptions{Timeout: timeout})
-			return o.done("Container", c.Name, "Started", err)
+			return o.done("Container", c.Name, "Started", o.restart(ctx, c, timeout))
 		})
 	})
 }

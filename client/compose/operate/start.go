@@ -14,7 +14,6 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/cleatlabs/cleat/client/compose/label"
-	"github.com/cleatlabs/cleat/client/compose/spec"
 )
 
 // StartOptions are those of `start` and the end of `up`.
@@ -57,7 +56,7 @@ func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOption
 			return err
 		}
 		return o.Each(ctx, OfServices(list, []string{service}), func(ctx context.Context, c Container) error {
-			return o.start(ctx, s, c, opts.Attach)
+			return o.start(ctx, p, s, c, opts.Attach)
 		})
 	})
 	if err != nil || !opts.Wait {
@@ -67,7 +66,7 @@ func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOption
 }
 
 // start starts one container and runs what is to be run in it then.
-func (o *Operator) start(ctx context.Context, s types.ServiceConfig, c Container, attach func(context.Context, Container) error) error {
+func (o *Operator) start(ctx context.Context, p *types.Project, s types.ServiceConfig, c Container, attach func(context.Context, Container) error) error {
 	if c.State == container.StateRunning {
 		return nil
 	}
@@ -77,43 +76,14 @@ func (o *Operator) start(ctx context.Context, s types.ServiceConfig, c Container
 		}
 	}
 	o.Report.Report("Container", c.Name, "Starting")
-	_, err := o.API.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
-	for _, hook := range s.PostStart {
-		if err == nil {
-			err = o.hook(ctx, c, hook)
-		}
+	err := o.fill(ctx, p, s, c.ID)
+	if err == nil {
+		_, err = o.API.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
+	}
+	if err == nil {
+		err = o.hooks(ctx, c, s.PostStart)
 	}
 	return o.done("Container", c.Name, "Started", err)
-}
-
-// hook runs a command in a container that must succeed.
-func (o *Operator) hook(ctx context.Context, c Container, h types.ServiceHook) error {
-	made, err := o.API.ExecCreate(ctx, c.ID, client.ExecCreateOptions{
-		User: h.User, Privileged: h.Privileged, WorkingDir: h.WorkingDir, Env: spec.Environment(h.Environment), Cmd: h.Command,
-		AttachStdout: true, AttachStderr: true,
-	})
-	if err != nil {
-		return err
-	}
-	session, err := o.API.ExecAttach(ctx, made.ID, client.ExecAttachOptions{})
-	if err != nil {
-		return err
-	}
-	defer session.Close()
-	stop := context.AfterFunc(ctx, session.Close)
-	defer stop()
-	last, err := lastLine(session.Reader)
-	if err != nil {
-		return err
-	}
-	ended, err := o.API.ExecInspect(ctx, made.ID, client.ExecInspectOptions{})
-	if err != nil {
-		return err
-	}
-	if ended.ExitCode != 0 {
-		return fmt.Errorf("the hook %q exited with status %d: %s", h.Command, ended.ExitCode, last)
-	}
-	return nil
 }
 
 // news wakes whoever waits for something to happen to a project's containers.

@@ -206,6 +206,12 @@ func (s *Lines) Flush() {
 	}
 }
 
+// Close implements io.Closer: it prints an unfinished line.
+func (s *Lines) Close() error {
+	s.Flush()
+	return nil
+}
+
 func (s *Lines) print(text []byte) error {
 	l := s.logs
 	l.mu.Lock()

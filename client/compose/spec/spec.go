@@ -49,6 +49,8 @@ type Replica struct {
 	StdinOnce bool
 	// API is the version of the engine's API: older ones take one network at a create.
 	API string
+	// OwnFiles says that the engine keeps files for containers, which only Cleat does.
+	OwnFiles bool
 }
 
 // oneNetwork is the last API version that takes only one network at a create.

@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// onDisk says which files below a directory hold a text.
+func onDisk(t *testing.T, dir, text string) []string {
+	t.Helper()
+	out, err := exec.Command("grep", "-rlFa", text, dir).Output()
+	if err != nil && len(out) > 0 {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
+
+// Secrets and configs are read-only files with owner and mode. What does not come from a file is never on the disk, and
+// is sent again when it was lost.
+func TestComposeSecrets(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	a := compose(t, e, map[string]string{
+		"compose.yaml": `
+services:
+  web:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    read_only: true
+    restart: unless-stopped
+    secrets:
+      - token
+      - {source: token, target: owned, uid: "1000", gid: "2000", mode: 0440}
+      - {source: plain, target: /etc/plain}
+      - {source: plain, target: strict, uid: "33", mode: 0400}
+    configs:
+      - {source: page, target: /srv/index.html, mode: 0644}
+      - {source: env, target: /etc/app.env}
+secrets:
+  token: {environment: TOKEN}
+  plain: {file: ./plain.txt}
+configs:
+  page: {content: "page of ${COMPOSE_PROJECT_NAME}\n"}
+  env: {environment: SETTING}
+`,
+		"plain.txt": "from a file\n",
+	})
+	const token, setting = "hush-4711-never-on-disk", "setting-0815-never-on-disk"
+	a.env = []string{"TOKEN=" + token, "SETTING=" + setting}
+	a.ok(t, "up", "-d")
+	check := func(want string) {
+		t.Helper()
+		got := a.ok(t, "exec", "-T", "web", "sh", "-c", `cat /run/secrets/token /run/secrets/owned /etc/plain /run/secrets/strict /srv/index.html /etc/app.env
+			echo; stat -c '%n %a %u:%g' /run/secrets/token /run/secrets/owned /run/secrets/strict /srv/index.html
+			for f in /run/secrets/token /run/secrets/strict /srv/index.html /etc/app.env; do echo changed 2>/dev/null >$f && echo $f can be written; done; true`)
+		if got != want {
+			t.Errorf("%s\nwant\n%s", got, want)
+		}
+	}
+	want := token + token + "from a file\nfrom a file\npage of " + a.name + "\n" + setting + `
+/run/secrets/token 444 0:0
+/run/secrets/owned 440 1000:2000
+/run/secrets/strict 400 33:0
+/srv/index.html 644 0:0`
+	check(want)
+	for _, text := range []string{token, setting} {
+		if found := onDisk(t, e.DataRoot, text); len(found) > 0 {
+			t.Errorf("%q is on the disk: %v", text, found)
+		}
+	}
+	a.ok(t, "restart", "-t", "0")
+	check(want)
+	before := a.ids(t)
+
+	// After a reboot the memory is empty, and nothing was said to the engine.
+	a.ok(t, "stop", "-t", "0")
+	if err := os.RemoveAll(filepath.Join(e.ExecRoot, "files")); err != nil {
+		t.Fatal(err)
+	}
+	if r := e.Cleat(t, "start", a.name+"-web-1"); r.Code == 0 || !strings.Contains(r.Stderr, "the content of /") || !strings.Contains(r.Stderr, "compose up") {
+		t.Errorf("a start without the secret: %s", r)
+	}
+	a.ok(t, "up", "-d")
+	check(want)
+	if now := a.ids(t); now[a.name+"-web-1"] != before[a.name+"-web-1"] {
+		t.Errorf("the container was made anew: %v, %v", before, now)
+	}
+
+	// An engine that was killed sweeps what it no longer knows.
+	stray := filepath.Join(e.ExecRoot, "files", strings.Repeat("ab", 32))
+	if err := os.Mkdir(stray, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	e.Kill()
+	e.Run(t)
+	if _, err := os.Stat(stray); !os.IsNotExist(err) {
+		t.Errorf("files of no container are left: %v", err)
+	}
+	check(want)
+	a.ok(t, "down", "-t", "0")
+	if left, err := os.ReadDir(filepath.Join(e.ExecRoot, "files")); err != nil || len(left) > 0 {
+		t.Errorf("left in memory: %v, %v", left, err)
+	}
+
+	a.env = nil
+	if r := a.run(t, "up", "-d"); r.Code == 0 || !strings.Contains(r.Stderr, `environment variable "TOKEN" required by secret`) {
+		t.Errorf("without the variable: %s", r)
+	}
+}
+
+func TestComposeExternalSecret(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": "services: {a: {image: busybox, secrets: [s]}}\nsecrets: {s: {external: true, name: theirs}}\n"})
+	if r := a.run(t, "up", "-d"); r.Code == 0 || !strings.Contains(r.Stderr, `external secret "theirs"`) || !strings.Contains(r.Stderr, "declare it with file or environment") {
+		t.Errorf("%s", r)
+	}
+}
+
+// Hooks run in the container after it was started and before it is stopped, whoever does that.
+func TestComposeHooks(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  web:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    environment: {VALUE: "${VALUE:-one}"}
+    volumes: ["log:/log"]
+    post_start:
+      - {command: [sh, -c, "echo start $$(id -u) $$PWD $$MORE >>/log/lines"], user: "65534", working_dir: /tmp, environment: {MORE: more}}
+      - {command: [sh, -c, "mkdir /t && mount -t tmpfs none /t && echo privileged >>/log/lines && umount /t && rmdir /t"], privileged: true}
+    pre_stop:
+      - {command: [sh, -c, "echo stop >>/log/lines"]}
+volumes: {log: }
+`})
+	lines := func(want ...string) {
+		t.Helper()
+		got := a.ok(t, "run", "--rm", "--no-deps", "-T", "web", "sh", "-c", "cat /log/lines; : >/log/lines")
+		if got != strings.Join(want, "\n") {
+			t.Errorf("%s\nwant\n%s", got, strings.Join(want, "\n"))
+		}
+	}
+	a.ok(t, "run", "--rm", "-T", "web", "sh", "-c", "touch /log/lines; chmod 666 /log/lines")
+	started := []string{"start 65534 /tmp more", "privileged"}
+	a.ok(t, "up", "-d")
+	lines(started...)
+	a.ok(t, "stop")
+	lines("stop")
+	a.ok(t, "start")
+	lines(started...)
+	a.ok(t, "restart", "-t", "0")
+	lines(append([]string{"stop"}, started...)...)
+	a.env = []string{"VALUE=two"}
+	a.ok(t, "up", "-d")
+	lines(append([]string{"stop"}, started...)...)
+	a.ok(t, "down", "-t", "0")
+	lines("stop")
+}
+
+func TestComposeHookThatFails(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  web:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    post_start: [{command: [sh, -c, "echo out of order; exit 3"]}]
+`})
+	if r := a.run(t, "up", "-d"); r.Code != 1 || !strings.Contains(r.Stderr, "web hook exited with status 3") || !strings.Contains(r.Stderr, "out of order") {
+		t.Errorf("%s", r)
+	}
+}
