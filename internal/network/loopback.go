@@ -24,9 +24,9 @@ var errNoIPv6 = errors.New("the host has no IPv6 loopback address")
 const udpIdle = 90 * time.Second
 
 // loopback serves published ports on ::1, which the kernel cannot redirect to
-// another address. One goroutine waits for all listening sockets, so that a range of
-// a thousand ports costs a thousand sockets and nothing else. It lives and dies with
-// the engine: while the engine is down, ::1 refuses and 127.0.0.1 still works.
+// another address. One goroutine waits for all of its sockets: one that the firewall
+// leads all TCP connections to (localtcp.go), and one for each UDP port. It lives and
+// dies with the engine: while the engine is down, ::1 refuses and 127.0.0.1 still works.
 type loopback struct {
 	group *supervise.Group
 	epoll *os.File
@@ -35,6 +35,8 @@ type loopback struct {
 	mu      sync.Mutex
 	sockets map[int]*loopbackSocket
 	buf     []byte // one datagram
+	tcpPort uint16 // of the socket that serves TCP; 0 as long as there is none
+	targets map[uint16]netip.AddrPort
 }
 
 type loopbackSocket struct {
@@ -57,19 +59,19 @@ func newLoopback(group *supervise.Group) (*loopback, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("epoll for published ports on ::1: %w", err)
 	}
-	p := &loopback{group: group, epoll: os.NewFile(uintptr(fd), "loopback-epoll"), fd: fd, sockets: map[int]*loopbackSocket{}, buf: make([]byte, 64<<10)}
+	p := &loopback{group: group, epoll: os.NewFile(uintptr(fd), "loopback-epoll"), fd: fd, sockets: map[int]*loopbackSocket{}, targets: map[uint16]netip.AddrPort{}, buf: make([]byte, 64<<10)}
 	group.Go("network-loopback", p.run)
 	return p, nil
 }
 
-// serveLoopback listens on ::1 for the container; port 0 lets the kernel choose. shared
+// serveUDP listens on ::1 for the container; port 0 lets the kernel choose. shared
 // says that a socket of ours has the port on all addresses.
-func (s *Service) serveLoopback(proto network.IPProtocol, port uint16, target netip.AddrPort, shared bool) (fd int, num uint16, err error) {
-	fd, num, err = listenLoopback(proto, port, shared)
+func (s *Service) serveUDP(port uint16, target netip.AddrPort, shared bool) (fd int, num uint16, err error) {
+	fd, num, err = listenLoopback(network.UDP, port, shared)
 	if err != nil {
 		return -1, 0, err
 	}
-	if err := s.proxy.add(&loopbackSocket{fd: fd, proto: proto, target: target}); err != nil {
+	if err := s.proxy.add(&loopbackSocket{fd: fd, proto: network.UDP, target: target}); err != nil {
 		unix.Close(fd)
 		return -1, 0, err
 	}
@@ -97,15 +99,14 @@ func listenLoopback(proto network.IPProtocol, port uint16, shared bool) (int, ui
 }
 
 func bindLoopback(fd int, proto network.IPProtocol, port uint16, shared bool) (uint16, error) {
-	// TCP: the proxy's own connections in TIME_WAIT, which have this from the listening
-	// socket, must not keep a restarted container from its port; listening keeps others
-	// off. UDP: the socket that reserves all IPv6 addresses for the container must not,
-	// either; after the bind, nobody shares.
-	if proto == network.TCP || shared {
+	// TCP: the engine's connections in TIME_WAIT must not keep the next one from the port;
+	// listening keeps others off. UDP: the socket that reserves all IPv6 addresses for the
+	// container must not, either; after the bind, nobody shares.
+	if shared || proto == network.TCP {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
 	err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(port), Addr: netip.IPv6Loopback().As16()})
-	if proto == network.UDP && shared {
+	if shared {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
 	}
 	if err == nil && proto == network.TCP {
@@ -130,6 +131,11 @@ func bindLoopback(fd int, proto network.IPProtocol, port uint16, shared bool) (u
 func (p *loopback) add(s *loopbackSocket) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.watch(s)
+}
+
+// watch waits for what comes to a socket. The caller holds p.mu.
+func (p *loopback) watch(s *loopbackSocket) error {
 	if p.sockets == nil {
 		return errors.New("the network service is closed")
 	}
@@ -152,11 +158,14 @@ func (p *loopback) remove(fds []int) {
 	}
 }
 
-// retarget sends what comes to these sockets from now on to another address.
-func (p *loopback) retarget(fds []int, ip netip.Addr) {
+// retarget sends what comes to a reservation's ports from now on to another address.
+func (p *loopback) retarget(r *reservation, ip netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, fd := range fds {
+	for _, port := range r.local {
+		p.targets[port] = netip.AddrPortFrom(ip, p.targets[port].Port())
+	}
+	for _, fd := range r.v6 {
 		if s := p.sockets[fd]; s != nil {
 			s.target = netip.AddrPortFrom(ip, s.target.Port())
 		}
@@ -217,20 +226,14 @@ func (p *loopback) closeAll() {
 func (p *loopback) serve(s *loopbackSocket) {
 	if s.proto == network.UDP {
 		p.serveUDP(s)
-		return
+	} else {
+		p.acceptTCP(s)
 	}
-	fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-	if err != nil {
-		return // the client has gone, or descriptors are short: the next event tries again
-	}
-	client, err := connOf(fd)
-	if err != nil {
-		return
-	}
-	target := s.target
-	if !p.group.Go("network-loopback-tcp", func(ctx context.Context) { relay(ctx, client, target) }) {
-		client.Close()
-	}
+}
+
+// relayed begins to copy between a client and a container.
+func (p *loopback) relayed(client *net.TCPConn, target netip.AddrPort) bool {
+	return p.group.Go("network-loopback-tcp", func(ctx context.Context) { relay(ctx, client, target) })
 }
 
 // connOf makes a net.Conn of a descriptor, which it closes in any case.

@@ -249,20 +249,20 @@ func boundPorts(m network.PortMap) ([]bound, error) {
 // A TCP port is bound but does not listen: whoever binds it too gets EADDRINUSE,
 // with or without SO_REUSEADDR, and a packet that the firewall for once does not
 // redirect is refused instead of waiting for an accept that never comes. A UDP port
-// is bound with the smallest buffer. Ports of ::1 belong to the proxy.
+// is bound with the smallest buffer. UDP ports of ::1 belong to the proxy.
 type reservation struct {
 	fds   []int
-	v6    []int // descriptors that the loopback proxy serves
+	v6    []int    // descriptors that the loopback proxy serves
+	local []uint16 // TCP ports of ::1 that it serves
 	ports []bound
 }
 
 // release closes the sockets.
 func (r *reservation) release(p *loopback) {
 	p.remove(r.v6)
-	for _, fd := range r.fds {
-		unix.Close(fd)
-	}
-	r.fds, r.v6 = nil, nil
+	p.unroute(r.local)
+	closeAll(r.fds)
+	r.fds, r.v6, r.local = nil, nil, nil
 }
 
 // errTaken is why a port could not be bound.
@@ -334,6 +334,12 @@ func (t targets) proxyIP() netip.Addr {
 
 // bindPort takes one host port on all addresses of a wish, or on none.
 func (s *Service) bindPort(r *reservation, w wish, port uint16, t targets) (err error) {
+	if w.loopback6 && w.port.Proto() == network.TCP {
+		return s.bindEverywhere(r, w, port, t)
+	}
+	if w.host == netip.IPv6Loopback() {
+		return s.bindLoopback6(r, w, port, t)
+	}
 	var fds, proxies []int
 	var got []bound
 	defer func() {
@@ -342,18 +348,8 @@ func (s *Service) bindPort(r *reservation, w wish, port uint16, t targets) (err 
 			return
 		}
 		s.proxy.remove(proxies)
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
+		closeAll(fds)
 	}()
-	if w.host == netip.IPv6Loopback() {
-		fd, num, err := s.serveLoopback(w.port.Proto(), port, netip.AddrPortFrom(t.proxyIP(), w.port.Num()), false)
-		if err != nil {
-			return err
-		}
-		proxies, got = append(proxies, fd), append(got, bound{w.port, w.host, num})
-		return nil
-	}
 	for _, host := range []netip.Addr{w.host, w.host6} {
 		if !host.IsValid() {
 			continue
@@ -369,7 +365,7 @@ func (s *Service) bindPort(r *reservation, w wish, port uint16, t targets) (err 
 		fds, got = append(fds, fd), append(got, bound{w.port, host, num})
 	}
 	if w.loopback6 {
-		fd, _, err := s.serveLoopback(w.port.Proto(), port, netip.AddrPortFrom(t.proxyIP(), w.port.Num()), w.host6.IsValid())
+		fd, _, err := s.serveUDP(port, netip.AddrPortFrom(t.proxyIP(), w.port.Num()), w.host6.IsValid())
 		switch {
 		case errors.Is(err, errNoIPv6):
 		case err != nil:
@@ -387,25 +383,76 @@ func (s *Service) bindPort(r *reservation, w wish, port uint16, t targets) (err 
 	return nil
 }
 
-// bindReserved binds a socket; port 0 lets the kernel choose. shared lets a socket on
-// one address of the host have the port, too, until SO_REUSEADDR is taken back.
-func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16, shared bool) (fd int, num uint16, err error) {
-	typ, domain := unix.SOCK_STREAM, unix.AF_INET
+// bindLoopback6 takes a port of ::1 alone.
+func (s *Service) bindLoopback6(r *reservation, w wish, port uint16, t targets) error {
+	target := netip.AddrPortFrom(t.proxyIP(), w.port.Num())
+	if w.port.Proto() == network.UDP {
+		fd, num, err := s.serveUDP(port, target, false)
+		if err != nil {
+			return err
+		}
+		r.v6, r.ports = append(r.v6, fd), append(r.ports, bound{w.port, w.host, num})
+		return nil
+	}
+	num := port
+	var fds []int
+	if !s.proxy.servedAt(port) {
+		fd, chosen, err := bindReserved(network.TCP, w.host, port, false)
+		if err != nil {
+			return err
+		}
+		num, fds = chosen, []int{fd}
+	}
+	if err := s.proxy.route(num, target); err != nil {
+		closeAll(fds)
+		return err
+	}
+	r.fds, r.local, r.ports = append(r.fds, fds...), append(r.local, num), append(r.ports, bound{w.port, w.host, num})
+	return nil
+}
+
+// reservingSocket makes a socket for a port to be reserved with; errNoIPv6 says that this
+// kernel has none of IPv6.
+func reservingSocket(proto network.IPProtocol, domain int, port uint16) (int, error) {
+	typ := unix.SOCK_STREAM
 	if proto == network.UDP {
 		typ = unix.SOCK_DGRAM
 	}
+	fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
+	switch {
+	case err == nil:
+		return fd, nil
+	case errors.Is(err, unix.EAFNOSUPPORT) && domain == unix.AF_INET6:
+		return -1, errNoIPv6
+	case errors.Is(err, unix.EMFILE):
+		return -1, failure.New(errdefs.ErrResourceExhausted, "reserve port %d/%s: %w: the engine holds a file for each published port and may have no more; start it with a higher limit (LimitNOFILE of its unit, ulimit -n)", port, proto, err)
+	}
+	return -1, fmt.Errorf("reserve port %d/%s: %w", port, proto, err)
+}
+
+// boundPort is the port that a socket got, which asked for that one or, with 0, for any. If
+// it cannot be known the socket is closed.
+func boundPort(fd int, asked uint16, proto network.IPProtocol) (uint16, error) {
+	if asked != 0 {
+		return asked, nil
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		unix.Close(fd)
+		return 0, fmt.Errorf("reserve a free port/%s: %w", proto, err)
+	}
+	return portOf(name), nil
+}
+
+// bindReserved binds a socket; port 0 lets the kernel choose. shared lets a socket on
+// one address of the host have the port, too, until SO_REUSEADDR is taken back.
+func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16, shared bool) (fd int, num uint16, err error) {
+	domain := unix.AF_INET
 	if host.Is6() {
 		domain = unix.AF_INET6
 	}
-	fd, err = unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) && host.Is6() {
-		return -1, 0, errNoIPv6
-	}
-	if errors.Is(err, unix.EMFILE) {
-		return -1, 0, failure.New(errdefs.ErrResourceExhausted, "reserve port %d/%s: %w: the engine holds a file for each published port and may have no more; start it with a higher limit (LimitNOFILE of its unit, ulimit -n)", port, proto, err)
-	}
-	if err != nil {
-		return -1, 0, fmt.Errorf("reserve port %d/%s: %w", port, proto, err)
+	if fd, err = reservingSocket(proto, domain, port); err != nil {
+		return -1, 0, err
 	}
 	if proto == network.UDP {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
@@ -425,15 +472,8 @@ func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16, shared
 		unix.Close(fd)
 		return -1, 0, bindError(err, proto, host, port)
 	}
-	if port != 0 {
-		return fd, port, nil
-	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		unix.Close(fd)
-		return -1, 0, fmt.Errorf("reserve a free port/%s: %w", proto, err)
-	}
-	return fd, portOf(name), nil
+	num, err = boundPort(fd, port, proto)
+	return fd, num, err
 }
 
 func sockaddr(host netip.Addr, port uint16) unix.Sockaddr {

@@ -26,7 +26,7 @@ func (s *Service) republish(a *attachment) error {
 	if err != nil {
 		return err
 	}
-	next := t.elements(r.ports, sb.Asked)
+	next := append(t.elements(r.ports, sb.Asked), s.proxy.elements(r)...)
 	if err := s.table.Apply(nft.Change{Del: without(a.elements, next), Add: without(next, a.elements)}); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
 	}
@@ -61,7 +61,7 @@ func (s *Service) reserveAgain(a *attachment, held *reservation, t targets) (*re
 		return nil, err
 	}
 	if familiesOf(held.ports) == familiesWanted(ws) {
-		s.proxy.retarget(held.v6, t.proxyIP())
+		s.proxy.retarget(held, t.proxyIP())
 		return held, nil
 	}
 	before := slices.Clone(held.ports)

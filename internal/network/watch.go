@@ -128,12 +128,16 @@ func (s *Service) sweep(ctx context.Context, keep []*Sandbox) error {
 	published := s.table.Published()
 	// Read after the elements: an address is taken before its elements are added.
 	live := map[netip.Addr]bool{}
-	for _, sb := range append(s.list(), keep...) {
+	all := append(s.list(), keep...)
+	ports := localPorts(all)
+	for _, sb := range all {
 		for _, e := range sb.Endpoints {
 			live[e.IP], live[e.IP6] = true, true
 		}
 	}
-	stale := slices.DeleteFunc(published, func(p nft.Publish) bool { return live[p.To] })
+	stale := slices.DeleteFunc(published, func(p nft.Publish) bool {
+		return live[p.To] || p.Local() && servesAll(p, ports)
+	})
 	err := s.table.Apply(nft.Change{Del: stale})
 	s.stale.forget(nil, stale)
 	strays, e := s.host.strays(s.bridgeIndexes())

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -60,7 +61,8 @@ type Publish struct {
 	First, Last uint16     // host ports, both included
 	To          netip.Addr // the container
 	// ToPort is the container's port. For more than one port it must equal First:
-	// the kernel keeps the ports of a range as they are.
+	// the kernel keeps the ports of a range as they are. To ::1 leads what comes to ::1
+	// itself, on whichever of the ports: to the one socket there that serves them.
 	ToPort uint16
 	// Open sends nothing: it lets through what is addressed to the container's port
 	// itself. First and Last must be ToPort.
@@ -161,16 +163,21 @@ func trustedElement(link string, p netip.Prefix) element {
 	}
 }
 
+// Local says that it sends ports of ::1 to a socket there.
+func (p Publish) Local() bool { return p.To == netip.IPv6Loopback() }
+
 func (p Publish) check() error {
 	any := p.everywhere()
 	switch {
+	case p.Local() && (p.HostIP != p.To || p.Proto != TCP || p.Open):
+		return fmt.Errorf("nft: ports of %s cannot be sent to %s", p.HostIP, p.To)
 	case p.Proto != TCP && p.Proto != UDP:
 		return fmt.Errorf("nft: protocol %d cannot be published", p.Proto)
 	case !p.To.IsValid() || p.To.Is4In6() || !any && p.HostIP.Is4() != p.To.Is4():
 		return fmt.Errorf("nft: publish %s to %s: not of one family", p.HostIP, p.To)
 	case p.First == 0 || p.Last < p.First || p.ToPort == 0:
 		return fmt.Errorf("nft: ports %d-%d to %d cannot be published", p.First, p.Last, p.ToPort)
-	case (p.Last > p.First || p.Open) && p.ToPort != p.First, p.Open && p.First != p.Last:
+	case !p.Local() && (p.Last > p.First || p.Open) && p.ToPort != p.First, p.Open && p.First != p.Last:
 		return fmt.Errorf("nft: range %d-%d cannot be shifted to %d", p.First, p.Last, p.ToPort)
 	}
 	return nil
@@ -183,8 +190,12 @@ func (p Publish) element() (element, error) {
 		return element{}, err
 	}
 	suffix := familyOf(p.To).suffix
-	to := string(p.To.AsSlice())
+	to, alone := string(p.To.AsSlice()), padPort(p.ToPort)[:2]
 	switch {
+	case p.Local() && p.First == p.Last:
+		return element{set: mapLocal, key: protoPort(p.Proto, p.First), data: alone}, nil
+	case p.Local():
+		return element{set: mapLocalRange, key: protoPort(p.Proto, p.First), keyEnd: protoPort(p.Proto, p.Last), data: alone}, nil
 	case p.Open:
 		return element{set: setOpen + suffix, key: to + protoPort(p.Proto, p.ToPort)}, nil
 	case p.Last > p.First:
@@ -227,6 +238,8 @@ func (e element) publish() (Publish, bool) {
 	var p Publish
 	key, end := e.key, e.keyEnd
 	switch {
+	case (e.set == mapLocal || e.set == mapLocalRange && len(end) == 8) && len(key) == 8 && len(e.data) == 2:
+		return localPublish(key, cmp.Or(end, key), e.data), true
 	case name == setOpen && len(key) == size+8:
 		p.Open, p.To, p.ToPort = true, addr(key[:size]), port(key[size+4:])
 		p.Proto, p.First, p.Last = key[size], p.ToPort, p.ToPort
@@ -253,6 +266,11 @@ func (e element) publish() (Publish, bool) {
 	return p, true
 }
 
+func localPublish(key, end, data string) Publish {
+	one := netip.IPv6Loopback()
+	return Publish{HostIP: one, Proto: key[0], First: port(key[4:]), Last: port(end[4:]), To: one, ToPort: port(data)}
+}
+
 // text is the element as nft writes it. The ends of intervals have none.
 func (e element) text() string {
 	switch e.set {
@@ -273,6 +291,12 @@ func (e element) text() string {
 		proto = "udp"
 	}
 	to := p.To.String()
+	switch e.set {
+	case mapLocal:
+		return fmt.Sprintf("%s . %d : %d", proto, p.First, p.ToPort)
+	case mapLocalRange:
+		return fmt.Sprintf("%s . %d-%d : %d", proto, p.First, p.Last, p.ToPort)
+	}
 	switch e.set[:len(e.set)-1] {
 	case setOpen:
 		return fmt.Sprintf("%s . %s . %d", to, proto, p.ToPort)

@@ -277,6 +277,14 @@ func (r *rule) dnat(f family, set string, byAddr, toPort bool) *rule {
 	})
 }
 
+// redirectTCP sends the packet to the port of this host that a map has for its own.
+func (r *rule) redirectTCP(set string) *rule {
+	r.say("meta l4proto tcp redirect to :meta l4proto . th dport map @" + set)
+	r.meta(unix.NFT_META_L4PROTO, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{TCP})
+	r.meta(unix.NFT_META_L4PROTO, reg1).payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg32_01)
+	return r.lookupMap(set).expr("redir", func(m *netlink.Message) { m.U32BE(unix.NFTA_REDIR_REG_PROTO_MIN, reg1) })
+}
+
 func (r *rule) accept() *rule       { return r.say("accept").verdict(nfAccept, "") }
 func (r *rule) drop() *rule         { return r.say("drop").verdict(nfDrop, "") }
 func (r *rule) goBack() *rule       { return r.say("return").verdict(unix.NFT_RETURN, "") }

@@ -19,6 +19,8 @@ const (
 	mapPorts      = "ports"
 	mapAddrPorts  = "addr_ports"
 	mapRanges     = "ranges"
+	mapLocal      = "local6"
+	mapLocalRange = "local_ranges6"
 	chainAdmin    = "admin"
 	chainPublish  = "publish"
 	chainOurs     = "ours"
@@ -110,7 +112,10 @@ func layoutSets() []set {
 			set{name: mapRanges + f.suffix, key: []dataType{f.addr, proto, port}, data: []dataType{f.addr}, interval: true},
 		)
 	}
-	return sets
+	return append(sets,
+		set{name: mapLocal, key: []dataType{proto, port}, data: []dataType{port}},
+		set{name: mapLocalRange, key: []dataType{proto, port}, data: []dataType{port}, interval: true},
+	)
 }
 
 func layoutChains() []chain {
@@ -134,6 +139,8 @@ func layoutChains() []chain {
 			name: "output", kind: "nat", hook: unix.NF_INET_LOCAL_OUT, hookName: "output", priority: -100, priorityName: "-100",
 			rules: []*rule{
 				// The kernel has no way from ::1 to another host: the engine serves it.
+				newRule().toLoopback6().redirectTCP(mapLocal),
+				newRule().toLoopback6().redirectTCP(mapLocalRange),
 				newRule().toLoopback6().goBack(),
 				newRule().daddrLocal(true).jump(chainPublish),
 			},
@@ -221,8 +228,12 @@ func oursRules() []*rule {
 	return append(rules, newRule().outOurs().drop(), newRule().accept())
 }
 
-// width is the size of concatenated types: each is padded to a register of 4 bytes.
+// width is the size of concatenated types: each is padded to a register of 4 bytes. One
+// alone is as long as it is.
 func width(types []dataType) uint32 {
+	if len(types) == 1 {
+		return types[0].size
+	}
 	var n uint32
 	for _, t := range types {
 		n += (t.size + 3) &^ 3
