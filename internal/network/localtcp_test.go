@@ -65,7 +65,7 @@ func TestPublishedPortIsOneSocket(t *testing.T) {
 func TestForeignServersOfIPv6(t *testing.T) {
 	h := newHost(t)
 	s := h.open(h.config())
-	h.run(h.home, "ip", "addr", "add", "2001:db8::2/64", "dev", "lo", "nodad")
+	h.run(h.home, "ip", "addr", "add", "2001:db8::2/64", "dev", "uplink", "nodad") // goes with the link
 	for _, c := range []struct{ addr, refused string }{
 		{"[2001:db8::2]:7001", ""}, // none of what the container publishes
 		{"[::1]:7001", "[::1]:7001"},
