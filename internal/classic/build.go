@@ -73,7 +73,7 @@ func (b *Builder) Build(ctx context.Context, r Request, emit func(jsonstream.Mes
 		if err != nil {
 			return err
 		}
-		if steps, err = plan(dockerfile, r.Target); err != nil {
+		if steps, err = plan(dockerfile, r.Target, opt.FrontendAttrs); err != nil {
 			return err
 		}
 		opt.LocalMounts = map[string]fsutil.FS{"context": sources, "dockerfile": sources}

@@ -47,8 +47,9 @@ func findDockerfile(s *sources, name string) ([]byte, error) {
 }
 
 // plan lists the steps of the target and of the stages that it needs, in the order of the
-// Dockerfile. A stage that nothing needs is not built and not counted.
-func plan(dockerfile []byte, target string) ([]step, error) {
+// Dockerfile. A stage that nothing needs is not built and not counted. attrs are the
+// attributes that the frontend gets.
+func plan(dockerfile []byte, target string, attrs map[string]string) ([]step, error) {
 	parsed, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
 		return nil, parseFailure(err)
@@ -61,6 +62,7 @@ func plan(dockerfile []byte, target string) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
+	expandBases(stages, args, attrs, parsed.EscapeToken)
 	needed := neededStages(stages, wanted)
 	var steps []step
 	for _, a := range args {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -100,6 +101,29 @@ func TestClassicBuild(t *testing.T) {
 	}
 	if out, _, _ = classicBuild(t, e, dir, "-q", "--build-arg", "WHO=me", "--label", "l=1", "."); strings.TrimSpace(out) != id {
 		t.Errorf("quiet: %q, want %s", out, id)
+	}
+}
+
+// Which stages are built, and so counted, may hang on arguments: development containers are
+// built from Dockerfiles like these.
+func TestClassicBuildOfStagesChosenByArgument(t *testing.T) {
+	e := engine(t, "busybox")
+	dir := contextDir(t, map[string]string{
+		"Dockerfile": "ARG FROM=one\nARG BASE=${FROM}-${TARGETARCH}\nFROM busybox AS one-" + runtime.GOARCH + "\nRUN echo of one\n" +
+			"FROM busybox AS two\nRUN echo of two\nFROM $BASE\nLABEL a=b\n",
+	})
+	for _, c := range []struct {
+		args         []string
+		want, absent string
+	}{
+		{nil, "Step 4/6 : RUN echo of one\nof one\n", "of two"},
+		{[]string{"--build-arg", "BASE=two"}, "Step 4/6 : RUN echo of two\nof two\n", "of one"},
+		{[]string{"--build-arg", "BASE=busybox"}, "Step 3/4 : FROM $BASE\n", "of "},
+	} {
+		out, errs, code := classicBuild(t, e, dir, append(c.args, "--no-cache", ".")...)
+		if code != 0 || !strings.Contains(out, c.want) || strings.Contains(out, c.absent) {
+			t.Errorf("%q: %d\n%s\n%s", c.args, code, out, errs)
+		}
 	}
 }
 
