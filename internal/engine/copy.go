@@ -37,9 +37,6 @@ type CopyOptions struct {
 	Interrupt func()
 }
 
-// errEvicted is why a copy ends whose container is removed by force.
-var errEvicted = failure.Conflict("the container is being removed")
-
 // PathArchive is a path of a container that was found. Its owner calls Pack once, or
 // Close.
 type PathArchive struct {
@@ -237,16 +234,18 @@ func (cp *Copier) ExtractTo(ctx context.Context, name, p string, r io.Reader, op
 		var cancel context.CancelCauseFunc
 		ctx, cancel = context.WithCancelCause(ctx)
 		defer cancel(nil)
-		defer cp.fs.writers.begin(f.c.ID(), func() {
-			cancel(errEvicted)
+		wr, done := cp.fs.writers.begin(f.c.ID(), func(why error) {
+			cancel(why)
 			if opts.Interrupt != nil {
 				opts.Interrupt()
 			}
-		})()
+		})
+		defer done()
+		r = wr.reader(r)
 	}
 	err = cp.extract(ctx, f, name, p, r, opts)
-	if errors.Is(context.Cause(ctx), errEvicted) {
-		return fmt.Errorf("copy to container %s: %w", name, errEvicted)
+	if why := context.Cause(ctx); errors.Is(why, errEvicted) || errors.Is(why, errStalled) {
+		return fmt.Errorf("copy to container %s: %w", name, why)
 	}
 	return err
 }

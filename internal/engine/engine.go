@@ -122,7 +122,7 @@ func New(d Deps) *Engine {
 	filesystems := &filesystems{
 		containers: d.Containers, images: d.Images, ground: ground, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
 	}
-	remover.writers = &filesystems.writers
+	remover.writers, starter.writers = &filesystems.writers, &filesystems.writers
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}
 	still := &stillness{
 		containers: d.Containers, runtime: d.Runtime, specs: specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), held: map[string]*standing{},
@@ -149,7 +149,7 @@ func New(d Deps) *Engine {
 		},
 		Tops:     &Tops{containers: d.Containers, runtime: d.Runtime, specs: specs, say: say},
 		Remover:  remover,
-		Renamer:  &Renamer{containers: d.Containers, networks: d.Networks, say: say},
+		Renamer:  &Renamer{containers: d.Containers, networks: d.Networks, say: say, writers: &filesystems.writers},
 		Waiter:   &Waiter{containers: d.Containers},
 		Streams:  &Streams{containers: d.Containers, lives: lives, say: say, pool: pool},
 		Execs:    execs,

@@ -61,7 +61,7 @@ func (rm *Remover) Remove(ctx context.Context, name string, opts RemoveOptions) 
 	if opts.Force {
 		defer rm.writers.evict(c.ID())()
 	}
-	unlock, err := c.Lock(ctx)
+	unlock, err := rm.writers.lock(ctx, c)
 	if err != nil {
 		return err
 	}

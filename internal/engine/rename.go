@@ -15,6 +15,7 @@ type Renamer struct {
 	containers *container.Store
 	networks   *network.Service
 	say        *announcer
+	writers    *writers
 }
 
 // Rename gives a container a new name, running or not.
@@ -30,7 +31,7 @@ func (rn *Renamer) Rename(ctx context.Context, name, newName string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := c.Lock(ctx)
+	unlock, err := rn.writers.lock(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type Starter struct {
 	log        *slog.Logger
 	exits      *exiter
 	remover    *Remover
+	writers    *writers
 	prober     *prober
 	pool       *stdio.Pool
 	users      users
@@ -58,7 +59,7 @@ func (s *Starter) Start(ctx context.Context, name string) error {
 	}
 	// A restart that is pending would take the container's turn with its delay.
 	s.lives.of(c).cancelRestart()
-	unlock, err := c.Lock(ctx)
+	unlock, err := s.writers.lock(ctx, c)
 	if err != nil {
 		return err
 	}

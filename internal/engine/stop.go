@@ -80,7 +80,7 @@ func (s *Stopper) Restart(ctx context.Context, name string, opts StopOptions) er
 			return err
 		}
 	}
-	unlock, err := c.Lock(ctx)
+	unlock, err := s.starter.writers.lock(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -466,7 +466,7 @@ func TestCopyCancelled(t *testing.T) {
 }
 
 // TestCopyThatNeverEnds: a client that sends no more keeps a container that does not run neither from being removed by
-// force, nor the engine from ending.
+// force, started, renamed or removed, nor the engine from ending.
 func TestCopyThatNeverEnds(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
@@ -496,6 +496,18 @@ func TestCopyThatNeverEnds(t *testing.T) {
 	answer, err := io.ReadAll(conn)
 	if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 409 ")) || !bytes.Contains(answer, []byte("the container is being removed")) {
 		t.Errorf("%q, %v", answer, err)
+	}
+	// Who wants the container otherwise waits for a moment only.
+	for _, verb := range [][]string{{"start", "one"}, {"restart", "two"}, {"rename", "three", "drei"}, {"rm", "four"}} {
+		conn := stalled(verb[1])
+		e.OK(t, "docker", verb...)
+		answer, err := io.ReadAll(conn)
+		if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 409 ")) || !bytes.Contains(answer, []byte("the client has sent nothing for 2s")) {
+			t.Errorf("%v: %q, %v", verb, answer, err)
+		}
+		if verb[0] != "rm" {
+			e.OK(t, "docker", "rm", "-f", verb[len(verb)-1])
+		}
 	}
 	stalled("other")
 	e.Stop(t)
