@@ -87,15 +87,25 @@ func (p *Project) control(command uintptr, id uint32, addr unsafe.Pointer) error
 
 // Used reports how many bytes the project's files take, and its limit; both are 0 for one that nobody uses.
 func (p *Project) Used() (bytes, limit uint64, err error) {
-	var q quota
+	q, err := p.read()
+	return q.bytes, q.hardBlocks * quotaBlock, err
+}
+
+// Files reports how many files and directories belong to the project.
+func (p *Project) Files() (uint64, error) {
+	q, err := p.read()
+	return q.inodes, err
+}
+
+func (p *Project) read() (q quota, err error) {
 	err = p.control(getQuota, p.id, unsafe.Pointer(&q))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
-		return 0, 0, nil
+		return quota{}, nil
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("quota of project %d: %w", p.id, err)
+		return quota{}, fmt.Errorf("quota of project %d: %w", p.id, err)
 	}
-	return q.bytes, q.hardBlocks * quotaBlock, nil
+	return q, nil
 }
 
 // Limit sets how many bytes the project's files may take, rounded up to a KiB; 0 is no limit.
@@ -125,32 +135,66 @@ func (p *Project) Adopt() error {
 // ClaimProject gives empty directories to the first project from an id on that nobody uses, with a limit of so many bytes
 // for all of them together. Callers that search the same ids take turns.
 func ClaimProject(dirs []string, first, count uint32, bytes uint64) (id uint32, err error) {
-	for id = first; id < first+count; id++ {
-		p, err := OpenProject(dirs[0], id)
+	return claim(directories(dirs), first, count, bytes)
+}
+
+// claimant is what wants a project.
+type claimant interface {
+	// files counts those of a project.
+	files(id uint32) (uint64, error)
+	// join makes the claimant's own files the project's.
+	join(id uint32) error
+	// limit sets the project's.
+	limit(id uint32, bytes uint64) error
+}
+
+// claim takes a project that has no files: whoever uses one has a directory at least. So the directories come before the
+// limit, and what a claim leaves that is killed at any point is found free again when its directories are deleted.
+func claim(c claimant, first, count uint32, bytes uint64) (uint32, error) {
+	for id := first; id < first+count; id++ {
+		n, err := c.files(id)
 		if err != nil {
 			return 0, err
 		}
-		used, limited, err := p.Used()
-		if err == nil && used == 0 && limited == 0 {
-			err = errors.Join(p.Limit(bytes), p.Adopt(), p.Close())
-			for _, dir := range dirs[1:] {
-				err = errors.Join(err, adopt(dir, id))
-			}
-			return id, err
+		if n > 0 {
+			continue
 		}
-		if cerr := p.Close(); err != nil || cerr != nil {
-			return 0, errors.Join(err, cerr)
+		if err := c.join(id); err != nil {
+			return 0, err
 		}
+		return id, c.limit(id, bytes)
 	}
 	return 0, failure.Unavailable("all %d project ids from %d on are in use", count, first)
 }
 
-func adopt(dir string, id uint32) error {
+// directories are empty ones, of one filesystem.
+type directories []string
+
+func (d directories) files(id uint32) (n uint64, err error) {
+	err = d.with(d[0], id, func(p *Project) (err error) {
+		n, err = p.Files()
+		return err
+	})
+	return n, err
+}
+
+func (d directories) join(id uint32) (err error) {
+	for _, dir := range d {
+		err = errors.Join(err, d.with(dir, id, (*Project).Adopt))
+	}
+	return err
+}
+
+func (d directories) limit(id uint32, bytes uint64) error {
+	return d.with(d[0], id, func(p *Project) error { return p.Limit(bytes) })
+}
+
+func (d directories) with(dir string, id uint32, do func(*Project) error) error {
 	p, err := OpenProject(dir, id)
 	if err != nil {
 		return err
 	}
-	return errors.Join(p.Adopt(), p.Close())
+	return errors.Join(do(p), p.Close())
 }
 
 // LimitsLayers says whether project quota binds what is written through an overlay, by an error if not: the kernel writes

@@ -147,6 +147,7 @@ func (s *Service) makeDirs(name string, meta *metadata, durable bool, fill func(
 	if err := s.limit(data, meta); err != nil {
 		return err
 	}
+	record.Failpoint("volume.create.after-limit")
 	if fill != nil {
 		if err := fill(data); err != nil {
 			return err
