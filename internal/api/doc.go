@@ -1,4 +1,4 @@
-// Package api is the engine's door: the Docker Engine API, versions 1.24 to
+// Package api is the engine's door: the Docker Engine API, versions 1.22 to
 // 1.56, over HTTP/1.1 on Unix sockets.
 //
 // It promises:

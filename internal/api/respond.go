@@ -56,15 +56,15 @@ var statuses = [...]struct {
 }
 
 // writeError answers with the status of err's class and its text. Not-modified
-// is an answer without a body. Clients older than the oldest version served
-// read errors as plain text.
+// is an answer without a body. Clients before 1.24 read errors as plain
+// text.
 func writeError(w http.ResponseWriter, asked version, err error) {
 	status := statusOf(err)
 	if status == http.StatusNotModified {
 		w.WriteHeader(status)
 		return
 	}
-	if asked.less(minVersion) {
+	if asked.below(24) {
 		w.Header().Set("Content-Type", mediaPlain)
 		w.WriteHeader(status)
 		// The client is told or has gone: there is nobody else to tell.

@@ -62,12 +62,12 @@ func TestEveryAnswerNamesTheServer(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	d := serve(t, &fake{})
-	const tooOld = "client version %s is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
+	const tooOld = "client version %s is too old. Minimum supported API version is 1.22, please upgrade your client to a newer version"
 	const tooNew = "client version %s is too new. Maximum supported API version is 1.56"
 	for _, test := range []struct{ version, refused string }{
-		{"1.24", ""}, {"1.25", ""}, {"1.40", ""}, {"1.56", ""}, {"1.56.3", ""},
+		{"1.22", ""}, {"1.24", ""}, {"1.25", ""}, {"1.40", ""}, {"1.56", ""}, {"1.56.3", ""},
 		{"1.57", tooNew}, {"1.100", tooNew}, {"2.0", tooNew}, {"10.1", tooNew},
-		{"1.23", tooOld}, {"1.9", tooOld}, {"1", tooOld}, {"0.99", tooOld},
+		{"1.21", tooOld}, {"1.9", tooOld}, {"1", tooOld}, {"0.99", tooOld},
 	} {
 		got := d.get("/v" + test.version + "/info")
 		if test.refused == "" {

@@ -17,16 +17,18 @@ type version struct {
 func v(minor int) version { return version{1, minor} }
 
 // minVersion and maxVersion bound what is served. The floor is low on purpose:
-// Traefik, Watchtower and old docker-java pin 1.24 or 1.25 in their requests.
+// Traefik, Watchtower and old docker-java pin 1.24 or 1.25 in their requests, and what is
+// built on containers/image (skopeo, buildah and podman of Debian 12) pins 1.22 where it
+// reads and writes an engine's images.
 var (
-	minVersion = v(24)
+	minVersion = v(22)
 	maxVersion = v(56)
 )
 
 // MinVersion and MaxVersion are the oldest and the newest API version served,
 // as "major.minor".
 const (
-	MinVersion = "1.24"
+	MinVersion = "1.22"
 	MaxVersion = "1.56"
 )
 
