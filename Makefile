@@ -1,6 +1,7 @@
 # Everything needs only Go and, for what runs containers, root on Linux.
 GO      ?= go
 PREFIX  ?= /usr/local
+SYSCONFDIR ?= /etc
 DESTDIR ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
@@ -33,12 +34,14 @@ lint:
 	@unformatted=$$(gofmt -l cmd client internal images registryserver test); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 
-install: build ## programs, systemd units and shell completions below $(PREFIX)
+install: build ## programs, systemd units and shell completions below $(PREFIX), the AppArmor profile in $(SYSCONFDIR)
 	install -d $(DESTDIR)$(PREFIX)/bin $(addprefix $(DESTDIR)$(PREFIX)/,$(INSTALLED_DIRS))
 	install -m 755 bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry $(DESTDIR)$(PREFIX)/bin
 	sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/cleat.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/cleat.service
 	install -m 644 packaging/systemd/cleat.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 packaging/systemd/cleat.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/cleat.conf
+	install -D -m 644 packaging/apparmor/cleat-default $(DESTDIR)$(SYSCONFDIR)/apparmor.d/cleat-default
+	@if [ "$(DESTDIR)$(SYSCONFDIR)" = /etc ] && [ -e /sys/kernel/security/apparmor/.replace ] && command -v apparmor_parser >/dev/null; then apparmor_parser -r -W /etc/apparmor.d/cleat-default; fi
 	bin/cleat completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cleat
 	bin/cleat completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cleat
 	bin/cleat completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cleat.fish
@@ -46,6 +49,7 @@ install: build ## programs, systemd units and shell completions below $(PREFIX)
 uninstall: ## what install has put there; images and containers stay
 	cd $(DESTDIR)$(PREFIX) && rm -f bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry lib/systemd/system/cleat.service lib/systemd/system/cleat.socket \
 		lib/sysusers.d/cleat.conf share/bash-completion/completions/cleat share/zsh/site-functions/_cleat share/fish/vendor_completions.d/cleat.fish
+	rm -f $(DESTDIR)$(SYSCONFDIR)/apparmor.d/cleat-default
 
 clean:
 	rm -rf bin

@@ -58,7 +58,7 @@ func (s *services) openBuilder() (err error) {
 // engine have left. The runtime has done so before.
 func (s *services) openSteps() (err error) {
 	s.steps, err = buildexec.New(buildexec.Config{
-		Runtime: s.runtime, Networks: s.networks, Features: s.features, CgroupParent: s.config.CgroupParent,
+		Runtime: s.runtime, Networks: s.networks, Features: s.features, AppArmor: s.profiles, CgroupParent: s.config.CgroupParent,
 		Dir: filepath.Join(s.config.ExecRoot, "build"), Log: s.log,
 	})
 	return err

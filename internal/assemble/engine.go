@@ -14,6 +14,7 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/cleatlabs/cleat/internal/api"
+	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/buildexec"
 	"github.com/cleatlabs/cleat/internal/cgroup"
@@ -51,6 +52,7 @@ type services struct {
 	locks     []*os.File
 	listeners []net.Listener
 	features  kernel.Features
+	profiles  *apparmor.Profiles
 	cgroups   *cgroup.Hierarchy
 	tasks     *supervise.Group
 	bus       *events.Bus
@@ -80,6 +82,7 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	if s.features, err = kernel.Probe(); err != nil {
 		return s, err
 	}
+	s.profiles = apparmor.Open(s.features.AppArmor)
 	if err := s.prepareRoots(); err != nil {
 		return s, err
 	}
@@ -105,7 +108,7 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	s.base = s.settings()
 	s.engine = engine.New(engine.Deps{
 		Containers: s.containers, Images: s.images, Networks: s.networks, Volumes: s.volumes, Events: s.bus, Runtime: s.runtime,
-		Cgroups: s.cgroups, Features: s.features, Tasks: s.tasks, Log: log, Settings: s.base, BuildCache: s.builder,
+		Cgroups: s.cgroups, Features: s.features, AppArmor: s.profiles, Tasks: s.tasks, Log: log, Settings: s.base, BuildCache: s.builder,
 	})
 	if err := s.engine.Recovery.Run(ctx); err != nil {
 		return s, err

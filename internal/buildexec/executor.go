@@ -17,6 +17,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	bknetwork "github.com/moby/buildkit/util/network"
 
+	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/runtime"
@@ -28,6 +29,7 @@ type Config struct {
 	Runtime  *runtime.Runtime
 	Networks Networks
 	Features kernel.Features
+	AppArmor *apparmor.Profiles // nil where it is off
 	// CgroupParent is the engine's own, "/cleat": steps that ask for no other lie below its group "build".
 	CgroupParent string
 	// Dir is the Executor's own, on tmpfs; it is made if missing.

@@ -94,6 +94,9 @@ func (e *Executor) confine(spec *runtime.Spec, insecure bool) (err error) {
 	if spec.Capabilities, err = kernel.EffectiveCaps(nil, nil, insecure, e.c.Features.LastCap); err != nil {
 		return err
 	}
+	if spec.AppArmorProfile, err = e.c.AppArmor.Choose("", insecure); err != nil {
+		return err
+	}
 	if insecure {
 		spec.Privileged, spec.Devices = true, insecureDevices()
 		return nil

@@ -124,6 +124,9 @@ type State struct {
 	// never changed in place. It is not kept here: it changes often, and does not
 	// outlive the boot.
 	Health *container.Health `json:"-"`
+	// AppArmorProfile is what the last start has given the container, and execs get: the default may have been loaded or
+	// removed since. It is "" where AppArmor was off.
+	AppArmorProfile string `json:",omitempty"`
 	// VolumesFilled says that copy-up was done: a volume emptied later stays so.
 	VolumesFilled bool `json:",omitempty"`
 	// LimitsPending says that the limits of the running control group may not be

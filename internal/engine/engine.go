@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/events"
@@ -27,6 +28,7 @@ type Deps struct {
 	Runtime    *runtime.Runtime
 	Cgroups    *cgroup.Hierarchy
 	Features   kernel.Features
+	AppArmor   *apparmor.Profiles // nil where it is off
 	Tasks      *supervise.Group
 	Log        *slog.Logger
 	Settings   Settings
@@ -93,7 +95,7 @@ func New(d Deps) *Engine {
 	pool := &stdio.Pool{}
 	dirs := newDirectories(&d)
 	ground := newGround(d.Settings.DataRoot, d.Images)
-	specs := &specBuilder{containers: d.Containers, features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}}
+	specs := &specBuilder{containers: d.Containers, features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}, profiles: d.AppArmor}
 	remover := &Remover{
 		containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say, log: d.Log,
 		sweeper: newSweeper(&d), settings: &d.Settings,
@@ -163,7 +165,7 @@ func New(d Deps) *Engine {
 		NetCheck: &NetCheck{containers: d.Containers, networks: d.Networks},
 
 		Commits:  &Commits{fs: filesystems, images: d.Images, still: still, say: say},
-		System:   &System{containers: d.Containers, volumes: d.Volumes, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, settings: d.Settings, adjustable: adjusted, bus: d.Events},
+		System:   &System{containers: d.Containers, volumes: d.Volumes, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features, profiles: d.AppArmor, settings: d.Settings, adjustable: adjusted, bus: d.Events},
 		Images:   images,
 		Volumes:  volumes,
 		Networks: &Networks{service: d.Networks, containers: d.Containers, say: say, log: d.Log},

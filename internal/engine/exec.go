@@ -338,6 +338,7 @@ func (x *Execs) startProcess(ctx context.Context, e *execution, size *[2]uint, s
 		ID: e.id, ContainerID: e.c.ID(), Target: e.run.process, Args: e.req.Cmd, Cwd: e.req.WorkingDir, User: e.user,
 		Umask: rec.HostConfig.Umask, TTY: e.req.Tty, OpenStdin: stdin, Privileged: e.req.Privileged,
 		CgroupPath: x.specs.cgroupPath(rec), OOMScoreAdj: rec.HostConfig.OomScoreAdj,
+		AppArmorProfile: rec.State.AppArmorProfile,
 	}
 	if spec.Cwd == "" {
 		spec.Cwd = rec.Config.WorkingDir

@@ -283,7 +283,7 @@ func (q *Queries) Inspect(ctx context.Context, name string, size bool) (*api.Ins
 		State: stateOf(&r.State), Image: r.Image.ID.String(),
 		ResolvConfPath: c.Path("resolv.conf"), HostnamePath: c.Path("hostname"), HostsPath: c.Path("hosts"),
 		LogPath: r.LogPath, Name: "/" + r.Name, RestartCount: r.State.RestartCount, Driver: storageDriver, Platform: "linux",
-		ExecIDs: q.execIDs(c), HostConfig: &host, Config: &config, Mounts: mountPoints(r),
+		AppArmorProfile: r.State.AppArmorProfile, ExecIDs: q.execIDs(c), HostConfig: &host, Config: &config, Mounts: mountPoints(r),
 		GraphDriver: &storage.DriverData{Name: storageDriver, Data: map[string]string{
 			"UpperDir": c.Path(upperDir), "WorkDir": c.Path(workDir),
 		}},

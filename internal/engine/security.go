@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/kernel"
 )
@@ -15,8 +16,8 @@ type securityOpts struct {
 	profile    []byte // seccomp=<JSON>; the client has read the file
 	// What a request says wins over the engine's defaults.
 	noNewPrivsGiven, seccompGiven bool
-	systemPaths                   bool // systempaths=unconfined
-	appArmor                      string
+	systemPaths                   bool   // systempaths=unconfined
+	appArmor                      string // profile, "" is the default one
 }
 
 // parseSecurityOpts decodes opts, both "key=value" and the older "key:value".
@@ -56,11 +57,11 @@ func parseSecurityOpts(opts []string, f kernel.Features) (securityOpts, error) {
 			}
 			s.systemPaths = true
 		case "apparmor":
-			if value != "unconfined" && f.AppArmor {
-				return s, failure.NotImplemented("--security-opt apparmor=%s is not supported by this engine: use apparmor=unconfined", value)
+			if value != apparmor.Unconfined && !f.AppArmor {
+				return s, failure.Invalid("--security-opt apparmor=%s: AppArmor is not enabled on this host: leave the option away, or say apparmor=unconfined", value)
 			}
-			if value != "unconfined" {
-				return s, failure.Invalid("--security-opt apparmor=%s: AppArmor is not enabled on this host", value)
+			if err := apparmor.CheckName(value); err != nil {
+				return s, err
 			}
 			s.appArmor = value
 		case "label":

@@ -7,6 +7,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
+	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/kernel"
@@ -24,6 +25,7 @@ type specBuilder struct {
 	features   kernel.Features
 	settings   Settings
 	seccomp    *seccomp.Cache
+	profiles   *apparmor.Profiles
 }
 
 // container builds the spec of a container except what only exists while it
@@ -69,7 +71,10 @@ func (b *specBuilder) confine(s *runtime.Spec, host *api.HostConfig) (err error)
 		return err
 	}
 	opts = b.settings.Containers.security(opts, host.Privileged)
-	s.NoNewPrivs, s.AppArmorProfile = opts.noNewPrivs, opts.appArmor
+	s.NoNewPrivs = opts.noNewPrivs
+	if s.AppArmorProfile, err = b.profiles.Choose(opts.appArmor, host.Privileged); err != nil {
+		return err
+	}
 	s.Seccomp, err = b.filter(opts, host.Privileged, s.Capabilities)
 	return err
 }

@@ -120,7 +120,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		*st = container.State{
 			Status: api.StateRunning, StartedAt: started.started.UTC(), FinishedAt: st.FinishedAt, VolumesFilled: true,
 			RestartCount: st.RestartCount, Keeper: ptr(started.process.Record()), Sandbox: a.sandbox,
-			Endpoints: st.Endpoints, Health: startedHealth(a.r, st.Health),
+			Endpoints: st.Endpoints, Health: startedHealth(a.r, st.Health), AppArmorProfile: a.profile,
 		}
 		if backoff == 0 {
 			st.RestartCount = 0
@@ -179,6 +179,7 @@ type attempt struct {
 	sources []int // of mounts
 	sandbox *network.Sandbox
 	linkEnv []string // of legacy links
+	profile string   // of AppArmor
 }
 
 // openSources opens what mounts need besides paths.
@@ -262,6 +263,7 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	if err := s.join(spec, r.HostConfig); err != nil {
 		return nil, err
 	}
+	a.profile = spec.AppArmorProfile
 	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
 	spec.Held = a.nameSockets()
 	if spec.User, err = s.users.of(a.c, r, a.rootFD); err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/cdi"
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
@@ -37,6 +38,7 @@ type System struct {
 	networks   *network.Service
 	cgroups    *cgroup.Hierarchy
 	features   kernel.Features
+	profiles   *apparmor.Profiles
 	settings   Settings
 	adjustable *adjustable
 	bus        *events.Bus
@@ -90,6 +92,9 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
 		SecurityOptions: []string{},
 	}
+	if s.profiles.Confines() {
+		i.SecurityOptions = append(i.SecurityOptions, "name=apparmor")
+	}
 	if s.features.Seccomp {
 		i.SecurityOptions = append(i.SecurityOptions, "name=seccomp,profile="+s.seccompProfile())
 	}
@@ -107,6 +112,9 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 		i.Images = len(list)
 	}
 	i.Warnings = slices.Concat(now.Warnings, s.features.Warnings, s.networks.Warnings())
+	if w := s.profiles.Warning(); w != "" {
+		i.Warnings = append(i.Warnings, w)
+	}
 	if i.Warnings == nil {
 		i.Warnings = []string{}
 	}

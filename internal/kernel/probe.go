@@ -29,7 +29,7 @@ type Features struct {
 	PidfdInfoExit      bool   // PIDFD_GET_INFO tells the exit code of a reaped process (Linux 6.15 and later)
 	IDMappedMounts     bool   // mount_setattr exists, and with it MOUNT_ATTR_IDMAP
 	Seccomp            bool   // seccomp filters can be loaded
-	AppArmor           bool   // AppArmor is enabled
+	AppArmor           bool   // AppArmor is enabled, and its profiles can be listed
 	Userns             bool   // user namespaces can be made
 	LastCap            int    // the highest capability number
 	CgroupMode         string // "v1", "hybrid" or "v2"
@@ -215,7 +215,8 @@ func (f *Features) probeOptional() {
 		f.warn("The kernel has no seccomp filters: containers run without a seccomp profile.")
 	}
 	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	f.AppArmor = err == nil && strings.HasPrefix(string(b), "Y")
+	_, serr := os.Stat("/sys/kernel/security/apparmor/profiles")
+	f.AppArmor = err == nil && serr == nil && strings.HasPrefix(string(b), "Y")
 	_, err = os.Stat("/proc/self/ns/user")
 	n, nerr := readInt("/proc/sys/user/max_user_namespaces")
 	f.Userns = err == nil && nerr == nil && n > 0

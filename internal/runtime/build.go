@@ -302,13 +302,17 @@ func (b *builder) execute() error {
 		user: b.s.User, umask: b.s.Umask, caps: b.s.Capabilities & b.r.held, lastCap: b.r.c.Features.LastCap, nnp: b.s.NoNewPrivs, seccomp: b.s.Seccomp,
 		rlimits: b.s.Rlimits, keyring: "_ses." + b.s.ID,
 	}
+	own, err := b.profile()
+	if err != nil {
+		return err
+	}
 	if err := id.settle(b.plan); err != nil {
 		return err
 	}
 	b.closeOnExec()
 	b.p.ReportReached()
 	if b.s.Init {
-		b.initProcess(id)
+		b.initProcess(id, own)
 		return nil
 	}
 	id.confine(b.plan)
@@ -321,7 +325,7 @@ const initName = "cleat-init"
 
 // initProcess clones once more: the child executes the command in a process group of its own (in the foreground, so that signals of the
 // terminal's keys reach it once), the parent stays as PID 1.
-func (b *builder) initProcess(id *identity) {
+func (b *builder) initProcess(id *identity, enterProfile func()) {
 	p := b.p
 	p.Call(unix.SYS_PRCTL, "reap", launch.Named(unix.PR_SET_CHILD_SUBREAPER, "PR_SET_CHILD_SUBREAPER"), launch.Int(1), launch.Int(0), launch.Int(0), launch.Int(0))
 	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str(initName))
@@ -337,6 +341,7 @@ func (b *builder) initProcess(id *identity) {
 	id.confine(b.plan)
 	p.Exec(candidates(b.s.Args[0], b.s.Env), b.s.Args, b.s.Env)
 	p.Land(branch)
+	enterProfile()
 	p.Title(append([]string{initName, "--"}, b.s.Args...)...)
 	p.Call(unix.SYS_CLOSE_RANGE, "all but stdio", launch.Int(3), launch.Hex(^uint64(0)>>32), launch.Int(0))
 	id.filter(b.plan)

@@ -4,6 +4,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/keeper"
 )
@@ -20,8 +21,8 @@ func (s *Spec) check() error {
 	if err := checkCommand(s.Args); err != nil {
 		return err
 	}
-	if s.AppArmorProfile != "" && s.AppArmorProfile != "unconfined" {
-		return failure.NotImplemented("AppArmor profile %q: profiles are not supported", s.AppArmorProfile)
+	if err := apparmor.CheckName(s.AppArmorProfile); err != nil {
+		return err
 	}
 	if len(s.Hostname) > maxHostName || len(s.Domainname) > maxHostName {
 		return invalid("a host or domain name has at most %d characters", maxHostName)

@@ -85,6 +85,8 @@ func startError(err error, command string, root int) error {
 func setupError(f *launch.Failure) *StartError {
 	e := &StartError{Op: f.Call, Path: f.What, Errno: f.Errno, Code: codeStartFailed}
 	switch {
+	case isProfile(f):
+		e.text = profileError(strings.TrimPrefix(f.What, profileMark), f.Errno)
 	case f.Call == "fchdir" || f.Call == "openat2" && strings.HasPrefix(f.What, cwdMark):
 		dir := strings.TrimPrefix(f.What, cwdMark)
 		e.Op, e.Path = "chdir", dir

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
@@ -90,6 +91,9 @@ func (s *ExecSpec) check() error {
 	if s.OOMScoreAdj < -1000 || s.OOMScoreAdj > 1000 {
 		return invalid("invalid value %d, range for oom score adj is [-1000, 1000]", s.OOMScoreAdj)
 	}
+	if err := apparmor.CheckName(s.AppArmorProfile); err != nil {
+		return err
+	}
 	return checkCommand(s.Args)
 }
 
@@ -125,6 +129,13 @@ func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int, group *cgroup.Gro
 		p.Call(unix.SYS_WRITE, "cgroup tasks", t, p.Str("0"), launch.Int(1))
 	}
 	keeper.SetOOMScoreAdj(p, strconv.Itoa(s.OOMScoreAdj))
+	if profile := profileOf(s.AppArmorProfile); profile != "" {
+		proc, err := pl.hostProc()
+		if err != nil {
+			return err
+		}
+		pl.profileOnExec(proc, profile) // which the process has from its helper
+	}
 	p.Call(unix.SYS_SETNS, "the container's namespaces", ns, launch.Named(joined, "NEWNS|NEWPID|NEWUTS|NEWIPC|NEWNET|NEWCGROUP"))
 	pl.enter(s.Cwd, false)
 	pl.chownStdio(s.User.UID, s.TTY, s.OpenStdin)

@@ -73,7 +73,7 @@ func TestBadSpecsAreRefused(t *testing.T) {
 	for name, change := range map[string]func(s *runtime.Spec){
 		"no command":      func(s *runtime.Spec) { s.Args = nil },
 		"id with a slash": func(s *runtime.Spec) { s.ID = "../x" },
-		"apparmor":        func(s *runtime.Spec) { s.AppArmorProfile = "strict" },
+		"apparmor":        func(s *runtime.Spec) { s.AppArmorProfile = "a\nb" },
 		"long host name":  func(s *runtime.Spec) { s.Hostname = strings.Repeat("x", 65) },
 		"mount on /":      func(s *runtime.Spec) { s.Mounts = []runtime.Mount{{Target: "/x/..", Type: "tmpfs"}} },
 		"mount type":      func(s *runtime.Spec) { s.Mounts = []runtime.Mount{{Target: "/x", Type: "nfs"}} },

@@ -107,7 +107,7 @@ type Spec struct {
 	Rlimits         []Rlimit
 	OOMScoreAdj     int
 	Init            bool   // PID 1 is a reaper that forwards signals
-	AppArmorProfile string // "" or "unconfined"; others are refused
+	AppArmorProfile string // of the kernel; "" and "unconfined" are none
 }
 
 // ExecSpec is a process to start in a running container.
@@ -132,6 +132,8 @@ type ExecSpec struct {
 	CgroupPath   string
 	Rlimits      []Rlimit
 	OOMScoreAdj  int
+	// AppArmorProfile is as the Spec's.
+	AppArmorProfile string
 }
 
 // DefaultMaskedPaths are what containers do not see, as in Docker.

@@ -25,7 +25,7 @@ func TestInstall(t *testing.T) {
 		}
 		return string(out)
 	}
-	run("make", "-o", "build", "install", "PREFIX="+prefix)
+	run("make", "-o", "build", "install", "PREFIX="+prefix, "SYSCONFDIR="+filepath.Join(prefix, "etc"))
 	unit := filepath.Join(prefix, "lib/systemd/system/cleat.service")
 	// It warns of anything that it does not know, and still ends well.
 	if said := run("systemd-analyze", "verify", "--man=no", unit, filepath.Join(prefix, "lib/systemd/system/cleat.socket")); strings.Contains(said, "cleat") {
@@ -44,7 +44,7 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	run("bash", "-n", filepath.Join(prefix, "share/bash-completion/completions/cleat"))
-	run("make", "uninstall", "PREFIX="+prefix)
+	run("make", "uninstall", "PREFIX="+prefix, "SYSCONFDIR="+filepath.Join(prefix, "etc"))
 	_ = filepath.WalkDir(prefix, func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			t.Errorf("left after uninstall: %s, %v", path, err)

@@ -21,7 +21,7 @@ const module = "github.com/cleatlabs/cleat"
 
 // floors of the engine's packages; a package imports only from lower floors.
 var floors = map[string]int{
-	"internal/launch": 0, "internal/seccomp": 0, "internal/cgroup": 0, "internal/netlink": 0, "internal/nft": 0,
+	"internal/launch": 0, "internal/apparmor": 0, "internal/seccomp": 0, "internal/cgroup": 0, "internal/netlink": 0, "internal/nft": 0,
 	"internal/mount": 0, "internal/rootpath": 0, "internal/kernel": 0, "internal/failure": 0, "internal/proctable": 0,
 	"internal/archive": 0, "internal/changes": 0, "internal/instruction": 0,
 
@@ -53,6 +53,7 @@ var arrows = map[string][]string{
 	"internal/proctable":      {"internal/failure"},
 	"internal/kernel":         {"internal/failure"},
 	"internal/rootpath":       {"internal/failure"},
+	"internal/apparmor":       {"internal/failure"},
 	"internal/seccomp":        {"internal/kernel", "internal/failure"},
 	"internal/launch":         {"internal/failure"},
 	"internal/nft":            {"internal/failure", "internal/netlink"},
