@@ -67,6 +67,20 @@ func fail(err error) {
 	os.Exit(0)
 }
 
+// measure does what of the works is chosen.
+func measure(ctx context.Context, t *table, works []work, systems []*system, o options) error {
+	for _, w := range works {
+		if !w.chosen(o.only) {
+			continue
+		}
+		t.want(w.rows...)
+		if err := w.measure(ctx, t, systems, o.rounds); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func bench(ctx context.Context, o options) (err error) {
 	st, err := newStage(o)
 	if err != nil {
@@ -82,12 +96,12 @@ func bench(ctx context.Context, o options) (err error) {
 	}
 	t := newTable(systems)
 	t.shares = buildShares()
-	for _, w := range slices.Concat(works(), networkWorks(), buildWorks()) {
-		if !w.chosen(o.only) {
-			continue
-		}
-		t.want(w.rows...)
-		if err := w.measure(ctx, t, systems, o.rounds); err != nil {
+	if err := measure(ctx, t, slices.Concat(works(), networkWorks(), buildWorks()), systems, o); err != nil {
+		return err
+	}
+	if composed := composeWorks(st); slices.ContainsFunc(composed, func(w work) bool { return w.chosen(o.only) }) {
+		t.systems = st.composers(systems)
+		if err := measure(ctx, t, composed, t.systems, o); err != nil {
 			return err
 		}
 	}

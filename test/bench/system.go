@@ -26,9 +26,11 @@ type system struct {
 	cgroup string
 	http   *http.Client
 	client []string
-	bare   *bundle
-	thread chan func() // what the client is started from, if it matters
-	ready  time.Duration
+	// composer is the program that brings up Compose projects; nil for none.
+	composer []string
+	bare     *bundle
+	thread   chan func() // what the client is started from, if it matters
+	ready    time.Duration
 }
 
 func unixClient(socket string) *http.Client {
