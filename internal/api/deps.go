@@ -44,7 +44,7 @@ type Upkeep interface {
 	Update(ctx context.Context, name string, req container.UpdateConfig) (warnings []string, err error)
 	Remove(ctx context.Context, name string, opts engine.RemoveOptions) error
 	// Wait has registered the waiter when it returns. The channel gives one
-	// result, or is closed without one when ctx ends.
+	// result at most, and none once ctx has ended, which it must in the end.
 	Wait(ctx context.Context, name string, cond container.WaitCondition) (<-chan engine.WaitResult, error)
 	Resize(ctx context.Context, name string, rows, cols uint16) error
 }

@@ -74,6 +74,22 @@ func (g *Group) Frozen() (bool, error) {
 	return s != "THAWED" && err == nil, g.gone(err)
 }
 
+// Frozen is Group.Frozen of the group at path, without a look whether it is there: an exec asks twice.
+func (h *Hierarchy) Frozen(path string) (bool, error) {
+	if err := checkPath(path); err != nil {
+		return false, err
+	}
+	return (&Group{h: h, path: path, dir: -1}).Frozen()
+}
+
+// OOMKills is Group.OOMKills of the group at path, without a look whether it is there.
+func (h *Hierarchy) OOMKills(path string) (uint64, error) {
+	if err := checkPath(path); err != nil {
+		return 0, err
+	}
+	return (&Group{h: h, path: path, dir: -1}).OOMKills()
+}
+
 func (g *Group) setFrozen(frozen bool) error {
 	if g.h.mode == "v2" {
 		value := "0"

@@ -238,7 +238,7 @@ func TestWaitMissesNoExit(t *testing.T) {
 	}
 	exit := func(code int) {
 		t.Helper()
-		if err := c.SetExited(func(st *container.State) { st.Status, st.ExitCode = api.StateExited, code }); err != nil {
+		if err := c.SetExited(func(st *container.State) { st.Status, st.ExitCode = api.StateExited, code }, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,13 +1,16 @@
 package container
 
 import (
+	"runtime"
+
 	"github.com/moby/moby/api/types/container"
 )
 
 // Exit is what a waiter learns.
 type Exit struct {
 	Code int
-	Err  string
+	// Err is why the wait could not be answered properly; empty normally.
+	Err string
 }
 
 // waiters are the waits registered on one container. Guarded by Container.mu.
@@ -55,15 +58,23 @@ func (c *Container) Wait(cond container.WaitCondition) (exit <-chan Exit, cancel
 	}
 }
 
-// SetExited applies an exit and tells everyone who waits for one. No exit can
-// fall between a look at the state and a registration: both hold the same
+// SetExited applies an exit and tells everyone who waits for one, after announce
+// (nil is none), which must not block: what follows an exit must not be announced before it. No
+// exit can fall between a look at the state and a registration: both hold the same
 // lock. The write to disk is as in SetState.
-func (c *Container) SetExited(change func(*State)) error {
+func (c *Container) SetExited(change func(*State), announce func()) error {
 	c.mu.Lock()
 	c.apply(change)
+	if announce != nil {
+		announce()
+	}
 	state := &c.snapshot.Load().State
+	waited := len(c.waiters.exit) > 0
 	notify(&c.waiters.exit, Exit{Code: state.ExitCode})
 	c.mu.Unlock()
+	if waited {
+		runtime.Gosched() // they are told first, by this processor: to wake another one for them takes as long as the write
+	}
 	return c.persist()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -144,11 +145,7 @@ func (x *Execs) runningRun(ctx context.Context, c *container.Container) (*run, e
 }
 
 func (x *Execs) isFrozen(c *container.Container) bool {
-	group, err := x.runtime.Group(x.specs.cgroupPath(c.Load()))
-	if err != nil {
-		return false
-	}
-	frozen, err := group.Frozen()
+	frozen, err := x.runtime.Frozen(x.specs.cgroupPath(c.Load()))
 	return err == nil && frozen
 }
 
@@ -417,6 +414,7 @@ func (x *Execs) watch(ctx context.Context, e *execution, pump *stdio.Pump) {
 	pump.Drain()
 	e.hub.Close()
 	x.say.container(e.c, apievents.ActionExecDie, "execID", e.id, "exitCode", strconv.Itoa(e.process.Status().Code))
+	goruntime.Gosched() // its client is told first, by this processor; nobody waits for what follows
 	_ = e.process.Release()
 }
 

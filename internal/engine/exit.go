@@ -10,7 +10,6 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 
-	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/record"
@@ -138,21 +137,11 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		st.StoppedByHand = st.StoppedByHand || r.wasStoppedByHand()
 		st.HealthRestart = st.HealthRestart && !st.StoppedByHand
 		st.Health = endedHealth(st.Health)
-	})
+	}, func() { x.announce(c, rec, r, oom, status.Code, finished) })
 	if err != nil {
 		x.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
 	}
 	record.Failpoint("engine.exit.after-state")
-	r.mu.Lock()
-	reported := r.oomReported
-	r.mu.Unlock()
-	if oom && !reported {
-		x.say.container(c, apievents.ActionOOM)
-	}
-	x.say.container(c, apievents.ActionDie, "exitCode", strconv.Itoa(status.Code),
-		"execDuration", strconv.Itoa(int(finished.Sub(rec.State.StartedAt).Seconds())))
-	x.say.networks(apievents.ActionDisconnect, rec.State.Sandbox)
-	x.say.volumes(rec, apievents.ActionUnmount)
 	// The restart is registered before anyone who waits for the exit goes on,
 	// so that stop finds it.
 	if again {
@@ -169,6 +158,20 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	if !cleaned {
 		x.clean(c, rec, r)
 	}
+}
+
+// announce publishes an exit. rec is as it was before.
+func (x *exiter) announce(c *container.Container, rec *container.Record, r *run, oom bool, code int, finished time.Time) {
+	r.mu.Lock()
+	reported := r.oomReported
+	r.mu.Unlock()
+	if oom && !reported {
+		x.say.container(c, apievents.ActionOOM)
+	}
+	x.say.container(c, apievents.ActionDie, "exitCode", strconv.Itoa(code),
+		"execDuration", strconv.Itoa(int(finished.Sub(rec.State.StartedAt).Seconds())))
+	x.say.networks(apievents.ActionDisconnect, rec.State.Sandbox)
+	x.say.volumes(rec, apievents.ActionUnmount)
 }
 
 func (x *exiter) detach(rec *container.Record) {
@@ -218,19 +221,8 @@ func unmountAll(_ context.Context, runs []*run) {
 
 // oomKilled asks the group, which still exists, whether its limit killed.
 func (x *exiter) oomKilled(rec *container.Record) bool {
-	group, err := x.runtime.Group(x.specs.cgroupPath(rec))
-	if err != nil {
-		return false
-	}
-	return oomCount(group) > 0
-}
-
-func oomCount(g *cgroup.Group) uint64 {
-	n, err := g.OOMKills()
-	if err != nil {
-		return 0
-	}
-	return n
+	n, err := x.runtime.OOMKills(x.specs.cgroupPath(rec))
+	return err == nil && n > 0
 }
 
 // decide applies the restart policy to an exit. An engine that is ending leaves

@@ -7,6 +7,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
+	ctr "github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/stdio"
 )
 
@@ -43,11 +44,7 @@ type RemoveOptions struct {
 }
 
 // WaitResult is how a container ended.
-type WaitResult struct {
-	Code int
-	// Err is why the wait could not be answered properly; empty normally.
-	Err string
-}
+type WaitResult = ctr.Exit
 
 // ListOptions are those of GET /containers/json.
 type ListOptions struct {

@@ -187,7 +187,7 @@ func (rc *Recovery) lost(c *container.Container, reason string) {
 		st.Status, st.ExitCode, st.Error = api.StateExited, lostCode, reason
 		st.FinishedAt = time.Now().UTC()
 		st.Keeper, st.Sandbox = nil, nil
-	})
+	}, nil)
 	if err != nil {
 		rc.deps.Log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
 	}

@@ -159,7 +159,7 @@ func (s *Starter) failed(c *container.Container, err error) error {
 		}
 		st.ExitCode, st.Error = code, err.Error()
 		st.Keeper, st.Sandbox = nil, nil
-	})
+	}, nil)
 	if serr != nil {
 		s.log.Error("the state of a container could not be written", "container", c.ID(), "error", serr)
 	}
@@ -443,8 +443,10 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 // follow connects a process's output to its log and its attached clients.
 func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process, writer logs.Writer) (*run, error) {
 	dir := s.stdioDir(c)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+	if err := unix.Mkdir(dir, 0o700); err != nil && err != unix.EEXIST {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
 	}
 	conf := stdio.Config{
 		Dir: dir, Stdout: proc.Stdout(), Stderr: proc.Stderr(), TTY: proc.Console(), Terminal: c.Load().Config.Tty, Hub: l.hub, Pool: s.pool,

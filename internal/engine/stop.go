@@ -168,7 +168,7 @@ func (s *Stopper) settleRestart(c *container.Container) bool {
 		if st.Status == api.StateRestarting {
 			st.Status, settled = api.StateExited, true
 		}
-	})
+	}, nil)
 	return err == nil && settled
 }
 

@@ -15,8 +15,8 @@ type Waiter struct {
 }
 
 // Wait returns a channel that yields the result of cond ("" is not-running)
-// once and is then closed. It is registered on return: no exit after that is
-// missed. When ctx ends first the channel is closed without a value.
+// once. It is registered on return: no exit after that is missed. When ctx ends,
+// which it must do in the end, the channel yields nothing any more.
 func (w *Waiter) Wait(ctx context.Context, name string, cond api.WaitCondition) (<-chan WaitResult, error) {
 	switch cond {
 	case "":
@@ -30,15 +30,6 @@ func (w *Waiter) Wait(ctx context.Context, name string, cond api.WaitCondition) 
 		return nil, err
 	}
 	exit, cancel := c.Wait(cond)
-	out := make(chan WaitResult, 1)
-	go func() {
-		defer close(out)
-		select {
-		case e := <-exit:
-			out <- WaitResult(e)
-		case <-ctx.Done():
-			cancel()
-		}
-	}()
-	return out, nil
+	context.AfterFunc(ctx, cancel)
+	return exit, nil
 }

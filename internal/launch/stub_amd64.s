@@ -20,6 +20,31 @@ TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	XORQ R8, R8
 	SYSCALL
 
+	// rt_sigaction(n, SIG_DFL) for every signal: the engine may ignore some.
+	MOVQ $0, -256(R15)
+	MOVQ $0, -248(R15)
+	MOVQ $0, -240(R15)
+	MOVQ $0, -232(R15)
+	MOVQ $64, R14
+sigs:
+	MOVQ $13, AX
+	MOVQ R14, DI
+	LEAQ -256(R15), SI
+	XORQ DX, DX
+	MOVQ $8, R10
+	SYSCALL
+	DECQ R14
+	JNZ  sigs
+
+	// rt_sigprocmask(SIG_SETMASK, all)
+	MOVQ $-1, -256(R15)
+	MOVQ $14, AX
+	MOVQ $2, DI
+	LEAQ -256(R15), SI
+	XORQ DX, DX
+	MOVQ $8, R10
+	SYSCALL
+
 begin:
 	// pread64(ProgramFD, scratch, 16, 0)
 	MOVQ $17, AX
@@ -61,39 +86,14 @@ begin:
 	MOVQ 40(R12), R14
 unused:
 	BSFQ R14, DI
-	JZ   signals
+	JZ   program
 	LEAQ -1(R14), CX
 	ANDQ CX, R14
 	MOVQ $3, AX
 	SYSCALL
 	JMP  unused
 
-signals:
-	// rt_sigaction(n, SIG_DFL) for every signal: the engine may ignore some.
-	MOVQ $0, -256(R15)
-	MOVQ $0, -248(R15)
-	MOVQ $0, -240(R15)
-	MOVQ $0, -232(R15)
-	MOVQ $64, R14
-sigs:
-	MOVQ $13, AX
-	MOVQ R14, DI
-	LEAQ -256(R15), SI
-	XORQ DX, DX
-	MOVQ $8, R10
-	SYSCALL
-	DECQ R14
-	JNZ  sigs
-
-	// rt_sigprocmask(SIG_SETMASK, all)
-	MOVQ $-1, -256(R15)
-	MOVQ $14, AX
-	MOVQ $2, DI
-	LEAQ -256(R15), SI
-	XORQ DX, DX
-	MOVQ $8, R10
-	SYSCALL
-
+program:
 	MOVQ 16(R12), R13
 	MOVQ 24(R12), BX
 	XORQ R14, R14

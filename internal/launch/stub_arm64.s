@@ -17,6 +17,30 @@ TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD $0, R4
 	SVC
 
+	MOVD ZR, 0(R23)
+	MOVD ZR, 8(R23)
+	MOVD ZR, 16(R23)
+	MOVD ZR, 24(R23)
+	MOVD $64, R24
+sigs:
+	MOVD $134, R8 // rt_sigaction
+	MOVD R24, R0
+	MOVD R23, R1
+	MOVD $0, R2
+	MOVD $8, R3
+	SVC
+	SUB  $1, R24
+	CBNZ R24, sigs
+
+	MOVD $-1, R0
+	MOVD R0, 0(R23)
+	MOVD $135, R8 // rt_sigprocmask
+	MOVD $2, R0
+	MOVD R23, R1
+	MOVD $0, R2
+	MOVD $8, R3
+	SVC
+
 begin:
 	MOVD $67, R8 // pread64(ProgramFD, scratch, 16, 0)
 	MOVD $3, R0
@@ -53,7 +77,7 @@ begin:
 
 	MOVD 40(R19), R24
 unused:
-	CBZ  R24, signals
+	CBZ  R24, program
 	RBIT R24, R0
 	CLZ  R0, R0
 	SUB  $1, R24, R9
@@ -62,31 +86,7 @@ unused:
 	SVC
 	B    unused
 
-signals:
-	MOVD ZR, 0(R23)
-	MOVD ZR, 8(R23)
-	MOVD ZR, 16(R23)
-	MOVD ZR, 24(R23)
-	MOVD $64, R24
-sigs:
-	MOVD $134, R8 // rt_sigaction
-	MOVD R24, R0
-	MOVD R23, R1
-	MOVD $0, R2
-	MOVD $8, R3
-	SVC
-	SUB  $1, R24
-	CBNZ R24, sigs
-
-	MOVD $-1, R0
-	MOVD R0, 0(R23)
-	MOVD $135, R8 // rt_sigprocmask
-	MOVD $2, R0
-	MOVD R23, R1
-	MOVD $0, R2
-	MOVD $8, R3
-	SVC
-
+program:
 	MOVD 16(R19), R20
 	MOVD 24(R19), R22
 	MOVD $0, R21

@@ -196,8 +196,7 @@ func (s *Service) resolvFile(req *Request, sb *Sandbox) (string, error) {
 			return "", failure.Invalid("invalid DNS server %q: want an IP address", d)
 		}
 	}
-	path := s.resolverPath(req.Mode)
-	text, err := os.ReadFile(path)
+	text, err := s.resolverText(req.Mode)
 	if err != nil && !os.IsNotExist(err) {
 		return "", err
 	}
@@ -235,26 +234,54 @@ func cmpOr(a, b []string) []string {
 	return b
 }
 
-// resolverPath is systemd-resolved's upstream file where /etc/resolv.conf names only
-// its stub, which a container cannot reach.
-func (s *Service) resolverPath(mode string) string {
+// resolverPath is the file with the host's own settings.
+func (s *Service) resolverPath() string {
 	if s.cfg.ResolvConf != "" {
 		return s.cfg.ResolvConf
 	}
-	if mode == ModeHost {
-		return resolvConf
-	}
-	text, err := os.ReadFile(resolvConf)
-	if err != nil {
-		return resolvConf
+	return resolvConf
+}
+
+// resolverText is what that file says, or systemd-resolved's upstream file where it
+// names only its stub, which a container cannot reach.
+func (s *Service) resolverText(mode string) ([]byte, error) {
+	text, err := readFile(s.resolverPath())
+	if err != nil || s.cfg.ResolvConf != "" || mode == ModeHost {
+		return text, err
 	}
 	r := dns.ParseConf(string(text))
 	if len(r.Servers) == 1 && r.Servers[0] == resolvedStub {
-		if _, err := os.Stat(resolvedUpstream); err == nil {
-			return resolvedUpstream
+		if upstream, err := readFile(resolvedUpstream); err == nil {
+			return upstream, nil
 		}
 	}
-	return resolvConf
+	return text, nil
+}
+
+// readFile is os.ReadFile by system calls: every start waits for it, and the poller,
+// which package os asks first, has nothing to do with a file.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, 1024)
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return b, nil
+		default:
+			b = b[:len(b)+n]
+		}
+	}
 }
 
 func onLoopback(server string) bool {

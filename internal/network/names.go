@@ -71,7 +71,7 @@ func (c *nameClient) close() {
 func (s *Service) newNames() *nameService {
 	return &nameService{
 		server: dns.New(s.group, dns.NewDirectory()), clients: map[string]*nameClient{}, adopted: map[string]*adoptedClient{},
-		host: dns.NewHostConf(func() string { return s.resolverPath(ModeHost) }),
+		host: dns.NewHostConf(s.resolverPath),
 	}
 }
 

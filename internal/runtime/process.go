@@ -78,9 +78,15 @@ func (p *Process) Note(about any) error {
 	case <-p.done:
 		return nil
 	default:
-		p.noted = true
-		return keeper.WriteNote(p.rec, about)
 	}
+	p.mu.Lock()
+	ended := p.pidfd < 0 || keeper.Exited(p.pidfd)
+	p.mu.Unlock()
+	if ended {
+		return nil
+	}
+	p.noted = true
+	return keeper.WriteNote(p.rec, about)
 }
 
 // identify reads the start times. A process that has ended meanwhile is told by its status file alone.

@@ -129,6 +129,22 @@ func (r *Runtime) Group(path string) (*cgroup.Group, error) {
 	return r.c.Cgroups.Open(path)
 }
 
+// Frozen reports whether the control group at path was frozen.
+func (r *Runtime) Frozen(path string) (bool, error) {
+	if r.c.Cgroups == nil {
+		return false, nil
+	}
+	return r.c.Cgroups.Frozen(path)
+}
+
+// OOMKills counts the processes of the control group at path that were killed for want of memory.
+func (r *Runtime) OOMKills(path string) (uint64, error) {
+	if r.c.Cgroups == nil {
+		return 0, nil
+	}
+	return r.c.Cgroups.OOMKills(path)
+}
+
 // RemoveCgroup removes the control group at path; one that does not exist is removed already.
 func (r *Runtime) RemoveCgroup(path string) error {
 	if r.c.Cgroups == nil {

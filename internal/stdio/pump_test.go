@@ -198,6 +198,36 @@ func TestOutputReachesLogAndClients(t *testing.T) {
 	})
 }
 
+// markless is a log that nobody may open.
+type markless struct {
+	*sink
+	t *testing.T
+}
+
+func (s markless) Mark() (stdio.Mark, error) {
+	s.t.Error("the log of a process without output was opened")
+	return s.sink.Mark()
+}
+
+// A process that writes nothing leaves no journal, and its log is not opened: most short-lived ones are such.
+func TestSilenceCostsNoFiles(t *testing.T) {
+	dir := shm(t)
+	p := start(t, func(c *stdio.Config) { c.Sink, c.Dir = markless{newSink(), t}, dir })
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_CREATE); err != nil {
+		t.Fatal(err)
+	}
+	p.exit()
+	wait(t, "the end", p.Done())
+	if n, err := unix.Read(watch, make([]byte, 4096)); err != unix.EAGAIN {
+		t.Errorf("files were made: %d bytes of events, %v", n, err)
+	}
+}
+
 func TestPromptReachesClientAtOnce(t *testing.T) {
 	modes(t, func(t *testing.T, s *sink, edit func(*stdio.Config)) {
 		p := start(t, edit)

@@ -131,13 +131,17 @@ func (s *source) drain() {
 	})
 }
 
-// peek waits like take until there is something to read or the end.
+// peek waits like take until there is something to read or the end. It knows the end
+// of a pipe that is empty: a process that has written nothing costs no files.
 func (s *source) peek() error {
 	n, err := s.take(1, func(fd, _ int) (int, error) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(p, 0)
-		if err == nil && n == 0 {
+		switch {
+		case err == nil && n == 0:
 			err = unix.EAGAIN
+		case err == nil && p[0].Revents&(unix.POLLIN|unix.POLLHUP) == unix.POLLHUP:
+			n = 0 // nobody has the other end, and there is nothing left
 		}
 		return n, err
 	})
