@@ -142,13 +142,23 @@ func (h *Handler) imageLoad(ctx context.Context, w http.ResponseWriter, q *reque
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()
 	out := newProgress(w, q.version)
-	out.begin()
+	if opts.Quiet {
+		// skopeo takes the head of the answer for the end of the upload, and breaks off
+		// what it has not sent by then.
+		out.hold()
+	} else {
+		out.begin()
+	}
 	err = h.deps.Transfer.Load(ctx, q.Body, opts, out.write)
+	// A client that is still sending what was not wanted would not see the answer if the
+	// connection were closed under its hands.
+	if opts.Quiet {
+		_, _ = io.Copy(io.Discard, q.Body)
+		out.release()
+	}
 	if failed := out.finish(err); failed != nil {
 		return failed
 	}
-	// The client is still sending what was not wanted; a connection closed under
-	// its hands would hide the answer from it.
 	_, _ = io.Copy(io.Discard, q.Body)
 	return nil
 }
@@ -161,6 +171,8 @@ type progress struct {
 	out   *recordWriter
 	text  bool // the client expects a text with each count
 	begun bool
+	held  bool
+	late  []jsonstream.Message // written while it was held
 }
 
 func newProgress(w http.ResponseWriter, v version) *progress {
@@ -172,6 +184,25 @@ func (p *progress) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.beginLocked()
+}
+
+// hold keeps everything back until release.
+func (p *progress) hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = true
+}
+
+// release sends the status and what was kept back.
+func (p *progress) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = false
+	p.beginLocked()
+	for _, m := range p.late {
+		p.writeLocked(m)
+	}
+	p.late = nil
 }
 
 func (p *progress) beginLocked() {
@@ -187,7 +218,15 @@ func (p *progress) beginLocked() {
 func (p *progress) write(message jsonstream.Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.held {
+		p.late = append(p.late, message)
+		return
+	}
 	p.beginLocked()
+	p.writeLocked(message)
+}
+
+func (p *progress) writeLocked(message jsonstream.Message) {
 	var record any = message
 	if p.text {
 		record = withProgressText(message)

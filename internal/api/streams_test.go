@@ -365,6 +365,46 @@ func TestLoadStream(t *testing.T) {
 	}
 }
 
+// skopeo closes the answer when its head has come, with the rest of the archive unsent.
+func TestQuietLoadAnswersAfterTheUpload(t *testing.T) {
+	f := &fake{}
+	read := make(chan struct{})
+	f.images.load = func(_ context.Context, r io.Reader, _ image.LoadOptions, progress func(jsonstream.Message)) error {
+		_, err := io.ReadFull(r, make([]byte, 4))
+		progress(jsonstream.Message{Stream: "Loaded image: x"})
+		close(read)
+		return err
+	}
+	d := serve(t, f)
+	reader, writer := io.Pipe()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(writer, "head")
+		<-read
+		if err == nil {
+			_, err = writer.Write(make([]byte, 8<<20))
+		}
+		sent <- err
+		writer.Close()
+	}()
+	resp, err := d.http.Post("http://cleat/images/load?quiet=1", "application/x-tar", reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	select {
+	case err := <-sent:
+		if err != nil {
+			t.Error(err)
+		}
+	default:
+		t.Error("the answer has come before the upload's end")
+	}
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != `{"stream":"Loaded image: x"}`+"\n" {
+		t.Errorf("%q %v", body, err)
+	}
+}
+
 func TestLoadPlatforms(t *testing.T) {
 	f := &fake{}
 	var got image.LoadOptions
