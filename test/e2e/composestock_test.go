@@ -117,10 +117,13 @@ func flatten(into map[string]string, path string, value any) {
 			flatten(into, path+"."+key, part)
 		}
 	case []any:
-		parts := make([]string, len(v))
-		for i, part := range v {
+		parts := make([]string, 0, len(v))
+		for _, part := range v {
+			if m, ok := part.(map[string]any); ok && m["Type"] == "file" {
+				continue // a secret or config, which docker compose copies into the container
+			}
 			text, _ := json.Marshal(part) // it was JSON
-			parts[i] = string(text)
+			parts = append(parts, string(text))
 		}
 		slices.Sort(parts)
 		into[path] = changing.ReplaceAllString(strings.Join(parts, ", "), "ID")

@@ -16,7 +16,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/opencontainers/go-digest"
-	"go.yaml.in/yaml/v4"
+	"go.yaml.in/yaml/v3"
 )
 
 // project is a project in the order of docker compose v2.
@@ -83,7 +83,7 @@ func JSON(p *types.Project) ([]byte, error) {
 // are, how the image is built or pulled and what the service waits for do not count.
 // References to other services are to be resolved to containers before.
 func ServiceHash(s types.ServiceConfig) (string, error) {
-	s.Build, s.PullPolicy, s.Scale, s.DependsOn, s.Profiles = nil, "", nil, nil, nil
+	s.Build, s.PullPolicy, s.PullRefreshAfter, s.Scale, s.DependsOn, s.Profiles = nil, "", "", nil, nil, nil
 	if s.Deploy != nil {
 		deploy := *s.Deploy
 		deploy.Replicas = nil

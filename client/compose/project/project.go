@@ -11,15 +11,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/errdefs"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/docker/cli/pkg/kvfile"
 
 	"github.com/cleatlabs/cleat/client/compose/label"
 )
@@ -77,6 +80,20 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 	return p.WithServicesEnvironmentResolved(true)
 }
 
+// Model is the project as its merged files say it, without types: where variables stand in
+// the place of their values, there are none.
+func Model(ctx context.Context, o Options, raw Raw) (map[string]any, error) {
+	options, err := o.projectOptions(raw)
+	if err != nil {
+		return nil, err
+	}
+	model, err := options.LoadModel(ctx)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return model, nil
+}
+
 // Select reduces a project to services and, unless alone is set, what they depend on.
 // Naming none is naming all. An unknown name is an error.
 func Select(p *types.Project, services []string, alone bool) (*types.Project, error) {
@@ -115,6 +132,7 @@ func check(name string) (string, error) {
 }
 
 func (o Options) projectOptions(raw Raw) (*cli.ProjectOptions, error) {
+	dotenv.RegisterFormat("raw", rawEnvironment)
 	fns := []cli.ProjectOptionsFn{
 		cli.WithInterpolation(!raw.NoInterpolation),
 		cli.WithNormalization(!raw.NoNormalization),
@@ -153,6 +171,20 @@ func (o Options) projectOptions(raw Raw) (*cli.ProjectOptions, error) {
 	return options, nil
 }
 
+// rawEnvironment reads an environment file as `docker run --env-file` does: values are
+// what stands there, quotes and dollars too.
+func rawEnvironment(r io.Reader, file string, into map[string]string, lookup func(string) (string, bool)) error {
+	lines, err := kvfile.ParseFromReader(r, lookup)
+	if err != nil {
+		return fmt.Errorf("failed to parse env_file %s: %w", file, err)
+	}
+	for _, line := range lines {
+		key, value, _ := strings.Cut(line, "=")
+		into[key] = value
+	}
+	return nil
+}
+
 // labels are those by which the containers of a service are found again.
 func labels(p *types.Project, o Options, service string) types.Labels {
 	l := types.Labels{
@@ -172,6 +204,11 @@ func explain(err error) error {
 		return ErrNone
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: check the name, or choose the file by -f", err)
+	}
+	// So the library says that a key is none of the language's: FILE: services.web.imagee.
+	if key, ok := strings.CutSuffix(err.Error(), " false schema"); ok && strings.HasPrefix(key, "validating ") {
+		dot := strings.LastIndexByte(key, '.')
+		return fmt.Errorf("%s additional properties '%s' not allowed", key[:dot], key[dot+1:])
 	}
 	return err
 }
