@@ -103,6 +103,7 @@ func New(d Deps) *Engine {
 	exits := &exiter{
 		runtime: d.Runtime, networks: d.Networks, volumes: d.Volumes, lives: lives, say: say, tasks: d.Tasks, log: d.Log, remover: remover,
 		specs: specs, roots: newLull("unmount", d.Tasks, unmountBatch, unmountAll),
+		boot: &bootOrder{bus: d.Events, log: d.Log, patience: bootPatience},
 	}
 	starter := &Starter{
 		containers: d.Containers, images: d.Images, ground: ground, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
@@ -169,7 +170,7 @@ func New(d Deps) *Engine {
 		Images:   images,
 		Volumes:  volumes,
 		Networks: &Networks{service: d.Networks, containers: d.Containers, say: say, log: d.Log},
-		Recovery: &Recovery{deps: d, dirs: dirs, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, updater: updater, execs: execs, volumes: volumes},
+		Recovery: &Recovery{deps: d, dirs: dirs, lives: lives, starter: starter, exits: exits, remover: remover, stopper: stopper, pauser: pauser, updater: updater, execs: execs, volumes: volumes, boot: exits.boot},
 		Debug:    &Debug{containers: d.Containers, starter: starter, runtime: d.Runtime, networks: d.Networks},
 	}
 }

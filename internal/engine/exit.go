@@ -40,6 +40,7 @@ type exiter struct {
 	start    func(context.Context, *container.Container, time.Duration) error
 	// awaitDonors waits for containers whose namespaces are joined to be up again.
 	awaitDonors func(context.Context, *container.Container)
+	boot        *bootOrder
 	specs       *specBuilder
 	roots       *lull[*run] // whose mounts nobody needs any more
 	stdioDir    func(*container.Container) string
@@ -146,6 +147,8 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	// so that stop finds it.
 	if again {
 		x.restartLater(c, delay)
+	} else {
+		x.boot.had(c)
 	}
 	close(r.exited)
 	cleaned := !x.specs.ownsParent(x.specs.cgroupPath(rec))
@@ -281,6 +284,7 @@ func (x *exiter) restartLater(c *container.Container, delay time.Duration) {
 		}
 		l.mu.Unlock()
 		close(pending.done)
+		x.boot.had(c)
 	}
 	if !x.tasks.Go("restart", func(context.Context) {
 		defer finish()
@@ -289,6 +293,7 @@ func (x *exiter) restartLater(c *container.Container, delay time.Duration) {
 		select {
 		case <-timer.C:
 			x.awaitDonors(ctx, c)
+			x.boot.await(ctx, c)
 			x.restartNow(ctx, c, delay)
 		case <-ctx.Done():
 		}

@@ -33,6 +33,7 @@ type Recovery struct {
 	pauser  *Pauser
 	updater *Updater
 	volumes *Volumes
+	boot    *bootOrder
 }
 
 // Run adopts running containers, learns the exits that happened meanwhile,
@@ -101,6 +102,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	if err := rc.deps.Images.Reconcile(ctx, images); err != nil {
 		return fmt.Errorf("bring the images into line: %w", err)
 	}
+	rc.boot.plan(all, rc.starting(all, due))
 	// Watching starts only now, as an exit that is already known may restart
 	// or remove its container.
 	for _, c := range all {
@@ -274,6 +276,23 @@ func (rc *Recovery) sweepOwnFiles() {
 	}
 }
 
+// starting are the containers that policies start with the engine, and those whose end it
+// has found, which may be.
+func (rc *Recovery) starting(all, due []*container.Container) []*container.Container {
+	var found []*container.Container
+	for _, c := range afterDonors(due) {
+		if r := c.Load(); !removedWithEngine(r) && startsWithEngine(r) {
+			found = append(found, c)
+		}
+	}
+	for _, c := range all {
+		if r := rc.lives.of(c).current(); r != nil && isClosed(r.process.Done()) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
 // settle carries out what policies ask of containers that do not run.
 func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 	for _, c := range afterDonors(due) {
@@ -282,16 +301,34 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 		}
 		r := c.Load()
 		switch {
-		case r.HostConfig.AutoRemove && !r.State.StartedAt.IsZero() && !r.State.HealthRestart:
+		case removedWithEngine(r):
 			rc.exits.autoRemove(c)
+		case startsWithEngine(r) && rc.boot.waits(c):
+			rc.deps.Tasks.Go("start in order", func(ctx context.Context) {
+				defer rc.boot.had(c)
+				rc.boot.await(ctx, c)
+				if r := c.Load(); ctx.Err() == nil && !c.Gone() && !r.State.Alive() && startsWithEngine(r) {
+					rc.startByPolicy(ctx, c)
+				}
+			})
 		case startsWithEngine(r):
-			if err := rc.starter.Start(ctx, c.ID()); err != nil && ctx.Err() == nil {
-				rc.deps.Log.Error("a container with a restart policy could not be started", "container", c.ID(), "error", err)
-			}
+			rc.startByPolicy(ctx, c)
+			rc.boot.had(c)
 		case r.State.Status == api.StateRestarting:
 			rc.stopper.settleRestart(c)
 		}
 	}
+}
+
+func (rc *Recovery) startByPolicy(ctx context.Context, c *container.Container) {
+	if err := rc.starter.Start(ctx, c.ID()); err != nil && ctx.Err() == nil {
+		rc.deps.Log.Error("a container with a restart policy could not be started", "container", c.ID(), "error", err)
+	}
+}
+
+// removedWithEngine says whether a container that does not run is to be removed.
+func removedWithEngine(r *container.Record) bool {
+	return r.HostConfig.AutoRemove && !r.State.StartedAt.IsZero() && !r.State.HealthRestart
 }
 
 // startsWithEngine applies the restart policy to a container that does not run
