@@ -169,7 +169,7 @@ func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
 		}
 	}()
 	if err := b.sweepLeases(ctx, refs); err != nil {
-		return nil, errors.Join(err, refs.Close())
+		return nil, errors.Join(err, settle(), refs.Close())
 	}
 	s := b.cfg.Store
 	blobs := ctdsnapshot.NewContentStore(quietBlobs{s.Content}, store.Namespace)
@@ -185,6 +185,7 @@ func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
 	if steps.Snapshots != nil {
 		layers = steps.Snapshots(layers)
 	}
+	named := names{s, b.cfg.Images, steps.Settle}
 	opt := base.WorkerOpt{
 		ID:               id,
 		Root:             b.cfg.Root,
@@ -197,7 +198,7 @@ func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
 		ContentStore:     blobs,
 		Applier:          s.NewApplier(blobs),
 		Differ:           s.NewDiffer(blobs),
-		ImageStore:       names{s, b.cfg.Images, steps.Settle},
+		ImageStore:       named,
 		RegistryHosts:    b.cfg.Registries,
 		LeaseManager:     leaseutil.WithNamespace(hastyLeases{quietLeases{s.Leases}, s.Defer}, store.Namespace),
 		GarbageCollect:   s.GarbageCollect,
@@ -217,5 +218,5 @@ func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
 		return nil, err
 	}
 	w.SourceManager.Register(w.HTTPSource)
-	return &imageWorker{Worker: w, settle: settle, images: b.cfg.Images, store: s}, nil
+	return &imageWorker{Worker: w, settle: settle, images: b.cfg.Images, names: named, store: s}, nil
 }

@@ -2,6 +2,9 @@ package build
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/moby/buildkit/cache/metadata"
@@ -27,6 +30,17 @@ func (l hastyLeases) Create(ctx context.Context, opts ...leases.Opt) (leases.Lea
 func (b *Builder) openRefs(path string) (refs *metadata.Store, end func() error, err error) {
 	if err := store.RecoverDatabase(path); err != nil {
 		return nil, nil, err
+	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if refs, err = metadata.NewStore(path); err == nil {
+			err = refs.Close()
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := store.WidenDatabase(path); err != nil {
+		return nil, nil, fmt.Errorf("make room in %s: %w", path, err)
 	}
 	if refs, err = metadata.NewStore(path); err != nil {
 		return nil, nil, err

@@ -181,8 +181,13 @@ func (w *imageWorker) nameLayers(ctx context.Context, ref cache.ImmutableRef, di
 	layers := ref.LayerChain()
 	defer layers.Release(context.WithoutCancel(ctx))
 	ctx = w.store.Context(ctx)
+	first := w.highest(ctx, chains)
 	below := ""
-	for i, chain := range chains {
+	if first > 0 {
+		below = chains[first-1].String()
+	}
+	for i := first; i < len(chains); i++ {
+		chain := chains[i]
 		if err := w.nameLayer(ctx, layers, i, diffIDs[i], chain.String(), below); err != nil {
 			if errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
 				return false, nil
@@ -192,6 +197,16 @@ func (w *imageWorker) nameLayers(ctx context.Context, ref cache.ImmutableRef, di
 		below = chain.String()
 	}
 	return true, nil
+}
+
+// highest is the highest layer that has its name already: it holds those below it. 0 if none has.
+func (w *imageWorker) highest(ctx context.Context, chains []digest.Digest) int {
+	for i := len(chains) - 1; i > 0; i-- {
+		if _, err := w.store.Snapshots.Stat(ctx, chains[i].String()); err == nil {
+			return i
+		}
+	}
+	return 0
 }
 
 func (w *imageWorker) nameLayer(ctx context.Context, layers cache.RefList, i int, diffID digest.Digest, name, below string) error {

@@ -37,21 +37,42 @@ func (n names) List(ctx context.Context, filters ...string) ([]images.Image, err
 	return n.s.Images.List(n.s.Context(ctx), filters...)
 }
 
+// naming, in a context, holds names back until the image is complete. It belongs to one export.
+type naming struct{ given []images.Image }
+
+type namingKey struct{}
+
+// give gives the names that were held back. What steps have written is on the disk before.
+func (g *naming) give(ctx context.Context, n names) error {
+	if len(g.given) > 0 && n.settle != nil {
+		if err := n.settle(); err != nil {
+			return err
+		}
+	}
+	for _, image := range g.given {
+		record.Failpoint("build.export.before-name")
+		if err := n.images.NameBuilt(ctx, image.Name, image.Target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (n names) Create(ctx context.Context, image images.Image) (images.Image, error) {
 	return n.Update(ctx, image)
 }
 
+// Update is called by BuildKit's exporter within imageExport.Export.
 func (n names) Update(ctx context.Context, image images.Image, _ ...string) (images.Image, error) {
-	if n.settle != nil {
-		if err := n.settle(); err != nil {
-			return images.Image{}, err
-		}
+	held, ok := ctx.Value(namingKey{}).(*naming)
+	if !ok {
+		held = &naming{}
 	}
-	record.Failpoint("build.export.before-name")
-	if err := n.images.NameBuilt(ctx, image.Name, image.Target); err != nil {
-		return images.Image{}, err
+	held.given = append(held.given, image)
+	if ok {
+		return image, nil
 	}
-	return image, nil
+	return image, held.give(ctx, n)
 }
 
 func (n names) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {

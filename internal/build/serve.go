@@ -65,6 +65,9 @@ func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (b *Builder) ServeSession(ctx context.Context, conn net.Conn, header http.Header) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// A session is for a build, which has more to do first than this has.
+	go b.cfg.Store.Defer()
+	defer b.pace.begin()()
 	// BuildKit itself would find out by asking now and then, and complain.
 	if err := b.sessions.HandleConn(ctx, &endingConn{conn, cancel}, header); err != nil {
 		return fmt.Errorf("session: %w", err)

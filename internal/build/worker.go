@@ -39,6 +39,7 @@ type imageWorker struct {
 	settle  func() error // see Builder.openRefs
 	machine machine
 	images  Images
+	names   names
 	store   *store.Store
 }
 
@@ -158,18 +159,23 @@ type imageExport struct {
 }
 
 func (x *imageExport) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
-	response, finalize, ref, err := x.ExporterInstance.Export(ctx, src, info)
+	// A name is given last, when all that belongs to the image is there: to wait for the disk once is enough.
+	held := &naming{}
+	response, finalize, ref, err := x.ExporterInstance.Export(context.WithValue(ctx, namingKey{}, held), src, info)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	if ref == nil {
-		return response, finalize, nil, nil
+		return response, finalize, nil, held.give(ctx, x.worker.names)
 	}
 	image := ref.Descriptor()
 	names := strings.Split(response[exptypes.ExporterImageNameKey], ",")
 	err = x.worker.markBuilt(ctx, image, info.Ref)
 	if err == nil && x.unpack {
 		err = x.worker.unpack(ctx, src, image, names[0])
+	}
+	if err == nil {
+		err = held.give(ctx, x.worker.names)
 	}
 	if err != nil {
 		_ = ref.Release() // what failed is told

@@ -1,10 +1,14 @@
 package store
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,54 +20,90 @@ import (
 )
 
 // A Deferral lets a database's transactions be without waiting for the disk for a while: a build makes a thousand small ones, none of which is of
-// worth to anybody before the build is done. While it is on, a copy of the database as it was before lies beside it. What becomes of a crash then:
+// worth to anybody before the build is done. While it is on, there is a state of the database to go back to, which is on the disk: nothing of it is
+// overwritten, for a reader that sees it is kept open; only the two pages that say which state is the newest are, and a copy of them lies beside the
+// database. What becomes of a crash then:
 //
 //   - When the engine is killed nothing is lost: what it wrote is in the kernel's hands, and the next engine syncs it.
-//   - When the machine crashes, the database may be torn, for nothing says in which order its pages came to the disk. The next engine then goes back
-//     to the copy. It tells the two apart by the boot id in the copy's name.
+//   - When the machine crashes, the database may be torn, for nothing says in which order its pages came to the disk. The next engine then puts the
+//     copied pages back. It tells the two apart by the boot id in the copy's name.
 //
-// So who needs something on the disk before he answers calls End.
+// So who needs something on the disk before he answers calls Settle, which makes the present state the one to go back to, or End.
 type Deferral struct {
 	path string
 	db   *bolt.DB
 
 	mu   sync.Mutex
-	copy string // "" while it is off
+	pin  *bolt.Tx // the reader that keeps the state; nil while it is off
+	name string   // of the copy
+	turn int      // of the pair in it that was written last
 }
 
-// NewDeferral is for the database db, whose file is path. [RecoverDatabase] must have seen to path before it was opened.
+// NewDeferral is for the database db, whose file is path. [RecoverDatabase] must have seen to path before it was opened, and [DatabaseSpace] bytes
+// must be mapped of it: it cannot get more while the reader is open.
 func NewDeferral(path string, db *bolt.DB) *Deferral { return &Deferral{path: path, db: db} }
 
 const (
-	// largestDeferred is the size of a database, in bytes, beyond which a copy costs more than it saves.
-	largestDeferred = 64 << 20
-	copyInfix       = ".before-"
-	copyPart        = ".before.part"
+	// DatabaseSpace is how much of a database, in bytes, is mapped into memory from the start, so that it can grow.
+	DatabaseSpace = 256 << 20
+	// mostDeferred is the size of a database beyond which its transactions wait: what one second brings fits in what is left many times over.
+	mostDeferred = DatabaseSpace / 2
+
+	copyInfix = ".before-"
+	copyPart  = ".before.part"
 )
 
 // Begin turns it on. If it is on already, or the database is too large for that, nothing happens.
 func (d *Deferral) Begin() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.copy != "" {
+	if d.pin != nil {
 		return nil
 	}
 	boot, err := kernel.BootID()
 	if err != nil {
 		return err
 	}
-	st, err := os.Stat(d.path)
-	if err != nil || st.Size() > largestDeferred {
-		return err
-	}
-	return d.alone(func() error {
-		name := d.path + copyInfix + boot
-		if err := d.writeCopy(name); err != nil {
-			return fmt.Errorf("copy %s: %w", d.path, err)
+	return d.alone(func(size int64) error {
+		if size > mostDeferred {
+			return nil
+		}
+		d.name, d.turn = d.path+copyInfix+boot, 0
+		if err := d.firstCopy(); err != nil {
+			return fmt.Errorf("%s: %w", d.name, err)
 		}
 		record.Failpoint("store.defer.after-copy")
-		d.copy, d.db.NoSync = name, true
+		if d.pin, err = d.db.Begin(false); err != nil {
+			return errors.Join(err, removeDurably(d.name))
+		}
+		d.db.NoSync = true
 		return nil
+	})
+}
+
+// Settle returns when all transactions until now are on the disk.
+func (d *Deferral) Settle() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pin == nil {
+		return nil
+	}
+	return d.alone(func(int64) error {
+		if err := d.db.Sync(); err != nil {
+			return fmt.Errorf("sync %s: %w", d.path, err)
+		}
+		record.Failpoint("store.defer.after-sync")
+		if err := d.nextCopy(); err != nil {
+			return fmt.Errorf("%s: %w", d.name, err)
+		}
+		record.Failpoint("store.defer.after-next-copy")
+		pin, err := d.db.Begin(false)
+		if err != nil {
+			return err
+		}
+		err = d.pin.Rollback()
+		d.pin = pin
+		return err
 	})
 }
 
@@ -71,30 +111,46 @@ func (d *Deferral) Begin() error {
 func (d *Deferral) End() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.copy == "" {
+	if d.pin == nil {
 		return nil
 	}
-	return d.alone(func() error {
+	return d.alone(func(int64) error {
 		if err := d.db.Sync(); err != nil {
 			return fmt.Errorf("sync %s: %w", d.path, err)
 		}
 		record.Failpoint("store.defer.after-sync")
-		if err := removeDurably(d.copy); err != nil {
+		if err := removeDurably(d.name); err != nil {
 			return err
 		}
-		d.copy, d.db.NoSync = "", false
+		err := d.pin.Rollback()
+		d.pin, d.db.NoSync = nil, false
+		return err
+	})
+}
+
+// tight reports whether it is on and shall not stay so: the database has grown.
+func (d *Deferral) tight() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pin == nil {
+		return false
+	}
+	var size int64
+	err := d.db.View(func(tx *bolt.Tx) error {
+		size = tx.Size()
 		return nil
 	})
+	return err != nil || size > mostDeferred
 }
 
 // errAlone ends a transaction that has changed nothing.
 var errAlone = errors.New("nothing is to be written")
 
-// alone runs f while nobody writes to the database.
-func (d *Deferral) alone(f func() error) error {
+// alone runs f while nobody writes to the database, whose size it is told.
+func (d *Deferral) alone(f func(size int64) error) error {
 	var failed error
-	err := d.db.Update(func(*bolt.Tx) error {
-		failed = f()
+	err := d.db.Update(func(tx *bolt.Tx) error {
+		failed = f(tx.Size())
 		return errAlone
 	})
 	if errors.Is(err, errAlone) {
@@ -103,27 +159,115 @@ func (d *Deferral) alone(f func() error) error {
 	return err
 }
 
-// writeCopy makes the copy, on the disk.
-func (d *Deferral) writeCopy(name string) error {
+// A copy has room for two pairs of pages, which are written by turns: the older is whole while the other is written. Each has a head of
+// copyHead bytes: what it is, how many were written before, the size of a page and, of all this and the pages, a checksum.
+const (
+	copyMagic = "cleat deferral 1"
+	copyHead  = len(copyMagic) + 8 + 8 + sha256.Size
+)
+
+// statePages are the pages that say which state of a database is the newest.
+const statePages = 2
+
+// pair is what is to be written at a turn, and where. The caller is alone.
+func (d *Deferral) pair(turn int) (b []byte, at int64, err error) {
+	size := d.db.Info().PageSize
+	b = make([]byte, copyHead+statePages*size)
+	copy(b, copyMagic)
+	binary.LittleEndian.PutUint64(b[len(copyMagic):], uint64(turn))
+	binary.LittleEndian.PutUint64(b[len(copyMagic)+8:], uint64(size))
+	f, err := os.Open(d.path)
+	if err != nil {
+		return nil, 0, err
+	}
+	_, err = f.ReadAt(b[copyHead:], 0)
+	copy(b[copyHead-sha256.Size:], checksum(b))
+	return b, int64(turn%2) * int64(len(b)), errors.Join(err, f.Close())
+}
+
+// checksum is that of a pair but for itself.
+func checksum(pair []byte) []byte {
+	h := sha256.New()
+	h.Write(pair[:copyHead-sha256.Size])
+	h.Write(pair[copyHead:])
+	return h.Sum(nil)
+}
+
+// firstCopy makes the copy, on the disk.
+func (d *Deferral) firstCopy() error {
+	b, _, err := d.pair(0)
+	if err != nil {
+		return err
+	}
 	part := d.path + copyPart
 	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	err = d.db.View(func(tx *bolt.Tx) error {
-		_, err := tx.WriteTo(f)
-		return err
-	})
-	if err == nil {
+	if _, err = f.Write(b); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(part))
 	}
-	if err := os.Rename(part, name); err != nil {
+	if err := os.Rename(part, d.name); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(name))
+	return syncDir(filepath.Dir(d.name))
+}
+
+// nextCopy replaces the older pair, on the disk.
+func (d *Deferral) nextCopy() error {
+	b, at, err := d.pair(d.turn + 1)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(d.name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(b, at); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		d.turn++ // else the other pair is the only one that is whole, and stays
+	}
+	return err
+}
+
+// newestPair reads the pages to go back to out of a copy. A copy of one pair and a part of the next is as good as one of two of which one is damaged.
+func newestPair(name string) ([]byte, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	first, turn := readPair(b)
+	second, later := readPair(b[len(b)/2:])
+	if first == nil || second != nil && later > turn {
+		first = second
+	}
+	if first == nil {
+		return nil, fmt.Errorf("%s is damaged: it says which state of the database was on the disk before the machine crashed; "+
+			"without that file the database is taken as it is", name)
+	}
+	return first, nil
+}
+
+// readPair gives the pages of the pair that b begins with; nil if it is not whole.
+func readPair(b []byte) (pages []byte, turn uint64) {
+	const largestPage = 1 << 20
+	if len(b) < copyHead || !bytes.HasPrefix(b, []byte(copyMagic)) {
+		return nil, 0
+	}
+	page := binary.LittleEndian.Uint64(b[len(copyMagic)+8:])
+	if page > largestPage || len(b) < copyHead+statePages*int(page) {
+		return nil, 0
+	}
+	b = b[:copyHead+statePages*int(page)]
+	if !bytes.Equal(checksum(b), b[copyHead-sha256.Size:copyHead]) {
+		return nil, 0
+	}
+	return b[copyHead:], binary.LittleEndian.Uint64(b[len(copyMagic):])
 }
 
 // RecoverDatabase sees to a database whose engine ended while a [Deferral] of it was on. Call it before the database is opened.
@@ -155,8 +299,8 @@ func recoverDatabase(path, boot string) error {
 				err = removeDurably(name)
 			}
 		case isCopy:
-			if err = os.Rename(name, path); err == nil {
-				err = syncDir(filepath.Dir(path))
+			if err = goBack(path, name); err == nil {
+				err = removeDurably(name)
 			}
 		}
 		if err != nil {
@@ -164,6 +308,35 @@ func recoverDatabase(path, boot string) error {
 		}
 	}
 	return nil
+}
+
+// goBack makes the state of a copy the newest one of the database.
+func goBack(path, name string) error {
+	pages, err := newestPair(name)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(pages, 0); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// WidenDatabase makes room in the file of a database, without taking any of the disk: as much of a database as its file is long is mapped into
+// memory when it is opened by who cannot be told how much to map. Of a database that is not there yet nothing is made.
+func WidenDatabase(path string) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || st.Size() == 0 || st.Size() >= DatabaseSpace {
+		return err
+	}
+	return os.Truncate(path, DatabaseSpace)
 }
 
 func removeDurably(name string) error {
@@ -198,8 +371,9 @@ type deferrals struct {
 // deferTime is how long after the last call of Defer it ends by itself.
 const deferTime = time.Second
 
-// Defer lets transactions be without waiting for the disk from now on, until nobody has called it for a second or a name is given or taken. It is
-// called by who makes many transactions that are of no worth to anybody yet. Where it fails everything is as safe as without, and slower.
+// Defer lets transactions be without waiting for the disk from now on, until nobody has called it for a second. Who gives or takes a name waits for
+// all that came before. It is called by who makes many transactions that are of no worth to anybody yet. Where it fails everything is as safe as
+// without, and slower.
 func (s *Store) Defer() { s.deferrals.begin() }
 
 // DeferToo has another database, whose contents are about those of the store, go with it until the returned function is called, which syncs it.
@@ -230,8 +404,17 @@ func (l *deferrals) begin() {
 	} else {
 		l.timer.Reset(deferTime)
 	}
-	if l.on || l.off > 0 {
+	if l.off > 0 {
 		return
+	}
+	if l.on {
+		if !slices.ContainsFunc(l.list, (*Deferral).tight) {
+			return
+		}
+		if err := l.endLocked(); err != nil {
+			l.warn(fmt.Errorf("builds wait for the disk: %w", err))
+			return
+		}
 	}
 	l.on = true
 	for _, d := range l.list {
@@ -260,15 +443,27 @@ func (l *deferrals) end() error {
 	return l.endLocked()
 }
 
-// endLocked syncs the store's own first: others may say less than there is, but nothing that is not. The caller holds l.mu.
+// settle returns when all until now is on the disk, and leaves it on.
+func (l *deferrals) settle() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.each((*Deferral).Settle)
+}
+
+// endLocked is end for who holds l.mu.
 func (l *deferrals) endLocked() error {
 	if !l.on {
 		return nil
 	}
 	l.on = false
+	return l.each((*Deferral).End)
+}
+
+// each syncs the store's own first: others may say less than there is, but nothing that is not. The caller holds l.mu.
+func (l *deferrals) each(do func(*Deferral) error) error {
 	var errs []error
-	for i := len(l.list) - 1; i >= 0; i-- {
-		errs = append(errs, l.list[i].End())
+	for _, d := range slices.Backward(l.list) {
+		errs = append(errs, do(d))
 	}
 	return errors.Join(errs...)
 }

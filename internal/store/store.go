@@ -149,7 +149,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, fmt.Errorf("open the image database in %s: %w", cfg.Root, err)
 	}
 	s.Content = s.meta.ContentStore()
-	s.Images = &countedImages{Store: metadata.NewImageStore(s.meta), generation: &s.generation, settle: s.deferrals.end}
+	s.Images = &countedImages{Store: metadata.NewImageStore(s.meta), generation: &s.generation, settle: s.deferrals.settle}
 	s.Leases = metadata.NewLeaseManager(s.meta)
 	s.Snapshots = s.meta.Snapshotter(Snapshotter)
 	s.Applier = newApplier(s.Content)
@@ -171,6 +171,7 @@ func openDatabase(path string, cfg Config) (*bolt.DB, error) {
 	opts := *bolt.DefaultOptions
 	opts.NoFreelistSync = true // the list is rebuilt at open; each commit is smaller
 	opts.NoStatistics = true
+	opts.InitialMmapSize = DatabaseSpace // see Deferral
 	opts.Timeout = cfg.LockTimeout
 	if opts.Timeout == 0 {
 		opts.Timeout = time.Second
@@ -288,5 +289,5 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context) error) 
 	if err != nil {
 		return err
 	}
-	return s.deferrals.end()
+	return s.deferrals.settle()
 }

@@ -25,11 +25,12 @@ const buildCall = "POST /build"
 
 // buildTransitions are those of builds.
 var buildTransitions = map[string]transition{
-	"build.export.before-name":  building,
-	"image.built.after-name":    building,
-	"build.export.after-layers": building,
-	"store.defer.after-copy":    building,
-	"store.defer.after-sync":    building,
+	"build.export.before-name":    building,
+	"image.built.after-name":      building,
+	"build.export.after-layers":   building,
+	"store.defer.after-copy":      building,
+	"store.defer.after-sync":      building,
+	"store.defer.after-next-copy": building,
 }
 
 // callBuild builds a Dockerfile as an image of the given name.
