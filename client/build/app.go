@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -77,6 +78,8 @@ func Run(p Process) int {
 	if len(args) == 1 && args[0] == pluginMetadata {
 		return a.metadata()
 	}
+	// Most runs are over before there is garbage that is worth collecting.
+	debug.SetGCPercent(400)
 	ctx, stop := cancelOnSignals()
 	defer stop()
 	err := a.execute(ctx, args)

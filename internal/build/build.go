@@ -72,6 +72,7 @@ type Builder struct {
 	sessions *session.Manager
 	calls    calls
 	bodies   bodies
+	pace     pace
 
 	mu     sync.Mutex
 	opened *solving
