@@ -2,19 +2,25 @@ package assemble
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/nft"
 )
 
 // defaultNetwork is what the flags say about the predefined network "bridge", beside
-// --bridge, --bip, --mtu and --ip, and about the host's forwarding.
+// --bridge, --bip, --mtu and --ip, and about who reaches all networks from outside.
 type defaultNetwork struct {
 	ipv6, icc, masquerade, forward bool
 	bip6, fixed, fixed6            string
 	gateway, gateway6              string
+	direct                         bool
+	acceptMark                     string
 }
 
 func (d *defaultNetwork) bind(fs *pflag.FlagSet) {
@@ -26,7 +32,35 @@ func (d *defaultNetwork) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&d.gateway6, "default-gateway-v6", "", "The same for IPv6")
 	fs.BoolVar(&d.icc, "icc", true, "Let containers of the default network reach each other")
 	fs.BoolVar(&d.masquerade, "ip-masq", true, "Give what leaves the default network the host's address")
+	fs.BoolVar(&d.direct, "allow-direct-routing", false, "Let other hosts reach published ports by the containers' own addresses, too")
+	fs.StringVar(&d.acceptMark, "bridge-accept-fwmark", "", "Let packets with this firewall mark through to all ports of containers, as MARK or MARK/MASK")
 	fs.BoolVar(&d.forward, "ip-forward", true, "Switch on the host's IP forwarding, which containers need to reach others")
+}
+
+// mark reads --bridge-accept-fwmark: a mark, or the bits of one and a mask.
+func (d defaultNetwork) mark() (*nft.Mark, error) {
+	if d.acceptMark == "" {
+		return nil, nil
+	}
+	value, mask, masked := strings.Cut(d.acceptMark, "/")
+	m := &nft.Mark{Mask: math.MaxUint32}
+	for _, p := range []struct {
+		text string
+		into *uint32
+	}{{value, &m.Value}, {mask, &m.Mask}} {
+		if p.text == "" && !masked {
+			continue
+		}
+		n, err := strconv.ParseUint(p.text, 0, 32)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a mark such as 0x1 or 0x1/0x3", d.acceptMark)
+		}
+		*p.into = uint32(n)
+	}
+	if m.Mask == 0 || m.Value&^m.Mask != 0 {
+		return nil, fmt.Errorf("%q matches nothing or everything: the mask must hold the mark's bits", d.acceptMark)
+	}
+	return m, nil
 }
 
 // read parses the values; spell says how a flag was given.

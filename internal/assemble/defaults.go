@@ -23,6 +23,7 @@ func (c *Config) bindDefaults(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&c.Labels, "label", nil, "Label(s) of the engine, as key=value")
 	fs.IntVar(&c.StopTimeout, "default-stop-timeout", int(defaultStopTimeout.Seconds()), "Seconds that stop waits before it kills; -1 waits for ever")
 	fs.IntVar(&c.MaxDownloads, "max-concurrent-downloads", 3, "Layers that are downloaded at the same time")
+	fs.IntVar(&c.MaxAttempts, "max-download-attempts", 5, "How often the download of a layer is tried")
 	fs.IntVar(&c.MaxUploads, "max-concurrent-uploads", 5, "Layers that are uploaded at the same time")
 	fs.StringVar(&c.HTTPProxy, "http-proxy", "", "Proxy for registries reached by HTTP (default: HTTP_PROXY)")
 	fs.StringVar(&c.HTTPSProxy, "https-proxy", "", "Proxy for registries reached by HTTPS (default: HTTPS_PROXY)")
@@ -41,6 +42,9 @@ func (c *Config) bindDefaults(fs *pflag.FlagSet) {
 func (c *Config) checkDefaults() error {
 	if c.MaxDownloads < 1 {
 		return fmt.Errorf("%s: %d is not a number of downloads", c.spell("max-concurrent-downloads"), c.MaxDownloads)
+	}
+	if c.MaxAttempts < 1 {
+		return fmt.Errorf("%s: %d is not a number of attempts", c.spell("max-download-attempts"), c.MaxAttempts)
 	}
 	if c.MaxUploads < 1 {
 		return fmt.Errorf("%s: %d is not a number of uploads", c.spell("max-concurrent-uploads"), c.MaxUploads)

@@ -199,7 +199,7 @@ func (s *services) openImages(ctx context.Context) (err error) {
 		return err
 	}
 	s.images, err = image.New(ctx, image.Config{
-		Store: s.store, Registry: s.registry, Events: s.imageEvent, MaxDownloads: s.config.MaxDownloads, MaxUploads: s.config.MaxUploads,
+		Store: s.store, Registry: s.registry, Events: s.imageEvent, MaxDownloads: s.config.MaxDownloads, MaxDownloadAttempts: s.config.MaxAttempts, MaxUploads: s.config.MaxUploads,
 	})
 	return err
 }
@@ -227,7 +227,8 @@ func (c *Config) network() network.Config {
 	n.AddressPools, _ = addressPools(c.AddressPools)
 	n.NetworkOptions, _ = networkOptions(c.NetworkOpts)
 	n.Default, _ = c.DefaultNetwork.read(c.spell)
-	n.NoForwarding = !c.DefaultNetwork.forward
+	n.NoForwarding, n.DirectRouting = !c.DefaultNetwork.forward, c.DefaultNetwork.direct
+	n.AcceptMark, _ = c.DefaultNetwork.mark()
 	if c.BIP != "" {
 		n.BIP = netip.MustParsePrefix(c.BIP)
 	}

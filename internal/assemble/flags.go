@@ -3,6 +3,7 @@ package assemble
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -56,6 +57,7 @@ type Config struct {
 	Labels                           []string // the engine's own, for info
 	StopTimeout                      int      // seconds, where nobody says
 	MaxDownloads, MaxUploads         int
+	MaxAttempts                      int // of a download
 	HTTPProxy, HTTPSProxy, NoProxy   string
 	TLS, TLSVerify                   bool
 	TLSCA, TLSCert, TLSKey           string
@@ -110,8 +112,8 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	for _, f := range needless {
 		f.bind(fs)
 	}
-	for _, name := range refusedFlags {
-		fs.String(name, "", "Not supported")
+	for name, why := range refusedFlags {
+		fs.String(name, "", "Not supported: "+why)
 		flag := fs.Lookup(name)
 		flag.Hidden, flag.NoOptDefVal = true, "true"
 	}
@@ -139,6 +141,7 @@ var needless = []needlessFlag{
 	{name: "ip-forward-no-drop", bool: true, values: []string{"true"}, why: "the policy of the host's own firewall is never changed"},
 	{name: "firewall-backend", values: []string{"nftables"}, why: "nftables is what is used"},
 	{name: "default-runtime", values: []string{"cleat", "runc"}, why: "processes are started without an outside runtime"},
+	{name: "init-path", why: "the init process of --init is built in"},
 	{name: "experimental", bool: true, values: []string{"false"}, why: "nothing is behind that switch"},
 	{name: "selinux-enabled", bool: true, values: []string{"false"}, why: "SELinux labels are not set"},
 	{name: "rootless", bool: true, values: []string{"false"}, why: "the engine runs as root"},
@@ -180,11 +183,19 @@ func (f needlessFlag) check(name, value string) (warning string, err error) {
 	return fmt.Sprintf("%s is not needed: %s", name, f.why), nil
 }
 
-// refusedFlags are dockerd's flags whose effect is not there.
-var refusedFlags = []string{
-	"add-runtime", "allow-direct-routing", "authorization-plugin", "bridge-accept-fwmark", "cpu-rt-period",
-	"cpu-rt-runtime", "cri-containerd", "init-path", "max-download-attempts",
-	"metrics-addr", "network-control-plane-mtu", "node-generic-resource", "nri-opts", "swarm-default-advertise-addr", "userns-remap",
+// refusedFlags are dockerd's flags whose effect is not there, and why.
+var refusedFlags = map[string]string{
+	"add-runtime":                  "processes are started without an outside runtime",
+	"authorization-plugin":         "requests are authorized by who may open the socket, or has a certificate (--tlsverify)",
+	"cpu-rt-period":                "there are no budgets of real-time scheduling",
+	"cpu-rt-runtime":               "there are no budgets of real-time scheduling",
+	"metrics-addr":                 "there are no metrics",
+	"cri-containerd":               "there is no containerd process that could serve Kubernetes",
+	"network-control-plane-mtu":    "there are no networks over several hosts",
+	"node-generic-resource":        "there is no swarm",
+	"nri-opts":                     "there are no plugins of the runtime",
+	"swarm-default-advertise-addr": "there is no swarm",
+	"userns-remap":                 "containers share the host's user ids; volumes can map them (-v SRC:DST:idmap)",
 }
 
 // spell is a flag as the user has given it: in the configuration file or on the command line.
@@ -200,9 +211,9 @@ func (c *Config) Check() error {
 	if err := c.load(); err != nil {
 		return err
 	}
-	for _, name := range refusedFlags {
+	for _, name := range slices.Sorted(maps.Keys(refusedFlags)) {
 		if c.given != nil && c.given.Changed(name) {
-			return fmt.Errorf("%s is not supported by this engine: leave it out", c.spell(name))
+			return fmt.Errorf("%s is not supported by this engine: %s; leave it out", c.spell(name), refusedFlags[name])
 		}
 	}
 	for _, f := range needless {

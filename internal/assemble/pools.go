@@ -37,6 +37,9 @@ func (c *Config) checkNetworks() error {
 	if _, err := networkOptions(c.NetworkOpts); err != nil {
 		return fmt.Errorf("%s: %w", c.spell("default-network-opt"), err)
 	}
+	if _, err := c.DefaultNetwork.mark(); err != nil {
+		return fmt.Errorf("%s: %w", c.spell("bridge-accept-fwmark"), err)
+	}
 	_, err := c.DefaultNetwork.read(c.spell)
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 
 // reloadable are the flags that take effect on SIGHUP; all others wait for the next start.
 var reloadable = []string{
-	"debug", "log-level", "label", "registry-mirror", "insecure-registry", "max-concurrent-downloads", "max-concurrent-uploads", "shutdown-timeout",
+	"debug", "log-level", "label", "registry-mirror", "insecure-registry", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "shutdown-timeout",
 	"default-stop-timeout", "live-restore",
 }
 
@@ -92,9 +92,11 @@ func (s *services) adjust(next *Config) error {
 	}
 	s.logLevel.Set(level)
 	s.images.SetMaxDownloads(next.MaxDownloads)
+	s.images.SetMaxDownloadAttempts(next.MaxAttempts)
 	s.images.SetMaxUploads(next.MaxUploads)
 	c := &s.config
 	c.Debug, c.LogLevel, c.Labels, c.Mirrors, c.Insecure = next.Debug, next.LogLevel, next.Labels, next.Mirrors, next.Insecure
+	c.MaxAttempts = next.MaxAttempts
 	c.MaxDownloads, c.MaxUploads, c.ShutdownTimeout, c.StopTimeout, c.Warnings = next.MaxDownloads, next.MaxUploads, next.ShutdownTimeout, next.StopTimeout, next.Warnings
 	s.engine.Adjust(c.adjustable())
 	return nil
@@ -138,7 +140,7 @@ func (s *services) reloaded() map[string]string {
 		"name": s.engine.Hostname(), "debug": strconv.FormatBool(c.Debug), "labels": list(c.Labels),
 		"registry-mirrors": list(c.Mirrors), "insecure-registries": list(c.Insecure), "live-restore": "true",
 		"max-concurrent-downloads": strconv.Itoa(c.MaxDownloads), "max-concurrent-uploads": strconv.Itoa(c.MaxUploads), "shutdown-timeout": strconv.Itoa(c.ShutdownTimeout),
-		"default-stop-timeout": strconv.Itoa(c.StopTimeout),
+		"max-download-attempts": strconv.Itoa(c.MaxAttempts), "default-stop-timeout": strconv.Itoa(c.StopTimeout),
 	}
 }
 

@@ -133,7 +133,7 @@ func (p *pull) bring(ctx context.Context, session *registryclient.Session, targe
 			s.store.ScheduleGC()
 		}
 	}()
-	t := &transfer{s: s, report: p.report, fetcher: fetcher, source: p.name, wish: p.wish, extracting: statusExtracting, done: statusPulled}
+	t := &transfer{s: s, report: p.report, fetcher: fetcher, session: session, source: p.name, wish: p.wish, extracting: statusExtracting, done: statusPulled}
 	if err := t.run(leased, target); err != nil {
 		return false, session.Explain(err)
 	}

@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -378,4 +380,42 @@ func TestPullResumesALayerThatBreaksOff(t *testing.T) {
 	if len(ranges) != 3 || ranges[0] != "" || ranges[1] != fmt.Sprintf("bytes=%d-", 1<<20) || ranges[2] != fmt.Sprintf("bytes=%d-", 2<<20) {
 		t.Errorf("asked for %q", ranges)
 	}
+}
+
+// TestPullTriesALayerAgain has the registry fail for a moment in ways that may pass, and
+// in one that does not.
+func TestPullTriesALayerAgain(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	layer := layerOf(t, entry{"a", noise(1 << 10)})
+	ref := reg.push(t, "lab/x:1", imageOf(t, "amd64", layer))
+	path := "/blobs/" + digestOf(t, layer)
+	var status, faults, asked atomic.Int64
+	reg.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, path) || asked.Add(1) > faults.Load() {
+			return false
+		}
+		w.WriteHeader(int(status.Load()))
+		return true
+	})
+	status.Store(http.StatusForbidden)
+	faults.Store(1)
+	if _, err := b.tryPull(context.Background(), image.PullRequest{Ref: ref}); err == nil || asked.Load() != 1 {
+		t.Errorf("refused: %v after %d attempts", err, asked.Load())
+	}
+	status.Store(http.StatusBadGateway)
+	b.images.SetMaxDownloadAttempts(1)
+	asked.Store(0)
+	if _, err := b.tryPull(context.Background(), image.PullRequest{Ref: ref}); err == nil {
+		t.Error("one attempt: no error")
+	}
+	if c := b.contents(t); c.ingests != 0 {
+		t.Errorf("left: %+v", c)
+	}
+	b.images.SetMaxDownloadAttempts(2)
+	asked.Store(0)
+	lines := b.pull(t, ref)
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasSuffix(l, ": Retrying in 1 second") }) {
+		t.Errorf("messages %q", lines)
+	}
+	b.lower(t, b.resolve(t, ref))
 }

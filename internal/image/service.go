@@ -29,6 +29,9 @@ type Config struct {
 	// MaxDownloads is how many layers are downloaded at a time, by all pulls
 	// together; 0 is 3, as dockerd's --max-concurrent-downloads.
 	MaxDownloads int
+	// MaxDownloadAttempts is how often a layer is tried to be downloaded; 0 is 5, as
+	// dockerd's --max-download-attempts.
+	MaxDownloadAttempts int
 	// MaxUploads is how many layers are sent at a time, by all pushes together; 0 is 5,
 	// as dockerd's --max-concurrent-uploads.
 	MaxUploads int
@@ -43,6 +46,7 @@ type Service struct {
 	host      platforms.MatchComparer // what this machine runs, best first
 	downloads atomic.Pointer[limiter]
 	uploads   atomic.Pointer[limiter]
+	attempts  atomic.Int64 // of a download
 	unpacks   *semaphore.Weighted
 	transfers store.KeyedLock // one blob, and one layer, is brought in once at a time
 
@@ -58,6 +62,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.MaxDownloads <= 0 {
 		cfg.MaxDownloads = 3
 	}
+	if cfg.MaxDownloadAttempts <= 0 {
+		cfg.MaxDownloadAttempts = 5
+	}
 	if cfg.MaxUploads <= 0 {
 		cfg.MaxUploads = 5
 	}
@@ -70,6 +77,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		unpacks:  semaphore.NewWeighted(parallel),
 	}
 	s.SetMaxDownloads(cfg.MaxDownloads)
+	s.SetMaxDownloadAttempts(cfg.MaxDownloadAttempts)
 	s.SetMaxUploads(cfg.MaxUploads)
 	if err := s.loadLayers(s.store.Context(ctx)); err != nil {
 		return nil, err
@@ -88,6 +96,9 @@ type limiter struct {
 func (s *Service) SetMaxDownloads(n int) {
 	s.downloads.Store(&limiter{semaphore.NewWeighted(int64(n)), n})
 }
+
+// SetMaxDownloadAttempts bounds how often a download is tried, of those that fail from now on.
+func (s *Service) SetMaxDownloadAttempts(n int) { s.attempts.Store(int64(n)) }
 
 // SetMaxUploads bounds the uploads of the pushes that begin from now on in the same way.
 func (s *Service) SetMaxUploads(n int) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/images"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/record"
+	"github.com/cleatlabs/cleat/internal/registryclient"
 	"github.com/cleatlabs/cleat/internal/store"
 )
 
@@ -31,6 +33,8 @@ type transfer struct {
 	report *reporter
 	// fetcher is where missing blobs come from; nil if all must be here already.
 	fetcher remotes.Fetcher
+	// session is the conversation with where they come from; nil without a fetcher.
+	session *registryclient.Session
 	// source is the repository that they come from; nil without a fetcher.
 	source reference.Named
 	// wish is the platform asked for, nil for the engine's own.
@@ -254,7 +258,7 @@ func (t *transfer) fetch(ctx context.Context, desc ocispec.Descriptor) error {
 	if t.fetcher == nil {
 		return t.mustHave(ctx, desc)
 	}
-	err := remotes.Fetch(ctx, &sourced{t.s.store.Content, t.source}, &watchedFetcher{t: t, desc: desc}, desc)
+	err := t.download(ctx, desc)
 	switch {
 	case err == nil:
 		t.report.fetched(desc.Digest, t.done)
@@ -268,6 +272,29 @@ func (t *transfer) fetch(ctx context.Context, desc ocispec.Descriptor) error {
 		err = errors.Join(err, aerr)
 	}
 	return t.s.explainWrite(err, desc)
+}
+
+// download brings a blob in. After a fault that may pass it is tried again, from where it
+// broke off.
+func (t *transfer) download(ctx context.Context, desc ocispec.Descriptor) error {
+	for fault := 1; ; fault++ {
+		err := remotes.Fetch(ctx, &sourced{t.s.store.Content, t.source}, &watchedFetcher{t: t, desc: desc}, desc)
+		if err == nil || errdefs.IsAlreadyExists(err) || ctx.Err() != nil {
+			return err
+		}
+		if t.session == nil || fault >= int(t.s.attempts.Load()) || !t.session.MayPass(err) {
+			return err
+		}
+		pause := t.session.Pause(err, fault)
+		t.report.step(desc.Digest, retrying(pause))
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // missingBlobError says that a part of an image is not in the store.

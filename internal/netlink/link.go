@@ -66,6 +66,17 @@ func NewBridge(name string, mac net.HardwareAddr, mtu int) *Message {
 	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) { m.Attr(unix.IFLA_INFO_KIND, []byte("bridge")) })
 }
 
+// SetBridgeFilters has what a bridge passes on go through the firewalls of IPv4 and IPv6,
+// whatever the host says for other bridges.
+func SetBridgeFilters(index int) *Message {
+	const callIptables, callIP6tables = 36, 37 // IFLA_BR_NF_CALL_*
+	m := NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, 0, 0), fmt.Sprintf("link %d", index))
+	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) {
+		m.Attr(unix.IFLA_INFO_KIND, []byte("bridge"))
+		m.Nest(unix.IFLA_INFO_DATA, func(m *Message) { m.U8(callIptables, 1).U8(callIP6tables, 1) })
+	})
+}
+
 // Veth is a pair of links, one end a port of a bridge, the other in another
 // network namespace.
 type Veth struct {

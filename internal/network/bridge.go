@@ -16,6 +16,13 @@ import (
 	"github.com/cleatlabs/cleat/internal/nft"
 )
 
+// Whether the host has bridged packets pass its firewalls; there are no such files where it
+// cannot.
+const (
+	bridgedToFirewall  = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	bridgedToFirewall6 = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
+)
+
 // bridge is the driver of bridge networks: the link on the host, and the way that a
 // container's network namespace is connected to it.
 type bridge struct {
@@ -25,6 +32,7 @@ type bridge struct {
 	made    bool // by us: down removes it
 	index   atomic.Int64
 	settled atomic.Bool // its IPv6 address answers
+	filters atomic.Bool // the firewall sees what stays within it
 }
 
 func newBridge(host *uplink, rec *Record) (*bridge, error) {
@@ -32,6 +40,7 @@ func newBridge(host *uplink, rec *Record) (*bridge, error) {
 	if err != nil {
 		return nil, err
 	}
+	opts.direct = host.direct
 	return &bridge{host: host, rec: rec, opts: opts, made: rec.LinkMade}, nil
 }
 
@@ -53,6 +62,9 @@ func (b *bridge) up() error {
 	b.index.Store(int64(link.Index))
 	b.settled.Store(false)
 	if err := b.sysctls(); err != nil {
+		return err
+	}
+	if err := b.filter(link.Index); err != nil {
 		return err
 	}
 	if !link.Up {
@@ -199,9 +211,35 @@ func (b *bridge) join(in *inside, link, peer string) (int, error) {
 // port is how the bridge treats a container's port: packets may go back by the port
 // that they came from, as those to a container's own published port must when the
 // kernel filters bridged packets, and containers that must not reach each other are
-// kept apart by the bridge itself, as the firewall does not see what stays within it.
+// kept apart by the bridge itself where the firewall does not see what stays within it.
 func (b *bridge) port(link string) *netlink.Message {
-	return netlink.SetPort(link, netlink.Port{Hairpin: true, Isolated: !b.opts.icc})
+	return netlink.SetPort(link, netlink.Port{Hairpin: true, Isolated: !b.opts.icc && !b.filters.Load()})
+}
+
+// filter is for a bridge whose containers must not reach each other but by published
+// ports, on a host that filters bridged packets (as Kubernetes and Docker have it): there
+// the kernel bridges what it has redirected to a neighbour, and a port of the bridge that
+// is isolated would not let it through. So it is left to the firewall, for this bridge
+// also when the host ceases to filter those of others.
+func (b *bridge) filter(index int) error {
+	b.filters.Store(false)
+	if b.opts.icc {
+		return nil
+	}
+	for _, path := range []string{bridgedToFirewall, bridgedToFirewall6} {
+		value, err := b.host.proc.read(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && value != "1" {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("bridge %q: %w", b.name(), err)
+		}
+	}
+	if err := b.host.conn.Do(netlink.SetBridgeFilters(index)); err != nil {
+		return fmt.Errorf("bridge %q: %w", b.name(), err)
+	}
+	b.filters.Store(true)
+	return nil
 }
 
 // adopt makes the host's end of a loose veth a port of the bridge.

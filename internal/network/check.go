@@ -134,8 +134,9 @@ func checkPorts(table string, running []*Sandbox, say func(string, ...any)) {
 			}
 		}
 	}
+	ports := localPorts(running)
 	for _, p := range elements {
-		if !rightful[p] {
+		if !rightful[p] && (!p.Local() || !servesAll(p, ports)) {
 			say("port %s, published to %s in the nftables table %s, belongs to no container", bound{host: p.HostIP, num: p.First}.text(), p.To, table)
 		}
 	}

@@ -130,7 +130,7 @@ func (s *Service) defaultBridge(subnets []Subnet, made bool) *bridge {
 	return &bridge{
 		host: s.host, made: made,
 		opts: bridgeOptions{
-			icc: !d.NoICC, masquerade: !d.NoMasquerade, mtu: s.cfg.MTU, mode: modeNAT, mode6: modeNAT, prefix: "eth", bind: s.cfg.BindIP,
+			icc: !d.NoICC, masquerade: !d.NoMasquerade, mtu: s.cfg.MTU, mode: modeNAT, mode6: modeNAT, prefix: "eth", bind: s.cfg.BindIP, direct: s.cfg.DirectRouting,
 		},
 		rec: &Record{
 			ID: s.state.IDs[ModeBridge], Name: ModeBridge, Driver: driverBridge, Created: s.state.Created, EnableIPv4: true, EnableIPv6: d.IPv6,

@@ -85,10 +85,10 @@ func (s *Service) targets(sb *Sandbox) targets {
 	}
 	if b, ok := s.publisher(four); ok {
 		t.network = four.NetworkName
-		t.four = target{ip: four.IP, mode: b.opts.mode, bind: b.opts.bind, trusted: len(b.opts.trusted) > 0}
+		t.four = target{ip: four.IP, mode: b.opts.mode, bind: b.opts.bind, trusted: b.opts.direct || len(b.opts.trusted) > 0}
 	}
 	if b, ok := s.publisher(six); ok {
-		t.six = target{ip: six.IP6, mode: b.opts.mode6, bind: b.opts.bind6, trusted: len(b.opts.trusted) > 0}
+		t.six = target{ip: six.IP6, mode: b.opts.mode6, bind: b.opts.bind6, trusted: b.opts.direct || len(b.opts.trusted) > 0}
 	}
 	return t
 }

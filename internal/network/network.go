@@ -31,6 +31,8 @@ import (
 	"net/netip"
 
 	"github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/nft"
 )
 
 // The predefined networks, which Request.Mode may name.
@@ -75,6 +77,12 @@ type Config struct {
 	// NoForwarding leaves it to the administrator to let the host forward packets, which
 	// containers need to reach others, and others them.
 	NoForwarding bool
+	// DirectRouting lets other hosts reach published ports by the containers' own
+	// addresses, if they have a route to these.
+	DirectRouting bool
+	// AcceptMark lets packets with this mark through to containers, published or not; nil
+	// for none.
+	AcceptMark *nft.Mark
 	// TableName is the nftables table, default "cleat-<bridge>".
 	TableName string
 	// ResolvConf is the host's resolver file; default /etc/resolv.conf, or

@@ -66,6 +66,7 @@ type bridgeOptions struct {
 	mode       gatewayMode
 	mode6      gatewayMode
 	trusted    []string
+	direct     bool   // others may use the containers' own addresses, for published ports
 	prefix     string // of the interfaces' names in containers
 }
 
@@ -183,6 +184,9 @@ func (o *bridgeOptions) firewall(r *Record) nft.Network {
 		access, masquerade := mode.access(), o.masquerade && mode.translates()
 		if access == nft.Closed && !masquerade && !r.Internal {
 			access = nft.Answered
+		}
+		if access == nft.Closed && o.direct && !r.Internal {
+			access = nft.Answered // what is open is let through, and nothing else
 		}
 		n.Subnets = append(n.Subnets, nft.Subnet{Prefix: s.Prefix, Access: access, Masquerade: masquerade && !r.Internal})
 	}

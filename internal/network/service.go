@@ -75,7 +75,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	s := &Service{
 		cfg: cfg, claim: -1, records: records{cfg.Dir}, networks: map[string]*netw{}, names: map[string]*netw{},
 		attachments: map[string]*attachment{}, held: map[string][]heldAddr{},
-		host: &uplink{ns: -1, links: map[string]bool{}, stays: cfg.NoForwarding},
+		host: &uplink{ns: -1, links: map[string]bool{}, stays: cfg.NoForwarding, direct: cfg.DirectRouting},
 	}
 	defer func() {
 		if err != nil {
@@ -314,6 +314,9 @@ func (s *Service) openTable() error {
 	var err error
 	if s.table, err = nft.Open(s.cfg.TableName); err != nil {
 		return err
+	}
+	if s.cfg.AcceptMark != nil {
+		s.table.Accept(*s.cfg.AcceptMark)
 	}
 	var all []nft.Network
 	for _, n := range s.networks {

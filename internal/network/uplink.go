@@ -24,7 +24,9 @@ type uplink struct {
 	conn  *netlink.Conn
 	ns    int
 	stays bool // whether it forwards packets is not ours to say
-	proc  sysctls
+	// direct lets others reach published ports by the containers' own addresses.
+	direct bool
+	proc   sysctls
 
 	mu    sync.Mutex
 	links map[string]bool // host's ends made by this process and still in use

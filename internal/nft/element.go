@@ -92,9 +92,11 @@ func (n Network) elements() ([]element, error) {
 	}
 	name := string(ifname(n.Bridge))
 	es := []element{{set: setBridges, key: name}}
+	among := setApart
 	if n.ICC {
-		es = append(es, element{set: setICC, key: name + name})
+		among = setICC
 	}
+	es = append(es, element{set: among, key: name + name})
 	if n.Internal {
 		es = append(es, element{set: setInternal, key: name})
 	}
@@ -276,7 +278,7 @@ func (e element) text() string {
 	switch e.set {
 	case setBridges, setInternal:
 		return `"` + cstr(e.key) + `"`
-	case setICC:
+	case setICC, setApart:
 		return fmt.Sprintf("%q . %q", cstr(e.key[:unix.IFNAMSIZ]), cstr(e.key[unix.IFNAMSIZ:]))
 	}
 	if strings.HasPrefix(e.set, setTrusted) {

@@ -2,6 +2,8 @@ package nft
 
 import (
 	"encoding/binary"
+	"fmt"
+	"math"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -102,13 +104,7 @@ func (r *rule) ctBits(key, bits uint32) *rule {
 	r.expr("ct", func(m *netlink.Message) {
 		m.U32BE(unix.NFTA_CT_DREG, reg1).U32BE(unix.NFTA_CT_KEY, key)
 	})
-	native := binary.NativeEndian.AppendUint32(nil, bits)
-	r.expr("bitwise", func(m *netlink.Message) {
-		m.U32BE(unix.NFTA_BITWISE_SREG, reg1).U32BE(unix.NFTA_BITWISE_DREG, reg1).U32BE(unix.NFTA_BITWISE_LEN, 4)
-		m.Nest(unix.NFTA_BITWISE_MASK, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, native) })
-		m.Nest(unix.NFTA_BITWISE_XOR, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, make([]byte, 4)) })
-	})
-	return r.cmp(unix.NFT_CMP_NEQ, reg1, make([]byte, 4))
+	return r.masked(bits).cmp(unix.NFT_CMP_NEQ, reg1, make([]byte, 4))
 }
 
 // of matches packets of a family, and asks once only.
@@ -158,9 +154,33 @@ func (r *rule) outForeign() *rule {
 	return r.say("oifname != @bridges").meta(unix.NFT_META_OIFNAME, reg1).lookup(setBridges, true)
 }
 
-func (r *rule) withinOne() *rule {
-	r.say("iifname . oifname @icc")
-	return r.meta(unix.NFT_META_IIFNAME, reg1).meta(unix.NFT_META_OIFNAME, reg2).lookup(setICC, false)
+func (r *rule) withinOne() *rule   { return r.within(setICC) }
+func (r *rule) withinApart() *rule { return r.within(setApart) }
+
+func (r *rule) within(set string) *rule {
+	r.say("iifname . oifname @" + set)
+	return r.meta(unix.NFT_META_IIFNAME, reg1).meta(unix.NFT_META_OIFNAME, reg2).lookup(set, false)
+}
+
+// marked matches packets that another program of the host has marked.
+func (r *rule) marked(m Mark) *rule {
+	if m.Mask == math.MaxUint32 {
+		r.say(fmt.Sprintf("meta mark 0x%08x", m.Value)).meta(unix.NFT_META_MARK, reg1)
+	} else {
+		r.say(fmt.Sprintf("meta mark & 0x%08x == 0x%08x", m.Mask, m.Value)).meta(unix.NFT_META_MARK, reg1)
+		r.masked(m.Mask)
+	}
+	return r.cmp(unix.NFT_CMP_EQ, reg1, binary.NativeEndian.AppendUint32(nil, m.Value))
+}
+
+// masked keeps some bits of a register.
+func (r *rule) masked(bits uint32) *rule {
+	native := binary.NativeEndian.AppendUint32(nil, bits)
+	return r.expr("bitwise", func(m *netlink.Message) {
+		m.U32BE(unix.NFTA_BITWISE_SREG, reg1).U32BE(unix.NFTA_BITWISE_DREG, reg1).U32BE(unix.NFTA_BITWISE_LEN, 4)
+		m.Nest(unix.NFTA_BITWISE_MASK, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, native) })
+		m.Nest(unix.NFTA_BITWISE_XOR, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, make([]byte, 4)) })
+	})
 }
 
 func (r *rule) inName(name string) *rule {

@@ -8,6 +8,7 @@ import "golang.org/x/sys/unix"
 const (
 	setBridges    = "bridges"
 	setICC        = "icc"
+	setApart      = "apart"
 	setInternal   = "internal"
 	setSubnets    = "subnets"
 	setClosed     = "closed"
@@ -95,6 +96,7 @@ func layoutSets() []set {
 	sets := []set{
 		{name: setBridges, key: []dataType{ifname}, hostOrder: true},
 		{name: setICC, key: []dataType{ifname, ifname}},
+		{name: setApart, key: []dataType{ifname, ifname}},
 		{name: setInternal, key: []dataType{ifname}, hostOrder: true},
 	}
 	for _, f := range families() {
@@ -118,13 +120,14 @@ func layoutSets() []set {
 	)
 }
 
-func layoutChains() []chain {
+// layoutChains are the chains of a table; packets with the mark are let through, unless it is nil.
+func layoutChains(accept *Mark) []chain {
 	return []chain{
 		// Evaluated before every accept of ours; its rules are the administrator's.
 		{name: chainAdmin, adminOwned: true},
 		{
 			name: "raw", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, hookName: "prerouting", priority: -300, priorityName: "raw",
-			rules: rawRules(),
+			rules: rawRules(accept),
 		},
 		{name: chainPublish, rules: publishRules()},
 		{
@@ -149,7 +152,7 @@ func layoutChains() []chain {
 			name: "postrouting", kind: "nat", hook: unix.NF_INET_POST_ROUTING, hookName: "postrouting", priority: 100, priorityName: "srcnat",
 			rules: postroutingRules(),
 		},
-		{name: chainOurs, rules: oursRules()},
+		{name: chainOurs, rules: oursRules(accept)},
 		{
 			name: "forward", kind: "filter", hook: unix.NF_INET_FORWARD, hookName: "forward", priority: 0, priorityName: "filter",
 			rules: []*rule{
@@ -165,12 +168,15 @@ func newRule() *rule { return new(rule) }
 // rawRules see every packet that the host receives, so what sorts most of them out is
 // what is asked first: a comparison before a look into a set, and of these the one that
 // a packet of a container fails.
-func rawRules() []*rule {
+func rawRules(accept *Mark) []*rule {
 	rules := []*rule{
 		// route_localnet, which published ports on 127.0.0.1 need, would else let
 		// containers reach services that listen on the host's loopback.
 		newRule().fromLoopback().inOurs().drop(),
 		newRule().toLoopback().inOurs().drop(),
+	}
+	if accept != nil {
+		rules = append(rules, newRule().marked(*accept).accept())
 	}
 	for _, f := range families() {
 		// A neighbour that routes to a container's address would get around publishing.
@@ -208,8 +214,10 @@ func postroutingRules() []*rule {
 
 // oursRules judge what comes from or goes to a bridge of ours: traffic within a
 // network is its own matter, into a network comes what is published or opened, and
-// out of it goes all, but neither in nor out of an internal one.
-func oursRules() []*rule {
+// out of it goes all, but neither in nor out of an internal one. What stays within a
+// network is seen here where the kernel filters bridged packets; of one whose containers
+// are kept apart, what is published reaches them nevertheless.
+func oursRules(accept *Mark) []*rule {
 	rules := []*rule{
 		newRule().jump(chainAdmin),
 		newRule().established().accept(),
@@ -217,6 +225,10 @@ func oursRules() []*rule {
 		newRule().inSet(setInternal).drop(),
 		newRule().outSet(setInternal).drop(),
 		newRule().outOurs().published().accept(),
+		newRule().withinApart().drop(),
+	}
+	if accept != nil {
+		rules = append(rules, newRule().marked(*accept).accept())
 	}
 	for _, f := range families() {
 		rules = append(rules,

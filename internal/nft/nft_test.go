@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -127,6 +128,20 @@ func TestTableIsWhatItsTextSays(t *testing.T) {
 		listed := nftList(t, tab.Name())
 		if loaded := loadText(t, text, tab.Name()); listed != loaded {
 			t.Errorf("%s: the kernel holds\n%s\nwhile the text means\n%s", s.name, listed, loaded)
+		}
+	}
+}
+
+func TestMarkedPacketsAreAccepted(t *testing.T) {
+	inNewNS(t)
+	for _, mark := range []nft.Mark{{Value: 0x10, Mask: 0x30}, {Value: 7, Mask: math.MaxUint32}} {
+		tab := open(t, "cleat-clt0")
+		tab.Accept(mark)
+		if err := tab.Assert(); err != nil {
+			t.Fatal(err)
+		}
+		if listed, loaded := nftList(t, tab.Name()), loadText(t, tab.String(), tab.Name()); listed != loaded || strings.Count(listed, "meta mark") != 2 {
+			t.Errorf("the kernel holds\n%s\nwhile the text means\n%s", listed, loaded)
 		}
 	}
 }

@@ -33,8 +33,9 @@ const familyInet = unix.NFPROTO_INET
 // Table is the engine's table in the kernel. Its methods are safe for concurrent
 // use.
 type Table struct {
-	name string
-	conn *netlink.Conn
+	name   string
+	conn   *netlink.Conn
+	accept *Mark
 
 	mu       sync.Mutex
 	elements map[element]struct{}
@@ -55,6 +56,13 @@ func Open(name string) (*Table, error) {
 	}
 	return t, nil
 }
+
+// Mark is that of packets: those whose bits in Mask are those of Value.
+type Mark struct{ Value, Mask uint32 }
+
+// Accept lets all packets with a mark through to containers, published or not, but for
+// those of internal networks. Call it before the first Assert.
+func (t *Table) Accept(m Mark) { t.accept = &m }
 
 // Close ends the connection; the table stays.
 func (t *Table) Close() error { return t.conn.Close() }
@@ -178,7 +186,7 @@ func (t *Table) assert() error {
 
 func (t *Table) assertMessages() []*netlink.Message {
 	msgs := []*netlink.Message{t.addTable()}
-	chains, sets := layoutChains(), layoutSets()
+	chains, sets := layoutChains(t.accept), layoutSets()
 	for _, c := range chains {
 		msgs = append(msgs, t.addChain(c))
 	}
@@ -204,7 +212,7 @@ func (t *Table) assertMessages() []*netlink.Message {
 func (t *Table) Intact() (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, c := range layoutChains() {
+	for _, c := range layoutChains(t.accept) {
 		if c.adminOwned {
 			continue
 		}
@@ -363,7 +371,7 @@ func (t *Table) String() string {
 	for _, s := range layoutSets() {
 		writeSet(&b, s, elements)
 	}
-	for _, c := range layoutChains() {
+	for _, c := range layoutChains(t.accept) {
 		fmt.Fprintf(&b, "\tchain %s {\n", c.name)
 		if c.kind != "" {
 			fmt.Fprintf(&b, "\t\ttype %s hook %s priority %s; policy accept;\n", c.kind, c.hookName, c.priorityName)

@@ -73,6 +73,14 @@ func (s *Session) persist(ctx context.Context, retrying func(time.Duration), p *
 	}
 }
 
+// MayPass reports whether a download failed by a fault that may be gone at the next attempt.
+func (s *Session) MayPass(err error) bool { return s.passing(err) }
+
+// Pause is how long to wait after so many faults in a row, the last of which was err.
+func (s *Session) Pause(err error, faults int) time.Duration {
+	return s.patience.pauseAfter(err, faults)
+}
+
 // passing reports whether a fault may be gone at the next attempt. A registry that was
 // never reached is not waited for.
 func (s *Session) passing(err error) bool {

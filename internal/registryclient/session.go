@@ -152,6 +152,7 @@ func (s *Session) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 		_, desc, err := s.resolver(s.hosts[i:i+1]).Resolve(ctx, s.name.String())
 		if err == nil {
 			s.first = i
+			s.reached.Store(true)
 			return desc, nil
 		}
 		if ctx.Err() != nil {
