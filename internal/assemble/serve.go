@@ -61,6 +61,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	notify("READY=1")
 	err = s.await(ctx, signals, failed)
 	notify("STOPPING=1")
+	s.endWithMachine()
 	stopping, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.ShutdownTimeout)*time.Second)
 	defer cancel()
 	if serr := server.Shutdown(stopping); serr != nil {
@@ -79,7 +80,7 @@ func (s *services) await(ctx context.Context, signals <-chan os.Signal, failed <
 				s.reload()
 			case syscall.SIGPIPE:
 			default:
-				s.log.Info("the engine ends, its containers go on", "signal", sig.String())
+				s.log.Info("the engine ends", "signal", sig.String())
 				return nil
 			}
 		case err := <-failed:

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	api "github.com/moby/moby/api/types/container"
@@ -44,6 +45,7 @@ type exiter struct {
 	specs       *specBuilder
 	roots       *lull[*run] // whose mounts nobody needs any more
 	stdioDir    func(*container.Container) string
+	machineEnds atomic.Bool // nothing is restarted any more
 }
 
 // watch owns a started run until it has exited and is cleaned up, or the
@@ -228,10 +230,10 @@ func (x *exiter) oomKilled(rec *container.Record) bool {
 	return err == nil && n > 0
 }
 
-// decide applies the restart policy to an exit. An engine that is ending leaves
-// the decision to the next one.
+// decide applies the restart policy to an exit. An engine that is ending, alone or
+// with the machine, leaves the decision to the next one.
 func (x *exiter) decide(rec *container.Record, r *run, code int, finished time.Time) (again bool, delay time.Duration) {
-	if x.tasks.Context().Err() != nil {
+	if x.tasks.Context().Err() != nil || x.machineEnds.Load() {
 		return false, 0
 	}
 	if rec.State.HealthRestart && !r.wasStoppedByHand() {

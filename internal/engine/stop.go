@@ -35,6 +35,7 @@ type Stopper struct {
 	say        *announcer
 	starter    *Starter
 	pauser     *Pauser
+	exits      *exiter
 	adjustable *adjustable
 }
 

@@ -126,6 +126,9 @@ func settle(host, delta *api.Resources) {
 	if delta.Memory > 0 && host.MemorySwap == 0 {
 		host.MemorySwap, delta.MemorySwap = 2*delta.Memory, 2*delta.Memory
 	}
+	if delta.Memory > 0 && delta.MemorySwap == 0 {
+		delta.MemorySwap = host.MemorySwap // version 2 keeps what is left of it beside the memory, which is now another number
+	}
 	if host.PidsLimit != nil && *host.PidsLimit <= 0 {
 		host.PidsLimit = nil
 	}

@@ -26,7 +26,7 @@ var floors = map[string]int{
 	"internal/archive": 0, "internal/changes": 0, "internal/instruction": 0,
 
 	"internal/runtime": 1, "internal/keeper": 1, "internal/store": 1, "internal/record": 1,
-	"internal/registryclient": 1, "internal/supervise": 1, "internal/stdio": 1, "internal/plugin": 1, "internal/dns": 1, "internal/firewalld": 1, "internal/cdi": 1,
+	"internal/registryclient": 1, "internal/supervise": 1, "internal/stdio": 1, "internal/plugin": 1, "internal/dns": 1, "internal/firewalld": 1, "internal/cdi": 1, "internal/systemd": 1,
 
 	"internal/container": 2, "internal/image": 2, "internal/network": 2, "internal/volume": 2, "internal/logs": 2, "internal/events": 2, "internal/buildexec": 2,
 

@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cleatlabs/cleat/internal/container"
+)
+
+// goingDown is the reason that events give for the ends of containers.
+const goingDown = "the machine goes down"
+
+// StopAll ends all containers because the machine goes down: kindly, as stop does, and all at once. Nothing is restarted
+// from then on, and nobody is said to have stopped them, so that after the boot the restart policies hold.
+func (s *Stopper) StopAll(ctx context.Context) error {
+	s.exits.machineEnds.Store(true)
+	var (
+		all  sync.WaitGroup
+		mu   sync.Mutex
+		errs []error
+	)
+	for _, c := range s.containers.All() {
+		l := s.lives.of(c)
+		l.cancelRestart()
+		r := l.live()
+		if r == nil {
+			continue
+		}
+		all.Go(func() {
+			if err := s.stopWithMachine(ctx, c, r); err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *Stopper) stopWithMachine(ctx context.Context, c *container.Container, r *run) error {
+	rec := c.Load()
+	sig, err := stopSignal(rec, "")
+	if err != nil {
+		return err
+	}
+	timeout, byDefault := s.timeout(rec, StopOptions{})
+	defer r.endBegins()()
+	r.stopMonitor()
+	if err := errors.Join(s.signal(c, r, sig, earlyKillReason, goingDown), s.pauser.release(c)); err != nil {
+		return err
+	}
+	if s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
+		return nil
+	}
+	return s.kill(c, r, earlyKillReason, goingDown)
+}
+
+// LongestStop is how long StopAll may take: the longest of the running containers' timeouts, and what a kill may take.
+// The containers that are to be waited for without end do not count.
+func (s *Stopper) LongestStop() time.Duration {
+	longest := time.Duration(0)
+	for _, c := range s.containers.All() {
+		if s.lives.of(c).live() != nil {
+			timeout, _ := s.timeout(c.Load(), StopOptions{})
+			longest = max(longest, timeout)
+		}
+	}
+	return longest + killPatience
+}

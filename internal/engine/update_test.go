@@ -1,0 +1,36 @@
+package engine
+
+import (
+	"testing"
+
+	api "github.com/moby/moby/api/types/container"
+)
+
+// TestMemoryIsUpdatedTogetherWithSwap: control groups of version 2 limit swap by itself, so a new limit of memory changes
+// it although the sum of both stays.
+func TestMemoryIsUpdatedTogetherWithSwap(t *testing.T) {
+	const mb = 1 << 20
+	for _, c := range []struct {
+		name             string
+		now, req         api.Resources
+		memory, swap     int64 // of what is new
+		hostMem, hostSum int64
+	}{
+		{"the sum is the same", api.Resources{Memory: 64 * mb, MemorySwap: 128 * mb}, api.Resources{Memory: 128 * mb, MemorySwap: 128 * mb}, 128 * mb, 128 * mb, 128 * mb, 128 * mb},
+		{"the sum is not named", api.Resources{Memory: 64 * mb, MemorySwap: 128 * mb}, api.Resources{Memory: 100 * mb}, 100 * mb, 128 * mb, 100 * mb, 128 * mb},
+		{"there was none", api.Resources{}, api.Resources{Memory: 100 * mb}, 100 * mb, 200 * mb, 100 * mb, 200 * mb},
+		{"swap without end", api.Resources{Memory: 64 * mb, MemorySwap: -1}, api.Resources{Memory: 100 * mb}, 100 * mb, -1, 100 * mb, -1},
+		{"only the sum", api.Resources{Memory: 64 * mb, MemorySwap: 128 * mb}, api.Resources{MemorySwap: 256 * mb}, 0, 256 * mb, 64 * mb, 256 * mb},
+		{"nothing of it", api.Resources{Memory: 64 * mb, MemorySwap: 128 * mb}, api.Resources{CPUShares: 100}, 0, 0, 64 * mb, 128 * mb},
+	} {
+		host := &api.HostConfig{Resources: c.now}
+		delta, err := merge(host, &api.UpdateConfig{Resources: c.req})
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if delta.Memory != c.memory || delta.MemorySwap != c.swap || host.Memory != c.hostMem || host.MemorySwap != c.hostSum {
+			t.Errorf("%s: new %d, %d; then %d, %d", c.name, delta.Memory, delta.MemorySwap, host.Memory, host.MemorySwap)
+		}
+	}
+}
