@@ -37,6 +37,9 @@ func NewServer(h *Handler) *Server {
 	}
 }
 
+// Around has calls pass through what wrap makes of the handler. Call it before Serve.
+func (s *Server) Around(wrap func(http.Handler) http.Handler) { s.http.Handler = wrap(s.http.Handler) }
+
 // Serve answers calls on ln until Shutdown, and then returns nil.
 func (s *Server) Serve(ln net.Listener) error {
 	s.serving.Add(1)

@@ -42,6 +42,7 @@ type Config struct {
 	CDIDirs             []string
 	Validate            bool
 	ShutdownTimeout     int
+	MetricsAddr         string
 
 	// Warnings are about flags that were accepted without being needed.
 	Warnings []string
@@ -105,6 +106,7 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.FirewallIntegrate, "firewall-integrate", false, "Let containers' traffic through other firewalls' forward chains by one marked rule each")
 	fs.BoolVar(&c.Validate, "validate", false, "Check the flags and exit")
 	fs.IntVar(&c.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that calls in progress may take at shutdown")
+	fs.StringVar(&c.MetricsAddr, "metrics-addr", "", "Address to tell metrics at, for Prometheus, as 127.0.0.1:9323")
 	fs.StringVar(&c.File, "config-file", DefaultConfigFile, "File with settings, in the form of Docker's daemon.json")
 	c.bindDefaults(fs)
 	c.bindNetworks(fs)
@@ -189,7 +191,6 @@ var refusedFlags = map[string]string{
 	"authorization-plugin":         "requests are authorized by who may open the socket, or has a certificate (--tlsverify)",
 	"cpu-rt-period":                "there are no budgets of real-time scheduling",
 	"cpu-rt-runtime":               "there are no budgets of real-time scheduling",
-	"metrics-addr":                 "there are no metrics",
 	"cri-containerd":               "there is no containerd process that could serve Kubernetes",
 	"network-control-plane-mtu":    "there are no networks over several hosts",
 	"node-generic-resource":        "there is no swarm",
@@ -277,6 +278,11 @@ func (c *Config) checkValues() error {
 		}
 		if _, err := netip.ParseAddr(a.value); err != nil {
 			return fmt.Errorf("%s: %q is not an IP address", c.spell(a.flag), a.value)
+		}
+	}
+	if c.MetricsAddr != "" {
+		if _, err := netip.ParseAddrPort(c.MetricsAddr); err != nil {
+			return fmt.Errorf("%s: %q is not an address with a port, such as 127.0.0.1:9323", c.spell("metrics-addr"), c.MetricsAddr)
 		}
 	}
 	for _, d := range c.DNS {

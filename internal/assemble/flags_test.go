@@ -45,6 +45,8 @@ func TestFlagsOfDockerdActAreNeedlessOrAreRefusedByName(t *testing.T) {
 		{[]string{"--bridge-accept-fwmark", "0x4/0x3"}, "", "--bridge-accept-fwmark: \"0x4/0x3\" matches nothing"},
 		{[]string{"--bridge-accept-fwmark", "1/"}, "", "is not a mark"},
 		{[]string{"--bridge-accept-fwmark", "0x100000000"}, "", "is not a mark"},
+		{[]string{"--metrics-addr", "127.0.0.1:9323"}, "", ""},
+		{[]string{"--metrics-addr", "9323"}, "", "--metrics-addr"},
 		{[]string{"--max-download-attempts", "0"}, "", "--max-download-attempts"},
 		{[]string{"--tlsverify", "-H", "tcp://0.0.0.0:2376"}, "", ""},
 		{[]string{"--tls"}, "", "--tls is not supported without --tlsverify"},

@@ -53,6 +53,11 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	}
 	defer debug()
 	server := api.NewServer(s.handler)
+	quiet, err := s.serveMetrics(ctx, server)
+	if err != nil {
+		return err
+	}
+	defer quiet()
 	failed := make(chan error, len(s.listeners))
 	for _, ln := range s.listeners {
 		go func() { failed <- server.Serve(ln) }()

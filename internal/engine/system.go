@@ -145,17 +145,27 @@ func (s *System) Hostname() string {
 func (s *System) engineID() string { return readLine(filepath.Join(s.settings.DataRoot, "engine-id")) }
 
 func (s *System) countContainers(i *system.Info) {
+	n := s.ContainerCounts()
+	i.ContainersRunning, i.ContainersPaused, i.ContainersStopped = n.Running, n.Paused, n.Stopped
+	i.Containers = n.Running + n.Paused + n.Stopped
+}
+
+// ContainerCounts are how many containers are in which state.
+type ContainerCounts struct{ Running, Paused, Stopped int }
+
+// ContainerCounts looks at the containers' states as they are known.
+func (s *System) ContainerCounts() (n ContainerCounts) {
 	for _, c := range s.containers.All() {
-		i.Containers++
 		switch c.Load().State.Status {
 		case api.StateRunning, api.StateRestarting:
-			i.ContainersRunning++
+			n.Running++
 		case api.StatePaused:
-			i.ContainersPaused++
+			n.Paused++
 		default:
-			i.ContainersStopped++
+			n.Stopped++
 		}
 	}
+	return n
 }
 
 // limits says which resource limits the kernel offers.

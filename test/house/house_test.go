@@ -32,7 +32,7 @@ var floors = map[string]int{
 
 	"internal/engine": 3, "internal/build": 3, "internal/classic": 3,
 
-	"internal/api": 4,
+	"internal/api": 4, "internal/metrics": 4,
 
 	"internal/assemble": 5,
 }
