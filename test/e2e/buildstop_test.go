@@ -135,16 +135,18 @@ type aPhase struct {
 	args  []string
 	at    string // what the log says then
 	step  string // a step done before, which must come from the cache afterwards
-	after []string
+	// beside says that the step is not certain to be done by then: it is built before.
+	beside bool
+	after  []string
 }
 
 func phases(mark string) []aPhase {
 	return []aPhase{
 		{name: "a step", files: dockerfile("FROM busybox AS base\nRUN echo first >/first\nFROM base\nARG SLEEP=" + mark + "\nRUN echo under way; sleep $SLEEP\n"), at: "under way", step: "RUN echo first", after: []string{"--build-arg", "SLEEP=0"}},
 		{name: "two steps and a lock", files: dockerfile("FROM busybox AS base\nRUN echo first >/first\nFROM base AS a\nARG SLEEP=" + mark + "\nRUN --mount=type=cache,target=/c,sharing=locked echo under way; sleep $SLEEP; touch /x\nFROM busybox AS b\nARG SLEEP=" + mark +
-			"\nRUN --mount=type=cache,target=/c,sharing=locked echo under way; sleep $SLEEP; touch /y\nFROM a\nCOPY --from=b /y /y\nCOPY --from=a /x /x\n"), at: "under way", step: "RUN echo first", after: []string{"--build-arg", "SLEEP=0"}},
+			"\nRUN --mount=type=cache,target=/c,sharing=locked echo under way; sleep $SLEEP; touch /y\nFROM a\nCOPY --from=b /y /y\nCOPY --from=a /x /x\n"), at: "under way", step: "RUN echo first", beside: true, after: []string{"--build-arg", "SLEEP=0"}},
 		{name: "a step that ignores signals", files: dockerfile("FROM busybox\nARG SLEEP=" + mark + "\nRUN trap '' INT TERM HUP; (trap '' INT TERM HUP; sleep $SLEEP) & echo under way; sleep $SLEEP\n"), at: "under way", after: []string{"--build-arg", "SLEEP=0"}},
-		{name: "the transfer of the context", files: files{"Dockerfile": "FROM busybox AS base\nRUN echo first >/first\nFROM base\nCOPY . /c\n", "big": "SPARSE"}, at: "transferring context", step: "RUN echo first"},
+		{name: "the transfer of the context", files: files{"Dockerfile": "FROM busybox AS base\nRUN echo first >/first\nFROM base\nCOPY . /c\n", "big": "SPARSE"}, at: "transferring context", step: "RUN echo first", beside: true},
 		{name: "the export", files: files{"Dockerfile": "FROM busybox AS base\nRUN echo first >/first\nFROM base\nRUN dd if=/dev/urandom of=/big bs=1M count=150 2>/dev/null\nRUN dd if=/dev/urandom of=/big2 bs=1M count=50 2>/dev/null\n"}, at: "exporting", step: "RUN echo first"},
 	}
 }
@@ -166,7 +168,7 @@ func (p aPhase) lay(t *testing.T) string {
 // before builds what the cache must still have when the build has been interrupted.
 func (p aPhase) before(t *testing.T, e *harness.Engine, dir string) {
 	t.Helper()
-	if p.step != "" {
+	if p.beside {
 		build(t, e, "docker", dir, "--target", "base", "-o", "type=cacheonly")
 	}
 }
@@ -246,6 +248,7 @@ func TestBuildInterruptedInAPull(t *testing.T) {
 // runs on, nothing is left, and what was done before is still in the cache.
 func TestBuildKilled(t *testing.T) {
 	e := ownBuilder(t)
+	build(t, e, "docker", project(t, dockerfile("FROM busybox\nRUN true\n")), "-o", "type=cacheonly") // what every engine that builds has
 	mark := fmt.Sprint(180000 + os.Getpid())
 	for _, p := range phases(mark) {
 		t.Run(p.name, func(t *testing.T) {
@@ -288,6 +291,32 @@ func TestBuildKilled(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestBuildKilledAmongSteps: the engine is killed as soon as the process of a step shows
+// that the steps before it are done. None of those is done again.
+func TestBuildKilledAmongSteps(t *testing.T) {
+	e := ownBuilder(t)
+	for done := 1; done <= 4; done++ {
+		mark := fmt.Sprintf("%d%d", 400000+os.Getpid(), done)
+		text := "FROM busybox\n"
+		for i := range done {
+			text += fmt.Sprintf("RUN echo %s >/step%d\n", mark, i)
+		}
+		dir := project(t, dockerfile(text+"ARG SLEEP="+mark+"\nRUN sleep $SLEEP\n"))
+		b := startBuild(t, e, dir)
+		harness.Eventually(t, func() (bool, string) { return processOf(t, e, "sleep\x00"+mark) != 0, b.said() })
+		e.Kill()
+		b.fails(t)
+		e.Run(t)
+		log := build(t, e, "docker", dir, "--build-arg", "SLEEP=0", "-o", "type=cacheonly")
+		for i := range done {
+			if step := fmt.Sprintf(">/step%d", i); !log.cached(t, step) {
+				t.Errorf("%q was done when the engine was killed, and was lost:\n%s", step, log)
+			}
+		}
+	}
+	agrees(t, e)
 }
 
 // TestBuildSurvivesItsClient: a client that is killed takes its build with it.
