@@ -103,6 +103,9 @@ func New(cfg Config) (*Builder, error) {
 	return &Builder{cfg: cfg, sessions: sessions, bodies: bodies{outside: tracing.DefaultTransport}}, nil
 }
 
+// warn tells of what went wrong beside a build.
+func (b *Builder) warn(err error) { b.cfg.Log.Warn("builds", "error", err) }
+
 // errClosed is the answer to whoever comes when the engine is going.
 var errClosed = failure.Unavailable("the engine is shutting down")
 
@@ -154,6 +157,9 @@ func (b *Builder) Close() error {
 	err := s.worker.settle()
 	if cerr := s.control.Close(); cerr != nil && !errors.Is(cerr, context.Canceled) {
 		err = errors.Join(err, cerr)
+	}
+	if err == nil {
+		err = s.worker.settler.close()
 	}
 	if err != nil {
 		return fmt.Errorf("close the build cache: %w", err)

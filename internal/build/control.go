@@ -43,6 +43,9 @@ const Version = "v0.34.2"
 // labelHostGateway is where buildx looks for the address of host-gateway.
 const labelHostGateway = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 
+// keysFile is the database of the keys by which things are found in the cache.
+const keysFile = "cache.db"
+
 // mountsDir is where filesystems that steps share are mounted, below the root.
 const mountsDir = "mounts"
 
@@ -61,12 +64,21 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 		return nil, nil, err
 	}
 	closers = append(closers, history.Close)
-	keys, err := bboltcachestorage.NewStore(filepath.Join(b.cfg.Root, "cache.db"))
+	settler, killed, crashed, err := openSettler(b.cfg.Root, b.cfg.Store.Root(), b.warn)
+	if err != nil {
+		return nil, nil, err
+	}
+	if crashed {
+		if err := soundDatabase(filepath.Join(b.cfg.Root, keysFile)); err != nil {
+			return nil, nil, err
+		}
+	}
+	keys, err := bboltcachestorage.NewStore(filepath.Join(b.cfg.Root, keysFile))
 	if err != nil {
 		return nil, nil, err
 	}
 	closers = append(closers, keys.Close)
-	w, err := b.newWorker(ctx)
+	w, err := b.newWorker(ctx, settler, killed, crashed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,7 +162,7 @@ func (b *Builder) entitlements() []string {
 
 // newWorker makes the part of BuildKit that has contents: sources, cache, steps and
 // exporters, over the engine's store.
-func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
+func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crashed bool) (_ *imageWorker, err error) {
 	steps, err := b.cfg.Steps(ctx)
 	if err != nil {
 		return nil, err
@@ -168,7 +180,7 @@ func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
 			_ = settle() // the error that is returned is the cause
 		}
 	}()
-	if err := b.sweepLeases(ctx, refs); err != nil {
+	if err := b.recover(ctx, refs, settler, killed, crashed); err != nil {
 		return nil, errors.Join(err, settle(), refs.Close())
 	}
 	s := b.cfg.Store
@@ -200,7 +212,7 @@ func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
 		Differ:           s.NewDiffer(blobs),
 		ImageStore:       named,
 		RegistryHosts:    b.cfg.Registries,
-		LeaseManager:     leaseutil.WithNamespace(hastyLeases{quietLeases{s.Leases}, s.Defer}, store.Namespace),
+		LeaseManager:     leaseutil.WithNamespace(hastyLeases{quietLeases{s.Leases}, func() { s.Defer(); settler.stir() }}, store.Namespace),
 		GarbageCollect:   s.GarbageCollect,
 		ParallelismSem:   semaphore.NewWeighted(int64(max(4, runtime.NumCPU()))),
 		MetadataStore:    refs,
@@ -218,5 +230,5 @@ func (b *Builder) newWorker(ctx context.Context) (_ *imageWorker, err error) {
 		return nil, err
 	}
 	w.SourceManager.Register(w.HTTPSource)
-	return &imageWorker{Worker: w, settle: settle, images: b.cfg.Images, names: named, store: s}, nil
+	return &imageWorker{Worker: w, settle: settle, settler: settler, images: b.cfg.Images, names: named, store: s}, nil
 }

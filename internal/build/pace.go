@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// pace lets garbage be while something is built. A build is short and leaves much of it, beside an engine that holds little: the collector would go
-// round for every few megabytes, on the processor that the build's own goroutines want. Memory stays small, for it is a small heap that grows.
+// pace lets garbage be while something is built. A build is short and leaves much of it, beside an engine that holds
+// little: the collector would go round for every few megabytes, on the processor that the build's own goroutines want.
+// Memory stays small, for it is a small heap that grows.
 type pace struct {
 	mu     sync.Mutex
 	builds int
@@ -16,7 +17,8 @@ type pace struct {
 }
 
 const (
-	// hurriedGarbage is the percentage by which the heap may grow between two rounds of the collector while something is built.
+	// hurriedGarbage is the percentage by which the heap may grow between two rounds of the collector while something
+	// is built.
 	hurriedGarbage = 400
 	// hurriedTime is how long it stays so, and memory is given back: another build may follow.
 	hurriedTime = 5 * time.Second

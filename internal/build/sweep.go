@@ -13,6 +13,7 @@ import (
 	"github.com/moby/buildkit/cache/metadata"
 
 	"github.com/cleatlabs/cleat/internal/mount"
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // Sweep takes down what an engine that was killed while it built has left mounted: below
@@ -65,6 +66,28 @@ func Check(root, temporary string) (left []string) {
 		}
 	}
 	return left
+}
+
+// recover brings the cache into order after the last builder, whatever its end was.
+func (b *Builder) recover(ctx context.Context, refs *metadata.Store, s *settler, killed, crashed bool) error {
+	forgotten := false
+	if killed {
+		var err error
+		if forgotten, err = b.distrust(ctx, refs, s.settled, crashed); err != nil {
+			return err
+		}
+	}
+	if err := b.sweepLeases(ctx, refs); err != nil {
+		return err
+	}
+	if forgotten {
+		// A layer that is there would be found by its name and built upon.
+		if err := b.cfg.Store.GC(ctx); err != nil {
+			return fmt.Errorf("remove what is not certain of the build cache: %w", err)
+		}
+	}
+	record.Failpoint("build.recover.before-note")
+	return s.begin(crashed)
 }
 
 // sweepLeases deletes the leases of cache records that do not exist: an engine that was

@@ -37,6 +37,7 @@ const buildRefLabel = "moby/build.ref."
 type imageWorker struct {
 	*base.Worker
 	settle  func() error // see Builder.openRefs
+	settler *settler
 	machine machine
 	images  Images
 	names   names

@@ -13,8 +13,9 @@ import (
 	"github.com/moby/buildkit/executor"
 )
 
-// BenchmarkRun measures a step that does nothing, with all that belongs to it: rootfs, control group, network, output, and taking it down. As a
-// measure for it, where it is installed, stands runc with the same root filesystem and no network: what BuildKit's own executor runs.
+// BenchmarkRun measures a step that does nothing, with all that belongs to it: rootfs, control group, network, output,
+// and taking it down. As a measure for it, where it is installed, stands runc with the same root filesystem and no
+// network: what BuildKit's own executor runs.
 func BenchmarkRun(b *testing.B) {
 	for _, mode := range []string{"", "none"} {
 		b.Run("step"+mode, func(b *testing.B) {

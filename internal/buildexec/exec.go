@@ -13,8 +13,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
-// Exec runs a further process in the step that Run has started, or is about to start, as id. What process leaves open (user, directory,
-// environment) is as in the step. The process is killed with the step, or when ctx ends.
+// Exec runs a further process in the step that Run has started, or is about to start, as id. What process leaves open
+// (user, directory, environment) is as in the step. The process is killed with the step, or when ctx ends.
 func (e *Executor) Exec(ctx context.Context, id string, process executor.ProcessInfo) (err error) {
 	if err := checkMeta(&process.Meta); err != nil {
 		return err

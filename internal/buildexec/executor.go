@@ -120,8 +120,8 @@ func (e *Executor) Close() error {
 
 var errClosed = failure.Unavailable("the engine is shutting down")
 
-// Run runs a step in the given root filesystem. started, which may be nil, is closed once its process runs, and in any case when Run returns.
-// An exit code that process does not call valid is a *gatewayapi.ExitError.
+// Run runs a step in the given root filesystem. started, which may be nil, is closed once its process runs, and in any
+// case when Run returns. An exit code that process does not call valid is a *gatewayapi.ExitError.
 func (e *Executor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
 	own := newID()
 	if id == "" {

@@ -15,7 +15,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
-// files are the resolv.conf and hosts of steps. Steps with the same content share a file, which they have read-only: a start writes none.
+// files are the resolv.conf and hosts of steps. Steps with the same content share a file, which they have read-only: a
+// start writes none.
 type files struct {
 	dir      string
 	networks Networks

@@ -16,8 +16,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
-// groupName is the group that steps lie below, inside the engine's own; one that asks for another parent has a group of this name and its id
-// there.
+// groupName is the group that steps lie below, inside the engine's own; one that asks for another parent has a group of
+// this name and its id there.
 const groupName = "build"
 
 // groups are the control groups of steps, and what kills them when the engine has gone.
@@ -31,7 +31,8 @@ type groups struct {
 	guard   *runtime.Guard
 }
 
-// keepGuard sees that the guard of the engine's own group is there. It is started with the first step: who does not build has none.
+// keepGuard sees that the guard of the engine's own group is there. It is started with the first step: who does not
+// build has none.
 func (g *groups) keepGuard(ctx context.Context) (err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

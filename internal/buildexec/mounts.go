@@ -107,7 +107,8 @@ func flagsOf(m mount.Mount) []string {
 	return flags
 }
 
-// openTree makes a mount of BuildKit's as a detached one, which propagates nothing. What is read-only about it is left to whom it is for.
+// openTree makes a mount of BuildKit's as a detached one, which propagates nothing. What is read-only about it is left
+// to whom it is for.
 func openTree(m mount.Mount, overlay func(cmount.Overlay) (int, error)) (int, error) {
 	switch m.Type {
 	case "overlay":

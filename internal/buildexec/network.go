@@ -34,8 +34,9 @@ type place struct {
 	ns      int
 }
 
-// bridgePool keeps namespaces for the steps that follow: to make and take down one takes the kernel longer than a short step runs. What a step
-// leaves in a namespace is nothing once its processes have ended: it may not configure it. One that could have is not kept.
+// bridgePool keeps namespaces for the steps that follow: to make and take down one takes the kernel longer than a short
+// step runs. What a step leaves in a namespace is nothing once its processes have ended: it may not configure it. One
+// that could have is not kept.
 type bridgePool struct {
 	networks Networks
 	log      *slog.Logger
@@ -124,7 +125,8 @@ func (b *bridgePool) close() {
 	b.expire()
 }
 
-// openNetwork gives the step its place on the default bridge. A step with the host's network, or with none, needs nothing made.
+// openNetwork gives the step its place on the default bridge. A step with the host's network, or with none, needs
+// nothing made.
 func (s *step) openNetwork(ctx context.Context) (err error) {
 	switch s.meta.NetMode {
 	case pb.NetMode_UNSET:

@@ -532,8 +532,8 @@ func TestClose(t *testing.T) {
 	*j.root.Src.(*source).released++
 }
 
-// TestSettle holds that a step is not synced, which would be to wait for a disk, that its directories can be mounted by others at once, and that
-// Settle does what is left.
+// TestSettle holds that a step is not synced, which would be to wait for a disk, that its directories can be mounted by
+// others at once, and that Settle does what is left.
 func TestSettle(t *testing.T) {
 	l := newLab(t)
 	j := l.job("grep ' / ' /proc/mounts; echo x > /x; sync; sync /x")

@@ -12,10 +12,11 @@ import (
 	cmount "github.com/cleatlabs/cleat/internal/mount"
 )
 
-// settling gets what steps have written onto the disk, behind their backs. The kernel would do it at the end of each step: to take an overlay
-// down, it first writes out everything that is dirty on the filesystem below, be it others', while the step waits. A volatile overlay leaves that
-// out, and the syncs that a step's own programs ask for, too (a package manager asks for thousands). Nothing is lost with that but by a crash of the
-// machine, and what counts then is that the engine names no image whose contents are not there: who is about to name one calls Settle.
+// settling gets what steps have written onto the disk, behind their backs. The kernel would do it at the end of each
+// step: to take an overlay down, it first writes out everything that is dirty on the filesystem below, be it others',
+// while the step waits. A volatile overlay leaves that out, and the syncs that a step's own programs ask for, too (a
+// package manager asks for thousands). Nothing is lost with that but by a crash of the machine, and what counts then is
+// that the engine names no image whose contents are not there: who is about to name one calls Settle.
 type settling struct {
 	log *slog.Logger
 
@@ -26,7 +27,8 @@ type settling struct {
 	over  bool
 }
 
-// settleTime is how long after the last step its filesystem is synced, if nobody asks before: a build's next step is not to compete with that.
+// settleTime is how long after the last step its filesystem is synced, if nobody asks before: a build's next step is
+// not to compete with that.
 const settleTime = 2 * time.Second
 
 // wrote notes that a step has written to an overlay, and has ended.
@@ -88,7 +90,8 @@ func (s *settling) close() error {
 	return s.settle()
 }
 
-// Settle returns when everything that steps have written until now is on the disk. It is for who gives a name to what they have made.
+// Settle returns when everything that steps have written until now is on the disk. It is for who gives a name to what
+// they have made.
 func (e *Executor) Settle() error {
 	if err := e.settling.settle(); err != nil {
 		return fmt.Errorf("what build steps have written is not on the disk: %w", err)
@@ -96,8 +99,8 @@ func (e *Executor) Settle() error {
 	return nil
 }
 
-// volatile makes an overlay that is never synced. Its mark goes at once: it would keep others from mounting the directories again, also after the
-// engine was killed.
+// volatile makes an overlay that is never synced. Its mark goes at once: it would keep others from mounting the
+// directories again, also after the engine was killed.
 func volatile(o cmount.Overlay, mount func(cmount.Overlay) (int, error)) (int, error) {
 	o.Volatile = true
 	fd, err := mount(o)

@@ -16,9 +16,10 @@ import (
 // forStep marks the context in which a step asks BuildKit for its root filesystem.
 type forStep struct{}
 
-// Snapshots gives BuildKit's snapshotter back as one that makes the root filesystems of steps in the Executor's way: as volatile overlays that are
-// mounted nowhere. BuildKit by itself mounts each in the engine's mount namespace, for others to share, and takes it down when the step has ended,
-// which is to wait for the disk. Where the kernel cannot share a mount that has no place (before Linux 6.15) all is as BuildKit has it.
+// Snapshots gives BuildKit's snapshotter back as one that makes the root filesystems of steps in the Executor's way: as
+// volatile overlays that are mounted nowhere. BuildKit by itself mounts each in the engine's mount namespace, for
+// others to share, and takes it down when the step has ended, which is to wait for the disk. Where the kernel cannot
+// share a mount that has no place (before Linux 6.15) all is as BuildKit has it.
 func (e *Executor) Snapshots(s snapshot.Snapshotter) snapshot.Snapshotter {
 	if !sharesDetached() {
 		return s
@@ -61,8 +62,8 @@ func (s *snapshots) Mounts(ctx context.Context, key string) (snapshot.Mountable,
 	return &stepRoot{Mountable: m, e: s.e}, nil
 }
 
-// stepRoot is the root filesystem of a step. All who have it at a time, such as processes that look into a failed step, share one overlay: two of
-// the same directories would not see each other's changes.
+// stepRoot is the root filesystem of a step. All who have it at a time, such as processes that look into a failed step,
+// share one overlay: two of the same directories would not see each other's changes.
 type stepRoot struct {
 	snapshot.Mountable
 	e *Executor

@@ -36,8 +36,8 @@ func (m *through) Mount(ctx context.Context, _ bool) (executor.MountableRef, err
 	return m.first, err
 }
 
-// TestSnapshots holds that a step's root is mounted nowhere and never synced, that others can look into it while the step runs, and that who is no
-// step is given what there was.
+// TestSnapshots holds that a step's root is mounted nowhere and never synced, that others can look into it while the
+// step runs, and that who is no step is given what there was.
 func TestSnapshots(t *testing.T) {
 	l := newLab(t)
 	j := l.job("grep ' / ' /proc/mounts; echo of the step > /made; echo up; while [ ! -e /seen ]; do sleep 0.01; done; cat /seen")

@@ -106,7 +106,8 @@ func (e *Executor) confine(spec *runtime.Spec, insecure bool) (err error) {
 	return err
 }
 
-// insecureDevices are those that BuildKit gives a step without confinement, whether the kernel has drivers for them or not.
+// insecureDevices are those that BuildKit gives a step without confinement, whether the kernel has drivers for them or
+// not.
 func insecureDevices() []runtime.Device {
 	list := []runtime.Device{
 		{Path: "/dev/kmsg", Type: 'c', Major: 1, Minor: 11}, {Path: "/dev/cuse", Type: 'c', Major: 10, Minor: 203},

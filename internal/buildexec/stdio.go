@@ -20,8 +20,8 @@ import (
 // copySize is what is read of a process's output at once.
 const copySize = 64 << 10
 
-// attend moves a process's input and output, passes on signals and the sizes of its terminal, and returns when the process has ended and all its
-// output has been handed over.
+// attend moves a process's input and output, passes on signals and the sizes of its terminal, and returns when the
+// process has ended and all its output has been handed over.
 func attend(p *runtime.Process, info *executor.ProcessInfo) {
 	in := p.Stdin()
 	if c := p.Console(); c != nil {
@@ -75,8 +75,8 @@ func relay(p *runtime.Process, info *executor.ProcessInfo) {
 
 func size16(n uint32) uint16 { return uint16(min(n, 1<<16-1)) }
 
-// drain copies a process's output until its end: that of the stream, or that of the process, if others have the stream and live on. Who does
-// not take it must not hold the process up.
+// drain copies a process's output until its end: that of the stream, or that of the process, if others have the stream
+// and live on. Who does not take it must not hold the process up.
 func drain(done <-chan struct{}, from *os.File, to io.Writer) {
 	if to == nil {
 		to = io.Discard
@@ -155,7 +155,8 @@ func exitError(ctx context.Context, code int, valid []int, noMemory bool) error 
 	return err
 }
 
-// startFailed is what is answered for a process that could not be started. The command's own faults are exit codes, as a shell's are.
+// startFailed is what is answered for a process that could not be started. The command's own faults are exit codes, as
+// a shell's are.
 func startFailed(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause

@@ -149,7 +149,8 @@ func (s *step) mountsOf(ctx context.Context, src executor.Mountable, readonly bo
 	return list, nil
 }
 
-// makeWorkdir makes a missing working directory, which is the user's as BuildKit has it. One below a mount is the runtime's to make.
+// makeWorkdir makes a missing working directory, which is the user's as BuildKit has it. One below a mount is the
+// runtime's to make.
 func (s *step) makeWorkdir() error {
 	cwd := path.Clean("/" + s.meta.Cwd)
 	if cwd == "/" || below(cwd, s.mounts) {
@@ -188,7 +189,8 @@ func (s *step) ranOutOfMemory() bool {
 	return err == nil && n > 0
 }
 
-// closeTrees closes what is attached in the step by now, or will not be: a mount that the engine has open cannot be taken off by the step.
+// closeTrees closes what is attached in the step by now, or will not be: a mount that the engine has open cannot be
+// taken off by the step.
 func (s *step) closeTrees() error {
 	var errs []error
 	for _, fd := range s.trees {

@@ -12,9 +12,9 @@ import (
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
-// stubs are the files and directories that a step's mounts lie on and that the root filesystem did not have. They are made before the step and
-// removed after it, unless it has put something into them: they are no part of its result. The directories around them keep their times, so
-// that the same step has the same result.
+// stubs are the files and directories that a step's mounts lie on and that the root filesystem did not have. They are
+// made before the step and removed after it, unless it has put something into them: they are no part of its result. The
+// directories around them keep their times, so that the same step has the same result.
 //
 // Each is known by its name in an open directory, whatever the step does to the paths that led there.
 type stubs struct {
@@ -29,8 +29,9 @@ type stub struct {
 	stays  bool // it is not removed
 }
 
-// makeStubs makes what is missing for the mounts. Directories on the way to a target are removed again only if recursive is set: that is the
-// newer behaviour, which builds ask for. What lies on another mount, or on one of the kernel's filesystems, is not in the root filesystem.
+// makeStubs makes what is missing for the mounts. Directories on the way to a target are removed again only if
+// recursive is set: that is the newer behaviour, which builds ask for. What lies on another mount, or on one of the
+// kernel's filesystems, is not in the root filesystem.
 func makeStubs(root int, mounts []runtime.Mount, recursive bool) (_ *stubs, err error) {
 	s := &stubs{}
 	defer func() {
@@ -132,7 +133,8 @@ func (s *stubs) clean() error {
 	return errors.Join(errs...)
 }
 
-// remove takes a name away, which does not look at what is mounted there: a directory that is not empty stays by itself.
+// remove takes a name away, which does not look at what is mounted there: a directory that is not empty stays by
+// itself.
 func (s *stubs) remove(st *stub) error {
 	flags := unix.AT_REMOVEDIR
 	if !st.dir {
@@ -151,7 +153,8 @@ func (s *stubs) remove(st *stub) error {
 	return nil
 }
 
-// untouched says whether a file is empty, and still has its name: a step without confinement can take it away and put another there.
+// untouched says whether a file is empty, and still has its name: a step without confinement can take it away and put
+// another there.
 func (st *stub) untouched() (bool, error) {
 	var made, named unix.Stat_t
 	if err := unix.Fstat(st.file, &made); err != nil || made.Size != 0 || made.Nlink == 0 {
@@ -174,8 +177,8 @@ func (st *stub) untouched() (bool, error) {
 // maxLinks is how many symbolic links a path may lead over, as in the kernel.
 const maxLinks = 40
 
-// split finds out how far a path exists: the directory that does, without links, and the names from there on. Nobody else works in the root
-// filesystem meanwhile; if somebody did, each step would still be taken inside it.
+// split finds out how far a path exists: the directory that does, without links, and the names from there on. Nobody
+// else works in the root filesystem meanwhile; if somebody did, each step would still be taken inside it.
 func split(root int, p string) (dir string, missing []string, err error) {
 	dir = "/"
 	rest := names(p)

@@ -55,8 +55,8 @@ func (c *collector) stop() {
 	<-c.done
 }
 
-// GarbageCollect frees what nobody refers to. It does so only by what is on the disk: what a transaction that a crash of the machine takes back has
-// let go must still be there then.
+// GarbageCollect frees what nobody refers to. It does so only by what is on the disk: what a transaction that a crash
+// of the machine takes back has let go must still be there then.
 func (s *Store) GarbageCollect(ctx context.Context) (gc.Stats, error) {
 	resume, err := s.deferrals.suspend()
 	defer resume()

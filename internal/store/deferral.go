@@ -19,16 +19,19 @@ import (
 	"github.com/cleatlabs/cleat/internal/record"
 )
 
-// A Deferral lets a database's transactions be without waiting for the disk for a while: a build makes a thousand small ones, none of which is of
-// worth to anybody before the build is done. While it is on, there is a state of the database to go back to, which is on the disk: nothing of it is
-// overwritten, for a reader that sees it is kept open; only the two pages that say which state is the newest are, and a copy of them lies beside the
-// database. What becomes of a crash then:
+// A Deferral lets a database's transactions be without waiting for the disk for a while: a build makes a thousand small
+// ones, none of which is of worth to anybody before the build is done. While it is on, there is a state of the database
+// to go back to, which is on the disk: nothing of it is overwritten, for a reader that sees it is kept open; only the
+// two pages that say which state is the newest are, and a copy of them lies beside the database. What becomes of a
+// crash then:
 //
-//   - When the engine is killed nothing is lost: what it wrote is in the kernel's hands, and the next engine syncs it.
-//   - When the machine crashes, the database may be torn, for nothing says in which order its pages came to the disk. The next engine then puts the
-//     copied pages back. It tells the two apart by the boot id in the copy's name.
+//   - When the engine is killed nothing is lost: what it wrote is in the kernel's hands, and the next engine syncs
+//     it.
+//   - When the machine crashes, the database may be torn, for nothing says in which order its pages came to the disk.
+//     The next engine then puts the copied pages back. It tells the two apart by the boot id in the copy's name.
 //
-// So who needs something on the disk before he answers calls Settle, which makes the present state the one to go back to, or End.
+// So who needs something on the disk before he answers calls Settle, which makes the present state the one to go back
+// to, or End.
 type Deferral struct {
 	path string
 	db   *bolt.DB
@@ -39,32 +42,33 @@ type Deferral struct {
 	turn int      // of the pair in it that was written last
 }
 
-// NewDeferral is for the database db, whose file is path. [RecoverDatabase] must have seen to path before it was opened, and [DatabaseSpace] bytes
-// must be mapped of it: it cannot get more while the reader is open.
+// NewDeferral is for the database db, whose file is path. [RecoverDatabase] must have seen to path before it was
+// opened, and [DatabaseSpace] bytes must be mapped of it: it cannot get more while the reader is open.
 func NewDeferral(path string, db *bolt.DB) *Deferral { return &Deferral{path: path, db: db} }
 
 const (
 	// DatabaseSpace is how much of a database, in bytes, is mapped into memory from the start, so that it can grow.
 	DatabaseSpace = 256 << 20
-	// mostDeferred is the size of a database beyond which its transactions wait: what one second brings fits in what is left many times over.
+	// mostDeferred is the size of a database beyond which its transactions wait: what one second brings fits in what is
+	// left many times over.
 	mostDeferred = DatabaseSpace / 2
 
 	copyInfix = ".before-"
 	copyPart  = ".before.part"
 )
 
-// Begin turns it on. If it is on already, or the database is too large for that, nothing happens.
-func (d *Deferral) Begin() error {
+// Begin turns it on. If it is on already nothing happens. It reports false for a database that is too large for it.
+func (d *Deferral) Begin() (on bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.pin != nil {
-		return nil
+		return true, nil
 	}
 	boot, err := kernel.BootID()
 	if err != nil {
-		return err
+		return false, err
 	}
-	return d.alone(func(size int64) error {
+	err = d.alone(func(size int64) error {
 		if size > mostDeferred {
 			return nil
 		}
@@ -79,6 +83,7 @@ func (d *Deferral) Begin() error {
 		d.db.NoSync = true
 		return nil
 	})
+	return d.pin != nil, err
 }
 
 // Settle returns when all transactions until now are on the disk.
@@ -159,8 +164,9 @@ func (d *Deferral) alone(f func(size int64) error) error {
 	return err
 }
 
-// A copy has room for two pairs of pages, which are written by turns: the older is whole while the other is written. Each has a head of
-// copyHead bytes: what it is, how many were written before, the size of a page and, of all this and the pages, a checksum.
+// A copy has room for two pairs of pages, which are written by turns: the older is whole while the other is written.
+// Each has a head of copyHead bytes: what it is, how many were written before, the size of a page and, of all this and
+// the pages, a checksum.
 const (
 	copyMagic = "cleat deferral 1"
 	copyHead  = len(copyMagic) + 8 + 8 + sha256.Size
@@ -235,7 +241,8 @@ func (d *Deferral) nextCopy() error {
 	return err
 }
 
-// newestPair reads the pages to go back to out of a copy. A copy of one pair and a part of the next is as good as one of two of which one is damaged.
+// newestPair reads the pages to go back to out of a copy. A copy of one pair and a part of the next is as good as one
+// of two of which one is damaged.
 func newestPair(name string) ([]byte, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
@@ -270,7 +277,8 @@ func readPair(b []byte) (pages []byte, turn uint64) {
 	return b[copyHead:], binary.LittleEndian.Uint64(b[len(copyMagic):])
 }
 
-// RecoverDatabase sees to a database whose engine ended while a [Deferral] of it was on. Call it before the database is opened.
+// RecoverDatabase sees to a database whose engine ended while a [Deferral] of it was on. Call it before the database is
+// opened.
 func RecoverDatabase(path string) error {
 	boot, err := kernel.BootID()
 	if err != nil {
@@ -326,8 +334,9 @@ func goBack(path, name string) error {
 	return errors.Join(err, f.Close())
 }
 
-// WidenDatabase makes room in the file of a database, without taking any of the disk: as much of a database as its file is long is mapped into
-// memory when it is opened by who cannot be told how much to map. Of a database that is not there yet nothing is made.
+// WidenDatabase makes room in the file of a database, without taking any of the disk: as much of a database as its file
+// is long is mapped into memory when it is opened by who cannot be told how much to map. Of a database that is not
+// there yet nothing is made.
 func WidenDatabase(path string) error {
 	st, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -356,31 +365,35 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// deferrals are those of the store and of who builds on it. They go on and off together: what one database says of another's contents must still
-// be so after a crash.
+// deferrals are those of the store and of who builds on it. They go on and off together: what one database says of
+// another's contents must still be so after a crash.
 type deferrals struct {
 	warn func(error)
 
 	mu    sync.Mutex
 	list  []*Deferral // the store's own last: it is relied on by the others
-	on    bool
-	off   int // who wants it off
+	on    bool        // all of list, or those at its beginning
+	off   int         // who wants it off
 	timer *time.Timer
 }
 
 // deferTime is how long after the last call of Defer it ends by itself.
 const deferTime = time.Second
 
-// Defer lets transactions be without waiting for the disk from now on, until nobody has called it for a second. Who gives or takes a name waits for
-// all that came before. It is called by who makes many transactions that are of no worth to anybody yet. Where it fails everything is as safe as
-// without, and slower.
+// Defer lets transactions be without waiting for the disk from now on, until nobody has called it for a second. Who
+// gives or takes a name waits for all that came before. It is called by who makes many transactions that are of no
+// worth to anybody yet. Where it fails everything is as safe as without, and slower.
 func (s *Store) Defer() { s.deferrals.begin() }
 
-// DeferToo has another database, whose contents are about those of the store, go with it until the returned function is called, which syncs it.
+// DeferToo has another database, whose contents are about those of the store, go with it until the returned function is
+// called, which syncs it.
 func (s *Store) DeferToo(d *Deferral) (done func() error) {
 	l := &s.deferrals
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.endLocked(); err != nil { // it cannot go back to where the others can
+		l.warn(fmt.Errorf("what builds have written may not be on the disk: %w", err))
+	}
 	l.list = append([]*Deferral{d}, l.list...)
 	return func() error {
 		err := l.end()
@@ -418,8 +431,12 @@ func (l *deferrals) begin() {
 	}
 	l.on = true
 	for _, d := range l.list {
-		if err := d.Begin(); err != nil {
+		on, err := d.Begin()
+		if err != nil {
 			l.warn(fmt.Errorf("builds wait for the disk: %w", err))
+		}
+		if !on {
+			return // what the others rely on must not go back further than they do
 		}
 	}
 }
@@ -455,17 +472,21 @@ func (l *deferrals) endLocked() error {
 	if !l.on {
 		return nil
 	}
-	l.on = false
-	return l.each((*Deferral).End)
+	// Where it fails it is still on: the next who asks for it tries again.
+	err := l.each((*Deferral).End)
+	l.on = err != nil
+	return err
 }
 
-// each syncs the store's own first: others may say less than there is, but nothing that is not. The caller holds l.mu.
+// each syncs the store's own first, and the others if that is done: they may say less than there is, but nothing that
+// is not. The caller holds l.mu.
 func (l *deferrals) each(do func(*Deferral) error) error {
-	var errs []error
 	for _, d := range slices.Backward(l.list) {
-		errs = append(errs, do(d))
+		if err := do(d); err != nil {
+			return err
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func (l *deferrals) background() {

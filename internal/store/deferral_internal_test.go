@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -82,7 +81,8 @@ func (b *book) copies() []string {
 	return found
 }
 
-// crash makes of a database and its copy what a crash of the machine may leave: of the pages that were not synced some are as before.
+// crash makes of a database and its copy what a crash of the machine may leave: of the pages that were not synced some
+// are as before.
 func crash(t *testing.T, b *book, synced []byte) (path string) {
 	t.Helper()
 	now, err := os.ReadFile(b.path)
@@ -107,13 +107,22 @@ func crash(t *testing.T, b *book, synced []byte) (path string) {
 	return path
 }
 
+func begin(b *book, d *Deferral) {
+	b.t.Helper()
+	on, err := d.Begin()
+	b.check(err)
+	if !on {
+		b.t.Fatal("it is not on")
+	}
+}
+
 func TestDeferralOverACrashOfTheMachine(t *testing.T) {
 	b := openBook(t, filepath.Join(t.TempDir(), "x.db"))
 	b.write(1, 40)
 	d := NewDeferral(b.path, b.db)
 	b.check(d.Settle()) // it is off
-	b.check(d.Begin())
-	b.check(d.Begin())
+	begin(b, d)
+	begin(b, d)
 	at := 40
 	for range 4 {
 		want := fmt.Sprintf("%06d", at)
@@ -156,7 +165,7 @@ func TestDeferralOverACrashInSettle(t *testing.T) {
 	b := openBook(t, filepath.Join(t.TempDir(), "x.db"))
 	b.write(1, 40)
 	d := NewDeferral(b.path, b.db)
-	b.check(d.Begin())
+	begin(b, d)
 	for turn := range 3 {
 		before, err := os.ReadFile(b.copies()[0])
 		b.check(err)
@@ -212,7 +221,7 @@ func TestDeferralOverAKilledEngine(t *testing.T) {
 	b := openBook(t, filepath.Join(t.TempDir(), "x.db"))
 	b.write(1, 10)
 	d := NewDeferral(b.path, b.db)
-	b.check(d.Begin())
+	begin(b, d)
 	b.write(11, 10)
 	b.check(os.WriteFile(b.path+copyPart, []byte("cut short"), 0o600))
 	b.check(d.pin.Rollback()) // Close waits for readers, a killed engine does not
@@ -245,7 +254,8 @@ func TestDeferralAmongWriters(t *testing.T) {
 		})
 	}
 	for range 20 {
-		if err := errors.Join(d.Begin(), d.End()); err != nil {
+		begin(b, d)
+		if err := d.End(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -253,7 +263,8 @@ func TestDeferralAmongWriters(t *testing.T) {
 	b.last()
 }
 
-// TestStoreDefers holds that names are durable whatever is deferred, inside of a transaction too, and that nothing stays on.
+// TestStoreDefers holds that names are durable whatever is deferred, inside of a transaction too, and that nothing
+// stays on.
 func TestStoreDefers(t *testing.T) {
 	root := t.TempDir()
 	s, err := Open(context.Background(), Config{Root: root, Warn: func(err error) { t.Errorf("warned: %v", err) }})
@@ -321,6 +332,18 @@ func TestStoreDefers(t *testing.T) {
 	if err := done(); err != nil || on() {
 		t.Errorf("the other database goes: %v", err)
 	}
+	// A crash must not take the store further back than who relies on it.
+	large := openBook(t, filepath.Join(t.TempDir(), "large.db"))
+	large.write(1, 1)
+	large.check(large.db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("k")).Put([]byte("large"), make([]byte, mostDeferred))
+	}))
+	done = s.DeferToo(NewDeferral(large.path, large.db))
+	s.Defer()
+	if left, _ := filepath.Glob(root + "/meta.db.*"); len(left) > 0 {
+		t.Errorf("the store's is on beside one that is too large: %v", left)
+	}
+	large.check(done())
 	s.Defer()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

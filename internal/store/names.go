@@ -34,7 +34,8 @@ func (c *countedImages) Delete(ctx context.Context, name string, opts ...images.
 	return c.settled(ctx, c.Store.Delete(ctx, name, opts...))
 }
 
-// settled returns when a change that was made is durable. One inside of a transaction of [Store.Update] is so with that.
+// settled returns when a change that was made is durable. One inside of a transaction of [Store.Update] is so with
+// that.
 func (c *countedImages) settled(ctx context.Context, err error) error {
 	if _, within := boltutil.Transaction(ctx); within || err != nil {
 		return err

@@ -31,6 +31,7 @@ var buildTransitions = map[string]transition{
 	"store.defer.after-copy":      building,
 	"store.defer.after-sync":      building,
 	"store.defer.after-next-copy": building,
+	"build.recover.before-note":   building,
 }
 
 // callBuild builds a Dockerfile as an image of the given name.

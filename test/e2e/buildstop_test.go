@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -315,6 +318,94 @@ func TestBuildKilledAmongSteps(t *testing.T) {
 				t.Errorf("%q was done when the engine was killed, and was lost:\n%s", step, log)
 			}
 		}
+	}
+	agrees(t, e)
+}
+
+// TestBuildKilledAmongFiles: the engine is killed when some of the files that have changed
+// since the last build have come. The next build does not take them for what they were.
+func TestBuildKilledAmongFiles(t *testing.T) {
+	e := ownBuilder(t)
+	dropImages(t, e, "files")
+	dir := project(t, files{"Dockerfile": "FROM busybox\nCOPY a /a\nCOPY . /all\n", "a": "one\n"})
+	build(t, e, "docker", dir, "-t", "files")
+	files{"a": "two\n", "big": ""}.write(t, dir)
+	if err := os.Truncate(filepath.Join(dir, "big"), 2<<30); err != nil {
+		t.Fatal(err)
+	}
+	b := startBuild(t, e, dir, "-t", "files")
+	harness.Eventually(t, func() (bool, string) {
+		return regexp.MustCompile(`transferring context: [0-9.]+[MG]B`).MatchString(b.said()), b.said()
+	})
+	e.Kill()
+	b.fails(t)
+	e.Run(t)
+	if err := os.Remove(filepath.Join(dir, "big")); err != nil {
+		t.Fatal(err)
+	}
+	build(t, e, "docker", dir, "-t", "files")
+	if got := e.OK(t, "docker", "run", "--rm", "files", "cat", "/a", "/all/a"); got != "two\ntwo" {
+		t.Errorf("the image holds %q", got)
+	}
+	agrees(t, e)
+}
+
+// TestBuildAfterACrashOfTheMachine: what was not on the disk is done again, what was is
+// not, and a container that was made meanwhile starts. The crash is a kill after which the
+// engine is made to believe in another boot, and to find a file empty.
+func TestBuildAfterACrashOfTheMachine(t *testing.T) {
+	e := ownBuilder(t)
+	mark := fmt.Sprint(500000 + os.Getpid())
+	early := project(t, dockerfile("FROM busybox\nRUN echo early "+mark+" >/early\n"))
+	late := project(t, dockerfile("FROM busybox\nRUN echo late "+mark+" >/late\nRUN sleep 0\n"))
+	build(t, e, "docker", early, "-o", "type=cacheonly")
+	note := filepath.Join(e.DataRoot, "build", "aftermath.json")
+	var last struct {
+		Boot    string
+		Settled time.Time
+		Open    bool
+	}
+	built := time.Now()
+	harness.Eventually(t, func() (bool, string) {
+		text, err := os.ReadFile(note)
+		if err == nil {
+			err = json.Unmarshal(text, &last)
+		}
+		return err == nil && last.Settled.After(built), fmt.Sprintf("%s, %v", text, err)
+	})
+	build(t, e, "docker", late, "-o", "type=cacheonly")
+	e.OK(t, "docker", "create", "--name", "survivor", "busybox", "true")
+	e.Kill()
+	if text, err := os.ReadFile(note); err != nil || json.Unmarshal(text, &last) != nil || !last.Open {
+		t.Fatalf("%s, %v", text, err)
+	}
+	boot := last.Boot
+	last.Boot = "another"
+	text, err := json.Marshal(last)
+	if err == nil {
+		err = os.WriteFile(note, text, 0o600)
+	}
+	copies, _ := filepath.Glob(filepath.Join(e.DataRoot, "*", "*.before-"+boot))
+	for _, c := range copies {
+		err = errors.Join(err, os.Rename(c, strings.TrimSuffix(c, boot)+"another"))
+	}
+	written, _ := filepath.Glob(filepath.Join(e.DataRoot, "*/snapshots/snapshots/*/fs/late"))
+	if err != nil || len(written) != 1 {
+		t.Fatal(written, copies, err)
+	}
+	if err := os.Truncate(written[0], 0); err != nil {
+		t.Fatal(err)
+	}
+	e.Run(t)
+	e.OK(t, "docker", "start", "-a", "survivor")
+	e.OK(t, "docker", "rm", "survivor")
+	dropImages(t, e, "after-crash")
+	build(t, e, "docker", late, "-t", "after-crash")
+	if got := e.OK(t, "docker", "run", "--rm", "after-crash", "cat", "/late"); got != "late "+mark {
+		t.Errorf("the image holds %q", got)
+	}
+	if log := build(t, e, "docker", early, "-o", "type=cacheonly"); !log.cached(t, "echo early") {
+		t.Errorf("what was on the disk was done again:\n%s", log)
 	}
 	agrees(t, e)
 }

@@ -1,0 +1,115 @@
+package build
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+func TestAftermath(t *testing.T) {
+	root := t.TempDir()
+	warn := func(err error) { t.Errorf("warned: %v", err) }
+	open := func(killed, crashed bool) *settler {
+		t.Helper()
+		s, k, c, err := openSettler(root, root, warn)
+		if err != nil || k != killed || c != crashed {
+			t.Fatalf("killed %v, crashed %v, %v", k, c, err)
+		}
+		return s
+	}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open(true, true) // nothing is known
+	check(s.begin(true))
+	first := s.settled
+	if first.IsZero() {
+		t.Error("what is read from the disk is on it")
+	}
+	s = open(true, false)
+	check(s.begin(false))
+	if !s.settled.Equal(first) {
+		t.Error("a killed engine has synced nothing")
+	}
+	s.stir()
+	check(s.settle(true))
+	s.stir()
+	check(s.close())
+	check(s.settle(true)) // a timer that was late changes nothing
+	s = open(false, false)
+	if !s.settled.After(first) {
+		t.Error("it was not settled")
+	}
+	s.boot = "another"
+	check(s.begin(false))
+	open(true, true)
+	check(os.WriteFile(filepath.Join(root, aftermathFile), []byte(`{"Boot":`), 0o600))
+	open(true, true)
+}
+
+// TestSettlerSettles: a build that does not come to rest is settled too.
+func TestSettlerSettles(t *testing.T) {
+	root := t.TempDir()
+	s, _, _, err := openSettler(root, root, func(err error) { t.Errorf("warned: %v", err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.stir()
+	s.mu.Lock()
+	s.since = time.Now().Add(-restlessTime)
+	s.mu.Unlock()
+	s.stir()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		done := !s.settled.IsZero()
+		s.mu.Unlock()
+		if done {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it never settles")
+		}
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTornDatabaseIsRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("b"))
+		for i := range 2000 {
+			err = errors.Join(err, b.Put(fmt.Appendf(nil, "%06d", i), make([]byte, 100)))
+		}
+		return err
+	})
+	if err := errors.Join(err, db.Close(), soundDatabase(path)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("a sound one is gone: %v", err)
+	}
+	for at := 4 * 4096; at < len(text); at += 2 * 4096 {
+		clear(text[at:min(at+4096, len(text))])
+	}
+	if err := errors.Join(os.WriteFile(path, text, 0o600), soundDatabase(path), soundDatabase(path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a torn one is still there: %v", err)
+	}
+}
