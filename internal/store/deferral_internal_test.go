@@ -335,6 +335,7 @@ func TestStoreDefers(t *testing.T) {
 	// A crash must not take the store further back than who relies on it.
 	large := openBook(t, filepath.Join(t.TempDir(), "large.db"))
 	large.write(1, 1)
+	large.db.NoSync = true
 	large.check(large.db.Update(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte("k")).Put([]byte("large"), make([]byte, mostDeferred))
 	}))
