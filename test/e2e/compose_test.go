@@ -300,7 +300,7 @@ func TestComposeMistakes(t *testing.T) {
 		"an unknown image":        {"services: {a: {image: 'localhost:1/none'}}", "localhost:1/none", nil},
 		"an unknown service":      {"services: {a: {image: busybox}}", "no such service: b", []string{"up", "-d", "b"}},
 		"one name for two":        {"services: {a: {image: busybox, container_name: own, scale: 2}}", "container_name", nil},
-		"an unsupported flag":     {"services: {a: {image: busybox}}", "--watch", []string{"up", "--watch"}},
+		"nothing to watch":        {"services: {a: {image: busybox}}", "none of the selected services is configured for watch", []string{"up", "--watch"}},
 		"never healthy":           {"services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, healthcheck: {test: [CMD, 'false'], interval: 50ms, retries: 1}}, b: {image: busybox, depends_on: {a: {condition: service_healthy}}}}", "is unhealthy", nil},
 		"a dependency that fails": {"services: {a: {image: busybox, command: 'false'}, b: {image: busybox, depends_on: {a: {condition: service_completed_successfully}}}}", "didn't complete successfully", nil},
 	} {

@@ -280,6 +280,7 @@ func (a *app) reach(ctx context.Context) (*operate.Operator, error) {
 	return &operate.Operator{
 		API: api, Report: a.reporter, Separator: a.separator(), Parallel: a.parallel,
 		Pull: a.pullImage, Build: a.buildServices, Headers: a.config().HTTPHeaders,
+		Provider: a.provider,
 	}, nil
 }
 

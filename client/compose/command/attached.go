@@ -14,82 +14,174 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 
+	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/show"
 )
 
-// session is an attached `up`: it shows the output of containers until they have ended.
+// session is an attached `up`: it shows the output of containers, whoever starts them, until
+// they have ended.
 type session struct {
-	app   *app
-	o     *operate.Operator
-	flags *up
-	logs  *show.Logs
-	tty   map[string]bool // by service
+	app     *app
+	o       *operate.Operator
+	p       *types.Project
+	flags   *up
+	logs    *show.Logs
+	visible map[string]bool // services whose output is shown
 
-	mu      sync.Mutex
-	running int
-	codes   map[string]int64 // by service, of the first container that ended
-	ended   chan struct{}    // closed when nothing runs any more, or should
-	once    sync.Once
-	group   sync.WaitGroup
+	mu       sync.Mutex
+	live     map[string]int   // runs that have begun and not ended yet, by id
+	expected map[string]int   // starts to come, by id, that are attached to already
+	due      map[string]bool  // ids of containers that have ended and are started again
+	held     int              // the session goes on though nothing runs: something is being started
+	codes    map[string]int64 // by service, of the first container that ended
+	ended    chan struct{}    // closed when nothing runs any more, or should
+	once     sync.Once
+	group    sync.WaitGroup
 }
 
 // attached starts the project and shows its output until all containers have ended, the
 // user interrupts, which stops them, or one ends that ends all.
 func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Project, services []string, u *up, timeout *int) error {
 	s := &session{
-		app: a, o: o, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), tty: map[string]bool{},
-		logs: &show.Logs{Out: a.out, Err: a.err, NoPrefix: u.noPrefix, Colours: a.out.IsTerminal() && !u.noColour && a.ansi != "never"},
+		app: a, o: o, p: p, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), live: map[string]int{}, expected: map[string]int{}, due: map[string]bool{},
+		logs: &show.Logs{Out: a.out, Err: a.err, NoPrefix: u.noPrefix, Colours: a.out.IsTerminal() && !u.noColour && a.ansi != "never", Timestamps: u.timestamps},
 	}
 	o.HookOutput = s.hook
 	list, err := o.Created(ctx, p.Name)
 	if err != nil {
 		return err
 	}
-	shown := s.shown(p, services)
-	for name, service := range p.Services {
-		s.tty[name] = service.Tty
-	}
+	s.visible = s.shown(p, services)
 	list = slices.DeleteFunc(list, func(c operate.Container) bool { _, ok := p.Services[c.Service]; return !ok })
-	s.running = len(list)
-	for _, c := range list {
-		if shown[c.Service] {
-			s.logs.Announce(c.Name)
-		}
+	a.reporter.End()
+	if a.reporter.Redraws() {
+		// What containers say comes in between: lines cannot be kept up to date.
+		o.Report = silent{s.logs}
 	}
-	if len(list) > 0 {
-		_, _ = fmt.Fprintln(a.out, "Attaching to "+names(slices.DeleteFunc(slices.Clone(list), func(c operate.Container) bool { return !shown[c.Service] })))
+	s.announce(list)
+	follow, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	s.hold()
+	if err := s.join(follow, list); err != nil {
+		return err
 	}
-	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	for _, c := range list {
-		if c.State == container.StateRunning {
-			if err := s.attach(follow, c, shown[c.Service]); err != nil {
-				return err
-			}
-		}
-	}
-	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) error {
-		return s.attach(follow, c, shown[c.Service])
-	}})
+	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) error { return s.attach(follow, c) }})
 	if err != nil {
 		// What has been started is stopped, as after an interrupt.
-		return errors.Join(err, s.stop(p, list, timeout))
+		return errors.Join(err, s.stop(timeout))
 	}
 	a.reporter.End()
-	select {
-	case <-s.ended:
-	case <-ctx.Done():
-		_, _ = fmt.Fprintln(a.err, "Gracefully stopping... (press Ctrl+C again to force)")
+	detached, err := s.work(ctx, follow)
+	if detached || err != nil {
+		return err
 	}
 	interrupted := ctx.Err() != nil
-	if err := s.stop(p, list, timeout); err != nil {
+	if err := s.stop(timeout); err != nil {
 		return err
 	}
 	s.group.Wait()
 	return s.result(interrupted)
+}
+
+// announce says what is attached to.
+func (s *session) announce(list []operate.Container) {
+	seen := slices.DeleteFunc(slices.Clone(list), func(c operate.Container) bool { return !s.visible[c.Service] })
+	for _, c := range seen {
+		s.logs.Announce(c.Name)
+	}
+	if len(list) > 0 {
+		_, _ = fmt.Fprintln(s.app.out, "Attaching to "+names(seen))
+	}
+}
+
+// join attaches to what runs already, and to what is started from now on.
+func (s *session) join(ctx context.Context, list []operate.Container) error {
+	news := s.o.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).Add("type", string(events.ContainerEventType)).
+		Add("event", string(events.ActionStart), string(events.ActionStop), string(events.ActionDestroy)).Add("label", label.Project+"="+s.p.Name)})
+	for _, c := range list {
+		if c.State == container.StateRunning || c.State == container.StatePaused {
+			if err := s.attach(ctx, c); err != nil {
+				return err
+			}
+		}
+	}
+	go func() {
+		for {
+			select {
+			case m := <-news.Messages:
+				if m.Action == events.ActionStart {
+					s.started(ctx, m)
+				} else {
+					s.givenUp(m.Actor.ID)
+				}
+			case <-news.Err: // at the latest when ctx ends
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+// work goes on until all has ended, or the user has had enough of it, or does not want to
+// watch any more.
+func (s *session) work(ctx, follow context.Context) (detached bool, err error) {
+	w := &watcher{app: s.app, project: s.p, log: s.logs, quiet: s.flags.quietBuild, prune: true, hold: s.hold, release: s.release}
+	if s.flags.watch {
+		if err := w.start(follow); err != nil {
+			return false, errors.Join(err, s.stop(nil))
+		}
+	}
+	defer w.stop()
+	m, err := s.menu(w)
+	if err != nil {
+		return false, err
+	}
+	defer m.close()
+	s.release()
+	for {
+		select {
+		case <-s.ended:
+			return false, nil
+		case <-ctx.Done():
+			m.close()
+			_, _ = fmt.Fprintln(s.app.err, "Gracefully stopping... (press Ctrl+C again to force)")
+			return false, nil
+		case key := <-m.keys:
+			switch key {
+			case 'd':
+				return true, nil
+			case 'w':
+				w.toggle(follow)
+				m.draw()
+			}
+		}
+	}
+}
+
+// hold keeps the session from ending while containers are replaced or started again.
+func (s *session) hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held++
+}
+
+// release undoes hold.
+func (s *session) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held--
+	s.check()
+}
+
+// check ends the session if nothing is left of it. The caller holds the lock.
+func (s *session) check() {
+	if len(s.live) == 0 && len(s.due) == 0 && s.held == 0 {
+		s.once.Do(func() { close(s.ended) })
+	}
 }
 
 // hook shows what a hook says in a container.
@@ -115,21 +207,96 @@ func (s *session) shown(p *types.Project, services []string) map[string]bool {
 	return shown
 }
 
-// attach shows a container's output from now on, and waits for its end.
-func (s *session) attach(ctx context.Context, c operate.Container, shown bool) error {
+// attach shows a container's output from now on, and waits for its end. One that does not
+// run is about to be started.
+func (s *session) attach(ctx context.Context, c operate.Container) error {
 	wait := s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
-	var copied chan struct{}
-	if shown {
+	var output io.ReadCloser
+	if s.visible[c.Service] {
 		stream, err := s.o.API.ContainerAttach(ctx, c.ID, client.ContainerAttachOptions{Stream: true, Stdout: true, Stderr: true})
 		if err != nil {
 			return err
 		}
+		output = attachment{stream.Reader, stream.Close}
+	}
+	s.mu.Lock()
+	s.live[c.ID]++
+	if c.State != container.StateRunning && c.State != container.StatePaused {
+		s.expected[c.ID]++
+	}
+	s.mu.Unlock()
+	s.follow(c, wait, output)
+	return nil
+}
+
+// attachment is the output of an attached container.
+type attachment struct {
+	io.Reader
+	close func()
+}
+
+// Close implements io.Closer.
+func (a attachment) Close() error {
+	a.close()
+	return nil
+}
+
+// started attaches to a container that somebody has started: a policy, another client, or
+// this one when files have changed. Its first output is in the log.
+func (s *session) started(ctx context.Context, m events.Message) {
+	service := m.Actor.Attributes[label.Service]
+	if _, ours := s.p.Services[service]; !ours || m.Actor.Attributes[label.OneOff] != "False" {
+		return
+	}
+	s.mu.Lock()
+	known := s.expected[m.Actor.ID] > 0
+	if known {
+		s.expected[m.Actor.ID]--
+	} else {
+		s.live[m.Actor.ID]++
+	}
+	delete(s.due, m.Actor.ID)
+	s.mu.Unlock()
+	if known {
+		return
+	}
+	c := operate.Container{Name: m.Actor.Attributes["name"], Service: service}
+	c.ID = m.Actor.ID
+	wait := s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	var output io.ReadCloser
+	if s.visible[service] {
+		logs, err := s.o.API.ContainerLogs(ctx, c.ID, client.ContainerLogsOptions{
+			ShowStdout: true, ShowStderr: true, Follow: true, Since: s.o.RunSince(ctx, c.ID, m.TimeNano),
+		})
+		if err != nil { // a log driver that cannot be read: what comes from now on is shown
+			if stream, err := s.o.API.ContainerAttach(ctx, c.ID, client.ContainerAttachOptions{Stream: true, Stdout: true, Stderr: true}); err == nil {
+				output = attachment{stream.Reader, stream.Close}
+			}
+		} else {
+			output = logs
+		}
+	}
+	s.follow(c, wait, output)
+}
+
+// givenUp takes note of a container that is not started again after all.
+func (s *session) givenUp(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.due, id)
+	s.check()
+}
+
+// follow shows the output, nil for none, until the container ends.
+func (s *session) follow(c operate.Container, wait client.ContainerWaitResult, output io.ReadCloser) {
+	var copied chan struct{}
+	if output != nil {
 		copied = make(chan struct{})
 		stdout, stderr := s.logs.Container(c.Name)
 		go func() {
 			defer close(copied)
-			defer stream.Close()
-			copyOutput(stdout, stderr, stream.Reader, s.tty[c.Service])
+			defer output.Close()
+			copyOutput(stdout, stderr, output, s.p.Services[c.Service].Tty)
 		}()
 	}
 	s.group.Go(func() {
@@ -142,11 +309,9 @@ func (s *session) attach(ctx context.Context, c operate.Container, shown bool) e
 		}
 		if copied != nil {
 			<-copied
-			s.logs.Status(c.Name, fmt.Sprintf("exited with code %d", code))
 		}
-		s.exited(c.Service, code)
+		s.exited(c, code, copied != nil)
 	})
-	return nil
 }
 
 // copyOutput splits a container's stream into lines. The end of the stream is no error.
@@ -160,47 +325,67 @@ func copyOutput(stdout, stderr *show.Lines, r io.Reader, tty bool) {
 	stderr.Flush()
 }
 
-// exited counts a container that has ended.
-func (s *session) exited(service string, code int64) {
+// exited takes note of a container that has ended, unless it is started again.
+func (s *session) exited(c operate.Container, code int64, shown bool) {
+	again := false
+	if r, err := s.o.API.ContainerInspect(context.Background(), c.ID, client.ContainerInspectOptions{}); err == nil {
+		again = r.Container.State.Running || r.Container.State.Restarting
+	}
+	if shown {
+		text := fmt.Sprintf("exited with code %d", code)
+		if again {
+			text += " (restarting)"
+		}
+		s.logs.Status(c.Name, text)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.codes[service]; !known {
-		s.codes[service] = code
+	if s.live[c.ID]--; s.live[c.ID] <= 0 {
+		delete(s.live, c.ID)
+		if again {
+			s.due[c.ID] = true // unless the next run has begun already
+		}
 	}
-	s.running--
-	if s.running <= 0 || s.flags.abort || s.flags.abortFailure && code != 0 {
+	if again {
+		return
+	}
+	if _, known := s.codes[c.Service]; !known {
+		s.codes[c.Service] = code
+	}
+	if s.flags.abort || s.flags.abortFailure && code != 0 {
 		s.once.Do(func() {
-			if s.running > 0 {
+			if len(s.live) > 0 {
 				_, _ = fmt.Fprintln(s.app.err, "Aborting on container exit...")
 			}
 			close(s.ended)
 		})
 	}
+	s.check()
 }
 
 // stop stops what still runs. A second interrupt kills it.
-func (s *session) stop(p *types.Project, list []operate.Container, timeout *int) error {
+func (s *session) stop(timeout *int) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	second := make(chan os.Signal, 1)
 	signal.Notify(second, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(second)
+	now, err := s.o.Containers(ctx, s.p.Name, false)
+	if err != nil {
+		return err
+	}
+	now = slices.DeleteFunc(now, func(c operate.Container) bool { _, ok := s.p.Services[c.Service]; return !ok })
 	go func() {
 		select {
 		case <-second:
 		case <-ctx.Done():
 			return
 		}
-		_ = s.o.Each(ctx, list, func(ctx context.Context, c operate.Container) error {
+		_ = s.o.Each(ctx, now, func(ctx context.Context, c operate.Container) error {
 			_, err := s.o.API.ContainerKill(ctx, c.ID, client.ContainerKillOptions{})
 			return err
 		})
 	}()
-	now, err := s.o.Containers(ctx, p.Name, false)
-	if err != nil {
-		return err
-	}
-	now = slices.DeleteFunc(now, func(c operate.Container) bool { _, ok := p.Services[c.Service]; return !ok })
 	return s.o.Stop(ctx, now, timeout)
 }
 

@@ -11,9 +11,9 @@ import (
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.upCommand(), a.createCommand(), a.downCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.rmCommand(),
-		a.pauseCommand(), a.unpauseCommand(), a.scaleCommand(), a.waitCommand(),
+		a.pauseCommand(), a.unpauseCommand(), a.scaleCommand(), a.waitCommand(), a.watchCommand(),
 		a.psCommand(), a.lsCommand(), a.imagesCommand(), a.volumesCommand(), a.topCommand(), a.portCommand(), a.logsCommand(), a.eventsCommand(),
-		a.pullCommand(), a.pushCommand(), a.buildCommand(), a.configCommand(), a.versionCommand(),
+		a.pullCommand(), a.pushCommand(), a.buildCommand(), a.configCommand(), a.vizCommand(), a.versionCommand(),
 		a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.statsCommand(), a.exportCommand(), a.commitCommand(),
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/show"
@@ -191,6 +192,7 @@ type building struct {
 	noCache, pull, push, quiet, check bool
 	builder, memory, provenance, sbom string
 	ssh, progress                     string
+	lines                             func(service string) io.WriteCloser // takes the output; nil: standard error
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -256,9 +258,14 @@ func (a *app) build(ctx context.Context, p *types.Project, services []string, b 
 			cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 			cmd.Env = append(os.Environ(), "DOCKER_HOST="+a.api.DaemonHost())
 			cmd.Stdin = stdin
-			if len(services) == 1 {
+			switch {
+			case b.lines != nil:
+				out := b.lines(name)
+				defer out.Close()
+				cmd.Stdout, cmd.Stderr = out, out
+			case len(services) == 1:
 				cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-			} else {
+			default:
 				stdout, stderr := logs.Container(name)
 				defer stdout.Flush()
 				defer stderr.Flush()
@@ -332,6 +339,9 @@ func (b building) arguments(p *types.Project, s types.ServiceConfig, separator s
 	add("build-arg", b.args...)
 	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
 		add("label", key+"="+c.Labels[key])
+	}
+	for _, own := range []struct{ key, value string }{{label.Project, p.Name}, {label.Service, s.Name}, {label.Version, label.Compatible}} {
+		add("label", own.key+"="+own.value)
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.AdditionalContexts)) {
 		add("build-context", key+"="+c.AdditionalContexts[key])

@@ -111,7 +111,7 @@ func (f *following) joined(ctx context.Context, m events.Message, services []str
 		return
 	}
 	options := f.options
-	options.Since, options.Tail = fmt.Sprintf("%d.%09d", m.TimeNano/1e9, m.TimeNano%1e9), "all"
+	options.Since, options.Tail = f.op.RunSince(ctx, m.Actor.ID, m.TimeNano), "all"
 	c := operate.Container{Name: m.Actor.Attributes["name"], Service: service}
 	c.ID = m.Actor.ID
 	f.add(ctx, c, options)

@@ -80,6 +80,9 @@ func (a *app) run(ctx context.Context, name string, args []string, o *oneOff, en
 	if err != nil {
 		return err
 	}
+	if p, err = op.ProvideAll(ctx, p); err != nil {
+		return err
+	}
 	if err := op.EnsureImages(ctx, p, operate.ImageOptions{Pull: o.pull, Build: o.build}); err != nil {
 		return err
 	}

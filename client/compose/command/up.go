@@ -15,13 +15,14 @@ import (
 
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
+	"github.com/cleatlabs/cleat/client/compose/watch"
 )
 
 // making are the flags that up, create, run and scale share.
 type making struct {
-	build, noBuild, force, noRecreate, always, renew, removeOrphans, noDeps, quietPull bool
-	pull                                                                               string
-	scale                                                                              []string
+	build, noBuild, force, noRecreate, always, renew, removeOrphans, noDeps, quietPull, watched bool
+	pull                                                                                        string
+	scale                                                                                       []string
 }
 
 func (m *making) install(f *pflag.FlagSet) {
@@ -96,6 +97,11 @@ func (a *app) wanted(ctx context.Context, services []string, m *making) (*types.
 	if len(p.Services) == 0 {
 		return nil, errors.New("no service selected")
 	}
+	if m.watched {
+		if _, err := watch.Rules(p, func(string) {}); err != nil {
+			return nil, err
+		}
+	}
 	if m.noDeps {
 		for name, s := range p.Services {
 			s.DependsOn = nil
@@ -116,6 +122,9 @@ func (a *app) made(ctx context.Context, services []string, m *making, timeout *i
 		return err
 	})
 	if err != nil {
+		return nil, nil, err
+	}
+	if p, err = o.ProvideAll(ctx, p); err != nil {
 		return nil, nil, err
 	}
 	err = o.EnsureImages(ctx, p, operate.ImageOptions{Pull: m.pull, Build: m.build, NoBuild: m.noBuild})
@@ -148,12 +157,24 @@ func (a *app) upCommand() *cobra.Command {
 	f.BoolVar(&u.noPrefix, "no-log-prefix", false, "Don't print prefix in logs")
 	f.BoolVar(&u.timestamps, "timestamps", false, "Show timestamps")
 	timeout := timeoutFlag(cmd, "Use this timeout in seconds for container shutdown when attached or when containers are already running")
-	a.refusal(cmd, "watch", "files are not watched; `up --build` takes changes over")
-	a.refusal(cmd, "menu", "there is no menu")
+	f.BoolVarP(&u.watch, "watch", "w", false, "Watch source code and rebuild/refresh containers when files are updated.")
+	f.BoolVar(&u.quietBuild, "quiet-build", false, "Suppress the build output")
+	menu := f.Bool("menu", false, "Enable interactive shortcuts when running attached. Incompatible with --detach. Can also be enable/disable by setting COMPOSE_MENU environment var.")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		u.menu = *menu
+		if !f.Changed("menu") {
+			u.menu = enabled("COMPOSE_MENU", true)
+		}
+		return nil
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := u.check(); err != nil {
 			return err
 		}
+		if m.noBuild && u.watch {
+			return errors.New("--no-build and --watch are incompatible")
+		}
+		m.watched = u.watch
 		return a.up(cmd.Context(), args, &m, &u, timeout())
 	}
 	return cmd
@@ -161,10 +182,10 @@ func (a *app) upCommand() *cobra.Command {
 
 // up are the flags of up alone.
 type up struct {
-	detach, noStart, wait, abort, abortFailure, noColour, noPrefix, timestamps, attachDependencies bool
-	waitTimeout                                                                                    int
-	exitCodeFrom                                                                                   string
-	attach, noAttach                                                                               []string
+	detach, noStart, wait, abort, abortFailure, noColour, noPrefix, timestamps, attachDependencies, watch, quietBuild, menu bool
+	waitTimeout                                                                                                             int
+	exitCodeFrom                                                                                                            string
+	attach, noAttach                                                                                                        []string
 }
 
 func (u *up) check() error {
@@ -177,6 +198,8 @@ func (u *up) check() error {
 	switch {
 	case u.abort && u.abortFailure && u.exitCodeFrom == "":
 		return errors.New("cannot combine --abort-on-container-failure and --abort-on-container-exit")
+	case u.detach && u.watch:
+		return errors.New("--detach cannot be combined with --watch")
 	case u.detach && (u.abort || u.abortFailure):
 		return errors.New("--detach cannot be combined with --abort-on-container-exit or --abort-on-container-failure")
 	case u.detach && (len(u.attach) > 0 || u.attachDependencies):

@@ -129,7 +129,7 @@ func (o *Operator) sendFiles(ctx context.Context, p *types.Project, files []spec
 	if own {
 		err = o.put(ctx, "/cleat/containers/"+id+"/files", &b)
 	} else {
-		_, err = o.API.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: &b, CopyUIDGID: true})
+		_, err = o.API.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: &b})
 	}
 	if err != nil {
 		return fmt.Errorf("write secrets and configs: %w", err)

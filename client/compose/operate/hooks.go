@@ -28,7 +28,7 @@ func (o *Operator) service(c Container) (s types.ServiceConfig, known bool) {
 // beforeStop runs what is to be run in a container before it is stopped.
 func (o *Operator) beforeStop(ctx context.Context, c Container) error {
 	s, _ := o.service(c)
-	err := o.hooks(ctx, c, s.PreStop)
+	err := o.Hooks(ctx, c, s.PreStop)
 	// One that has ended meanwhile, or is paused, cannot run anything, and is stopped all the same.
 	if gone(err) || errdefs.IsConflict(err) {
 		return nil
@@ -52,11 +52,11 @@ func (o *Operator) restart(ctx context.Context, c Container, timeout *int) error
 	if _, err := o.API.ContainerRestart(ctx, c.ID, client.ContainerRestartOptions{Timeout: timeout}); err != nil {
 		return err
 	}
-	return o.hooks(ctx, c, s.PostStart)
+	return o.Hooks(ctx, c, s.PostStart)
 }
 
-// hooks runs commands in a container, one after the other. The first that fails is the last.
-func (o *Operator) hooks(ctx context.Context, c Container, hooks []types.ServiceHook) error {
+// Hooks runs commands in a container, one after the other. The first that fails is the last.
+func (o *Operator) Hooks(ctx context.Context, c Container, hooks []types.ServiceHook) error {
 	for _, h := range hooks {
 		if err := o.hook(ctx, c, h); err != nil {
 			return err

@@ -60,6 +60,9 @@ type Operator struct {
 	// HookOutput shows what hooks say; nil is nobody.
 	HookOutput func(c Container) io.WriteCloser
 
+	// Provider finds the program of a service's provider, and what of the environment it is run with.
+	Provider func(name string) (program string, env []string, err error)
+
 	product product
 	slots   chan struct{}
 	once    sync.Once

@@ -130,6 +130,11 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 	if err := o.Remove(ctx, targets, RemoveOptions{Stop: true, Timeout: opts.Timeout, Volumes: opts.Volumes}); err != nil {
 		return err
 	}
+	if p != nil {
+		if err := o.removeProvided(ctx, p, opts.Services); err != nil {
+			return err
+		}
+	}
 	if len(opts.Services) > 0 {
 		return nil
 	}

@@ -81,7 +81,7 @@ func (o *Operator) start(ctx context.Context, p *types.Project, s types.ServiceC
 		_, err = o.API.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
 	}
 	if err == nil {
-		err = o.hooks(ctx, c, s.PostStart)
+		err = o.Hooks(ctx, c, s.PostStart)
 	}
 	return o.done("Container", c.Name, "Started", err)
 }
@@ -263,4 +263,25 @@ func (o *Operator) awaitAll(ctx context.Context, n *news, list []Container, p *t
 		return cause
 	}
 	return err
+}
+
+// RunSince is the time, as the API's logs take it, from which on all output is that of a
+// container's present run. An event of its start, at nanoseconds since 1970, comes later
+// than its first output.
+func (o *Operator) RunSince(ctx context.Context, id string, event int64) string {
+	at := time.Unix(0, event)
+	if r, err := o.API.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil {
+		state := r.Container.State
+		finished, ferr := time.Parse(time.RFC3339Nano, state.FinishedAt)
+		started, serr := time.Parse(time.RFC3339Nano, state.StartedAt)
+		switch {
+		case ferr == nil && finished.Unix() <= 0: // its first run
+			return ""
+		case ferr == nil && finished.Before(at): // that of the run before
+			at = finished
+		case serr == nil && started.Before(at): // it has ended again
+			at = started
+		}
+	}
+	return fmt.Sprintf("%d.%09d", at.Unix(), at.Nanosecond())
 }

@@ -12,8 +12,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Form is how progress is shown.
@@ -84,6 +86,9 @@ func (p *Progress) Warn(text string) {
 	}
 }
 
+// Redraws says whether lines that are shown already change: nothing else may be printed then.
+func (p *Progress) Redraws() bool { return p.form == TTY }
+
 // End leaves what is on the terminal there: what comes next is below it.
 func (p *Progress) End() {
 	p.mu.Lock()
@@ -142,6 +147,8 @@ type Logs struct {
 	Out, Err   io.Writer
 	NoPrefix   bool
 	Colours    bool
+	Timestamps bool // of when a line came here
+	footer     string
 	mu         sync.Mutex
 	width      int
 	containers int
@@ -162,7 +169,8 @@ func (l *Logs) Announce(name string) {
 func (l *Logs) Container(name string) (stdout, stderr *Lines) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.width = max(l.width, len(name))
+	// What a hook says comes seldom: it does not move what all others say.
+	l.width = max(l.width, len(strings.TrimSuffix(name, " ->")))
 	colour := colours[l.containers%len(colours)]
 	l.containers++
 	return &Lines{logs: l, w: l.Out, name: name, colour: colour}, &Lines{logs: l, w: l.Err, name: name, colour: colour}
@@ -172,7 +180,43 @@ func (l *Logs) Container(name string) (stdout, stderr *Lines) {
 func (l *Logs) Status(name, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, _ = fmt.Fprintf(l.Out, "%s %s\n", name, text)
+	_ = l.write(l.Out, fmt.Appendf(nil, "%s %s\n", name, text))
+}
+
+// Watch prints what the watch of files has to say, each line beside the containers' names.
+func (l *Logs) Watch(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	prefix := strings.Repeat(" ", l.width) + " ⦿ "
+	if l.NoPrefix {
+		prefix = ""
+	} else if l.Colours {
+		prefix = "\x1b[92m" + prefix + "\x1b[0m"
+	}
+	var b bytes.Buffer
+	for line := range strings.Lines(text) {
+		b.WriteString(prefix + strings.TrimSuffix(line, "\n") + "\n")
+	}
+	_ = l.write(l.Out, b.Bytes())
+}
+
+// Footer keeps a line below all others on a terminal; "" is none.
+func (l *Logs) Footer(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.footer != "" || text != "" {
+		_, _ = io.WriteString(l.Out, "\r\x1b[K"+text)
+	}
+	l.footer = text
+}
+
+// write prints whole lines above the footer. The caller holds the lock.
+func (l *Logs) write(w io.Writer, lines []byte) error {
+	if l.footer != "" {
+		lines = slices.Concat([]byte("\r\x1b[K"), lines, []byte(l.footer))
+	}
+	_, err := w.Write(lines)
+	return err
 }
 
 // Lines prints whole lines of one stream of one container. It is used by one goroutine.
@@ -224,8 +268,10 @@ func (s *Lines) print(text []byte) error {
 		}
 		b.WriteString(prefix)
 	}
+	if l.Timestamps {
+		b.WriteString(time.Now().Format("2006-01-02T15:04:05.000000000Z07:00 "))
+	}
 	b.Write(bytes.TrimSuffix(text, []byte("\r")))
 	b.WriteByte('\n')
-	_, err := s.w.Write(b.Bytes())
-	return err
+	return l.write(s.w, b.Bytes())
 }

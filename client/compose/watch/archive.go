@@ -1,0 +1,87 @@
+package watch
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// Copy is a file of the host and where it goes in a container.
+type Copy struct{ From, To string }
+
+// Archive writes a tar archive of files as they are now. One that has vanished meanwhile, and what no archive can hold,
+// is left out. A directory is made, without what is in it.
+func Archive(w io.Writer, files []Copy) error {
+	t := tar.NewWriter(w)
+	seen := map[string]bool{}
+	for i := len(files) - 1; i >= 0; i-- {
+		c := files[i]
+		if seen[c.To] {
+			continue // the last rule wins
+		}
+		seen[c.To] = true
+		if err := addTo(t, c); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: %w", c.From, err)
+		}
+	}
+	return t.Close()
+}
+
+func addTo(t *tar.Writer, c Copy) error {
+	info, err := os.Lstat(c.From)
+	if err != nil {
+		return err
+	}
+	link := ""
+	switch info.Mode().Type() {
+	case 0, fs.ModeDir:
+	case fs.ModeSymlink:
+		if link, err = os.Readlink(c.From); err != nil {
+			return err
+		}
+	default:
+		return nil
+	}
+	h, err := tar.FileInfoHeader(info, link)
+	if err != nil {
+		return err
+	}
+	h.Name = strings.TrimPrefix(c.To, "/")
+	h.Uname, h.Gname = "", "" // the host's names say nothing in a container
+	if info.IsDir() {
+		h.Name += "/"
+	}
+	if !info.Mode().IsRegular() {
+		return t.WriteHeader(h)
+	}
+	f, err := os.Open(c.From)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// It may be written just now: what it was first is what goes, and a later change comes with the next batch.
+	if info, err = f.Stat(); err != nil {
+		return err
+	}
+	h.Size = info.Size()
+	if err := t.WriteHeader(h); err != nil {
+		return err
+	}
+	n, err := io.Copy(t, io.LimitReader(f, h.Size))
+	if err == nil && n < h.Size {
+		_, err = io.CopyN(t, zeros{}, h.Size-n) // it was cut meanwhile
+	}
+	return err
+}
+
+// zeros fills up what a file has lost while it was read.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}

@@ -1,0 +1,198 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+)
+
+// A batch ends when nothing has happened for quiet: an editor that saves many files, or a version control system that
+// checks out others, is done then. One that never ends is cut after longest.
+const (
+	quiet   = 100 * time.Millisecond
+	longest = 3 * time.Second
+)
+
+// Files watches the files of rules. Close it.
+type Files struct {
+	rules []Rule
+	fs    *fsnotify.Watcher
+}
+
+// NewFiles begins to watch. A path that does not exist is waited for.
+func NewFiles(rules []Rule) (*Files, error) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("files cannot be watched: %w", explain(err))
+	}
+	f := &Files{rules: rules, fs: w}
+	for i := range rules {
+		if err := f.add(existing(rules[i].Path), func(string) {}); err != nil {
+			_ = w.Close()
+			return nil, fmt.Errorf("%s cannot be watched: %w", rules[i].Path, explain(err))
+		}
+	}
+	return f, nil
+}
+
+// Close ends the watch.
+func (f *Files) Close() error { return f.fs.Close() }
+
+// explain says what to do about the kernel's limits.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("%w: raise the limit by `sysctl fs.inotify.max_user_watches=1048576`, or leave large directories out by `ignore`", err)
+	case errors.Is(err, unix.EMFILE):
+		return fmt.Errorf("%w: raise the limit by `sysctl fs.inotify.max_user_instances=1024`", err)
+	}
+	return err
+}
+
+// existing is the path, or the nearest directory above it that is there.
+func existing(path string) string {
+	for {
+		if _, err := os.Stat(path); err == nil || path == filepath.Dir(path) {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// add watches a path, and found is told of the files in it. Of a file its directory is watched: editors replace files.
+// Of a directory above that of a rule, only the way there is watched.
+func (f *Files) add(path string, found func(string)) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // gone again
+	}
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return f.fs.Add(filepath.Dir(path))
+	}
+	return filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !f.wanted(name) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		found(name)
+		if !d.IsDir() {
+			return nil
+		}
+		if err := f.fs.Add(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+}
+
+// wanted says whether a path is one of a rule's, or on the way to it.
+func (f *Files) wanted(path string) bool {
+	return slices.ContainsFunc(f.rules, func(r Rule) bool {
+		if _, in := below(r.Path, path); in {
+			return !r.prunes(path)
+		}
+		_, above := below(path, r.Path)
+		return above
+	})
+}
+
+// Batches gives the absolute paths that have changed, until ctx ends; then, or when the kernel tells nothing any more,
+// the channel is closed. Whether a path still exists is for the reader to find out.
+func (f *Files) Batches(ctx context.Context) <-chan []string {
+	out := make(chan []string)
+	go func() {
+		defer close(out)
+		for {
+			batch, ok := f.batch(ctx)
+			if !ok {
+				return
+			}
+			select {
+			case out <- batch:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+// batch collects what changes until it is quiet.
+func (f *Files) batch(ctx context.Context) ([]string, bool) {
+	changed := map[string]bool{}
+	var still, late <-chan time.Time
+	end := func() ([]string, bool) {
+		list := make([]string, 0, len(changed))
+		for path := range changed {
+			list = append(list, path)
+		}
+		slices.Sort(list)
+		return list, true
+	}
+	for {
+		select {
+		case e, open := <-f.fs.Events:
+			if !open {
+				return nil, false
+			}
+			f.happened(e, func(path string) { changed[path] = true })
+		case err, open := <-f.fs.Errors:
+			if !open {
+				return nil, false
+			}
+			if errors.Is(err, fsnotify.ErrEventOverflow) {
+				f.all(func(path string) { changed[path] = true })
+			}
+		case <-still:
+			return end()
+		case <-late:
+			return end()
+		case <-ctx.Done():
+			return nil, false
+		}
+		if len(changed) == 0 {
+			continue
+		}
+		still = time.After(quiet)
+		if late == nil {
+			late = time.After(longest)
+		}
+	}
+}
+
+func (f *Files) happened(e fsnotify.Event, changed func(string)) {
+	if !f.wanted(e.Name) {
+		return
+	}
+	if e.Has(fsnotify.Create) {
+		// A directory may have got files before it was watched. One that cannot be watched is seen with its parent.
+		_ = f.add(e.Name, changed)
+	}
+	changed(e.Name)
+}
+
+// all takes everything for changed.
+func (f *Files) all(changed func(string)) {
+	for i := range f.rules {
+		_ = f.add(existing(f.rules[i].Path), changed)
+	}
+}

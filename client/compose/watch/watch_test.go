@@ -1,0 +1,194 @@
+package watch
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+func projectOf(triggers []types.Trigger, build *types.BuildConfig, volumes ...types.ServiceVolumeConfig) *types.Project {
+	s := types.ServiceConfig{Name: "web", Develop: &types.DevelopConfig{Watch: triggers}}
+	s.Build, s.Volumes = build, volumes
+	return &types.Project{Services: types.Services{"web": s}}
+}
+
+func TestRulesMatch(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ".dockerignore"), []byte("# none\nnode_modules\n**/*.tmp\n!keep.tmp\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := Rules(projectOf([]types.Trigger{
+		{Action: types.WatchActionSync, Path: filepath.Join(dir, "app"), Target: "/srv/app", Ignore: []string{"*.log", "private/"}},
+		{Action: types.WatchActionSync, Path: filepath.Join(dir, "conf"), Target: "/conf", Include: []string{"*.conf", "sub/**"}},
+		{Action: types.WatchActionSyncRestart, Path: filepath.Join(dir, "one.txt"), Target: "/etc/one.txt"},
+		{Action: types.WatchActionSync, Path: dir, Target: "/all", Ignore: []string{"*", "!all.txt"}},
+	}, &types.BuildConfig{Context: dir}), func(text string) { t.Error(text) })
+	if err != nil || len(rules) != 4 {
+		t.Fatalf("%v: %d rules", err, len(rules))
+	}
+	for _, c := range []struct {
+		rule int
+		file string
+		want string // "" is no match
+	}{
+		{0, "app/main.go", "/srv/app/main.go"},
+		{0, "app/deep/er/main.go", "/srv/app/deep/er/main.go"},
+		{0, "app", "/srv/app"},
+		{0, "application", ""},
+		{0, "app/debug.log", ""},
+		{0, "app/deep/debug.log", "/srv/app/deep/debug.log"},
+		{0, "app/private/key", ""},
+		{0, "app/x.tmp", ""},
+		{0, "app/.git/config", ""},
+		{0, "app/.main.go.swp", ""},
+		{0, "app/main.go~", ""},
+		{1, "conf/a.conf", "/conf/a.conf"},
+		{1, "conf/a.txt", ""},
+		{1, "conf/sub/deep/a.txt", "/conf/sub/deep/a.txt"},
+		{2, "one.txt", "/etc/one.txt"},
+		{2, "one.txt.bak", ""},
+		{3, "anything", "/all/anything"}, // "*" says nothing beside exceptions
+		{3, "node_modules/x", ""},
+	} {
+		got, ok := rules[c.rule].Match(filepath.Join(dir, c.file))
+		if got != c.want || ok != (c.want != "") {
+			t.Errorf("rule %d, %s: %q, %v, want %q", c.rule, c.file, got, ok, c.want)
+		}
+	}
+}
+
+func TestRulesThatCannotBe(t *testing.T) {
+	for name, c := range map[string]struct {
+		trigger types.Trigger
+		want    string
+	}{
+		"no build":   {types.Trigger{Action: types.WatchActionRebuild, Path: "/x"}, "without a build context"},
+		"no target":  {types.Trigger{Action: types.WatchActionSync, Path: "/x"}, "needs a target"},
+		"no command": {types.Trigger{Action: types.WatchActionSyncExec, Path: "/x", Target: "/y"}, "without a command"},
+		"no action":  {types.Trigger{Action: "dance", Path: "/x"}, "unknown action"},
+		"a pattern":  {types.Trigger{Action: types.WatchActionRestart, Path: "/x", Ignore: []string{"[a"}}, "ignore"},
+	} {
+		if _, err := Rules(projectOf([]types.Trigger{c.trigger}, nil), nil); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	warned := 0
+	p := projectOf([]types.Trigger{{Action: types.WatchActionSync, Path: "/src/app", Target: "/app"}}, nil, types.ServiceVolumeConfig{Type: "bind", Source: "/src", Target: "/app"})
+	if _, err := Rules(p, func(string) { warned++ }); !errors.Is(err, ErrNone) || warned != 1 {
+		t.Errorf("what is bind mounted: %v, %d warnings", err, warned)
+	}
+}
+
+// What happens together is one batch; what is new, also whole trees, and what appears later is seen.
+func TestFilesInBatches(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"app/.git", "app/old"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rules, err := Rules(projectOf([]types.Trigger{
+		{Action: types.WatchActionSync, Path: filepath.Join(dir, "app"), Target: "/app"},
+		{Action: types.WatchActionRestart, Path: filepath.Join(dir, "later/on")},
+	}, nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewFiles(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	batches := f.Batches(ctx)
+	// see collects until all that is wanted has come, and nothing that is not.
+	see := func(do func(), want ...string) {
+		t.Helper()
+		do()
+		seen := map[string]bool{}
+		limit := time.After(time.Minute)
+		for {
+			missing := slices.DeleteFunc(slices.Clone(want), func(w string) bool { return seen[w] })
+			if len(missing) == 0 {
+				return
+			}
+			select {
+			case b := <-batches:
+				for _, path := range b {
+					rel, err := filepath.Rel(dir, path)
+					if err != nil || strings.Contains(rel, ".git") {
+						t.Errorf("%s, %v", path, err)
+					}
+					seen[rel] = true
+				}
+			case <-limit:
+				t.Fatalf("%v did not come", missing)
+			}
+		}
+	}
+	write := func(name string) func() {
+		return func() {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	see(func() { write("app/.git/index")(); write("app/a")() }, "app/a")
+	see(write("app/new/tree/b"), "app/new/tree/b")
+	see(write("app/new/tree/c"), "app/new/tree/c")
+	see(func() { _ = os.RemoveAll(filepath.Join(dir, "app/new")) }, "app/new")
+	see(write("later/on/d"), "later/on/d")
+	see(write("later/on/e"), "later/on/e")
+	cancel()
+	for range batches {
+	}
+}
+
+func TestArchive(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("text"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("file", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	err := Archive(&b, []Copy{{file, "/a/twice"}, {dir, "/a/dir"}, {filepath.Join(dir, "link"), "/a/link"}, {filepath.Join(dir, "gone"), "/a/gone"}, {file, "/a/file"}, {file, "/a/twice"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]byte{}
+	for r := tar.NewReader(&b); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, twice := got[h.Name]; twice {
+			t.Errorf("%s comes twice", h.Name)
+		}
+		got[h.Name] = h.Typeflag
+		if text, err := io.ReadAll(r); h.Typeflag == tar.TypeReg && (err != nil || string(text) != "text" || h.Mode&0o777 != 0o750) {
+			t.Errorf("%s: %q, %o, %v", h.Name, text, h.Mode, err)
+		}
+	}
+	if len(got) != 4 || got["a/dir/"] != tar.TypeDir || got["a/link"] != tar.TypeSymlink || got["a/file"] != tar.TypeReg {
+		t.Errorf("%v", got)
+	}
+}
