@@ -17,7 +17,7 @@ echo "$@" >>` + calls + `
 case "$*" in
 *metadata*) echo '{"description":"test","up":{"parameters":[{"name":"size","required":true}]},"down":{"parameters":[]}}' ;;
 *" up "*)
-  [ -z "$FAIL" ] || { echo '{"type":"error","message":"out of clouds"}'; sleep 1000; }
+  [ -z "$FAIL" ] || { echo '{"type":"error","message":"out of clouds"}'; exec sleep 1000; }
   echo '{"type":"info","message":"thinking"}'; echo '{"type":"debug","message":"x"}'; echo '{"type":"setenv","message":"URL=db://'$NAME'"}' ;;
 esac
 `

@@ -16,21 +16,21 @@ import (
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// said collects what a program prints.
-type said struct {
+// watchOutput collects what a program prints.
+type watchOutput struct {
 	mu   sync.Mutex
 	text strings.Builder
 	from int // what expect has seen
 }
 
-func (s *said) Write(p []byte) (int, error) {
+func (s *watchOutput) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.text.Write(p)
 }
 
 // expect waits for a text after the last that was expected.
-func (s *said) expect(t *testing.T, want string) {
+func (s *watchOutput) expect(t *testing.T, want string) {
 	t.Helper()
 	harness.Eventually(t, func() (bool, string) {
 		s.mu.Lock()
@@ -46,10 +46,10 @@ func (s *said) expect(t *testing.T, want string) {
 }
 
 // begin starts a compose command whose output is collected. It is interrupted at the end of the test.
-func (a *application) begin(t *testing.T, args ...string) (*exec.Cmd, *said) {
+func (a *application) begin(t *testing.T, args ...string) (*exec.Cmd, *watchOutput) {
 	t.Helper()
 	cmd := a.command(t, args...)
-	s := &said{}
+	s := &watchOutput{}
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Start(); err != nil {
@@ -196,7 +196,7 @@ services:
 `,
 		"app/page": "page\n",
 	})
-	begin := func(args ...string) (*exec.Cmd, *os.File, *said) {
+	begin := func(args ...string) (*exec.Cmd, *os.File, *watchOutput) {
 		t.Helper()
 		cmd := a.command(t, args...)
 		cmd.Env = append(cmd.Env, "TERM=xterm")
@@ -204,7 +204,7 @@ services:
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &said{}
+		s := &watchOutput{}
 		go func() { _, _ = io.Copy(s, terminal) }()
 		t.Cleanup(func() { terminal.Close() })
 		return cmd, terminal, s

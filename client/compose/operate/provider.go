@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 )
@@ -49,6 +50,7 @@ func (o *Operator) provide(ctx context.Context, p *types.Project, s types.Servic
 	}
 	cmd := exec.CommandContext(ctx, program, slices.Concat([]string{"compose", "--project-name=" + p.Name, verb}, options, []string{s.Name})...)
 	cmd.Env = env
+	cmd.WaitDelay = time.Second // what it has started may hold its output for longer
 	var complaints tail
 	cmd.Stderr = &complaints
 	out, err := cmd.StdoutPipe()
