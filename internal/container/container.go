@@ -68,6 +68,57 @@ func (c *Container) SetState(change func(*State)) error {
 	return c.persist()
 }
 
+// WriteAhead writes to disk what the state is about to become, before anybody sees
+// it: what a SetState would have its caller wait for is done while the caller has to
+// wait for something else. Settle makes it the state. An engine that dies between the
+// two leaves it to the next.
+func (c *Container) WriteAhead(change func(*State)) (*Ahead, error) {
+	if err := c.disk.lock(context.Background()); err != nil {
+		return nil, err
+	}
+	defer c.disk.unlock()
+	c.mu.Lock()
+	next, gone := *c.snapshot.Load(), c.gone
+	c.mu.Unlock()
+	if gone {
+		return nil, nil
+	}
+	change(&next.State)
+	c.persisted = nil // whatever comes, the present state is not on the disk any more
+	if err := record.WriteJSON(c.Path(stateFile), &next.State, 0o600); err != nil {
+		return nil, err
+	}
+	c.persisted = &next
+	return &Ahead{&next}, nil
+}
+
+// Ahead is what WriteAhead has written.
+type Ahead struct{ record *Record }
+
+// Settle is SetState for a change that a has on the disk, but for what the next
+// engine finds out by itself. It writes only if something else was written meanwhile,
+// or if a is nil; Persist writes the rest.
+func (c *Container) Settle(a *Ahead, change func(*State)) error {
+	c.mu.Lock()
+	c.apply(change)
+	c.mu.Unlock()
+	if a == nil {
+		return c.persist()
+	}
+	if err := c.disk.lock(context.Background()); err != nil {
+		return err
+	}
+	written := c.persisted == a.record
+	c.disk.unlock()
+	if written {
+		return nil
+	}
+	return c.persist()
+}
+
+// Persist writes the state to the disk if what is there is not the same.
+func (c *Container) Persist() error { return c.persist() }
+
 // SetStateInMemory is SetState without the write, for changes that the next
 // engine finds out by itself.
 func (c *Container) SetStateInMemory(change func(*State)) {

@@ -17,6 +17,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/record"
 )
 
@@ -91,6 +92,11 @@ func (s *Store) load(name string) error {
 		r.State = State{Status: container.StateCreated}
 	} else if err != nil {
 		return err
+	}
+	if r.State.Keeper != nil {
+		// It may have been written while the process was being set up.
+		whole := keeper.Complete(*r.State.Keeper)
+		r.State.Keeper = &whole
 	}
 	if other, taken := s.names[r.Name]; taken {
 		return fmt.Errorf("containers %s and %s both have the name %q", other, r.ID, r.Name)

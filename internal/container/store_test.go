@@ -223,6 +223,76 @@ func TestLockServesInOrderAndLetsWaitersLeave(t *testing.T) {
 	}
 }
 
+// What was written ahead is what another engine finds, and what this one says only once it is settled, without a second write unless
+// something else came between.
+func TestWriteAhead(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	c := add(t, s, id("1"), "ahead")
+	onDisk := func() container.Status {
+		t.Helper()
+		other, err := open(t, root).Find("ahead")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return other.Load().State.Status
+	}
+	run := func(st *container.State) { st.Status = api.StateRunning }
+	end := func(st *container.State) { st.Status = api.StateExited }
+	ahead, err := c.WriteAhead(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Load().State.Status; got != api.StateCreated || onDisk() != api.StateRunning {
+		t.Errorf("written ahead: %s here, %s on disk", got, onDisk())
+	}
+	marker := []byte("not written again")
+	mark := func() {
+		t.Helper()
+		if err := os.WriteFile(c.Path("state.json"), marker, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	marked := func() bool {
+		t.Helper()
+		b, err := os.ReadFile(c.Path("state.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b) == string(marker)
+	}
+	mark()
+	if err := c.Settle(ahead, run); err != nil || !marked() || c.Load().State.Status != api.StateRunning {
+		t.Errorf("settled: %v, %s here, untouched %v", err, c.Load().State.Status, marked())
+	}
+	if err := c.Persist(); err != nil || marked() {
+		t.Errorf("what is left to be written: %v, untouched %v", err, marked())
+	}
+	mark()
+	if err := c.Persist(); err != nil || !marked() {
+		t.Errorf("nothing left to be written: %v, untouched %v", err, marked())
+	}
+
+	// A start that fails takes back what it wrote.
+	if _, err := c.WriteAhead(run); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetExited(end, nil); err != nil || onDisk() != api.StateExited {
+		t.Errorf("taken back: %v, %s", err, onDisk())
+	}
+
+	// Somebody else's change that came between is not the last word on disk.
+	if ahead, err = c.WriteAhead(run); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil || onDisk() != api.StateExited {
+		t.Errorf("a change between: %v, %s", err, onDisk())
+	}
+	if err := c.Settle(ahead, run); err != nil || onDisk() != api.StateRunning {
+		t.Errorf("settled after a change: %v, %s", err, onDisk())
+	}
+}
+
 func TestWaitMissesNoExit(t *testing.T) {
 	s := open(t, t.TempDir())
 	c := add(t, s, id("1"), "waited")

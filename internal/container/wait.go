@@ -63,6 +63,13 @@ func (c *Container) Wait(cond container.WaitCondition) (exit <-chan Exit, cancel
 // exit can fall between a look at the state and a registration: both hold the same
 // lock. The write to disk is as in SetState.
 func (c *Container) SetExited(change func(*State), announce func()) error {
+	c.SetExitedInMemory(change, announce)
+	return c.persist()
+}
+
+// SetExitedInMemory is SetExited without the write, for a container that is about to
+// be removed.
+func (c *Container) SetExitedInMemory(change func(*State), announce func()) {
 	c.mu.Lock()
 	c.apply(change)
 	if announce != nil {
@@ -75,7 +82,6 @@ func (c *Container) SetExited(change func(*State), announce func()) error {
 	if waited {
 		runtime.Gosched() // they are told first, by this processor: to wake another one for them takes as long as the write
 	}
-	return c.persist()
 }
 
 // Removed tells everyone who waits that the container is no more.

@@ -48,27 +48,46 @@ type exiter struct {
 	machineEnds atomic.Bool // nothing is restarted any more
 }
 
+// settledAfter is when a run is no short one: what its start has left to be written
+// of its state is written then.
+const settledAfter = time.Second
+
 // watch owns a started run until it has exited and is cleaned up, or the
 // engine ends.
 func (x *exiter) watch(c *container.Container, r *run) {
 	x.tasks.Go("container", func(ctx context.Context) {
 		stopOOM := x.watchOOM(c, r)
 		defer stopOOM()
-		select {
-		case <-r.process.Done():
-			x.exited(c, r)
-		case <-ctx.Done():
-			// The engine stops and the container stays: leave its output in
-			// pipe and journal for the next engine.
-			r.stopMonitor()
-			r.pump.Stop()
-			if r.log != nil {
-				_ = r.log.Close()
+		settled := time.NewTimer(settledAfter)
+		defer settled.Stop()
+		for {
+			select {
+			case <-r.process.Done():
+				x.exited(c, r)
+				return
+			case <-settled.C:
+				x.persist(c)
+			case <-ctx.Done():
+				// The engine stops and the container stays: leave its output in
+				// pipe and journal for the next engine.
+				x.persist(c)
+				r.stopMonitor()
+				r.pump.Stop()
+				if r.log != nil {
+					_ = r.log.Close()
+				}
+				r.process.Detach()
+				r.unmount()
+				return
 			}
-			r.process.Detach()
-			r.unmount()
 		}
 	})
+}
+
+func (x *exiter) persist(c *container.Container) {
+	if err := c.Persist(); err != nil {
+		x.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
+	}
 }
 
 // watchOOM announces kills by the memory limit while the container runs.
@@ -129,7 +148,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		finished = time.Now()
 	}
 	again, delay := x.decide(rec, r, status.Code, finished)
-	err := c.SetExited(func(st *container.State) {
+	c.SetExitedInMemory(func(st *container.State) {
 		st.Status = api.StateExited
 		if again {
 			st.Status = api.StateRestarting
@@ -141,8 +160,8 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		st.HealthRestart = st.HealthRestart && !st.StoppedByHand
 		st.Health = endedHealth(st.Health)
 	}, func() { x.announce(c, rec, r, oom, status.Code, finished) })
-	if err != nil {
-		x.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
+	if again || !x.removes(c) {
+		x.persist(c) // else an engine that dies before the removal leaves it to the next, which learns of the exit from the keeper
 	}
 	record.Failpoint("engine.exit.after-state")
 	// The restart is registered before anyone who waits for the exit goes on,
@@ -157,12 +176,20 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	if cleaned {
 		x.clean(c, rec, r)
 	}
-	if !again && rec.HostConfig.AutoRemove && !c.Load().State.HealthRestart && !x.lives.of(c).removalIsHeld() {
+	if !again && x.removes(c) {
 		x.autoRemove(c)
+	} else {
+		x.persist(c)
 	}
 	if !cleaned {
 		x.clean(c, rec, r)
 	}
+}
+
+// removes says whether --rm is to be carried out for c, which has exited.
+func (x *exiter) removes(c *container.Container) bool {
+	r := c.Load()
+	return r.HostConfig.AutoRemove && !r.State.HealthRestart && !x.lives.of(c).removalIsHeld()
 }
 
 // announce publishes an exit. rec is as it was before.

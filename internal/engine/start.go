@@ -18,6 +18,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/logs"
 	cmount "github.com/cleatlabs/cleat/internal/mount"
@@ -107,7 +108,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		<-last.cleaned // its ports, cgroup and keeper must be gone
 		last.unmount()
 	}
-	a := &attempt{s: s, c: c, r: c.Load(), life: life, rootFD: -1, netFD: -1}
+	a := &attempt{s: s, c: c, r: c.Load(), life: life, backoff: backoff, rootFD: -1, netFD: -1}
 	defer a.closeFDs()
 	started, err := a.run(ctx)
 	if err != nil {
@@ -116,17 +117,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		return s.failed(c, err)
 	}
 	started.backoff = backoff
-	err = c.SetState(func(st *container.State) {
-		*st = container.State{
-			Status: api.StateRunning, StartedAt: started.started.UTC(), FinishedAt: st.FinishedAt, VolumesFilled: true,
-			RestartCount: st.RestartCount, Keeper: ptr(started.process.Record()), Sandbox: a.sandbox,
-			Endpoints: st.Endpoints, Health: startedHealth(a.r, st.Health), AppArmorProfile: a.profile,
-		}
-		if backoff == 0 {
-			st.RestartCount = 0
-		}
-	})
-	if err != nil {
+	if err := c.Settle(a.ahead, a.running(started.process.Record())); err != nil {
 		// The container runs; without its record a later engine could not
 		// take it over, so it must not.
 		s.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
@@ -139,6 +130,28 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 	s.prober.begin(c, started)
 	s.exits.watch(c, started)
 	return nil
+}
+
+// writeAhead writes the state of the container that is about to run, while its
+// process is being set up. If that fails, launch meets the same and says so.
+func (a *attempt) writeAhead(keeper keeper.Record) {
+	a.started = time.Now()
+	a.ahead, _ = a.c.WriteAhead(a.running(keeper))
+	record.Failpoint("engine.start.after-ahead")
+}
+
+// running makes a state that of the container that has been started.
+func (a *attempt) running(keeper keeper.Record) func(*container.State) {
+	return func(st *container.State) {
+		*st = container.State{
+			Status: api.StateRunning, StartedAt: a.started.UTC(), FinishedAt: st.FinishedAt, VolumesFilled: true,
+			RestartCount: st.RestartCount, Keeper: &keeper, Sandbox: a.sandbox,
+			Endpoints: st.Endpoints, Health: startedHealth(a.r, st.Health), AppArmorProfile: a.profile,
+		}
+		if a.backoff == 0 {
+			st.RestartCount = 0
+		}
+	}
 }
 
 // failed records why a start did not work and returns the error for the
@@ -180,6 +193,10 @@ type attempt struct {
 	sandbox *network.Sandbox
 	linkEnv []string // of legacy links
 	profile string   // of AppArmor
+
+	backoff time.Duration    // before this start, 0 by hand
+	started time.Time        // when the process began to be set up
+	ahead   *container.Ahead // nil until it is written, and where it could not be
 }
 
 // openSources opens what mounts need besides paths.
@@ -420,6 +437,7 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 		return nil, err
 	}
 	spec.Group, a.group = a.group, nil
+	spec.Meanwhile = a.writeAhead
 	proc, err := s.runtime.Start(ctx, spec)
 	if err != nil {
 		closeLog(writer)
@@ -435,7 +453,7 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 		proc.LetMountsGo()
 		return nil, err
 	}
-	started.started = time.Now()
+	started.started = a.started
 	started.rootFD, a.rootFD = a.rootFD, -1
 	return started, nil
 }

@@ -28,18 +28,27 @@ type Note struct {
 // ticksPerSecond is the unit of start times in /proc on every architecture (USER_HZ).
 const ticksPerSecond = 100
 
+// ticks is the time since boot in the unit of start times.
+func ticks() (uint64, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, fmt.Errorf("time since boot: %w", err)
+	}
+	return uint64(now.Nano() / (int64(time.Second) / ticksPerSecond)), nil
+}
+
 // WriteNote writes r, whose process must not have been collected yet, and what the engine wants to know about it. A kill in the middle leaves
 // a note that ReadNote refuses.
 func WriteNote(r Record, about any) error {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return fmt.Errorf("time since boot: %w", err)
+	now, err := ticks()
+	if err != nil {
+		return err
 	}
 	b, err := json.Marshal(struct {
 		Process Record
 		Noted   uint64
 		About   any
-	}{r, uint64(now.Nano() / (int64(time.Second) / ticksPerSecond)), about})
+	}{r, now, about})
 	if err != nil {
 		return fmt.Errorf("note of %s: %w", r.ID, err)
 	}

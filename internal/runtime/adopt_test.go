@@ -77,6 +77,56 @@ func TestAdoptRunning(t *testing.T) {
 	}
 }
 
+// A record that was written while the process was being set up leads to it, too, while its keeper has it.
+func TestAdoptByARecordWrittenAhead(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sh", "-c", "read x; exit 6")
+	s.OpenStdin = true
+	var early keeper.Record
+	s.Meanwhile = func(r keeper.Record) { early = r }
+	p := l.startRaw(s)
+	if early.PID != 0 || early.KeeperPID == 0 || early.KeeperStart == 0 {
+		t.Errorf("the record before there is a process: %+v", early)
+	}
+	if whole := keeper.Complete(l.persisted(early)); whole != p.Record() {
+		t.Errorf("completed: %+v, want %+v", whole, p.Record())
+	}
+	p.Detach()
+	c := l.adopt(l.newRuntime(), keeper.Complete(early), s)
+	if c.PID() != p.PID() {
+		t.Error("another PID")
+	}
+	io.WriteString(c.Stdin(), "go\n")
+	if st := c.wait(); st.Code != 6 {
+		t.Errorf("%+v", st)
+	}
+	if ended := keeper.Complete(early); ended.PIDStart != 0 {
+		t.Errorf("a process that is gone: %+v", ended)
+	}
+}
+
+// The process goes on without its keeper: that record leads to it all the same.
+func TestAdoptByARecordWrittenAheadWithoutKeeper(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sleep", "600")
+	var early keeper.Record
+	s.Meanwhile = func(r keeper.Record) { early = r }
+	p := l.startRaw(s)
+	want := p.Record()
+	p.Detach()
+	l.check(unix.Kill(want.KeeperPID, unix.SIGKILL))
+	unix.Wait4(want.KeeperPID, nil, 0, nil)
+	whole := keeper.Complete(early)
+	if whole != want {
+		t.Errorf("completed: %+v, want %+v", whole, want)
+	}
+	c := l.adopt(l.newRuntime(), whole, s)
+	l.check(c.Signal(9))
+	if st := c.wait(); st.Code != 137 && st.Reason == "" {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestAdoptTerminal(t *testing.T) {
 	l := newLab(t)
 	s := l.spec("sh", "-c", "echo ready; read x; echo got $x; stty size; exit 2")

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/rootpath"
 )
 
@@ -108,6 +109,10 @@ type Spec struct {
 	OOMScoreAdj     int
 	Init            bool   // PID 1 is a reaper that forwards signals
 	AppArmorProfile string // of the kernel; "" and "unconfined" are none
+
+	// Meanwhile, if there is one, is called once while the process is being set up: what it does costs the start nothing. The record names the
+	// keeper but not the process, which only the keeper knows by then (keeper.Complete). The start may still fail.
+	Meanwhile func(keeper.Record)
 }
 
 // ExecSpec is a process to start in a running container.

@@ -55,7 +55,7 @@ func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, group: b.making, held: s.Held, ownMounts: true}
+	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, group: b.making, held: s.Held, ownMounts: true, meanwhile: s.Meanwhile}
 	if err := b.arrange(); err != nil {
 		std.closeAll()
 		return nil, err
@@ -86,6 +86,7 @@ type starting struct {
 	kept    *os.File       // the same file, the keeper's
 	// ownMounts is set for a container's first process.
 	ownMounts bool
+	meanwhile func(keeper.Record) // Spec.Meanwhile
 }
 
 func (l *starting) run(ctx context.Context) (*Process, error) {
@@ -126,6 +127,10 @@ func (l *starting) launch(ctx context.Context) (*Process, error) {
 	l.std.closeChild()
 	// Read now, while the child is busy. One that cannot be read is tried again when the record is wanted.
 	l.rec.KeeperStart, _ = kernel.StartTime(child.PID)
+	l.rec.Layout, l.rec.BootID, l.rec.KeeperPID = keeper.LayoutVersion, l.r.bootID, child.PID
+	if l.meanwhile != nil {
+		l.meanwhile(keeper.Unmade(l.rec))
+	}
 	report, err := child.Await(ctx)
 	if err == nil && !report.Reached {
 		err = l.endedEarly(child)
@@ -163,7 +168,7 @@ func (l *starting) makeDir() error {
 
 // process makes the Process of a child that has been executed.
 func (l *starting) process(child *launch.Child, report launch.Report) (*Process, error) {
-	l.rec.Layout, l.rec.BootID, l.rec.KeeperPID, l.rec.PID = keeper.LayoutVersion, l.r.bootID, child.PID, report.PID
+	l.rec.PID = report.PID
 	p := &Process{r: l.r, status: l.status, done: make(chan struct{}), pidfd: -1, mounts: -1, network: -1, stdin: l.std.stdin, stdout: l.std.stdout, stderr: l.std.stderr, console: l.std.console}
 	s, err := keeper.ReadStatus(l.status)
 	if err != nil {

@@ -65,6 +65,7 @@ var transitions = map[string]transition{
 	"engine.start.after-network":      starting,
 	"runtime.start.after-group":       starting,
 	"runtime.start.after-fork":        starting,
+	"engine.start.after-ahead":        starting,
 	"engine.start.after-process":      starting,
 	"engine.start.after-state":        starting,
 	"engine.exec.after-process":       executing,
