@@ -278,7 +278,7 @@ func (a *app) reach(ctx context.Context) (*operate.Operator, error) {
 		return nil, err
 	}
 	return &operate.Operator{
-		API: api, Report: a.reporter, Separator: a.separator(), Parallel: a.parallel,
+		API: api, Report: a.reporter, Separator: a.separator(), Parallel: a.parallel, Proxies: a.config().ParseProxyConfig(api.DaemonHost(), nil),
 		Pull: a.pullImage, Build: a.buildServices, Headers: a.config().HTTPHeaders,
 		Provider: a.provider,
 	}, nil

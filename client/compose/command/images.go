@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/platforms"
@@ -21,11 +17,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/show"
-	"github.com/cleatlabs/cleat/client/compose/spec"
 	"github.com/cleatlabs/cleat/client/dockerconfig"
 )
 
@@ -237,52 +231,6 @@ func (a *app) buildServices(ctx context.Context, p *types.Project, services []st
 	return a.build(ctx, p, services, building{})
 }
 
-// build builds services at once. The output of several is told apart by their names.
-func (a *app) build(ctx context.Context, p *types.Project, services []string, b building) error {
-	program, err := buildProgram()
-	if err != nil {
-		return err
-	}
-	logs := &show.Logs{Out: a.err, Err: a.err, Colours: a.err.IsTerminal()}
-	for _, name := range services {
-		logs.Announce(name)
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	for _, name := range services {
-		group.Go(func() error {
-			args, stdin, err := b.arguments(p, p.Services[name], a.separator())
-			if err != nil {
-				return fmt.Errorf("service %q: %w", name, err)
-			}
-			cmd := exec.CommandContext(ctx, program, args...)
-			cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-			cmd.Env = append(os.Environ(), "DOCKER_HOST="+a.api.DaemonHost())
-			cmd.Stdin = stdin
-			switch {
-			case b.lines != nil:
-				out := b.lines(name)
-				defer out.Close()
-				cmd.Stdout, cmd.Stderr = out, out
-			case len(services) == 1:
-				cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-			default:
-				stdout, stderr := logs.Container(name)
-				defer stdout.Flush()
-				defer stderr.Flush()
-				cmd.Stdout, cmd.Stderr = stdout, stderr
-			}
-			a.reporter.Report("Service", name, "Building")
-			if err := cmd.Run(); err != nil {
-				a.reporter.Report("Service", name, "Error")
-				return fmt.Errorf("service %q could not be built: see its output above", name)
-			}
-			a.reporter.Report("Service", name, "Built")
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
 // buildProgram is the plugin that builds, beside this one or in Docker's directories.
 func buildProgram() (string, error) {
 	const name = "cleat-build"
@@ -304,124 +252,4 @@ func buildProgram() (string, error) {
 func isFile(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Mode().IsRegular()
-}
-
-// arguments are those of `cleat-build build` for a service, and what it reads.
-func (b building) arguments(p *types.Project, s types.ServiceConfig, separator string) ([]string, io.Reader, error) {
-	c := s.Build
-	args := []string{"build", "--tag", spec.ImageName(p, s, separator)}
-	add := func(flag string, values ...string) {
-		for _, v := range values {
-			if v != "" {
-				args = append(args, "--"+flag, v)
-			}
-		}
-	}
-	var stdin io.Reader
-	switch {
-	case c.DockerfileInline != "":
-		stdin = strings.NewReader(c.DockerfileInline)
-		add("file", "-")
-	case c.Dockerfile != "":
-		file := c.Dockerfile
-		if !filepath.IsAbs(file) && !strings.Contains(c.Context, "://") {
-			file = filepath.Join(c.Context, file)
-		}
-		add("file", file)
-	}
-	for _, key := range slices.Sorted(maps.Keys(c.Args)) {
-		if v := c.Args[key]; v != nil {
-			add("build-arg", key+"="+*v)
-		} else if v, ok := p.Environment[key]; ok {
-			add("build-arg", key+"="+v)
-		}
-	}
-	add("build-arg", b.args...)
-	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
-		add("label", key+"="+c.Labels[key])
-	}
-	for _, own := range []struct{ key, value string }{{label.Project, p.Name}, {label.Service, s.Name}, {label.Version, label.Compatible}} {
-		add("label", own.key+"="+own.value)
-	}
-	for _, key := range slices.Sorted(maps.Keys(c.AdditionalContexts)) {
-		add("build-context", key+"="+c.AdditionalContexts[key])
-	}
-	for _, key := range slices.Sorted(maps.Keys(c.Ulimits)) {
-		u := c.Ulimits[key]
-		soft, hard := u.Soft, u.Hard
-		if u.Single != 0 {
-			soft, hard = u.Single, u.Single
-		}
-		add("ulimit", fmt.Sprintf("%s=%d:%d", key, soft, hard))
-	}
-	add("tag", c.Tags...)
-	add("target", c.Target)
-	add("network", c.Network)
-	add("cache-from", c.CacheFrom...)
-	add("cache-to", c.CacheTo...)
-	add("no-cache-filter", c.NoCacheFilter...)
-	add("add-host", c.ExtraHosts.AsList(":")...)
-	add("allow", c.Entitlements...)
-	add("provenance", first(b.provenance, c.Provenance))
-	add("sbom", first(b.sbom, c.SBOM))
-	add("builder", b.builder)
-	if c.ShmSize != 0 {
-		add("shm-size", strconv.FormatInt(int64(c.ShmSize), 10))
-	}
-	if platforms := c.Platforms; len(platforms) > 0 {
-		add("platform", strings.Join(platforms, ","))
-	} else {
-		add("platform", s.Platform)
-	}
-	for _, key := range c.SSH {
-		text := key.ID
-		if key.Path != "" {
-			text += "=" + key.Path
-		}
-		add("ssh", text)
-	}
-	add("ssh", b.ssh)
-	if c.Privileged {
-		add("allow", "security.insecure")
-	}
-	for flag, set := range map[string]bool{"no-cache": c.NoCache || b.noCache, "pull": c.Pull || b.pull, "push": b.push, "quiet": b.quiet, "check": b.check} {
-		if set {
-			args = append(args, "--"+flag)
-		}
-	}
-	secrets, err := buildSecrets(p, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	add("secret", secrets...)
-	return append(args, c.Context), stdin, nil
-}
-
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}
-
-// buildSecrets are the secrets of a build in the form of the flag.
-func buildSecrets(p *types.Project, c *types.BuildConfig) ([]string, error) {
-	var list []string
-	for _, s := range c.Secrets {
-		declared, ok := p.Secrets[s.Source]
-		id := first(s.Target, s.Source)
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("build refers to undefined secret %s", s.Source)
-		case declared.File != "":
-			list = append(list, "id="+id+",src="+declared.File)
-		case declared.Environment != "":
-			list = append(list, "id="+id+",env="+declared.Environment)
-		default:
-			return nil, fmt.Errorf("secret %s: a build takes a secret from a file or from the environment", s.Source)
-		}
-	}
-	return list, nil
 }

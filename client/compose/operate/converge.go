@@ -48,7 +48,7 @@ type plan struct {
 // Create makes the project's containers, and replaces and removes those that are not as
 // the files say, without starting any that does not run.
 func (o *Operator) Create(ctx context.Context, p *types.Project, opts CreateOptions) error {
-	c := &converging{Operator: o, project: p, opts: opts, made: map[string][]Container{}}
+	c := &converging{Operator: o, project: p, opts: opts, made: map[string][]Container{}, stopped: map[string]bool{}}
 	if err := c.look(ctx); err != nil {
 		return err
 	}
@@ -98,11 +98,7 @@ func (c *converging) orphans(ctx context.Context) error {
 		})
 		return c.Remove(ctx, orphans, RemoveOptions{Stop: true, Timeout: c.opts.Timeout})
 	}
-	names := make([]string, len(orphans))
-	for i, o := range orphans {
-		names[i] = o.Name
-	}
-	c.Report.Warn(fmt.Sprintf("Found orphan containers (%s) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.", names))
+	c.Report.Warn(fmt.Sprintf("Found orphan containers (%s) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.", names(orphans)))
 	return nil
 }
 
@@ -114,6 +110,11 @@ func (o *Operator) imageIDs(ctx context.Context, p *types.Project) (map[string]s
 	names := map[string]string{}
 	for _, s := range p.Services {
 		names[spec.ImageName(p, s, o.Separator)] = ""
+		for _, v := range s.Volumes {
+			if v.Type == types.VolumeTypeImage {
+				names[v.Source] = ""
+			}
+		}
 	}
 	list := make([]string, 0, len(names))
 	for name := range names {
@@ -148,6 +149,9 @@ type converging struct {
 
 	lock sync.Mutex
 	made map[string][]Container // made or kept, by service
+	// stopped are the ids of containers that were stopped because they asked to be
+	// restarted with others.
+	stopped map[string]bool
 }
 
 // order is that in which containers can be made: those whose namespaces, volumes or
@@ -168,8 +172,8 @@ func references(s types.ServiceConfig) []string {
 			needs[name] = true
 		}
 	}
-	for name := range s.DependsOn {
-		if refers(s, name) {
+	for name, d := range s.DependsOn {
+		if refers(s, name) || d.Restart {
 			needs[name] = true
 		}
 	}
@@ -210,6 +214,11 @@ func (c *converging) service(ctx context.Context, name string) error {
 	if err := c.Remove(ctx, todo.remove, RemoveOptions{Stop: true, Timeout: c.opts.Timeout}); err != nil {
 		return err
 	}
+	if len(todo.renew) > 0 {
+		if err := c.stopDependents(ctx, name); err != nil {
+			return err
+		}
+	}
 	created := make([]Container, len(todo.create)+len(todo.renew))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, number := range todo.create {
@@ -230,6 +239,28 @@ func (c *converging) service(ctx context.Context, name string) error {
 	c.lock.Lock()
 	defer c.lock.Unlock()
 	c.made[name] = append(todo.keep, created...)
+	return nil
+}
+
+// stopDependents stops the containers of services that asked to be restarted with another
+// one, before that one is made anew; they come after it, and are started with the others.
+func (c *converging) stopDependents(ctx context.Context, name string) error {
+	var stopped []Container
+	for other, s := range c.project.Services {
+		if s.DependsOn[name].Restart {
+			stopped = append(stopped, OfServices(c.existing, []string{other})...)
+		}
+	}
+	if err := c.Stop(ctx, stopped, c.opts.Timeout); err != nil {
+		return err
+	}
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	for _, s := range stopped {
+		if running(s) {
+			c.stopped[s.ID] = true
+		}
+	}
 	return nil
 }
 
@@ -257,8 +288,9 @@ func (c *converging) plan(s types.ServiceConfig) (plan, error) {
 	slices.SortStableFunc(mine, func(a, b Container) int {
 		return order(c.obsolete(a, s, hash, policy)) - order(c.obsolete(b, s, hash, policy))
 	})
-	taken := map[int]bool{}
+	next := 1
 	for i, m := range mine {
+		next = max(next, m.Number+1)
 		switch {
 		case i >= scale:
 			todo.remove = append(todo.remove, m)
@@ -266,15 +298,17 @@ func (c *converging) plan(s types.ServiceConfig) (plan, error) {
 		case c.obsolete(m, s, hash, policy):
 			todo.renew = append(todo.renew, m)
 		default:
+			c.lock.Lock()
+			if c.stopped[m.ID] {
+				m.State = container.StateExited
+			}
+			c.lock.Unlock()
 			todo.keep = append(todo.keep, m)
 			c.Report.Report("Container", m.Name, stateOf(m))
 		}
-		taken[m.Number] = true
 	}
-	for number := 1; len(todo.keep)+len(todo.renew)+len(todo.create) < scale; number++ {
-		if !taken[number] {
-			todo.create = append(todo.create, number)
-		}
+	for ; len(todo.keep)+len(todo.renew)+len(todo.create) < scale; next++ {
+		todo.create = append(todo.create, next)
 	}
 	return todo, nil
 }
@@ -307,15 +341,67 @@ func (c *converging) obsolete(m Container, s types.ServiceConfig, hash string, p
 	if had == "" {
 		had = m.ImageID
 	}
-	return m.Labels[label.ConfigHash] != hash || image != "" && had != image || m.State == container.StateDead || m.State == container.StateRemoving
+	return m.Labels[label.ConfigHash] != hash || image != "" && had != image || m.State == container.StateDead || m.State == container.StateRemoving ||
+		c.detached(m, s)
+}
+
+// detached says whether a container that runs is not on a network, or has not a volume,
+// that its service has: somebody has taken them away.
+func (c *converging) detached(m Container, s types.ServiceConfig) bool {
+	if m.State == container.StateRunning && m.NetworkSettings != nil {
+		for key := range s.Networks {
+			if _, ok := m.NetworkSettings.Networks[c.project.Networks[key].Name]; !ok && !byID(m, c.project.Networks[key].Name) {
+				return true
+			}
+		}
+	}
+	for _, v := range s.Volumes {
+		declared, ok := c.project.Volumes[v.Source]
+		if v.Type != types.VolumeTypeVolume || !ok {
+			continue
+		}
+		if !slices.ContainsFunc(m.Mounts, func(p container.MountPoint) bool { return p.Name == declared.Name }) {
+			return true
+		}
+	}
+	return false
+}
+
+// byID says whether a container is on a network whose name in the file is its id.
+func byID(m Container, id string) bool {
+	for _, n := range m.NetworkSettings.Networks {
+		if n.NetworkID == id {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *converging) replica(s types.ServiceConfig, number int) *spec.Replica {
 	image := spec.ImageName(c.project, s, c.Separator)
 	return &spec.Replica{
 		Project: c.project, Service: s, Number: number, Name: spec.ContainerName(c.project, s, number, c.Separator),
-		Image: image, ImageID: c.images[image], Others: c.other, API: c.API.ClientVersion(),
+		Image: image, ImageID: c.images[image], Others: c.other, Linked: c.linked, Separator: c.Separator, Proxies: c.Proxies, API: c.API.ClientVersion(),
 	}
+}
+
+// linked are the names of a service's containers.
+func (c *converging) linked(service string) []string {
+	c.lock.Lock()
+	list, ok := c.made[service]
+	c.lock.Unlock()
+	if !ok {
+		list = OfServices(c.existing, []string{service})
+	}
+	return names(list)
+}
+
+func names(list []Container) []string {
+	found := make([]string, len(list))
+	for i, c := range list {
+		found[i] = c.Name
+	}
+	return found
 }
 
 // other is the first container of another service.

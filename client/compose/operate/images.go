@@ -21,6 +21,12 @@ type ImageOptions struct {
 
 // EnsureImages pulls and builds what the services run.
 func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts ImageOptions) error {
+	if err := spec.Check(p); err != nil {
+		return err
+	}
+	for _, said := range spec.Unheeded(p) {
+		o.Report.Warn(said)
+	}
 	missing, err := o.imageIDs(ctx, p)
 	if err != nil {
 		return err
@@ -30,9 +36,19 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 	for name, s := range p.Services {
 		image := spec.ImageName(p, s, o.Separator)
 		there := missing[image] != ""
-		policy, err := policyOf(s, opts.Pull)
+		policy, refresh, err := policyOf(s, opts.Pull)
 		if err != nil {
 			return err
+		}
+		if policy == types.PullPolicyRefresh {
+			if policy, err = o.refreshed(ctx, image, there, refresh); err != nil {
+				return err
+			}
+		}
+		for _, v := range s.Volumes {
+			if v.Type == types.VolumeTypeImage && missing[v.Source] == "" {
+				pull[v.Source] = types.ServiceConfig{Name: name}
+			}
 		}
 		switch {
 		case s.Build != nil && !opts.NoBuild && (opts.Build || policy == types.PullPolicyBuild || !there && policy != types.PullPolicyAlways):
@@ -60,23 +76,47 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 	return o.Build(ctx, p, build)
 }
 
-// policyOf is the policy of a service, over which that of the command wins.
-func policyOf(s types.ServiceConfig, of string) (string, error) {
+// policyOf is the policy of a service, over which that of the command wins; a refresh has
+// the time after which it is due.
+func policyOf(s types.ServiceConfig, of string) (string, time.Duration, error) {
 	if of != "" && of != "policy" {
 		switch of {
 		case types.PullPolicyAlways, types.PullPolicyMissing, types.PullPolicyNever, types.PullPolicyBuild:
-			return of, nil
+			return of, 0, nil
+		case types.PullPolicyIfNotPresent:
+			return types.PullPolicyMissing, 0, nil
 		}
-		return "", fmt.Errorf("invalid --pull option %q: choose always, missing, never or build", of)
+		return "", 0, fmt.Errorf("invalid --pull option %q: choose always, missing, never or build", of)
 	}
 	policy, refresh, err := s.GetPullPolicy()
 	if err != nil {
-		return "", fmt.Errorf("service %q: %w", s.Name, err)
+		return "", 0, fmt.Errorf("service %q: %w", s.Name, err)
 	}
-	if policy == types.PullPolicyRefresh && refresh > time.Duration(0) {
+	if policy == types.PullPolicyRefresh && refresh == 0 && s.PullRefreshAfter != "" {
+		var after types.Duration
+		if err := after.DecodeMapstructure(s.PullRefreshAfter); err != nil {
+			return "", 0, fmt.Errorf("service %q: pull_refresh_after: %w", s.Name, err)
+		}
+		refresh = time.Duration(after)
+	} else if s.PullRefreshAfter != "" {
+		return "", 0, fmt.Errorf("service %q: pull_refresh_after goes with `pull_policy: refresh` alone", s.Name)
+	}
+	return policy, refresh, nil
+}
+
+// refreshed is the policy that `refresh` comes to now.
+func (o *Operator) refreshed(ctx context.Context, image string, there bool, after time.Duration) (string, error) {
+	if !there {
+		return types.PullPolicyMissing, nil
+	}
+	found, err := o.API.ImageInspect(ctx, image)
+	if err != nil {
+		return "", err
+	}
+	if time.Since(found.Metadata.LastTagTime) > after {
 		return types.PullPolicyAlways, nil
 	}
-	return policy, nil
+	return types.PullPolicyMissing, nil
 }
 
 func (o *Operator) pull(ctx context.Context, images map[string]types.ServiceConfig) error {

@@ -43,6 +43,8 @@ func (o *Operator) OneOff(ctx context.Context, p *types.Project, s types.Service
 			c, err := Single(existing, service, 0)
 			return c.ID, err
 		},
+		Linked:    func(service string) []string { return names(OfServices(existing, []string{service})) },
+		Separator: o.Separator, Proxies: o.Proxies,
 	}
 	o.Report.Report("Container", name, "Creating")
 	made, err := o.make(ctx, r, name)

@@ -42,6 +42,8 @@ type Operator struct {
 	// Separator stands between the parts of container and image names: "-", or "_" for
 	// those of old.
 	Separator string
+	// Proxies are variables that every container has whose service does not say otherwise.
+	Proxies types.MappingWithEquals
 	// Parallel bounds how many calls of the engine are made at once; 0 is no bound.
 	Parallel int
 	// Pull fetches an image; Build makes that of services.

@@ -34,17 +34,16 @@ func (r *Replica) hostConfig() (*container.HostConfig, error) {
 		AutoRemove: r.AutoRemove, Annotations: s.Annotations, CapAdd: s.CapAdd, CapDrop: s.CapDrop, Init: s.Init,
 		CgroupnsMode: container.CgroupnsMode(s.Cgroup), ReadonlyRootfs: s.ReadOnly, RestartPolicy: restart, ShmSize: int64(s.ShmSize),
 		Sysctls: s.Sysctls, Resources: resources, VolumeDriver: s.VolumeDriver, DNS: dns, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOpts,
-		ExtraHosts: s.ExtraHosts.AsList(":"), SecurityOpt: s.SecurityOpt, StorageOpt: s.StorageOpt,
+		ExtraHosts: s.ExtraHosts.AsList(":"), StorageOpt: s.StorageOpt,
 		UsernsMode: container.UsernsMode(s.UserNSMode), UTSMode: container.UTSMode(s.Uts), Privileged: s.Privileged,
 		IpcMode: container.IpcMode(s.Ipc), PidMode: container.PidMode(s.Pid), VolumesFrom: s.VolumesFrom,
 		Tmpfs: tmpfs(s.Tmpfs), Runtime: s.Runtime, LogConfig: logging(s), GroupAdd: s.GroupAdd, OomScoreAdj: int(s.OomScoreAdj),
 	}
-	for _, l := range s.ExternalLinks {
-		name, alias, ok := strings.Cut(l, ":")
-		if !ok {
-			alias = name
-		}
-		h.Links = append(h.Links, name+":"+alias)
+	if s.NetworkMode == "bridge" || s.NetworkMode == "default" {
+		h.Links = r.links() // elsewhere they are the endpoints'
+	}
+	if err := r.security(h); err != nil {
+		return nil, err
 	}
 	if r.OneOff {
 		h.RestartPolicy = container.RestartPolicy{}
@@ -62,25 +61,26 @@ func ServiceOf(entry string) string {
 	return service
 }
 
-// restartPolicy is the attribute restart, or what deploy.restart_policy comes to.
+// restartPolicy is what deploy.restart_policy comes to, or else the attribute restart.
 func restartPolicy(s types.ServiceConfig) (container.RestartPolicy, error) {
-	if s.Restart != "" {
-		name, count, _ := strings.Cut(s.Restart, ":")
-		p := container.RestartPolicy{Name: container.RestartPolicyMode(name)}
-		if count != "" {
-			n, err := strconv.Atoi(count)
-			if err != nil {
-				return p, fmt.Errorf("restart: %q: the number of attempts must be a whole number", s.Restart)
-			}
-			p.MaximumRetryCount = n
+	if s.Deploy != nil && s.Deploy.RestartPolicy != nil {
+		return deployedRestart(s.Deploy.RestartPolicy)
+	}
+	name, count, _ := strings.Cut(s.Restart, ":")
+	p := container.RestartPolicy{Name: container.RestartPolicyMode(name)}
+	if count != "" {
+		n, err := strconv.Atoi(count)
+		if err != nil {
+			return p, fmt.Errorf("restart: %q: the number of attempts must be a whole number", s.Restart)
 		}
-		return p, nil
+		p.MaximumRetryCount = n
 	}
-	if s.Deploy == nil || s.Deploy.RestartPolicy == nil {
-		return container.RestartPolicy{}, nil
-	}
+	return p, nil
+}
+
+func deployedRestart(r *types.RestartPolicy) (container.RestartPolicy, error) {
 	p := container.RestartPolicy{}
-	switch condition := s.Deploy.RestartPolicy.Condition; condition {
+	switch r.Condition {
 	case "none", "no":
 		p.Name = container.RestartPolicyDisabled
 	case "on-failure":
@@ -90,10 +90,10 @@ func restartPolicy(s types.ServiceConfig) (container.RestartPolicy, error) {
 	case "", "any", "always":
 		p.Name = container.RestartPolicyAlways
 	default:
-		return p, fmt.Errorf("deploy.restart_policy: unknown condition %q", condition)
+		return p, fmt.Errorf("deploy.restart_policy: unknown condition %q", r.Condition)
 	}
-	if n := s.Deploy.RestartPolicy.MaxAttempts; n != nil && p.Name == container.RestartPolicyOnFailure {
-		p.MaximumRetryCount = int(*n)
+	if r.MaxAttempts != nil && p.Name == container.RestartPolicyOnFailure {
+		p.MaximumRetryCount = int(*r.MaxAttempts)
 	}
 	return p, nil
 }
@@ -205,9 +205,6 @@ func deploy(r *container.Resources, d *types.DeployConfig) error {
 	if v := d.Resources.Reservations; v != nil {
 		if v.MemoryBytes != 0 {
 			r.MemoryReservation = int64(v.MemoryBytes)
-		}
-		if len(v.GenericResources) > 0 {
-			return unsupported("deploy.resources.reservations.generic_resources")
 		}
 		for _, dev := range v.Devices {
 			r.DeviceRequests = append(r.DeviceRequests, deviceRequest(dev, ""))

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -120,7 +121,8 @@ func (r *Replica) endpoint(n *types.ServiceNetworkConfig) (*network.EndpointSett
 	return e, err
 }
 
-// links are names for the containers of other services.
+// links are names by which other containers are found: those of services by their alias,
+// and by what they were called in older times.
 func (r *Replica) links() []string {
 	var links []string
 	for _, text := range r.Service.Links {
@@ -128,12 +130,25 @@ func (r *Replica) links() []string {
 		if !ok {
 			alias = service
 		}
-		if id, err := r.Others(service); err == nil {
-			links = append(links, id+":"+alias)
+		if r.Linked == nil {
+			continue
 		}
+		short := service + r.separator() + strconv.Itoa(r.Number)
+		for _, name := range r.Linked(service) {
+			links = append(links, name+":"+alias, name+":"+short, name+":"+r.Project.Name+r.separator()+short)
+		}
+	}
+	for _, text := range r.Service.ExternalLinks {
+		name, alias, ok := strings.Cut(text, ":")
+		if !ok {
+			alias = name
+		}
+		links = append(links, name+":"+alias)
 	}
 	return links
 }
+
+func (r *Replica) separator() string { return cmp.Or(r.Separator, "-") }
 
 // Network is the request that makes one of a project's networks, which is declared under
 // key.

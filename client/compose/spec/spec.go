@@ -3,11 +3,12 @@
 // are those that the other would have made.
 //
 // It promises:
-//   - Pure data in, pure data out: no file is read and no engine is asked.
+//   - Pure data in, pure data out: no engine is asked, and no file is read but a seccomp profile.
 //   - An attribute that has no effect here is an error that names it, never dropped.
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,6 +39,12 @@ type Replica struct {
 	Replaces *container.InspectResponse
 	// Others gives the container that a service's namespaces or volumes are shared with.
 	Others func(service string) (id string, err error)
+	// Linked gives the names of a service's containers.
+	Linked func(service string) []string
+	// Separator stands between the parts of names, "" is "-".
+	Separator string
+	// Proxies are variables that containers have unless their service says otherwise.
+	Proxies types.MappingWithEquals
 	// OneOff marks a container of `run`; Labels are added.
 	OneOff bool
 	Labels map[string]string
@@ -141,7 +148,7 @@ func (r *Replica) config() (*container.Config, error) {
 	c := &container.Config{
 		Image: r.Image, Hostname: s.Hostname, Domainname: s.DomainName, User: s.User, WorkingDir: s.WorkingDir,
 		Tty: s.Tty, OpenStdin: s.StdinOpen, StdinOnce: r.StdinOnce && s.StdinOpen, AttachStdout: true, AttachStderr: true, AttachStdin: r.StdinOnce && s.StdinOpen,
-		Env: Environment(s.Environment), Labels: labels, StopSignal: s.StopSignal,
+		Env: Environment(r.environment()), Labels: labels, StopSignal: s.StopSignal,
 		NetworkDisabled: s.NetworkMode == "disabled", Healthcheck: healthCheck(s.HealthCheck),
 	}
 	// Set and empty clears what the image has; absent keeps it.
@@ -183,10 +190,18 @@ func (r *Replica) labels() (map[string]string, error) {
 		labels[label.OneOff] = "True"
 	}
 	if r.Replaces != nil {
-		labels[label.Replace] = strings.TrimPrefix(r.Replaces.Name, "/")
+		labels[label.Replace] = cmp.Or(s.ContainerName, s.Name+r.separator()+strconv.Itoa(r.Number))
 	}
 	maps.Copy(labels, r.Labels)
 	return labels, nil
+}
+
+// environment is the service's, and the proxies.
+func (r *Replica) environment() types.MappingWithEquals {
+	all := types.MappingWithEquals{}
+	maps.Copy(all, r.Proxies)
+	maps.Copy(all, r.Service.Environment)
+	return all
 }
 
 // Environment is a list in a stable order. A variable without a value is one that the
@@ -229,8 +244,6 @@ func refuse(s types.ServiceConfig) error {
 	switch {
 	case s.CredentialSpec != nil:
 		return unsupported("credential_spec")
-	case s.Provider != nil:
-		return unsupported("provider")
 	case len(s.Models) > 0:
 		return unsupported("models")
 	case s.Isolation != "" && s.Isolation != "default":
@@ -243,6 +256,12 @@ func refuse(s types.ServiceConfig) error {
 		return unsupported("pre_start")
 	case s.UseAPISocket:
 		return unsupported("use_api_socket")
+	case s.Umask != nil:
+		return unsupported("umask")
+	case s.Build != nil && s.Build.Isolation != "" && s.Build.Isolation != "default":
+		return unsupported("build.isolation: " + s.Build.Isolation)
+	case s.Deploy != nil && s.Deploy.Resources.Reservations != nil && len(s.Deploy.Resources.Reservations.GenericResources) > 0:
+		return unsupported("deploy.resources.reservations.generic_resources")
 	}
 	return nil
 }

@@ -23,7 +23,11 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 func load(t *testing.T, text string) *types.Project {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "compose.yaml")
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata")); err != nil { // what the project refers to
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "compose.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -64,13 +68,13 @@ func TestEveryAttribute(t *testing.T) {
 	p := load(t, string(text))
 	r := &spec.Replica{
 		Project: p, Service: p.Services["all"], Number: 1, Name: spec.ContainerName(p, p.Services["all"], 1, "-"), Image: "busybox:1", ImageID: "sha256:1",
-		Others: func(service string) (string, error) { return "id-of-" + service, nil },
+		Others: func(service string) (string, error) { return "id-of-" + service, nil }, Linked: func(service string) []string { return []string{"full-" + service + "-1"} },
 	}
 	got, err := r.Request()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{label.WorkingDir, label.ConfigFiles} {
+	for _, key := range []string{label.WorkingDir, label.ConfigFiles, label.ConfigHash} {
 		if got.Create.Config.Labels[key] == "" {
 			t.Errorf("no label %s", key)
 		}
@@ -120,7 +124,7 @@ func TestReplacementKeepsAnonymousVolumes(t *testing.T) {
 	if sources["/anon"] != "1111" || sources["/of/image"] != "2222" || len(sources) != 2 {
 		t.Errorf("%v", sources)
 	}
-	if got.Create.Config.Labels[label.Replace] != "x-a-1" {
+	if got.Create.Config.Labels[label.Replace] != "a-1" {
 		t.Errorf("%v", got.Create.Config.Labels)
 	}
 }
@@ -128,7 +132,6 @@ func TestReplacementKeepsAnonymousVolumes(t *testing.T) {
 func TestWhatIsNotSupportedIsNamed(t *testing.T) {
 	for attribute, text := range map[string]string{
 		"credential_spec":   "credential_spec: {file: x}",
-		"provider":          "provider: {type: x}",
 		"isolation":         "isolation: hyperv",
 		"cpu_count":         "cpu_count: 2",
 		"cpu_percent":       "cpu_percent: 5",
