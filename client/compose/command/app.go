@@ -149,6 +149,9 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		}
 		err = &connect.UnreachableError{Host: host, Program: a.program, Cause: err}
 	}
+	if placed := new(project.PlacedError); a.project != nil && !errors.As(err, &placed) {
+		err = project.Locate(err, a.project.ComposeFiles)
+	}
 	_, _ = fmt.Fprintln(a.err, err)
 	if errors.Is(err, project.ErrNone) {
 		return 14

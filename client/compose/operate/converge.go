@@ -423,7 +423,7 @@ func (c *converging) create(ctx context.Context, s types.ServiceConfig, number i
 	r := c.replica(s, number)
 	c.Report.Report("Container", r.Name, "Creating")
 	made, err := c.make(ctx, r, r.Name)
-	return made, c.done("Container", r.Name, "Created", err)
+	return made, c.ended(ctx, "Container", r.Name, "Created", err)
 }
 
 // make is the create of a container under a name, with its networks and files. What it
@@ -475,7 +475,7 @@ func (o *Operator) discard(ctx context.Context, id string) error {
 func (c *converging) replace(ctx context.Context, s types.ServiceConfig, old Container) (Container, error) {
 	c.Report.Report("Container", old.Name, "Recreate")
 	made, err := c.exchange(ctx, s, old)
-	return made, c.done("Container", old.Name, "Recreated", err)
+	return made, c.ended(ctx, "Container", old.Name, "Recreated", err)
 }
 
 func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Container) (Container, error) {

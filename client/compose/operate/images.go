@@ -133,7 +133,7 @@ func (o *Operator) pull(ctx context.Context, images map[string]types.ServiceConf
 			if err != nil {
 				err = fmt.Errorf("service %q: %w", s.Name, err)
 			}
-			return o.done("Image", image, "Pulled", err)
+			return o.ended(ctx, "Image", image, "Pulled", err)
 		})
 	}
 	return group.Wait()

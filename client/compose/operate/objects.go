@@ -79,7 +79,7 @@ func (o *Operator) ensureNetwork(ctx context.Context, p *types.Project, key stri
 	if err != nil {
 		err = fmt.Errorf("failed to create network %s: %w", n.Name, err)
 	}
-	return o.done(kind, n.Name, "Created", err)
+	return o.ended(ctx, kind, n.Name, "Created", err)
 }
 
 // checkNetwork says what is wrong with a network that is there already.
@@ -118,7 +118,7 @@ func (o *Operator) ensureVolume(ctx context.Context, p *types.Project, key strin
 	if _, err = o.API.VolumeCreate(ctx, request); err != nil {
 		err = fmt.Errorf("failed to create volume %s: %w", v.Name, err)
 	}
-	return o.done(kind, v.Name, "Created", err)
+	return o.ended(ctx, kind, v.Name, "Created", err)
 }
 
 func (o *Operator) checkVolume(p *types.Project, v types.VolumeConfig, found volume.Volume) error {

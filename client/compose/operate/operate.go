@@ -12,6 +12,7 @@ package operate
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -180,6 +181,16 @@ func Single(list []Container, service string, number int) (Container, error) {
 		return Container{}, fmt.Errorf("service %q is not running container #%d", service, number)
 	}
 	return Container{}, fmt.Errorf("service %q is not running", service)
+}
+
+// ended is done for a step that may have been cancelled because another failed, or by the user:
+// what it says then is not its own error.
+func (o *Operator) ended(ctx context.Context, kind, name, state string, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && (errors.Is(err, cause) || errors.Is(err, context.Canceled)) {
+		o.Report.Report(kind, name, "Canceled")
+		return cause
+	}
+	return o.done(kind, name, state, err)
 }
 
 // done reports the end of a step of an object's life, or its error.

@@ -83,7 +83,7 @@ func (o *Operator) start(ctx context.Context, p *types.Project, s types.ServiceC
 	if err == nil {
 		err = o.Hooks(ctx, c, s.PostStart)
 	}
-	return o.done("Container", c.Name, "Started", err)
+	return o.ended(ctx, "Container", c.Name, "Started", err)
 }
 
 // news wakes whoever waits for something to happen to a project's containers.
@@ -207,7 +207,7 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 		}
 		return healthy(c.Name, inspected.Container.State, condition == types.ServiceConditionHealthy)
 	})
-	return o.done("Container", c.Name, state, err)
+	return o.ended(ctx, "Container", c.Name, state, err)
 }
 
 func completed(name string, s *container.State) (bool, error) {

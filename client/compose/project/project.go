@@ -56,7 +56,7 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 	}
 	p, err := options.LoadProject(ctx)
 	if err != nil {
-		return nil, explain(err)
+		return nil, Locate(explain(err), options.ConfigPaths)
 	}
 	if p.Name == "" {
 		return nil, errors.New("project name can't be empty. Use `--project-name` to set a valid name")
@@ -77,7 +77,10 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 	if raw.NoEnvironment {
 		return p, nil
 	}
-	return p.WithServicesEnvironmentResolved(true)
+	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
+		return nil, Locate(err, options.ConfigPaths)
+	}
+	return p, nil
 }
 
 // Model is the project as its merged files say it, without types: where variables stand in
@@ -89,7 +92,7 @@ func Model(ctx context.Context, o Options, raw Raw) (map[string]any, error) {
 	}
 	model, err := options.LoadModel(ctx)
 	if err != nil {
-		return nil, explain(err)
+		return nil, Locate(explain(err), options.ConfigPaths)
 	}
 	return model, nil
 }
@@ -202,7 +205,7 @@ func explain(err error) error {
 	switch {
 	case errdefs.IsNotFoundError(err) && strings.Contains(err.Error(), "no configuration file provided"):
 		return ErrNone
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist) && strings.HasPrefix(err.Error(), "compose file "):
 		return fmt.Errorf("%w: check the name, or choose the file by -f", err)
 	}
 	// So the library says that a key is none of the language's: FILE: services.web.imagee.
