@@ -92,6 +92,9 @@ type said struct {
 // stamp is the time in a warning.
 var stamp = regexp.MustCompile(`(?m)^time="[^"]*"`)
 
+// place is where in a file an error comes from, which docker compose does not say.
+var place = regexp.MustCompile(`(?m)^  --> .*:\d+\n *\d+ \| .*\n`)
+
 // config runs a program's `config` in a directory, with an environment of its own.
 func config(t *testing.T, program, dir string, args ...string) said {
 	t.Helper()
@@ -101,7 +104,7 @@ func config(t *testing.T, program, dir string, args ...string) said {
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	_ = cmd.Run() // the exit code says it
-	lines := strings.Split(strings.TrimSpace(stamp.ReplaceAllString(stderr.String(), "")), "\n")
+	lines := strings.Split(strings.TrimSpace(place.ReplaceAllString(stamp.ReplaceAllString(stderr.String(), ""), "")), "\n")
 	for i, l := range lines {
 		lines[i] = strings.TrimSpace(l)
 	}

@@ -87,6 +87,7 @@ func Run(p Process) int {
 	debug.SetGCPercent(400)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the second one ends what the first does not
 	// A plugin is given its own name as the first word after the client's flags.
 	if os.Getenv(originalCommand) == "" && (len(args) == 0 || args[0] != "compose") {
 		args = append([]string{"compose"}, args...)

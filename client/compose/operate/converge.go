@@ -442,7 +442,12 @@ func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (Cont
 		return Container{}, err
 	}
 	request.Create.Name = name
-	made, err := o.API.ContainerCreate(ctx, request.Create)
+	if ctx.Err() != nil {
+		return Container{}, context.Cause(ctx)
+	}
+	// What is asked for is waited for, also when the user interrupts: a `down` that follows at
+	// once would not find what the engine is still making.
+	made, err := o.API.ContainerCreate(context.WithoutCancel(ctx), request.Create)
 	if err != nil {
 		return Container{}, err
 	}

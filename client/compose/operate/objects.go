@@ -68,8 +68,12 @@ func (o *Operator) ensureNetwork(ctx context.Context, p *types.Project, key stri
 		return o.checkNetwork(p, key, n, found, request.Labels[label.ConfigHash])
 	}
 	kind := "Network"
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	o.Report.Report(kind, n.Name, "Creating")
-	_, err = o.API.NetworkCreate(ctx, n.Name, request)
+	// Waited for to the end, as a container's create is.
+	_, err = o.API.NetworkCreate(context.WithoutCancel(ctx), n.Name, request)
 	if errdefs.IsConflict(err) {
 		// Somebody else was faster: another `up` of this project.
 		if found, _ = o.findNetwork(ctx, n.Name); found != nil {
@@ -114,8 +118,11 @@ func (o *Operator) ensureVolume(ctx context.Context, p *types.Project, key strin
 		return err
 	}
 	kind := "Volume"
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	o.Report.Report(kind, v.Name, "Creating")
-	if _, err = o.API.VolumeCreate(ctx, request); err != nil {
+	if _, err = o.API.VolumeCreate(context.WithoutCancel(ctx), request); err != nil {
 		err = fmt.Errorf("failed to create volume %s: %w", v.Name, err)
 	}
 	return o.ended(ctx, kind, v.Name, "Created", err)

@@ -1,0 +1,237 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// slowRegistry accepts connections and never answers what is asked of an image. gone is closed
+// when a client has gone away.
+func slowRegistry(t *testing.T) (addr string, gone chan struct{}) {
+	t.Helper()
+	gone = make(chan struct{})
+	var once sync.Once
+	end := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			once.Do(func() { close(gone) })
+		case <-end:
+		}
+	}))
+	t.Cleanup(func() { close(end); s.Close() })
+	return strings.TrimPrefix(s.URL, "http://"), gone
+}
+
+// output is what a program has said so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// A running application ends in good time at an interrupt, at two, and when its client is
+// killed, whatever it is about; nothing is left that `down` does not find, which compose
+// checks at the end of each.
+func TestComposeInterrupted(t *testing.T) {
+	e := engine(t, "busybox")
+	addr, gone := slowRegistry(t)
+	const sleeper = "image: busybox, command: sleep 1000, stop_signal: SIGKILL"
+	var many strings.Builder
+	many.WriteString("services:\n")
+	for i := range 12 {
+		fmt.Fprintf(&many, "  s%d: {%s, volumes: ['v%d:/v']}\n", i, sleeper, i)
+	}
+	many.WriteString("volumes:\n")
+	for i := range 12 {
+		fmt.Fprintf(&many, "  v%d: {}\n", i)
+	}
+	sick := "services:\n  db: {" + sleeper + ", healthcheck: {test: [CMD, 'false'], interval: 1s, retries: 100000}}\n  web: {" + sleeper + ", depends_on: {db: {condition: service_healthy}}}\n"
+	deaf := "services:\n  deaf: {image: busybox, command: [sh, -c, \"trap '' TERM; echo deaf; while :; do sleep 1; done\"], stop_grace_period: 1000s}\n"
+	for _, c := range []struct {
+		name, file   string
+		before, args []string
+		until        string // what is said at that stage
+	}{
+		{"pull", "services: {a: {image: '" + addr + "/slow:1'}}", nil, []string{"up", "-d"}, "Pulling"},
+		{"create", many.String(), nil, []string{"up", "-d"}, "Creating"},
+		{"start", many.String(), []string{"create"}, []string{"up", "-d"}, "Starting"},
+		{"dependency", sick, nil, []string{"up", "-d"}, "Waiting"},
+		{"wait", sick, nil, []string{"up", "-d", "--wait", "db"}, "Waiting"},
+		{"stop", deaf, []string{"up", "-d"}, []string{"down"}, "Stopping"},
+		{"logs", deaf, []string{"up", "-d"}, []string{"logs", "-f"}, "deaf"},
+	} {
+		for how, signals := range map[string][]syscall.Signal{
+			"once": {syscall.SIGINT}, "term": {syscall.SIGTERM}, "twice": {syscall.SIGINT, syscall.SIGINT}, "killed": {syscall.SIGKILL},
+		} {
+			t.Run(c.name+"/"+how, func(t *testing.T) {
+				a := compose(t, e, map[string]string{"compose.yaml": c.file})
+				if c.before != nil {
+					a.ok(t, c.before...)
+				}
+				said, code := a.interrupt(t, c.until, c.args, signals...)
+				// The second may come when the first has done its work.
+				byOne, bySignal := code == 130, code == -1
+				if len(signals) == 1 && signals[0] != syscall.SIGKILL && !byOne || !byOne && !bySignal {
+					t.Errorf("exit code %d\n%s", code, said)
+				}
+				if !byOne {
+					// Nobody has waited for what the killed client had asked for: the engine
+					// may still be about it.
+					harness.Eventually(t, func() (bool, string) {
+						a.ok(t, "down", "-v", "-t", "0")
+						left := e.OK(t, "cleat", "volume", "ls", "-q", "--filter", "label=com.docker.compose.project="+a.name)
+						return len(a.ids(t)) == 0 && left == "", left
+					})
+				}
+				if strings.Contains(said, "context canceled") || strings.Contains(said, "error during connect") {
+					t.Errorf("an interrupt is no error: %s", said)
+				}
+			})
+		}
+	}
+	select {
+	case <-gone:
+	case <-time.After(harness.Patience):
+		t.Error("an interrupted pull goes on")
+	}
+}
+
+// The second interrupt of an attached up kills what the first does not end.
+func TestComposeAttachedInterruptedTwice(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": "services:\n  deaf: {image: busybox, command: [sh, -c, \"trap '' TERM; echo deaf; while :; do sleep 1; done\"], stop_grace_period: 1000s}\n"})
+	out := &output{}
+	cmd := a.command(t, "up")
+	cmd.Stdout, cmd.Stderr = out, out
+	ended := begin(t, cmd)
+	sees(t, out, ended, "| deaf")
+	signal(t, cmd, syscall.SIGINT)
+	sees(t, out, ended, "Stopping")
+	signal(t, cmd, syscall.SIGINT)
+	awaitEnd(t, cmd, ended, out)
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	if got := a.ok(t, "ps", "-q"); got != "" {
+		t.Errorf("still running: %s", got)
+	}
+}
+
+// A build ends with who asked for it.
+func TestComposeBuildInterrupted(t *testing.T) {
+	a := article(t, map[string]string{
+		"compose.yaml": "services: {a: {build: .}}\n",
+		"Dockerfile":   "FROM busybox\nRUN echo begun $((40+2)); sleep 100000\n",
+	})
+	for _, signals := range [][]syscall.Signal{{syscall.SIGINT}, {syscall.SIGINT, syscall.SIGINT}, {syscall.SIGKILL}} {
+		said, code := a.interrupt(t, "begun 42", []string{"up", "-d", "--build"}, signals...)
+		if code != 130 && code != -1 {
+			t.Errorf("%v: exit code %d\n%s", signals, code, said)
+		}
+		harness.Eventually(t, func() (bool, string) {
+			lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+			for _, l := range lines {
+				if b, rerr := os.ReadFile(l); rerr == nil && string(b) == "sleep\x00100000\x00" {
+					return false, "the step goes on: " + l
+				}
+			}
+			return err == nil, fmt.Sprint(err)
+		})
+	}
+	if left := a.ids(t); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// interrupt runs a command of compose, signals it once it has said something, and waits for
+// its end. The code is -1 of one that a signal has ended.
+func (a *application) interrupt(t *testing.T, until string, args []string, signals ...syscall.Signal) (said string, code int) {
+	t.Helper()
+	out := &output{}
+	cmd := a.command(t, append([]string{"--progress", "plain"}, args...)...)
+	cmd.Stdout, cmd.Stderr = out, out
+	ended := begin(t, cmd)
+	sees(t, out, ended, until)
+	for _, s := range signals {
+		signal(t, cmd, s)
+	}
+	awaitEnd(t, cmd, ended, out)
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// begin starts a command of the client, which runs the plugin, in a process group of its own:
+// as in a terminal a signal is for all of it.
+func begin(t *testing.T, cmd *exec.Cmd) (ended chan struct{}) {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+	})
+	return ended
+}
+
+func signal(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(-cmd.Process.Pid, s); err != nil && err != syscall.ESRCH {
+		t.Fatal(err)
+	}
+}
+
+func sees(t *testing.T, out *output, ended chan struct{}, want string) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		over := false
+		select {
+		case <-ended:
+			over = true
+		default:
+		}
+		seen := strings.Contains(out.String(), want)
+		if over && !seen {
+			t.Fatalf("it has ended before it said %q:\n%s", want, out)
+		}
+		return seen, out.String()
+	})
+}
+
+func awaitEnd(t *testing.T, cmd *exec.Cmd, ended chan struct{}, out *output) {
+	t.Helper()
+	select {
+	case <-ended:
+	case <-time.After(harness.Patience):
+		t.Fatalf("%v goes on:\n%s", cmd.Args, out)
+	}
+}
