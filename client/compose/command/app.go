@@ -62,6 +62,8 @@ type app struct {
 	progress string
 	ansi     string
 	dryRun   bool
+	noANSI   bool
+	verbose  bool
 
 	cfg      *configfile.ConfigFile
 	api      *client.Client
@@ -166,13 +168,7 @@ func (a *app) root() *cobra.Command {
 		Use: "compose", Short: "Define and run multi-container applications", SilenceErrors: true, SilenceUsage: true,
 		TraverseChildren:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.prepare() },
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return &exitError{16, fmt.Errorf("unknown %s command: %q", a.program, "compose "+args[0])}
-			}
-			return cmd.Help()
-		},
-		Args: cobra.ArbitraryArgs,
+		Args:              cobra.ArbitraryArgs,
 	}
 	f := compose.Flags()
 	f.StringArrayVarP(&a.options.Files, "file", "f", nil, "Compose configuration files")
@@ -184,9 +180,24 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.options.Compatibility, "compatibility", false, "Run compose in backward compatibility mode")
 	f.IntVar(&a.parallel, "parallel", -1, "Control max parallelism, -1 for unlimited")
 	f.StringVar(&a.progress, "progress", "", "Set type of progress output (auto, tty, plain, json, quiet)")
-	f.StringVar(&a.ansi, "ansi", "auto", `Control when to print ANSI control characters ("never"|"always"|"auto")`)
+	f.StringVar(&a.ansi, "ansi", "", `Control when to print ANSI control characters ("never"|"always"|"auto")`)
 	f.BoolVar(&a.dryRun, "dry-run", false, "Execute command in dry run mode")
-	_ = f.MarkHidden("dry-run")
+	f.BoolVar(&a.noANSI, "no-ansi", false, `Do not print ANSI control characters (DEPRECATED)`)
+	f.BoolVar(&a.verbose, "verbose", false, "Show more output")
+	f.StringVar(&a.options.Directory, "workdir", "", "DEPRECATED! USE --project-directory INSTEAD.\nSpecify an alternate working directory")
+	version := f.BoolP("version", "v", false, "Show the Docker Compose version information")
+	for _, hidden := range []string{"no-ansi", "verbose", "workdir"} {
+		_ = f.MarkHidden(hidden)
+	}
+	compose.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case *version:
+			return a.versionCommand().RunE(cmd, nil)
+		case len(args) > 0:
+			return &exitError{16, fmt.Errorf("unknown %s command: %q", a.program, "compose "+args[0])}
+		}
+		return cmd.Help()
+	}
 	compose.AddCommand(a.commands()...)
 	// As a plugin the first word is this program's name; by itself there is none.
 	root := &cobra.Command{Use: a.program, SilenceErrors: true, SilenceUsage: true, TraverseChildren: true, CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true}}
@@ -198,26 +209,6 @@ func (a *app) root() *cobra.Command {
 // listed are the words of a variable that holds a list.
 func listed(value string) []string {
 	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
-}
-
-// prepare checks what all commands share.
-func (a *app) prepare() error {
-	if a.dryRun {
-		return errors.New("--dry-run is not supported: `compose config` shows what the files come to")
-	}
-	if err := a.globals.Check(); err != nil {
-		return err
-	}
-	if v := os.Getenv("COMPOSE_COMPATIBILITY"); v == "1" || v == "true" {
-		a.options.Compatibility = true
-	}
-	if a.progress == "" {
-		a.progress = os.Getenv("COMPOSE_PROGRESS")
-	}
-	terminal := a.err.IsTerminal() && a.ansi != "never" || a.ansi == "always"
-	var err error
-	a.reporter, err = show.NewProgress(a.err, show.Form(a.progress), terminal)
-	return err
 }
 
 // config reads the user's config.json, once.
@@ -255,6 +246,11 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	if _, err := a.api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		return nil, err
 	}
+	if a.dryRun {
+		if a.api, err = rehearse(a.api, client.WithAPIVersion(a.api.ClientVersion())); err != nil {
+			return nil, err
+		}
+	}
 	return a.api, nil
 }
 
@@ -284,7 +280,7 @@ func (a *app) reach(ctx context.Context) (*operate.Operator, error) {
 	return &operate.Operator{
 		API: api, Report: a.reporter, Separator: a.separator(), Parallel: a.parallel, Proxies: a.config().ParseProxyConfig(api.DaemonHost(), nil),
 		Pull: a.pullImage, Build: a.buildServices, Headers: a.config().HTTPHeaders,
-		Provider: a.provider,
+		Provider: a.provider, DryRun: a.dryRun,
 	}, nil
 }
 

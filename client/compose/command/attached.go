@@ -48,7 +48,7 @@ type session struct {
 func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Project, services []string, u *up, timeout *int) error {
 	s := &session{
 		app: a, o: o, p: p, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), live: map[string]int{}, expected: map[string]int{}, due: map[string]bool{},
-		logs: &show.Logs{Out: a.out, Err: a.err, NoPrefix: u.noPrefix, Colours: a.out.IsTerminal() && !u.noColour && a.ansi != "never", Timestamps: u.timestamps},
+		logs: &show.Logs{Out: a.out, Err: a.err, NoPrefix: u.noPrefix, Colours: a.coloured(u.noColour), Timestamps: u.timestamps},
 	}
 	o.HookOutput = s.hook
 	list, err := o.Created(ctx, p.Name)

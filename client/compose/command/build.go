@@ -23,6 +23,13 @@ import (
 // build builds services at once, each after those whose images it builds upon, which are
 // built, too. The output of several is told apart by their names.
 func (a *app) build(ctx context.Context, p *types.Project, services []string, b building) error {
+	if a.dryRun {
+		for _, name := range services {
+			a.reporter.Report("Service", name, "Building")
+			a.reporter.Report("Service", name, "Built")
+		}
+		return nil
+	}
 	program, err := buildProgram()
 	if err != nil {
 		return err

@@ -24,6 +24,10 @@ func (a *app) become(args ...string) error {
 	if err != nil {
 		return err
 	}
+	if a.dryRun {
+		_, _ = fmt.Fprintf(a.err, "DRY-RUN MODE -  %s %s\n", program, strings.Join(args, " "))
+		return nil
+	}
 	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, originalCommand+"=") })
 	env = append(env, "DOCKER_HOST="+a.api.DaemonHost())
 	if err := syscall.Exec(program, append([]string{program}, args...), env); err != nil {

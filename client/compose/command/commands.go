@@ -15,6 +15,16 @@ func (a *app) commands() []*cobra.Command {
 		a.psCommand(), a.lsCommand(), a.imagesCommand(), a.volumesCommand(), a.topCommand(), a.portCommand(), a.logsCommand(), a.eventsCommand(),
 		a.pullCommand(), a.pushCommand(), a.buildCommand(), a.configCommand(), a.vizCommand(), a.versionCommand(),
 		a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.statsCommand(), a.exportCommand(), a.commitCommand(),
+		refused("alpha", "what was tried out there has commands of its own: watch, viz, scale, publish"),
+		refused("bridge", "models for Kubernetes and others are made by other programs, as kompose"),
+	}
+}
+
+// refused is a command of docker compose's that is not here.
+func refused(name, why string) *cobra.Command {
+	return &cobra.Command{
+		Use: name, Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("compose %s is not supported: %s", name, why) },
 	}
 }
 

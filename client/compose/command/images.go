@@ -83,10 +83,14 @@ func (a *app) pullCommand() *cobra.Command {
 	f.BoolVar(&ignoreFailures, "ignore-pull-failures", false, "Pull what it can and ignores images with pull failures")
 	f.BoolVar(&ignoreBuildable, "ignore-buildable", false, "Ignore images that can be built")
 	f.BoolVar(&deps, "include-deps", false, "Also pull services declared as dependencies")
+	f.Bool("parallel", true, "DEPRECATED pull multiple images in parallel")
+	_ = f.MarkHidden("parallel")
+	a.refusal(cmd, "no-parallel", "bound the calls by `--parallel 1` before the command")
 	f.StringVar(&policy, "policy", "", `Apply pull policy ("missing"|"always")`)
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if !quiet {
-			return nil
+	before := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if err := before(cmd, args); err != nil || !quiet {
+			return err
 		}
 		var err error
 		a.reporter, err = show.NewProgress(a.err, show.Quiet, false)
@@ -223,6 +227,11 @@ func (a *app) buildCommand() *cobra.Command {
 	f.BoolVar(&deps, "with-dependencies", false, "Also build dependencies (transitively)")
 	a.refusal(cmd, "memory", "BuildKit's steps have no limit of their own")
 	a.refusal(cmd, "print", "no bake file is made")
+	for _, old := range []string{"compress", "force-rm", "no-rm"} {
+		a.refusal(cmd, old, "BuildKit has no such thing")
+	}
+	f.Bool("parallel", true, "Build images in parallel. DEPRECATED")
+	_ = f.MarkHidden("parallel")
 	return cmd
 }
 

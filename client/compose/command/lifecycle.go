@@ -43,7 +43,7 @@ func (a *app) downCommand() *cobra.Command {
 		return o.Down(ctx, name, p, opts)
 	})
 	f := cmd.Flags()
-	f.BoolVar(&opts.RemoveOrphans, "remove-orphans", false, "Remove containers for services not defined in the Compose file")
+	f.BoolVar(&opts.RemoveOrphans, "remove-orphans", enabled("COMPOSE_REMOVE_ORPHANS", false), "Remove containers for services not defined in the Compose file")
 	f.BoolVarP(&opts.Volumes, "volumes", "v", false, "Remove named volumes declared in the \"volumes\" section of the Compose file and anonymous volumes attached to containers")
 	f.StringVar(&opts.Images, "rmi", "", `Remove images used by services. "local" remove only images that don't have a custom tag ("local"|"all")`)
 	timeout = timeoutFlag(cmd, "Specify a shutdown timeout in seconds")
@@ -112,13 +112,15 @@ func (a *app) killCommand() *cobra.Command {
 			if c.State != container.StateRunning && c.State != container.StatePaused {
 				return nil
 			}
+			if _, known := o.Service(c); !known && o.Project != nil && !orphans {
+				return nil
+			}
 			_, err := o.API.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: signal})
 			return err
 		})
 	})
 	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGKILL", "SIGNAL to send to the container")
-	cmd.Flags().BoolVar(&orphans, "remove-orphans", false, "Remove containers for services not defined in the Compose file")
-	_ = cmd.Flags().MarkHidden("remove-orphans")
+	cmd.Flags().BoolVar(&orphans, "remove-orphans", enabled("COMPOSE_REMOVE_ORPHANS", false), "Remove containers for services not defined in the Compose file")
 	return cmd
 }
 

@@ -32,7 +32,7 @@ func (a *app) logsCommand() *cobra.Command {
 		if index > 0 {
 			list = slices.DeleteFunc(list, func(c operate.Container) bool { return c.Number != index })
 		}
-		logs := &show.Logs{Out: a.out, Err: a.err, NoPrefix: noPrefix, Colours: a.out.IsTerminal() && !noColour && a.ansi != "never"}
+		logs := &show.Logs{Out: a.out, Err: a.err, NoPrefix: noPrefix, Colours: a.coloured(noColour)}
 		for _, c := range list {
 			logs.Announce(c.Name)
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/format"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/spf13/cobra"
@@ -21,9 +22,9 @@ import (
 // running are the flags of `run`.
 type oneOff struct {
 	making
-	detach, noTTY, rm, servicePorts, useAliases, quiet, quietBuild, interactive, tty bool
-	name, user, workdir, entrypoint                                                  string
-	env, envFiles, labels, publish, volumes, capAdd, capDrop                         []string
+	detach, noTTY, rm, servicePorts, useAliases, quiet, interactive, tty bool
+	name, user, workdir, entrypoint                                      string
+	env, envFiles, labels, publish, volumes, capAdd, capDrop             []string
 }
 
 func isTerminal(r io.Reader) bool { return term.NewInput(r).IsTerminal() }
@@ -58,7 +59,7 @@ func (a *app) runCommand() *cobra.Command {
 	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "Bind mount a volume")
 	f.StringArrayVar(&o.capAdd, "cap-add", nil, "Add Linux capabilities")
 	f.StringArrayVar(&o.capDrop, "cap-drop", nil, "Drop Linux capabilities")
-	a.refusal(cmd, "env-from-file", "give the file's variables by -e, or in the service's env_file")
+	f.StringArrayVar(&o.envFiles, "env-from-file", nil, "Set environment variables from file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return errors.New("requires at least 1 argument: SERVICE")
@@ -83,7 +84,11 @@ func (a *app) run(ctx context.Context, name string, args []string, o *oneOff, en
 	if p, err = op.ProvideAll(ctx, p); err != nil {
 		return err
 	}
-	if err := op.EnsureImages(ctx, p, operate.ImageOptions{Pull: o.pull, Build: o.build}); err != nil {
+	if o.quiet {
+		op.Report = quieter{op.Report}
+		o.quietPull, o.quietBuild = true, true
+	}
+	if err := a.images(ctx, op, p, &o.making); err != nil {
 		return err
 	}
 	s, err := o.service(p, name, args, entrypoint)
@@ -137,6 +142,18 @@ func (o *oneOff) service(p *types.Project, name string, args []string, entrypoin
 	if o.workdir != "" {
 		s.WorkingDir = o.workdir
 	}
+	for _, file := range o.envFiles {
+		variables, err := dotenv.GetEnvFromFile(p.Environment, []string{file})
+		if err != nil {
+			return s, err
+		}
+		for key, value := range variables {
+			if s.Environment == nil {
+				s.Environment = types.MappingWithEquals{}
+			}
+			s.Environment[key] = &value
+		}
+	}
 	s.Environment = s.Environment.OverrideBy(types.NewMappingWithEquals(o.env).Resolve(p.Environment.Resolve))
 	for _, l := range o.labels {
 		k, v, _ := strings.Cut(l, "=")
@@ -175,7 +192,7 @@ func (a *app) startDependencies(ctx context.Context, op *operate.Operator, p *ty
 	if len(others.Services) == 0 || o.noDeps {
 		return op.EnsureObjects(ctx, p)
 	}
-	if err := op.Create(ctx, others, operate.CreateOptions{IgnoreOrphans: !o.removeOrphans, RemoveOrphans: o.removeOrphans}); err != nil {
+	if err := op.Create(ctx, others, operate.CreateOptions{IgnoreOrphans: !o.removeOrphans && !enabled("COMPOSE_REMOVE_ORPHANS", false), RemoveOrphans: o.removeOrphans || enabled("COMPOSE_REMOVE_ORPHANS", false)}); err != nil {
 		return err
 	}
 	if err := op.Start(ctx, others, operate.StartOptions{}); err != nil {

@@ -20,9 +20,9 @@ import (
 
 // making are the flags that up, create, run and scale share.
 type making struct {
-	build, noBuild, force, noRecreate, always, renew, removeOrphans, noDeps, quietPull, watched bool
-	pull                                                                                        string
-	scale                                                                                       []string
+	build, noBuild, force, noRecreate, always, renew, removeOrphans, noDeps, quietPull, quietBuild, watched, orphansSet bool
+	pull                                                                                                                string
+	scale                                                                                                               []string
 }
 
 func (m *making) install(f *pflag.FlagSet) {
@@ -127,11 +127,29 @@ func (a *app) made(ctx context.Context, services []string, m *making, timeout *i
 	if p, err = o.ProvideAll(ctx, p); err != nil {
 		return nil, nil, err
 	}
-	err = o.EnsureImages(ctx, p, operate.ImageOptions{Pull: m.pull, Build: m.build, NoBuild: m.noBuild})
-	if err != nil {
+	if err := a.images(ctx, o, p, m); err != nil {
 		return nil, nil, err
 	}
-	return o, p, o.Create(ctx, p, m.options(services, timeout))
+	options := m.options(services, timeout)
+	if err := orphans(p, &options, m.orphansSet); err != nil {
+		return nil, nil, err
+	}
+	return o, p, o.Create(ctx, p, options)
+}
+
+// images pulls and builds what is needed, as loudly as the flags say.
+func (a *app) images(ctx context.Context, o *operate.Operator, p *types.Project, m *making) error {
+	if m.quietPull {
+		loud := o.Report
+		o.Report = mute{loud, "Image"}
+		defer func() { o.Report = loud }()
+	}
+	if m.quietBuild {
+		o.Build = func(ctx context.Context, p *types.Project, services []string) error {
+			return a.build(ctx, p, services, building{quiet: true})
+		}
+	}
+	return o.EnsureImages(ctx, p, operate.ImageOptions{Pull: m.pull, Build: m.build, NoBuild: m.noBuild})
 }
 
 func (a *app) upCommand() *cobra.Command {
@@ -158,7 +176,7 @@ func (a *app) upCommand() *cobra.Command {
 	f.BoolVar(&u.timestamps, "timestamps", false, "Show timestamps")
 	timeout := timeoutFlag(cmd, "Use this timeout in seconds for container shutdown when attached or when containers are already running")
 	f.BoolVarP(&u.watch, "watch", "w", false, "Watch source code and rebuild/refresh containers when files are updated.")
-	f.BoolVar(&u.quietBuild, "quiet-build", false, "Suppress the build output")
+	f.BoolVar(&m.quietBuild, "quiet-build", false, "Suppress the build output")
 	menu := f.Bool("menu", false, "Enable interactive shortcuts when running attached. Incompatible with --detach. Can also be enable/disable by setting COMPOSE_MENU environment var.")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		u.menu = *menu
@@ -174,7 +192,7 @@ func (a *app) upCommand() *cobra.Command {
 		if m.noBuild && u.watch {
 			return errors.New("--no-build and --watch are incompatible")
 		}
-		m.watched = u.watch
+		m.watched, u.quietBuild, m.orphansSet = u.watch, m.quietBuild, f.Changed("remove-orphans")
 		return a.up(cmd.Context(), args, &m, &u, timeout())
 	}
 	return cmd
@@ -218,7 +236,7 @@ func (a *app) up(ctx context.Context, services []string, m *making, u *up, timeo
 	if u.exitCodeFrom != "" && !slices.Contains(project.Names(p), u.exitCodeFrom) {
 		return fmt.Errorf("no such service: %s", u.exitCodeFrom)
 	}
-	if !u.detach {
+	if !u.detach && !a.dryRun {
 		return a.attached(ctx, o, p, services, u, timeout)
 	}
 	return o.Start(ctx, p, operate.StartOptions{Wait: u.wait, WaitTimeout: time.Duration(u.waitTimeout) * time.Second})

@@ -24,6 +24,9 @@ import (
 func (a *app) watchCommand() *cobra.Command {
 	var quiet, prune, noUp bool
 	cmd := command("watch [SERVICE...]", "Watch build context for service and rebuild/refresh containers when files are updated", func(ctx context.Context, args []string) error {
+		if a.dryRun {
+			return errors.New("--dry-run is not supported with watch: what changes later is not known")
+		}
 		p, err := a.load(ctx, args...)
 		if err != nil {
 			return err
@@ -43,7 +46,7 @@ func (a *app) watchCommand() *cobra.Command {
 			return err
 		}
 		w := &watcher{
-			app: a, project: p, quiet: quiet, prune: prune, log: &show.Logs{Out: a.out, Err: a.err, Colours: a.out.IsTerminal() && a.ansi != "never"},
+			app: a, project: p, quiet: quiet, prune: prune, log: &show.Logs{Out: a.out, Err: a.err, Colours: a.coloured(false)},
 			hold: func() {}, release: func() {},
 		}
 		if err := w.start(ctx); err != nil {

@@ -104,7 +104,7 @@ func (o *Operator) keepsFiles(ctx context.Context) (bool, error) {
 // sendFiles gives a container that does not run the contents of its secrets and configs: to Cleat, which keeps them, or
 // by a copy into the container's own files, where another engine keeps none.
 func (o *Operator) sendFiles(ctx context.Context, p *types.Project, files []spec.File, own bool, id string) error {
-	if len(files) == 0 {
+	if len(files) == 0 || o.DryRun {
 		return nil
 	}
 	var b bytes.Buffer

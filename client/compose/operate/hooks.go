@@ -14,8 +14,8 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/spec"
 )
 
-// service is what the files say of a container's service. Those of `run` have no hooks: they are not the service.
-func (o *Operator) service(c Container) (s types.ServiceConfig, known bool) {
+// Service is what the files say of a container's service. Those of `run` have no hooks: they are not the service.
+func (o *Operator) Service(c Container) (s types.ServiceConfig, known bool) {
 	if o.Project == nil || c.OneOff {
 		return s, false
 	}
@@ -27,7 +27,7 @@ func (o *Operator) service(c Container) (s types.ServiceConfig, known bool) {
 
 // beforeStop runs what is to be run in a container before it is stopped.
 func (o *Operator) beforeStop(ctx context.Context, c Container) error {
-	s, _ := o.service(c)
+	s, _ := o.Service(c)
 	err := o.Hooks(ctx, c, s.PreStop)
 	// One that has ended meanwhile, or is paused, cannot run anything, and is stopped all the same.
 	if gone(err) || errdefs.IsConflict(err) {
@@ -38,7 +38,7 @@ func (o *Operator) beforeStop(ctx context.Context, c Container) error {
 
 // restart restarts a container, with the hooks of its service.
 func (o *Operator) restart(ctx context.Context, c Container, timeout *int) error {
-	s, known := o.service(c)
+	s, known := o.Service(c)
 	var err error
 	switch {
 	case running(c):
@@ -57,6 +57,9 @@ func (o *Operator) restart(ctx context.Context, c Container, timeout *int) error
 
 // Hooks runs commands in a container, one after the other. The first that fails is the last.
 func (o *Operator) Hooks(ctx context.Context, c Container, hooks []types.ServiceHook) error {
+	if o.DryRun {
+		return nil
+	}
 	for _, h := range hooks {
 		if err := o.hook(ctx, c, h); err != nil {
 			return err

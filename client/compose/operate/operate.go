@@ -58,6 +58,8 @@ type Operator struct {
 
 	// Project is the project as its files say, nil if they are not at hand: its hooks are run.
 	Project *types.Project
+	// DryRun says that the API only pretends: nothing is run in containers, and nothing is waited for.
+	DryRun bool
 	// Headers are sent with calls that Docker's API does not have, too.
 	Headers map[string]string
 	// HookOutput shows what hooks say; nil is nobody.

@@ -37,6 +37,9 @@ func (o *Operator) provide(ctx context.Context, p *types.Project, s types.Servic
 	if o.Provider == nil {
 		return nil, fmt.Errorf("service %q: the attribute provider is not supported here", s.Name)
 	}
+	if o.DryRun {
+		return nil, nil
+	}
 	program, env, err := o.Provider(s.Provider.Type)
 	if err != nil {
 		return nil, fmt.Errorf("service %q: provider %s: %w", s.Name, s.Provider.Type, err)

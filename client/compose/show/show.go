@@ -31,6 +31,9 @@ const (
 
 // Progress shows what happens to objects. It may be used by many goroutines.
 type Progress struct {
+	// DryRun marks every line: nothing of it happens.
+	DryRun bool
+
 	form Form
 	w    io.Writer
 
@@ -62,13 +65,25 @@ func (p *Progress) Report(kind, name, state string) {
 	defer p.mu.Unlock()
 	switch p.form {
 	case Plain:
-		_, _ = fmt.Fprintf(p.w, " %s %s  %s \n", kind, name, state)
+		_, _ = fmt.Fprintf(p.w, "%s %s %s  %s \n", p.prefix(), kind, name, state)
 	case JSON:
-		_ = json.NewEncoder(p.w).Encode(map[string]string{"id": kind + " " + name, "status": state})
+		step := map[string]any{"id": kind + " " + name, "status": state}
+		if p.DryRun {
+			step["dry-run"] = true
+		}
+		_ = json.NewEncoder(p.w).Encode(step)
 	case TTY:
-		p.update(line{kind, name, state})
+		p.update(line{strings.TrimSpace(p.prefix() + " " + kind), name, state})
 		p.draw()
 	}
+}
+
+// prefix tells a dry run.
+func (p *Progress) prefix() string {
+	if p.DryRun {
+		return "DRY-RUN MODE - "
+	}
+	return ""
 }
 
 // Warn shows a warning, in every form but Quiet.

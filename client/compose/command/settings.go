@@ -1,0 +1,117 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/compose/show"
+)
+
+// prepare checks what all commands share, from flags and, where there is none, from the environment.
+func (a *app) prepare() error {
+	if err := a.globals.Check(); err != nil {
+		return err
+	}
+	if a.verbose {
+		return errors.New("--verbose is not supported: `cleat -D` and the engine's --debug say more")
+	}
+	if enabled("COMPOSE_COMPATIBILITY", false) {
+		a.options.Compatibility = true
+	}
+	if text, set := os.LookupEnv("COMPOSE_PARALLEL_LIMIT"); set && a.parallel < 0 {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("COMPOSE_PARALLEL_LIMIT must be an integer (found: %q)", text)
+		}
+		a.parallel = n
+	}
+	if err := a.chooseANSI(); err != nil {
+		return err
+	}
+	out := a.err
+	if enabled("COMPOSE_STATUS_STDOUT", false) {
+		out = a.out
+	}
+	terminal := out.IsTerminal() && a.ansi != "never" || a.ansi == "always"
+	var err error
+	if a.reporter, err = show.NewProgress(out, show.Form(a.progress), terminal); err != nil {
+		return err
+	}
+	a.reporter.DryRun = a.dryRun
+	return nil
+}
+
+// chooseANSI settles how the output may look.
+func (a *app) chooseANSI() error {
+	if a.noANSI {
+		if a.ansi != "" {
+			return errors.New(`cannot specify DEPRECATED "--no-ansi" and "--ansi". Please use only "--ansi"`)
+		}
+		a.ansi = "never"
+		_, _ = fmt.Fprintln(a.err, "option '--no-ansi' is DEPRECATED ! Please use '--ansi' instead.")
+	}
+	if a.ansi == "" {
+		a.ansi = first(os.Getenv("COMPOSE_ANSI"), "auto")
+	}
+	if os.Getenv("NO_COLOR") != "" {
+		a.ansi = "never"
+	}
+	switch a.ansi {
+	case "auto", "never", "always":
+	default:
+		return fmt.Errorf("unsupported --ansi value %q: choose never, always or auto", a.ansi)
+	}
+	a.progress = first(a.progress, os.Getenv("COMPOSE_PROGRESS"))
+	switch {
+	case a.progress == "none":
+		a.progress = string(show.Quiet)
+	case a.progress == string(show.TTY) && a.ansi == "never":
+		return errors.New("can't use --progress tty while ANSI support is disabled")
+	case a.progress == string(show.Plain) && a.ansi == "always":
+		return errors.New("can't use --progress plain while ANSI support is forced")
+	}
+	return nil
+}
+
+// coloured says whether the output of containers has colours.
+func (a *app) coloured(none bool) bool {
+	return !none && a.ansi != "never" && (a.ansi == "always" || a.out.IsTerminal())
+}
+
+// orphans completes what is done about containers of services that the project no longer has.
+func orphans(p *types.Project, o *operate.CreateOptions, asked bool) error {
+	if !asked && enabled("COMPOSE_REMOVE_ORPHANS", false) {
+		o.RemoveOrphans = true
+	}
+	if ignore, _ := strconv.ParseBool(p.Environment["COMPOSE_IGNORE_ORPHANS"]); ignore {
+		if o.RemoveOrphans {
+			return errors.New("cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans")
+		}
+		o.IgnoreOrphans = true
+	}
+	return nil
+}
+
+// mute makes the steps of some kinds of objects silent.
+type mute struct {
+	operate.Reporter
+	kind string
+}
+
+// Report implements operate.Reporter.
+func (m mute) Report(kind, name, state string) {
+	if kind != m.kind {
+		m.Reporter.Report(kind, name, state)
+	}
+}
+
+// quieter says nothing but warnings.
+type quieter struct{ operate.Reporter }
+
+// Report implements operate.Reporter.
+func (quieter) Report(string, string, string) {}
