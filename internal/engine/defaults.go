@@ -57,7 +57,9 @@ func (d *ContainerDefaults) fill(h *container.HostConfig, cgroupV2 bool) error {
 		r.PidsLimit = nil
 	}
 	if cgroupV2 {
-		r.OomKillDisable = nil
+		if r.OomKillDisable != nil && !*r.OomKillDisable {
+			r.OomKillDisable = nil // one that is asked for is dropped with a warning
+		}
 	} else if r.OomKillDisable == nil {
 		r.OomKillDisable = new(bool)
 	}

@@ -63,3 +63,22 @@ func TestLimitsThatTheHostCannotCarry(t *testing.T) {
 		t.Errorf("--cpus: %v", err)
 	}
 }
+
+// TestNothingIsDroppedWithoutAWord: control groups of version 2 know no --oom-kill-disable; filling in the defaults must
+// leave it for the check that says so.
+func TestNothingIsDroppedWithoutAWord(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		host := &container.HostConfig{Resources: container.Resources{Memory: 64 << 20, OomKillDisable: &asked}}
+		if err := (&ContainerDefaults{}).fill(host, true); err != nil {
+			t.Fatal(err)
+		}
+		can := cgroup.Support{Memory: true, Swap: true}
+		warnings, err := adaptLimits(&host.Resources, can)
+		if err != nil || host.OomKillDisable != nil {
+			t.Errorf("asked %v: %v, %v", asked, host.OomKillDisable, err)
+		}
+		if warned := len(warnings) == 1 && strings.Contains(warnings[0], "OomKillDisable"); warned != asked {
+			t.Errorf("asked %v: the warnings are %q", asked, warnings)
+		}
+	}
+}
