@@ -85,7 +85,7 @@ func New(c Config) (*Runtime, error) {
 		r.null.Close()
 		return nil, err
 	}
-	r.reaper = startReaper()
+	r.reaper = startReaper(patience)
 	r.networks, r.keepers = newNetworks(), newKeepers(r.stub)
 	return r, nil
 }
