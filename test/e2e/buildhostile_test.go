@@ -54,7 +54,7 @@ func TestBuildStepIsConfined(t *testing.T) {
 	other.until(t, "under way")
 	for _, s := range []stop{
 		{name: "devices", files: dockerfile(fmt.Sprintf("FROM busybox\nRUN mknod /tmp/disk b %d %d && ! head -c 1 /tmp/disk\nRUN mknod /tmp/mem c 1 1 && ! head -c 1 /tmp/mem\nRUN [ ! -e /dev/kvm ] && [ ! -e /dev/fuse ]\n", major, minor))},
-		{name: "mounts", files: dockerfile("FROM busybox\nRUN ! mount -t tmpfs none /mnt\nRUN ! mount --bind /proc /mnt\nRUN ! unshare -m true\nRUN ! chroot /proc/1/root/../.. ls " + e.Dir + "\n")},
+		{name: "mounts", files: dockerfile("FROM busybox\nRUN ! mount -t tmpfs none /tmp\nRUN ! mount --bind /proc /tmp\nRUN ! unshare -m true\nRUN ! chroot /proc/1/root/../.. ls " + e.Dir + "\n")},
 		{name: "the kernel's settings", files: dockerfile("FROM busybox\nRUN ! sh -c 'echo 1 >/proc/sys/kernel/panic'\nRUN ! sh -c 'echo h >/proc/sysrq-trigger'\nRUN ! sh -c 'echo 1 >/sys/kernel/mm/ksm/run'\nRUN ! head -c 1 /proc/kcore\nRUN ! dmesg\n")},
 		{name: "files of the engine and the host", files: dockerfile(fmt.Sprintf("FROM busybox\nRUN [ ! -e %[1]s ] && [ ! -e %[2]s ] && [ ! -e /run/cleat.sock ] && [ ! -e /proc/1/root%[1]s ]\nRUN ! grep -r 'of the host' / --include=host-secret -s\n", hostFile, e.Socket))},
 		{name: "processes", files: dockerfile("FROM busybox\nRUN [ \"$(ls -d /proc/[0-9]* | wc -l)\" -le 4 ] && ! pgrep cleatd\nRUN ! pgrep -f " + mark[:3] + "[0-9]*" + mark[len(mark)-1:] + "$\nRUN ! kill -9 -1 || true\n")},
@@ -210,4 +210,47 @@ func TestBuildManyFiles(t *testing.T) {
 	}
 	build(t, e, "docker", dir, "-o", "type=cacheonly")
 	build(t, e, "docker", dir, "-o", "type=cacheonly").wantCached(t, []string{"COPY . /c", "RUN [ $(find"}, nil)
+}
+
+// TestBuildLargeFile: half a gigabyte that a file does not have on disk comes through in
+// little memory of the engine's, whichever way the context is sent.
+func TestBuildLargeFile(t *testing.T) {
+	const size, most = 512 << 20, 256 << 20
+	e := ownBuilder(t)
+	check := fmt.Sprintf("[ $(stat -c %%s /c/sparse) = %d ] && [ $(tail -c 4 /c/sparse) = end. ]", size)
+	dir := project(t, files{"Dockerfile": "FROM busybox\nRUN --mount=target=/c " + check + "\n", "sparse": ""})
+	f, err := os.OpenFile(filepath.Join(dir, "sparse"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = f.WriteAt([]byte("end."), size-4); err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	build(t, e, "docker", dir, "-o", "type=cacheonly")
+	if out, errs, code := classicBuild(t, e, dir, "--no-cache", "."); code != 0 {
+		t.Errorf("%s\n%s", out, errs)
+	}
+	if used := peakMemory(t, e.PID()); used > most {
+		t.Errorf("the engine has had %d MiB of memory", used>>20)
+	}
+}
+
+// peakMemory is the most that a process has had, in bytes.
+func peakMemory(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var kb int
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kb); n == 1 {
+			return kb << 10
+		}
+	}
+	t.Fatalf("no peak of memory in %s", text)
+	return 0
 }

@@ -50,6 +50,9 @@ func (t *Target) request(ctx context.Context, e *Engine) (*bkclient.SolveOpt, er
 	if err := t.addInputs(so); err != nil {
 		return nil, err
 	}
+	if err := t.addRepository(so); err != nil {
+		return nil, err
+	}
 	return so, t.addSession(e, so)
 }
 
