@@ -178,3 +178,41 @@ services:
 		t.Errorf("%s", r)
 	}
 }
+
+// What has to be done before a service starts is done by containers of their own, which share its mounts and come to a
+// good end, or the service does not start.
+func TestComposePreStart(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  web:
+    image: busybox
+    command: sh -c "cat /data/*; exec sleep 1000"
+    stop_signal: SIGKILL
+    scale: 2
+    environment: {BOTH: inherited, OWN: service}
+    volumes: [/data, "shared:/shared"]
+    pre_start:
+      - {command: [sh, -c, "[ ! -e /shared/once ] && echo $$BOTH $$OWN $$(id -u) >/shared/once"], environment: {OWN: hook}}
+      - {command: [sh, -c, "cat /shared/once >/data/text; exit $${FAIL:-0}"], per_replica: true, environment: {FAIL: "${FAIL:-0}"}}
+volumes: {shared: }
+`})
+	a.ok(t, "up", "-d")
+	for _, n := range []string{"1", "2"} {
+		if got := a.ok(t, "exec", "-T", "--index", n, "web", "cat", "/data/text"); got != "inherited hook 0" {
+			t.Errorf("replica %s: %q", n, got)
+		}
+	}
+	if n := len(a.ids(t)); n != 2 {
+		t.Errorf("%d containers: the hooks' are to be gone", n)
+	}
+	a.ok(t, "up", "-d") // nothing is started, so nothing runs before it
+	a.ok(t, "down", "-v", "-t", "0")
+	a.env = []string{"FAIL=7"}
+	if r := a.run(t, "up", "-d"); r.Code == 0 || !strings.Contains(r.Stderr, "web pre_start hook exited with status 7") {
+		t.Errorf("%s", r)
+	}
+	if got := a.ok(t, "ps", "-q"); got != "" {
+		t.Errorf("started all the same: %s", got)
+	}
+}

@@ -55,7 +55,11 @@ func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOption
 		if err := o.awaitDependencies(ctx, news, list, s); err != nil {
 			return err
 		}
-		return o.Each(ctx, OfServices(list, []string{service}), func(ctx context.Context, c Container) error {
+		mine := OfServices(list, []string{service})
+		if err := o.preStart(ctx, p, s, mine); err != nil {
+			return err
+		}
+		return o.Each(ctx, mine, func(ctx context.Context, c Container) error {
 			return o.start(ctx, p, s, c, opts.Attach)
 		})
 	})

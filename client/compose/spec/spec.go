@@ -252,8 +252,6 @@ func refuse(s types.ServiceConfig) error {
 		return unsupported("cpu_count")
 	case s.CPUPercent != 0:
 		return unsupported("cpu_percent")
-	case len(s.PreStart) > 0:
-		return unsupported("pre_start")
 	case s.UseAPISocket:
 		return unsupported("use_api_socket")
 	case s.Umask != nil:
