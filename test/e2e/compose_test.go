@@ -166,7 +166,7 @@ volumes: {data: }
 	if now := a.ids(t); len(now) != 2 || now[a.name+"-db-1"] == "" {
 		t.Errorf("scaled down: %v", now)
 	}
-	if got := a.ok(t, "logs", "--no-color", "web"); !strings.Contains(got, "web-1 | serving") {
+	if got := a.ok(t, "logs", "--no-color", "web"); !strings.Contains(got, "web-1  | serving") {
 		t.Errorf("logs %q", got)
 	}
 	var row struct {
@@ -247,11 +247,11 @@ services:
 			}
 		}
 	}
-	read("one-1 | hello\n", "two-1 | other\n")
+	read("one-1  | hello\n", "two-1  | other\n")
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	read("one-1 | bye\n", "one-1 exited with code 0")
+	read("one-1  | bye\n", "one-1 exited with code 0")
 	_, _ = io.Copy(io.Discard, out)
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 130 {

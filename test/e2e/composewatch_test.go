@@ -109,7 +109,7 @@ func TestComposeWatch(t *testing.T) {
 	harness.Eventually(t, func() (bool, string) { // in whichever order
 		out.mu.Lock()
 		defer out.mu.Unlock()
-		return strings.Contains(out.text.String(), "web-1 | first main"), out.text.String()
+		return strings.Contains(out.text.String(), "web-1  | first main"), out.text.String()
 	})
 
 	write("app/page", "second page\n")
@@ -131,8 +131,8 @@ func TestComposeWatch(t *testing.T) {
 
 	// The container is started again, and its output goes on.
 	write("app/main", "second main\n")
-	out.expect(t, "web-1 | began")
-	out.expect(t, "web-1 | second main")
+	out.expect(t, "web-1  | began")
+	out.expect(t, "web-1  | second main")
 
 	write("conf/a.conf", "setting\n")
 	out.expect(t, "web-1 -> | reloaded setting")
@@ -141,7 +141,7 @@ func TestComposeWatch(t *testing.T) {
 	write("Dockerfile", "FROM busybox\nCOPY --chown=1000 app /app\nRUN echo second >/made && mkdir /app/conf\n")
 	out.expect(t, `Rebuilding service(s) ["web"] after changes were detected...`)
 	out.expect(t, `service(s) ["web"] successfully built`)
-	out.expect(t, "web-1 | began")
+	out.expect(t, "web-1  | began")
 	inside("cat /made", "second")
 	if after := a.ids(t)[a.name+"-web-1"]; after == before {
 		t.Error("the container was not made anew")

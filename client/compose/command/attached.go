@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -91,7 +92,7 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 func (s *session) announce(list []operate.Container) {
 	seen := slices.DeleteFunc(slices.Clone(list), func(c operate.Container) bool { return !s.visible[c.Service] })
 	for _, c := range seen {
-		s.logs.Announce(c.Name)
+		s.logs.Announce(c.Short())
 	}
 	if len(list) > 0 {
 		_, _ = fmt.Fprintln(s.app.out, "Attaching to "+names(seen))
@@ -186,7 +187,7 @@ func (s *session) check() {
 
 // hook shows what a hook says in a container.
 func (s *session) hook(c operate.Container) io.WriteCloser {
-	lines, _ := s.logs.Container(c.Name + " ->")
+	lines, _ := s.logs.Container(c.Short() + " ->")
 	return lines
 }
 
@@ -261,7 +262,8 @@ func (s *session) started(ctx context.Context, m events.Message) {
 		return
 	}
 	c := operate.Container{Name: m.Actor.Attributes["name"], Service: service}
-	c.ID = m.Actor.ID
+	c.ID, c.Labels = m.Actor.ID, m.Actor.Attributes
+	c.Number, _ = strconv.Atoi(c.Labels[label.Number]) // 0 for what is not numbered
 	wait := s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 	var output io.ReadCloser
 	if s.visible[service] {
@@ -292,7 +294,7 @@ func (s *session) follow(c operate.Container, wait client.ContainerWaitResult, o
 	var copied chan struct{}
 	if output != nil {
 		copied = make(chan struct{})
-		stdout, stderr := s.logs.Container(c.Name)
+		stdout, stderr := s.logs.Container(c.Short())
 		go func() {
 			defer close(copied)
 			defer output.Close()
@@ -336,7 +338,7 @@ func (s *session) exited(c operate.Container, code int64, shown bool) {
 		if again {
 			text += " (restarting)"
 		}
-		s.logs.Status(c.Name, text)
+		s.logs.Status(c.Short(), text)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

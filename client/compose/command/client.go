@@ -60,11 +60,11 @@ func clientProgram() (string, error) {
 
 // one is the container of a service that a command is about.
 func (a *app) one(ctx context.Context, service string, index int) (operate.Container, error) {
-	_, list, err := a.containers(ctx, []string{service}, false)
+	_, list, err := a.containers(ctx, nil, false)
 	if err != nil {
 		return operate.Container{}, err
 	}
-	return operate.Single(list, service, index)
+	return operate.Single(list, service, index) // one that there is not does not run either
 }
 
 func (a *app) execCommand() *cobra.Command {

@@ -1,11 +1,13 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/docker/cli/cli/command/formatter"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
@@ -116,12 +119,14 @@ func newRow(c operate.Container, exitCode int, noTrunc bool) row {
 	var mounts, networks []string
 	local := 0
 	for _, m := range c.Mounts {
+		name := cmp.Or(m.Name, m.Source)
 		if m.Name != "" {
-			mounts = append(mounts, m.Name)
 			local++
-		} else {
-			mounts = append(mounts, m.Source)
 		}
+		if !noTrunc {
+			name = term.Ellipsis(name, 15)
+		}
+		mounts = append(mounts, name)
 	}
 	if c.NetworkSettings != nil {
 		for n := range c.NetworkSettings.Networks {
@@ -296,7 +301,11 @@ func stacks(list []container.Summary, only string) []stack {
 func (a *app) imagesCommand() *cobra.Command {
 	var quiet bool
 	var format string
-	type image struct{ ID, ContainerName, Repository, Tag, Platform, Size, Created string }
+	type image struct {
+		ID, ContainerName, Repository, Tag, Platform string
+		Size                                         int64
+		LastTagTime                                  time.Time
+	}
 	cmd := command("images [OPTIONS] [SERVICE...]", "List images used by the created containers", func(ctx context.Context, args []string) error {
 		o, list, err := a.containers(ctx, args, false)
 		if err != nil {
@@ -321,12 +330,14 @@ func (a *app) imagesCommand() *cobra.Command {
 				i := strings.LastIndexByte(found.RepoTags[0], ':')
 				repository, tag = found.RepoTags[0][:i], found.RepoTags[0][i+1:]
 			}
-			created := "N/A"
-			if at, err := time.Parse(time.RFC3339Nano, found.Created); err == nil {
-				created = units.HumanDuration(time.Since(at)) + " ago"
+			i := image{found.ID, c.Name, repository, tag, found.Os + "/" + found.Architecture, found.Size, found.Metadata.LastTagTime}
+			if i.LastTagTime.IsZero() {
+				i.LastTagTime, _ = time.Parse(time.RFC3339Nano, found.Created) // zero where the image does not say
 			}
-			i := image{strings.TrimPrefix(found.ID, "sha256:")[:12], c.Name, repository, tag, found.Os + "/" + found.Architecture, units.HumanSizeWithPrecision(float64(found.Size), 3), created}
-			rows, cells = append(rows, i), append(cells, []string{i.ContainerName, i.Repository, i.Tag, i.Platform, i.ID, i.Size, i.Created})
+			rows, cells = append(rows, i), append(cells, []string{
+				i.ContainerName, i.Repository, i.Tag, i.Platform, strings.TrimPrefix(i.ID, "sha256:")[:12],
+				units.HumanSizeWithPrecision(float64(i.Size), 3), units.HumanDuration(time.Since(i.LastTagTime)) + " ago",
+			})
 		}
 		if quiet {
 			return nil
@@ -336,6 +347,18 @@ func (a *app) imagesCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Only display IDs")
 	cmd.Flags().StringVar(&format, "format", "table", "Format the output. Values: [table | json]")
 	return cmd
+}
+
+// volumeRow is what `volumes --format json` says of a volume.
+type volumeRow struct{ Availability, Driver, Group, Labels, Links, Mountpoint, Name, Scope, Size, Status string }
+
+func newVolumeRow(v volume.Volume) volumeRow {
+	const unknown = "N/A" // what only clusters have, and what is not counted here
+	labels := make([]string, 0, len(v.Labels))
+	for _, key := range slices.Sorted(maps.Keys(v.Labels)) {
+		labels = append(labels, key+"="+v.Labels[key])
+	}
+	return volumeRow{unknown, v.Driver, unknown, strings.Join(labels, ","), unknown, v.Mountpoint, v.Name, v.Scope, unknown, unknown}
 }
 
 func (a *app) volumesCommand() *cobra.Command {
@@ -369,7 +392,7 @@ func (a *app) volumesCommand() *cobra.Command {
 				_, _ = fmt.Fprintln(a.out, v.Name)
 				continue
 			}
-			cells, rows = append(cells, []string{v.Driver, v.Name}), append(rows, v)
+			cells, rows = append(cells, []string{v.Driver, v.Name}), append(rows, newVolumeRow(v))
 		}
 		if quiet {
 			return nil
@@ -434,7 +457,11 @@ func (a *app) portCommand() *cobra.Command {
 				return nil
 			}
 		}
-		return fmt.Errorf("no port %s/%s for container %s", args[1], protocol, c.Name)
+		public := make([]string, len(c.Ports))
+		for i, p := range c.Ports {
+			public[i] = fmt.Sprintf("%d/%s", p.PublicPort, p.Type)
+		}
+		return fmt.Errorf("no port %s/%s for container %s: %s", args[1], protocol, c.Name, strings.Join(public, ", "))
 	})
 	cmd.Flags().StringVar(&protocol, "protocol", "tcp", "tcp or udp")
 	cmd.Flags().IntVar(&index, "index", 0, "Index of the container if service has multiple replicas")

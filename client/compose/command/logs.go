@@ -34,7 +34,7 @@ func (a *app) logsCommand() *cobra.Command {
 		}
 		logs := &show.Logs{Out: a.out, Err: a.err, NoPrefix: noPrefix, Colours: a.coloured(noColour)}
 		for _, c := range list {
-			logs.Announce(c.Name)
+			logs.Announce(c.Short())
 		}
 		o.ShowStdout, o.ShowStderr = true, true
 		f := &following{op: op, logs: logs, options: o, seen: map[string]bool{}}
@@ -125,7 +125,7 @@ func (f *following) add(ctx context.Context, c operate.Container, options client
 		return
 	}
 	f.seen[c.ID] = true
-	stdout, stderr := f.logs.Container(c.Name)
+	stdout, stderr := f.logs.Container(c.Short())
 	f.group.Go(func() {
 		err := f.show(ctx, c, options, stdout, stderr)
 		f.mu.Lock()

@@ -303,7 +303,7 @@ func (w *watcher) restart(ctx context.Context, o *operate.Operator, services []s
 // exec runs the command of sync+exec in the service's containers. What it says is shown.
 func (w *watcher) exec(ctx context.Context, o *operate.Operator, service string, hooks []types.ServiceHook) error {
 	o.HookOutput = func(c operate.Container) io.WriteCloser {
-		lines, _ := w.log.Container(c.Name + " ->")
+		lines, _ := w.log.Container(c.Short() + " ->")
 		return lines
 	}
 	list, err := o.Containers(ctx, w.project.Name, false)

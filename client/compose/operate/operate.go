@@ -106,6 +106,19 @@ type Container struct {
 	OneOff  bool
 }
 
+// Short is the name of a container in what several say at once: without the project's,
+// unless the name was chosen.
+func (c Container) Short() string {
+	project := c.Labels[label.Project]
+	for _, separator := range []string{"-", "_"} {
+		short := c.Service + separator + strconv.Itoa(c.Number)
+		if c.Name == project+separator+short {
+			return short
+		}
+	}
+	return c.Name
+}
+
 // Containers are the project's, sorted by service and number. Those of `run` are only
 // among them if oneOffs is set.
 func (o *Operator) Containers(ctx context.Context, project string, oneOffs bool) ([]Container, error) {

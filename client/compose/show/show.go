@@ -202,7 +202,7 @@ func (l *Logs) Status(name, text string) {
 func (l *Logs) Watch(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	prefix := strings.Repeat(" ", l.width) + " ⦿ "
+	prefix := strings.Repeat(" ", l.width+1) + " ⦿ "
 	if l.NoPrefix {
 		prefix = ""
 	} else if l.Colours {
@@ -277,7 +277,7 @@ func (s *Lines) print(text []byte) error {
 	defer l.mu.Unlock()
 	var b bytes.Buffer
 	if !l.NoPrefix {
-		prefix := fmt.Sprintf("%-*s | ", l.width, s.name)
+		prefix := fmt.Sprintf("%-*s | ", l.width+1, s.name)
 		if l.Colours {
 			prefix = "\x1b[" + s.colour + "m" + prefix + "\x1b[0m"
 		}

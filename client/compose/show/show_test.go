@@ -63,7 +63,7 @@ func TestLinesAreWhole(t *testing.T) {
 		}
 	}
 	b.Flush()
-	if want := "longer-name | other\na           | one line\nlonger-name | and\n"; out.String() != want {
+	if want := "longer-name  | other\na            | one line\nlonger-name  | and\n"; out.String() != want {
 		t.Errorf("%q", out.String())
 	}
 }
