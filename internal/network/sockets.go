@@ -123,6 +123,8 @@ func (u *uplink) newNamespace() (*inside, error) {
 // end has no addresses, nor shall it get one of IPv6, which with its routes would make
 // every further link dearer.
 func (u *uplink) veth(v netlink.Veth, then ...*netlink.Message) error {
+	u.making.Lock()
+	defer u.making.Unlock()
 	if err := u.conn.Do(netlink.NewVeth(v).Down()); err != nil {
 		return err
 	}

@@ -27,6 +27,10 @@ type uplink struct {
 	// direct lets others reach published ports by the containers' own addresses.
 	direct bool
 	proc   sysctls
+	// making is held while a link is made. The kernel makes one at a time anyway, and
+	// whoever writes a setting of another meanwhile does not sleep: the kernel has it try
+	// again and again (rtnl_trylock), at the cost of who makes the link.
+	making sync.Mutex
 
 	mu    sync.Mutex
 	links map[string]bool // host's ends made by this process and still in use
