@@ -149,6 +149,22 @@ func (b *builder) leaveNetwork(p *Process) {
 	}
 }
 
+// letGo closes what the keeper has got: all but the namespace that is kept for its process.
+func (b *builder) letGo() {
+	for _, fd := range b.owned {
+		if fd != b.spareNet {
+			unix.Close(fd)
+		}
+	}
+	b.owned = nil
+	if b.spareNet >= 0 {
+		b.owned = append(b.owned, b.spareNet)
+	}
+	if b.making != nil {
+		b.making.closeFDs()
+	}
+}
+
 // loopback sets lo up in a network namespace of our own making.
 func (b *builder) loopback() {
 	if b.s.NetNS != NewNetwork || b.spareNet >= 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -314,15 +315,19 @@ func (p *Process) supervise(keeperFD int) error {
 		if !p.awaitWatched() {
 			return
 		}
-		keeper.Reap(keeperFD)
-		p.dropWatch()
+		// Those who wait are told first, by this processor; to collect the keeper has time.
 		s, err := keeper.ReadStatus(p.status)
-		if err == nil && s.Exited {
+		ended := err == nil && s.Exited
+		if ended {
 			code, signal := keeper.Decode(s.Wait)
 			p.finish(Status{Code: code, Signal: signal, FinishedAt: s.At})
-			return
+			runtime.Gosched()
 		}
-		p.orphaned()
+		keeper.Reap(keeperFD)
+		p.dropWatch()
+		if !ended {
+			p.orphaned()
+		}
 	}()
 	return nil
 }

@@ -55,7 +55,7 @@ func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, group: b.making, held: s.Held, ownMounts: true, meanwhile: s.Meanwhile}
+	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, group: b.making, held: s.Held, ownMounts: true, meanwhile: b.meanwhile}
 	if err := b.arrange(); err != nil {
 		std.closeAll()
 		return nil, err
@@ -72,6 +72,14 @@ func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
 	return l.run(ctx)
 }
 
+// meanwhile is done while the keeper has its program and the process is being set up.
+func (b *builder) meanwhile(rec keeper.Record) {
+	b.letGo()
+	if b.s.Meanwhile != nil {
+		b.s.Meanwhile(rec)
+	}
+}
+
 // starting is a built program on its way to becoming a Process.
 type starting struct {
 	r       *Runtime
@@ -86,7 +94,7 @@ type starting struct {
 	kept    *os.File       // the same file, the keeper's
 	// ownMounts is set for a container's first process.
 	ownMounts bool
-	meanwhile func(keeper.Record) // Spec.Meanwhile
+	meanwhile func(keeper.Record) // nil is nothing; see Spec.Meanwhile
 }
 
 func (l *starting) run(ctx context.Context) (*Process, error) {
