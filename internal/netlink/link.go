@@ -159,6 +159,11 @@ func SetMTU(name string, mtu int) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name).U32(unix.IFLA_MTU, uint32(mtu))
 }
 
+// SetNameAndUp asks for a link that is down to be renamed and then to be up.
+func SetNameAndUp(index int, name string) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, unix.IFF_UP, unix.IFF_UP), linkObject(name)).Str(unix.IFLA_IFNAME, name)
+}
+
 // SetUp asks for a link to be up.
 func SetUp(index int) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, unix.IFF_UP, unix.IFF_UP), fmt.Sprintf("link %d", index))

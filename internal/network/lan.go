@@ -252,7 +252,7 @@ func (l *lan) plug(in *inside, e *Endpoint) (int, error) {
 	if err != nil {
 		return 0, l.explain(err)
 	}
-	sub := netlink.Sublink{Name: e.Interface, Parent: parent.Index, NS: in.ns, MTU: l.opts.mtu, MAC: net.HardwareAddr(e.MAC)}
+	sub := netlink.Sublink{Name: passingName(e), Parent: parent.Index, NS: in.ns, MTU: l.opts.mtu, MAC: net.HardwareAddr(e.MAC)}
 	m := netlink.NewMacvlan(sub, macvlanModes[l.opts.mode])
 	if l.rec.Driver == driverIPvlan {
 		m = netlink.NewIPvlan(sub, ipvlanModes[l.opts.mode], ipvlanFlags[l.opts.flag])
@@ -260,15 +260,27 @@ func (l *lan) plug(in *inside, e *Endpoint) (int, error) {
 	if err := l.host.conn.Do(m); err != nil {
 		return 0, l.explain(err)
 	}
-	got, err := in.conn.LinkByName(e.Interface)
+	got, err := in.conn.LinkByName(sub.Name)
 	if err == nil {
-		err = in.conn.Do(netlink.SetUp(got.Index))
+		if err = in.conn.Do(netlink.SetNameAndUp(got.Index, e.Interface)); err != nil {
+			_ = in.conn.Do(netlink.DeleteLink(sub.Name))
+		}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("in the container's namespace: %w", err)
 	}
 	return got.Index, nil
 }
+
+// passingName is what a link is called while it is made. Before Linux 6.14 the kernel looks for the name of a link that is
+// to be made in another namespace among the links of this one, too, and the host's own may well be called eth0.
+func passingName(e *Endpoint) string {
+	const prefix = "ln-"
+	return prefix + e.EndpointID[:nameSize-len(prefix)]
+}
+
+// nameSize is how long the name of a link can be.
+const nameSize = unix.IFNAMSIZ - 1
 
 // unplug deletes the link from inside: outside there is nothing of it.
 func (l *lan) unplug(ns int, e *Endpoint) error {
