@@ -13,7 +13,7 @@ func (a *app) commands() []*cobra.Command {
 		a.upCommand(), a.createCommand(), a.downCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.rmCommand(),
 		a.pauseCommand(), a.unpauseCommand(), a.scaleCommand(), a.waitCommand(), a.watchCommand(),
 		a.psCommand(), a.lsCommand(), a.imagesCommand(), a.volumesCommand(), a.topCommand(), a.portCommand(), a.logsCommand(), a.eventsCommand(),
-		a.pullCommand(), a.pushCommand(), a.buildCommand(), a.configCommand(), a.vizCommand(), a.versionCommand(),
+		a.pullCommand(), a.pushCommand(), a.buildCommand(), a.configCommand(), a.vizCommand(), a.publishCommand(), a.versionCommand(),
 		a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.statsCommand(), a.exportCommand(), a.commitCommand(),
 		refused("alpha", "what was tried out there has commands of its own: watch, viz, scale, publish"),
 		refused("bridge", "models for Kubernetes and others are made by other programs, as kompose"),

@@ -1,0 +1,193 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/cleatlabs/cleat/client/compose/artifact"
+	"github.com/cleatlabs/cleat/client/compose/project"
+)
+
+// publishing are the flags of `publish`.
+type publishing struct {
+	digests, environment, yes bool
+	version                   string
+}
+
+func (a *app) publishCommand() *cobra.Command {
+	var o publishing
+	cmd := command("publish [OPTIONS] REPOSITORY[:TAG]", "Publish compose application", func(ctx context.Context, args []string) error {
+		if len(args) != 1 {
+			return errors.New("requires 1 argument: REPOSITORY[:TAG]")
+		}
+		return a.publish(ctx, args[0], o)
+	})
+	f := cmd.Flags()
+	f.BoolVar(&o.digests, "resolve-image-digests", false, "Pin image tags to digests")
+	f.StringVar(&o.version, "oci-version", "", "OCI image/artifact specification version (automatically determined by default)")
+	f.BoolVar(&o.environment, "with-env", false, "Include environment variables in the published OCI artifact")
+	f.BoolVarP(&o.yes, "yes", "y", false, `Assume "yes" as answer to all prompts`)
+	a.refusal(cmd, "app", "images stay where they are: push them by `compose push`, and pin them by --resolve-image-digests")
+	return cmd
+}
+
+// publish pushes the project's files, after the images that its services build.
+func (a *app) publish(ctx context.Context, repository string, o publishing) error {
+	p, err := a.load(ctx)
+	if err != nil {
+		return err
+	}
+	if p, err = p.WithProfiles([]string{"*"}); err != nil {
+		return err
+	}
+	files, err := filesOf(p)
+	if err != nil {
+		return err
+	}
+	if err := publishable(p, o); err != nil {
+		return err
+	}
+	if warning := exposes(p); warning != "" && !o.yes && !a.confirm(warning+"Are you ok to publish these? [yN] ") {
+		return nil
+	}
+	op, err := a.operator(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range project.Names(p) {
+		// As docker compose has it, one that cannot be pushed is the reader's to build.
+		if s := p.Services[name]; s.Build != nil {
+			a.reporter.Report("Image", s.Image, "Pushing")
+			if err := a.pushImage(ctx, op, s.Image); err != nil {
+				a.reporter.Report("Image", s.Image, "Error "+err.Error())
+				continue
+			}
+			a.reporter.Report("Image", s.Image, "Pushed")
+		}
+	}
+	if o.digests {
+		text, err := a.render(ctx, nil, configFlags{lock: true})
+		if err != nil {
+			return err
+		}
+		files = append(files, artifact.File{Name: "image-digests.yaml", Content: text})
+	}
+	a.reporter.Report("Artifact", repository, "publishing")
+	if a.dryRun {
+		a.reporter.Report("Artifact", repository, "published")
+		return nil
+	}
+	pushed, err := artifact.Push(ctx, repository, files, o.version, a.config())
+	if err != nil {
+		a.reporter.Report("Artifact", repository, "Error "+err.Error())
+		return err
+	}
+	a.reporter.Report("Artifact", repository, "published "+pushed)
+	return nil
+}
+
+// publishable says what keeps a project from being published.
+func publishable(p *types.Project, o publishing) error {
+	var built, environment []string
+	for _, name := range project.Names(p) {
+		s := p.Services[name]
+		if s.Image == "" && s.Build != nil {
+			built = append(built, fmt.Sprintf("- %q\n", name))
+		}
+		if len(s.Environment) > 0 {
+			environment = append(environment, fmt.Sprintf("service %q has environment variable(s) declared.\n", name))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.Configs)) {
+		if p.Configs[key].Environment != "" {
+			environment = append(environment, fmt.Sprintf("config %q is declare as an environment variable.\n", key))
+		}
+	}
+	switch {
+	case len(built) > 0:
+		return errors.New("your Compose stack cannot be published as it only contains a build section for service(s):\n" + strings.Join(built, ""))
+	case len(environment) > 0 && !o.environment:
+		return errors.New(strings.Join(environment, "") + "To avoid leaking sensitive data, you must either explicitly allow the sending of environment variables by using the --with-env flag,\n" +
+			"or remove sensitive data from your Compose configuration")
+	}
+	return nil
+}
+
+// exposes tells what a reader of the artifact learns, "" if that is nothing to ask about.
+func exposes(p *types.Project) string {
+	var b strings.Builder
+	for _, name := range project.Names(p) {
+		s := p.Services[name]
+		for _, v := range s.Volumes {
+			if v.Type == types.VolumeTypeBind {
+				fmt.Fprintf(&b, "service %s: bind mount %s\n", name, v.String())
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(s.Environment)) {
+			if value := s.Environment[key]; value != nil {
+				fmt.Fprintf(&b, "service %s: %s=%s\n", name, key, *value)
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "you are about to publish bind mount declarations and environment variables within your OCI artifact.\nplease double check that you are not leaking sensitive data\n" + b.String()
+}
+
+// filesOf are the project's own files as they are on the disk. Those that need others beside them are refused.
+func filesOf(p *types.Project) ([]artifact.File, error) {
+	var files []artifact.File
+	for _, path := range p.ComposeFiles {
+		if path == "-" {
+			return nil, errors.New("a project that is read from standard input cannot be published: give its file by -f")
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := standsAlone(text); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		files = append(files, artifact.File{Name: filepath.Base(path), Content: text})
+	}
+	return files, nil
+}
+
+// standsAlone says what a file needs that would not be published with it.
+func standsAlone(text []byte) error {
+	var file struct {
+		Include  yaml.Node
+		Services map[string]struct {
+			Extends yaml.Node
+			EnvFile yaml.Node `yaml:"env_file"`
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		return err
+	}
+	if file.Include.Kind != 0 {
+		return errors.New("cannot publish compose file with local includes")
+	}
+	for _, name := range slices.Sorted(maps.Keys(file.Services)) {
+		if file.Services[name].EnvFile.Kind != 0 {
+			return fmt.Errorf("service %q has env_file declared: such files are not published; give their variables in environment", name)
+		}
+		var extends struct{ File string }
+		node := file.Services[name].Extends
+		if node.Kind == yaml.MappingNode && node.Decode(&extends) == nil && extends.File != "" {
+			return fmt.Errorf("service %q extends one of %s: such a file is not published; put it among the project's own files", name, extends.File)
+		}
+	}
+	return nil
+}
