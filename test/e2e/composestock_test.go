@@ -195,3 +195,71 @@ func TestComposeTakeover(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// A network that has changed is made anew, and its containers are on the new one.
+func TestComposeChangedNetwork(t *testing.T) {
+	e := engine(t, "busybox")
+	ours := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, networks: {back: {aliases: [www]}}}
+  db: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, networks: [back]}
+networks: {back: {labels: {of: "${OF}"}}}
+`})
+	for i, a := range []*application{ours, ours.theirs(t)} {
+		a.env = []string{"OF=first" + a.program}
+		a.ok(t, "up", "-d")
+		before := ours.ids(t)
+		a.env = []string{"OF=second" + a.program}
+		a.ok(t, "up", "-d")
+		if got := e.OK(t, "docker", "network", "inspect", "-f", "{{.Labels.of}}", ours.name+"_back"); got != "second"+a.program {
+			t.Errorf("%d: the network has the label %q", i, got)
+		}
+		if a.program != "" {
+			continue // docker compose keeps the containers, and loses the names by which they are found
+		}
+		a.ok(t, "exec", "-T", "db", "nslookup", "web")
+		a.ok(t, "exec", "-T", "db", "nslookup", "www")
+		if after := ours.ids(t); after[ours.name+"-web-1"] == before[ours.name+"-web-1"] {
+			t.Errorf("%v, then %v", before, after)
+		}
+		// What is not asked for is on the new network, too.
+		a.env = []string{"OF=third"}
+		a.ok(t, "up", "-d", "web")
+		a.env = []string{"OF=third"}
+		a.ok(t, "start")
+		a.ok(t, "exec", "-T", "web", "nslookup", "db")
+	}
+}
+
+// Both do the same to a project's containers, verb by verb.
+func TestComposeVerbsOfStock(t *testing.T) {
+	e := engine(t, "busybox")
+	ours := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, depends_on: [db]}
+  db: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, scale: 2}
+  once: {image: busybox, command: "true"}
+`})
+	var histories [2][]string
+	for i, a := range []*application{ours.theirs(t), ours} {
+		for _, verb := range []string{
+			"create", "start", "pause web", "unpause web", "stop web", "start web", "restart -t 0 db", "kill db", "up -d db", "scale db=3", "up -d --scale db=1",
+			"stop -t 0", "rm -f once", "up -d --no-deps web", "up -d --force-recreate", "down -t 0",
+		} {
+			r := a.run(t, strings.Fields(verb)...)
+			var states string
+			harness.Eventually(t, func() (bool, string) { // `once` ends when it likes
+				states = e.OK(t, "docker", "ps", "-a", "--filter", "label=com.docker.compose.project="+ours.name, "--format", "{{.Names}} {{.State}}")
+				return !strings.Contains(states, "-once-1 running"), states
+			})
+			lines := strings.Split(states, "\n")
+			slices.Sort(lines)
+			histories[i] = append(histories[i], fmt.Sprintf("%s: %d %v", verb, r.Code, lines))
+		}
+	}
+	for i, want := range histories[0] {
+		if got := histories[1][i]; got != want {
+			t.Errorf("stock %s\ncleat %s", want, got)
+		}
+	}
+}

@@ -342,7 +342,7 @@ func (c *converging) obsolete(m Container, s types.ServiceConfig, hash string, p
 		had = m.ImageID
 	}
 	return m.Labels[label.ConfigHash] != hash || image != "" && had != image || m.State == container.StateDead || m.State == container.StateRemoving ||
-		c.detached(m, s)
+		c.detached(m, s) || c.usesRenewed(c.project, s)
 }
 
 // detached says whether a container that runs is not on a network, or has not a volume,

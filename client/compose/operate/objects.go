@@ -65,7 +65,10 @@ func (o *Operator) ensureNetwork(ctx context.Context, p *types.Project, key stri
 		return err
 	}
 	if found != nil {
-		return o.checkNetwork(p, key, n, found, request.Labels[label.ConfigHash])
+		if diverged(p, key, found, request) {
+			return o.renewNetwork(ctx, p, n, found, request)
+		}
+		return o.checkNetwork(p, key, n, found)
 	}
 	kind := "Network"
 	if ctx.Err() != nil {
@@ -77,7 +80,7 @@ func (o *Operator) ensureNetwork(ctx context.Context, p *types.Project, key stri
 	if errdefs.IsConflict(err) {
 		// Somebody else was faster: another `up` of this project.
 		if found, _ = o.findNetwork(ctx, n.Name); found != nil {
-			return o.checkNetwork(p, key, n, found, request.Labels[label.ConfigHash])
+			return o.checkNetwork(p, key, n, found)
 		}
 	}
 	if err != nil {
@@ -86,8 +89,14 @@ func (o *Operator) ensureNetwork(ctx context.Context, p *types.Project, key stri
 	return o.ended(ctx, kind, n.Name, "Created", err)
 }
 
+// diverged says whether a network of the project's own is not as its file says.
+func diverged(p *types.Project, key string, found *network.Network, request client.NetworkCreateOptions) bool {
+	hash := found.Labels[label.ConfigHash]
+	return found.Labels[label.Project] == p.Name && found.Labels[label.Network] == key && hash != "" && hash != request.Labels[label.ConfigHash]
+}
+
 // checkNetwork says what is wrong with a network that is there already.
-func (o *Operator) checkNetwork(p *types.Project, key string, n types.NetworkConfig, found *network.Network, hash string) error {
+func (o *Operator) checkNetwork(p *types.Project, key string, n types.NetworkConfig, found *network.Network) error {
 	switch owner := found.Labels[label.Project]; {
 	case owner == "":
 		o.Report.Warn(fmt.Sprintf("a network with name %s exists but was not created by compose.\nSet `external: true` to use an existing network", n.Name))
@@ -95,8 +104,6 @@ func (o *Operator) checkNetwork(p *types.Project, key string, n types.NetworkCon
 		o.Report.Warn(fmt.Sprintf("a network with name %s exists but was not created for project %q.\nSet `external: true` to use an existing network", n.Name, p.Name))
 	case found.Labels[label.Network] != key:
 		return fmt.Errorf("network %s was found but has incorrect label %s set to %q (expected: %q)", n.Name, label.Network, found.Labels[label.Network], key)
-	case found.Labels[label.ConfigHash] != "" && found.Labels[label.ConfigHash] != hash:
-		return fmt.Errorf("network %s has another configuration than the file says: take the project down (`compose down`) and up again to have it made anew", n.Name)
 	}
 	return nil
 }

@@ -68,6 +68,9 @@ type Operator struct {
 	// Provider finds the program of a service's provider, and what of the environment it is run with.
 	Provider func(name string) (program string, env []string, err error)
 
+	lock    sync.Mutex
+	renewed map[string]bool // networks that were made anew, by name
+
 	product product
 	slots   chan struct{}
 	once    sync.Once
