@@ -32,11 +32,22 @@ func (s spec) called(name string) bool { return s.name() == name || slices.Conta
 
 // Names of the groups that the commands are reached by, beside the bare names that they
 // have when this program is run by itself.
-var groups = []string{"buildx", "builder", "image"}
+var groups = []string{"buildx", "builder", "image", "manifest"}
 
 // commands are all that this program has below buildx and builder.
 func (a *app) commands() []spec {
 	return append([]spec{a.bake(), a.build(), a.dialStdio(), a.du(), a.history(), a.imagetools(), a.inspect(), a.ls(), a.prune(), a.use(), a.versionInfo()}, a.others()...)
+}
+
+// group are the commands of one of the groups.
+func (a *app) group(name string) []spec {
+	switch name {
+	case "image":
+		return []spec{a.build()}
+	case "manifest":
+		return a.manifests()
+	}
+	return a.commands()
 }
 
 // execute finds the command, gives it its flags, and runs it.
@@ -66,9 +77,7 @@ func (a *app) execute(ctx context.Context, args []string) error {
 	here := a.commands()
 	if len(rest) > 0 && slices.Contains(groups, rest[0]) {
 		path, rest = append(path, rest[0]), rest[1:]
-		if path[1] == "image" {
-			here = []spec{a.build()}
-		}
+		here = a.group(path[1])
 	}
 	root := spec{use: path[len(path)-1], short: "Build images", subs: here}
 	return a.descend(ctx, path, root, rest, *help)

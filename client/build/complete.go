@@ -17,11 +17,7 @@ func (a *app) complete(ctx context.Context, args []string) error {
 	for _, name := range groups {
 		group := &cobra.Command{Use: name}
 		root.AddCommand(group)
-		if name == "image" {
-			a.addAll(group, []spec{a.build()})
-		} else {
-			a.addAll(group, a.commands())
-		}
+		a.addAll(group, a.group(name))
 	}
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)

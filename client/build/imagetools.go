@@ -36,7 +36,10 @@ func (a *app) imagetools() spec {
 
 // registry reads and writes images where they are, with the user's credentials. The
 // engine has no part in it.
-func (a *app) registry() remotes.Resolver {
+func (a *app) registry() remotes.Resolver { return a.registryOver(false) }
+
+// registryOver is registry for one that may be reached without encryption.
+func (a *app) registryOver(insecure bool) remotes.Resolver {
 	_ = log.SetLevel("error") // what a registry refuses comes as an error anyway
 	credentials := func(host string) (string, string, error) {
 		key := host
@@ -49,9 +52,13 @@ func (a *app) registry() remotes.Resolver {
 		}
 		return ac.Username, ac.Password, err
 	}
+	plain := docker.MatchLocalhost
+	if insecure {
+		plain = docker.MatchAllHosts
+	}
 	return docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
 		docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthCreds(credentials))),
-		docker.WithPlainHTTP(docker.MatchLocalhost),
+		docker.WithPlainHTTP(plain),
 	)})
 }
 

@@ -214,7 +214,6 @@ var later = map[string][]string{
 	"": {
 		"checkpoint",
 		"config",
-		"manifest",
 		"node",
 		"plugin",
 		"secret",

@@ -43,7 +43,7 @@ func pluginFor(args []string) *plugin {
 		return nil
 	}
 	switch args[0] {
-	case "build", "bake", "builder", "buildx":
+	case "build", "bake", "builder", "buildx", "manifest":
 		return builds()
 	case "compose":
 		return composes()
@@ -108,6 +108,7 @@ func (a *app) pluginCommands() []*cobra.Command {
 	for _, s := range []spec{
 		{use: "builder", short: "Manage builds", setup: a.by(builds())},
 		{use: "buildx", short: "Manage builds, by the name of Docker's plugin", setup: a.by(builds())},
+		{use: "manifest", short: "Look at image manifests and manifest lists", setup: a.by(builds())},
 		{use: "compose", short: "Run whole applications from a Compose file", setup: a.by(composes())},
 	} {
 		cmd := a.command(s)

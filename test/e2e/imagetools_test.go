@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -45,6 +47,26 @@ func TestImagetools(t *testing.T) {
 	}
 	if got := e.OK(t, "cleat", "buildx", "imagetools", "inspect", "--format", `{{(index .Image "linux/arm64").Architecture}}`, repo+":1"); got != "arm64" {
 		t.Errorf("%q", got)
+	}
+	for _, args := range [][]string{{repo + ":1"}, {repo + "-amd64:1"}, {"-v", repo + ":1"}, {"-v", repo + "-arm64:1"}} {
+		args = append([]string{"manifest", "inspect", "--insecure"}, args...)
+		ours, theirs := e.OK(t, "cleat", args...), e.OK(t, "docker", args...)
+		var a, b any
+		if err := errors.Join(json.Unmarshal([]byte(ours), &a), json.Unmarshal([]byte(theirs), &b)); err != nil {
+			t.Fatal(err)
+		}
+		if list, ok := a.(map[string]any); ok {
+			delete(list, "annotations") // which docker leaves out of a list's
+		}
+		if !reflect.DeepEqual(a, b) {
+			t.Errorf("%q: cleat says\n%s\ndocker\n%s", args, ours, theirs)
+		}
+	}
+	if r := e.Cleat(t, "manifest", "inspect", repo+":nonsuch"); r.Code != 1 || r.Stderr != "no such manifest: "+repo+":nonsuch\n" {
+		t.Errorf("%s", r)
+	}
+	if r := e.Cleat(t, "manifest", "create", repo+":x", repo+":1"); r.Code != 1 || !strings.Contains(r.Stderr, "imagetools create -t") {
+		t.Errorf("%s", r)
 	}
 	// What was copied can be pulled from where it is now.
 	dropImages(t, e, repo+":1")
