@@ -413,9 +413,12 @@ func (s *Service) abandonNamespace(in *inside, sb *Sandbox) {
 func (s *Service) refill(sb *Sandbox) {
 	if sb.Endpoints[0].NetworkID == s.bridge.rec.ID {
 		s.spares.refill()
-	} else {
-		s.loose.refill()
+		return
 	}
+	if b, ok := s.driverOf(sb.Endpoints[0]).(*bridge); ok && sb.Endpoints[0].Interface == "eth0" {
+		s.ahead.came(b)
+	}
+	s.loose.refill()
 }
 
 // connectAll connects a new namespace to all networks of a sandbox.
@@ -489,6 +492,10 @@ func (s *Service) socketFor(e *Endpoint) (in *inside, index int, err error) {
 		if err != nil {
 			return nil, 0, err
 		}
+		e.Link = k.link
+		return k.in, k.eth0, nil
+	}
+	if k := s.ahead.take(b); k != nil {
 		e.Link = k.link
 		return k.in, k.eth0, nil
 	}

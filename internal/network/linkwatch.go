@@ -93,6 +93,7 @@ func (s *Service) remake(ctx context.Context) {
 			s.warn(fmt.Sprintf("bridge %s of network %s was deleted and could not be made again: %v", name, b.rec.Name, err))
 			continue
 		}
+		s.ahead.drop(b) // what was plugged in is not
 		if b == s.bridge {
 			s.spares.drain() // they were plugged into the one that is gone
 			s.spares.refill()

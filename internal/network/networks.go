@@ -441,6 +441,9 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) (*Record, error) 
 	if err != nil {
 		return nil, err
 	}
+	if b, ok := n.drv.(*bridge); ok {
+		s.ahead.drop(b)
+	}
 	if err := s.unmake(n); err != nil {
 		s.mu.Lock()
 		n.busy = false

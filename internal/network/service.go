@@ -51,6 +51,7 @@ type Service struct {
 	group   *supervise.Group
 	spares  *sockets // plugged into the default bridge
 	loose   *sockets // not plugged in, for other networks
+	ahead   *ahead   // plugged into other networks
 	flows   *nft.Flows
 	stale   *forgetter
 	lookups *nameService
@@ -119,6 +120,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	s.spares = newSockets(s.group, "network-sockets", s.bridge.prepare, s.host)
 	s.spares.refill()
 	s.loose = newSockets(s.group, "network-loose-sockets", s.prepareLoose, s.host)
+	s.ahead = newAhead(s.group, s.host, s.loose)
 	if err := s.watchLinks(); err != nil {
 		return nil, err
 	}
