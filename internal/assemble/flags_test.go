@@ -180,3 +180,18 @@ func TestSocketGroup(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func FuzzAcceptedMark(f *testing.F) {
+	for _, s := range []string{"1", "0x1/0x3", "0/0", "/", "4294967295", "0x10/", "-1", "1/2/3"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		m, err := defaultNetwork{acceptMark: text}.mark()
+		if err == nil && (m == nil) != (text == "") {
+			t.Errorf("%q: %v", text, m)
+		}
+		if m != nil && (m.Mask == 0 || m.Value&^m.Mask != 0) {
+			t.Errorf("%q matches everything or nothing: %+v", text, m)
+		}
+	})
+}
