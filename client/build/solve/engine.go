@@ -32,7 +32,11 @@ func (e *Engine) BuildKit(ctx context.Context) (*bkclient.Client, error) {
 			return e.API.DialHijack(ctx, "/grpc", "h2c", nil)
 		}),
 		bkclient.WithSessionDialer(func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
-			return e.API.DialHijack(ctx, "/session", proto, meta)
+			conn, err := e.API.DialHijack(ctx, "/session", proto, meta)
+			if err != nil {
+				return nil, err
+			}
+			return gather(conn), nil
 		}))
 	e.bk = c
 	return c, err
