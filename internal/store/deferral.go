@@ -35,6 +35,8 @@ import (
 type Deferral struct {
 	path string
 	db   *bolt.DB
+	// before, if not nil, has on the disk what the transactions rely on. It is called while none is made.
+	before func() error
 
 	mu   sync.Mutex
 	pin  *bolt.Tx // the reader that keeps the state; nil while it is off
@@ -94,10 +96,9 @@ func (d *Deferral) Settle() error {
 		return nil
 	}
 	return d.alone(func(int64) error {
-		if err := d.db.Sync(); err != nil {
-			return fmt.Errorf("sync %s: %w", d.path, err)
+		if err := d.sync(); err != nil {
+			return err
 		}
-		record.Failpoint("store.defer.after-sync")
 		if err := d.nextCopy(); err != nil {
 			return fmt.Errorf("%s: %w", d.name, err)
 		}
@@ -120,10 +121,9 @@ func (d *Deferral) End() error {
 		return nil
 	}
 	return d.alone(func(int64) error {
-		if err := d.db.Sync(); err != nil {
-			return fmt.Errorf("sync %s: %w", d.path, err)
+		if err := d.sync(); err != nil {
+			return err
 		}
-		record.Failpoint("store.defer.after-sync")
 		if err := removeDurably(d.name); err != nil {
 			return err
 		}
@@ -131,6 +131,21 @@ func (d *Deferral) End() error {
 		d.pin, d.db.NoSync = nil, false
 		return err
 	})
+}
+
+// sync has the transactions on the disk. The caller is alone.
+func (d *Deferral) sync() error {
+	if d.before != nil {
+		if err := d.before(); err != nil {
+			return err
+		}
+		record.Failpoint("store.defer.after-blobs")
+	}
+	if err := d.db.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", d.path, err)
+	}
+	record.Failpoint("store.defer.after-sync")
+	return nil
 }
 
 // tight reports whether it is on and shall not stay so: the database has grown.

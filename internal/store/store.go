@@ -89,6 +89,7 @@ type Store struct {
 	db         *bolt.DB
 	meta       *metadata.DB
 	overlay    snapshots.Snapshotter
+	blobs      *blobBackend
 	generation atomic.Uint64
 	collector  *collector
 	deferrals  deferrals
@@ -131,10 +132,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.db, err = openDatabase(filepath.Join(cfg.Root, "meta.db"), cfg); err != nil {
 		return nil, err
 	}
-	blobs, err := local.NewStore(filepath.Join(cfg.Root, "content"))
+	large, err := local.NewStore(filepath.Join(cfg.Root, "content"))
 	if err != nil {
 		return nil, fmt.Errorf("open the content store in %s: %w", cfg.Root, err)
 	}
+	s.blobs = newBlobBackend(large, filepath.Join(cfg.Root, "content"), func() bool { return s.db.NoSync })
 	// AsynchronousRemove: directories of removed layers go away in the collector and
 	// not while the metadata database is locked.
 	layers, err := overlay.NewSnapshotter(filepath.Join(cfg.Root, "snapshots"), overlay.AsynchronousRemove)
@@ -143,8 +145,10 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	s.overlay = &layerBackend{layers}
 	s.deferrals.warn = s.warn
-	s.deferrals.list = []*Deferral{NewDeferral(filepath.Join(cfg.Root, "meta.db"), s.db)}
-	s.meta = metadata.NewDB(s.db, blobs, map[string]snapshots.Snapshotter{Snapshotter: s.overlay})
+	own := NewDeferral(filepath.Join(cfg.Root, "meta.db"), s.db)
+	own.before = s.blobs.sync
+	s.deferrals.list = []*Deferral{own}
+	s.meta = metadata.NewDB(s.db, s.blobs, map[string]snapshots.Snapshotter{Snapshotter: s.overlay})
 	if err := s.meta.Init(ctx); err != nil {
 		return nil, fmt.Errorf("open the image database in %s: %w", cfg.Root, err)
 	}

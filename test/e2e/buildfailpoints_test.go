@@ -28,6 +28,7 @@ var buildTransitions = map[string]transition{
 	"build.export.before-name":    building,
 	"image.built.after-name":      building,
 	"build.export.after-layers":   building,
+	"store.defer.after-blobs":     building,
 	"store.defer.after-copy":      building,
 	"store.defer.after-sync":      building,
 	"store.defer.after-next-copy": building,

@@ -1,0 +1,358 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// blobBackend is the content store below the metadata database. It keeps a blob that is being written in memory while it is small, and then makes one
+// file of it: manifests, configurations, build records and most layers of builds are small, and the store below takes a directory with five files
+// and three syncs for each, in part while the database is locked. What grows is handed to that store, and so is what is closed before it is whole,
+// so that it can be resumed.
+//
+// While transactions do not wait for the disk, see [Deferral], small blobs do not either: they are synced before the transactions are that know them.
+// After a crash of the machine a file may have less in it than its name says, then; the database does not know it, and who writes the blob anew
+// looks into it.
+type blobBackend struct {
+	content.Store
+	root string // of the store below
+	// deferring reports whether transactions wait for the disk later. It is asked by who has locked the database.
+	deferring func() bool
+
+	mu       sync.Mutex
+	open     map[string]*smallBlob // by ref
+	unsynced []*os.File            // blobs that have their names
+}
+
+const (
+	// smallBlobs is how many bytes of a blob stay in memory.
+	smallBlobs = 256 << 10
+	// mostUnsynced bounds the open files; beyond it they are synced as they come.
+	mostUnsynced = 64
+)
+
+func newBlobBackend(below content.Store, root string, deferring func() bool) *blobBackend {
+	return &blobBackend{Store: below, root: root, deferring: deferring, open: map[string]*smallBlob{}}
+}
+
+// Writer begins a blob, or goes on with one that the store below has a part of.
+func (b *blobBackend) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	var o content.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	// A digest of another algorithm, or one that might be there already, is the other store's affair.
+	if o.Ref == "" || o.Desc.Size > smallBlobs || o.Desc.Digest != "" {
+		return b.Store.Writer(ctx, opts...)
+	}
+	if _, err := b.Store.Status(ctx, o.Ref); !errdefs.IsNotFound(err) {
+		return b.Store.Writer(ctx, opts...)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w := b.open[o.Ref]; w != nil {
+		return nil, failure.Unavailable("ref %s locked (since %s)", o.Ref, w.began)
+	}
+	now := time.Now()
+	w := &smallBlob{b: b, ref: o.Ref, total: o.Desc.Size, began: now, changed: now, digester: digest.Canonical.Digester()}
+	b.open[o.Ref] = w
+	return w, nil
+}
+
+// Status tells of a blob that is being written.
+func (b *blobBackend) Status(ctx context.Context, ref string) (content.Status, error) {
+	b.mu.Lock()
+	w := b.open[ref]
+	b.mu.Unlock()
+	if w != nil {
+		if st, err := w.Status(); err == nil {
+			return st, nil
+		}
+	}
+	return b.Store.Status(ctx, ref)
+}
+
+// Abort gives a blob up that is not whole.
+func (b *blobBackend) Abort(ctx context.Context, ref string) error {
+	b.mu.Lock()
+	w := b.open[ref]
+	b.mu.Unlock()
+	if w != nil && w.abort() {
+		return nil
+	}
+	return b.Store.Abort(ctx, ref)
+}
+
+func (b *blobBackend) path(d digest.Digest) string {
+	return filepath.Join(b.root, "blobs", d.Algorithm().String(), d.Encoded())
+}
+
+// later has a blob synced by the next sync. It reports false if that must be done now.
+func (b *blobBackend) later(f *os.File) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.unsynced) >= mostUnsynced {
+		return false
+	}
+	b.unsynced = append(b.unsynced, f)
+	return true
+}
+
+// sync returns when all blobs until now, and their names, are on the disk. While it runs no transaction is made.
+func (b *blobBackend) sync() error {
+	b.mu.Lock()
+	list := b.unsynced
+	b.unsynced = nil
+	b.mu.Unlock()
+	if len(list) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, f := range list {
+		errs = append(errs, unix.Fdatasync(int(f.Fd())))
+	}
+	errs = append(errs, syncDir(filepath.Join(b.root, "blobs", digest.Canonical.String())))
+	if err := errors.Join(errs...); err != nil {
+		b.mu.Lock() // nobody is to be told of them that they are on the disk
+		b.unsynced = append(b.unsynced, list...)
+		b.mu.Unlock()
+		return fmt.Errorf("sync blobs: %w", err)
+	}
+	for _, f := range list {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// smallBlob is a blob that is being written. Its methods may be called while it is aborted, but by one goroutine at a time otherwise.
+type smallBlob struct {
+	b     *blobBackend
+	ref   string
+	total int64
+	began time.Time
+
+	mu       sync.Mutex
+	data     bytes.Buffer
+	digester digest.Digester
+	changed  time.Time
+	grown    content.Writer // takes it all once it is not small any more
+	over     bool
+}
+
+// Status is that of the blob.
+func (w *smallBlob) Status() (content.Status, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.grown != nil {
+		return w.grown.Status()
+	}
+	return content.Status{Ref: w.ref, Offset: int64(w.data.Len()), Total: w.total, StartedAt: w.began, UpdatedAt: w.changed}, nil
+}
+
+// Digest is that of what was written until now.
+func (w *smallBlob) Digest() digest.Digest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.grown != nil {
+		return w.grown.Digest()
+	}
+	return w.digester.Digest()
+}
+
+var errBlobOver = failure.New(errdefs.ErrFailedPrecondition, "the blob is not being written any more")
+
+func (w *smallBlob) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return 0, errBlobOver
+	}
+	if w.grown == nil && w.data.Len()+len(p) > smallBlobs {
+		if err := w.grow(); err != nil {
+			return 0, err
+		}
+	}
+	if w.grown != nil {
+		return w.grown.Write(p)
+	}
+	w.changed = time.Now()
+	w.digester.Hash().Write(p)
+	return w.data.Write(p)
+}
+
+// grow hands the blob to the store below. The caller holds w.mu.
+func (w *smallBlob) grow() error {
+	grown, err := w.b.Store.Writer(context.Background(), content.WithRef(w.ref), content.WithDescriptor(ocispec.Descriptor{Size: w.total}))
+	if err != nil {
+		return err
+	}
+	if _, err := grown.Write(w.data.Bytes()); err != nil {
+		return errors.Join(err, grown.Close())
+	}
+	w.grown, w.data = grown, bytes.Buffer{}
+	return nil
+}
+
+// Truncate begins anew.
+func (w *smallBlob) Truncate(size int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.grown != nil:
+		return w.grown.Truncate(size)
+	case size != 0:
+		return errors.New("Truncate: unsupported size")
+	}
+	w.data.Reset()
+	w.digester.Hash().Reset()
+	return nil
+}
+
+// Sync is called before the database is locked for Commit.
+func (w *smallBlob) Sync() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s, ok := w.grown.(content.Syncer); ok {
+		return s.Sync()
+	}
+	return nil
+}
+
+// abort ends it without a result. It reports whether there is nothing of it anywhere else.
+func (w *smallBlob) abort() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.grown != nil {
+		return false
+	}
+	w.end()
+	return true
+}
+
+// end has others write a blob of the ref. The caller holds w.mu.
+func (w *smallBlob) end() {
+	w.over, w.data = true, bytes.Buffer{}
+	w.b.mu.Lock()
+	defer w.b.mu.Unlock()
+	if w.b.open[w.ref] == w {
+		delete(w.b.open, w.ref)
+	}
+}
+
+// Close leaves what there is to be gone on with.
+func (w *smallBlob) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return nil
+	}
+	var err error
+	if w.grown == nil && w.data.Len() > 0 {
+		err = w.grow()
+	}
+	if w.grown != nil {
+		err = errors.Join(err, w.grown.Close())
+	}
+	w.end()
+	return err
+}
+
+// Commit makes it a blob, if it is what is expected. Those who call it have locked the database.
+func (w *smallBlob) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return errBlobOver
+	}
+	if w.grown == nil && expected != "" && expected.Algorithm() != digest.Canonical {
+		if err := w.grow(); err != nil { // it knows how to
+			return err
+		}
+	}
+	if w.grown != nil {
+		w.end()
+		return w.grown.Commit(ctx, size, expected, opts...)
+	}
+	defer w.end()
+	data, actual := w.data.Bytes(), w.digester.Digest()
+	if size > 0 && size != int64(len(data)) {
+		return failure.New(errdefs.ErrFailedPrecondition, "unexpected commit size %d, expected %d", len(data), size)
+	}
+	if expected != "" && expected != actual {
+		return failure.New(errdefs.ErrFailedPrecondition, "unexpected commit digest %s, expected %s", actual, expected)
+	}
+	err := w.b.put(actual, data)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) { // a filesystem without files that have no name
+		if err = w.grow(); err == nil {
+			err = w.grown.Commit(ctx, size, expected, opts...)
+		}
+	}
+	return err
+}
+
+// put makes the file of a blob: it has its name when it is complete, and nothing is left of it otherwise.
+func (b *blobBackend) put(d digest.Digest, data []byte) (err error) {
+	target := b.path(d)
+	if known, err := os.ReadFile(target); err == nil {
+		if bytes.Equal(known, data) {
+			return failure.New(errdefs.ErrAlreadyExists, "content %v", d)
+		}
+		if err := os.Remove(target); err != nil {
+			return err
+		}
+	}
+	dir := filepath.Dir(target)
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o444)
+	if errors.Is(err, unix.ENOENT) {
+		if err = os.MkdirAll(dir, 0o755); err == nil {
+			fd, err = unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o444)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make the blob %s: %w", d, err)
+	}
+	f := os.NewFile(uintptr(fd), target)
+	deferred := false
+	defer func() {
+		if !deferred {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if _, err := io.Copy(f, bytes.NewReader(data)); err != nil {
+		return fmt.Errorf("write the blob %s: %w", d, err)
+	}
+	wait := !b.deferring()
+	if wait {
+		err = unix.Fdatasync(fd)
+	}
+	if err == nil {
+		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, target, unix.AT_SYMLINK_FOLLOW)
+	}
+	if err != nil {
+		return fmt.Errorf("make the blob %s: %w", d, err)
+	}
+	if !wait {
+		if deferred = b.later(f); deferred {
+			return nil
+		}
+		err = unix.Fdatasync(fd)
+	}
+	return errors.Join(err, syncDir(dir))
+}
