@@ -163,6 +163,8 @@ func overlayOf(m mount.Mount) (cmount.Overlay, error) {
 			return o, failure.NotImplemented("overlay option %q is not supported in build steps", opt)
 		}
 	}
+	// BuildKit makes an overlay read-only by leaving its upper directory out.
+	o.Volatile = o.Volatile && o.Upper != ""
 	return o, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -16,9 +17,9 @@ import (
 // forStep marks the context in which a step asks BuildKit for its root filesystem.
 type forStep struct{}
 
-// Snapshots gives BuildKit's snapshotter back as one that makes the root filesystems of steps in the Executor's way: as
-// volatile overlays that are mounted nowhere. BuildKit by itself mounts each in the engine's mount namespace, for
-// others to share, and takes it down when the step has ended, which is to wait for the disk. Where the kernel cannot
+// Snapshots gives BuildKit's snapshotter back as one whose overlays are volatile, and that makes the root filesystems of
+// steps in the Executor's way: they are mounted nowhere. BuildKit by itself mounts each in the engine's mount namespace,
+// for others to share, and takes it down when the step has ended, which is to wait for the disk. Where the kernel cannot
 // share a mount that has no place (before Linux 6.15) all is as BuildKit has it.
 func (e *Executor) Snapshots(s snapshot.Snapshotter) snapshot.Snapshotter {
 	if !sharesDetached() {
@@ -56,10 +57,41 @@ type snapshots struct {
 
 func (s *snapshots) Mounts(ctx context.Context, key string) (snapshot.Mountable, error) {
 	m, err := s.Snapshotter.Mounts(ctx, key)
-	if err != nil || ctx.Value(forStep{}) == nil {
-		return m, err
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Value(forStep{}) == nil {
+		return &copyRoot{Mountable: m, e: s.e}, nil
 	}
 	return &stepRoot{Mountable: m, e: s.e}, nil
+}
+
+// copyRoot is what BuildKit itself mounts and writes to, for COPY and the like: an overlay that is not synced when it is
+// taken down either.
+type copyRoot struct {
+	snapshot.Mountable
+	e *Executor
+}
+
+// Mount gives the mounts that are to be made. What is no overlay that can be written to is as it is.
+func (r *copyRoot) Mount() ([]mount.Mount, func() error, error) {
+	list, release, err := r.Mountable.Mount()
+	if err != nil || len(list) != 1 || list[0].Type != "overlay" {
+		return list, release, err
+	}
+	o, err := overlayOf(list[0])
+	if err != nil || o.Upper == "" {
+		return list, release, nil // BuildKit knows what to do with it
+	}
+	// A mark is there if an engine was killed while it had this mounted.
+	if err := o.ForgetVolatile(); err != nil {
+		return nil, nil, errors.Join(err, release())
+	}
+	m := list[0]
+	m.Options = append(slices.Clone(m.Options), "volatile")
+	return []mount.Mount{m}, sync.OnceValue(func() error {
+		return errors.Join(o.ForgetVolatile(), r.e.settling.wrote(o.Upper), release())
+	}), nil
 }
 
 // stepRoot is the root filesystem of a step. All who have it at a time, such as processes that look into a failed step,

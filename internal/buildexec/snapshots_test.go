@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,7 +38,7 @@ func (m *through) Mount(ctx context.Context, _ bool) (executor.MountableRef, err
 }
 
 // TestSnapshots holds that a step's root is mounted nowhere and never synced, that others can look into it while the
-// step runs, and that who is no step is given what there was.
+// step runs, and that who is no step is given what there was, to mount without syncs.
 func TestSnapshots(t *testing.T) {
 	l := newLab(t)
 	j := l.job("grep ' / ' /proc/mounts; echo of the step > /made; echo up; while [ ! -e /seen ]; do sleep 0.01; done; cat /seen")
@@ -51,9 +52,19 @@ func TestSnapshots(t *testing.T) {
 	l.check(err)
 	list, release, err := plain.Mount()
 	l.check(err)
-	if len(list) != 1 || list[0].Type != "overlay" {
+	if len(list) != 1 || list[0].Type != "overlay" || !slices.Contains(list[0].Options, "volatile") {
 		t.Errorf("others are given %v", list)
 	}
+	// As the engine leaves it that is killed, and as the next one mounts it again.
+	dir := filepath.Join(l.dir, "run/look")
+	l.check(os.Mkdir(dir, 0o755))
+	for range 2 {
+		l.check(mount.All(list, dir))
+		l.check(mount.Unmount(dir, 0))
+		list, _, err = plain.Mount()
+		l.check(err)
+	}
+	l.check(release())
 	l.check(release())
 
 	src := &through{sn: sn}
@@ -72,8 +83,6 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("%q %v", b, err)
 	}
 	// As who wants it read-only does.
-	dir := filepath.Join(l.dir, "run/look")
-	l.check(os.Mkdir(dir, 0o755))
 	l.check(mount.All([]mount.Mount{{Type: "bind", Source: list[0].Source, Options: []string{"rbind", "ro"}}}, dir))
 	if b, err := os.ReadFile(dir + "/made"); err != nil || string(b) != "of the step\n" {
 		t.Errorf("%q %v", b, err)

@@ -20,14 +20,15 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// blobBackend is the content store below the metadata database. It keeps a blob that is being written in memory while it is small, and then makes one
-// file of it: manifests, configurations, build records and most layers of builds are small, and the store below takes a directory with five files
-// and three syncs for each, in part while the database is locked. What grows is handed to that store, and so is what is closed before it is whole,
-// so that it can be resumed.
+// blobBackend is the content store below the metadata database. It keeps a blob that is being written in memory while
+// it is small, and then makes one file of it: manifests, configurations, build records and most layers of builds are
+// small, and the store below takes a directory with five files and three syncs for each, in part while the database
+// is locked. What grows is handed to that store, and so is what is closed before it is whole, so that it can be
+// resumed.
 //
-// While transactions do not wait for the disk, see [Deferral], small blobs do not either: they are synced before the transactions are that know them.
-// After a crash of the machine a file may have less in it than its name says, then; the database does not know it, and who writes the blob anew
-// looks into it.
+// While transactions do not wait for the disk, see [Deferral], small blobs do not either: they are synced before the
+// transactions are that know them. After a crash of the machine a file may have less in it than its name says, then;
+// the database does not know it, and who writes the blob anew looks into it.
 type blobBackend struct {
 	content.Store
 	root string // of the store below
@@ -141,7 +142,8 @@ func (b *blobBackend) sync() error {
 	return errors.Join(errs...)
 }
 
-// smallBlob is a blob that is being written. Its methods may be called while it is aborted, but by one goroutine at a time otherwise.
+// smallBlob is a blob that is being written. Its methods may be called while it is aborted, but by one goroutine at a
+// time otherwise.
 type smallBlob struct {
 	b     *blobBackend
 	ref   string

@@ -24,7 +24,7 @@ func openStore(t *testing.T) (*Store, context.Context) {
 	return s, s.Context(t.Context())
 }
 
-func begin(t *testing.T, s *Store, ctx context.Context, ref string) content.Writer {
+func beginBlob(t *testing.T, s *Store, ctx context.Context, ref string) content.Writer {
 	t.Helper()
 	w, err := s.Content.Writer(ctx, content.WithRef(ref))
 	if err != nil {
@@ -48,7 +48,7 @@ func TestBlobsOfAllSizes(t *testing.T) {
 		for _, size := range []int{0, 1, 4096, smallBlobs - 1, smallBlobs, smallBlobs + 1, 3*smallBlobs + 7} {
 			for _, piece := range []int{1000, smallBlobs, size + 1} {
 				text := bytes.Repeat([]byte{byte(size), byte(piece), 7}, size/3+1)[:size]
-				w := begin(t, s, ctx, "a blob")
+				w := beginBlob(t, s, ctx, "a blob")
 				for rest := text; len(rest) > 0; {
 					n, err := w.Write(rest[:min(piece, len(rest))])
 					if err != nil {
@@ -84,7 +84,7 @@ func TestBlobsOfAllSizes(t *testing.T) {
 // TestBlobsThatAreNotWhole holds what is refused, given up, or gone on with.
 func TestBlobsThatAreNotWhole(t *testing.T) {
 	s, ctx := openStore(t)
-	w := begin(t, s, ctx, "x")
+	w := beginBlob(t, s, ctx, "x")
 	if _, err := s.Content.Writer(ctx, content.WithRef("x")); !errdefs.IsUnavailable(err) {
 		t.Errorf("a second writer: %v", err)
 	}
@@ -97,12 +97,12 @@ func TestBlobsThatAreNotWhole(t *testing.T) {
 	if err := s.Content.Abort(ctx, "x"); err != nil { // it could be gone on with
 		t.Error(err)
 	}
-	w = begin(t, s, ctx, "y")
+	w = beginBlob(t, s, ctx, "y")
 	_, _ = w.Write([]byte("half"))
 	if err := w.Commit(ctx, 0, digest.FromString("whole")); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "digest") {
 		t.Errorf("a wrong digest: %v", err)
 	}
-	w = begin(t, s, ctx, "z")
+	w = beginBlob(t, s, ctx, "z")
 	_, _ = w.Write([]byte("half"))
 	if all, err := s.Content.ListStatuses(ctx); err != nil || len(all) != 1 || all[0].Ref != "z" || all[0].Offset != 4 {
 		t.Errorf("what is being written: %+v, %v", all, err)
@@ -110,7 +110,7 @@ func TestBlobsThatAreNotWhole(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	w = begin(t, s, ctx, "z")
+	w = beginBlob(t, s, ctx, "z")
 	if st, err := w.Status(); err != nil || st.Offset != 4 {
 		t.Errorf("it is not gone on with: %+v, %v", st, err)
 	}
@@ -118,7 +118,7 @@ func TestBlobsThatAreNotWhole(t *testing.T) {
 	if err := w.Commit(ctx, 13, digest.FromString("half and half")); err != nil {
 		t.Error(err)
 	}
-	w = begin(t, s, ctx, "given up")
+	w = beginBlob(t, s, ctx, "given up")
 	_, _ = w.Write([]byte("half"))
 	if err := s.Content.Abort(ctx, "given up"); err != nil {
 		t.Error(err)
@@ -137,7 +137,7 @@ func TestABlobThatACrashHasCutShort(t *testing.T) {
 	d := digest.FromString("the whole text")
 	file := filepath.Join(s.root, "content", "blobs", "sha256", d.Encoded())
 	write := func() error {
-		w := begin(t, s, ctx, "x")
+		w := beginBlob(t, s, ctx, "x")
 		_, _ = w.Write([]byte("the whole text"))
 		return w.Commit(ctx, 0, d)
 	}
@@ -168,7 +168,7 @@ func TestBlobsAreSyncedBeforeWhoKnowsThem(t *testing.T) {
 	b := s.blobs
 	s.Defer()
 	for i := range mostUnsynced + 5 {
-		w := begin(t, s, ctx, "x")
+		w := beginBlob(t, s, ctx, "x")
 		_, _ = w.Write([]byte{byte(i), byte(i >> 8), 1})
 		if err := w.Commit(ctx, 3, ""); err != nil {
 			t.Fatal(err)
@@ -183,7 +183,7 @@ func TestBlobsAreSyncedBeforeWhoKnowsThem(t *testing.T) {
 	if _, err := s.GarbageCollect(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w := begin(t, s, ctx, "x")
+	w := beginBlob(t, s, ctx, "x")
 	_, _ = w.Write([]byte("by now all wait"))
 	if err := w.Commit(ctx, 0, ""); err != nil || len(b.unsynced) > 0 {
 		t.Errorf("%d wait, and nothing is deferred: %v", len(b.unsynced), err)

@@ -34,7 +34,8 @@ func buildWorks() []work {
 // buildShares are goals in terms of the best of the others.
 func buildShares() map[string]float64 { return map[string]float64{buildCold: 0.7, buildLate: 0.5} }
 
-// withBuildah adds buildah, which has no engine, if builds are measured. It is what podman builds with: podman itself is left out of these rows.
+// withBuildah adds buildah, which has no engine, if builds are measured. It is what podman builds with: podman itself
+// is left out of these rows.
 func (st *stage) withBuildah(ctx context.Context, systems []*system) ([]*system, error) {
 	path, err := exec.LookPath("buildah")
 	if err != nil || !st.peers || !slices.ContainsFunc(buildWorks(), func(w work) bool { return w.chosen(st.only) }) {
@@ -76,7 +77,8 @@ type builder struct {
 	changes int
 }
 
-// newBuilder makes the context and builds it once. The newest clients of Docker want a plugin to build with BuildKit: the first that can do it is taken.
+// newBuilder makes the context and builds it once. The newest clients of Docker want a plugin to build with BuildKit:
+// the first that can do it is taken.
 func newBuilder(ctx context.Context, s *system, fill func(dir string) error) (any, func() error, error) {
 	if s.client == nil || s.name == "podman" {
 		return nil, nil, errNotApplicable

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// gathered is a connection that writes what is given to it while a write is under way in one piece afterwards. Of a context of a thousand files
-// each is told in a message of a hundred bytes, which would be a system call each, and wake the engine for each.
+// gathered is a connection that writes what is given to it while a write is under way in one piece afterwards. Of a
+// context of a thousand files each is told in a message of a hundred bytes, which would be a system call each, and
+// wake the engine for each.
 type gathered struct {
 	net.Conn
 

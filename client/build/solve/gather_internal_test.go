@@ -19,7 +19,8 @@ func (c *counted) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// TestGatheredKeepsTheOrder holds that all arrives as it was written, in fewer pieces, and what was written last before Close, too.
+// TestGatheredKeepsTheOrder holds that all arrives as it was written, in fewer pieces, and what was written last
+// before Close, too.
 func TestGatheredKeepsTheOrder(t *testing.T) {
 	near, far := net.Pipe()
 	c := &counted{Conn: near}
@@ -49,7 +50,8 @@ func TestGatheredKeepsTheOrder(t *testing.T) {
 	}
 }
 
-// TestGatheredTellsOfErrors holds that a broken connection is told to who writes, and that one that nobody reads from can be closed.
+// TestGatheredTellsOfErrors holds that a broken connection is told to who writes, and that one that nobody reads from
+// can be closed.
 func TestGatheredTellsOfErrors(t *testing.T) {
 	near, far := net.Pipe()
 	g := gather(near)
