@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -36,7 +35,6 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	log := newLogger(c.LogFormat, adjustable)
 	slog.SetDefault(log)
 	logrus.SetLevel(logrus.ErrorLevel) // of the libraries that log by themselves
-	haveProcessors()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	defer signal.Stop(signals)
@@ -151,16 +149,4 @@ func notify(state string) {
 	}
 	defer conn.Close()
 	_, _ = conn.Write([]byte(state))
-}
-
-// leastProcessors is how many goroutines can be at work at least.
-const leastProcessors = 4
-
-// haveProcessors lets more goroutines be at work than a small machine has processors: one that is in a system call counts until
-// the scheduler has noticed, which takes from 20 µs to 10 ms, and the steps of a container's life are system calls that others run
-// beside. GOMAXPROCS in the environment wins.
-func haveProcessors() {
-	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < leastProcessors {
-		runtime.GOMAXPROCS(leastProcessors)
-	}
 }

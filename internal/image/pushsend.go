@@ -24,9 +24,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/registryclient"
 )
 
-// compressors is how many processors compress one layer: those that there are, or fewer
-// where the engine may not use them all.
-func compressors() int { return min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) }
+// compressors is how many processors compress one layer.
+func compressors() int { return max(1, runtime.GOMAXPROCS(0)) }
 
 // sentBlobs are the blobs that the registry has got or had, as it has them, by their
 // digest here.
