@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/compose-spec/compose-go/v2/schema"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
@@ -154,6 +158,58 @@ func (c configCase) compare(t *testing.T, stock, ours, home, variant string) {
 		t.Errorf("config %s: it is the same, though there is a difference by the table: %s", variant, reason)
 	case want != got && !known:
 		t.Errorf("config %s:\nstock %d:\n%s\n%s\ncleat %d:\n%s\n%s", variant, want.code, want.stdout, want.stderr, got.code, got.stdout, got.stderr)
+	}
+}
+
+// newer are attributes that docker compose v2.40.3 does not know yet.
+var newer = regexp.MustCompile(`^jobs|\.pre_start|\.umask$|\.use_service_name_alias$|\.no_cache_filter$`)
+
+// Every attribute of the language stands in the corpus.
+func TestComposeConfigCorpusIsWhole(t *testing.T) {
+	t.Parallel()
+	known, seen := map[string]bool{}, map[string]bool{}
+	for _, path := range schema.AttributePaths() {
+		known[string(path)] = true
+	}
+	var visit func(node any, path string)
+	visit = func(node any, path string) {
+		switch v := node.(type) {
+		case map[string]any:
+			for key, value := range v {
+				at := strings.TrimPrefix(path+"."+key, ".")
+				if !known[at] {
+					at = strings.TrimPrefix(path+".*", ".")
+				}
+				seen[at] = true
+				visit(value, at)
+			}
+		case []any:
+			for _, part := range v {
+				visit(part, path+".[]")
+			}
+		}
+	}
+	err := filepath.WalkDir("testdata/compose-config", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".yaml" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		var document any
+		if err := yaml.Unmarshal(text, &document); err == nil { // some are wrong on purpose
+			visit(document, "")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path := range known {
+		if !seen[path] && !newer.MatchString(path) && !strings.HasSuffix(path, "*") && !strings.HasSuffix(path, "[]") {
+			t.Errorf("no project of the corpus has %s", path)
+		}
 	}
 }
 
