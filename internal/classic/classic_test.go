@@ -295,6 +295,7 @@ func TestBadContexts(t *testing.T) {
 		{"empty Dockerfile", archive(t, file("Dockerfile", "\n \n")), "", "the Dockerfile (Dockerfile) cannot be empty", errdefs.IsInvalidArgument},
 		{"a directory", archive(t, tar.Header{Name: "Dockerfile", Typeflag: tar.TypeDir}), "", "Cannot locate", nil},
 		{"a loop", archive(t, loop...), "", "too many symbolic links", errdefs.IsInvalidArgument},
+		{"a name of bytes", archive(t, link(tar.TypeSymlink, "a\xff", "b")), "", `"a\xff" has a name, or is a link to one, that is not UTF-8`, errdefs.IsInvalidArgument},
 		{"hard link to nothing", archive(t, link(tar.TypeLink, "a", "b")), "", "hard link to b", errdefs.IsInvalidArgument},
 		{"unknown instruction", archive(t, file("Dockerfile", "FROM busybox\nRUNN x\n")), "", "dockerfile parse error on line 2: unknown instruction: RUNN", errdefs.IsInvalidArgument},
 		{"no FROM", archive(t, file("Dockerfile", "RUN x\n")), "", "no build stage in current context", errdefs.IsInvalidArgument},

@@ -13,6 +13,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/docker/go-units"
 	"github.com/tonistiigi/fsutil"
@@ -154,6 +155,9 @@ func (s *sources) add(h *tar.Header, at int64) (*entry, error) {
 	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
 	if name == "" {
 		return nil, nil
+	}
+	if !utf8.ValidString(name) || !utf8.ValidString(h.Linkname) {
+		return nil, failure.Invalid("the build context's %q has a name, or is a link to one, that is not UTF-8: rename it, or exclude it by a .dockerignore", h.Name)
 	}
 	e := &entry{offset: at, stat: &types.Stat{
 		Path: name, Mode: uint32(h.FileInfo().Mode()), Uid: uint32(h.Uid), Gid: uint32(h.Gid),

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
@@ -32,6 +34,30 @@ func missingFile(m []string, where line, place Place) string {
 		return ""
 	}
 	return where.String() + fmt.Sprintf("%s is there, but line %d of %s (%s) shuts it out: change that line, or add '!%s' after it", name, n, file, pattern, name)
+}
+
+// oddName looks for a file of the context that the protocol cannot name.
+func oddName(place Place) string {
+	if st, err := os.Stat(place.Context); err != nil || !st.IsDir() {
+		return ""
+	}
+	odd := ""
+	_ = filepath.WalkDir(place.Context, func(p string, _ fs.DirEntry, err error) error { // what cannot be read is not it
+		if utf8.ValidString(p) {
+			return nil
+		}
+		if rel, rerr := filepath.Rel(place.Context, p); rerr == nil {
+			if _, _, pattern := ignoredBy(filepath.ToSlash(rel), place); pattern == "" {
+				odd = rel
+				return fs.SkipAll
+			}
+		}
+		return nil
+	})
+	if odd == "" {
+		return ""
+	}
+	return fmt.Sprintf("the name of the file %q is not UTF-8, as those in a build context must be: rename it, or shut it out by .dockerignore", odd)
 }
 
 // notThere looks for what may have been meant.

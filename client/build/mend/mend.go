@@ -115,6 +115,7 @@ func rules() []rule {
 		{`exec format error`, func(_ []string, where line, _ Place) string {
 			return where.String() + "the program is for another processor: build for this machine's platform, or let an emulator be registered with binfmt_misc"
 		}},
+		{`contains? invalid UTF-8`, func(_ []string, _ line, place Place) string { return oddName(place) }},
 		{`no space left on device`, func([]string, line, Place) string {
 			return "the engine's disk is full: 'cleat builder prune' and 'cleat system prune' make room, 'cleat system df' shows what there is"
 		}},

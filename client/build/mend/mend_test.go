@@ -34,6 +34,7 @@ func TestHints(t *testing.T) {
 	for name, text := range map[string]string{
 		"Dockerfile": "FROM debian AS base\nFROM base as Test\n", ".dockerignore": "# secrets\n\n*.env\n!keep.env\ndist/\n", "prod.env": "x", "keep.env": "x",
 		"dist/app.js": "x", "src/main.py": "x", "README.md": "x", "Other.dockerignore": "src\n", "Other": "FROM x\n",
+		"src/odd\xff.txt": "x", "dist/odd\xff.txt": "x",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -79,6 +80,7 @@ func TestHints(t *testing.T) {
 		{at("secret token: not found", "FROM x\nRUN --mount=type=secret,id=token,required true", 2), "", "--secret id=token,src=FILE"},
 		{at(`target stage "prod" could not be found`, "", 0), "", "the stages are base, Test"},
 		{at("base name ($BASE) should not be blank", "FROM $BASE", 1), "", "$BASE is empty"},
+		{at("rpc error: code = Internal desc = grpc: error while marshaling: string field contains invalid UTF-8", "", 0), "", `"src/odd\xff.txt" is not UTF-8`},
 		{at("something else", "", 0), "", ""},
 	} {
 		got := mend.Hint(mend.In(c.err, mend.Place{Context: dir, Dockerfile: c.dockerfile}))
