@@ -54,6 +54,9 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 	if err != nil {
 		return nil, err
 	}
+	if err := checkAnchors(options.ConfigPaths); err != nil {
+		return nil, err
+	}
 	p, err := options.LoadProject(ctx)
 	if err != nil {
 		return nil, Locate(explain(err), options.ConfigPaths)
@@ -88,6 +91,9 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 func Model(ctx context.Context, o Options, raw Raw) (map[string]any, error) {
 	options, err := o.projectOptions(raw)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkAnchors(options.ConfigPaths); err != nil {
 		return nil, err
 	}
 	model, err := options.LoadModel(ctx)

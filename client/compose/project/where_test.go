@@ -37,6 +37,8 @@ func TestMistakesHaveAPlace(t *testing.T) {
 		"an unknown anchor":       {"services:\n  a: *nope\n", "nope", 2, 7},
 		"a key that occurs twice": {"services:\n  a: {image: x}\n  a: {image: y}\n", "already defined", 3, 0},
 		"indentation":             {"services:\n  web:\n    image: x\n   command: y\n", "did not find expected key", 4, 4},
+		"an anchor in itself":     {"services:\n  a: &a\n    <<: *a\n", "contains itself", 3, 9},
+		"two anchors in a circle": {"x-a: &a\n  b: &b\n    - c: *a\nservices:\n  web: {image: x}\n", "contains itself", 3, 10},
 		"a tab":                   {"services:\n\tweb: {}\n", "cannot start any token", 2, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
