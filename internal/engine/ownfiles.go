@@ -163,7 +163,8 @@ func (o *ownFile) write(c *container.Container) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".tmp-")
+	// The container's lock makes this the only writer: what one that was killed has left is written over.
+	f, err := os.OpenFile(o.mount.Source+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

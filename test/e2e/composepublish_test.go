@@ -63,6 +63,16 @@ func TestComposePublish(t *testing.T) {
 	if got := string(get("blobs/" + m.Layers[0].Digest)); got != file {
 		t.Errorf("the file is %q", got)
 	}
+	// It is read back, also by an include, wherever the reader is.
+	there := &application{e: e, dir: contextDir(t, map[string]string{"compose.yaml": "include: [oci://" + reg.Addr + "/apps/one:v1]\n"}), name: a.name, env: []string{"XDG_CACHE_HOME=" + t.TempDir()}}
+	for _, line := range [][]string{{"-f", "oci://" + reg.Addr + "/apps/one:v1", "--profile", "x", "config"}, {"--profile", "x", "config"}} {
+		if got := there.ok(t, line...); !strings.Contains(got, "- sleep\n") || !strings.Contains(got, "image: busybox\n") {
+			t.Errorf("%v: %s", line, got)
+		}
+	}
+	if r := there.run(t, "-f", "oci://"+reg.Addr+"/library/busybox", "config"); r.Code == 0 || !strings.Contains(r.Stderr, "not a compose project OCI artifact") {
+		t.Errorf("an image: %s", r)
+	}
 	a.ok(t, "publish", "--oci-version", "1.0", "--resolve-image-digests", reg.Addr+"/apps/one:old")
 	m = read("old")
 	if m.ArtifactType != "" || m.Config.MediaType != "application/vnd.docker.compose.config.empty.v1+json" || len(m.Layers) != 2 {

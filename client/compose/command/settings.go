@@ -6,8 +6,10 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
 
+	"github.com/cleatlabs/cleat/client/compose/artifact"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/show"
 )
@@ -17,6 +19,7 @@ func (a *app) prepare() error {
 	if err := a.globals.Check(); err != nil {
 		return err
 	}
+	a.options.Remote = []loader.ResourceLoader{&artifact.Loader{Config: a.config}}
 	if a.verbose {
 		return errors.New("--verbose is not supported: `cleat -D` and the engine's --debug say more")
 	}

@@ -35,7 +35,9 @@ type Options struct {
 	Profiles      []string
 	EnvFiles      []string // instead of .env
 	Compatibility bool     // container names with _ between their parts
-	AllResources  bool     // those that no service uses, too
+	// Remote reads projects that do not lie in files, by the form of their paths.
+	Remote       []loader.ResourceLoader
+	AllResources bool // those that no service uses, too
 }
 
 // Raw turns off steps of the loading, for `config`.
@@ -150,6 +152,9 @@ func (o Options) projectOptions(raw Raw) (*cli.ProjectOptions, error) {
 		cli.WithoutEnvironmentResolution,
 		cli.WithWorkingDirectory(o.Directory),
 		cli.WithOsEnv, // it wins over all files
+	}
+	for _, r := range o.Remote {
+		fns = append(fns, cli.WithResourceLoader(r))
 	}
 	if _, ok := os.LookupEnv("PWD"); !ok {
 		directory, err := os.Getwd()
