@@ -30,6 +30,11 @@ func TestAppArmor(t *testing.T) {
 	}
 	const own = "cleat-test-own"
 	loadProfile(t, own, "profile "+own+" flags=(attach_disconnected) {\n  file,\n  capability,\n  network,\n  signal,\n  deny /etc/hostname r,\n}\n")
+	dir := project(t, files{"Dockerfile": "FROM busybox\nRUN cat /proc/self/attr/current > /label\n"})
+	e.OK(t, "cleat", "build", "-q", "-t", own, dir)
+	if got := e.OK(t, "cleat", "run", "--rm", own, "cat", "/label"); got != usual {
+		t.Errorf("a build step is %s, want %s", got, usual)
+	}
 	each(t, func(t *testing.T, program string) {
 		label := func(args ...string) string {
 			return e.OK(t, program, append(append([]string{"run", "--rm"}, args...), "busybox", "cat", "/proc/1/attr/current")...)
