@@ -80,6 +80,7 @@ var transitions = map[string]transition{
 	"engine.update.after-config":      {prepare: [][]string{create, start}, verb: []string{"update", "--pids-limit", "77", doomed}},
 	"engine.unpause.after-thaw":       {prepare: [][]string{create, start, {"pause", doomed}}, verb: []string{"unpause", doomed}, tidy: []string{"pause", doomed}},
 	"container.rename.after-config":   {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
+	"volume.create.after-limit":       {verb: []string{"volume", "create", "doomed-volume"}},
 	"volume.create.before-rename":     {verb: []string{"volume", "create", "doomed-volume"}},
 	"volume.clone.after-copy":         copying,
 	"volume.copy.after-pass":          copying,
