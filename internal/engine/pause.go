@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
@@ -104,8 +105,13 @@ func (p *Pauser) release(c *container.Container) error {
 	if err != nil {
 		return ignoreNotFound(err) // it has just ended
 	}
+	tell := sync.OnceFunc(func() { p.say.container(c, apievents.ActionUnPause) })
 	frozen, err := group.Frozen()
 	if err == nil && frozen {
+		// Told first: what is let go may end at once, and its end is told as it happens.
+		if c.Load().State.Status == api.StatePaused {
+			tell()
+		}
 		err = group.Thaw()
 	}
 	if err != nil {
@@ -122,7 +128,7 @@ func (p *Pauser) release(c *container.Container) error {
 		}
 	})
 	if released {
-		p.say.container(c, apievents.ActionUnPause)
+		tell()
 	}
 	return err
 }
