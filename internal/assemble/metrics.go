@@ -11,19 +11,27 @@ import (
 	"github.com/cleatlabs/cleat/internal/metrics"
 )
 
-// serveMetrics tells metrics where --metrics-addr says, until the returned function is
-// called.
-func (s *services) serveMetrics(ctx context.Context, door *api.Server) (stop func(), err error) {
-	if s.config.MetricsAddr == "" {
+// listenForMetrics listens where --metrics-addr says; it returns none if that is nowhere. It
+// is called before anything is made, so that an address that is taken leaves nothing.
+func listenForMetrics(c *Config) ([]net.Listener, error) {
+	if c.MetricsAddr == "" {
+		return nil, nil
+	}
+	ln, err := net.Listen("tcp", c.MetricsAddr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.spell("metrics-addr"), err)
+	}
+	return []net.Listener{ln}, nil
+}
+
+// serveMetrics tells metrics on the listeners until the returned function is called.
+func (s *services) serveMetrics(ctx context.Context, listeners []net.Listener, door *api.Server) (stop func(), err error) {
+	if len(listeners) == 0 {
 		return func() {}, nil
 	}
 	info, err := s.engine.Info(ctx)
 	if err != nil {
 		return nil, err
-	}
-	ln, err := net.Listen("tcp", s.config.MetricsAddr)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.config.spell("metrics-addr"), err)
 	}
 	registry := metrics.New(metrics.Engine{
 		ID: info.ID, Version: info.ServerVersion, Commit: s.config.Commit, Driver: info.Driver, Kernel: info.KernelVersion, Architecture: info.Architecture,
@@ -37,8 +45,10 @@ func (s *services) serveMetrics(ctx context.Context, door *api.Server) (stop fun
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", registry)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
-	go func() { _ = server.Serve(ln) }()
-	s.log.Info("metrics are told", "address", "http://"+ln.Addr().String()+"/metrics")
+	for _, ln := range listeners {
+		go func() { _ = server.Serve(ln) }()
+		s.log.Info("metrics are told", "address", "http://"+ln.Addr().String()+"/metrics")
+	}
 	door.Around(registry.Time)
 	return func() { cancel(); _ = server.Close() }, nil
 }

@@ -39,6 +39,11 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	defer signal.Stop(signals)
 
+	metrics, err := listenForMetrics(&c)
+	if err != nil {
+		return err
+	}
+	defer closeAll(metrics)
 	s, err := open(ctx, c, log, adjustable)
 	if err != nil {
 		return err
@@ -53,7 +58,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	}
 	defer debug()
 	server := api.NewServer(s.handler)
-	quiet, err := s.serveMetrics(ctx, server)
+	quiet, err := s.serveMetrics(ctx, metrics, server)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package e2e
 import (
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -43,8 +45,13 @@ func TestMetrics(t *testing.T) {
 	if !regexp.MustCompile(`(?m)^engine_daemon_events_total [1-9]`).Match(body) {
 		t.Errorf("no events are counted in\n%s", body)
 	}
-	second := harness.New(t, harness.Options{Args: []string{"--metrics-addr", strings.TrimSuffix(strings.TrimPrefix(at, "http://"), "/metrics")}})
-	if err := second.TryRun(t); err == nil || !strings.Contains(second.Log(), "--metrics-addr: listen tcp") {
-		t.Errorf("an address that is taken: %v, %s", err, second.Log())
+	dir := t.TempDir()
+	second := exec.Command(harness.Binary(t, "cleatd"), "--config-file", "/dev/null", "--data-root", dir+"/data", "--exec-root", dir+"/exec",
+		"--host", "unix://"+dir+"/sock", "--pidfile", dir+"/pid", "--metrics-addr", strings.TrimSuffix(strings.TrimPrefix(at, "http://"), "/metrics"))
+	if out, err := second.CombinedOutput(); err == nil || !strings.Contains(string(out), "--metrics-addr: listen tcp") {
+		t.Errorf("an address that is taken: %v, %s", err, out)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("an engine that does not start leaves %v (%v)", left, err)
 	}
 }
