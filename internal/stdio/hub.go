@@ -46,14 +46,21 @@ func (h *Hub) SubscribeAfterLog(stdout, stderr bool) (*Subscription, Mark, error
 }
 
 func (h *Hub) add(s *Subscription) {
+	if !h.enter(s) {
+		s.end(io.EOF)
+	}
+}
+
+// enter is add; it reports false if the Hub is closed.
+func (h *Hub) enter(s *Subscription) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		s.end(io.EOF)
-		return
+		return false
 	}
 	subs := append(slices.Clone(h.list()), s)
 	h.subs.Store(&subs)
+	return true
 }
 
 func (h *Hub) remove(s *Subscription) {

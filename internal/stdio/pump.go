@@ -3,6 +3,7 @@ package stdio
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -251,16 +252,35 @@ func (p *Pump) join(sub *Subscription) (Mark, error) {
 	if p.state.fd < 0 {
 		mark, err = p.cfg.Sink.Mark()
 	}
+	if err == nil {
+		err = p.enter(sub)
+	}
+	if err != nil {
+		return Mark{}, fmt.Errorf("join the output of the process: %w", err)
+	}
+	return mark, nil
+}
+
+// enter makes sub one of the live clients, with what is not in the log before it. It is one
+// of them first, and waits for none: what a stream takes after catchUp has looked is pushed
+// to it, and what was taken before is not pushed twice. p.mu is held.
+func (p *Pump) enter(sub *Subscription) error {
+	sub.mu.Lock()
+	open := p.hub.enter(sub)
+	var err error
 	for _, s := range p.streams {
 		if err == nil {
 			err = s.catchUp(sub)
 		}
 	}
-	if err != nil {
-		return Mark{}, fmt.Errorf("join the output of the process: %w", err)
+	sub.mu.Unlock()
+	switch {
+	case err != nil:
+		p.hub.remove(sub)
+	case !open:
+		sub.end(io.EOF)
 	}
-	p.hub.add(sub)
-	return mark, nil
+	return err
 }
 
 func (p *Pump) report(s Stream, dropped int, err error) {

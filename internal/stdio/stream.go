@@ -263,7 +263,7 @@ func (s *stream) logDirect(fresh []byte, last bool) {
 }
 
 // catchUp gives a new subscription what was taken out of the stream but is not
-// in the log, and notes where it goes on; Pump.mu is held.
+// in the log, and notes where it goes on; Pump.mu and sub.mu are held.
 func (s *stream) catchUp(sub *Subscription) error {
 	if s.jnl == nil {
 		return nil
