@@ -90,6 +90,29 @@ func (b *blobBackend) Status(ctx context.Context, ref string) (content.Status, e
 	return b.Store.Status(ctx, ref)
 }
 
+// WalkStatusRefs names the unfinished blobs on the disk, for the garbage collection. One that ends meanwhile is passed
+// over: a listing of their statuses fails then, and the collection with it.
+func (b *blobBackend) WalkStatusRefs(_ context.Context, fn func(ref string) error) error {
+	dir := filepath.Join(b.root, "ingest")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		ref, err := os.ReadFile(filepath.Join(dir, e.Name(), "ref"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = fn(string(ref))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Abort gives a blob up that is not whole.
 func (b *blobBackend) Abort(ctx context.Context, ref string) error {
 	b.mu.Lock()
