@@ -142,16 +142,22 @@ func (s *settler) settle(open bool) error {
 		s.mu.Unlock()
 		return nil
 	}
-	stirred, settled := !s.since.IsZero(), s.settled
+	since, settled := s.since, s.settled
 	s.since = time.Time{}
 	s.mu.Unlock()
-	if stirred {
+	var err error
+	if !since.IsZero() {
 		settled = time.Now()
-		if err := record.SyncTree(s.contents); err != nil {
-			return err
-		}
+		err = record.SyncTree(s.contents)
 	}
-	if err := s.note(settled, open); err != nil {
+	if err == nil {
+		err = s.note(settled, open)
+	}
+	if err != nil {
+		// Still to be done: the next settle, the last one above all, is not to call it settled.
+		s.mu.Lock()
+		s.since = since
+		s.mu.Unlock()
 		return err
 	}
 	s.mu.Lock()

@@ -113,3 +113,26 @@ func TestTornDatabaseIsRemoved(t *testing.T) {
 		t.Errorf("a torn one is still there: %v", err)
 	}
 }
+
+// What could not be synced is not called settled by the close that comes after.
+func TestSettlerThatFailedTriesAgain(t *testing.T) {
+	root := t.TempDir()
+	contents := filepath.Join(root, "absent")
+	s, _, _, err := openSettler(root, contents, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.begin(false); err != nil {
+		t.Fatal(err)
+	}
+	s.stir()
+	if err := s.settle(true); err == nil {
+		t.Fatal("a directory that is not there was synced")
+	}
+	if err := s.close(); err == nil {
+		t.Error("the close forgot what was not synced")
+	}
+	if _, killed, _, err := openSettler(root, contents, func(error) {}); err != nil || !killed {
+		t.Errorf("the next builder trusts it: %v, %v", killed, err)
+	}
+}

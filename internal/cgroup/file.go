@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // writeFile writes value to an existing file of a group in one write, as the kernel wants it.
@@ -44,33 +46,8 @@ func openFile(path string, flags int) (int, error) {
 }
 
 func readString(dir, name string) (string, error) {
-	b, err := readFile(filepath.Join(dir, name))
+	b, err := kernel.ReadFile(filepath.Join(dir, name))
 	return strings.TrimSpace(string(b)), err
-}
-
-// readFile is os.ReadFile without the poller, which takes twice the calls: the kernel's files never make a reader wait.
-func readFile(path string) ([]byte, error) {
-	fd, err := openFile(path, unix.O_RDONLY)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	b := make([]byte, 0, 1024)
-	for {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := unix.Read(fd, b[len(b):cap(b)])
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return b, &os.PathError{Op: "read", Path: path, Err: err}
-		case n == 0:
-			return b, nil
-		default:
-			b = b[:len(b)+n]
-		}
-	}
 }
 
 // readUint reads a file that holds one number. "max" is the largest one.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/dns"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // Where resolver settings are looked for, and what stands in when none are usable
@@ -245,43 +246,17 @@ func (s *Service) resolverPath() string {
 // resolverText is what that file says, or systemd-resolved's upstream file where it
 // names only its stub, which a container cannot reach.
 func (s *Service) resolverText(mode string) ([]byte, error) {
-	text, err := readFile(s.resolverPath())
+	text, err := kernel.ReadFile(s.resolverPath())
 	if err != nil || s.cfg.ResolvConf != "" || mode == ModeHost {
 		return text, err
 	}
 	r := dns.ParseConf(string(text))
 	if len(r.Servers) == 1 && r.Servers[0] == resolvedStub {
-		if upstream, err := readFile(resolvedUpstream); err == nil {
+		if upstream, err := kernel.ReadFile(resolvedUpstream); err == nil {
 			return upstream, nil
 		}
 	}
 	return text, nil
-}
-
-// readFile is os.ReadFile by system calls: every start waits for it, and the poller,
-// which package os asks first, has nothing to do with a file.
-func readFile(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	b := make([]byte, 0, 1024)
-	for {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := unix.Read(fd, b[len(b):cap(b)])
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return nil, &os.PathError{Op: "read", Path: path, Err: err}
-		case n == 0:
-			return b, nil
-		default:
-			b = b[:len(b)+n]
-		}
-	}
 }
 
 func onLoopback(server string) bool {

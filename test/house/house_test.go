@@ -49,7 +49,7 @@ var arrows = map[string][]string{
 	"internal/instruction":    {"internal/failure"},
 	"internal/archive":        {"internal/rootpath", "internal/failure"},
 	"internal/mount":          {"internal/kernel", "internal/rootpath", "internal/failure"},
-	"internal/cgroup":         {"internal/failure"},
+	"internal/cgroup":         {"internal/failure", "internal/kernel"},
 	"internal/proctable":      {"internal/failure"},
 	"internal/kernel":         {"internal/failure"},
 	"internal/rootpath":       {"internal/failure"},
