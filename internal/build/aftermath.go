@@ -67,9 +67,9 @@ type settler struct {
 	over    bool
 }
 
-// openSettler reads the note that the last builder left, and writes that there is one now.
-// It reports how that one ended: killed says that it did not close, crashed that it did not
-// and the machine went down with it.
+// openSettler reads the note that the last builder left. It reports how that one ended:
+// killed says that it did not close, crashed that it did not and the machine went down with
+// it.
 func openSettler(root, contents string, warn func(error)) (s *settler, killed, crashed bool, err error) {
 	boot, err := kernel.BootID()
 	if err != nil {
@@ -91,9 +91,12 @@ func openSettler(root, contents string, warn func(error)) (s *settler, killed, c
 }
 
 // begin says that a builder is at work, which the disk knows before it has made anything.
-func (s *settler) begin(crashed bool) error {
-	if crashed { // what is still there has been read from the disk
+func (s *settler) begin(killed, crashed bool) error {
+	switch {
+	case crashed: // what is still there has been read from the disk
 		s.settled = time.Now()
+	case killed: // what the last one has made is still to be synced
+		s.since = time.Now()
 	}
 	return s.note(s.settled, true)
 }
@@ -156,7 +159,9 @@ func (s *settler) settle(open bool) error {
 	if err != nil {
 		// Still to be done: the next settle, the last one above all, is not to call it settled.
 		s.mu.Lock()
-		s.since = since
+		if !since.IsZero() {
+			s.since = since
+		}
 		s.mu.Unlock()
 		return err
 	}
@@ -166,14 +171,19 @@ func (s *settler) settle(open bool) error {
 	return nil
 }
 
-// close settles for the last time. Nothing is built any more, and the databases are closed.
-func (s *settler) close() error {
+// stop ends the settling behind the builds' backs.
+func (s *settler) stop() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.over = true
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	s.mu.Unlock()
+}
+
+// close settles for the last time. Nothing is built any more, and the databases are closed.
+func (s *settler) close() error {
+	s.stop()
 	return s.settle(false)
 }
 
@@ -259,7 +269,14 @@ func intact(path string) (err error) {
 		return err
 	}
 	defer db.Close()
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
 	return db.View(func(tx *bolt.Tx) (err error) {
+		if tx.Size() > st.Size() { // to look at what is not there would be a fault that nothing recovers from
+			return fmt.Errorf("damaged: %d bytes of %d are there", st.Size(), tx.Size())
+		}
 		for e := range tx.Check() {
 			err = errors.Join(err, e)
 		}

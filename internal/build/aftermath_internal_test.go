@@ -29,16 +29,22 @@ func TestAftermath(t *testing.T) {
 		}
 	}
 	s := open(true, true) // nothing is known
-	check(s.begin(true))
+	check(s.begin(true, true))
 	first := s.settled
 	if first.IsZero() {
 		t.Error("what is read from the disk is on it")
 	}
 	s = open(true, false)
-	check(s.begin(false))
+	check(s.begin(true, false))
 	if !s.settled.Equal(first) {
 		t.Error("a killed engine has synced nothing")
 	}
+	check(s.settle(true)) // nothing was built since, but by the one that was killed
+	if s = open(true, false); !s.settled.After(first) {
+		t.Error("what the killed one has made is not synced, and nobody will")
+	}
+	first = s.settled
+	check(s.begin(false, false))
 	s.stir()
 	check(s.settle(true))
 	s.stir()
@@ -49,7 +55,7 @@ func TestAftermath(t *testing.T) {
 		t.Error("it was not settled")
 	}
 	s.boot = "another"
-	check(s.begin(false))
+	check(s.begin(false, false))
 	open(true, true)
 	check(os.WriteFile(filepath.Join(root, aftermathFile), []byte(`{"Boot":`), 0o600))
 	open(true, true)
@@ -103,6 +109,13 @@ func TestTornDatabaseIsRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a sound one is gone: %v", err)
 	}
+	short := filepath.Join(t.TempDir(), "short.db")
+	if err := errors.Join(os.WriteFile(short, text[:4*4096], 0o600), soundDatabase(short)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(short); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("one that was cut short is still there: %v", err)
+	}
 	for at := 4 * 4096; at < len(text); at += 2 * 4096 {
 		clear(text[at:min(at+4096, len(text))])
 	}
@@ -122,7 +135,7 @@ func TestSettlerThatFailedTriesAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.begin(false); err != nil {
+	if err := s.begin(false, false); err != nil {
 		t.Fatal(err)
 	}
 	s.stir()

@@ -158,6 +158,7 @@ func (b *Builder) Close() error {
 	if cerr := s.control.Close(); cerr != nil && !errors.Is(cerr, context.Canceled) {
 		err = errors.Join(err, cerr)
 	}
+	s.worker.settler.stop()
 	if err == nil {
 		err = s.worker.settler.close()
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -397,6 +398,31 @@ func TestClosedBuilderRefuses(t *testing.T) {
 	}
 	if err := b.builder.Open(); err == nil || !strings.Contains(err.Error(), "shutting down") {
 		t.Errorf("opened after Close: %v", err)
+	}
+}
+
+// TestOpenThatFailedIsTriedAgain: what a failed try has opened is closed, and keeps nobody out.
+func TestOpenThatFailedIsTriedAgain(t *testing.T) {
+	b := bareBench(t)
+	away := filepath.Join(b.root, "away")
+	if err := os.Rename(b.store.Root(), away); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.builder.Open(); err == nil {
+		t.Fatal("it was opened without its store")
+	}
+	if err := os.Rename(away, b.store.Root()); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() { opened <- b.builder.Open() }()
+	select {
+	case err := <-opened:
+		if err != nil {
+			t.Errorf("it does not open any more: %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it waits for what the failed try has left open")
 	}
 }
 

@@ -177,11 +177,11 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 	}
 	defer func() {
 		if err != nil {
-			_ = settle() // the error that is returned is the cause
+			err = errors.Join(err, settle(), refs.Close()) // the next try would wait for its lock
 		}
 	}()
 	if err := b.recover(ctx, refs, settler, killed, crashed); err != nil {
-		return nil, errors.Join(err, settle(), refs.Close())
+		return nil, err
 	}
 	s := b.cfg.Store
 	blobs := ctdsnapshot.NewContentStore(quietBlobs{s.Content}, store.Namespace)

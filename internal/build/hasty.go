@@ -51,7 +51,7 @@ func (b *Builder) openRefs(path string) (refs *metadata.Store, end func() error,
 		return nil
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, refs.Close())
 	}
 	return refs, b.cfg.Store.DeferToo(store.NewDeferral(path, db)), nil
 }

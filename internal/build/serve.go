@@ -66,7 +66,12 @@ func (b *Builder) ServeSession(ctx context.Context, conn net.Conn, header http.H
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// A session is for a build, which has more to do first than this has.
-	go b.cfg.Store.Defer()
+	deferring := make(chan struct{})
+	go func() {
+		defer close(deferring)
+		b.cfg.Store.Defer()
+	}()
+	defer func() { <-deferring }()
 	defer b.pace.begin()()
 	// BuildKit itself would find out by asking now and then, and complain.
 	if err := b.sessions.HandleConn(ctx, &endingConn{conn, cancel}, header); err != nil {

@@ -87,7 +87,7 @@ func (b *Builder) recover(ctx context.Context, refs *metadata.Store, s *settler,
 		}
 	}
 	record.Failpoint("build.recover.before-note")
-	return s.begin(crashed)
+	return s.begin(killed, crashed)
 }
 
 // sweepLeases deletes the leases of cache records that do not exist: an engine that was

@@ -299,10 +299,11 @@ func RecoverDatabase(path string) error {
 	if err != nil {
 		return err
 	}
-	return recoverDatabase(path, boot)
+	return recoverDatabase(path, boot, record.SyncTree)
 }
 
-func recoverDatabase(path, boot string) error {
+// recoverDatabase is RecoverDatabase in the boot of this id; sync has on the disk what was written below a directory.
+func recoverDatabase(path, boot string, sync func(dir string) error) error {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -318,7 +319,8 @@ func recoverDatabase(path, boot string) error {
 		case e.Name() == base+copyPart:
 			err = os.Remove(name)
 		case isCopy && of == boot:
-			if err = syncFile(path); err == nil {
+			// With what the transactions rely on, which the killed engine would have synced first: the whole filesystem.
+			if err = sync(filepath.Dir(path)); err == nil {
 				err = removeDurably(name)
 			}
 		case isCopy:
@@ -363,17 +365,16 @@ func WidenDatabase(path string) error {
 	return os.Truncate(path, DatabaseSpace)
 }
 
+// removeDurably removes a file, which an earlier try may have removed without that being on the disk.
 func removeDurably(name string) error {
-	if err := os.Remove(name); err != nil {
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return syncDir(filepath.Dir(name))
 }
 
-func syncDir(dir string) error { return syncFile(dir) }
-
-func syncFile(path string) error {
-	f, err := os.Open(path)
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

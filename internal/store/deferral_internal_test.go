@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // book is a database that counts.
@@ -131,7 +133,7 @@ func TestDeferralOverACrashOfTheMachine(t *testing.T) {
 		b.write(at+1, 60)
 		for range 5 {
 			path := crash(t, b, synced)
-			b.check(recoverDatabase(path, "another boot"))
+			b.check(recoverDatabase(path, "another boot", record.SyncTree))
 			after := openBook(t, path)
 			if last := after.last(); last != want {
 				t.Fatalf("after a crash the last is %s, not %s", last, want)
@@ -154,7 +156,7 @@ func TestDeferralOverACrashOfTheMachine(t *testing.T) {
 	synced, err := os.ReadFile(b.path)
 	b.check(err)
 	path := crash(t, b, synced) // nothing is unsynced
-	b.check(recoverDatabase(path, "another boot"))
+	b.check(recoverDatabase(path, "another boot", record.SyncTree))
 	if last := openBook(t, path).last(); last != fmt.Sprintf("%06d", at+5) {
 		t.Errorf("what was synced is lost: %s", last)
 	}
@@ -192,7 +194,7 @@ func TestDeferralOverACrashInSettle(t *testing.T) {
 				b.check(err)
 				b.check(os.WriteFile(path, now, 0o600))
 				b.check(os.WriteFile(filepath.Join(filepath.Dir(path), filepath.Base(b.copies()[0])), torn, 0o600))
-				b.check(recoverDatabase(path, "another boot"))
+				b.check(recoverDatabase(path, "another boot", record.SyncTree))
 				book := openBook(t, path)
 				last := book.last()
 				book.db.Close()
@@ -211,7 +213,7 @@ func TestDeferralWithADamagedCopy(t *testing.T) {
 	b.write(1, 4)
 	for _, text := range []string{"", "x", copyMagic, copyMagic + strings.Repeat("\xff", 100), strings.Repeat("\x00", 20000)} {
 		b.check(os.WriteFile(b.path+copyInfix+"a-boot", []byte(text), 0o600))
-		if err := recoverDatabase(b.path, "another boot"); err == nil || !strings.Contains(err.Error(), "damaged") {
+		if err := recoverDatabase(b.path, "another boot", record.SyncTree); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -226,7 +228,18 @@ func TestDeferralOverAKilledEngine(t *testing.T) {
 	b.check(os.WriteFile(b.path+copyPart, []byte("cut short"), 0o600))
 	b.check(d.pin.Rollback()) // Close waits for readers, a killed engine does not
 	b.db.Close()
-	b.check(RecoverDatabase(b.path))
+	boot, err := kernel.BootID()
+	b.check(err)
+	// What the transactions know of lies beside the database: all of it is synced before nothing leads back any more.
+	failed := errors.New("the disk is broken")
+	if err := recoverDatabase(b.path, boot, func(string) error { return failed }); !errors.Is(err, failed) || len(b.copies()) == 0 {
+		t.Errorf("not synced: %v, %v", err, b.copies())
+	}
+	synced := ""
+	b.check(recoverDatabase(b.path, boot, func(dir string) error { synced = dir; return record.SyncTree(dir) }))
+	if synced != filepath.Dir(b.path) {
+		t.Errorf("synced: %q", synced)
+	}
 	after := openBook(t, b.path)
 	if last := after.last(); last != "000020" {
 		t.Errorf("the last is %s", last)
@@ -235,6 +248,19 @@ func TestDeferralOverAKilledEngine(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	b.check(RecoverDatabase(filepath.Join(t.TempDir(), "nowhere", "x.db")))
+}
+
+// TestDeferralWhoseCopyHasGone ends: the removal was done by a try that failed later.
+func TestDeferralWhoseCopyHasGone(t *testing.T) {
+	b := openBook(t, filepath.Join(t.TempDir(), "x.db"))
+	d := NewDeferral(b.path, b.db)
+	begin(b, d)
+	b.write(1, 3)
+	b.check(os.Remove(b.copies()[0]))
+	b.check(d.End())
+	if b.db.NoSync {
+		t.Error("transactions still do not wait")
+	}
 }
 
 func TestDeferralAmongWriters(t *testing.T) {
@@ -295,7 +321,7 @@ func TestStoreDefers(t *testing.T) {
 				other.check(os.WriteFile(filepath.Join(dir, name), text, 0o600))
 			}
 		}
-		other.check(recoverDatabase(filepath.Join(dir, "meta.db"), "another boot"))
+		other.check(recoverDatabase(filepath.Join(dir, "meta.db"), "another boot", record.SyncTree))
 		db := openBook(t, filepath.Join(dir, "meta.db")).db
 		other.check(db.View(func(tx *bolt.Tx) error {
 			b := tx.Bucket([]byte("v1")).Bucket([]byte(Namespace))

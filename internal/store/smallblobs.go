@@ -229,7 +229,8 @@ func (w *smallBlob) grow() error {
 		return err
 	}
 	if _, err := grown.Write(w.data.Bytes()); err != nil {
-		return errors.Join(err, grown.Close())
+		// A part of it must not be gone on with: the next try begins with all that is here.
+		return errors.Join(err, grown.Close(), w.b.Store.Abort(context.Background(), w.ref))
 	}
 	w.grown, w.data = grown, bytes.Buffer{}
 	return nil

@@ -3,15 +3,18 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 func openStore(t *testing.T) (*Store, context.Context) {
@@ -128,6 +131,58 @@ func TestBlobsThatAreNotWhole(t *testing.T) {
 	}
 	if left := s.filesBelow("ingest"); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// fullDisk is a content store on a disk that takes a part of the first write, and then everything.
+type fullDisk struct {
+	content.Store
+	full bool
+}
+
+func (d *fullDisk) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	w, err := d.Store.Writer(ctx, opts...)
+	return &fullWriter{w, d}, err
+}
+
+type fullWriter struct {
+	content.Writer
+	disk *fullDisk
+}
+
+func (w *fullWriter) Write(p []byte) (int, error) {
+	if !w.disk.full {
+		return w.Writer.Write(p)
+	}
+	w.disk.full = false
+	n, err := w.Writer.Write(p[:len(p)/2])
+	return n, errors.Join(err, unix.ENOSPC)
+}
+
+// TestABlobThatGrowsOnAFullDisk is whole once there is room: the part that was written is not gone on with.
+func TestABlobThatGrowsOnAFullDisk(t *testing.T) {
+	root := t.TempDir()
+	local, err := local.NewStore(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBlobBackend(&fullDisk{local, true}, root, func() bool { return false })
+	w, err := b.Writer(t.Context(), content.WithRef("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bytes.Repeat([]byte("0123456789"), smallBlobs/10)
+	if _, err := w.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("too much to be small")); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk was not full: %v", err)
+	}
+	if _, err := w.Write([]byte("too much to be small")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(t.Context(), 0, digest.FromBytes(append(text, "too much to be small"...))); err != nil {
+		t.Error(err)
 	}
 }
 
