@@ -18,7 +18,11 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/cleatlabs/cleat/internal/api"
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
+
+// monitorSlack costs nobody anything that shows: a goroutine waits for a processor by so much longer where all are held up in system calls.
+const monitorSlack = time.Millisecond
 
 // Run is the engine: it returns after SIGTERM or SIGINT, or when it cannot
 // start or go on. out gets one line when the engine is ready.
@@ -35,6 +39,9 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	log := newLogger(c.LogFormat, adjustable)
 	slog.SetDefault(log)
 	logrus.SetLevel(logrus.ErrorLevel) // of the libraries that log by themselves
+	if err := kernel.RelaxMonitor(monitorSlack); err != nil {
+		log.Debug("the engine takes more of the processors than it need", "error", err)
+	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	defer signal.Stop(signals)
