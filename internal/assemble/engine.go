@@ -259,7 +259,7 @@ func (s *services) openContainers() (err error) {
 	}
 	s.runtime, err = runtime.New(runtime.Config{
 		Dir: filepath.Join(s.config.ExecRoot, "runtime"), FallbackDir: filepath.Join(s.config.DataRoot, "runtime"),
-		Cgroups: s.cgroups, Features: s.features,
+		Cgroups: s.cgroups, KeeperGroup: filepath.Join(s.config.CgroupParent, "keepers"), Features: s.features,
 	})
 	return err
 }

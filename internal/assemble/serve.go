@@ -137,10 +137,16 @@ func closeAll(ls []net.Listener) {
 
 func newLogger(format string, level slog.Leveler) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	to := func(w io.Writer) slog.Handler {
+		if format == "json" {
+			return slog.NewJSONHandler(w, opts)
+		}
+		return slog.NewTextHandler(w, opts)
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+	if isJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
+		return slog.New(journalHandler(os.Stderr, to))
+	}
+	return slog.New(to(os.Stderr))
 }
 
 // notify tells a service manager about the engine's state, if one asked.

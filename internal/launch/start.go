@@ -104,9 +104,14 @@ func (s *Stub) forkExec(argv []string, files []uintptr) (pid, pidfd int, err err
 	}
 	defer done()
 	pidfd = -1
-	pid, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), argv, &syscall.ProcAttr{
-		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
-	})
+	sys := &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true, UseCgroupFD: s.group >= 0, CgroupFD: max(s.group, 0)}
+	attr := &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: sys}
+	name := "/proc/self/fd/" + strconv.Itoa(exe)
+	if pid, err = syscall.ForkExec(name, argv, attr); err != nil && sys.UseCgroupFD {
+		// Somebody has removed the group, or may not enter it: where the engine is does as well.
+		sys.UseCgroupFD = false
+		pid, err = syscall.ForkExec(name, argv, attr)
+	}
 	if err != nil {
 		return -1, -1, err
 	}

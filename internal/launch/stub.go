@@ -17,8 +17,9 @@ func stubAddress() uintptr
 
 // A Stub is the interpreter as an executable. It is safe for concurrent use.
 type Stub struct {
-	exe *os.File
-	fd  int // of the executable, above those that a child is given
+	exe   *os.File
+	fd    int // of the executable, above those that a child is given
+	group int // the control group's directory that processes are born into; -1 for the engine's own
 }
 
 // minStubFD keeps the executable's descriptor out of the way of most starts: ForkExec gives the child its descriptors from 0 on before the
@@ -51,7 +52,7 @@ func NewStub(fallbackDir string) (*Stub, error) {
 	}
 	defer f.Close()
 	growTable()
-	s := &Stub{}
+	s := &Stub{group: -1}
 	return s, s.place(f, minStubFD)
 }
 
@@ -64,8 +65,17 @@ func (s *Stub) place(f *os.File, min int) error {
 	return nil
 }
 
+// In has the processes that are started from now on be born into the control group whose directory in the unified hierarchy
+// is open as fd (-1 for the engine's own), which becomes the Stub's. It is called before the first start.
+func (s *Stub) In(fd int) { s.group = fd }
+
 // Close releases the executable; running processes are not affected.
-func (s *Stub) Close() error { return s.exe.Close() }
+func (s *Stub) Close() error {
+	if s.group >= 0 {
+		unix.Close(s.group)
+	}
+	return s.exe.Close()
+}
 
 // stubCode is the text between stub's beginning and the trailer.
 func stubCode() ([]byte, error) {

@@ -27,3 +27,25 @@ func newKeepers(stub *launch.Stub) *supervise.Reserve[*launch.Parked] {
 	}
 	return supervise.NewReserve(spareKeepers, keeperQuiet, fill, (*launch.Parked).Close)
 }
+
+// placeKeepers has keepers be born outside of the engine's own control group. They outlive the engine, and what is left in a
+// service's group when it starts or ends is what systemd warns of, for each process, and counts as the service's.
+func (r *Runtime) placeKeepers() error {
+	if r.c.Cgroups == nil || r.c.KeeperGroup == "" {
+		return nil
+	}
+	fd, err := r.c.Cgroups.Outside(r.c.KeeperGroup)
+	if err != nil {
+		return err
+	}
+	r.stub.In(fd)
+	return nil
+}
+
+// leaveKeepers removes the keepers' group if none is in it.
+func (r *Runtime) leaveKeepers() error {
+	if r.c.KeeperGroup == "" {
+		return nil
+	}
+	return r.RemoveMadeParent(r.c.KeeperGroup)
+}

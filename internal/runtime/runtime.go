@@ -20,6 +20,7 @@ type Config struct {
 	Dir         string            // for the keepers' status files; on tmpfs
 	FallbackDir string            // for the stub where vm.memfd_noexec=2 forbids memfds; not mounted noexec
 	Cgroups     *cgroup.Hierarchy // nil starts processes without control groups
+	KeeperGroup string            // the control group that keepers are born into; "" for the engine's own
 	Features    kernel.Features
 }
 
@@ -85,6 +86,9 @@ func New(c Config) (*Runtime, error) {
 		r.null.Close()
 		return nil, err
 	}
+	if err := r.placeKeepers(); err != nil {
+		return nil, errors.Join(err, r.stub.Close(), r.null.Close())
+	}
 	r.reaper = startReaper(patience)
 	r.networks, r.keepers = newNetworks(), newKeepers(r.stub)
 	return r, nil
@@ -118,7 +122,7 @@ func (r *Runtime) Close() error {
 	if r.base >= 0 {
 		unix.Close(r.base)
 	}
-	return errors.Join(r.stub.Close(), r.null.Close())
+	return errors.Join(r.stub.Close(), r.null.Close(), r.leaveKeepers())
 }
 
 // Group opens the control group at path.
