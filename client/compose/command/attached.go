@@ -38,6 +38,7 @@ type session struct {
 	expected map[string]int   // starts to come, by id, that are attached to already
 	due      map[string]bool  // ids of containers that have ended and are started again
 	held     int              // the session goes on though nothing runs: something is being started
+	starts   int              // how many the engine has told of
 	codes    map[string]int64 // by service, of the first container that ended
 	ended    chan struct{}    // closed when nothing runs any more, or should
 	once     sync.Once
@@ -173,16 +174,37 @@ func (s *session) hold() {
 // release undoes hold.
 func (s *session) release() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.held--
-	s.check()
+	s.mu.Unlock()
+	s.settle()
 }
 
-// check ends the session if nothing is left of it. The caller holds the lock.
-func (s *session) check() {
-	if len(s.live) == 0 && len(s.due) == 0 && s.held == 0 {
+// settle ends the session if nothing is left of it. The engine is asked as well: what has just been started is told by
+// an event, which may come after the answer to whoever has started it.
+func (s *session) settle() {
+	s.mu.Lock()
+	idle, starts := s.idle(), s.starts
+	s.mu.Unlock()
+	if !idle || s.runs() {
+		return // a container that runs is told of yet, and settles this again at its end
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.idle() && s.starts == starts {
 		s.once.Do(func() { close(s.ended) })
 	}
+}
+
+// idle says whether nothing is known to run or to be started. The caller holds the lock.
+func (s *session) idle() bool { return len(s.live) == 0 && len(s.due) == 0 && s.held == 0 }
+
+// runs says whether the engine has anything of the project that runs. One that does not answer has nothing.
+func (s *session) runs() bool {
+	list, err := s.o.Containers(context.Background(), s.p.Name, false)
+	return err == nil && slices.ContainsFunc(list, func(c operate.Container) bool {
+		_, ours := s.p.Services[c.Service]
+		return ours && (c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting)
+	})
 }
 
 // hook shows what a hook says in a container.
@@ -256,6 +278,7 @@ func (s *session) started(ctx context.Context, m events.Message) {
 	} else {
 		s.live[m.Actor.ID]++
 	}
+	s.starts++
 	delete(s.due, m.Actor.ID)
 	s.mu.Unlock()
 	if known {
@@ -284,9 +307,9 @@ func (s *session) started(ctx context.Context, m events.Message) {
 // givenUp takes note of a container that is not started again after all.
 func (s *session) givenUp(id string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.due, id)
-	s.check()
+	s.mu.Unlock()
+	s.settle()
 }
 
 // follow shows the output, nil for none, until the container ends.
@@ -340,6 +363,13 @@ func (s *session) exited(c operate.Container, code int64, shown bool) {
 		}
 		s.logs.Status(c.Short(), text)
 	}
+	if !s.over(c, code, again) {
+		s.settle()
+	}
+}
+
+// over takes note of the end of a run, and says whether that is not the container's end, or has ended the session.
+func (s *session) over(c operate.Container, code int64, again bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.live[c.ID]--; s.live[c.ID] <= 0 {
@@ -349,7 +379,7 @@ func (s *session) exited(c operate.Container, code int64, shown bool) {
 		}
 	}
 	if again {
-		return
+		return true
 	}
 	if _, known := s.codes[c.Service]; !known {
 		s.codes[c.Service] = code
@@ -361,8 +391,9 @@ func (s *session) exited(c operate.Container, code int64, shown bool) {
 			}
 			close(s.ended)
 		})
+		return true
 	}
-	s.check()
+	return false
 }
 
 // stop stops what still runs. A second interrupt kills it.
