@@ -205,15 +205,6 @@ func exactly(n int) func(int) string {
 	}
 }
 
-func atLeast(n int) func(int) string {
-	return func(got int) string {
-		if got >= n {
-			return ""
-		}
-		return fmt.Sprintf("requires at least %d argument", n)
-	}
-}
-
 func atMost(n int) func(int) string {
 	return func(got int) string {
 		if got <= n {

@@ -22,7 +22,6 @@ import (
 type outside struct {
 	addr   netip.AddrPort
 	asked  atomic.Int32
-	mu     sync.Mutex
 	handle func(w wire.ResponseWriter, q *wire.Msg)
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	api "github.com/moby/moby/api/types/container"
 
@@ -57,6 +58,32 @@ func TestWhatAConditionAsksFor(t *testing.T) {
 		if ok, final := met(&c.state, c.condition); ok != c.ok || final != c.final {
 			t.Errorf("%q of %+v: %v, %v", c.condition, c.state, ok, final)
 		}
+	}
+}
+
+// Nobody waits for a container that somebody has stopped since the turns were planned.
+func TestBootOrderOfWhatDoesNotStartAfterAll(t *testing.T) {
+	root := t.TempDir()
+	store, err := container.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := container.NewID()
+	if err := os.Mkdir(filepath.Join(root, id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.Add(&container.Record{Definition: container.Definition{
+		ID: id, Name: "stopped", HostConfig: &api.HostConfig{RestartPolicy: api.RestartPolicy{Name: api.RestartPolicyUnlessStopped}}, Config: &api.Config{},
+	}, State: container.State{Status: api.StateExited, StartedAt: time.Unix(1, 0), StoppedByHand: true}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bootOrder{}
+	b.plan([]*container.Container{c}, []*container.Container{c})
+	turn := b.turns[id]
+	(&Recovery{boot: b}).settle(t.Context(), []*container.Container{c})
+	if !isClosed(turn.had) {
+		t.Error("others still wait for it")
 	}
 }
 

@@ -104,12 +104,30 @@ func (f *OwnFiles) FillFiles(ctx context.Context, name string, r io.Reader) erro
 	if c.Gone() {
 		return failure.NotFound("No such container: %s", c.ID())
 	}
+	durable := false
 	for _, o := range contents {
 		if err := o.write(c); err != nil {
 			return fmt.Errorf("file %s of container %s: %w", o.mount.Destination, name, err)
 		}
+		durable = durable || o.onDisk(c)
+	}
+	if durable {
+		return syncOwnFiles(c)
 	}
 	return nil
+}
+
+// syncOwnFiles has the names of the files on the disk.
+func syncOwnFiles(c *container.Container) error {
+	var errs []error
+	for _, dir := range []string{c.Path(ownFileDir), c.Path("")} {
+		f, err := os.Open(dir)
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close())
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // ownFile is a file that a client has sent.
@@ -127,6 +145,7 @@ func readOwnFiles(r io.Reader, mounts []container.Mount) ([]ownFile, error) {
 		}
 	}
 	var found []ownFile
+	sent := map[*container.Mount]bool{}
 	left := int64(maxOwnFile)
 	archive := tar.NewReader(r)
 	for {
@@ -141,6 +160,8 @@ func readOwnFiles(r io.Reader, mounts []container.Mount) ([]ownFile, error) {
 		switch {
 		case m == nil:
 			return nil, failure.Invalid("%s is no mount of type %q of this container", h.Name, typeFile)
+		case sent[m]:
+			return nil, failure.Invalid("%s is in the archive twice", h.Name)
 		case h.Typeflag != tar.TypeReg:
 			return nil, failure.Invalid("%s is not a regular file in the archive", h.Name)
 		case h.Size > left:
@@ -148,6 +169,7 @@ func readOwnFiles(r io.Reader, mounts []container.Mount) ([]ownFile, error) {
 		case h.Mode&^0o7777 != 0 || h.Uid < 0 || h.Gid < 0:
 			return nil, failure.Invalid("%s has mode %o and owner %d:%d, which no file has", h.Name, h.Mode, h.Uid, h.Gid)
 		}
+		sent[m] = true
 		left -= h.Size
 		data, err := io.ReadAll(archive)
 		if err != nil {
@@ -155,6 +177,11 @@ func readOwnFiles(r io.Reader, mounts []container.Mount) ([]ownFile, error) {
 		}
 		found = append(found, ownFile{m, h, data})
 	}
+}
+
+// onDisk says whether the file lies on the disk.
+func (o *ownFile) onDisk(c *container.Container) bool {
+	return filepath.Dir(o.mount.Source) == c.Path(ownFileDir)
 }
 
 // write replaces the file. Its directory is nobody's but the engine's: the file's own mode counts inside the container.
@@ -179,7 +206,7 @@ func (o *ownFile) write(c *container.Container) error {
 	if err := unix.Fchmod(int(f.Fd()), uint32(o.header.Mode)); err != nil {
 		return err
 	}
-	if dir == c.Path(ownFileDir) {
+	if o.onDisk(c) {
 		if err := f.Sync(); err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ func tarOf(t testing.TB, headers ...*tar.Header) []byte {
 }
 
 var fileMounts = []container.Mount{
-	{Type: typeFile, Destination: "/run/secrets/a"}, {Type: mount.TypeBind, Destination: "/bound"},
+	{Type: typeFile, Destination: "/run/secrets/a"}, {Type: typeFile, Destination: "/run/second"}, {Type: mount.TypeBind, Destination: "/bound"},
 }
 
 func TestOwnFilesOfAnArchive(t *testing.T) {
@@ -49,7 +49,8 @@ func TestOwnFilesOfAnArchive(t *testing.T) {
 		"out of the root": {[]*tar.Header{{Typeflag: tar.TypeReg, Name: "../../run/secrets/a/../b"}}, "is no mount"},
 		"a link":          {[]*tar.Header{{Typeflag: tar.TypeSymlink, Name: "/run/secrets/a", Linkname: "/etc/shadow"}}, "not a regular file"},
 		"a directory":     {[]*tar.Header{{Typeflag: tar.TypeDir, Name: "/run/secrets/a"}}, "not a regular file"},
-		"twice too much":  {[]*tar.Header{{Typeflag: tar.TypeReg, Name: "/run/secrets/a", Size: maxOwnFile / 2}, {Typeflag: tar.TypeReg, Name: "/run/secrets/a", Size: maxOwnFile/2 + 1}}, "too large"},
+		"twice":           {[]*tar.Header{{Typeflag: tar.TypeReg, Name: "/run/secrets/a"}, {Typeflag: tar.TypeReg, Name: "run/secrets/a"}}, "twice"},
+		"too much":        {[]*tar.Header{{Typeflag: tar.TypeReg, Name: "/run/secrets/a", Size: maxOwnFile / 2}, {Typeflag: tar.TypeReg, Name: "/run/second", Size: maxOwnFile/2 + 1}}, "too large"},
 	} {
 		got, err := readOwnFiles(bytes.NewReader(tarOf(t, c.headers...)), fileMounts)
 		if c.want == "" && (err != nil || len(got) != 1 || len(got[0].contents) != 3) {

@@ -311,12 +311,13 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 					rc.startByPolicy(ctx, c)
 				}
 			})
+			continue
 		case startsWithEngine(r):
 			rc.startByPolicy(ctx, c)
-			rc.boot.had(c)
 		case r.State.Status == api.StateRestarting:
 			rc.stopper.settleRestart(c)
 		}
+		rc.boot.had(c) // also if it is not to start any more: nobody need wait for it
 	}
 }
 

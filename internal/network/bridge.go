@@ -171,6 +171,7 @@ func (b *bridge) settle(e *Endpoint) error {
 	return awaitAddress(b.host.conn, int(b.index.Load()))
 }
 
+// publishes says whether ports of the host can lead to containers of the network.
 func (b *bridge) publishes() bool { return !b.rec.Internal }
 
 func (b *bridge) outside() bool { return false }

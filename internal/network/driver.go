@@ -33,8 +33,6 @@ type driver interface {
 	// settle waits until the driver's own end of the network answers an endpoint that has
 	// its addresses.
 	settle(e *Endpoint) error
-	// publishes says whether ports of the host can lead to containers of the network.
-	publishes() bool
 	// outside says whether the containers stand in a network beside the host's own, of
 	// which the host's routes by the link say nothing, and whose interfaces can only be
 	// removed from inside.

@@ -340,11 +340,6 @@ func newAddresses(name string, subnets []Subnet) (*addresses, error) {
 	return a, nil
 }
 
-// has says whether there are addresses of a family.
-func (a *addresses) has(six bool) bool {
-	return slices.ContainsFunc(a.subnets, func(s Subnet) bool { return s.Prefix.Addr().Is6() == six })
-}
-
 // take gives an address of a family: the one that is wanted, or any. The subnet is
 // that of the address.
 func (a *addresses) take(six bool, want netip.Addr) (netip.Addr, Subnet, error) {

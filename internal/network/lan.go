@@ -215,8 +215,6 @@ func (l *lan) down() error {
 
 func (l *lan) firewall() (nft.Network, bool) { return nft.Network{}, false }
 
-func (l *lan) publishes() bool { return false }
-
 // settle has nothing to wait for: the gateway is another machine's.
 func (l *lan) settle(e *Endpoint) error { return nil }
 

@@ -144,7 +144,7 @@ func pipeOf(r *io.SectionReader, name string) (*os.File, error) {
 	}
 	if r.Size() > 0 {
 		unix.FcntlInt(uintptr(wr), unix.F_SETPIPE_SZ, pipeSize)
-		if err := unix.SetNonblock(wr, true); err == nil {
+		if err = unix.SetNonblock(wr, true); err == nil {
 			_, err = io.Copy(onlyWriter{wr}, r)
 		}
 		if err != nil {

@@ -258,9 +258,9 @@ func (a *assembler) condition(c specs.LinuxSeccompArg, yes, no label) label {
 		yes, no = no, yes
 		fallthrough
 	case specs.OpEqualTo:
-		at := a.branch(equal, uint32(value), yes, no)
-		at = a.emit(instruction{code: opLoad, k: low})
-		at = a.branch(equal, uint32(value>>32), at, no)
+		a.branch(equal, uint32(value), yes, no)
+		at := a.emit(instruction{code: opLoad, k: low})
+		a.branch(equal, uint32(value>>32), at, no)
 		return a.emit(instruction{code: opLoad, k: high})
 	}
 	// The four orderings are one of two, or the opposite of it: a < b is not a >= b.
@@ -274,19 +274,19 @@ func (a *assembler) condition(c specs.LinuxSeccompArg, yes, no label) label {
 	case specs.OpLessEqual:
 		yes, no = no, yes
 	}
-	at := a.branch(least, uint32(value), yes, no)
-	at = a.emit(instruction{code: opLoad, k: low})
+	a.branch(least, uint32(value), yes, no)
+	at := a.emit(instruction{code: opLoad, k: low})
 	at = a.branch(equal, uint32(value>>32), at, no)
-	at = a.branch(greater, uint32(value>>32), yes, at)
+	a.branch(greater, uint32(value>>32), yes, at)
 	return a.emit(instruction{code: opLoad, k: high})
 }
 
 // masked compares the bits of an argument that are set in mask. A value with other bits is never met.
 func (a *assembler) masked(low, high uint32, mask, value uint64, yes, no label) label {
-	at := a.branch(jumpEQ, uint32(value), yes, no)
+	a.branch(jumpEQ, uint32(value), yes, no)
 	a.emit(instruction{code: opAnd, k: uint32(mask)})
-	at = a.emit(instruction{code: opLoad, k: low})
-	at = a.branch(jumpEQ, uint32(value>>32), at, no)
+	at := a.emit(instruction{code: opLoad, k: low})
+	a.branch(jumpEQ, uint32(value>>32), at, no)
 	a.emit(instruction{code: opAnd, k: uint32(mask >> 32)})
 	return a.emit(instruction{code: opLoad, k: high})
 }

@@ -217,11 +217,15 @@ func (r repository) remote() string {
 			where = urls[other]
 		}
 	}
-	if u, err := url.Parse(where); err == nil && u.User != nil {
+	u, err := url.Parse(where)
+	switch {
+	case err == nil && u.User != nil:
 		u.User = nil
-		where = u.String()
+		return u.String()
+	case err != nil && strings.Contains(where, "://"):
+		return "" // what cannot be taken apart may have a password in it
 	}
-	return where
+	return where // a path, or HOST:PATH
 }
 
 // within is a path inside the working tree, "" for one outside.

@@ -44,6 +44,8 @@ func TestRepositoryOfAContext(t *testing.T) {
 		}, want: map[string]string{"vcs:revision": oneCommit, "vcs:source": "git@fork.example:a/b.git", "vcs:localdir:context": ".", "vcs:localdir:dockerfile": "."}},
 		{name: "no commit yet", files: map[string]string{".git/HEAD": "ref: refs/heads/main\n"}, want: map[string]string{"vcs:localdir:context": ".", "vcs:localdir:dockerfile": "."}},
 		{name: "hostile", files: map[string]string{".git/HEAD": "ref: ../../etc/passwd\n", ".git/config": "[remote\nurl\n[[\"\n"}, want: map[string]string{"vcs:localdir:context": ".", "vcs:localdir:dockerfile": "."}},
+		{name: "a password that is none of a URL", files: map[string]string{".git/HEAD": oneCommit + "\n", ".git/config": "[remote \"origin\"]\n\turl = https://user:100%secret@git.example/a.git\n"},
+			want: map[string]string{"vcs:revision": oneCommit, "vcs:localdir:context": ".", "vcs:localdir:dockerfile": "."}},
 		{name: "in circles", files: map[string]string{".git/HEAD": "ref: HEAD\n"}, want: map[string]string{"vcs:localdir:context": ".", "vcs:localdir:dockerfile": "."}},
 		{name: "a file that says nothing", files: map[string]string{".git": "x"}, want: map[string]string{}},
 		{name: "off", env: map[string]string{"BUILDX_GIT_INFO": "0"}, files: map[string]string{".git/HEAD": oneCommit + "\n"}, want: map[string]string{}},

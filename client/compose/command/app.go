@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -65,6 +66,7 @@ type app struct {
 	noANSI   bool
 	verbose  bool
 
+	cfgOnce  sync.Once // the project may be loaded while the engine is reached
 	cfg      *configfile.ConfigFile
 	api      *client.Client
 	reporter *show.Progress
@@ -213,9 +215,7 @@ func listed(value string) []string {
 
 // config reads the user's config.json, once.
 func (a *app) config() *configfile.ConfigFile {
-	if a.cfg == nil {
-		a.cfg = dockerconfig.Load(a.globals.Dir(), a.err)
-	}
+	a.cfgOnce.Do(func() { a.cfg = dockerconfig.Load(a.globals.Dir(), a.err) })
 	return a.cfg
 }
 
@@ -308,11 +308,16 @@ func (a *app) begin(ctx context.Context, load func() error) (*operate.Operator, 
 		err error
 	}
 	there := make(chan connected, 1)
+	reaching, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	go func() {
-		o, err := a.reach(ctx)
+		o, err := a.reach(reaching)
 		there <- connected{o, err}
 	}()
 	err := load()
+	if err != nil {
+		giveUp() // an engine that does not answer is no reason to wait
+	}
 	engine := <-there
 	if engine.o != nil {
 		engine.o.Project = a.project

@@ -188,8 +188,7 @@ func (a *app) pushImage(ctx context.Context, o *operate.Operator, image string) 
 type building struct {
 	args                              []string
 	noCache, pull, push, quiet, check bool
-	builder, memory, provenance, sbom string
-	ssh, progress                     string
+	builder, provenance, sbom, ssh    string
 	lines                             func(service string) io.WriteCloser // takes the output; nil: standard error
 }
 

@@ -119,22 +119,6 @@ func Select(p *types.Project, services []string, alone bool) (*types.Project, er
 	return selected, nil
 }
 
-// FindName is the project's name without loading all of it, for commands that ask only
-// the engine: by the flag, the environment, the files, in this order.
-func FindName(ctx context.Context, o Options) (string, error) {
-	if o.Name != "" {
-		return check(o.Name)
-	}
-	if name := os.Getenv("COMPOSE_PROJECT_NAME"); name != "" {
-		return check(name)
-	}
-	p, err := Load(ctx, o, Raw{NoConsistency: true, NoEnvironment: true})
-	if err != nil {
-		return "", err
-	}
-	return p.Name, nil
-}
-
 func check(name string) (string, error) {
 	if normal := loader.NormalizeProjectName(name); normal != name {
 		return "", loader.InvalidProjectNameErr(name)

@@ -60,9 +60,6 @@ type Replica struct {
 	OwnFiles bool
 }
 
-// oneNetwork is the last API version that takes only one network at a create.
-const oneNetwork = "1.43"
-
 // Request is what makes a container: one create, then connections to further networks.
 type Request struct {
 	Create  client.ContainerCreateOptions
