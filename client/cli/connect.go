@@ -17,6 +17,21 @@ func (a *app) api(ctx context.Context) (*client.Client, error) {
 	if a.conn != nil {
 		return a.conn, nil
 	}
+	version := os.Getenv("DOCKER_API_VERSION")
+	if version == "" && !a.negotiate {
+		version = client.MaxAPIVersion
+	}
+	c, err := a.connect(version)
+	if err != nil {
+		return nil, err
+	}
+	a.conn = c
+	return c, nil
+}
+
+// connect makes a client that speaks one version of the API, or with "" the one
+// that it and the engine agree upon.
+func (a *app) connect(version string) (*client.Client, error) {
 	ep, err := a.globals.Endpoint(a.config)
 	if err != nil {
 		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's text
@@ -30,17 +45,13 @@ func (a *app) api(ctx context.Context) (*client.Client, error) {
 	if len(headers) > 0 {
 		options = append(options, client.WithHTTPHeaders(headers))
 	}
-	switch pinned := os.Getenv("DOCKER_API_VERSION"); {
-	case pinned != "":
-		options = append(options, client.WithAPIVersion(pinned))
-	case !a.negotiate:
-		options = append(options, client.WithAPIVersion(client.MaxAPIVersion))
+	if version != "" {
+		options = append(options, client.WithAPIVersion(version))
 	}
 	c, err := client.New(options...)
 	if err != nil {
 		return nil, fmt.Errorf("Failed to initialize: %w", err) //nolint:staticcheck // Docker's text
 	}
-	a.conn = c
 	return c, nil
 }
 

@@ -10,7 +10,9 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/docker/cli/templates"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
 	"github.com/spf13/pflag"
 )
 
@@ -179,7 +181,7 @@ func (a *app) inspectAll(ctx context.Context, refs []string, format string, get 
 	for _, ref := range refs {
 		typed, raw, err := get(ctx, ref)
 		if err == nil && tmpl != nil {
-			err = executeInspect(&text, tmpl, typed, raw)
+			err = a.executeInspect(ctx, &text, tmpl, typed, raw)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -216,27 +218,62 @@ func (a *app) printInspected(raws [][]byte, text *bytes.Buffer, format string, t
 	return err
 }
 
-// executeInspect runs the template on the typed object and, if that has not what the
-// template asks for, on the engine's JSON, whose field names may be newer.
-func executeInspect(out *bytes.Buffer, tmpl *template.Template, typed any, raw []byte) error {
+// executeInspect runs the template on the typed object; if that has not what the
+// template asks for, on the engine's JSON, whose field names may be newer; and then on
+// a container as earlier versions of the API describe it.
+func (a *app) executeInspect(ctx context.Context, out *bytes.Buffer, tmpl *template.Template, typed any, raw []byte) error {
 	var b bytes.Buffer
 	if err := tmpl.Execute(&b, typed); err != nil {
-		dec := json.NewDecoder(bytes.NewReader(raw))
-		dec.UseNumber()
-		var generic any
-		if err := dec.Decode(&generic); err != nil {
-			return fmt.Errorf("unable to read inspect data: %w", err)
-		}
-		strict, cloneErr := tmpl.Clone()
-		if cloneErr != nil {
-			return cloneErr
-		}
-		b.Reset()
-		if err := strict.Option("missingkey=error").Execute(&b, generic); err != nil {
-			return fmt.Errorf("template parsing error: %w", err)
+		if err := executeOnJSON(&b, tmpl, raw); err != nil {
+			c, isContainer := typed.(*container.InspectResponse)
+			if !isContainer || a.executeOnEarlier(ctx, &b, tmpl, c.ID) != nil {
+				return err
+			}
 		}
 	}
 	out.Write(b.Bytes())
 	out.WriteByte('\n')
 	return nil
+}
+
+// executeOnJSON runs the template on an object as the engine describes it.
+func executeOnJSON(b *bytes.Buffer, tmpl *template.Template, raw []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var generic any
+	if err := dec.Decode(&generic); err != nil {
+		return fmt.Errorf("unable to read inspect data: %w", err)
+	}
+	strict, err := tmpl.Clone()
+	if err != nil {
+		return err
+	}
+	b.Reset()
+	if err := strict.Option("missingkey=error").Execute(b, generic); err != nil {
+		return fmt.Errorf("template parsing error: %w", err)
+	}
+	return nil
+}
+
+// settingsVersion is the last version of the API in which a container's
+// NetworkSettings have the address on the default network themselves. Docker 29 has
+// dropped them, and thereby what most scripts that ask for an address say:
+// {{.NetworkSettings.IPAddress}}. They go on working.
+const settingsVersion = "1.51"
+
+// executeOnEarlier runs the template on a container as settingsVersion describes it.
+func (a *app) executeOnEarlier(ctx context.Context, b *bytes.Buffer, tmpl *template.Template, id string) error {
+	if versions.LessThanOrEqualTo(a.conn.ClientVersion(), settingsVersion) {
+		return errors.New("already asked")
+	}
+	c, err := a.connect(settingsVersion)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r, err := c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return err
+	}
+	return executeOnJSON(b, tmpl, r.Raw)
 }

@@ -50,7 +50,7 @@ type Definition struct {
 	Endpoints map[string]*apinetwork.EndpointSettings
 	// Mounts are resolved, sorted so that parents come before children.
 	Mounts []Mount
-	// LogPath is the json-file log; empty with log driver none.
+	// LogPath is the log of json-file or local; empty with log driver none.
 	LogPath string
 	// Project is the quota's of a writable layer of limited size, 0 of one without.
 	Project uint32 `json:",omitempty"`

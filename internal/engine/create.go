@@ -23,6 +23,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/runtime"
@@ -350,7 +351,7 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 	record.Failpoint("engine.create.after-volumes")
 	sortMounts(plan.mounts)
 	def.Mounts = plan.mounts
-	if def.HostConfig.LogConfig.Type == defaultLogDriver {
+	if logs.Stores(def.HostConfig.LogConfig.Type) {
 		def.LogPath = filepath.Join(dir, def.ID+logFile)
 	}
 	c, err := cr.containers.Add(&container.Record{Definition: *def, State: container.State{Status: api.StateCreated}},

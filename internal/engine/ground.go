@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -13,9 +15,10 @@ import (
 
 // ground is a directory that lies below the layers of every container's image. It
 // has what the engine mounts something on in every container, and images often
-// lack: made once, it need not be made in each container's own layer, which has
-// the kernel copy directories up and costs a start as much as its overlay does. An
-// image that has one of the names itself covers the ground's. Where an image hides
+// lack, and what programs expect to find in a container of Docker's: made once, it
+// need not be made in each container's own layer, which has the kernel copy
+// directories up and costs a start as much as its overlay does. An image that has
+// one of the names itself covers the ground's. Where an image hides
 // what is below it (with a whiteout, an opaque directory or a link), the start
 // makes what it misses, as it always can.
 type ground struct {
@@ -35,13 +38,36 @@ func (g *ground) make() error {
 		}
 	}
 	for _, name := range engineFiles {
-		f, err := os.OpenFile(filepath.Join(g.dir, "etc", name), os.O_WRONLY|os.O_CREATE, 0o644)
-		if err == nil {
-			err = f.Close()
+		if err := g.file(filepath.Join("etc", name), 0o644); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("mount points of containers: %w", err)
-		}
+	}
+	if err := g.file(containerMark, 0o755); err != nil {
+		return err
+	}
+	err := os.Symlink("/proc/mounts", filepath.Join(g.dir, mountTable))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("what containers find in their files: %w", err)
+	}
+	return nil
+}
+
+// What programs look for in a container of Docker's beside the mount points.
+const (
+	// containerMark is the empty file by which they know that they are in a container.
+	containerMark = ".dockerenv"
+	// mountTable is where older ones look for what is mounted.
+	mountTable = "etc/mtab"
+)
+
+// file makes an empty file of the ground if it is missing.
+func (g *ground) file(name string, mode fs.FileMode) error {
+	f, err := os.OpenFile(filepath.Join(g.dir, name), os.O_WRONLY|os.O_CREATE, mode)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("what containers find in their files: %w", err)
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/network"
 )
 
@@ -282,7 +283,7 @@ func (q *Queries) Inspect(ctx context.Context, name string, size bool) (*api.Ins
 		ID: r.ID, Created: r.Created.UTC().Format(time.RFC3339Nano), Path: r.Path, Args: append([]string{}, r.Args...),
 		State: stateOf(&r.State), Image: r.Image.ID.String(),
 		ResolvConfPath: c.Path("resolv.conf"), HostnamePath: c.Path("hostname"), HostsPath: c.Path("hosts"),
-		LogPath: r.LogPath, Name: "/" + r.Name, RestartCount: r.State.RestartCount, Driver: storageDriver, Platform: "linux",
+		LogPath: shownLog(r), Name: "/" + r.Name, RestartCount: r.State.RestartCount, Driver: storageDriver, Platform: "linux",
 		AppArmorProfile: r.State.AppArmorProfile, ExecIDs: q.execIDs(c), HostConfig: &host, Config: &config, Mounts: mountPoints(r),
 		GraphDriver: &storage.DriverData{Name: storageDriver, Data: map[string]string{
 			"UpperDir": c.Path(upperDir), "WorkDir": c.Path(workDir),
@@ -341,6 +342,15 @@ func normalBindings(bs []apinetwork.PortBinding) []apinetwork.PortBinding {
 		}
 	}
 	return out
+}
+
+// shownLog is where the container's log lies, for those who read the file itself:
+// Docker tells it of json-file only.
+func shownLog(r *container.Record) string {
+	if logs.Private(r.HostConfig.LogConfig.Type) {
+		return ""
+	}
+	return r.LogPath
 }
 
 func (q *Queries) execIDs(c *container.Container) []string {

@@ -179,7 +179,7 @@ func copyOutput(ctx context.Context, sub *stdio.Subscription, client StreamIO) e
 
 // replay writes the log so far.
 func (a *attachment) replay(ctx context.Context, client StreamIO) error {
-	if a.rec.HostConfig.LogConfig.Type != defaultLogDriver {
+	if !logs.Stores(a.rec.HostConfig.LogConfig.Type) {
 		return nil // nothing was kept
 	}
 	o := logs.ReadOptions{Tail: -1, Stdout: a.opts.Stdout, Stderr: a.opts.Stderr, To: a.logged}
@@ -209,7 +209,7 @@ func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*
 	switch {
 	case rec.State.Status == api.StateRemoving, rec.State.Status == api.StateDead:
 		return nil, failure.Conflict("can not get logs from container which is dead or marked for removal")
-	case rec.HostConfig.LogConfig.Type != defaultLogDriver:
+	case !logs.Stores(rec.HostConfig.LogConfig.Type):
 		return nil, failure.NotImplemented("configured logging driver does not support reading")
 	}
 	var live <-chan struct{}

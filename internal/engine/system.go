@@ -26,6 +26,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/events"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
@@ -72,7 +73,7 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	i := &system.Info{
 		ID: s.engineID(), Driver: storageDriver, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: append([]string{localDriver}, s.volumes.Plugins()...), Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{defaultLogDriver, "none"},
+			Volume: append([]string{localDriver}, s.volumes.Plugins()...), Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: logs.Drivers(),
 		},
 		IPv4Forwarding: readLine("/proc/sys/net/ipv4/ip_forward") == "1", Debug: now.Debug,
 		NGoroutines: goruntime.NumGoroutine(), NFd: openFiles(), SystemTime: time.Now().Format(time.RFC3339Nano),

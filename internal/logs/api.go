@@ -4,7 +4,9 @@
 // keys log, stream, attrs (when asked for) and time. Files are rotated by
 // default (5 × 20 MB), so a chatty container cannot fill the disk. Reading
 // accepts files written by Docker as well, starts at the end for a tail, and
-// follows across rotations. The driver none stores nothing.
+// follows across rotations. The driver local is the same with rotated files
+// compressed by default: Docker promises nothing of its files but that they are
+// small and can be read back. The driver none stores nothing.
 package logs
 
 import (
@@ -15,7 +17,7 @@ import (
 
 // Config describes the log of one container.
 type Config struct {
-	// Driver is json-file, none or "" (json-file).
+	// Driver is one of Drivers, or "" (json-file).
 	Driver string
 	// Path is the current log file; rotated ones are Path.1, Path.2 … or
 	// Path.1.gz … It is made at the first output; its directory must exist.

@@ -14,16 +14,28 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
+// The drivers.
 const (
-	driverJSON = "json-file"
-	driverNone = "none"
+	driverJSON  = "json-file"
+	driverLocal = "local"
+	driverNone  = "none"
 
 	defaultMaxSize = 20_000_000
 	defaultMaxFile = 5
 	unlimited      = -1
 )
 
-// optionNames are the options of json-file.
+// Drivers lists the drivers' names, the default first.
+func Drivers() []string { return []string{driverJSON, driverLocal, driverNone} }
+
+// Stores tells whether the driver keeps what it is given, so that it can be read back.
+func Stores(driver string) bool { return driver != driverNone }
+
+// Private tells whether the driver's files are its own business: Docker tells nobody
+// where those of local lie.
+func Private(driver string) bool { return driver == driverLocal }
+
+// optionNames are the options of json-file and local.
 var optionNames = []string{"compress", "env", "env-regex", "labels", "labels-regex", "max-file", "max-size", "mode", "tag"}
 
 // options are the parsed driver options.
@@ -36,9 +48,9 @@ type options struct {
 // Validate checks driver and options; the error names the option.
 func Validate(driver string, opts map[string]string) error {
 	switch driver {
-	case "", driverJSON, driverNone:
+	case "", driverJSON, driverLocal, driverNone:
 	default:
-		return failure.Invalid("logger: no log driver named '%s' is registered: choose json-file or none", driver)
+		return failure.Invalid("logger: no log driver named '%s' is registered: choose json-file, local or none", driver)
 	}
 	if _, err := parseOptions(driver, opts); err != nil {
 		return err
@@ -59,6 +71,11 @@ func parseOptions(driver string, opts map[string]string) (options, error) {
 		if err := o.set(name, opts[name]); err != nil {
 			return o, err
 		}
+	}
+	if driver == driverLocal && opts["compress"] == "" {
+		// Docker's local compresses what it has rotated away. With nothing to
+		// rotate there is nothing to compress, which is no mistake of the user's.
+		o.compress = o.maxFile > 1 && o.maxSize != unlimited
 	}
 	if o.compress && (o.maxFile == 1 || o.maxSize == unlimited) {
 		return o, failure.Invalid("log opt compress cannot be true when max-file is less than 2 or max-size is unlimited")

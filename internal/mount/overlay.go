@@ -116,6 +116,10 @@ func (o Overlay) configure(fs int, byFD bool) error {
 			return dirError("work directory", o.Work, err, kernel.ContextLog(fs))
 		}
 	}
+	// The first column of df and mount, which scripts look for.
+	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
+		return fmt.Errorf("overlay option source: %w", err)
+	}
 	if err := unix.FsconfigSetString(fs, "index", "off"); err != nil {
 		return fmt.Errorf("overlay option index=off: %w", err)
 	}

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,12 +74,22 @@ func passes(r *Record, used bool, filters map[string][]string) bool {
 		return len(values) == 0 || slices.ContainsFunc(values, match)
 	}
 	return any("driver", func(v string) bool { return r.Driver == v }) &&
-		any("id", func(v string) bool { return strings.HasPrefix(r.ID, v) }) &&
-		any("name", func(v string) bool { return strings.Contains(r.Name, v) }) &&
+		any("id", func(v string) bool { return strings.HasPrefix(r.ID, v) || matches(v, r.ID) }) &&
+		any("name", func(v string) bool { return matches(v, r.Name) }) &&
 		any("scope", func(v string) bool { return v == "local" }) &&
 		any("type", func(v string) bool { return (v == "builtin") == r.predefined() }) &&
 		any("dangling", func(v string) bool { b, _ := strconv.ParseBool(v); return b == (!used && !r.predefined()) }) &&
 		HasLabels(r.Labels, filters["label"])
+}
+
+// matches says whether the pattern, a regular expression as scripts give with
+// name=^web$, is found in s; what is none is looked for as it stands.
+func matches(pattern, s string) bool {
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return strings.Contains(s, pattern)
+	}
+	return re.MatchString(s)
 }
 
 // HasLabels says whether all wanted labels, "key" or "key=value", are among labels.
