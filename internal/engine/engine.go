@@ -133,6 +133,7 @@ func New(d Deps) *Engine {
 	execs := &Execs{
 		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, specs: specs, settings: d.Settings,
 		tasks: d.Tasks, pool: pool, log: d.Log, byID: map[string]*execution{}, still: still,
+		preparing: make(chan struct{}, preparedMost),
 	}
 	volumes := &Volumes{service: d.Volumes, containers: d.Containers, still: still, say: say}
 	starter.prober = newProber(execs, stopper, say, d)

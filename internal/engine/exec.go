@@ -41,6 +41,7 @@ type Execs struct {
 	pool       *stdio.Pool
 	log        *slog.Logger
 	still      *stillness
+	preparing  chan struct{} // of execs that are prepared and not started; full is no more
 
 	mu     sync.Mutex
 	byID   map[string]*execution
@@ -59,6 +60,8 @@ type execution struct {
 	// probe marks those of health checks, which end with their engine: the next
 	// one probes again.
 	probe bool
+	// prepared hands over the process that waits for the start; see prepare.
+	prepared <-chan *runtime.PreparedExec
 
 	mu       sync.Mutex
 	begun    bool // a start was asked for
@@ -96,21 +99,26 @@ func (x *Execs) ExecCreate(ctx context.Context, name string, req api.ExecCreateR
 	if err != nil {
 		return "", err
 	}
-	return x.register(c, r, req, user, keys, false).id, nil
+	e := newExecution(c, r, req, user, keys)
+	x.prepare(e)
+	x.register(e)
+	return e.id, nil
+}
+
+func newExecution(c *container.Container, r *run, req api.ExecCreateRequest, user rootpath.User, keys []byte) *execution {
+	return &execution{id: container.NewID(), c: c, run: r, req: req, user: user, keys: keys, hub: stdio.NewHub()}
 }
 
 // register makes an exec known.
-func (x *Execs) register(c *container.Container, r *run, req api.ExecCreateRequest, user rootpath.User, keys []byte, probe bool) *execution {
-	e := &execution{id: container.NewID(), c: c, run: r, req: req, user: user, keys: keys, hub: stdio.NewHub(), probe: probe, begun: probe}
-	r.mu.Lock()
-	r.execs[e.id] = struct{}{}
-	r.mu.Unlock()
+func (x *Execs) register(e *execution) {
+	e.run.mu.Lock()
+	e.run.execs[e.id] = struct{}{}
+	e.run.mu.Unlock()
 	x.mu.Lock()
 	x.purge(time.Now())
 	x.byID[e.id] = e
 	x.mu.Unlock()
 	x.announce(e, apievents.ActionExecCreate)
-	return e
 }
 
 // announce publishes "exec_create: command" and the like.
@@ -330,6 +338,22 @@ func (x *Execs) note(e *execution, proc *runtime.Process) {
 }
 
 func (x *Execs) startProcess(ctx context.Context, e *execution, size *[2]uint, stdin bool) (*runtime.Process, error) {
+	if p := e.takePrepared(stdin); p != nil {
+		rows, cols := uint16(0), uint16(0)
+		if size != nil {
+			rows, cols = size16(size[0]), size16(size[1])
+		}
+		return p.Run(ctx, rows, cols)
+	}
+	spec, err := x.spec(e, size, stdin)
+	if err != nil {
+		return nil, err
+	}
+	return x.runtime.Exec(ctx, spec)
+}
+
+// spec is what the runtime needs to know.
+func (x *Execs) spec(e *execution, size *[2]uint, stdin bool) (*runtime.ExecSpec, error) {
 	rec := e.c.Load()
 	spec := &runtime.ExecSpec{
 		ID: e.id, ContainerID: e.c.ID(), Target: e.run.process, Args: e.req.Cmd, Cwd: e.req.WorkingDir, User: e.user,
@@ -366,7 +390,7 @@ func (x *Execs) startProcess(ctx context.Context, e *execution, size *[2]uint, s
 	if spec.Seccomp, err = x.specs.filter(opts, privileged, spec.Capabilities); err != nil {
 		return nil, err
 	}
-	return x.runtime.Exec(ctx, spec)
+	return spec, nil
 }
 
 // failed notes why an exec could not start and returns the error for the

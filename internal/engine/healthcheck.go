@@ -272,7 +272,10 @@ func (x *Execs) prepareProbe(ctx context.Context, c *container.Container, hc *he
 		return nil, err
 	}
 	req := api.ExecCreateRequest{Cmd: hc.cmd, AttachStdout: true, AttachStderr: true}
-	return x.register(c, r, req, user, nil, true), nil
+	e := newExecution(c, r, req, user, nil)
+	e.probe, e.begun = true, true
+	x.register(e)
+	return e, nil
 }
 
 // forget drops a probe: nobody asks for one that has ended, and there are many.

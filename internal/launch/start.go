@@ -209,6 +209,20 @@ func (c *Child) Await(ctx context.Context) (Report, error) {
 	}
 }
 
+// Waits says whether the program is still under way: Await would not return at once. It must not be called after Await or Forget.
+func (c *Child) Waits() bool {
+	fds := []unix.PollFd{{Fd: int32(c.report)}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			return err == nil && n == 0
+		}
+	}
+}
+
+// Forget is for a program that is given up, in the place of Await.
+func (c *Child) Forget() { unix.Close(c.report) }
+
 // awaitHangup waits until nobody has the pipe's other end any more. It waits for that alone, in the kernel: a message on the way must not
 // wake the engine, which would take a processor from the process that it waits for; nor is a goroutine that the poller wakes as quick.
 func awaitHangup(ctx context.Context, pipe int) error {

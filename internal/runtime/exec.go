@@ -48,8 +48,23 @@ func ending(pid, pidfd int, err error) bool {
 }
 
 func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int) (*Process, error) {
+	l, err := r.arrangeExec(s, target, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer l.plan.close()
+	return l.run(ctx)
+}
+
+// arrangeExec makes everything ready for a keeper. The process waits at gate, the read end of a pipe, unless that is -1. The caller closes
+// the plan.
+func (r *Runtime) arrangeExec(s *ExecSpec, target, gate int) (l *starting, err error) {
 	pl := r.newPlan()
-	defer pl.close()
+	defer func() {
+		if err != nil {
+			pl.close()
+		}
+	}()
 	root, err := r.RootFD(s.Target)
 	if err != nil {
 		return nil, err
@@ -66,19 +81,14 @@ func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int) (*Process, 
 	if err != nil {
 		return nil, err
 	}
-	group, err := r.openGroup(s.CgroupPath)
-	if err == nil {
-		if group != nil {
-			defer group.CloseFDs()
-		}
-		err = r.buildExec(pl, s, target, group)
+	if pl.group, err = r.openGroup(s.CgroupPath); err == nil {
+		err = r.buildExec(pl, s, target, gate)
 	}
 	if err != nil {
 		std.closeAll()
 		return nil, err
 	}
-	l := &starting{r: r, plan: pl, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY}, command: s.Args[0], root: root}
-	return l.run(ctx)
+	return &starting{r: r, plan: pl, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY}, command: s.Args[0], root: root}, nil
 }
 
 func (s *ExecSpec) check() error {
@@ -114,15 +124,21 @@ func (p *Process) dupPidfd() (int, error) {
 // buildExec compiles the program. The keeper clones a helper, which attaches itself to the container's control group, joins its
 // namespaces, becomes the user and closes everything but stdio and the report pipe; only then does it make the process, with the keeper as
 // its parent: what appears in the container's PID namespace holds nothing of the host's.
-func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int, group *cgroup.Group) error {
+//
+// With a gate the process then waits for a byte from there, all but its execve done, and ends if the other end is closed instead.
+func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target, gate int) error {
 	p := pl.p
 	k := keeper.Begin(p, "cleat-keeper")
 	clone := keeper.Clone{Cgroup: -1, Helper: true}
-	tasks, err := pl.cgroupFiles(group, &clone)
+	tasks, err := pl.cgroupFiles(pl.group, &clone)
 	if err != nil {
 		return err
 	}
 	ns := pl.fd(target, "container")
+	var entry launch.Arg
+	if gate >= 0 {
+		entry = pl.fd(gate, "gate")
+	}
 	k.Clone(clone)
 
 	for _, t := range tasks {
@@ -147,7 +163,13 @@ func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int, group *cgroup.Gro
 		return err
 	}
 	p.Call(unix.SYS_CLOSE, "program", launch.Named(launch.ProgramFD, "program"))
-	p.Call(unix.SYS_CLOSE_RANGE, "all but stdio and report", launch.Int(launch.FirstFD), launch.Hex(^uint64(0)>>32), launch.Int(0))
+	first := launch.FirstFD // of those that the process must not have
+	if gate >= 0 {
+		kept := launch.Named(launch.FirstFD, "gate")
+		p.Call(unix.SYS_DUP3, "gate", entry, kept, launch.Named(unix.O_CLOEXEC, "O_CLOEXEC"))
+		entry, first = kept, first+1
+	}
+	p.Call(unix.SYS_CLOSE_RANGE, "all but stdio and report", launch.Int(first), launch.Hex(^uint64(0)>>32), launch.Int(0))
 
 	word, send := p.ReportPID()
 	p.Call(unix.SYS_CLONE3, "process", keeper.CloneArgs(p, unix.CLONE_PARENT|unix.CLONE_CLEAR_SIGHAND, 0, 0), launch.Int(keeper.CloneArgsSize)).To(word)
@@ -158,8 +180,15 @@ func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target int, group *cgroup.Gro
 		pl.controllingTerminal()
 	}
 	pl.closeOnExec()
-	p.ReportReached()
-	id.confine(pl)
+	if gate >= 0 {
+		// The filter may forbid what waiting takes: then the process does not come to report that it got here.
+		id.confine(pl)
+		p.Sync("gate", entry)
+		p.ReportReached()
+	} else {
+		p.ReportReached()
+		id.confine(pl)
+	}
 	p.Exec(candidates(s.Args[0], s.Env), s.Args, s.Env)
 
 	p.Land(helper)

@@ -3,6 +3,7 @@ package runtime
 import (
 	"fmt"
 
+	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/launch"
 	"golang.org/x/sys/unix"
@@ -11,9 +12,10 @@ import (
 // A plan is a launch program under construction, with the descriptors that its process will be given.
 type plan struct {
 	p     *launch.Program
-	files []int // from launch.FirstFD on; -1 leaves a number unused
-	owned []int // opened for this start only
-	dry   bool  // for Dump: nothing is opened
+	files []int         // from launch.FirstFD on; -1 leaves a number unused
+	owned []int         // opened for this start only
+	group *cgroup.Group // opened for this exec only; nil is none
+	dry   bool          // for Dump: nothing is opened
 	pool  *launch.Pool
 }
 
@@ -66,9 +68,18 @@ func (pl *plan) close() {
 		unix.Close(fd)
 	}
 	pl.owned = nil
+	pl.closeGroup()
 	if pl.pool != nil {
 		pl.pool.Put(pl.p)
 		pl.pool, pl.p = nil, nil
+	}
+}
+
+// closeGroup closes what puts the child into its group.
+func (pl *plan) closeGroup() {
+	if pl.group != nil {
+		pl.group.CloseFDs()
+		pl.group = nil
 	}
 }
 

@@ -190,7 +190,11 @@ func (p *Process) Resize(rows, cols uint16) error {
 	if p.console == nil {
 		return failure.Conflict("the process has no terminal")
 	}
-	c, err := p.console.SyscallConn()
+	return resize(p.console, rows, cols)
+}
+
+func resize(console *os.File, rows, cols uint16) error {
+	c, err := console.SyscallConn()
 	if err == nil {
 		cerr := c.Control(func(fd uintptr) {
 			err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})

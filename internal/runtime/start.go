@@ -91,6 +91,7 @@ type starting struct {
 	group   *GroupInMaking // for error messages; nil is none
 	held    []int          // the caller's, for the keeper
 	status  *os.File       // locked while this engine lives
+	reached bool           // nothing was left but to execute the command
 	kept    *os.File       // the same file, the keeper's
 	// ownMounts is set for a container's first process.
 	ownMounts bool
@@ -98,22 +99,52 @@ type starting struct {
 }
 
 func (l *starting) run(ctx context.Context) (*Process, error) {
-	p, err := l.launch(ctx)
+	child, err := l.begin()
+	if err != nil {
+		return nil, err
+	}
+	return l.finish(ctx, child)
+}
+
+// begin hands a keeper the program. After an error nothing is left.
+func (l *starting) begin() (*launch.Child, error) {
+	child, err := l.launch()
+	l.closeGiven()
+	if err != nil {
+		return nil, l.giveUp(err)
+	}
+	return child, nil
+}
+
+// finish waits until the command has been executed. After an error nothing is left.
+func (l *starting) finish(ctx context.Context, child *launch.Child) (*Process, error) {
+	p, err := l.await(ctx, child)
+	if err != nil {
+		return nil, l.giveUp(err)
+	}
+	return p, nil
+}
+
+// closeGiven closes what only the keeper and its process need. It is done before the wait: a container that ends at once must end its streams.
+func (l *starting) closeGiven() {
 	l.std.closeChild()
 	if l.kept != nil {
 		l.kept.Close()
+		l.kept = nil
 	}
-	if err != nil {
-		l.std.closeAll()
-		if l.status != nil {
-			l.status.Close()
-			err = errors.Join(err, removeDir(l.rec.Dir))
-		}
-	}
-	return p, err
 }
 
-func (l *starting) launch(ctx context.Context) (*Process, error) {
+// giveUp closes what the engine has of a process that there is not, or not any more, and adds to err what goes wrong with it.
+func (l *starting) giveUp(err error) error {
+	l.std.closeAll()
+	if l.status != nil {
+		l.status.Close()
+		err = errors.Join(err, removeDir(l.rec.Dir))
+	}
+	return err
+}
+
+func (l *starting) launch() (*launch.Child, error) {
 	if err := l.makeDir(); err != nil {
 		return nil, err
 	}
@@ -126,13 +157,11 @@ func (l *starting) launch(ctx context.Context) (*Process, error) {
 	}
 	parked, _ := l.r.keepers.Take()
 	defer l.r.keepers.Refill()
-	child, err := l.r.stub.StartIn(parked, l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
-	if err != nil {
-		return nil, err
-	}
+	return l.r.stub.StartIn(parked, l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
+}
+
+func (l *starting) await(ctx context.Context, child *launch.Child) (*Process, error) {
 	record.Failpoint("runtime.start.after-fork")
-	// The child's ends are closed before the wait: a container that ends at once must end its streams.
-	l.std.closeChild()
 	// Read now, while the child is busy. One that cannot be read is tried again when the record is wanted.
 	l.rec.KeeperStart, _ = kernel.StartTime(child.PID)
 	l.rec.Layout, l.rec.BootID, l.rec.KeeperPID = keeper.LayoutVersion, l.r.bootID, child.PID
@@ -140,6 +169,7 @@ func (l *starting) launch(ctx context.Context) (*Process, error) {
 		l.meanwhile(keeper.Unmade(l.rec))
 	}
 	report, err := child.Await(ctx)
+	l.reached = report.Reached
 	if err == nil && !report.Reached {
 		err = l.endedEarly(child)
 	}

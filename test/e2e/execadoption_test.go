@@ -275,7 +275,7 @@ func TestExecKilledBetweenStartAndNote(t *testing.T) {
 	for _, c := range []struct {
 		failpoint string
 		left      int
-	}{{"runtime.start.after-fork", 0}, {"engine.exec.after-process", 0}, {"engine.exec.after-note", 1}} {
+	}{{"engine.exec.after-prepare", 0}, {"runtime.start.after-fork", 0}, {"engine.exec.after-process", 0}, {"engine.exec.after-note", 1}} {
 		e.Stop(t)
 		e.SetEnv("CLEAT_FAILPOINTS=" + c.failpoint)
 		e.Run(t)

@@ -68,6 +68,7 @@ var transitions = map[string]transition{
 	"engine.start.after-ahead":        starting,
 	"engine.start.after-process":      starting,
 	"engine.start.after-state":        starting,
+	"engine.exec.after-prepare":       executing,
 	"engine.exec.after-process":       executing,
 	"engine.exec.after-note":          executing,
 	"engine.exit.after-drain":         ending,
