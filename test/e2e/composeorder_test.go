@@ -30,7 +30,7 @@ services:
     depends_on: {db: {condition: service_healthy}, ill: {condition: service_healthy, required: false}, migrate: {condition: service_completed_successfully}}
   db:
     <<: *own
-    command: sh -c "rm -f /state/ready; sleep 0.5; touch /state/ready; exec sleep 1000"
+    command: sh -c "sleep 0.5; touch /state/ready; exec sleep 1000"
     healthcheck: {test: [CMD, test, -e, /state/ready], interval: 1s, start_period: 60s, start_interval: 100ms, retries: 60}
   migrate: {image: busybox, command: "true"}
   # What never gets well keeps nobody waiting for ever.
@@ -41,6 +41,7 @@ services:
 volumes: {state: }
 `})
 	a.ok(t, "up", "-d")
+	state := e.OK(t, "cleat", "volume", "inspect", "-f", "{{.Mountpoint}}", a.name+"_state")
 	for _, end := range []struct {
 		name   string
 		reboot bool
@@ -56,6 +57,10 @@ volumes: {state: }
 					kill(t, keeperOf(t, s.PID))
 				}
 				kill(t, s.PID)
+			}
+			// That of the run before would tell db's check what is not so.
+			if err := os.Remove(filepath.Join(state, "ready")); err != nil {
+				t.Fatal(err)
 			}
 			if end.reboot {
 				left, err := filepath.Glob(filepath.Join(e.ExecRoot, "*"))
