@@ -41,6 +41,7 @@ type bootOrder struct {
 // turn is one container's.
 type turn struct {
 	after []need
+	taken bool          // it is being started
 	had   chan struct{} // closed when the start has been tried, or given up
 }
 
@@ -162,6 +163,31 @@ func (b *bootOrder) await(ctx context.Context, c *container.Container) {
 			b.log.Warn("a container is started though what it depends on is not as it should be", "container", c.ID(), "depends on", n.on.ID(), "condition", n.condition)
 		}
 	}
+}
+
+// take is called by whoever is to start a container whose turn has come; false is that it has left the queue.
+func (b *bootOrder) take(c *container.Container) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.turns[c.ID()]
+	if t != nil {
+		t.taken = true
+	}
+	return t != nil
+}
+
+// leave takes a container that waits for its turn out of the queue: nobody starts it any more. It reports false for one
+// that does not wait.
+func (b *bootOrder) leave(c *container.Container) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.turns[c.ID()]
+	if t == nil || t.taken {
+		return false
+	}
+	delete(b.turns, c.ID())
+	close(t.had)
+	return true
 }
 
 // had notes that a container's start has been tried, or will not be.

@@ -119,7 +119,7 @@ func New(d Deps) *Engine {
 	}
 	pauser := &Pauser{containers: d.Containers, runtime: d.Runtime, lives: lives, specs: specs, say: say, log: d.Log}
 	stopper := &Stopper{
-		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, pauser: pauser, exits: exits, adjustable: adjusted,
+		containers: d.Containers, runtime: d.Runtime, lives: lives, say: say, starter: starter, pauser: pauser, exits: exits, boot: exits.boot, adjustable: adjusted,
 	}
 	remover.stopper = stopper
 	filesystems := &filesystems{

@@ -307,13 +307,15 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 			rc.deps.Tasks.Go("start in order", func(ctx context.Context) {
 				defer rc.boot.had(c)
 				rc.boot.await(ctx, c)
-				if r := c.Load(); ctx.Err() == nil && !c.Gone() && !r.State.Alive() && startsWithEngine(r) {
+				if r := c.Load(); ctx.Err() == nil && !c.Gone() && !r.State.Alive() && startsWithEngine(r) && rc.boot.take(c) {
 					rc.startByPolicy(ctx, c)
 				}
 			})
 			continue
 		case startsWithEngine(r):
-			rc.startByPolicy(ctx, c)
+			if rc.boot.take(c) {
+				rc.startByPolicy(ctx, c)
+			}
 		case r.State.Status == api.StateRestarting:
 			rc.stopper.settleRestart(c)
 		}

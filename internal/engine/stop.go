@@ -36,11 +36,13 @@ type Stopper struct {
 	starter    *Starter
 	pauser     *Pauser
 	exits      *exiter
+	boot       *bootOrder
 	adjustable *adjustable
 }
 
 // Stop asks a container to end and kills it after its timeout. One that does
-// not run is failure.ErrNotModified. The stop goes on if ctx ends.
+// not run is failure.ErrNotModified, unless it waits for being started with the engine: it does not any more then. The stop
+// goes on if ctx ends.
 func (s *Stopper) Stop(ctx context.Context, name string, opts StopOptions) error {
 	c, err := s.containers.Find(name)
 	if err != nil {
@@ -50,6 +52,9 @@ func (s *Stopper) Stop(ctx context.Context, name string, opts StopOptions) error
 		return err
 	}
 	if !c.Load().State.Running() {
+		if s.boot.leave(c) {
+			return c.SetState(func(st *container.State) { st.StoppedByHand = true })
+		}
 		return failure.NotModified("container %s is already stopped", c.ID())
 	}
 	return s.stop(context.WithoutCancel(ctx), c, opts)
@@ -102,8 +107,9 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
 		return err
 	}
+	left := s.boot.leave(c)
 	l := s.lives.of(c)
-	if l.cancelRestart() && s.settleRestart(c) {
+	if (l.cancelRestart() || left) && s.settleRestart(c) {
 		s.say.container(c, apievents.ActionStop)
 		return nil
 	}

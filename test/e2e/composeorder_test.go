@@ -96,6 +96,54 @@ volumes: {state: }
 	}
 }
 
+// TestStopOfWhatWaitsForItsTurn: who stops a container before its turn to be started has come means that it stays
+// stopped; what waits for it goes on as if it had been started.
+func TestStopOfWhatWaitsForItsTurn(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+x-own: &own {image: busybox, command: sleep 1000, restart: unless-stopped, stop_signal: SIGKILL}
+services:
+  after: {<<: *own, depends_on: [api]}
+  api: {<<: *own, restart: always, depends_on: {db: {condition: service_healthy}}}
+  db:
+    <<: *own
+    volumes: [state:/state]
+    healthcheck: {test: [CMD, test, -e, /state/ready], interval: 100ms, start_period: 1h, start_interval: 100ms}
+volumes: {state: }
+`})
+	a.ok(t, "create")
+	state := e.OK(t, "cleat", "volume", "inspect", "-f", "{{.Mountpoint}}", a.name+"_state")
+	ready := filepath.Join(state, "ready")
+	if err := os.WriteFile(ready, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.ok(t, "up", "-d")
+	before := a.started(t)
+	e.Kill()
+	for _, s := range before {
+		kill(t, s.PID)
+	}
+	if err := os.Remove(ready); err != nil {
+		t.Fatal(err)
+	}
+	e.Run(t)
+	harness.Eventually(t, func() (bool, string) { return a.started(t)["db"].At.After(before["db"].At), "db does not run again" })
+	if now := a.started(t); len(now) != 1 {
+		t.Fatalf("only db is to run yet: %v", now)
+	}
+	api := a.ids(t)[a.name+"-api-1"]
+	e.OK(t, "docker", "stop", api)
+	if err := os.WriteFile(ready, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, func() (bool, string) { return a.started(t)["after"].PID > 0, "after has not been started\n" + e.Log() })
+	if _, runs := a.started(t)["api"]; runs {
+		t.Error("api was started though it had been stopped")
+	}
+	e.OK(t, "docker", "start", api)
+}
+
 type startedService struct {
 	At  time.Time
 	PID int
