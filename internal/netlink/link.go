@@ -149,7 +149,25 @@ func SetPort(port string, p Port) *Message {
 	})
 }
 
-// SetMaster asks for a link to be a port of a bridge.
+// SilencePort has a bridge take nothing from a port, send nothing there, and forget which
+// hardware addresses were seen behind it. It fails with EBUSY on a bridge that runs the
+// spanning tree protocol.
+func SilencePort(port string) *Message {
+	const (
+		brportState = 1  // IFLA_BRPORT_STATE
+		brportFlush = 24 // IFLA_BRPORT_FLUSH
+		// BR_STATE_LISTENING: a port that is disabled the kernel enables at the next
+		// opportunity, and of one that is blocked it decides about itself.
+		listening = 1
+	)
+	m := NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, 0), linkObject(port)).Str(unix.IFLA_IFNAME, port)
+	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) {
+		m.Attr(unix.IFLA_INFO_SLAVE_KIND, []byte("bridge"))
+		m.Nest(unix.IFLA_INFO_SLAVE_DATA, func(m *Message) { m.U8(brportState, listening).Attr(brportFlush, nil) })
+	})
+}
+
+// SetMaster asks for a link to be a port of a bridge, or with 0 of none.
 func SetMaster(name string, bridge int) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name).U32(unix.IFLA_MASTER, uint32(bridge))
 }

@@ -21,6 +21,9 @@ import (
 // something that the next engine must know of, and with what is returned. On failure
 // nothing has changed.
 func (s *Service) Connect(ctx context.Context, req Request, want EndpointRequest, ns int, persist func(*Sandbox) error) (*Endpoint, error) {
+	if err := s.awaitReturns(ctx, []EndpointRequest{want}); err != nil {
+		return nil, err
+	}
 	a, e, err := s.enlist(&req, &want)
 	if err != nil {
 		return nil, err
@@ -94,7 +97,9 @@ func (s *Service) withdraw(a *attachment, e *Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(a.options, e.NetworkID)
-	s.part(a.sandbox.ContainerID, e)
+	if s.part(a.sandbox.ContainerID, e) {
+		s.networks[e.NetworkID].give(e)
+	}
 }
 
 // plugIn makes an endpoint's interface, with the default routes if they are to lead
@@ -122,6 +127,9 @@ func (s *Service) plugIn(in *inside, a *attachment, e *Endpoint) error {
 	}
 	if err == nil {
 		err = in.settle(d, index, e)
+	}
+	if err == nil {
+		err = s.announce(in, index, e)
 	}
 	if err != nil {
 		err = errors.Join(err, d.unplug(in.ns, e))

@@ -28,6 +28,9 @@ type driver interface {
 	// unplug removes the interface of an endpoint whose namespace lives on: ns, which is
 	// -1 if it is not at hand.
 	unplug(ns int, e *Endpoint) error
+	// silence has nothing heard any more of an endpoint whose container has ended, while
+	// the kernel takes its namespace, which is as for unplug, down.
+	silence(ns int, e *Endpoint) error
 	// firewall is what the rules need to know; false if they need nothing.
 	firewall() (nft.Network, bool)
 	// settle waits until the driver's own end of the network answers an endpoint that has

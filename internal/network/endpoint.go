@@ -48,6 +48,9 @@ func (s *Service) Attach(ctx context.Context, req Request) (sb *Sandbox, netnsFD
 		return nil, -1, err
 	}
 	normalize(&req)
+	if err := s.awaitReturns(ctx, req.Endpoints); err != nil {
+		return nil, -1, err
+	}
 	a, err := s.enter(&req)
 	if err != nil {
 		return nil, -1, err
@@ -257,6 +260,7 @@ func (r *Record) MayAsk(ip netip.Addr) error {
 
 // give takes an endpoint's addresses back.
 func (n *netw) give(e *Endpoint) {
+	n.remember(e)
 	for _, ip := range []netip.Addr{e.IP, e.IP6} {
 		if ip.IsValid() {
 			n.addrs.release(ip)
@@ -302,13 +306,18 @@ func dnsNames(req *Request, want *EndpointRequest) []string {
 	return out
 }
 
-// quit unregisters a container and frees its addresses. The caller holds s.mu.
+// quit unregisters a container of which nothing is on the networks, and frees its
+// addresses. The caller holds s.mu.
 func (s *Service) quit(a *attachment) {
-	a.gone = true
-	if a.inner != nil {
-		a.inner.Close()
-		a.inner = nil
+	for _, e := range s.unregister(a) {
+		s.networks[e.NetworkID].give(e)
 	}
+}
+
+// unregister makes a container a member of no network, and returns the endpoints with
+// which it was one: they still have their addresses. The caller holds s.mu.
+func (s *Service) unregister(a *attachment) (parted []*Endpoint) {
+	a.gone = true
 	sb := a.sandbox
 	if s.attachments[sb.ContainerID] == a {
 		delete(s.attachments, sb.ContainerID)
@@ -319,26 +328,32 @@ func (s *Service) quit(a *attachment) {
 		}
 	}
 	for _, e := range sb.Endpoints {
-		s.part(sb.ContainerID, e)
+		if s.part(sb.ContainerID, e) {
+			parted = append(parted, e)
+		}
 	}
+	return parted
 }
 
-// part ends a membership. The caller holds s.mu.
-func (s *Service) part(containerID string, e *Endpoint) {
+// part ends a membership; false if it had ended. The caller holds s.mu.
+func (s *Service) part(containerID string, e *Endpoint) bool {
 	n := s.networks[e.NetworkID]
 	if n == nil {
-		return
+		return false
 	}
-	if m := n.members[containerID]; m != nil && m.endpoint.EndpointID == e.EndpointID {
-		delete(n.members, containerID)
-		n.give(e)
+	m := n.members[containerID]
+	if m == nil || m.endpoint.EndpointID != e.EndpointID {
+		return false
 	}
+	delete(n.members, containerID)
+	return true
 }
 
+// leave unregisters a container whose namespace may last for a moment.
 func (s *Service) leave(a *attachment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.quit(a)
+	s.depart(a, s.unregister(a))
 }
 
 // build makes the namespace with all its interfaces, publishes the ports and writes the
@@ -450,6 +465,9 @@ func (s *Service) connectAll(a *attachment) (*inside, error) {
 	for e, index := range indexes {
 		if err == nil {
 			err = in.settle(s.driverOf(e), index, e)
+		}
+		if err == nil {
+			err = s.announce(in, index, e)
 		}
 	}
 	if err != nil {

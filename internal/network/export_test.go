@@ -37,3 +37,6 @@ func (s *Service) Traffic() int64 {
 	tableSent, tableReceived := s.table.Traffic()
 	return sent + received + tableSent + tableReceived
 }
+
+// Leaving is how many ended containers' addresses are not free yet.
+func (s *Service) Leaving() int { return len(s.leaving.list()) }

@@ -414,6 +414,28 @@ func (a *addresses) release(ip netip.Addr) {
 	}
 }
 
+// leave says that an address will be released.
+func (a *addresses) leave(ip netip.Addr) {
+	if i := a.of(ip); i >= 0 {
+		a.pools[i].leave(ip)
+	}
+}
+
+// prefers says whether an address that is leaving would be the next one to be given, if it
+// were free.
+func (a *addresses) prefers(ip netip.Addr) bool {
+	own := a.of(ip)
+	for i, s := range a.subnets {
+		if s.Prefix.Addr().Is6() != ip.Is6() {
+			continue
+		}
+		if yes, full := a.pools[i].prefers(ip); i == own || !full {
+			return yes
+		}
+	}
+	return false
+}
+
 func (a *addresses) hold(ip netip.Addr) {
 	if i := a.of(ip); i >= 0 {
 		a.pools[i].hold(ip)

@@ -11,7 +11,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/netlink"
 )
 
-// watchLinks makes bridges again that somebody deletes while the engine runs.
+// watchLinks makes bridges again that somebody deletes while the engine runs, and notes
+// which links have gone with their containers.
 func (s *Service) watchLinks() error {
 	mon, err := netlink.NewMonitor(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
 	if err != nil {
@@ -22,13 +23,20 @@ func (s *Service) watchLinks() error {
 		defer stop()
 		for {
 			missing := false
-			err := mon.Next(func(typ uint16, body []byte) { missing = missing || typ == unix.RTM_DELLINK && s.isBridge(body) })
+			err := mon.Next(func(typ uint16, body []byte) {
+				if typ == unix.RTM_DELLINK {
+					missing = s.linkGone(body) || missing
+				}
+			})
 			if errors.Is(err, os.ErrClosed) {
 				return
 			}
 			if err != nil && !errors.Is(err, netlink.ErrOverrun) {
 				s.warn(fmt.Sprintf("deleted bridges are no longer noticed: %v", err))
 				return
+			}
+			if err != nil {
+				s.leaving.missed()
 			}
 			if missing || err != nil {
 				s.remake(ctx)
@@ -38,8 +46,9 @@ func (s *Service) watchLinks() error {
 	return nil
 }
 
-// isBridge says whether a link message is about a bridge of ours.
-func (s *Service) isBridge(body []byte) bool {
+// linkGone takes note of a link that is deleted or leaves its bridge, and says whether it is a
+// bridge of ours.
+func (s *Service) linkGone(body []byte) bool {
 	if len(body) < unix.SizeofIfInfomsg {
 		return false
 	}
@@ -47,17 +56,17 @@ func (s *Service) isBridge(body []byte) bool {
 	if err != nil {
 		return false
 	}
+	name, port := "", false
 	for _, a := range attrs {
-		if a.Type == unix.IFLA_MASTER {
-			return false // a port that leaves its bridge
+		switch a.Type {
+		case unix.IFLA_MASTER:
+			port = true // which leaves its bridge
+		case unix.IFLA_IFNAME:
+			name = a.Str()
 		}
 	}
-	for _, a := range attrs {
-		if a.Type == unix.IFLA_IFNAME {
-			return s.bridgeNamed(a.Str()) != nil
-		}
-	}
-	return false
+	s.leaving.gone(name)
+	return name != "" && !port && s.bridgeNamed(name) != nil
 }
 
 // bridgeNamed is the bridge of a network in use that we made, nil if there is none.

@@ -28,9 +28,10 @@ type netw struct {
 	claim int // keeps other engines off a bridge that a user named, or -1
 
 	// Guarded by Service.mu.
-	members map[string]*member // by container id
-	busy    bool               // being made or removed: not to be used
-	broken  error              // why it could not be brought up again
+	members map[string]*member                  // by container id
+	macs    map[netip.Addr]network.HardwareAddr // that went with the addresses; see renamed
+	busy    bool                                // being made or removed: not to be used
+	broken  error                               // why it could not be brought up again
 }
 
 // member is a container's endpoint, from when its addresses are taken.

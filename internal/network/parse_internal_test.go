@@ -1,6 +1,7 @@
 package network
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -58,39 +59,84 @@ func TestPortMapRoundTrip(t *testing.T) {
 	}
 }
 
-func TestPoolGoesRound(t *testing.T) {
+func TestPoolGivesTheLowest(t *testing.T) {
 	p, err := newPool(netip.MustParsePrefix("10.0.0.0/28"), netip.Prefix{}, netip.MustParseAddr("10.0.0.1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := map[netip.Addr]bool{}
-	for range 13 { // .2 to .14
+	take := func(want string) {
+		t.Helper()
 		a, err := p.take()
-		if err != nil || seen[a] {
-			t.Fatalf("%s twice, or %v", a, err)
+		if got := a.String(); err == nil && got != want || err != nil && want != "" {
+			t.Fatalf("%s, %v; want %q", got, err, want)
 		}
-		seen[a] = true
 	}
-	if _, err := p.take(); err == nil {
-		t.Error("more addresses than there are")
+	addr := netip.MustParseAddr
+	for i := range 13 {
+		take(fmt.Sprintf("10.0.0.%d", i+2))
 	}
-	p.release(netip.MustParseAddr("10.0.0.5"))
-	p.release(netip.MustParseAddr("10.0.0.5"))
-	p.release(netip.MustParseAddr("192.0.2.1"))
-	if a, err := p.take(); err != nil || a.String() != "10.0.0.5" {
-		t.Errorf("%s, %v", a, err)
+	take("")
+	for _, a := range []string{"10.0.0.5", "10.0.0.5", "192.0.2.1", "10.0.0.1"} {
+		p.release(addr(a)) // twice, foreign and the gateway: once counts
 	}
-	if _, err := p.take(); err == nil {
-		t.Error("an address released twice was counted twice")
+	take("10.0.0.5")
+	take("")
+	for _, a := range []string{"10.0.0.12", "10.0.0.7", "10.0.0.9"} {
+		p.release(addr(a))
 	}
-	p.release(netip.MustParseAddr("10.0.0.9"))
-	if err := p.claim(netip.MustParseAddr("10.0.0.9")); err != nil {
+	p.hold(addr("10.0.0.7"))
+	take("10.0.0.9")
+	p.unhold(addr("10.0.0.7"))
+	take("10.0.0.7")
+	p.release(addr("10.0.0.2"))
+	take("10.0.0.2")
+	if err := p.claim(addr("10.0.0.12")); err != nil {
 		t.Error(err)
 	}
 	for _, bad := range []string{"10.0.0.9", "10.0.1.9", "fd00::1", "10.0.0.1"} {
-		if err := p.claim(netip.MustParseAddr(bad)); err == nil {
+		if err := p.claim(addr(bad)); err == nil {
 			t.Errorf("%s was claimed", bad)
 		}
+	}
+}
+
+// An address that is leaving is nobody's and is given to nobody.
+func TestPoolOfLeavingAddresses(t *testing.T) {
+	p, err := newPool(netip.MustParsePrefix("10.0.0.0/29"), netip.Prefix{}, netip.MustParseAddr("10.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddr
+	for range 3 { // .2, .3, .4 of .2 to .6
+		if _, err := p.take(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.leave(addr("10.0.0.3"))
+	p.leave(addr("10.0.0.6")) // was not taken
+	if used, free := p.usage(); used != 5 || free != 3 {
+		t.Errorf("%d used, %d free", used, free)
+	}
+	for _, c := range []struct {
+		addr string
+		want bool
+	}{{"10.0.0.3", true}, {"10.0.0.6", false}, {"10.0.1.3", false}} {
+		if yes, full := p.prefers(addr(c.addr)); yes != c.want || full {
+			t.Errorf("%s: %v, %v", c.addr, yes, full)
+		}
+	}
+	if err := p.claim(addr("10.0.0.3")); err == nil {
+		t.Error("an address that is leaving was claimed")
+	}
+	if a, err := p.take(); err != nil || a != addr("10.0.0.5") {
+		t.Errorf("%s, %v", a, err)
+	}
+	p.release(addr("10.0.0.3"))
+	if used, free := p.usage(); used != 6 || free != 2 {
+		t.Errorf("%d used, %d free", used, free)
+	}
+	if a, err := p.take(); err != nil || a != addr("10.0.0.3") {
+		t.Errorf("%s, %v", a, err)
 	}
 }
 

@@ -14,23 +14,24 @@ import (
 // errFull means that a pool has no address to give out.
 var errFull = errors.New("no address is left")
 
-// pool hands out the addresses of one subnet. It goes round: an address that was freed
-// is not given out again before all others have been, so that a peer's stale
-// connection or neighbour entry cannot meet a new container. It is safe for concurrent
-// use.
+// pool hands out the addresses of one subnet, always the lowest free one, as Docker does:
+// a container that takes another's place gets its address, and who has looked that up
+// once, as nginx does with its upstreams, goes on. It is safe for concurrent use.
 //
 // Addresses that are held are kept for containers that asked for them and do not run:
-// they are given to who names them, never to who takes any.
+// they are given to who names them, never to who takes any. Those that are leaving are
+// given to nobody until they are released, but are nobody's any more.
 type pool struct {
 	mu      sync.Mutex
 	subnet  netip.Prefix
 	first   netip.Addr          // address of bit 0
 	size    uint32              // number of bits
 	used    []uint64            // bitmap of what may be taken
-	next    uint32              // where the search starts
+	low     uint32              // no bit below is clear
 	free    uint32              // clear bits
 	outside map[netip.Addr]bool // claimed beyond the bitmap
 	held    map[netip.Addr]int
+	leaving map[netip.Addr]bool
 	barred  map[netip.Addr]bool // never given out: gateway, auxiliary addresses …
 }
 
@@ -58,7 +59,7 @@ func newPool(subnet, window netip.Prefix, barred ...netip.Addr) (*pool, error) {
 	}
 	p := &pool{
 		subnet: subnet, first: window.Addr(), size: uint32(size), free: uint32(size), used: make([]uint64, (size+63)/64),
-		outside: map[netip.Addr]bool{}, held: map[netip.Addr]int{}, barred: map[netip.Addr]bool{},
+		outside: map[netip.Addr]bool{}, held: map[netip.Addr]int{}, leaving: map[netip.Addr]bool{}, barred: map[netip.Addr]bool{},
 	}
 	for i := uint32(size); i < uint32(len(p.used)*64); i++ {
 		p.used[i/64] |= 1 << (i % 64)
@@ -88,39 +89,50 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// take gives out a free address.
+// take gives out the lowest free address.
 func (p *pool) take() (netip.Addr, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	start := p.next
-	for tries := p.free; tries > 0; tries-- {
-		i, ok := p.search(start)
-		if !ok {
-			break
-		}
-		a := p.at(i)
-		start = (i + 1) % p.size
-		if p.held[a] > 0 {
-			continue
-		}
-		p.mark(a)
-		p.next = start
-		return a, nil
+	a, ok := p.lowest()
+	if !ok {
+		return netip.Addr{}, errFull
 	}
-	return netip.Addr{}, errFull
+	p.mark(a)
+	return a, nil
 }
 
-// search finds the first clear bit from start on, round the end.
+// lowest finds what take gives out, if there is any. The caller holds p.mu.
+func (p *pool) lowest() (netip.Addr, bool) {
+	first := true
+	for i, ok := p.search(p.low); ok; i, ok = p.search(i + 1) {
+		if first {
+			p.low, first = i, false
+		}
+		if a := p.at(i); p.held[a] == 0 {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// prefers says whether an address that is leaving would be what take gives out, if it were
+// free; full that there is nothing else to give out.
+func (p *pool) prefers(a netip.Addr) (yes, full bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	low, ok := p.lowest()
+	_, inside := p.index(a)
+	return inside && p.held[a] == 0 && (!ok || a.Less(low)), !ok
+}
+
+// search finds the first clear bit from start on.
 func (p *pool) search(start uint32) (uint32, bool) {
-	words := uint32(len(p.used))
-	word := start / 64
 	mask := ^uint64(0) << (start % 64)
-	for range words + 1 {
+	for word := start / 64; word < uint32(len(p.used)); word++ {
 		if open := ^p.used[word] & mask; open != 0 {
 			return word*64 + uint32(bits.TrailingZeros64(open)), true
 		}
 		mask = ^uint64(0)
-		word = (word + 1) % words
 	}
 	return 0, false
 }
@@ -146,12 +158,23 @@ func (p *pool) release(a netip.Addr) {
 	if p.barred[a] || !p.isUsed(a) {
 		return
 	}
+	delete(p.leaving, a)
 	if i, ok := p.index(a); ok {
 		p.used[i/64] &^= 1 << (i % 64)
 		p.free++
+		p.low = min(p.low, i)
 		return
 	}
 	delete(p.outside, a)
+}
+
+// leave says that an address will be released.
+func (p *pool) leave(a netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.barred[a] && p.isUsed(a) {
+		p.leaving[a] = true
+	}
 }
 
 // hold keeps an address from being given to who takes any; unhold ends that. Both
@@ -170,7 +193,8 @@ func (p *pool) unhold(a netip.Addr) {
 	}
 }
 
-// usage is how many addresses are taken and how many of the window are free to take.
+// usage is how many addresses are taken and how many of the window are free to take, or
+// will be in a moment.
 func (p *pool) usage() (used, free uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -187,6 +211,12 @@ func (p *pool) usage() (used, free uint64) {
 		}
 	}
 	free = uint64(p.free)
+	for a := range p.leaving {
+		used--
+		if _, ok := p.index(a); ok {
+			free++
+		}
+	}
 	if beyond := p.window() - uint64(p.size); beyond > 0 {
 		free += beyond
 	}

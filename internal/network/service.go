@@ -54,6 +54,7 @@ type Service struct {
 	ahead   *ahead   // plugged into other networks
 	flows   *nft.Flows
 	stale   *forgetter
+	leaving *departures
 	lookups *nameService
 	zone    zone
 	pools   poolLock
@@ -113,6 +114,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	// The group outlives ctx, which is that of the start only.
 	s.group = supervise.New(context.WithoutCancel(ctx))
 	s.stale = newForgetter(s.group, s.forgetNow)
+	s.leaving = newDepartures(s.group, s.silence, s.release)
 	if s.proxy, err = newLoopback(s.group); err != nil {
 		return nil, err
 	}

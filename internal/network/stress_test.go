@@ -91,5 +91,5 @@ func TestLateFailureLeavesNothing(t *testing.T) {
 	if after := ruleset(t); after != before {
 		t.Errorf("left in the ruleset:\n%s", after)
 	}
-	h.expect("next address", h.attach(s, "8080:80/tcp", "53:53/udp").IP.String(), "172.29.0.3")
+	h.expect("next address", h.attach(s, "8080:80/tcp", "53:53/udp").IP.String(), "172.29.0.2")
 }

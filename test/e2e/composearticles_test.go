@@ -157,7 +157,6 @@ if __name__ == "__main__":
 	replace(t, filepath.Join(a.dir, ".env"), "GREETING=Hello", "GREETING=Good-bye")
 	says(t, a, "http://localhost:"+port+"/", "Good-bye from Hello: ")
 	a.ok(t, "up", "-d")
-	a.ok(t, "restart", "nginx") // it looks its upstream up once
 	says(t, a, "http://localhost:"+port+"/", "Good-bye from Good-bye: ")
 	if got := a.run(t, "port", "backend", "5000"); got.Code == 0 && strings.TrimSpace(got.Stdout) != ":0" && strings.TrimSpace(got.Stdout) != "" {
 		t.Errorf("what is only exposed is published at %s", got.Stdout)

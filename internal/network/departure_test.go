@@ -1,0 +1,170 @@
+package network_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+
+	api "github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/network"
+)
+
+// Who takes an ended container's place has its address at once, and all who knew that reach
+// it, even while the namespace of the old one still answers.
+func TestNextContainerHasTheAddress(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	h.create(s, api.CreateRequest{Name: "n", EnableIPv6: yes(), IPAM: subnets("10.77.0.0/24", "fd00:77::/64")})
+	friend := h.join(s, on("friend", "n"))
+	publish := func(name, mac string) *box {
+		req := on(name, "n")
+		req.Ports = ports("80/tcp", "8080")
+		if mac != "" {
+			hw, err := net.ParseMAC(mac)
+			must(t, err)
+			req.Endpoints[0].MAC = api.HardwareAddr(hw)
+		}
+		b := h.join(s, req)
+		h.listen6(b.ns, name, ":80")
+		return b
+	}
+	reach := func(b *box) {
+		t.Helper()
+		h.expect("neighbour of "+b.Name, h.dial(friend.ns, "tcp4", b.IP.String()+":80"), b.Name+" sees "+friend.IP.String())
+		h.expect("neighbour of "+b.Name+", IPv6", h.dial(friend.ns, "tcp6", "["+b.IP6.String()+"]:80"), b.Name+" sees "+friend.IP6.String())
+		h.expect("outside of "+b.Name, h.dial(h.outside, "tcp4", hostAddr+":8080"), b.Name+" sees "+outsideAddr)
+		h.expect("host of "+b.Name+", IPv6", h.dial(h.home, "tcp6", "[::1]:8080"), b.Name+" sees "+h.gateway6(s, "n"))
+	}
+	first := publish("first", "")
+	reach(first)
+	// Its namespace and its server are still there.
+	must(t, s.Detach(context.Background(), first.Sandbox))
+	defer first.close()
+	for _, c := range []struct{ name, mac string }{{"second", ""}, {"third", "02:42:00:00:00:99"}, {"fourth", "02:42:00:00:00:98"}, {"fifth", ""}} {
+		b := publish(c.name, c.mac)
+		h.expect("address of "+c.name, b.IP.String()+" "+b.IP6.String(), first.IP.String()+" "+first.IP6.String())
+		reach(b)
+		must(t, s.Detach(context.Background(), b.Sandbox))
+		defer b.close()
+	}
+	// A container with an IPv4 address of its own has the same IPv6 address, but not the same
+	// hardware address.
+	for _, own := range []string{"10.77.0.77", ""} {
+		req := on("own", "n")
+		if own != "" {
+			req.Endpoints[0].IP = netip.MustParseAddr(own)
+		}
+		b := h.join(s, req)
+		h.listen6(b.ns, "own", ":80")
+		h.expect("IPv6 address", b.IP6.String(), first.IP6.String())
+		h.expect("neighbour", h.dial(friend.ns, "tcp6", "["+b.IP6.String()+"]:80"), "own sees "+friend.IP6.String())
+		must(t, s.Detach(context.Background(), b.Sandbox))
+		defer b.close()
+	}
+}
+
+// gateway6 is a network's own IPv6 address.
+func (h *host) gateway6(s *network.Service, name string) string {
+	h.t.Helper()
+	in, err := s.Inspect(context.Background(), name)
+	must(h.t, err)
+	for _, c := range in.IPAM.Config {
+		if c.Gateway.Is6() {
+			return c.Gateway.String()
+		}
+	}
+	return ""
+}
+
+// Addresses whose namespace is gone are free without anybody asking for them.
+func TestAddressesComeBack(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	h.create(s, api.CreateRequest{Name: "n"})
+	var boxes []*box
+	for range 5 {
+		boxes = append(boxes, h.join(s, on("c", "n", "bridge")))
+	}
+	for i, b := range boxes {
+		if i%2 == 0 {
+			b.close() // the links are gone before or after the engine learns of the end
+		}
+		must(t, s.Detach(context.Background(), b.Sandbox))
+	}
+	used := func() uint64 {
+		in, err := s.Inspect(context.Background(), "n")
+		must(t, err)
+		var n uint64
+		for _, st := range in.Status.IPAM.Subnets {
+			n += st.IPsInUse
+		}
+		return n
+	}
+	const fixed = 3 // the network's, the broadcast address and the gateway
+	if n := used(); n != fixed {
+		t.Errorf("%d addresses in use", n)
+	}
+	eventually(t, "three of five are gone", func() bool { return s.Leaving() == 2 })
+	for _, b := range boxes {
+		b.close()
+	}
+	eventually(t, "all are gone", func() bool { return s.Leaving() == 0 })
+	if n := used(); n != fixed {
+		t.Errorf("%d addresses in use", n)
+	}
+}
+
+// What somebody sends late to a container that has ended does not reach the next one.
+func TestFlowsEndWithTheirContainer(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	var far net.PacketConn
+	h.in(h.outside, func() (err error) {
+		far, err = net.ListenPacket("udp4", outsideAddr+":0")
+		return err
+	})
+	defer far.Close()
+	speak := func(b *box) net.PacketConn {
+		var c net.PacketConn
+		h.in(b.ns, func() (err error) {
+			c, err = net.ListenPacket("udp4", ":5000")
+			return err
+		})
+		return c
+	}
+	first := h.attach(s)
+	c := speak(first)
+	_, err := c.WriteTo([]byte("hello"), far.LocalAddr())
+	must(t, err)
+	buf := make([]byte, 100)
+	_, way, err := far.ReadFrom(buf)
+	must(t, err)
+	_, err = far.WriteTo([]byte("welcome"), way)
+	must(t, err)
+	n, _, err := c.ReadFrom(buf)
+	must(t, err)
+	h.expect("answer", string(buf[:n]), "welcome")
+	c.Close()
+	h.detach(s, first)
+
+	second := h.attach(s)
+	h.expect("address", second.IP.String(), first.IP.String())
+	c = speak(second)
+	defer c.Close()
+	_, err = far.WriteTo([]byte("late"), way)
+	must(t, err)
+	h.in(h.home, func() error {
+		own, err := net.Dial("udp4", second.IP.String()+":5000")
+		if err != nil {
+			return err
+		}
+		defer own.Close()
+		_, err = own.Write([]byte("own"))
+		return err
+	})
+	n, _, err = c.ReadFrom(buf)
+	must(t, err)
+	h.expect("first datagram", string(buf[:n]), "own")
+}
