@@ -51,6 +51,7 @@ type Creator struct {
 	cgroupV2   bool
 	limits     cgroup.Support
 	layers     *layerQuota
+	heads      *headStarts
 	log        *slog.Logger
 }
 
@@ -354,9 +355,12 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 	if logs.Stores(def.HostConfig.LogConfig.Type) {
 		def.LogPath = filepath.Join(dir, def.ID+logFile)
 	}
+	cr.heads.begin(def)
+	record.Failpoint("engine.create.after-group")
 	c, err := cr.containers.Add(&container.Record{Definition: *def, State: container.State{Status: api.StateCreated}},
 		!def.HostConfig.AutoRemove)
 	if err != nil {
+		cr.heads.drop(def.ID)
 		return err
 	}
 	cr.networks.Expect(def.ID, endpointRequests(def.HostConfig.NetworkMode, def.Endpoints))

@@ -86,11 +86,13 @@ func Check(store *container.Store, settings Settings, networks func(running []*n
 	}
 	known := map[string]bool{}
 	alive := map[string]bool{}
+	fresh := map[string]bool{} // which may have a head start
 	var sandboxes []*network.Sandbox
 	for _, c := range store.All() {
 		r := c.Load()
 		known[r.ID] = true
 		alive[r.ID] = r.State.Alive()
+		fresh[r.ID] = r.State.Status == api.StateCreated
 		checkFiles(c, r, say)
 		if r.State.Alive() {
 			checkProcess(r, boot, say)
@@ -105,6 +107,7 @@ func Check(store *container.Store, settings Settings, networks func(running []*n
 		switch {
 		case !known[id]:
 			say("cgroup %s belongs to no container", id)
+		case fresh[id] && !populated(filepath.Join("/", settings.CgroupParent, id)):
 		case !alive[id]:
 			say("cgroup %s belongs to a container that does not run", id)
 		}
@@ -125,6 +128,19 @@ func Check(store *container.Store, settings Settings, networks func(running []*n
 	}
 	slices.Sort(out)
 	return out
+}
+
+// populated says whether a process is in a group.
+func populated(group string) bool {
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		lists, _ := filepath.Glob(pattern + group + "/cgroup.procs")
+		for _, list := range lists {
+			if pids, err := os.ReadFile(list); err == nil && len(pids) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkExecs looks at the execs that are to outlive their engine.

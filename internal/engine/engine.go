@@ -96,6 +96,7 @@ func New(d Deps) *Engine {
 	dirs := newDirectories(&d)
 	ground := newGround(d.Settings.DataRoot, d.Images)
 	specs := &specBuilder{containers: d.Containers, features: d.Features, settings: d.Settings, seccomp: &seccomp.Cache{}, profiles: d.AppArmor}
+	heads := newHeadStarts(&d, specs)
 	remover := &Remover{
 		containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say, log: d.Log,
 		sweeper: newSweeper(&d), settings: &d.Settings,
@@ -107,7 +108,7 @@ func New(d Deps) *Engine {
 	}
 	starter := &Starter{
 		containers: d.Containers, images: d.Images, ground: ground, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
-		settings: d.Settings, specs: specs, lives: lives, say: say, log: d.Log, exits: exits, pool: pool,
+		settings: d.Settings, specs: specs, lives: lives, say: say, log: d.Log, exits: exits, pool: pool, heads: heads,
 	}
 	exits.start, exits.stdioDir, exits.awaitDonors = starter.restart, starter.stdioDir, starter.awaitDonors
 	starter.remover = remover
@@ -141,7 +142,7 @@ func New(d Deps) *Engine {
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: lives, say: say,
-			features: d.Features, specs: specs, dirs: dirs, cgroupV2: d.Cgroups.Version() == 2, limits: limits, layers: layers, log: d.Log,
+			features: d.Features, specs: specs, dirs: dirs, cgroupV2: d.Cgroups.Version() == 2, limits: limits, layers: layers, heads: heads, log: d.Log,
 		},
 		Starter: starter,
 		Stopper: stopper,

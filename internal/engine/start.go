@@ -49,6 +49,7 @@ type Starter struct {
 	prober     *prober
 	pool       *stdio.Pool
 	users      users
+	heads      *headStarts
 }
 
 // Start starts a container that was created or has exited. A running one is
@@ -264,7 +265,9 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	}
 	resources.Devices = append(resources.Devices, rules...)
 	// Control group, network and rootfs do not depend on each other.
-	a.group = s.runtime.PrepareGroup(s.specs.cgroupPath(r), resources, r.HostConfig.Privileged)
+	if a.group = s.heads.take(r.ID, resources); a.group == nil {
+		a.group = s.runtime.PrepareGroup(s.specs.cgroupPath(r), resources, r.HostConfig.Privileged)
+	}
 	if err := a.prepare(ctx); err != nil {
 		return nil, err
 	}

@@ -62,6 +62,7 @@ var transitions = map[string]transition{
 	"engine.create.after-volumes":     creation,
 	"engine.create.after-dirs":        creation,
 	"container.add.after-config":      creation,
+	"engine.create.after-group":       creation,
 	"engine.start.after-network":      starting,
 	"runtime.start.after-group":       starting,
 	"runtime.start.after-fork":        starting,
