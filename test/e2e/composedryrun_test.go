@@ -16,7 +16,7 @@ services:
     command: sleep 1000
     stop_signal: SIGKILL
     environment: {VALUE: "${VALUE:-one}"}
-    healthcheck: {test: "true"}
+    healthcheck: {test: "true", interval: 200ms}
     post_start: [{command: [touch, /hooked]}]
   web:
     image: busybox

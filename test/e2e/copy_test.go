@@ -470,9 +470,9 @@ func TestCopyCancelled(t *testing.T) {
 func TestCopyThatNeverEnds(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
-	stalled := func(c string) net.Conn {
+	stalled := func(t *testing.T, c string) net.Conn {
 		t.Helper()
-		e.OK(t, "docker", "create", "--name", c, "busybox")
+		id := e.OK(t, "docker", "create", "--name", c, "busybox")
 		conn, err := net.Dial("unix", e.Socket)
 		if err != nil {
 			t.Fatal(err)
@@ -486,30 +486,35 @@ func TestCopyThatNeverEnds(t *testing.T) {
 		fmt.Fprintf(conn, "PUT /containers/%s/archive?path=/tmp HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\nContent-Length: 2000000\r\n\r\n%s", c, b.Bytes())
 		// The engine has begun: what came first is there.
 		harness.Eventually(t, func() (bool, string) {
-			found, err := filepath.Glob(filepath.Join(e.DataRoot, "containers", "*", "upper", "tmp", "dir"))
+			found, err := filepath.Glob(filepath.Join(e.DataRoot, "containers", id, "upper", "tmp", "dir"))
 			return err == nil && len(found) == 1, "not unpacked yet"
 		})
 		return conn
 	}
-	conn := stalled("doomed")
+	conn := stalled(t, "doomed")
 	e.OK(t, "docker", "rm", "-f", "doomed")
 	answer, err := io.ReadAll(conn)
 	if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 409 ")) || !bytes.Contains(answer, []byte("the container is being removed")) {
 		t.Errorf("%q, %v", answer, err)
 	}
 	// Who wants the container otherwise waits for a moment only.
-	for _, verb := range [][]string{{"start", "one"}, {"restart", "two"}, {"rename", "three", "drei"}, {"rm", "four"}} {
-		conn := stalled(verb[1])
-		e.OK(t, "docker", verb...)
-		answer, err := io.ReadAll(conn)
-		if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 409 ")) || !bytes.Contains(answer, []byte("the client has sent nothing for 2s")) {
-			t.Errorf("%v: %q, %v", verb, answer, err)
+	t.Run("wanted", func(t *testing.T) {
+		for _, verb := range [][]string{{"start", "one"}, {"restart", "two"}, {"rename", "three", "drei"}, {"rm", "four"}} {
+			t.Run(verb[0], func(t *testing.T) {
+				t.Parallel()
+				conn := stalled(t, verb[1])
+				e.OK(t, "docker", verb...)
+				answer, err := io.ReadAll(conn)
+				if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 409 ")) || !bytes.Contains(answer, []byte("the client has sent nothing for 2s")) {
+					t.Errorf("%q, %v", answer, err)
+				}
+				if verb[0] != "rm" {
+					e.OK(t, "docker", "rm", "-f", verb[len(verb)-1])
+				}
+			})
 		}
-		if verb[0] != "rm" {
-			e.OK(t, "docker", "rm", "-f", verb[len(verb)-1])
-		}
-	}
-	stalled("other")
+	})
+	stalled(t, "other")
 	e.Stop(t)
 }
 

@@ -29,8 +29,11 @@ const web = `mkdir /www; echo page of $(hostname) >/www/index.html; exec httpd -
 
 // get is a shell command that fetches a page. Debian's static busybox cannot use
 // its wget: glibc resolves names, even numeric ones, by libraries that are not there.
-func get(host, port string) string {
-	return `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5 ` + host + " " + port + ` | sed '1,/^.\?$/d'`
+func get(host, port string) string { return getWithin(5, host, port) }
+
+// getWithin gives up after so many seconds: what no packet gets through to is not waited for as what may be slow is.
+func getWithin(seconds int, host, port string) string {
+	return `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w ` + fmt.Sprint(seconds) + " " + host + " " + port + ` | sed '1,/^.\?$/d'`
 }
 
 func TestPublishedPortsFromEverywhere(t *testing.T) {
