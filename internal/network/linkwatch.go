@@ -94,6 +94,11 @@ func (s *Service) remake(ctx context.Context) {
 		if _, err := s.host.conn.LinkByName(name); !errors.Is(err, unix.ENODEV) {
 			continue
 		}
+		// What was plugged in is not any more: nobody who comes from now on is to get it.
+		s.ahead.drop(b)
+		if b == s.bridge {
+			s.spares.drain()
+		}
 		err := b.up()
 		if err == nil {
 			err = b.reattach(s.linksOn(b.rec.ID))
@@ -102,9 +107,7 @@ func (s *Service) remake(ctx context.Context) {
 			s.warn(fmt.Sprintf("bridge %s of network %s was deleted and could not be made again: %v", name, b.rec.Name, err))
 			continue
 		}
-		s.ahead.drop(b) // what was plugged in is not
 		if b == s.bridge {
-			s.spares.drain() // they were plugged into the one that is gone
 			s.spares.refill()
 		}
 	}
