@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -277,19 +276,7 @@ func cacheFilter(filters client.Filters) (keep time.Duration, which []string, er
 
 // confirm asks the user; only y or Y is a yes.
 func (a *app) confirm(ctx context.Context, question string) (bool, error) {
-	_, _ = fmt.Fprintf(a.stdout, "%s [y/N] ", question)
-	answer := make(chan bool, 1) // the reader may outlive the question
-	go func() {
-		s := bufio.NewScanner(a.stdin)
-		answer <- s.Scan() && strings.EqualFold(strings.TrimSpace(s.Text()), "y")
-	}()
-	select {
-	case <-ctx.Done():
-		_, _ = fmt.Fprintln(a.stdout)
-		return false, ctx.Err()
-	case yes := <-answer:
-		return yes, nil
-	}
+	return term.Confirm(ctx, a.stdin, a.stdout, question+" [y/N]", "y")
 }
 
 // buildkit is the engine's BuildKit.

@@ -37,17 +37,41 @@ func inParallel(ctx context.Context, names []string, op func(context.Context, st
 	}
 }
 
+// operation is what is done to one of the engine's objects.
+type operation func(ctx context.Context, c *client.Client, name string) error
+
 // forEach does op to every container, prints the name of each that it was done to,
 // and returns what went wrong with the others.
-func (a *app) forEach(ctx context.Context, names []string, op func(context.Context, string) error) error {
+func (a *app) forEach(ctx context.Context, names []string, op operation) error {
+	c, err := a.api(ctx)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	inParallel(ctx, names, op, func(name string, err error) {
+	inParallel(ctx, names, func(ctx context.Context, name string) error { return op(ctx, c, name) }, func(name string, err error) {
 		if err != nil {
 			errs = append(errs, err)
 			return
 		}
 		_, _ = fmt.Fprintln(a.out, name)
 	})
+	return errors.Join(errs...)
+}
+
+// inTurn is forEach for what is done one after the other, in the order given.
+func (a *app) inTurn(ctx context.Context, names []string, op operation) error {
+	c, err := a.api(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		if err := op(ctx, c, name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		_, _ = fmt.Fprintln(a.out, name)
+	}
 	return errors.Join(errs...)
 }
 
@@ -90,11 +114,7 @@ func (a *app) stop() spec {
 				if err != nil {
 					return err
 				}
-				c, err := a.api(ctx)
-				if err != nil {
-					return err
-				}
-				return a.forEach(ctx, names, func(ctx context.Context, name string) error {
+				return a.forEach(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
 					_, err := c.ContainerStop(ctx, name, client.ContainerStopOptions{Signal: f.signal, Timeout: timeout})
 					return err
 				})
@@ -114,20 +134,11 @@ func (a *app) restart() spec {
 				if err != nil {
 					return err
 				}
-				c, err := a.api(ctx)
-				if err != nil {
+				// In turn: a database before what uses it.
+				return a.inTurn(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
+					_, err := c.ContainerRestart(ctx, name, client.ContainerRestartOptions{Signal: f.signal, Timeout: timeout})
 					return err
-				}
-				// One after the other, in the order given: a database before what uses it.
-				var errs []error
-				for _, name := range names {
-					if _, err := c.ContainerRestart(ctx, name, client.ContainerRestartOptions{Signal: f.signal, Timeout: timeout}); err != nil {
-						errs = append(errs, err)
-						continue
-					}
-					_, _ = fmt.Fprintln(a.out, name)
-				}
-				return errors.Join(errs...)
+				})
 			}
 		},
 	}
@@ -140,11 +151,7 @@ func (a *app) kill() spec {
 		setup: func(fs *pflag.FlagSet) action {
 			sig := fs.StringP("signal", "s", "", "Signal to send to the container")
 			return func(ctx context.Context, names []string) error {
-				c, err := a.api(ctx)
-				if err != nil {
-					return err
-				}
-				return a.forEach(ctx, names, func(ctx context.Context, name string) error {
+				return a.forEach(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
 					_, err := c.ContainerKill(ctx, name, client.ContainerKillOptions{Signal: *sig})
 					return err
 				})

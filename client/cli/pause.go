@@ -13,11 +13,7 @@ func (a *app) pause() spec {
 		args: a.minArgs(1), shownAs: []string{"container pause", "pause"},
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, names []string) error {
-				c, err := a.api(ctx)
-				if err != nil {
-					return err
-				}
-				return a.forEach(ctx, names, func(ctx context.Context, name string) error {
+				return a.forEach(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
 					_, err := c.ContainerPause(ctx, name, client.ContainerPauseOptions{})
 					return err
 				})
@@ -32,11 +28,7 @@ func (a *app) unpause() spec {
 		args: a.minArgs(1), shownAs: []string{"container unpause", "unpause"},
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, names []string) error {
-				c, err := a.api(ctx)
-				if err != nil {
-					return err
-				}
-				return a.forEach(ctx, names, func(ctx context.Context, name string) error {
+				return a.forEach(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
 					_, err := c.ContainerUnpause(ctx, name, client.ContainerUnpauseOptions{})
 					return err
 				})

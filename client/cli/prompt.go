@@ -1,30 +1,17 @@
 package cli
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/term"
 )
 
-// confirm asks the user; only y or Y is a yes. When ctx ends first, which a signal
-// does, that is the answer.
+// confirm asks the user; only y or Y is a yes.
 func (a *app) confirm(ctx context.Context, question string) (bool, error) {
-	_, _ = fmt.Fprintf(a.out, "%s [y/N] ", question)
-	answer := make(chan bool, 1) // the reader may outlive the question
-	go func() {
-		s := bufio.NewScanner(a.in)
-		answer <- s.Scan() && strings.EqualFold(strings.TrimSpace(s.Text()), "y")
-	}()
-	select {
-	case <-ctx.Done():
-		_, _ = fmt.Fprintln(a.out)
-		return false, context.Cause(ctx)
-	case yes := <-answer:
-		return yes, nil
-	}
+	return term.Confirm(ctx, a.in, a.out, question+" [y/N]", "y")
 }
 
 // pruneFilters adds to the filters of a prune those of the user's configuration

@@ -22,25 +22,16 @@ func (a *app) update() spec {
 				if err != nil {
 					return err
 				}
-				c, err := a.api(ctx)
-				if err != nil {
-					return err
-				}
-				var errs []error
 				var warnings []string
-				for _, name := range names {
+				err = a.inTurn(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
 					res, err := c.ContainerUpdate(ctx, name, o)
-					if err != nil {
-						errs = append(errs, err)
-						continue
-					}
-					_, _ = fmt.Fprintln(a.out, name)
 					warnings = append(warnings, res.Warnings...)
-				}
+					return err
+				})
 				for _, w := range warnings {
 					_, _ = fmt.Fprintln(a.out, w)
 				}
-				return errors.Join(errs...)
+				return err
 			}
 		},
 	}

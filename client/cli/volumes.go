@@ -148,19 +148,10 @@ func (a *app) volumeRm() spec {
 		setup: func(fs *pflag.FlagSet) action {
 			force := fs.BoolP("force", "f", false, "Force the removal of one or more volumes")
 			return func(ctx context.Context, names []string) error {
-				c, err := a.api(ctx)
-				if err != nil {
+				return a.inTurn(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
+					_, err := c.VolumeRemove(ctx, name, client.VolumeRemoveOptions{Force: *force})
 					return err
-				}
-				var errs []error
-				for _, name := range names {
-					if _, err := c.VolumeRemove(ctx, name, client.VolumeRemoveOptions{Force: *force}); err != nil {
-						errs = append(errs, err)
-						continue
-					}
-					_, _ = fmt.Fprintln(a.out, name)
-				}
-				return errors.Join(errs...)
+				})
 			}
 		},
 	}

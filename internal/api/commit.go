@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/jsonstream"
 
@@ -102,12 +101,9 @@ func (h *Handler) imageImport(ctx context.Context, w http.ResponseWriter, q *req
 		Source: q.query.Get("fromSrc"), Body: q.Body, Repo: q.query.Get("repo"), Tag: q.query.Get("tag"),
 		Message: q.query.Get("message"), Changes: q.query["changes"],
 	}
-	if text := q.query.Get("platform"); text != "" && q.version.from(32) {
-		platform, err := platforms.Parse(text)
-		if err != nil {
-			return failure.Invalid("invalid platform %q: %s", text, plainText(err))
-		}
-		req.Platform = platforms.Format(platform)
+	var err error
+	if req.Platform, err = q.platform(32); err != nil {
+		return err
 	}
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()

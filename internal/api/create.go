@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
@@ -70,7 +69,7 @@ func (h *Handler) decodeCreate(body []byte, q *request) (*engine.CreateRequest, 
 	defaultNetwork(req.HostConfig, endpoints)
 
 	var err error
-	if req.Platform, err = createPlatform(q); err != nil {
+	if req.Platform, err = q.platform(41); err != nil {
 		return nil, nil, err
 	}
 	if err := dropNewer(req, q.version); err != nil {
@@ -96,18 +95,6 @@ func defaultNetwork(host *container.HostConfig, endpoints map[string]*network.En
 		delete(endpoints, network.NetworkDefault)
 		endpoints[network.NetworkBridge] = endpoint
 	}
-}
-
-func createPlatform(q *request) (string, error) {
-	text := q.query.Get("platform")
-	if text == "" || q.version.below(41) {
-		return "", nil
-	}
-	platform, err := platforms.Parse(text)
-	if err != nil {
-		return "", failure.Invalid("invalid platform %q: %s", text, plainText(err))
-	}
-	return platforms.Format(platform), nil
 }
 
 // dropNewer removes from a request the fields that its version does not have:

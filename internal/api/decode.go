@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/platforms"
+
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
@@ -147,4 +149,17 @@ func parseFilters(text string) (map[string][]string, error) {
 		lists[key] = slices.Compact(values)
 	}
 	return object(lists), nil
+}
+
+// platform is the one that the query asks for, in its canonical form; "" is none, as in all versions before 1.minor.
+func (q *request) platform(minor int) (string, error) {
+	text := q.query.Get("platform")
+	if text == "" || q.version.below(minor) {
+		return "", nil
+	}
+	platform, err := platforms.Parse(text)
+	if err != nil {
+		return "", failure.Invalid("invalid platform %q: %s", text, plainText(err))
+	}
+	return platforms.Format(platform), nil
 }

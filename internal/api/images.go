@@ -116,12 +116,9 @@ func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *req
 		Tag:        q.query.Get("tag"),
 		AuthConfig: decodeAuth(q.Header.Get(registry.AuthHeader)),
 	}
-	if text := q.query.Get("platform"); text != "" && q.version.from(32) {
-		platform, err := platforms.Parse(text)
-		if err != nil {
-			return failure.Invalid("invalid platform %q: %s", text, plainText(err))
-		}
-		req.Platform = platforms.Format(platform)
+	var err error
+	if req.Platform, err = q.platform(32); err != nil {
+		return err
 	}
 	ctx, cancel := h.streamContext(ctx)
 	defer cancel()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
+	"github.com/cleatlabs/cleat/client/term"
 )
 
 func (a *app) downCommand() *cobra.Command {
@@ -141,8 +142,10 @@ func (a *app) rmCommand() *cobra.Command {
 			_, _ = fmt.Fprintln(a.err, "No stopped containers")
 			return nil
 		}
-		if !force && !a.confirm(fmt.Sprintf("Going to remove %s\nAre you sure? [yN] ", names(list))) {
-			return nil
+		if !force {
+			if ok, err := a.confirm(ctx, fmt.Sprintf("Going to remove %s\nAre you sure?", names(list))); !ok || err != nil {
+				return err
+			}
 		}
 		return o.Remove(ctx, list, opts)
 	})
@@ -167,11 +170,8 @@ func names(list []operate.Container) string {
 }
 
 // confirm asks the user.
-func (a *app) confirm(question string) bool {
-	_, _ = fmt.Fprint(a.err, question)
-	var answer string
-	_, _ = fmt.Fscanln(a.in, &answer)
-	return answer == "y" || answer == "Y" || answer == "yes"
+func (a *app) confirm(ctx context.Context, question string) (bool, error) {
+	return term.Confirm(ctx, a.in, a.err, question+" [yN]", "y", "yes")
 }
 
 func (a *app) pauseCommand() *cobra.Command {

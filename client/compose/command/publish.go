@@ -57,8 +57,10 @@ func (a *app) publish(ctx context.Context, repository string, o publishing) erro
 	if err := publishable(p, o); err != nil {
 		return err
 	}
-	if warning := exposes(p); warning != "" && !o.yes && !a.confirm(warning+"Are you ok to publish these? [yN] ") {
-		return nil
+	if warning := exposes(p); warning != "" && !o.yes {
+		if ok, err := a.confirm(ctx, warning+"Are you ok to publish these?"); !ok || err != nil {
+			return err
+		}
 	}
 	op, err := a.operator(ctx)
 	if err != nil {
