@@ -321,12 +321,29 @@ func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin, d
 	e.mu.Unlock()
 	x.announce(e, apievents.ActionExecStart)
 	x.tasks.Go("exec", func(ctx context.Context) {
-		if !detach && !e.probe {
-			x.note(e, proc) // its client is told nothing yet, and need not wait for that
+		if !detach && !e.probe && outlasts(ctx, proc, notedAfter) {
+			x.note(e, proc)
 		}
 		x.watch(ctx, e, pump)
 	})
 	return nil
+}
+
+// notedAfter is how long a process of an attached exec runs before it is noted: most commands are over by then. Its client has been told
+// nothing, and would lose the process's output with the engine in any case.
+const notedAfter = 2 * time.Millisecond
+
+// outlasts says whether the process still runs after d, or at the engine's end before that.
+func outlasts(ctx context.Context, proc *runtime.Process, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-proc.Done():
+		return false
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return true
 }
 
 // note lets the exec outlive the engine.

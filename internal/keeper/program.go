@@ -23,25 +23,27 @@ type Program struct {
 type Clone struct {
 	Flags  uint64 // CLONE_NEW…
 	Cgroup int    // number of a cgroup v2 directory's descriptor in the keeper; -1 is none
-	// Helper is set when the child is not the process itself but one that makes it with CLONE_PARENT.
-	Helper bool
 }
 
-// Begin appends what the keeper does until its child exists; what is appended from then on is the child's program, until End.
-func Begin(p *launch.Program, name string) *Program {
-	k := &Program{p: p}
+// Begin appends what the keeper does until its child exists; what is appended from then on is the child's program, until End. With helper
+// the child is not the process itself but one that makes it with CLONE_PARENT.
+func Begin(p *launch.Program, name string, helper bool) *Program {
+	k := &Program{p: p, helper: helper}
 	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str(name))
-	SetOOMScoreAdj(p, oomScoreAdj, syscall.EACCES, syscall.EPERM)
+	if !helper { // which must be done while it has the host's /proc
+		k.protect()
+	}
 	k.pids = p.Struct("pids", 0, 0)
 	k.child = launch.WordOf(k.pids, 1)
 	p.Call(unix.SYS_GETPID, "").To(launch.WordOf(k.pids, 0))
 	return k
 }
 
+func (k *Program) protect() { SetOOMScoreAdj(k.p, oomScoreAdj, syscall.EACCES, syscall.EPERM) }
+
 // Clone appends the creation of the child.
 func (k *Program) Clone(c Clone) {
 	p := k.p
-	k.helper = c.Helper
 	flags, cgroup := c.Flags|unix.CLONE_CLEAR_SIGHAND, uint64(0)
 	if c.Cgroup >= 0 {
 		flags, cgroup = flags|unix.CLONE_INTO_CGROUP, uint64(c.Cgroup)
@@ -56,6 +58,7 @@ func (k *Program) End() {
 	p.Land(k.branch)
 	helper := launch.Int(0)
 	if k.helper {
+		k.protect() // nobody waits for it any more
 		// The process's PID is not known here: the status file keeps 0 for it.
 		helper = k.child.Arg()
 		p.Call(unix.SYS_PWRITE64, "keeper's pid", launch.Named(StatusFD, "status"), k.pids, launch.Int(8), launch.Int(offsetPIDs))

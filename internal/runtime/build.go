@@ -43,7 +43,7 @@ const cwdMark = "cwd "
 
 func (b *builder) build() error {
 	s := b.s
-	k := keeper.Begin(b.p, "cleat-keeper")
+	k := keeper.Begin(b.p, "cleat-keeper", false)
 	if err := b.joinPIDNamespace(); err != nil {
 		return err
 	}

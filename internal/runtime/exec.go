@@ -128,8 +128,8 @@ func (p *Process) dupPidfd() (int, error) {
 // With a gate the process then waits for a byte from there, all but its execve done, and ends if the other end is closed instead.
 func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target, gate int) error {
 	p := pl.p
-	k := keeper.Begin(p, "cleat-keeper")
-	clone := keeper.Clone{Cgroup: -1, Helper: true}
+	k := keeper.Begin(p, "cleat-keeper", true)
+	clone := keeper.Clone{Cgroup: -1}
 	tasks, err := pl.cgroupFiles(pl.group, &clone)
 	if err != nil {
 		return err

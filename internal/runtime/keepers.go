@@ -3,6 +3,7 @@ package runtime
 import (
 	"time"
 
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/launch"
 	"github.com/cleatlabs/cleat/internal/supervise"
 )
@@ -14,18 +15,25 @@ const (
 	keeperQuiet = 4 * time.Millisecond
 )
 
+// A spareKeeper is a keeper without a program.
+type spareKeeper struct {
+	*launch.Parked
+	start uint64 // its start time; 0 is unknown
+}
+
 // newKeepers keeps a few keepers waiting for their programs: fork and execve are the longest steps of an exec, after those of its command.
-func newKeepers(stub *launch.Stub) *supervise.Reserve[*launch.Parked] {
-	fill := func(missing int, put func(*launch.Parked)) {
+func newKeepers(stub *launch.Stub) *supervise.Reserve[spareKeeper] {
+	fill := func(missing int, put func(spareKeeper)) {
 		for range missing {
 			k, err := stub.Park()
 			if err != nil {
 				return // a start makes its own, or meets the same and reports it
 			}
-			put(k)
+			start, _ := kernel.StartTime(k.PID())
+			put(spareKeeper{k, start})
 		}
 	}
-	return supervise.NewReserve(spareKeepers, keeperQuiet, fill, (*launch.Parked).Close)
+	return supervise.NewReserve(spareKeepers, keeperQuiet, fill, func(k spareKeeper) { k.Close() })
 }
 
 // placeKeepers has keepers be born outside of the engine's own control group. They outlive the engine, and what is left in a

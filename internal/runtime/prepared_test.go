@@ -64,12 +64,12 @@ func TestPreparedExec(t *testing.T) {
 	e := l.exec(c, "sh", "-c", "grep -E '^(CapEff|Seccomp:|SigBlk)' /proc/self/status; ls /proc/self/fd; echo $$; exit 7")
 	e.Seccomp = allowAll
 	prepared, pid := l.prepare(c, e)
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	l.check(err)
 	for _, want := range []string{"Seccomp:\t2", "CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "CapInh:\t0000000000000000"} {
-		if !strings.Contains(string(status), want) {
-			t.Errorf("while it waits: no %q in\n%s", want, status)
-		}
+		waitFor(t, want+" while it waits", func() bool {
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			l.check(err)
+			return strings.Contains(string(status), want)
+		})
 	}
 	if fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); len(fds) > 5 { // stdio, report, gate
 		t.Errorf("while it waits: descriptors %v", fds)

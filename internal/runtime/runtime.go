@@ -35,7 +35,7 @@ type Runtime struct {
 	hierarchies []hierarchy
 	reaper      *reaper
 	networks    *supervise.Reserve[int]
-	keepers     *supervise.Reserve[*launch.Parked]
+	keepers     *supervise.Reserve[spareKeeper]
 	held        uint64 // capabilities of the engine
 	base        int    // see openBase
 	programs    *launch.Pool

@@ -155,15 +155,21 @@ func (l *starting) launch() (*launch.Child, error) {
 	for i, fd := range l.held {
 		l.plan.hold(keeper.HeldFD+i, fd)
 	}
-	parked, _ := l.r.keepers.Take()
+	spare, _ := l.r.keepers.Take()
 	defer l.r.keepers.Refill()
-	return l.r.stub.StartIn(parked, l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
+	child, err := l.r.stub.StartIn(spare.Parked, l.plan.p, "cleat-keeper "+l.rec.ID, l.std.child, l.plan.files)
+	if err == nil && spare.Parked != nil && child.PID == spare.PID() {
+		l.rec.KeeperStart = spare.start
+	}
+	return child, err
 }
 
 func (l *starting) await(ctx context.Context, child *launch.Child) (*Process, error) {
 	record.Failpoint("runtime.start.after-fork")
-	// Read now, while the child is busy. One that cannot be read is tried again when the record is wanted.
-	l.rec.KeeperStart, _ = kernel.StartTime(child.PID)
+	if l.rec.KeeperStart == 0 {
+		// Read now, while the child is busy. One that cannot be read is tried again when the record is wanted.
+		l.rec.KeeperStart, _ = kernel.StartTime(child.PID)
+	}
 	l.rec.Layout, l.rec.BootID, l.rec.KeeperPID = keeper.LayoutVersion, l.r.bootID, child.PID
 	if l.meanwhile != nil {
 		l.meanwhile(keeper.Unmade(l.rec))
