@@ -23,6 +23,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/cli/cli/config/configfile"
@@ -87,8 +88,10 @@ func Run(p Process) int {
 		}
 		return 0
 	}
-	// Most runs are over before there is garbage that is worth collecting.
-	debug.SetGCPercent(400)
+	// Most runs are over before there is garbage that is worth collecting; one that goes on keeps its memory small.
+	debug.SetGCPercent(1600)
+	later := time.AfterFunc(time.Second, func() { debug.SetGCPercent(400) })
+	defer later.Stop()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second one ends what the first does not
