@@ -21,15 +21,15 @@ const (
 	maxPassed = 253
 )
 
-// Park starts a process that waits for its program. Use it up with StartIn, or Close it.
-func (s *Stub) Park() (*Parked, error) {
+// parkNew executes the stub in a process that waits, and is shown as kind until it has its program.
+func (s *Stub) parkNew(kind string) (*Parked, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("parking a keeper: %w", err)
 	}
 	defer unix.Close(pair[1])
-	args := []string{"cleat-keeper", "spare"}
-	for room := titleLength - len("cleat-keeper.spare."); room > 0; room-- {
+	args := []string{"cleat-keeper", kind}
+	for room := titleLength - len("cleat-keeper..") - len(kind); room > 0; room-- {
 		args = append(args, "")
 	}
 	its := uintptr(pair[1])

@@ -50,11 +50,11 @@ func runIn(t testing.TB, s *launch.Stub, k *launch.Parked, p *launch.Program, na
 
 func park(t testing.TB, s *launch.Stub) *launch.Parked {
 	t.Helper()
-	k, err := s.Park()
+	made, err := s.Park(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k
+	return made[0]
 }
 
 // A parked process is, to its program, like a new one: the same descriptors, signals and report, and the name that the start gives it.
@@ -101,9 +101,7 @@ func TestParkedTitle(t *testing.T) {
 		}
 		return strings.TrimRight(string(b), "\x00\n")
 	}
-	if got := read("cmdline"); got != "cleat-keeper\x00spare" {
-		t.Errorf("while it waits: %q", got)
-	}
+	until(t, "it is shown as spare", func() bool { return read("cmdline") == "cleat-keeper\x00spare" })
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,9 @@ type Stub struct {
 	exe   *os.File
 	fd    int // of the executable, above those that a child is given
 	group int // the control group's directory that processes are born into; -1 for the engine's own
+
+	parking sync.Mutex
+	nursery *nursery // nil before the first Park
 }
 
 // minStubFD keeps the executable's descriptor out of the way of most starts: ForkExec gives the child its descriptors from 0 on before the
@@ -69,8 +73,11 @@ func (s *Stub) place(f *os.File, min int) error {
 // is open as fd (-1 for the engine's own), which becomes the Stub's. It is called before the first start.
 func (s *Stub) In(fd int) { s.group = fd }
 
-// Close releases the executable; running processes are not affected.
+// Close releases the executable; running processes are not affected. Nothing may be started or parked at the same time.
 func (s *Stub) Close() error {
+	if s.nursery != nil {
+		s.nursery.close()
+	}
 	if s.group >= 0 {
 		unix.Close(s.group)
 	}

@@ -217,7 +217,9 @@ report: // write(ReportFD, {2, index, errno}, 24), then exit_group(127)
 	JMP  exit
 
 // park: wait at the socket for a start (see park.go). Its message is the process's new title, which takes the place of the arguments, and
-// brings the descriptors, which the kernel gives the numbers from 4 on: the report pipe, those from FirstFD on, stdio, the program.
+// brings the descriptors, which the kernel gives the numbers from 4 on: the report pipe, those from FirstFD on, stdio, the program. A
+// message of one byte brings the socket of another parked process, which this one makes as its parent's child; it answers with the PID or
+// the error.
 park:
 	MOVQ 72(R15), SI // the first argument
 	MOVQ $157, AX    // prctl(PR_SET_NAME, …)
@@ -238,9 +240,9 @@ park:
 	MOVQ $1, -104(R15)
 	LEAQ -4096(R15), AX
 	MOVQ AX, -96(R15)
-	MOVQ $1032, -88(R15)
 	MOVQ $0, -80(R15)
 parked:
+	MOVQ $1032, -88(R15)
 	MOVQ $47, AX // recvmsg(3, &msghdr, 0)
 	MOVQ $3, DI
 	LEAQ -128(R15), SI
@@ -248,8 +250,55 @@ parked:
 	SYSCALL
 	CMPQ AX, $-4 // EINTR
 	JEQ  parked
-	CMPQ AX, $78 // anything else is the engine's end
+	CMPQ AX, $78
+	JEQ  given
+	CMPQ AX, $1 // anything else is the engine's end
 	JNE  broken
+	TESTL $8, -80(R15) // MSG_CTRUNC
+	JNZ  broken
+	MOVL -4080(R15), R13 // the socket
+	MOVQ $56, AX         // clone(CLONE_PARENT|SIGCHLD, 0, 0, 0, 0)
+	MOVQ $0x8011, DI
+	XORQ SI, SI
+	XORQ DX, DX
+	XORQ R10, R10
+	XORQ R8, R8
+	SYSCALL
+	TESTQ AX, AX
+	JZ   born
+	MOVQ AX, -144(R15)
+	MOVQ $3, AX // close
+	MOVQ R13, DI
+	SYSCALL
+	MOVQ $1, AX // write(3, &pid, 8)
+	MOVQ $3, DI
+	LEAQ -144(R15), SI
+	MOVQ $8, DX
+	SYSCALL
+	JMP  parked
+
+born: // its second argument is "spare", its only descriptor its own socket
+	MOVQ 72(R15), AX
+	MOVQ $0x6572617073, CX
+	MOVQ CX, 13(AX)
+	XORQ BX, BX
+own:
+	MOVQ $292, AX // dup3(socket, 0…3, 0)
+	MOVQ R13, DI
+	MOVQ BX, SI
+	XORQ DX, DX
+	SYSCALL
+	INCQ BX
+	CMPQ BX, $4
+	JLT  own
+	MOVQ $3, AX // close
+	MOVQ R13, DI
+	SYSCALL
+	MOVQ $112, AX // setsid
+	SYSCALL
+	JMP  parked
+
+given:
 	TESTL $8, -80(R15) // MSG_CTRUNC
 	JNZ  broken
 	MOVQ -4096(R15), R14 // struct cmsghdr's length: 16, and 4 for each descriptor

@@ -223,10 +223,10 @@ park:
 	MOVD R9, 24(R23)
 	SUB  $4096, R23, R24
 	MOVD R24, 32(R23)
-	MOVD $1032, R9
-	MOVD R9, 40(R23)
 	MOVD ZR, 48(R23)
 parked:
+	MOVD $1032, R9
+	MOVD R9, 40(R23)
 	MOVD $212, R8 // recvmsg
 	MOVD $3, R0
 	MOVD R23, R1
@@ -235,7 +235,53 @@ parked:
 	CMN  $4, R0
 	BEQ  parked
 	CMP  $78, R0
+	BEQ  given
+	CMP  $1, R0
 	BNE  broken
+	MOVWU 48(R23), R9
+	TBNZ $3, R9, broken
+	MOVWU 16(R24), R26 // the socket
+	MOVD $220, R8 // clone
+	MOVD $0x8011, R0
+	MOVD $0, R1
+	MOVD $0, R2
+	MOVD $0, R3
+	MOVD $0, R4
+	SVC
+	CBZ  R0, born
+	MOVD R0, 128(R23)
+	MOVD $57, R8 // close
+	MOVD R26, R0
+	SVC
+	MOVD $64, R8 // write
+	MOVD $3, R0
+	ADD  $128, R23, R1
+	MOVD $8, R2
+	SVC
+	B    parked
+
+born:
+	MOVD 520(R23), R9
+	MOVD $0x6572617073, R10
+	MOVD R10, 13(R9)
+	MOVD $0, R25
+own:
+	MOVD $24, R8 // dup3
+	MOVD R26, R0
+	MOVD R25, R1
+	MOVD $0, R2
+	SVC
+	ADD  $1, R25
+	CMP  $4, R25
+	BLT  own
+	MOVD $57, R8 // close
+	MOVD R26, R0
+	SVC
+	MOVD $157, R8 // setsid
+	SVC
+	B    parked
+
+given:
 	MOVWU 48(R23), R9
 	TBNZ $3, R9, broken
 	MOVD (R24), R24

@@ -24,11 +24,8 @@ type spareKeeper struct {
 // newKeepers keeps a few keepers waiting for their programs: fork and execve are the longest steps of an exec, after those of its command.
 func newKeepers(stub *launch.Stub) *supervise.Reserve[spareKeeper] {
 	fill := func(missing int, put func(spareKeeper)) {
-		for range missing {
-			k, err := stub.Park()
-			if err != nil {
-				return // a start makes its own, or meets the same and reports it
-			}
+		made, _ := stub.Park(missing) // a start makes its own, or meets the same and reports it
+		for _, k := range made {
 			start, _ := kernel.StartTime(k.PID())
 			put(spareKeeper{k, start})
 		}

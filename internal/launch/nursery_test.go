@@ -1,0 +1,126 @@
+package launch_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/internal/launch"
+	"golang.org/x/sys/unix"
+)
+
+// nurseries are the processes of this one that make parked ones.
+func nurseries(t *testing.T) (pids []int) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // of a thread that has just ended
+		for _, f := range strings.Fields(string(b)) {
+			line, err := os.ReadFile("/proc/" + f + "/cmdline")
+			if err != nil || !bytes.HasPrefix(line, []byte("cleat-keeper\x00nursery\x00")) {
+				continue
+			}
+			pid, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Several processes are made at once, each with a session of its own and nothing but its socket, and each runs its program.
+func TestParkSeveral(t *testing.T) {
+	s := newStub(t)
+	made, err := s.Park(5)
+	if err != nil || len(made) != 5 {
+		t.Fatalf("%d processes, %v", len(made), err)
+	}
+	for i, k := range made {
+		until(t, "it is a spare", func() bool {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", k.PID()))
+			return bytes.HasPrefix(b, []byte("cleat-keeper\x00spare\x00"))
+		})
+		until(t, "it leads a session", func() bool {
+			sid, err := unix.Getsid(k.PID())
+			return err == nil && sid == k.PID()
+		})
+		var fds []string
+		until(t, "it has its socket alone", func() bool {
+			fds, _ = filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", k.PID()))
+			return len(fds) == 4
+		})
+		sockets := map[string]bool{}
+		for _, fd := range fds {
+			to, err := os.Readlink(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sockets[to] = true
+		}
+		if len(sockets) != 1 {
+			t.Errorf("it holds %v", sockets)
+		}
+		p := launch.NewProgram(false)
+		p.Exit(10 + i)
+		if o := runIn(t, s, k, p, "x"); o.status.ExitStatus() != 10+i || o.pid != k.PID() {
+			t.Errorf("process %d: %+v", i, o)
+		}
+	}
+}
+
+// A nursery that somebody has killed is replaced, and those that it has made do not mind. None stays when the stub is closed.
+func TestNurseryKilled(t *testing.T) {
+	before := nurseries(t)
+	s, err := launch.NewStub(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := func() []int {
+		return slices.DeleteFunc(nurseries(t), func(pid int) bool { return slices.Contains(before, pid) })
+	}
+	first, err := s.Park(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "there is one nursery", func() bool { return len(ours()) == 1 })
+	killed := ours()[0]
+	if err := unix.Kill(killed, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it has ended", func() bool { return len(ours()) == 0 }) // a zombie has no arguments
+	for round := range 2 {                                            // made by the engine, then by a new nursery
+		made, err := s.Park(3)
+		if err != nil || len(made) != 3 {
+			t.Fatalf("round %d: %d processes, %v", round, len(made), err)
+		}
+		for i, k := range made {
+			p := launch.NewProgram(false)
+			p.Exit(20 + i)
+			if o := runIn(t, s, k, p, "x"); o.status.ExitStatus() != 20+i {
+				t.Errorf("round %d, process %d: %+v", round, i, o)
+			}
+		}
+	}
+	p := launch.NewProgram(false)
+	p.Exit(7)
+	if o := runIn(t, s, first[0], p, "x"); o.status.ExitStatus() != 7 {
+		t.Errorf("one that the killed nursery had made: %+v", o)
+	}
+	first[1].Close()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if left := ours(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
