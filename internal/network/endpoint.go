@@ -112,7 +112,7 @@ func (s *Service) enter(req *Request) (*attachment, error) {
 		return nil, failure.Invalid("container %s is linked to others of the default network, which do not reach each other (--icc=false): connect them to a network of their own, where they have names", req.Name)
 	}
 	a := &attachment{ports: &reservation{}, options: map[string]endpointOptions{}, hidden: req.Unlisted, sandbox: &Sandbox{
-		ContainerID: req.ContainerID, Name: req.Name, Mode: req.Mode, Ports: portMap(req.Exposed, nil), DNS: req.DNS,
+		ContainerID: req.ContainerID, Name: req.Name, Mode: req.Mode, Ports: portMap(req.Exposed, nil), DNS: req.DNS, ExtraHosts: req.ExtraHosts,
 	}}
 	if owner, shares := strings.CutPrefix(req.Mode, sharedPrefix); shares {
 		host := s.attachments[owner]

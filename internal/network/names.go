@@ -328,12 +328,21 @@ func (s *Service) view(sb *Sandbox, ns int) *dns.View {
 			}
 		}
 	}
+	for _, extra := range sb.ExtraHosts {
+		name, addr, err := s.extraHost(extra)
+		if name = strings.TrimSuffix(strings.ToLower(name), "."); err == nil && name != "" && addr.IsValid() {
+			v.Hosts[name] = append(v.Hosts[name], addr) // the start has refused what cannot be read
+		}
+	}
 	if four, six := sb.Gateways(); four == nil && six == nil {
 		return v
 	}
 	if gateway := s.HostGateway(); gateway.IsValid() {
-		v.Hosts[dns.HostName] = []netip.Addr{gateway}
-		v.Hosts[dns.GatewayName] = []netip.Addr{gateway}
+		for _, name := range []string{dns.HostName, dns.GatewayName} {
+			if v.Hosts[name] == nil {
+				v.Hosts[name] = []netip.Addr{gateway}
+			}
+		}
 	}
 	v.Servers = s.nameServers(sb, ns)
 	return v

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -363,4 +364,42 @@ func TestHostsResolverOnLoopback(t *testing.T) {
 	h.expect("nobody listens there", h.lookUp(b.ns, "udp4", "other.example", dns.TypeA), "SERVFAIL")
 	h.nameServer(b.ns, "127.0.0.53:53", "203.0.113.10")
 	eventually(t, "its own resolver answers", func() bool { return h.lookUp(b.ns, "udp4", "other.example", dns.TypeA) == "NOERROR 203.0.113.10" })
+}
+
+// --add-host is for all programs: for those that read the hosts file and for those that ask.
+func TestExtraHostsHaveNames(t *testing.T) {
+	h := newHost(t)
+	cfg := h.alone()
+	ctx := context.Background()
+	s, err := network.Open(ctx, cfg)
+	must(t, err)
+	h.network(s, api.CreateRequest{Name: "net1", Internal: true})
+	req := on("a", "net1")
+	req.ExtraHosts = []string{"Files.example:192.0.2.7", "files.example=[2001:db8::7]", "gate:host-gateway", "host.docker.internal:192.0.2.8", "b:192.0.2.9"}
+	req.FilesDir = t.TempDir()
+	a := h.join(s, req)
+	h.on(s, "b", at("net1"))
+	ask := func(when string) {
+		t.Helper()
+		for _, c := range []struct {
+			name  string
+			qtype uint16
+			want  string
+		}{
+			{"files.example", dns.TypeA, "NOERROR 192.0.2.7"}, {"FILES.example", dns.TypeAAAA, "NOERROR 2001:db8::7"}, {"gate", dns.TypeA, "NOERROR 172.29.0.1"},
+			{"host.docker.internal", dns.TypeA, "NOERROR 192.0.2.8"}, {"b", dns.TypeA, "NOERROR 192.0.2.9"}, {"other.example", dns.TypeA, "SERVFAIL"},
+		} {
+			h.expect(c.name+" "+when, h.lookUp(a.ns, "udp4", c.name, c.qtype), c.want)
+		}
+	}
+	ask("at first")
+	must(t, s.Close())
+	kept := &network.Sandbox{}
+	data, err := json.Marshal(a.Sandbox)
+	must(t, err)
+	must(t, json.Unmarshal(data, kept))
+	s = h.open(cfg)
+	must(t, s.Adopt(ctx, kept, h.holder(a.ns)))
+	must(t, s.Reconcile(ctx, []*network.Sandbox{kept}))
+	ask("by the next engine")
 }

@@ -202,6 +202,9 @@ type Sandbox struct {
 	Asked *PortRequest `json:",omitempty"`
 	// DNS are the name servers that were asked for.
 	DNS []string `json:",omitempty"`
+	// ExtraHosts are those of the Request: the name server knows them, too, for programs
+	// that do not read the hosts file.
+	ExtraHosts []string `json:",omitempty"`
 }
 
 // PortRequest is the part of a Request that is about ports.

@@ -36,6 +36,13 @@ const (
 	lookupsMedian = "DNS lookup in a container, median"
 	lookupsP99    = "DNS lookup in a container, p99 of 10,000"
 
+	manyNetworks     = "create a network, the first 20 of 200"
+	manyNetworksLate = "create a network, the last 20, of the first"
+	manyStarts       = "start, publishing 5 ports, the first 100 of 1,000 on 200 networks"
+	manyStartsLate   = "start, publishing 5 ports, the last 100, of the first"
+	manyEnds         = "remove by force, the first 100 of 1,000"
+	manyEndsLate     = "remove by force, the last 100, of the first"
+
 	netRounds = 10
 	netName   = "bench"
 )
@@ -52,6 +59,13 @@ func networkWorks() []work {
 		{
 			rows:   []row{{connsOwn, "/s", 0, true}, {connsPort, "/s", 0, true}, {connsRatio, "%", 90, true}, {connsLocal, "/s", 0, true}},
 			rounds: netRounds, prepare: prepareConnections, turn: connections,
+		},
+		{
+			rows: []row{
+				{manyNetworks, "ms", 0, false}, {manyNetworksLate, "×", 2, false}, {manyStarts, "ms", 0, false}, {manyStartsLate, "×", 2, false},
+				{manyEnds, "ms", 0, false}, {manyEndsLate, "×", 2, false},
+			},
+			rounds: 1, prepare: prepareRange, turn: many,
 		},
 		{rows: []row{{lookupsMedian, "ms", 0, false}, {lookupsP99, "ms", 1, false}}, rounds: netRounds, prepare: network(netName, nil), turn: lookups},
 	}

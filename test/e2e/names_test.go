@@ -205,6 +205,9 @@ while True:
 		`import socket; print(socket.gethostbyname("host.docker.internal"), socket.gethostbyname("gateway.docker.internal"))`); len(strings.Fields(got)) != 2 {
 		t.Errorf("the host: %s", got)
 	}
+	if got := e.OK(t, "docker", "run", "--rm", "--network", n, "--add-host", "files.example:203.0.113.9", "busybox", "nslookup", "-type=a", "files.example"); !strings.Contains(got, "203.0.113.9") {
+		t.Errorf("a host that was added, looked up: %s", got)
+	}
 }
 
 // A client that goes on sending to a published UDP port reaches the container again
