@@ -77,6 +77,22 @@ func (s spec) name() string { name, _, _ := strings.Cut(s.use, " "); return name
 // root makes the tree of commands. If only is one of those that stand directly at the
 // root, it is the only one: to make them all takes as long as to run one.
 func (a *app) root(only string) *cobra.Command {
+	root := a.bareRoot()
+	specs := a.topCommands()
+	if i := slices.IndexFunc(specs, func(s spec) bool { return s.name() == only }); i >= 0 {
+		root.AddCommand(a.command(specs[i]))
+		return root
+	}
+	for _, s := range specs {
+		root.AddCommand(a.command(s))
+	}
+	root.AddCommand(a.pluginCommands()...)
+	root.AddCommand(a.groups()...)
+	return root
+}
+
+// bareRoot is the root without commands, but for help.
+func (a *app) bareRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:                   a.name + " [OPTIONS] COMMAND [ARG...]",
 		Short:                 "A container engine that starts in milliseconds",
@@ -108,57 +124,23 @@ func (a *app) root(only string) *cobra.Command {
 	}
 	root.SetHelpCommand(help)
 	root.AddCommand(help)
-	specs := []spec{
-		a.run(),
-		a.exec(),
-		a.ps(),
-		a.pull(),
-		a.push(),
-		a.images(),
-		a.versionCommand(),
-		a.info(),
-		a.attach(),
-		a.commit(),
-		a.cp(),
-		a.create(),
-		a.diff(),
-		a.events(),
-		a.export(),
-		a.history(),
-		a.importImage(),
-		a.inspect(),
-		a.kill(),
-		a.load(),
-		a.login(),
-		a.logout(),
-		a.logs(),
-		a.pause(),
-		a.port(),
-		a.rename(),
-		a.restart(),
-		a.rm(),
-		a.rmi(),
-		a.save(),
-		a.search(),
-		a.start(),
-		a.stats(),
-		a.stop(),
-		a.tag(),
-		a.top(),
-		a.completion(),
-		a.unpause(),
-		a.update(),
-		a.wait(),
+	return root
+}
+
+// topCommands are those that stand directly at the root.
+func (a *app) topCommands() []spec {
+	return []spec{
+		a.run(), a.exec(), a.ps(), a.pull(), a.push(), a.images(), a.versionCommand(), a.info(), a.attach(),
+		a.commit(), a.cp(), a.create(), a.diff(), a.events(), a.export(), a.history(), a.importImage(), a.inspect(),
+		a.kill(), a.load(), a.login(), a.logout(), a.logs(), a.pause(), a.port(), a.rename(), a.restart(), a.rm(),
+		a.rmi(), a.save(), a.search(), a.start(), a.stats(), a.stop(), a.tag(), a.top(), a.completion(), a.unpause(),
+		a.update(), a.wait(),
 	}
-	if i := slices.IndexFunc(specs, func(s spec) bool { return s.name() == only }); i >= 0 {
-		root.AddCommand(a.command(specs[i]))
-		return root
-	}
-	for _, s := range specs {
-		root.AddCommand(a.command(s))
-	}
-	root.AddCommand(a.pluginCommands()...)
-	root.AddCommand(
+}
+
+// groups are the commands by what they are about.
+func (a *app) groups() []*cobra.Command {
+	return []*cobra.Command{
 		a.group("container", "Manage containers",
 			a.attach().as(""), a.commit().as(""), a.diff().as(""), a.export().as(""), a.cp().as(""), a.containerPrune(), a.create().as(""), a.exec().as(""), a.containerInspect(), a.kill().as(""), a.logs().as(""),
 			a.ps().as("ls [OPTIONS]", "ps", "list"), a.rename().as(""), a.restart().as(""), a.rm().as("", "remove"), a.run().as(""),
@@ -174,8 +156,7 @@ func (a *app) root(only string) *cobra.Command {
 			a.contextCreate(), a.contextExport(), a.contextImport(), a.contextInspect(), a.contextLs(), a.contextRm(), a.contextShow(),
 			a.contextUpdate(), a.contextUse()),
 		a.group("engine", "Manage the engine itself", a.engineStart(), a.engineStop(), a.engineStatus(), a.engineLogs()),
-	)
-	return root
+	}
 }
 
 // errHelped ends a run in which only help was asked for.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/registryserver/imagefile"
 )
@@ -17,11 +18,43 @@ import (
 func mkimage(args []string) error {
 	fs := flag.NewFlagSet("mkimage", flag.ContinueOnError)
 	r := imagefile.Recipe{}
-	cfg := &r.Config
 	fs.StringVar(&r.Dir, "from-dir", "", "root `directory`")
 	fs.StringVar(&r.Tar, "from-tar", "", "tar `file` of the root directory; gzip, zstd and bzip2 are recognised")
 	ref := fs.String("ref", "", "`name[:tag]` of the image")
 	out := fs.String("o", "", "archive `file` to write")
+	configFlags(fs, &r.Config)
+	fs.StringVar(&r.Architecture, "arch", "", "`architecture` that the programs are for (default this machine's)")
+	compression := fs.String("compression", string(imagefile.Gzip), "of the layer: gzip, zstd or none")
+	rest, err := parse(fs, args)
+	switch {
+	case err != nil:
+		return err
+	case len(rest) > 0:
+		return badUsage("mkimage takes no argument %q", rest[0])
+	case *ref == "":
+		return badUsage("mkimage needs --ref NAME[:TAG]")
+	case *out == "":
+		return badUsage("mkimage needs -o ARCHIVE")
+	case (r.Dir == "") == (r.Tar == ""):
+		return badUsage("mkimage needs either --from-dir or --from-tar")
+	}
+	r.Compression = imagefile.Compression(*compression)
+	if err := nameImage(&r, *ref); err != nil {
+		return err
+	}
+	if r.Created, err = creationDate(); err != nil {
+		return err
+	}
+	id, err := imagefile.Make(r, *out)
+	if err != nil {
+		return err
+	}
+	fmt.Println(id)
+	return nil
+}
+
+// configFlags are those of what the image says about containers of it.
+func configFlags(fs *flag.FlagSet, cfg *dockerspec.DockerOCIImageConfig) {
 	fs.Var(listFlag(&cfg.Entrypoint), "entrypoint", "entrypoint as a JSON `array`")
 	fs.Var(listFlag(&cfg.Cmd), "cmd", "command as a JSON `array`")
 	fs.Func("env", "variable `K=V`; may be repeated", func(v string) error {
@@ -67,41 +100,21 @@ func mkimage(args []string) error {
 	fs.StringVar(&cfg.User, "user", "", "`user[:group]` to run as")
 	fs.StringVar(&cfg.StopSignal, "stopsignal", "", "`signal` that stops the container")
 	fs.Func("healthcheck", "health check as in image configurations, a JSON `object` such as {\"Test\":[\"CMD-SHELL\",\"true\"]}", func(v string) error {
-		return json.Unmarshal([]byte(v), &r.Config.Healthcheck)
+		return json.Unmarshal([]byte(v), &cfg.Healthcheck)
 	})
-	fs.StringVar(&r.Architecture, "arch", "", "`architecture` that the programs are for (default this machine's)")
-	compression := fs.String("compression", string(imagefile.Gzip), "of the layer: gzip, zstd or none")
-	rest, err := parse(fs, args)
-	switch {
-	case err != nil:
-		return err
-	case len(rest) > 0:
-		return badUsage("mkimage takes no argument %q", rest[0])
-	case *ref == "":
-		return badUsage("mkimage needs --ref NAME[:TAG]")
-	case *out == "":
-		return badUsage("mkimage needs -o ARCHIVE")
-	case (r.Dir == "") == (r.Tar == ""):
-		return badUsage("mkimage needs either --from-dir or --from-tar")
-	}
-	r.Compression = imagefile.Compression(*compression)
-	named, err := reference.ParseNormalizedNamed(*ref)
+}
+
+// nameImage checks the name that an image is to have.
+func nameImage(r *imagefile.Recipe, ref string) error {
+	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return fmt.Errorf("--ref %q: %w", *ref, err)
+		return fmt.Errorf("--ref %q: %w", ref, err)
 	}
 	if _, ok := named.(reference.Digested); ok {
-		return badUsage("--ref %q: give a tag, not a digest", *ref)
+		return badUsage("--ref %q: give a tag, not a digest", ref)
 	}
 	named = reference.TagNameOnly(named)
 	r.Name, r.Short = named.String(), reference.FamiliarString(named)
-	if r.Created, err = creationDate(); err != nil {
-		return err
-	}
-	id, err := imagefile.Make(r, *out)
-	if err != nil {
-		return err
-	}
-	fmt.Println(id)
 	return nil
 }
 
