@@ -5,12 +5,16 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/nft"
 )
+
+// shortPause is how long nothing is taken once descriptors or memory were short.
+const shortPause = 50 * time.Millisecond
 
 // acceptBatch is how many connections are taken from a socket before others have their turn.
 const acceptBatch = 64
@@ -94,16 +98,22 @@ func (p *loopback) elements(r *reservation) []nft.Publish {
 	return ps
 }
 
-// acceptTCP takes connections and finds out which port their clients meant. The caller
-// holds p.mu.
-func (p *loopback) acceptTCP(s *loopbackSocket) {
+// acceptTCP takes connections and finds out which port their clients meant. It reports
+// that descriptors or memory are short: what waits is told of again at once, though it
+// cannot be taken for a while. The caller holds p.mu.
+func (p *loopback) acceptTCP(s *loopbackSocket) (short bool) {
 	for range acceptBatch {
 		fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-		if err != nil {
-			return // there are no more, or descriptors are short: the next event tries again
+		switch err {
+		case nil:
+			p.takeTCP(fd)
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			return true
+		default:
+			return false // there are no more, or the client has gone
 		}
-		p.takeTCP(fd)
 	}
+	return false
 }
 
 func (p *loopback) takeTCP(fd int) {

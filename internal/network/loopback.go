@@ -200,13 +200,21 @@ func (p *loopback) run(ctx context.Context) {
 		if err != nil {
 			return
 		}
+		short := false
 		for _, e := range events[:n] {
 			p.mu.Lock()
 			s := p.sockets[int(e.Fd)]
 			if s != nil {
-				p.serve(s)
+				short = p.serve(s) || short
 			}
 			p.mu.Unlock()
+		}
+		if short {
+			select {
+			case <-time.After(shortPause):
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }
@@ -221,14 +229,15 @@ func (p *loopback) closeAll() {
 	p.epoll.Close()
 }
 
-// serve takes what has come to one socket. It never blocks: the caller holds p.mu,
-// so that the descriptor cannot be closed and reused meanwhile.
-func (p *loopback) serve(s *loopbackSocket) {
+// serve takes what has come to one socket, and reports that it could not for a while. It
+// never blocks: the caller holds p.mu, so that the descriptor cannot be closed and reused
+// meanwhile.
+func (p *loopback) serve(s *loopbackSocket) (short bool) {
 	if s.proto == network.UDP {
 		p.serveUDP(s)
-	} else {
-		p.acceptTCP(s)
+		return false
 	}
+	return p.acceptTCP(s)
 }
 
 // relayed begins to copy between a client and a container.
