@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -150,6 +151,7 @@ func (h *Handler) routes() []route {
 
 // ServeHTTP answers one call.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	growStack()
 	if isGRPC(r) {
 		ctx, cancel := h.streamContext(r.Context())
 		defer cancel()
@@ -183,6 +185,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		h.fail(out, r, asked, err)
 	}
+}
+
+// growStack makes the goroutine's stack as large as most requests need it. It begins with 2 kB and would be copied at each doubling, the later
+// the dearer, up to 4 % of the engine's time while it serves short requests. What stays unused the garbage collector gives back.
+//
+//go:noinline
+func growStack() {
+	var room [12 << 10]byte
+	runtime.KeepAlive(&room)
 }
 
 func (h *Handler) call(w *answer, q *request, handle handlerFunc) error {
