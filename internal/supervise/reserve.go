@@ -1,28 +1,35 @@
 package supervise
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // A Reserve keeps a few things ready that somebody will be in a hurry for and that
 // take long to make. Its methods may be called concurrently.
 type Reserve[T any] struct {
-	ready  chan T
-	quiet  time.Duration
-	fill   func(missing int, put func(T))
-	drop   func(T)
-	wanted chan struct{}
-	quit   chan struct{}
-	ended  chan struct{}
+	ready chan T
+	quiet time.Duration
+	fill  func(missing int, put func(T))
+	drop  func(T)
+
+	making sync.Mutex // held while fill runs
+
+	mu     sync.Mutex
+	timer  *time.Timer
+	armed  bool
+	wanted time.Time // when somebody asked last
+	closed bool
 }
 
 // NewReserve makes a reserve of n things and begins to fill it. fill makes what is
-// missing, as far as it can, and puts it; it runs in one goroutine. drop takes away
-// what is left at the end.
+// missing, as far as it can, and puts it; it runs in one goroutine at a time. drop
+// takes away what is left at the end.
 func NewReserve[T any](n int, quiet time.Duration, fill func(missing int, put func(T)), drop func(T)) *Reserve[T] {
-	r := &Reserve[T]{
-		ready: make(chan T, n), quiet: quiet, fill: fill, drop: drop,
-		wanted: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
-	}
-	go r.run()
+	r := &Reserve[T]{ready: make(chan T, n), quiet: quiet, fill: fill, drop: drop, armed: true}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.timer = time.AfterFunc(0, r.due)
 	return r
 }
 
@@ -40,47 +47,55 @@ func (r *Reserve[T]) Take() (T, bool) {
 // Refill asks for what was taken to be replaced. Whoever has taken something does so
 // when he is done. The making waits until nobody has asked for the time quiet, or half
 // is used up: it would take a processor, and locks of the kernel's, from those who are
-// in a hurry.
+// in a hurry. For their sake, too, nobody is woken here: a timer is set that finds out.
 func (r *Reserve[T]) Refill() {
-	select {
-	case r.wanted <- struct{}{}:
-	default:
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted = now
+	if !r.armed && !r.closed {
+		r.armed = true
+		r.timer.Reset(r.quiet)
 	}
 }
 
 // Close ends the making and gives up what is left.
 func (r *Reserve[T]) Close() {
-	close(r.quit)
-	<-r.ended
+	r.mu.Lock()
+	r.closed = true
+	r.timer.Stop()
+	r.mu.Unlock()
+	r.making.Lock() // whoever makes has ended
+	defer r.making.Unlock()
 	for x, ok := r.Take(); ok; x, ok = r.Take() {
 		r.drop(x)
 	}
 }
 
-func (r *Reserve[T]) run() {
-	defer close(r.ended)
-	r.make()
-	quiet := time.NewTimer(r.quiet)
-	defer quiet.Stop()
-	waiting := false
-	for {
-		select {
-		case <-r.quit:
-			return
-		case <-r.wanted:
-			if !waiting || 2*len(r.ready) >= cap(r.ready) {
-				quiet.Reset(r.quiet)
-			}
-			waiting = true
-		case <-quiet.C:
-			waiting = false
-			r.make()
-		}
+// due is the timer's.
+func (r *Reserve[T]) due() {
+	if !r.isTime() {
+		return
+	}
+	r.making.Lock()
+	defer r.making.Unlock()
+	r.mu.Lock()
+	closed := r.closed
+	r.mu.Unlock()
+	if missing := cap(r.ready) - len(r.ready); missing > 0 && !closed {
+		r.fill(missing, func(x T) { r.ready <- x }) // there is room: nobody else puts
 	}
 }
 
-func (r *Reserve[T]) make() {
-	if missing := cap(r.ready) - len(r.ready); missing > 0 {
-		r.fill(missing, func(x T) { r.ready <- x }) // there is room: nobody else puts
+// isTime says whether nobody is in a hurry, or too little is left for that to matter;
+// otherwise it sets the timer again.
+func (r *Reserve[T]) isTime() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if left := r.quiet - time.Since(r.wanted); left > 0 && 2*len(r.ready) >= cap(r.ready) && !r.closed {
+		r.timer.Reset(left)
+		return false
 	}
+	r.armed = false
+	return true
 }

@@ -1,0 +1,91 @@
+package supervise
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func TestReserve(t *testing.T) {
+	var made, dropped atomic.Int64
+	fill := func(missing int, put func(int64)) {
+		for range missing {
+			put(made.Add(1))
+		}
+	}
+	r := NewReserve(4, time.Hour, fill, func(int64) { dropped.Add(1) })
+	await(t, "it is filled at the beginning", func() bool { return made.Load() == 4 })
+	if _, ok := r.Take(); !ok {
+		t.Fatal("nothing is ready")
+	}
+	r.Refill()
+	if n := made.Load(); n != 4 {
+		t.Errorf("%d were made while somebody is in a hurry", n)
+	}
+	for range 3 {
+		r.Take()
+	}
+	if x, ok := r.Take(); ok {
+		t.Errorf("%d from an empty reserve", x)
+	}
+	r.Close()
+	if dropped.Load() != 0 {
+		t.Errorf("%d are left", dropped.Load())
+	}
+	r.Refill() // must not wake what has ended
+}
+
+// What is used up comes again, by the time of quiet at the latest, and is dropped at
+// the end.
+func TestReserveComesAgain(t *testing.T) {
+	var made, dropped atomic.Int64
+	var filling atomic.Bool
+	r := NewReserve(4, time.Millisecond, func(missing int, put func(int)) {
+		if filling.Swap(true) {
+			t.Error("filled by two")
+		}
+		for range missing {
+			made.Add(1)
+			put(0)
+		}
+		filling.Store(false)
+	}, func(int) { dropped.Add(1) })
+	var taken atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				if _, ok := r.Take(); ok {
+					taken.Add(1)
+				}
+				r.Refill()
+			}
+		})
+	}
+	wg.Wait()
+	await(t, "it is full again", func() bool { return made.Load()-taken.Load() == 4 })
+	r.Close()
+	if made.Load() != taken.Load()+dropped.Load() || dropped.Load() != 4 {
+		t.Errorf("%d made, %d taken, %d dropped", made.Load(), taken.Load(), dropped.Load())
+	}
+}
+
+// One that cannot be filled is tried again when somebody asks.
+func TestReserveFails(t *testing.T) {
+	var tries atomic.Int64
+	r := NewReserve(2, time.Millisecond, func(int, func(int)) { tries.Add(1) }, func(int) {})
+	defer r.Close()
+	await(t, "the first", func() bool { return tries.Load() == 1 })
+	r.Refill()
+	await(t, "the second", func() bool { return tries.Load() == 2 })
+}
