@@ -170,6 +170,9 @@ func (a *app) cpCommand() *cobra.Command {
 				continue
 			}
 			c, err := a.one(ctx, service, index)
+			if errors.As(err, new(*operate.NoContainerError)) && index == 0 {
+				return fmt.Errorf("no container found for service %q", service)
+			}
 			if err != nil {
 				return err
 			}

@@ -324,6 +324,9 @@ func profiles(p *types.Project) []string {
 }
 
 func hashes(p *types.Project, which string) ([]string, error) {
+	if err := spec.Platforms(p, true); err != nil {
+		return nil, err
+	}
 	names := project.Names(p)
 	if which != "*" {
 		names = strings.Split(which, ",")

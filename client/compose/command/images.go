@@ -20,6 +20,7 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/show"
+	"github.com/cleatlabs/cleat/client/compose/spec"
 	"github.com/cleatlabs/cleat/client/dockerconfig"
 )
 
@@ -106,7 +107,7 @@ func (a *app) pullServices(ctx context.Context, p *types.Project, o *operate.Ope
 		case s.Image == "" || s.Build != nil && ignoreBuildable || s.PullPolicy == types.PullPolicyNever || s.PullPolicy == types.PullPolicyBuild:
 			a.reporter.Report("Service", name, "Skipped")
 		default:
-			images[s.Image] = s.Platform
+			images[s.Image] = spec.Platform(p, s.Platform)
 		}
 	}
 	var group errgroup.Group
@@ -198,6 +199,9 @@ func (a *app) buildCommand() *cobra.Command {
 	cmd := command("build [OPTIONS] [SERVICE...]", "Build or rebuild services", func(ctx context.Context, args []string) error {
 		p, _, err := a.selected(ctx, args, deps)
 		if err != nil {
+			return err
+		}
+		if err := spec.Platforms(p, false); err != nil {
 			return err
 		}
 		var services []string

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
+	"github.com/cleatlabs/cleat/client/compose/spec"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -75,6 +76,9 @@ func (a *app) run(ctx context.Context, name string, args []string, o *oneOff, en
 		return err
 	}
 	if p, err = project.Select(p, []string{name}, o.noDeps); err != nil {
+		return err
+	}
+	if err := spec.Platforms(p, true); err != nil {
 		return err
 	}
 	op, err := a.operator(ctx)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/cleatlabs/cleat/client/compose/artifact"
 	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/show"
 )
 
@@ -22,6 +24,18 @@ func (a *app) prepare() error {
 	a.options.Remote = []loader.ResourceLoader{&artifact.Loader{Config: a.config}}
 	if a.verbose {
 		return errors.New("--verbose is not supported: `cleat -D` and the engine's --debug say more")
+	}
+	for i, file := range a.options.EnvFiles {
+		path, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		a.options.EnvFiles[i] = path
+	}
+	for key, value := range project.Settings(a.options) {
+		if err := os.Setenv(key, value); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
 	}
 	if enabled("COMPOSE_COMPATIBILITY", false) {
 		a.options.Compatibility = true

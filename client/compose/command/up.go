@@ -15,6 +15,7 @@ import (
 
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
+	"github.com/cleatlabs/cleat/client/compose/spec"
 	"github.com/cleatlabs/cleat/client/compose/watch"
 )
 
@@ -96,6 +97,9 @@ func (a *app) wanted(ctx context.Context, services []string, m *making) (*types.
 	}
 	if len(p.Services) == 0 {
 		return nil, errors.New("no service selected")
+	}
+	if err := spec.Platforms(p, true); err != nil {
+		return nil, err
 	}
 	if m.watched {
 		if _, err := watch.Rules(p, func(string) {}); err != nil {
@@ -260,7 +264,13 @@ func (a *app) scaleCommand() *cobra.Command {
 		}
 		var services []string
 		for _, text := range args {
-			name, _, _ := strings.Cut(text, "=")
+			name, count, ok := strings.Cut(text, "=")
+			if !ok || name == "" || count == "" {
+				return fmt.Errorf("invalid scale specifier: %s", text)
+			}
+			if _, err := strconv.Atoi(count); err != nil {
+				return fmt.Errorf("invalid scale specifier: can't parse replica value as int: %s", text)
+			}
 			services = append(services, name)
 		}
 		m.scale, m.noRecreate = args, true

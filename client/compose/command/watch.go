@@ -18,6 +18,7 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/show"
+	"github.com/cleatlabs/cleat/client/compose/spec"
 	"github.com/cleatlabs/cleat/client/compose/watch"
 )
 
@@ -32,6 +33,9 @@ func (a *app) watchCommand() *cobra.Command {
 			return err
 		}
 		if p, err = project.Select(p, args, false); err != nil {
+			return err
+		}
+		if err := spec.Platforms(p, true); err != nil {
 			return err
 		}
 		if _, err := watch.Rules(p, func(string) {}); err != nil {

@@ -66,7 +66,7 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 		o.images = missing
 		return nil
 	}
-	if err := o.pull(ctx, pull); err != nil {
+	if err := o.pull(ctx, p, pull); err != nil {
 		return err
 	}
 	if len(build) == 0 {
@@ -119,7 +119,7 @@ func (o *Operator) refreshed(ctx context.Context, image string, there bool, afte
 	return types.PullPolicyMissing, nil
 }
 
-func (o *Operator) pull(ctx context.Context, images map[string]types.ServiceConfig) error {
+func (o *Operator) pull(ctx context.Context, p *types.Project, images map[string]types.ServiceConfig) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for image, s := range images {
 		group.Go(func() error {
@@ -129,7 +129,7 @@ func (o *Operator) pull(ctx context.Context, images map[string]types.ServiceConf
 			}
 			defer free()
 			o.Report.Report("Image", image, "Pulling")
-			err = o.Pull(ctx, image, s.Platform)
+			err = o.Pull(ctx, image, spec.Platform(p, s.Platform))
 			if err != nil {
 				err = fmt.Errorf("service %q: %w", s.Name, err)
 			}

@@ -195,10 +195,20 @@ func Single(list []Container, service string, number int) (Container, error) {
 			return c, nil
 		}
 	}
-	if number > 0 {
-		return Container{}, fmt.Errorf("service %q is not running container #%d", service, number)
+	return Container{}, &NoContainerError{service, number}
+}
+
+// NoContainerError says that a service has no container, or none of that number.
+type NoContainerError struct {
+	Service string
+	Number  int // 0 is any
+}
+
+func (e *NoContainerError) Error() string {
+	if e.Number > 0 {
+		return fmt.Sprintf("service %q is not running container #%d", e.Service, e.Number)
 	}
-	return Container{}, fmt.Errorf("service %q is not running", service)
+	return fmt.Sprintf("service %q is not running", e.Service)
 }
 
 // ended is done for a step that may have been cancelled because another failed, or by the user:

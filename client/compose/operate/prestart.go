@@ -60,7 +60,7 @@ func (o *Operator) initialise(ctx context.Context, p *types.Project, s types.Ser
 	}
 	image := spec.ImageName(p, hook, o.Separator)
 	if _, err := o.API.ImageInspect(ctx, image); gone(err) {
-		if err := o.Pull(ctx, image, hook.Platform); err != nil {
+		if err := o.Pull(ctx, image, spec.Platform(p, hook.Platform)); err != nil {
 			return fmt.Errorf("service %q: pre_start: %w", s.Name, err)
 		}
 	}

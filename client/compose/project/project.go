@@ -173,6 +173,22 @@ func (o Options) projectOptions(raw Raw) (*cli.ProjectOptions, error) {
 	return options, nil
 }
 
+// Settings are the variables COMPOSE_… that a project's environment files have and the environment has not: they are
+// settings of the program, too. What is wrong with the files is said when they are loaded.
+func Settings(o Options) map[string]string {
+	options, err := cli.NewProjectOptions(o.Files, cli.WithWorkingDirectory(o.Directory), cli.WithOsEnv, cli.WithEnvFiles(o.EnvFiles...), cli.WithDotEnv)
+	if err != nil {
+		return nil
+	}
+	found := map[string]string{}
+	for key, value := range options.Environment {
+		if _, set := os.LookupEnv(key); !set && strings.HasPrefix(key, "COMPOSE_") {
+			found[key] = value
+		}
+	}
+	return found
+}
+
 // rawEnvironment reads an environment file as `docker run --env-file` does: values are
 // what stands there, quotes and dollars too.
 func rawEnvironment(r io.Reader, file string, into map[string]string, lookup func(string) (string, bool)) error {

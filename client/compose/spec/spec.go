@@ -116,7 +116,7 @@ func (r *Replica) request() (*Request, error) {
 	if host.Binds, host.Mounts, err = r.mounts(); err != nil {
 		return nil, err
 	}
-	platform, err := parsePlatform(r.Service.Platform)
+	platform, err := parsePlatform(Platform(r.Project, r.Service.Platform))
 	if err != nil {
 		return nil, err
 	}
