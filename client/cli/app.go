@@ -39,7 +39,8 @@ type app struct {
 	globals   connect.Options
 	cfg       *configfile.ConfigFile
 	conn      *client.Client
-	negotiate bool // ask the engine for its API version before the first request
+	host      string // what it is connected to, as the user wrote it
+	negotiate bool   // ask the engine for its API version before the first request
 	prepare   map[*cobra.Command]func()
 }
 
@@ -121,7 +122,7 @@ func (a *app) execute(ctx context.Context) error {
 	}
 	cmd, args, findErr := root.Find(rest)
 	if findErr != nil {
-		return a.unknownCommand(rest[0])
+		return a.unknownCommand(root, rest[0])
 	}
 	if cmd.HasSubCommands() && len(args) > 0 && isLater(cmd.Name(), args[0]) {
 		return a.notYet(cmd.Name()+" "+args[0], cmd.CommandPath())
@@ -197,11 +198,7 @@ func (a *app) explain(err error) error {
 	if !connect.IsUnreachable(err) {
 		return err
 	}
-	host := ""
-	if a.conn != nil {
-		host = a.conn.DaemonHost()
-	}
-	return &connect.UnreachableError{Host: host, Program: a.name, Cause: err}
+	return &connect.UnreachableError{Host: a.host, Program: a.name, Cause: err}
 }
 
 func isTooNew(err error) bool {

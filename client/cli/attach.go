@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/cli/opts"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -180,7 +181,7 @@ func (a *app) startAndAttach(ctx context.Context, name string, stdin bool, keyFl
 	}
 	err = a.startAttached(ctx, ctr.ID, ctr.HostConfig.AutoRemove, attachment{
 		stdin: stdin && ctr.Config.OpenStdin, stdout: true, stderr: true, tty: ctr.Config.Tty, keys: keys, keySpec: spec,
-	})
+	}, func(string) string { return "" })
 	if status := (*statusError)(nil); errors.As(err, &status) && status.cause != nil && status.code >= 125 {
 		return status.cause // `start` says what went wrong without run's advice, and exits 1
 	}
@@ -242,6 +243,9 @@ func (a *app) execIn(ctx context.Context, name string, argv []string, o execOpti
 		User: o.user, Privileged: o.privileged, TTY: o.tty, ConsoleSize: size, DetachKeys: spec, Env: env, WorkingDir: o.workdir, Cmd: argv,
 		AttachStdin: o.interactive && !o.detach, AttachStdout: !o.detach, AttachStderr: !o.detach,
 	})
+	if errdefs.IsConflict(err) && strings.Contains(err.Error(), "is not running") {
+		return fmt.Errorf("%w: start it first, with '%s start %s'", err, a.name, name)
+	}
 	if err != nil {
 		return err
 	}

@@ -187,7 +187,7 @@ func (a *app) parseGlobals(root *cobra.Command) ([]string, error) {
 }
 
 func (a *app) flagError(cmd *cobra.Command, err error) error {
-	return &statusError{code: 125, msg: fmt.Sprintf("%s\n\nUsage:  %s\n\nRun '%s --help' for more information", err, cmd.UseLine(), cmd.CommandPath())}
+	return &statusError{code: 125, msg: fmt.Sprintf("%s%s\n\nUsage:  %s\n\nRun '%s --help' for more information", err, usage.SuggestFlag(cmd, err), cmd.UseLine(), cmd.CommandPath())}
 }
 
 // later are Docker's commands that Cleat does not have yet.
@@ -217,11 +217,11 @@ func isLater(group, name string) bool {
 	return false
 }
 
-func (a *app) unknownCommand(name string) error {
+func (a *app) unknownCommand(root *cobra.Command, name string) error {
 	if isLater("", name) {
 		return a.notYet(name, a.name)
 	}
-	return fmt.Errorf("%[1]s: unknown command: %[1]s %[2]s\n\nRun '%[1]s --help' for more information", a.name, name)
+	return fmt.Errorf("%[1]s: unknown command: %[1]s %[2]s%[3]s\n\nRun '%[1]s --help' for more information", a.name, name, usage.Suggest(root, name))
 }
 
 func (a *app) notYet(command, path string) error {
@@ -233,8 +233,8 @@ func (a *app) noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
-		return fmt.Errorf("%[1]s: unknown command: %[2]s %[3]s\n\nUsage:  %[4]s\n\nRun '%[2]s --help' for more information",
-			a.name, cmd.CommandPath(), args[0], cmd.UseLine())
+		return fmt.Errorf("%[1]s: unknown command: %[2]s %[3]s%[4]s\n\nUsage:  %[5]s\n\nRun '%[2]s --help' for more information",
+			a.name, cmd.CommandPath(), args[0], usage.Suggest(cmd, args[0]), cmd.UseLine())
 	}
 	return fmt.Errorf("%[1]s: '%[2]s' accepts no arguments\n\nUsage:  %[3]s\n\nRun '%[2]s --help' for more information", a.name, cmd.CommandPath(), cmd.UseLine())
 }

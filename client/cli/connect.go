@@ -36,6 +36,7 @@ func (a *app) connect(version string) (*client.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's text
 	}
+	a.host = ep.Host
 	options, err := ep.ClientOptions()
 	if err != nil {
 		return nil, err

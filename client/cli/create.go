@@ -95,7 +95,7 @@ func (a *app) createContainer(ctx context.Context, f *containerFlags, req *reque
 		return "", err
 	}
 	defer cid.close()
-	image, err := reference.ParseAnyReference(req.config.Image)
+	image, err := parseImage(req.config.Image)
 	if err != nil {
 		return "", err
 	}

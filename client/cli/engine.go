@@ -133,6 +133,9 @@ func (a *app) startEngine(ctx context.Context, f engineFlags, program string, mo
 	if !f.ownSocket() {
 		args = append(args, "--host", f.host())
 	}
+	if os.Geteuid() != 0 {
+		return errors.New("an engine isolates and connects containers, which needs root: sudo " + a.name + " engine start")
+	}
 	for _, dir := range []string{filepath.Dir(f.PIDFile), filepath.Dir(f.LogFile), filepath.Dir(f.Socket)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("cannot prepare the engine's directories: %w", err)

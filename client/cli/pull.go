@@ -31,6 +31,7 @@ func (a *app) pull() spec {
 			_ = fs.MarkHidden("disable-content-trust")
 			return func(ctx context.Context, args []string) error {
 				ref, err := reference.ParseNormalizedNamed(args[0])
+				err = explainReference(args[0], err)
 				switch {
 				case err != nil:
 					return err

@@ -55,9 +55,10 @@ func (a *app) runContainer(ctx context.Context, f *containerFlags, o runOptions,
 	if err != nil {
 		return err
 	}
+	hint := func(text string) string { return a.commandHint(text, "run", "the image "+cfg.Image, cfg.Cmd) }
 	id, err := a.createContainer(ctx, f, req)
 	if err != nil {
-		return a.startFailure(err)
+		return a.startFailure(err, hint)
 	}
 	c := a.conn
 	if o.sigProxy {
@@ -72,20 +73,20 @@ func (a *app) runContainer(ctx context.Context, f *containerFlags, o runOptions,
 	if !cfg.AttachStdin && !cfg.AttachStdout && !cfg.AttachStderr {
 		if _, err := c.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 			_, _ = fmt.Fprintln(a.out, id)
-			return a.startFailure(err)
+			return a.startFailure(err, hint)
 		}
 		_, _ = fmt.Fprintln(a.out, id)
 		return nil
 	}
 	return a.startAttached(ctx, id, req.host.AutoRemove, attachment{
 		stdin: cfg.AttachStdin, stdout: cfg.AttachStdout, stderr: cfg.AttachStderr, tty: cfg.Tty, keys: keys, keySpec: spec,
-	})
+	}, hint)
 }
 
 // startAttached attaches to a container and asks for its exit code, and only then starts
 // it, so that nothing is missed. It returns when the container has exited or the user
-// has detached.
-func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at attachment) error {
+// has detached. To an error of the start hint adds what it has to say.
+func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at attachment, hint func(text string) string) error {
 	waiting := make(chan (<-chan exitStatus), 1)
 	go func() { waiting <- a.waitExit(ctx, id, autoRemove) }()
 	s, err := a.attachStream(ctx, id, at)
@@ -104,7 +105,7 @@ func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at 
 		if autoRemove {
 			<-status
 		}
-		return a.startFailure(err)
+		return a.startFailure(err, hint)
 	}
 	if at.tty {
 		a.followSize(ctx, a.resizeContainer(id))
@@ -169,7 +170,7 @@ func (a *app) waitExit(ctx context.Context, id string, autoRemove bool) <-chan e
 
 // startFailure gives an error of create or start the exit code of a shell: 127 for
 // a program that is not there, 126 for one that cannot be executed, 125 for the rest.
-func (a *app) startFailure(err error) error {
+func (a *app) startFailure(err error, hint func(text string) string) error {
 	if stopped := (signalled{}); errors.Is(err, context.Canceled) || errors.As(err, &stopped) {
 		return err
 	}
@@ -182,5 +183,5 @@ func (a *app) startFailure(err error) error {
 	case strings.Contains(msg, "permission denied") && !connect.IsUnreachable(err), strings.Contains(msg, "is a directory"):
 		code = 126
 	}
-	return &statusError{code: code, msg: a.withHelp(err, "run").Error(), cause: err}
+	return &statusError{code: code, msg: a.withHelp(hinted(a.explain(err), hint(msg)), "run").Error(), cause: err}
 }

@@ -144,6 +144,12 @@ func parseHost(tls bool, host string) (string, error) {
 	if strings.HasPrefix(host, "ssh://") {
 		return host, nil
 	}
+	if strings.HasPrefix(host, "/") {
+		return "", fmt.Errorf("invalid host %q: the path of a socket is written unix://%s", host, host)
+	}
+	if _, address, isWeb := strings.Cut(host, "://"); isWeb && strings.HasPrefix(host, "http") {
+		return "", fmt.Errorf("invalid host %q: an address with a port is written tcp://%s, with TLS as without", host, address)
+	}
 	return opts.ParseHost(tls, host)
 }
 

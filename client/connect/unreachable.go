@@ -29,8 +29,11 @@ func (e *UnreachableError) Error() string {
 			" use sudo, or join that group (see 'ls -l %s') and log in again", e.Host, strings.TrimPrefix(e.Host, "unix://"))
 	case strings.HasPrefix(e.Host, "unix://"):
 		return fmt.Sprintf("Cannot connect to the Cleat engine at %s. Is it running? Start it with 'cleat engine start'", e.Host)
+	case client.IsErrConnectionFailed(e.Cause) && strings.Contains(cause, "Cannot connect to the Docker daemon"):
+		// The cause says no more than this does.
+		return fmt.Sprintf("Cannot connect to the engine at %s. Is it running, and does it listen there?", e.Host)
 	default:
-		return fmt.Sprintf("Cannot connect to the engine at %s. Is it running? (%s)", e.Host, lastOf(cause))
+		return fmt.Sprintf("Cannot connect to the engine at %s. Is it running? (%s)", e.Host, lastOf(strings.TrimSpace(cause)))
 	}
 }
 

@@ -36,7 +36,7 @@ func (in *Input) IsTerminal() bool { return in.tty }
 // is none: the container would wait for input that no one can type.
 func (in *Input) CheckTTY(attachStdin, tty bool) error {
 	if tty && attachStdin && !in.tty {
-		return errors.New("the input device is not a TTY")
+		return errors.New("the input device is not a TTY: leave out -t where nobody types, as in pipes, cron and CI")
 	}
 	return nil
 }

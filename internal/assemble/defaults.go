@@ -13,6 +13,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/registryclient"
 )
 
 // maxSeccompProfile bounds the file of --seccomp-profile, in bytes.
@@ -40,6 +41,13 @@ func (c *Config) bindDefaults(fs *pflag.FlagSet) {
 }
 
 func (c *Config) checkDefaults() error {
+	// What the start would refuse is refused by --validate, too.
+	if err := new(registryclient.Client).SetRules(c.Mirrors, nil); err != nil {
+		return fmt.Errorf("%s: %w", c.spell("registry-mirror"), err)
+	}
+	if err := new(registryclient.Client).SetRules(nil, c.Insecure); err != nil {
+		return fmt.Errorf("%s: %w", c.spell("insecure-registry"), err)
+	}
 	if c.MaxDownloads < 1 {
 		return fmt.Errorf("%s: %d is not a number of downloads", c.spell("max-concurrent-downloads"), c.MaxDownloads)
 	}

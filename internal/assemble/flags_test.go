@@ -66,6 +66,8 @@ func TestFlagsOfDockerdActAreNeedlessOrAreRefusedByName(t *testing.T) {
 		{[]string{"--default-publish-address", "127.0.0.1", "--ip", "127.0.0.2"}, "", "different addresses"},
 		{[]string{"--default-publish-address", "here"}, "", "--default-publish-address"},
 		{[]string{"--label", "x"}, "", "is not key=value"},
+		{[]string{"--registry-mirror", "hub.example"}, "", "--registry-mirror: invalid mirror"},
+		{[]string{"--insecure-registry", "http://hub.example"}, "", "--insecure-registry: invalid insecure registry"},
 		{[]string{"--label", "a=1", "--label", "a=2"}, "", "conflict labels"},
 		{[]string{"--log-driver", "syslog"}, "", "--log-driver"},
 		{[]string{"--log-opt", "max-size=1m", "--log-opt", "max-file=3"}, "", ""},

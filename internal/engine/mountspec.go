@@ -352,6 +352,15 @@ func planBind(m *own.Mount, r *mount.Mount) error {
 	return nil
 }
 
+// boundByType is what to add where a volume is called by a path of the host: it is the
+// type that makes a mount of it, and that of --mount is volume by default.
+func boundByType(source string) string {
+	if !path.IsAbs(source) {
+		return ""
+	}
+	return "; it is one: say type=bind"
+}
+
 func planVolume(m *own.Mount, r *mount.Mount) (volumeSpec, error) {
 	spec := volumeSpec{}
 	m.Name, m.Driver, m.CopyUp, m.Anonymous = r.Source, localDriver, true, r.Source == ""
@@ -361,7 +370,7 @@ func planVolume(m *own.Mount, r *mount.Mount) (volumeSpec, error) {
 	}
 	if r.Source != "" && !validVolumeName.MatchString(r.Source) {
 		return spec, fmt.Errorf("%q includes invalid characters for a local volume name, only %q are allowed. "+
-			"If you intended to pass a host directory, use absolute path", r.Source, "[a-zA-Z0-9][a-zA-Z0-9_.-]")
+			"If you intended to pass a host directory, use absolute path"+boundByType(r.Source), r.Source, "[a-zA-Z0-9][a-zA-Z0-9_.-]")
 	}
 	o := r.VolumeOptions
 	if o == nil {

@@ -214,6 +214,10 @@ func (m *making) layer(ctx context.Context, docker bool) (desc ocispec.Descripto
 	}
 	defer w.Close()
 	empty, err = m.req.Layer(ctx, w)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		// It comes from whoever sends the files, and no registry has to do with it.
+		return desc, "", false, failure.Invalid("%w", err)
+	}
 	if err != nil {
 		return desc, "", false, m.s.explainWrite(err, ocispec.Descriptor{Digest: "the new layer"})
 	}

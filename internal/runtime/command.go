@@ -6,8 +6,6 @@ import (
 	"syscall"
 
 	"github.com/cleatlabs/cleat/internal/launch"
-	"github.com/cleatlabs/cleat/internal/rootpath"
-	"golang.org/x/sys/unix"
 )
 
 // defaultPath is searched when the environment has no PATH.
@@ -70,8 +68,8 @@ const (
 	codeStartFailed   = 128
 )
 
-// startError translates the failure of a program. root is the container's root, for what only a look at the file can tell; -1 is none.
-func startError(err error, command string, root int) error {
+// startError translates the failure of a program. look is for what only a look at the file can tell.
+func startError(err error, command string, look func(path string) (program, bool)) error {
 	var f *launch.Failure
 	if !errors.As(err, &f) {
 		return err
@@ -79,7 +77,7 @@ func startError(err error, command string, root int) error {
 	if f.Call != "execve" && f.Call != "fail" {
 		return setupError(f)
 	}
-	return commandError(command, f.Errno, root)
+	return commandError(command, f.Errno, look)
 }
 
 func setupError(f *launch.Failure) *StartError {
@@ -118,7 +116,7 @@ func setupError(f *launch.Failure) *StartError {
 	return e
 }
 
-func commandError(command string, errno syscall.Errno, root int) *StartError {
+func commandError(command string, errno syscall.Errno, look func(path string) (program, bool)) *StartError {
 	e := &StartError{Op: "exec", Path: command, Errno: errno, Code: codeNotExecutable}
 	quoted := "exec: \"" + command + "\": "
 	if !strings.Contains(command, "/") {
@@ -129,34 +127,26 @@ func commandError(command string, errno syscall.Errno, root int) *StartError {
 		}
 		return e
 	}
-	mode, exists := uint32(0), false
-	if root >= 0 && strings.HasPrefix(command, "/") {
-		mode, exists = statIn(root, command)
+	file, exists := program{}, false
+	if strings.HasPrefix(command, "/") {
+		file, exists = look(command)
+	}
+	if errno == syscall.ENOENT || errno == syscall.ENOTDIR {
+		e.Code = codeNotFound
 	}
 	switch {
-	case errno == syscall.ENOENT || errno == syscall.ENOTDIR:
-		e.Code = codeNotFound
+	case e.Code == codeNotFound && !exists:
 		e.text = quoted + "stat " + command + ": " + errno.Error()
-		if exists {
-			e.text = quoted + errno.Error() + ": the file exists, but its interpreter (the #! line or the dynamic loader) does not"
-		}
-	case errno == syscall.EACCES && exists && mode&unix.S_IFMT == unix.S_IFDIR:
+		return e
+	case errno == syscall.EACCES && exists && file.isDir():
 		e.Errno, e.text = syscall.EISDIR, quoted+"is a directory"
-	default:
-		e.text = quoted + errno.Error()
+		return e
+	}
+	e.text = quoted + errno.Error()
+	if exists {
+		if why := file.why(errno); why != "" {
+			e.text += ": " + why
+		}
 	}
 	return e
-}
-
-func statIn(root int, path string) (mode uint32, ok bool) {
-	fd, err := rootpath.Open(root, path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, false
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return 0, false
-	}
-	return st.Mode, true
 }

@@ -55,7 +55,7 @@ func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, group: b.making, held: s.Held, ownMounts: true, meanwhile: b.meanwhile}
+	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, mounts: s.Mounts, group: b.making, held: s.Held, ownMounts: true, meanwhile: b.meanwhile}
 	if err := b.arrange(); err != nil {
 		std.closeAll()
 		return nil, err
@@ -88,6 +88,7 @@ type starting struct {
 	rec     keeper.Record
 	command string
 	root    int            // for error messages; −1 is none
+	mounts  []Mount        // over it, for the same
 	group   *GroupInMaking // for error messages; nil is none
 	held    []int          // the caller's, for the keeper
 	status  *os.File       // locked while this engine lives
@@ -181,7 +182,7 @@ func (l *starting) await(ctx context.Context, child *launch.Child) (*Process, er
 	}
 	if err != nil {
 		l.abandon(child)
-		return nil, startError(err, l.command, l.root)
+		return nil, startError(err, l.command, func(path string) (program, bool) { return lookIn(l.root, l.mounts, path) })
 	}
 	return l.process(child, report)
 }

@@ -36,6 +36,7 @@ import (
 	"github.com/cleatlabs/cleat/client/connect"
 	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
+	"github.com/cleatlabs/cleat/client/usage"
 )
 
 // originalCommand is the variable by which a plugin is told what the user has typed.
@@ -199,7 +200,7 @@ func (a *app) root() *cobra.Command {
 		case *version:
 			return a.versionCommand().RunE(cmd, nil)
 		case len(args) > 0:
-			return &exitError{16, fmt.Errorf("unknown %s command: %q", a.program, "compose "+args[0])}
+			return &exitError{16, fmt.Errorf("unknown %s command: %q%s", a.program, "compose "+args[0], usage.Suggest(cmd, args[0]))}
 		}
 		return cmd.Help()
 	}
