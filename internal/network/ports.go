@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -261,8 +263,14 @@ type reservation struct {
 func (r *reservation) release(p *loopback) {
 	p.remove(r.v6)
 	p.unroute(r.local)
-	closeAll(r.fds)
+	share(len(r.fds), func(_, from, to int) { closeAll(r.fds[from:to]) })
 	r.fds, r.v6, r.local = nil, nil, nil
+}
+
+// add takes over another one.
+func (r *reservation) add(o *reservation) {
+	r.fds, r.v6 = append(r.fds, o.fds...), append(r.v6, o.v6...)
+	r.local, r.ports = append(r.local, o.local...), append(r.ports, o.ports...)
 }
 
 // errTaken is why a port could not be bound.
@@ -276,16 +284,60 @@ func (e *errTaken) Error() string {
 	return fmt.Sprintf("Bind for %s failed: port is already allocated", netip.AddrPortFrom(e.host, e.port))
 }
 
+// sharePorts is from how many ports on their sockets are made and closed on several
+// processors.
+const sharePorts = 128
+
 // reserve binds all wishes or none.
 func (s *Service) reserve(ws []wish, t targets) (*reservation, error) {
+	// Those that may have any port have what the others leave.
+	certain := ws
+	if i := slices.IndexFunc(ws, func(w wish) bool { return spread(w) > 1 }); i >= 0 {
+		certain = ws[:i]
+	}
+	parts := make([]reservation, shares(len(certain)))
+	errs := make([]error, len(parts))
+	share(len(certain), func(part, from, to int) {
+		errs[part] = s.reserveEach(&parts[part], certain[from:to], t)
+	})
 	r := &reservation{}
-	for _, w := range ws {
-		if err := s.reserveOne(r, w, t); err != nil {
-			r.release(s.proxy)
-			return nil, err
-		}
+	var err error
+	for i := range parts {
+		r.add(&parts[i])
+		err = cmp.Or(err, errs[i])
+	}
+	if err == nil {
+		err = s.reserveEach(r, ws[len(certain):], t)
+	}
+	if err != nil {
+		r.release(s.proxy)
+		return nil, err
 	}
 	return r, nil
+}
+
+func (s *Service) reserveEach(r *reservation, ws []wish, t targets) error {
+	for _, w := range ws {
+		if err := s.reserveOne(r, w, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shares is into how many parts the work on a number of sockets is divided, which takes the
+// kernel some microseconds for each: one for each processor if it is worth that.
+func shares(n int) int { return max(1, min(n/(sharePorts/2), runtime.GOMAXPROCS(0))) }
+
+// share has the parts from..to of n done at the same time.
+func share(n int, do func(part, from, to int)) {
+	parts := shares(n)
+	var wg sync.WaitGroup
+	for i := 1; i < parts; i++ {
+		wg.Go(func() { do(i, n*i/parts, n*(i+1)/parts) })
+	}
+	do(0, 0, n/parts)
+	wg.Wait()
 }
 
 func (s *Service) reserveOne(r *reservation, w wish, t targets) error {

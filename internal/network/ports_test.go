@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -116,6 +118,41 @@ func TestThousandPortRangeIsOneElement(t *testing.T) {
 	if text := ruleset(t); strings.Contains(text, b.IP.String()) {
 		t.Errorf("elements left after detach:\n%s", text)
 	}
+}
+
+// Many ports are bound and freed on all processors at once: all of them, or none.
+func TestOneOfAThousandPortsIsTaken(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	before := openFiles(t)
+	var ports []string
+	for p := 20000; p < 21000; p++ {
+		ports = append(ports, fmt.Sprintf("%d:%d/tcp", p, p))
+	}
+	ports = append(ports, ":81/tcp")
+	for _, taken := range []string{"20000", "20499", "20500", "20999"} {
+		l, err := net.Listen("tcp4", "0.0.0.0:"+taken)
+		must(t, err)
+		if _, err := h.tryAttach(s, ports...); err == nil || !strings.Contains(err.Error(), "Bind for 0.0.0.0:"+taken+" failed: port is already allocated") {
+			t.Errorf("%s is taken: %v", taken, err)
+		}
+		l.Close()
+	}
+	b := h.attach(s, ports...)
+	for p := 20000; p < 21000; p++ {
+		port := strconv.Itoa(p)
+		h.expectTaken("tcp4", "0.0.0.0:"+port)
+		h.expect("binding", b.hostPort(port+"/tcp"), port)
+	}
+	h.detach(s, b)
+	eventually(t, "no socket is left", func() bool { return openFiles(t) <= before+20 })
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(fds)
 }
 
 func TestShiftedRange(t *testing.T) {
