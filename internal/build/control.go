@@ -184,7 +184,7 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 		return nil, err
 	}
 	s := b.cfg.Store
-	blobs := ctdsnapshot.NewContentStore(quietBlobs{s.Content}, store.Namespace)
+	blobs := ctdsnapshot.NewContentStore(quietBlobs{s.Content, s, refs}, store.Namespace)
 	labels := map[string]string{
 		label.Executor:    "cleat",
 		label.Snapshotter: store.Snapshotter, // by this label buildx knows that images of many platforms can be kept

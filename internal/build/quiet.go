@@ -7,6 +7,10 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
+	"github.com/moby/buildkit/cache/metadata"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatlabs/cleat/internal/store"
 )
 
 // BuildKit writes to the database what is there already, several times in each build.
@@ -23,8 +27,32 @@ func (q quietLeases) Delete(ctx context.Context, lease leases.Lease, opts ...lea
 	return q.Manager.Delete(ctx, lease, opts...)
 }
 
-// quietBlobs does not set labels of a blob to what they are.
-type quietBlobs struct{ content.Store }
+// quietBlobs does not set labels of a blob to what they are, and does not write what is in a layer again.
+type quietBlobs struct {
+	content.Store
+	layers *store.Store
+	refs   *metadata.Store
+}
+
+// Writer begins a blob. BuildKit calls the archive of a layer that a step has left by the name of the cache's record of
+// that layer.
+func (q quietBlobs) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	var o content.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	if o.Desc.MediaType == ocispec.MediaTypeImageLayer && o.Desc.Digest == "" {
+		if record, ok := q.refs.Get(o.Ref); ok {
+			w, err := q.layers.LayerWriter(ctx, recordValue(record, recordSnapshot), opts...)
+			if err == nil || !errdefs.IsNotFound(err) {
+				return w, err
+			}
+		}
+	}
+	return q.Store.Writer(ctx, opts...)
+}
 
 const labelField = "labels."
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,9 +23,16 @@ type settling struct {
 
 	turn  sync.Mutex // held while filesystems are synced: who comes meanwhile waits for that, and then for what has come since
 	mu    sync.Mutex
-	dirty map[uint64]int // descriptors of a directory of each filesystem, by device
+	dirty map[uint64]*written // by device
+	ahead sync.WaitGroup
 	timer *time.Timer
 	over  bool
+}
+
+// written is where steps have written on a filesystem.
+type written struct {
+	fd     int // of a directory there
+	uppers []string
 }
 
 // settleTime is how long after the last step its filesystem is synced, if nobody asks before: a build's next step is
@@ -39,15 +47,23 @@ func (s *settling) wrote(upper string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.dirty[st.Dev]; !known {
+	w := s.dirty[st.Dev]
+	if w == nil {
 		fd, err := unix.Open(upper, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("%s: %w", upper, err)
 		}
 		if s.dirty == nil {
-			s.dirty = map[uint64]int{}
+			s.dirty = map[uint64]*written{}
 		}
-		s.dirty[st.Dev] = fd
+		w = &written{fd: fd}
+		s.dirty[st.Dev] = w
+	}
+	if !slices.Contains(w.uppers, upper) {
+		w.uppers = append(w.uppers, upper)
+	}
+	if !s.over {
+		s.ahead.Go(func() { beginWriting(upper) })
 	}
 	switch {
 	case s.over:
@@ -74,10 +90,31 @@ func (s *settling) settle() error {
 	s.dirty = nil
 	s.mu.Unlock()
 	var errs []error
-	for _, fd := range list {
-		errs = append(errs, unix.Syncfs(fd), unix.Close(fd))
+	for dev, w := range list {
+		err := w.sync()
+		if err != nil { // the next who asks is not to be told that it is there
+			s.keep(dev, w)
+		} else {
+			err = unix.Close(w.fd)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// keep takes back what could not be synced.
+func (s *settling) keep(dev uint64, w *written) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if since := s.dirty[dev]; since != nil {
+		since.uppers = append(since.uppers, w.uppers...)
+		unix.Close(w.fd)
+		return
+	}
+	if s.dirty == nil {
+		s.dirty = map[uint64]*written{}
+	}
+	s.dirty[dev] = w
 }
 
 func (s *settling) close() error {
@@ -87,6 +124,7 @@ func (s *settling) close() error {
 		s.timer.Stop()
 	}
 	s.mu.Unlock()
+	s.ahead.Wait()
 	return s.settle()
 }
 

@@ -81,7 +81,9 @@ func (u *usage) blob(ctx context.Context, d digest.Digest) error {
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
-	u.total += info.Size
+	if err == nil {
+		u.total += u.s.store.BlobSpace(d, info.Size)
+	}
 	return err
 }
 

@@ -105,7 +105,7 @@ func (s *Store) Occupied(ctx context.Context) (total int64, err error) {
 		err := s.Content.Walk(namespaces.WithNamespace(ctx, space), func(i content.Info) error {
 			if !seen[i.Digest] {
 				seen[i.Digest] = true
-				total += i.Size
+				total += s.blobs.onDisk(i.Digest, i.Size)
 			}
 			return nil
 		})

@@ -35,7 +35,8 @@ import (
 type Deferral struct {
 	path string
 	db   *bolt.DB
-	// before, if not nil, has on the disk what the transactions rely on. It is called while none is made.
+	// before, if not nil, has on the disk what the transactions rely on. It is called while none is made, and once ahead
+	// of that.
 	before func() error
 
 	mu   sync.Mutex
@@ -95,6 +96,9 @@ func (d *Deferral) Settle() error {
 	if d.pin == nil {
 		return nil
 	}
+	if err := d.ahead(); err != nil {
+		return err
+	}
 	return d.alone(func(int64) error {
 		if err := d.sync(); err != nil {
 			return err
@@ -120,6 +124,9 @@ func (d *Deferral) End() error {
 	if d.pin == nil {
 		return nil
 	}
+	if err := d.ahead(); err != nil {
+		return err
+	}
 	return d.alone(func(int64) error {
 		if err := d.sync(); err != nil {
 			return err
@@ -131,6 +138,14 @@ func (d *Deferral) End() error {
 		d.pin, d.db.NoSync = nil, false
 		return err
 	})
+}
+
+// ahead does the most of it while others write, who need not wait for that then.
+func (d *Deferral) ahead() error {
+	if d.before == nil {
+		return nil
+	}
+	return d.before()
 }
 
 // sync has the transactions on the disk. The caller is alone.

@@ -38,6 +38,13 @@ func (s *Store) recover(ctx context.Context) (found bool, err error) {
 	if err := empty(filepath.Join(s.root, "content", "ingest")); err != nil {
 		return false, err
 	}
+	parts, err := filepath.Glob(filepath.Join(s.root, "content", wovenDir, "*"+wovenPart))
+	for _, name := range parts {
+		err = errors.Join(err, os.Remove(name))
+	}
+	if err != nil {
+		return false, err
+	}
 	orphans, err := s.orphans(ctx, spaces)
 	if err != nil {
 		return false, err
@@ -118,11 +125,15 @@ func (s *Store) orphans(ctx context.Context, spaces []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	woven, err := countEntries(filepath.Join(s.root, "content", wovenDir))
+	if err != nil {
+		return false, err
+	}
 	dirs, err := countEntries(filepath.Join(s.root, "snapshots", "snapshots"))
 	if err != nil {
 		return false, err
 	}
-	return blobs > len(blobsKnown) || dirs > len(layersKnown.all), nil
+	return blobs+woven > len(blobsKnown) || dirs > len(layersKnown.all), nil
 }
 
 // clearLayers removes the directories that the snapshotter does not know. A kill may
@@ -191,4 +202,13 @@ func (s *Store) markDirty(ctx context.Context) error {
 		return fmt.Errorf("mark blobs for a sweep: %w", err)
 	}
 	return nil
+}
+
+// knowsBlob reports whether the database knows a blob of the engine's own.
+func (s *Store) knowsBlob(d digest.Digest) (bool, error) {
+	_, err := s.Content.Info(s.Context(context.Background()), d)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -31,13 +31,29 @@ import (
 // the database does not know it, and who writes the blob anew looks into it.
 type blobBackend struct {
 	content.Store
-	root string // of the store below
+	root   string // of the store below
+	layers string // of the store, whose layers woven blobs refer to
+	// known reports whether the database knows a blob. It may be asked by who has locked the database.
+	known func(digest.Digest) (bool, error)
 	// deferring reports whether transactions wait for the disk later. It is asked by who has locked the database.
 	deferring func() bool
 
 	mu       sync.Mutex
-	open     map[string]*smallBlob // by ref
-	unsynced []*os.File            // blobs that have their names
+	open     map[string]openBlob // by ref
+	unsynced []*unsyncedBlob     // blobs that have their names
+}
+
+// openBlob is one that is being written.
+type openBlob interface {
+	Status() (content.Status, error)
+	// abort ends it without a result. It reports whether there is nothing of it anywhere else.
+	abort() bool
+}
+
+// unsyncedBlob is a blob whose file, and what that relies on, is not on the disk yet.
+type unsyncedBlob struct {
+	file    *os.File
+	pattern *pattern // nil for one that is all in its file
 }
 
 const (
@@ -47,8 +63,8 @@ const (
 	mostUnsynced = 64
 )
 
-func newBlobBackend(below content.Store, root string, deferring func() bool) *blobBackend {
-	return &blobBackend{Store: below, root: root, deferring: deferring, open: map[string]*smallBlob{}}
+func newBlobBackend(below content.Store, root, layers string, known func(digest.Digest) (bool, error), deferring func() bool) *blobBackend {
+	return &blobBackend{Store: below, root: root, layers: layers, known: known, deferring: deferring, open: map[string]openBlob{}}
 }
 
 // Writer begins a blob, or goes on with one that the store below has a part of.
@@ -69,7 +85,15 @@ func (b *blobBackend) Writer(ctx context.Context, opts ...content.WriterOpt) (co
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if w := b.open[o.Ref]; w != nil {
-		return nil, failure.Unavailable("ref %s locked (since %s)", o.Ref, w.began)
+		return nil, failure.Unavailable("ref %s is locked", o.Ref)
+	}
+	if weaving, ok := ctx.Value(weavingKey{}).(*weaving); ok {
+		if w, possible, err := b.openWoven(o.Ref, weaving); possible || err != nil {
+			if err == nil {
+				b.open[o.Ref] = w
+			}
+			return w, err
+		}
 	}
 	now := time.Now()
 	w := &smallBlob{b: b, ref: o.Ref, total: o.Desc.Size, began: now, changed: now, digester: digest.Canonical.Digester()}
@@ -129,13 +153,13 @@ func (b *blobBackend) path(d digest.Digest) string {
 }
 
 // later has a blob synced by the next sync. It reports false if that must be done now.
-func (b *blobBackend) later(f *os.File) bool {
+func (b *blobBackend) later(u *unsyncedBlob) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.unsynced) >= mostUnsynced {
 		return false
 	}
-	b.unsynced = append(b.unsynced, f)
+	b.unsynced = append(b.unsynced, u)
 	return true
 }
 
@@ -148,21 +172,35 @@ func (b *blobBackend) sync() error {
 	if len(list) == 0 {
 		return nil
 	}
-	var errs []error
-	for _, f := range list {
-		errs = append(errs, unix.Fdatasync(int(f.Fd())))
+	errs := []error{b.syncStrands(list)}
+	woven := false
+	for _, u := range list {
+		errs = append(errs, unix.Fdatasync(int(u.file.Fd())))
+		woven = woven || u.pattern != nil
 	}
 	errs = append(errs, syncDir(filepath.Join(b.root, "blobs", digest.Canonical.String())))
+	if woven {
+		errs = append(errs, syncDir(filepath.Join(b.root, wovenDir)))
+	}
 	if err := errors.Join(errs...); err != nil {
 		b.mu.Lock() // nobody is to be told of them that they are on the disk
 		b.unsynced = append(b.unsynced, list...)
 		b.mu.Unlock()
 		return fmt.Errorf("sync blobs: %w", err)
 	}
-	for _, f := range list {
-		errs = append(errs, f.Close())
+	for _, u := range list {
+		errs = append(errs, u.file.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// forget lets others write a blob of a ref again that w has written.
+func (b *blobBackend) forget(ref string, w openBlob) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open[ref] == w {
+		delete(b.open, ref)
+	}
 }
 
 // smallBlob is a blob that is being written. Its methods may be called while it is aborted, but by one goroutine at a
@@ -261,7 +299,6 @@ func (w *smallBlob) Sync() error {
 	return nil
 }
 
-// abort ends it without a result. It reports whether there is nothing of it anywhere else.
 func (w *smallBlob) abort() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -275,11 +312,7 @@ func (w *smallBlob) abort() bool {
 // end has others write a blob of the ref. The caller holds w.mu.
 func (w *smallBlob) end() {
 	w.over, w.data = true, bytes.Buffer{}
-	w.b.mu.Lock()
-	defer w.b.mu.Unlock()
-	if w.b.open[w.ref] == w {
-		delete(w.b.open, w.ref)
-	}
+	w.b.forget(w.ref, w)
 }
 
 // Close leaves what there is to be gone on with.
@@ -355,30 +388,39 @@ func (b *blobBackend) put(d digest.Digest, data []byte) (err error) {
 		return fmt.Errorf("make the blob %s: %w", d, err)
 	}
 	f := os.NewFile(uintptr(fd), target)
-	deferred := false
-	defer func() {
-		if !deferred {
-			err = errors.Join(err, f.Close())
-		}
-	}()
-	if _, err := io.Copy(f, bytes.NewReader(data)); err != nil {
-		return fmt.Errorf("write the blob %s: %w", d, err)
+	if _, err = io.Copy(f, bytes.NewReader(data)); err != nil {
+		return errors.Join(fmt.Errorf("write the blob %s: %w", d, err), f.Close())
 	}
+	kept, err := b.place(&unsyncedBlob{file: f}, target)
+	if err != nil {
+		err = fmt.Errorf("make the blob %s: %w", d, err)
+	}
+	if !kept {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// place gives a file that has no name its name. It reports whether the file is still needed, by the next sync. Those who
+// call it have locked the database.
+func (b *blobBackend) place(u *unsyncedBlob, target string) (kept bool, err error) {
+	fd := int(u.file.Fd())
+	durably := func() error { return errors.Join(b.syncStrands([]*unsyncedBlob{u}), unix.Fdatasync(fd)) }
 	wait := !b.deferring()
 	if wait {
-		err = unix.Fdatasync(fd)
+		err = durably()
 	}
 	if err == nil {
 		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, target, unix.AT_SYMLINK_FOLLOW)
 	}
 	if err != nil {
-		return fmt.Errorf("make the blob %s: %w", d, err)
+		return false, err
 	}
 	if !wait {
-		if deferred = b.later(f); deferred {
-			return nil
+		if b.later(u) {
+			return true, nil
 		}
-		err = unix.Fdatasync(fd)
+		err = durably()
 	}
-	return errors.Join(err, syncDir(dir))
+	return false, errors.Join(err, syncDir(filepath.Dir(target)))
 }

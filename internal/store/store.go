@@ -136,10 +136,10 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the content store in %s: %w", cfg.Root, err)
 	}
-	s.blobs = newBlobBackend(large, filepath.Join(cfg.Root, "content"), func() bool { return s.db.NoSync })
+	s.blobs = newBlobBackend(large, filepath.Join(cfg.Root, "content"), cfg.Root, s.knowsBlob, func() bool { return s.db.NoSync })
 	// AsynchronousRemove: directories of removed layers go away in the collector and
 	// not while the metadata database is locked.
-	layers, err := overlay.NewSnapshotter(filepath.Join(cfg.Root, "snapshots"), overlay.AsynchronousRemove)
+	layers, err := overlay.NewSnapshotter(filepath.Join(cfg.Root, "snapshots"), overlay.AsynchronousRemove, overlay.WithUpperdirLabel)
 	if err != nil {
 		return nil, fmt.Errorf("open the layer store in %s: %w", cfg.Root, err)
 	}

@@ -20,6 +20,15 @@ var building = transition{
 	tidy: []string{"rmi", "doomed-image"},
 }
 
+// weaving makes an image two of whose layers have the same archive, in which a file of the size is left where it is.
+func weaving(size string) transition {
+	large := "RUN head -c " + size + " /dev/zero >/large; touch -d @0 /large"
+	return transition{
+		verb: []string{buildCall, "doomed-image", "FROM busybox\n" + large + "\nRUN rm /large\n" + large + "; true\n"},
+		tidy: []string{"rmi", "doomed-image"},
+	}
+}
+
 // buildCall stands for a call of the API in place of a command line.
 const buildCall = "POST /build"
 
@@ -33,6 +42,8 @@ var buildTransitions = map[string]transition{
 	"store.defer.after-sync":      building,
 	"store.defer.after-next-copy": building,
 	"build.recover.before-note":   building,
+	"store.woven.after-blob":      weaving("100000"),
+	"store.woven.before-replace":  weaving("100001"),
 }
 
 // callBuild builds a Dockerfile as an image of the given name.
