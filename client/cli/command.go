@@ -201,7 +201,6 @@ var later = map[string][]string{
 		"service",
 		"stack",
 		"swarm",
-		"trust",
 	},
 	"system": {
 		"dial-stdio",
@@ -220,6 +219,10 @@ func isLater(group, name string) bool {
 func (a *app) unknownCommand(root *cobra.Command, name string) error {
 	if isLater("", name) {
 		return a.notYet(name, a.name)
+	}
+	if name == "trust" {
+		return fmt.Errorf("%s: 'trust' is not supported: Docker Content Trust and its notary servers are being retired; "+
+			"pull by digest (NAME@sha256:…), and sign and check with cosign or notation, which work with any registry", a.name)
 	}
 	return fmt.Errorf("%[1]s: unknown command: %[1]s %[2]s%[3]s\n\nRun '%[1]s --help' for more information", a.name, name, usage.Suggest(root, name))
 }

@@ -178,11 +178,19 @@ func TestHelpLikeDocker(t *testing.T) {
 }
 
 func TestCommandsOfLater(t *testing.T) {
-	for _, line := range []string{"swarm init", "stack deploy x", "trust sign x"} {
+	for _, line := range []string{"swarm init", "stack deploy x"} {
 		r := call(t, program, "unix:///nowhere", "", strings.Fields(line)...)
 		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "is not a cleat command yet") || !strings.Contains(r.stderr, "--help'") {
 			t.Errorf("%s: %+v", line, r)
 		}
+	}
+}
+
+// TestTrustIsRefused: what will not come is not promised.
+func TestTrustIsRefused(t *testing.T) {
+	r := call(t, program, "unix:///nowhere", "", "trust", "sign", "x")
+	if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "'trust' is not supported") || !strings.Contains(r.stderr, "digest") {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -40,7 +40,6 @@ func (a *app) images() spec {
 			fs.BoolVar(&o.noTrunc, "no-trunc", false, "Don't truncate output")
 			fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only show image IDs")
 			fs.BoolVar(&o.tree, "tree", false, "List multi-platform images as a tree (EXPERIMENTAL)")
-			_ = fs.MarkHidden("tree")
 			return func(ctx context.Context, args []string) error { return a.listImages(ctx, o, args) }
 		},
 	}
@@ -48,7 +47,9 @@ func (a *app) images() spec {
 
 func (a *app) listImages(ctx context.Context, o imagesOptions, args []string) error {
 	if o.tree {
-		return errors.New("--tree is not supported yet")
+		if err := o.checkTree(); err != nil {
+			return err
+		}
 	}
 	filters := o.filter.Value()
 	if len(args) > 0 {
@@ -57,6 +58,9 @@ func (a *app) listImages(ctx context.Context, o imagesOptions, args []string) er
 	c, err := a.api(ctx)
 	if err != nil {
 		return err
+	}
+	if o.tree {
+		return a.imageTree(ctx, c, o.all, filters)
 	}
 	res, err := c.ImageList(ctx, client.ImageListOptions{All: o.all, Filters: filters})
 	if err != nil {

@@ -133,6 +133,11 @@ type ImageStore interface {
 	Remove(ctx context.Context, ref string, opts image.RemoveOptions) ([]imagetypes.DeleteResponse, error)
 }
 
+// ImageAttestations tells what is attested about images.
+type ImageAttestations interface {
+	Attestations(ctx context.Context, ref string, req image.AttestationsRequest) ([]imagetypes.AttestationStatement, error)
+}
+
 // ImageTransfer brings images here and sends them away. progress may be called by several
 // goroutines at once, and not after the call has returned.
 type ImageTransfer interface {
@@ -224,6 +229,7 @@ type Deps struct {
 	Events      Events
 	Images      ImageStore
 	Transfer    ImageTransfer
+	Attested    ImageAttestations
 	Volumes     Volumes
 	Networks    Networks
 	Connections Connections

@@ -250,14 +250,15 @@ func (f *fake) Subscribe(since, until time.Time, _ func(events.Message) bool) ([
 }
 
 type fakeImages struct {
-	list    func(image.ListRequest) ([]imagetypes.Summary, error)
-	inspect func(ref, platform string) (*imagetypes.InspectResponse, error)
-	history func(ref, platform string) ([]imagetypes.HistoryResponseItem, error)
-	tag     func(src, repo, tag string) error
-	remove  func(ref string, opts image.RemoveOptions) ([]imagetypes.DeleteResponse, error)
-	pull    func(ctx context.Context, req image.PullRequest, progress func(jsonstream.Message)) error
-	push    func(ctx context.Context, req image.PushRequest, progress func(jsonstream.Message)) error
-	load    func(ctx context.Context, r io.Reader, opts image.LoadOptions, progress func(jsonstream.Message)) error
+	list     func(image.ListRequest) ([]imagetypes.Summary, error)
+	inspect  func(ref, platform string) (*imagetypes.InspectResponse, error)
+	history  func(ref, platform string) ([]imagetypes.HistoryResponseItem, error)
+	attested func(ref string, req image.AttestationsRequest) ([]imagetypes.AttestationStatement, error)
+	tag      func(src, repo, tag string) error
+	remove   func(ref string, opts image.RemoveOptions) ([]imagetypes.DeleteResponse, error)
+	pull     func(ctx context.Context, req image.PullRequest, progress func(jsonstream.Message)) error
+	push     func(ctx context.Context, req image.PushRequest, progress func(jsonstream.Message)) error
+	load     func(ctx context.Context, r io.Reader, opts image.LoadOptions, progress func(jsonstream.Message)) error
 }
 
 func (f *fakeImages) List(_ context.Context, req image.ListRequest) ([]imagetypes.Summary, error) {
@@ -279,6 +280,13 @@ func (f *fakeImages) History(_ context.Context, ref, platform string) ([]imagety
 		return nil, failure.NotFound("No such image: %s", ref)
 	}
 	return f.history(ref, platform)
+}
+
+func (f *fakeImages) Attestations(_ context.Context, ref string, req image.AttestationsRequest) ([]imagetypes.AttestationStatement, error) {
+	if f.attested == nil {
+		return nil, failure.NotFound("No such image: %s", ref)
+	}
+	return f.attested(ref, req)
 }
 
 func (f *fakeImages) Tag(_ context.Context, src, repo, tag string) error {
@@ -420,7 +428,7 @@ func (f *fake) deps(log io.Writer) api.Deps {
 		Lifecycle: f, Upkeep: f, Queries: f, Stats: f, Streams: f, Execs: f, System: f, Events: f,
 		Files:     f,
 		Committer: f, Pruning: f, DiskUsage: f, Registries: f,
-		Images: &f.images, Transfer: &f.images, Volumes: &f.volumes, Networks: &f.networks, Connections: &f.networks,
+		Images: &f.images, Transfer: &f.images, Attested: &f.images, Volumes: &f.volumes, Networks: &f.networks, Connections: &f.networks,
 		Builds:        &f.builds,
 		ClassicBuilds: &f.classic,
 		ServerVersion: "29.9.3",

@@ -125,6 +125,7 @@ func (h *Handler) routes() []route {
 		{"POST", "/images/load", h.imageLoad},
 		{"GET", "/images/{name}/json", h.imageInspect},
 		{"GET", "/images/{name}/history", h.imageHistory},
+		{"GET", "/images/{name}/attestations", h.imageAttestations},
 		{"POST", "/images/{name}/tag", h.imageTag},
 		{"POST", "/images/{name}/push", h.imagePush},
 		{"DELETE", "/images/{name}", h.imageRemove},

@@ -84,6 +84,28 @@ func (h *Handler) imageHistory(ctx context.Context, w http.ResponseWriter, q *re
 	return writeJSON(w, http.StatusOK, list(history))
 }
 
+func (h *Handler) imageAttestations(ctx context.Context, w http.ResponseWriter, q *request) error {
+	if !q.version.from(55) {
+		return failure.NotFound("page not found")
+	}
+	wish := q.query["platform"]
+	if len(wish) > 1 {
+		return failure.Invalid("multiple platform parameters are not supported")
+	}
+	req := image.AttestationsRequest{Types: q.query["type"], Statements: q.boolean("statement")}
+	if len(wish) == 1 {
+		var err error
+		if req.Platform, err = jsonPlatform(wish[0]); err != nil {
+			return err
+		}
+	}
+	found, err := h.deps.Attested.Attestations(ctx, q.param("name"), req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list(found))
+}
+
 func (h *Handler) imageTag(ctx context.Context, w http.ResponseWriter, q *request) error {
 	if err := h.deps.Images.Tag(ctx, q.param("name"), q.query.Get("repo"), q.query.Get("tag")); err != nil {
 		return err

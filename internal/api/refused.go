@@ -19,8 +19,6 @@ var notYet = []refusal{
 	{"GET", "/containers/{id}/checkpoints", "checkpoints"},
 	{"POST", "/containers/{id}/checkpoints", "checkpoints"},
 
-	{"GET", "/images/{name}/attestations", "image attestations"},
-
 	{"GET", "/plugins/privileges", "plugins"},
 	{"POST", "/plugins/pull", "plugins"},
 	{"POST", "/plugins/create", "plugins"},

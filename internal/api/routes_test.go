@@ -67,7 +67,7 @@ var served = map[operation]bool{
 	{"GET", "/images/get"}: true, {"GET", "/images/{name}/get"}: true,
 	{"HEAD", "/containers/{id}/archive"}: true, {"GET", "/containers/{id}/archive"}: true, {"PUT", "/containers/{id}/archive"}: true,
 	{"GET", "/images/json"}: true, {"POST", "/images/create"}: true, {"POST", "/images/load"}: true, {"GET", "/images/{name}/json"}: true,
-	{"GET", "/images/{name}/history"}: true, {"POST", "/images/{name}/tag"}: true, {"POST", "/images/{name}/push"}: true, {"GET", "/images/search"}: true, {"GET", "/distribution/{name}/json"}: true, {"DELETE", "/images/{name}"}: true,
+	{"GET", "/images/{name}/history"}: true, {"GET", "/images/{name}/attestations"}: true, {"POST", "/images/{name}/tag"}: true, {"POST", "/images/{name}/push"}: true, {"GET", "/images/search"}: true, {"GET", "/distribution/{name}/json"}: true, {"DELETE", "/images/{name}"}: true,
 	{"GET", "/volumes"}: true, {"POST", "/volumes/create"}: true, {"POST", "/volumes/prune"}: true, {"GET", "/volumes/{name}"}: true, {"DELETE", "/volumes/{name}"}: true,
 	{"GET", "/networks"}: true, {"GET", "/networks/{id}"}: true, {"DELETE", "/networks/{id}"}: true, {"POST", "/networks/create"}: true,
 	{"POST", "/networks/{id}/connect"}: true, {"POST", "/networks/{id}/disconnect"}: true, {"POST", "/networks/prune"}: true,

@@ -39,7 +39,7 @@ func (s *services) sweepBuilds() {
 // openBuilder makes the builder, which opens its databases when it is first used.
 func (s *services) openBuilder() (err error) {
 	steps := func(context.Context) (build.Steps, error) {
-		return build.Steps{Executor: s.steps, Networks: s.steps.Networks(), Snapshots: s.steps.Snapshots, Settle: s.steps.Settle}, nil
+		return build.Steps{Executor: s.steps, Networks: s.steps.Networks(), Snapshots: s.steps.Snapshots, Settle: s.steps.Settle, Wrote: s.steps.Wrote}, nil
 	}
 	hostNetwork, insecure := s.config.builder.allows()
 	budget, err := s.config.builder.budget()

@@ -38,6 +38,8 @@ type Steps struct {
 	// Settle, if not nil, returns when what steps have written is on the disk. It is called
 	// before an image is named.
 	Settle func() error
+	// Wrote, if not nil, tells who settles of a directory that was written to by no step.
+	Wrote func(dir string) error
 }
 
 // Config is what a [Builder] stands on.

@@ -65,6 +65,7 @@ type bench struct {
 	builder *build.Builder
 	client  *bkclient.Client
 	named   chan string
+	wrote   chan string // directories that are to be settled
 }
 
 func newBench(t *testing.T) *bench {
@@ -105,7 +106,7 @@ func bareBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.named = make(chan string, 100)
+	b.named, b.wrote = make(chan string, 100), make(chan string, 100)
 	b.builder, err = build.New(build.Config{
 		Root:  filepath.Join(b.root, "build"),
 		Store: b.store,
@@ -116,7 +117,10 @@ func bareBench(t *testing.T) *bench {
 			}}, nil
 		},
 		Steps: func(context.Context) (build.Steps, error) {
-			return build.Steps{Executor: noSteps{}, Networks: map[pb.NetMode]network.Provider{}}, nil
+			return build.Steps{Executor: noSteps{}, Networks: map[pb.NetMode]network.Provider{}, Wrote: func(dir string) error {
+				b.wrote <- dir
+				return nil
+			}}, nil
 		},
 		Images: b,
 	})

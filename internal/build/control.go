@@ -230,5 +230,5 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 		return nil, err
 	}
 	w.SourceManager.Register(w.HTTPSource)
-	return &imageWorker{Worker: w, settle: settle, settler: settler, images: b.cfg.Images, names: named, store: s}, nil
+	return &imageWorker{Worker: w, settle: settle, settler: settler, wrote: steps.Wrote, images: b.cfg.Images, names: named, store: s}, nil
 }

@@ -182,6 +182,8 @@ func (w *imageWorker) nameLayers(ctx context.Context, ref cache.ImmutableRef, di
 	defer layers.Release(context.WithoutCancel(ctx))
 	ctx = w.store.Context(ctx)
 	first := w.highest(ctx, chains)
+	fresh := first < 0
+	first = max(first, 0)
 	below := ""
 	if first > 0 {
 		below = chains[first-1].String()
@@ -194,19 +196,37 @@ func (w *imageWorker) nameLayers(ctx context.Context, ref cache.ImmutableRef, di
 			}
 			return false, err
 		}
+		if i == 0 && fresh {
+			if err := w.lowestWritten(ctx, chain.String()); err != nil {
+				return false, err
+			}
+		}
 		below = chain.String()
 	}
 	return true, nil
 }
 
-// highest is the highest layer that has its name already: it holds those below it. 0 if none has.
+// lowestWritten has a layer settled that lies upon none: BuildKit writes straight into its directory, without an overlay
+// whose end would tell of it.
+func (w *imageWorker) lowestWritten(ctx context.Context, name string) error {
+	if w.wrote == nil {
+		return nil
+	}
+	dir, err := w.store.LayerPath(ctx, name)
+	if err != nil {
+		return err
+	}
+	return w.wrote(dir)
+}
+
+// highest is the highest layer that has its name already: it holds those below it. -1 if none has.
 func (w *imageWorker) highest(ctx context.Context, chains []digest.Digest) int {
-	for i := len(chains) - 1; i > 0; i-- {
+	for i := len(chains) - 1; i >= 0; i-- {
 		if _, err := w.store.Snapshots.Stat(ctx, chains[i].String()); err == nil {
 			return i
 		}
 	}
-	return 0
+	return -1
 }
 
 func (w *imageWorker) nameLayer(ctx context.Context, layers cache.RefList, i int, diffID digest.Digest, name, below string) error {

@@ -151,3 +151,6 @@ func volatile(o cmount.Overlay, mount func(cmount.Overlay) (int, error)) (int, e
 	}
 	return fd, nil
 }
+
+// Wrote has Settle see to a directory of a layer, too, that no step has written to.
+func (e *Executor) Wrote(dir string) error { return e.settling.wrote(dir) }

@@ -126,6 +126,12 @@ func (s *Store) layerDir(ctx context.Context, layer string) (string, error) {
 	return dir, nil
 }
 
+// LayerPath is the directory of a layer.
+func (s *Store) LayerPath(ctx context.Context, layer string) (string, error) {
+	dir, err := s.layerDir(ctx, layer)
+	return filepath.Join(s.root, dir), err
+}
+
 // layerDirLabel is how the snapshotter tells where a layer is.
 const layerDirLabel = "containerd.io/snapshot/overlay.upperdir"
 

@@ -13,6 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
@@ -246,6 +250,27 @@ END
 	// An image with attestations runs like any other.
 	dropImages(t, e, "out-attested")
 	build(t, e, "docker", dir, "-t", "out-attested", "--provenance=mode=max")
+	c := e.Client(t)
+	for _, statements := range []bool{false, true} {
+		options := []client.ImageAttestationsOption{client.ImageAttestationsWithPredicateTypes("https://slsa.dev/provenance/v0.2", "https://slsa.dev/provenance/v1")}
+		if statements {
+			options = append(options, client.ImageAttestationsWithStatement())
+		}
+		res, err := c.ImageAttestations(t.Context(), "out-attested", options...)
+		if err != nil || len(res.Items) != 1 {
+			t.Fatalf("attestations: %+v, %v", res.Items, err)
+		}
+		if st := res.Items[0].Statement; (st != nil) != statements || st != nil && !strings.Contains(string(*st), "echo 1") {
+			t.Errorf("statements %v: %+v", statements, res.Items[0])
+		}
+	}
+	if res, err := c.ImageAttestations(t.Context(), "out-attested", client.ImageAttestationsWithPredicateTypes("https://spdx.dev/Document")); err != nil || len(res.Items) != 0 {
+		t.Errorf("attestations of another type: %+v, %v", res.Items, err)
+	}
+	other := client.ImageAttestationsWithPlatform(ocispec.Platform{OS: "linux", Architecture: "riscv64"})
+	if _, err := c.ImageAttestations(t.Context(), "out-attested", other); !errdefs.IsNotFound(err) {
+		t.Errorf("attestations for another platform: %v", err)
+	}
 	if got := e.OK(t, "docker", "run", "--rm", "out-attested", "cat", "/one"); got != "1" {
 		t.Errorf("%q", got)
 	}
