@@ -166,7 +166,7 @@ func TestABlobThatGrowsOnAFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBlobBackend(&fullDisk{local, true}, root, func() bool { return false })
+	b := newBlobBackend(&fullDisk{local, true}, root, root, nil, func() bool { return false })
 	w, err := b.Writer(t.Context(), content.WithRef("x"))
 	if err != nil {
 		t.Fatal(err)
