@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/artifact"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
+	"github.com/cleatlabs/cleat/client/compose/repository"
 	"github.com/cleatlabs/cleat/client/compose/show"
 )
 
@@ -21,7 +23,6 @@ func (a *app) prepare() error {
 	if err := a.globals.Check(); err != nil {
 		return err
 	}
-	a.options.Remote = []loader.ResourceLoader{&artifact.Loader{Config: a.config}}
 	if a.verbose {
 		return errors.New("--verbose is not supported: `cleat -D` and the engine's --debug say more")
 	}
@@ -36,6 +37,9 @@ func (a *app) prepare() error {
 		if err := os.Setenv(key, value); err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
+	}
+	a.options.Remote = []loader.ResourceLoader{
+		remote{&repository.Loader{}, "COMPOSE_EXPERIMENTAL_GIT_REMOTE"}, remote{&artifact.Loader{Config: a.config}, "COMPOSE_EXPERIMENTAL_OCI_REMOTE"},
 	}
 	if enabled("COMPOSE_COMPATIBILITY", false) {
 		a.options.Compatibility = true
@@ -61,6 +65,26 @@ func (a *app) prepare() error {
 	}
 	a.reporter.DryRun = a.dryRun
 	return nil
+}
+
+// remote is a loader of projects that a variable of the environment turns off.
+type remote struct {
+	loader.ResourceLoader
+	variable string
+}
+
+// Load implements loader.ResourceLoader.
+func (r remote) Load(ctx context.Context, path string) (string, error) {
+	if text := os.Getenv(r.variable); text != "" {
+		on, err := strconv.ParseBool(text)
+		if err != nil {
+			return "", fmt.Errorf("%s environment variable expects boolean value: %w", r.variable, err)
+		}
+		if !on {
+			return "", fmt.Errorf("%s: such projects are disabled by %s", path, r.variable)
+		}
+	}
+	return r.ResourceLoader.Load(ctx, path)
 }
 
 // chooseANSI settles how the output may look.
