@@ -138,7 +138,7 @@ func interfaceSysctls(proc *sysctls, e *Endpoint, o endpointOptions) error {
 	}
 	for _, s := range append(all, o.sysctls...) {
 		path := fmt.Sprintf(s.key, e.Interface)
-		if err := proc.write(path, s.value); err != nil {
+		if err := proc.writeInTurn(path, s.value); err != nil {
 			return fmt.Errorf("set %s to %s in the container's namespace: %w", strings.TrimPrefix(path, "/proc/sys/"), s.value, err)
 		}
 	}

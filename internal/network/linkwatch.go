@@ -18,15 +18,14 @@ func (s *Service) watchLinks() error {
 	if err != nil {
 		return err
 	}
+	_ = mon.Only(unix.RTM_DELLINK) // without it the others are passed over below
 	s.group.Go("network-link-monitor", func(ctx context.Context) {
 		stop := context.AfterFunc(ctx, func() { mon.Close() })
 		defer stop()
 		for {
 			missing := false
 			err := mon.Next(func(typ uint16, body []byte) {
-				if typ == unix.RTM_DELLINK {
-					missing = s.linkGone(body) || missing
-				}
+				missing = typ == unix.RTM_DELLINK && s.linkGone(body) || missing
 			})
 			if errors.Is(err, os.ErrClosed) {
 				return

@@ -128,7 +128,7 @@ func (u *uplink) veth(v netlink.Veth, then ...*netlink.Message) error {
 	if err := u.conn.Do(netlink.NewVeth(v).Down()); err != nil {
 		return err
 	}
-	err := u.proc.write("/proc/sys/net/ipv6/conf/"+v.Name+"/disable_ipv6", "1")
+	err := u.proc.writeInTurn("/proc/sys/net/ipv6/conf/"+v.Name+"/disable_ipv6", "1")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -20,6 +20,8 @@ type sysctls struct {
 	mu   sync.Mutex
 	root int // 0: none yet; -1: there cannot be one
 	uses int
+
+	attempts attempts
 }
 
 // sysctlUses is how many files are opened by one instance.
@@ -77,6 +79,7 @@ func (p *sysctls) shut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.close()
+	p.attempts.close()
 }
 
 func (p *sysctls) write(path, value string) error {

@@ -28,8 +28,7 @@ type uplink struct {
 	direct bool
 	proc   sysctls
 	// making is held while a link is made. The kernel makes one at a time anyway, and
-	// whoever writes a setting of another meanwhile does not sleep: the kernel has it try
-	// again and again (rtnl_trylock), at the cost of who makes the link.
+	// whoever writes a setting of another meanwhile must try again and again (see attempts).
 	making sync.Mutex
 
 	mu    sync.Mutex
