@@ -199,16 +199,22 @@ func (a *app) versionInfo() spec {
 	}
 }
 
-// others are the commands that would make or end other builders.
+// others are buildx's commands that are refused, above all those that would make or end other builders.
 func (a *app) others() []spec {
+	const one = "the engine builds itself, and is the one builder that there is"
 	var out []spec
-	for name, short := range map[string]string{"create": "Create a new builder instance", "rm": "Remove one or more builder instances", "stop": "Stop builder instance"} {
+	for name, why := range map[string]string{
+		"create": one, "rm": one, "stop": one,
+		"dap":    "to look into a step, use 'build --invoke on-error'",
+		"policy": "policies are not evaluated here; images and sources can be named by digest",
+		"replay": "'history inspect attachment' shows what a build was made from",
+	} {
 		out = append(out, spec{
-			use: name, short: short, hidden: true,
+			use: name, short: "Not supported", hidden: true,
 			setup: func(fs *pflag.FlagSet) action {
 				fs.ParseErrorsAllowlist.UnknownFlags = true
 				return func(context.Context, []string) error {
-					return fmt.Errorf("%s is not supported: the engine builds itself, and is the one builder that there is", name)
+					return fmt.Errorf("%s is not supported: %s", name, why)
 				}
 			},
 		})

@@ -189,12 +189,49 @@ func TestBuildFlagsLikeBuildx(t *testing.T) {
 	flag := regexp.MustCompile(`(?m)^\s+(?:-\w, )?--([a-z-]+)`)
 	for command, without := range map[string][]string{
 		"build": {"policy"}, "bake": {"policy"}, "du": nil, "prune": nil, "ls": nil, "inspect": nil, "use": nil, "history ls": {"local"}, "history inspect": nil, "history logs": nil, "history rm": nil,
+		"imagetools create": nil, "imagetools inspect": nil, "history inspect attachment": nil,
 	} {
 		args := append([]string{"buildx"}, append(strings.Fields(command), "--help")...)
 		ours := flag.FindAllStringSubmatch(e.OK(t, "cleat", args...), -1)
 		for _, f := range flag.FindAllStringSubmatch(e.OK(t, "docker", args...), -1) {
 			if !slices.ContainsFunc(ours, func(o []string) bool { return o[1] == f[1] }) && !slices.Contains(without, f[1]) {
 				t.Errorf("%s: no --%s", command, f[1])
+			}
+		}
+	}
+}
+
+// TestBuildCommandsLikeBuildx: every command that buildx has is here, or refused by its name.
+func TestBuildCommandsLikeBuildx(t *testing.T) {
+	e := builder(t)
+	refused := []string{
+		"create", "rm", "stop", // there is one builder
+		"dap", "policy", "replay", // see their messages
+		"history export", "history import", "history open", "history trace", // for Docker Desktop
+	}
+	list := regexp.MustCompile(`(?m)^  ([a-z-]+)\*? +\S`)
+	commands := func(program, below string) (names []string) {
+		_, help, _ := strings.Cut(e.OK(t, program, append(append([]string{"buildx"}, strings.Fields(below)...), "--help")...), "Commands:\n")
+		for _, m := range list.FindAllStringSubmatch(help, -1) {
+			names = append(names, m[1])
+		}
+		return names
+	}
+	for _, below := range []string{"", "history", "imagetools"} {
+		ours, theirs := commands("cleat", below), commands("docker", below)
+		if len(theirs) < 2 {
+			t.Fatalf("buildx lists the commands %v", theirs)
+		}
+		for _, name := range theirs {
+			full := strings.TrimSpace(below + " " + name)
+			switch {
+			case slices.Contains(refused, full):
+				r := e.Cleat(t, append([]string{"buildx"}, strings.Fields(full+" x")...)...)
+				if r.Code == 0 || !strings.Contains(r.Stderr, full+" is not supported") {
+					t.Errorf("%s", r)
+				}
+			case name != "help" && name != "dial-stdio" && !slices.Contains(ours, name):
+				t.Errorf("no command %s", full)
 			}
 		}
 	}

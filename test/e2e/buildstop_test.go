@@ -447,3 +447,37 @@ func agrees(t *testing.T, e *harness.Engine) {
 		return err == nil, out
 	})
 }
+
+// TestBuildInterruptedTwice: the second Ctrl-C ends the client at once, also if the engine answers nothing any more.
+func TestBuildInterruptedTwice(t *testing.T) {
+	e := ownBuilder(t)
+	dir := project(t, dockerfile("FROM busybox\nRUN echo wai''ting; sleep 1000\n"))
+	cmd := e.Command(t, "cleat", "build", "--progress", "plain", dir)
+	b := &interruptible{cmd: cmd, end: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = b, b
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = cmd.Wait(); close(b.end) }()
+	b.until(t, "waiting")
+	if err := syscall.Kill(e.PID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Kill(e.PID(), syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	}()
+	harness.Eventually(t, func() (bool, string) {
+		_ = cmd.Process.Signal(syscall.SIGINT) // signals that come close together are one
+		select {
+		case <-b.end:
+			return true, ""
+		default:
+			return false, b.said()
+		}
+	})
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("it ends with %d: %s", code, b.said())
+	}
+}
