@@ -17,6 +17,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // A mount of type file is a file that the engine keeps for one container, and whose content a client sends after the
@@ -211,7 +212,12 @@ func (o *ownFile) write(c *container.Container) error {
 			return err
 		}
 	}
-	return os.Rename(f.Name(), o.mount.Source)
+	record.Failpoint("engine.files.before-rename")
+	if err := os.Rename(f.Name(), o.mount.Source); err != nil {
+		return err
+	}
+	record.Failpoint("engine.files.after-rename")
+	return nil
 }
 
 // dropOwnFiles forgets what a removed container had in memory; what it had on the disk has gone with its directory.

@@ -47,6 +47,8 @@ var (
 	}
 	removing = transition{prepare: [][]string{create}, verb: forceRm}
 
+	filling = transition{verb: []string{"cleat", "compose", "-f", "testdata/doomed/compose.yaml", "up", "-d"}} // with secrets
+
 	makeNetwork   = []string{"network", "create", "doomed-net"}
 	connect       = []string{"network", "connect", "--gw-priority", "1", "doomed-net", doomed}
 	disconnect    = []string{"network", "disconnect", "doomed-net", doomed}
@@ -82,6 +84,8 @@ var transitions = map[string]transition{
 	"engine.update.after-config":      {prepare: [][]string{create, start}, verb: []string{"update", "--pids-limit", "77", doomed}},
 	"engine.unpause.after-thaw":       {prepare: [][]string{create, start, {"pause", doomed}}, verb: []string{"unpause", doomed}, tidy: []string{"pause", doomed}},
 	"container.rename.after-config":   {prepare: [][]string{create}, verb: []string{"rename", doomed, "renamed"}, tidy: []string{"rename", "renamed", doomed}},
+	"engine.files.before-rename":      filling,
+	"engine.files.after-rename":       filling,
 	"volume.create.after-limit":       {verb: []string{"volume", "create", "doomed-volume"}},
 	"volume.create.before-rename":     {verb: []string{"volume", "create", "doomed-volume"}},
 	"volume.clone.after-copy":         copying,
