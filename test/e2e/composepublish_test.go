@@ -80,11 +80,10 @@ func TestComposePublish(t *testing.T) {
 	}
 
 	for name, c := range map[string]struct{ file, want string }{
-		"only a build":     {"services: {a: {build: .}}", "cannot be published as it only contains a build section"},
-		"environment":      {"services: {a: {image: busybox, environment: {A: b}}}", "--with-env"},
-		"an include":       {"include: [more.yaml]\nservices: {a: {image: busybox}}\n", "cannot publish compose file with local includes"},
-		"an extended file": {"services: {a: {image: busybox, extends: {file: more.yaml, service: web}}}", "more.yaml"},
-		"an env file":      {"services: {a: {image: busybox, env_file: vars}}", "env_file"},
+		"only a build": {"services: {a: {build: .}}", "cannot be published as it only contains a build section"},
+		"environment":  {"services: {a: {image: busybox, environment: {A: b}}}", "--with-env"},
+		"an include":   {"include: [more.yaml]\nservices: {a: {image: busybox}}\n", "cannot publish compose file with local includes"},
+		"an env file":  {"services: {a: {image: busybox, env_file: vars}}", "env_file"},
 	} {
 		if err := os.WriteFile(filepath.Join(a.dir, "compose.yaml"), []byte(c.file), 0o644); err != nil {
 			t.Fatal(err)
@@ -92,6 +91,14 @@ func TestComposePublish(t *testing.T) {
 		if r := a.run(t, "publish", reg.Addr+"/apps/bad"); r.Code == 0 || !strings.Contains(r.Stderr, c.want) {
 			t.Errorf("%s: %s", name, r)
 		}
+	}
+	// What the files name goes with them, and is found by the reader.
+	if err := os.WriteFile(filepath.Join(a.dir, "compose.yaml"), []byte("services: {a: {env_file: [vars], extends: {file: more.yaml, service: web}}}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.ok(t, "publish", "-y", "--with-env", reg.Addr+"/apps/one:whole")
+	if got := there.ok(t, "-f", "oci://"+reg.Addr+"/apps/one:whole", "config"); !strings.Contains(got, "A: b\n") || !strings.Contains(got, "- sleep\n") {
+		t.Errorf("%s", got)
 	}
 	// Who is asked and does not agree publishes nothing.
 	if err := os.WriteFile(filepath.Join(a.dir, "compose.yaml"), []byte("services: {a: {image: busybox, volumes: ['.:/here']}}\n"), 0o644); err != nil {

@@ -43,8 +43,10 @@ const (
 
 // File is one file of a project.
 type File struct {
-	Name    string // without directory
-	Content []byte
+	Name        string // without directory
+	Content     []byte
+	Extended    bool // it is none of the project's own, but services of those extend its services
+	Environment bool // it is an env_file
 }
 
 // Push writes files under a reference, REPOSITORY[:TAG], with the user's credentials. Version is that of OCI's
@@ -93,10 +95,17 @@ func push(ctx context.Context, ref name.Tag, files []File, version string, cfg *
 	for _, f := range files {
 		d := digest.FromBytes(f.Content)
 		core.layers[v1.Hash{Algorithm: string(d.Algorithm()), Hex: d.Encoded()}] = f.Content
-		m.Layers = append(m.Layers, ocispec.Descriptor{
+		layer := ocispec.Descriptor{
 			MediaType: fileType, Digest: d, Size: int64(len(f.Content)), Data: f.Content,
 			Annotations: map[string]string{label.Version: label.Compatible, fileName: f.Name},
-		})
+		}
+		switch {
+		case f.Environment:
+			layer.MediaType, layer.Annotations = envType, map[string]string{label.Version: label.Compatible, envName: f.Name}
+		case f.Extended:
+			layer.Annotations[extendsKey] = "true"
+		}
+		m.Layers = append(m.Layers, layer)
 	}
 	var err error
 	if core.manifest, err = json.Marshal(m); err != nil {

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/cleatlabs/cleat/client/compose/artifact"
 	"github.com/cleatlabs/cleat/client/compose/project"
@@ -50,11 +47,11 @@ func (a *app) publish(ctx context.Context, repository string, o publishing) erro
 	if p, err = p.WithProfiles([]string{"*"}); err != nil {
 		return err
 	}
-	files, err := filesOf(p)
+	files, err := artifact.Collect(p.ComposeFiles, p.WorkingDir)
 	if err != nil {
 		return err
 	}
-	if err := publishable(p, o); err != nil {
+	if err := publishable(p, files, o); err != nil {
 		return err
 	}
 	if warning := exposes(p); warning != "" && !o.yes {
@@ -99,7 +96,7 @@ func (a *app) publish(ctx context.Context, repository string, o publishing) erro
 }
 
 // publishable says what keeps a project from being published.
-func publishable(p *types.Project, o publishing) error {
+func publishable(p *types.Project, files []artifact.File, o publishing) error {
 	var built, environment []string
 	for _, name := range project.Names(p) {
 		s := p.Services[name]
@@ -114,6 +111,9 @@ func publishable(p *types.Project, o publishing) error {
 		if p.Configs[key].Environment != "" {
 			environment = append(environment, fmt.Sprintf("config %q is declare as an environment variable.\n", key))
 		}
+	}
+	if slices.ContainsFunc(files, func(f artifact.File) bool { return f.Environment }) {
+		environment = append(environment, "services have env_file declared.\n")
 	}
 	switch {
 	case len(built) > 0:
@@ -145,51 +145,4 @@ func exposes(p *types.Project) string {
 		return ""
 	}
 	return "you are about to publish bind mount declarations and environment variables within your OCI artifact.\nplease double check that you are not leaking sensitive data\n" + b.String()
-}
-
-// filesOf are the project's own files as they are on the disk. Those that need others beside them are refused.
-func filesOf(p *types.Project) ([]artifact.File, error) {
-	var files []artifact.File
-	for _, path := range p.ComposeFiles {
-		if path == "-" {
-			return nil, errors.New("a project that is read from standard input cannot be published: give its file by -f")
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		if err := standsAlone(text); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		files = append(files, artifact.File{Name: filepath.Base(path), Content: text})
-	}
-	return files, nil
-}
-
-// standsAlone says what a file needs that would not be published with it.
-func standsAlone(text []byte) error {
-	var file struct {
-		Include  yaml.Node
-		Services map[string]struct {
-			Extends yaml.Node
-			EnvFile yaml.Node `yaml:"env_file"`
-		}
-	}
-	if err := yaml.Unmarshal(text, &file); err != nil {
-		return err
-	}
-	if file.Include.Kind != 0 {
-		return errors.New("cannot publish compose file with local includes")
-	}
-	for _, name := range slices.Sorted(maps.Keys(file.Services)) {
-		if file.Services[name].EnvFile.Kind != 0 {
-			return fmt.Errorf("service %q has env_file declared: such files are not published; give their variables in environment", name)
-		}
-		var extends struct{ File string }
-		node := file.Services[name].Extends
-		if node.Kind == yaml.MappingNode && node.Decode(&extends) == nil && extends.File != "" {
-			return fmt.Errorf("service %q extends one of %s: such a file is not published; put it among the project's own files", name, extends.File)
-		}
-	}
-	return nil
 }
