@@ -70,6 +70,9 @@ volumes: {data: }
 		t.Errorf("%d run", got)
 	}
 	r = a.run(t, "--dry-run", "--progress", "json", "stop")
+	if strings.Count(r.Stderr, a.name+"-db-1") == 0 {
+		t.Errorf("nothing is said of db: %s", r)
+	}
 	for line := range strings.Lines(r.Stderr) {
 		var step map[string]any
 		if err := json.Unmarshal([]byte(line), &step); err != nil || step["dry-run"] != true {

@@ -29,6 +29,13 @@ func (s *watchOutput) Write(p []byte) (int, error) {
 	return s.text.Write(p)
 }
 
+// said is all that was printed until now.
+func (s *watchOutput) said() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
 // expect waits for a text after the last that was expected.
 func (s *watchOutput) expect(t *testing.T, want string) {
 	t.Helper()
@@ -107,9 +114,7 @@ func TestComposeWatch(t *testing.T) {
 	cmd, out := a.begin(t, "up", "--watch", "--no-color")
 	out.expect(t, "Watch enabled")
 	harness.Eventually(t, func() (bool, string) { // in whichever order
-		out.mu.Lock()
-		defer out.mu.Unlock()
-		return strings.Contains(out.text.String(), "web-1  | first main"), out.text.String()
+		return strings.Contains(out.said(), "web-1  | first main"), out.said()
 	})
 
 	write("app/page", "second page\n")
@@ -247,7 +252,7 @@ services:
 	if a.ok(t, "ps", "-q") != "" {
 		t.Error("Ctrl-C has stopped nothing")
 	}
-	if strings.Contains(out.text.String(), "Enable Watch") {
+	if strings.Contains(out.said(), "Enable Watch") {
 		t.Error("a menu that was not wanted")
 	}
 }
