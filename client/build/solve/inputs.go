@@ -212,7 +212,7 @@ func addDir(so *bkclient.SolveOpt, name, dir string) error {
 	if err != nil {
 		return fmt.Errorf("unable to prepare context: %w", err)
 	}
-	so.LocalMounts[name] = fs
+	so.LocalMounts[name] = pieces{fs}
 	return nil
 }
 
