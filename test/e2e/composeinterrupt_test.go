@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -233,5 +234,37 @@ func awaitEnd(t *testing.T, cmd *exec.Cmd, ended chan struct{}, out *output) {
 	case <-ended:
 	case <-time.After(harness.Patience):
 		t.Fatalf("%v goes on:\n%s", cmd.Args, out)
+	}
+}
+
+// An attached `up` whose engine is killed says so and ends; the containers go on, and the next one shows them again.
+func TestComposeUpOfAnEngineThatIsKilled(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services: {web: {image: busybox, command: sh -c "echo began; exec sleep 1000", stop_signal: SIGKILL}}
+`})
+	cmd, out := a.begin(t, "up", "--no-color")
+	harness.Eventually(t, func() (bool, string) { // in whichever order
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		text := out.text.String()
+		return strings.Contains(text, "web-1  | began") && strings.Contains(text, "web-1  Started"), text
+	})
+	before := a.ids(t)
+	e.Kill()
+	out.expect(t, "lost the connection to the engine")
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	e.Run(t)
+	if r := a.ok(t, "ps", "--status", "running", "-q"); r == "" {
+		t.Error("the container has not gone on")
+	}
+	_, out = a.begin(t, "up", "--no-color")
+	out.expect(t, "Attaching to "+a.name+"-web-1")
+	if after := a.ids(t); !maps.Equal(after, before) {
+		t.Errorf("%v, before %v", after, before)
 	}
 }

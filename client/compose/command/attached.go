@@ -40,6 +40,7 @@ type session struct {
 	held     int              // the session goes on though nothing runs: something is being started
 	starts   int              // how many the engine has told of
 	codes    map[string]int64 // by service, of the first container that ended
+	lost     error            // why the engine is not heard any more
 	ended    chan struct{}    // closed when nothing runs any more, or should
 	once     sync.Once
 	group    sync.WaitGroup
@@ -120,7 +121,10 @@ func (s *session) join(ctx context.Context, list []operate.Container) error {
 				} else {
 					s.givenUp(m.Actor.ID)
 				}
-			case <-news.Err: // at the latest when ctx ends
+			case err := <-news.Err: // at the latest when ctx ends
+				if ctx.Err() == nil {
+					s.lose(err)
+				}
 				return
 			}
 		}
@@ -147,7 +151,7 @@ func (s *session) work(ctx, follow context.Context) (detached bool, err error) {
 	for {
 		select {
 		case <-s.ended:
-			return false, nil
+			return false, s.lost // written before
 		case <-ctx.Done():
 			m.close()
 			_, _ = fmt.Fprintln(s.app.err, "Gracefully stopping... (press Ctrl+C again to force)")
@@ -162,6 +166,16 @@ func (s *session) work(ctx, follow context.Context) (detached bool, err error) {
 			}
 		}
 	}
+}
+
+// lose ends the session, as nobody tells it anything any more. What runs goes on.
+func (s *session) lose(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.once.Do(func() {
+		s.lost = fmt.Errorf("lost the connection to the engine (%w): what runs goes on, and `%s compose up` shows it again", err, s.app.program)
+		close(s.ended)
+	})
 }
 
 // hold keeps the session from ending while containers are replaced or started again.
