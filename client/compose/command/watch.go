@@ -136,7 +136,7 @@ func (w *watcher) start(ctx context.Context) error {
 		return err
 	}
 	// First watched, then synced: nothing is missed in between.
-	files, err := watch.NewFiles(rules)
+	files, err := watch.NewFiles(rules, func(err error) { w.log.Watch(err.Error()) })
 	if err != nil {
 		return err
 	}

@@ -25,19 +25,22 @@ const (
 type Files struct {
 	rules []Rule
 	fs    *fsnotify.Watcher
+	watch func(path string) error // by fs
+	lost  func(error)
 }
 
-// NewFiles begins to watch. A path that does not exist is waited for.
-func NewFiles(rules []Rule) (*Files, error) {
+// NewFiles begins to watch. A path that does not exist is waited for. What comes later and cannot be watched is told to
+// lost, and the rest is watched all the same.
+func NewFiles(rules []Rule, lost func(error)) (*Files, error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, fmt.Errorf("files cannot be watched: %w", explain(err))
 	}
-	f := &Files{rules: rules, fs: w}
+	f := &Files{rules: rules, fs: w, watch: w.Add, lost: lost}
 	for i := range rules {
 		if err := f.add(existing(rules[i].Path), func(string) {}); err != nil {
 			_ = w.Close()
-			return nil, fmt.Errorf("%s cannot be watched: %w", rules[i].Path, explain(err))
+			return nil, cannot(rules[i].Path, err)
 		}
 	}
 	return f, nil
@@ -45,6 +48,10 @@ func NewFiles(rules []Rule) (*Files, error) {
 
 // Close ends the watch.
 func (f *Files) Close() error { return f.fs.Close() }
+
+func cannot(path string, err error) error {
+	return fmt.Errorf("%s cannot be watched: %w", path, explain(err))
+}
 
 // explain says what to do about the kernel's limits.
 func explain(err error) error {
@@ -68,7 +75,8 @@ func existing(path string) string {
 }
 
 // add watches a path, and found is told of the files in it. Of a file its directory is watched: editors replace files.
-// Of a directory above that of a rule, only the way there is watched.
+// Of a directory above that of a rule, only the way there is watched. All files are found, also those that cannot be
+// watched.
 func (f *Files) add(path string, found func(string)) error {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,9 +86,10 @@ func (f *Files) add(path string, found func(string)) error {
 		return err
 	}
 	if !st.IsDir() {
-		return f.fs.Add(filepath.Dir(path))
+		return f.watch(filepath.Dir(path))
 	}
-	return filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+	var failed error
+	err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return nil
 		}
@@ -97,11 +106,15 @@ func (f *Files) add(path string, found func(string)) error {
 		if !d.IsDir() {
 			return nil
 		}
-		if err := f.fs.Add(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if err := f.watch(name); failed == nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = err
 		}
 		return nil
 	})
+	if err == nil {
+		err = failed
+	}
+	return err
 }
 
 // wanted says whether a path is one of a rule's, or on the way to it.
@@ -184,8 +197,10 @@ func (f *Files) happened(e fsnotify.Event, changed func(string)) {
 		return
 	}
 	if e.Has(fsnotify.Create) {
-		// A directory may have got files before it was watched. One that cannot be watched is seen with its parent.
-		_ = f.add(e.Name, changed)
+		// A directory may have got files before it was watched.
+		if err := f.add(e.Name, changed); err != nil {
+			f.lost(cannot(e.Name, err))
+		}
 	}
 	changed(e.Name)
 }
@@ -193,6 +208,8 @@ func (f *Files) happened(e fsnotify.Event, changed func(string)) {
 // all takes everything for changed.
 func (f *Files) all(changed func(string)) {
 	for i := range f.rules {
-		_ = f.add(existing(f.rules[i].Path), changed)
+		if err := f.add(existing(f.rules[i].Path), changed); err != nil {
+			f.lost(cannot(f.rules[i].Path, err))
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"golang.org/x/sys/unix"
 )
 
 func projectOf(triggers []types.Trigger, build *types.BuildConfig, volumes ...types.ServiceVolumeConfig) *types.Project {
@@ -104,11 +105,18 @@ func TestFilesInBatches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := NewFiles(rules)
+	var lost []string
+	f, err := NewFiles(rules, func(err error) { lost = append(lost, err.Error()) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	f.watch = func(path string) error {
+		if strings.Contains(path, "many") {
+			return unix.ENOSPC
+		}
+		return f.fs.Add(path)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	batches := f.Batches(ctx)
 	// see collects until all that is wanted has come, and nothing that is not.
@@ -152,8 +160,12 @@ func TestFilesInBatches(t *testing.T) {
 	see(func() { _ = os.RemoveAll(filepath.Join(dir, "app/new")) }, "app/new")
 	see(write("later/on/d"), "later/on/d")
 	see(write("later/on/e"), "later/on/e")
+	see(write("app/many/f"), "app/many") // its file may come, or not
 	cancel()
 	for range batches {
+	}
+	if len(lost) == 0 || !strings.HasPrefix(lost[0], filepath.Join(dir, "app/many")+" cannot be watched: ") || !strings.Contains(lost[0], "fs.inotify.max_user_watches") {
+		t.Errorf("what was not watched: %q", lost)
 	}
 }
 
