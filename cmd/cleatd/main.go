@@ -27,7 +27,8 @@ func main() {
 }
 
 func command() *cobra.Command {
-	config := assemble.Config{Version: version, Commit: commit()}
+	config := assemble.Config{Version: version}
+	config.Commit, config.BuildTime = revision()
 	showVersion := false
 	root := &cobra.Command{
 		Use: "cleatd [OPTIONS]", Short: "A container engine", Args: cobra.NoArgs,
@@ -82,16 +83,21 @@ func debugCommand(config *assemble.Config) *cobra.Command {
 	return cmd
 }
 
-// commit is the version control revision that the binary was built from.
-func commit() string {
+// revision is the version control revision that the binary was built from, and when
+// that was made.
+func revision() (commit, made string) {
+	commit = "unknown"
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return commit, ""
 	}
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
+		switch {
+		case s.Key == "vcs.revision" && len(s.Value) >= 12:
+			commit = s.Value[:12]
+		case s.Key == "vcs.time":
+			made = s.Value
 		}
 	}
-	return "unknown"
+	return commit, made
 }

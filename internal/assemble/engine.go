@@ -143,7 +143,7 @@ func (s *services) settings() engine.Settings {
 	c := &s.config
 	return engine.Settings{
 		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent,
-		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, APIVersion: api.MaxVersion, MinAPI: api.MinVersion,
+		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, BuildTime: c.BuildTime, APIVersion: api.MaxVersion, MinAPI: api.MinVersion,
 		CDIDirs: c.CDIDirs, Containers: c.defaults, Adjustable: c.adjustable(),
 	}
 }

@@ -46,8 +46,8 @@ type Config struct {
 
 	// Warnings are about flags that were accepted without being needed.
 	Warnings []string
-	// Version and Commit are of this build.
-	Version, Commit string
+	// Version and Commit are of this build; BuildTime, in RFC 3339, is the commit's, or "".
+	Version, Commit, BuildTime string
 
 	// File is the configuration file; fromFile are the flags that it has set, and the keys it has them under.
 	File     string

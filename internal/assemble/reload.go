@@ -48,7 +48,7 @@ func (c *Config) reread() (*Config, error) {
 		return nil, errors.New("this engine was started without a command line")
 	}
 	fs := pflag.NewFlagSet("cleatd", pflag.ContinueOnError)
-	next := &Config{Version: c.Version, Commit: c.Commit}
+	next := &Config{Version: c.Version, Commit: c.Commit, BuildTime: c.BuildTime}
 	next.BindFlags(fs)
 	var err error
 	// All are visited: which of them were given is noted in the flag, and in the set only of the command that parsed it.

@@ -4,7 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
 )
 
 // TestMistakesAreExplained makes the mistakes that everybody makes once, and wants to be
@@ -71,5 +74,36 @@ func TestMistakesAreExplained(t *testing.T) {
 	}
 	if left := e.OK(t, "cleat", "ps", "-aq", "--filter", "ancestor=busybox", "--filter", "status=created"); left != "" {
 		t.Errorf("mistakes left containers: %s", left)
+	}
+}
+
+// TestComposeSaysWhatItWaitsFor has an application wait for one that can never be
+// healthy, as it ends again and again: that looks as if it took long.
+func TestComposeSaysWhatItWaitsFor(t *testing.T) {
+	e := engine(t, "busybox")
+	dir := t.TempDir()
+	const file = `services:
+  db: {image: busybox, command: "false", restart: always, healthcheck: {test: [CMD, "true"]}}
+  web: {image: busybox, command: sleep 1000, depends_on: {db: {condition: service_healthy}}}
+`
+	if err := os.WriteFile(filepath.Join(dir, "compose.yaml"), []byte(file), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	project := []string{"compose", "-p", "advice", "--project-directory", dir}
+	defer e.OK(t, "cleat", append(project, "down", "-t", "0")...)
+	cmd := e.Command(t, "cleat", append(project, "up", "-d")...)
+	var out output
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	const said = "container advice-db-1, which others wait for, ends again and again: 'compose logs db' shows why"
+	harness.Eventually(t, func() (bool, string) { return strings.Contains(out.String(), said), out.String() })
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if n := strings.Count(out.String(), said); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, out.String())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -203,10 +204,17 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 		// It was so when it was listed a moment ago, before all this began.
 		return o.done("Container", c.Name, state, nil)
 	}
+	const often, told = 3, math.MaxInt // restarts, of which the first may be for want of something that comes later
+	restarts := often
 	err := n.until(ctx, func() (bool, error) {
 		inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 		if err != nil {
 			return false, err
+		}
+		if inspected.Container.RestartCount >= restarts {
+			// This may never end, and looks like something that takes long.
+			o.Report.Warn(fmt.Sprintf("container %s, which others wait for, ends again and again: 'compose logs %s' shows why", c.Name, c.Service))
+			restarts = told
 		}
 		if condition == types.ServiceConditionCompletedSuccessfully {
 			state = "Exited"
