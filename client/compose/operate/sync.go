@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/client"
@@ -25,9 +27,12 @@ func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) er
 			there = append(there, f)
 		}
 	}
-	if len(gone) > 0 && running(c) {
+	if !running(c) {
+		gone = nil
+	}
+	for _, some := range portions(gone) {
 		// The API removes no files: the image's own rm has to.
-		if err := o.hook(ctx, c, types.ServiceHook{Command: append(types.ShellCommand{"rm", "-rf", "--"}, gone...), User: "0"}); err != nil {
+		if err := o.hook(ctx, c, types.ServiceHook{Command: append(types.ShellCommand{"rm", "-rf", "--"}, some...), User: "0"}); err != nil {
 			return err
 		}
 	}
@@ -39,4 +44,28 @@ func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) er
 	go func() { _ = w.CloseWithError(watch.Archive(w, there)) }()
 	_, err := o.API.CopyToContainer(ctx, c.ID, client.CopyToContainerOptions{DestinationPath: "/", Content: r, CopyUIDGID: true})
 	return err
+}
+
+// mostArguments is how many bytes of paths one command is given, far below what the kernel lets a program be started
+// with: a version control system that checks out another branch removes files by the ten thousand.
+const mostArguments = 64 << 10
+
+// portions shares paths that are to be removed out to commands. Those below another one go with it.
+func portions(paths []string) (all [][]string) {
+	paths = slices.Clone(paths)
+	slices.SortFunc(paths, func(a, b string) int { // what is below a path comes right behind it
+		return strings.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
+	})
+	last, size := "", mostArguments
+	for _, path := range paths {
+		if last != "" && (path == last || strings.HasPrefix(path, last+"/")) {
+			continue
+		}
+		last = path
+		if size += len(path) + 1; size > mostArguments {
+			all, size = append(all, nil), len(path)+1
+		}
+		all[len(all)-1] = append(all[len(all)-1], path)
+	}
+	return all
 }
