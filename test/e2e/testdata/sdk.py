@@ -256,7 +256,7 @@ class Files(Case):
         files.seek(0)
         image, log = self.client.images.build(
             fileobj=files, custom_context=True, encoding="gzip", tag="sdk/built:1", buildargs={"WHO": "me"}, labels={"l": "1"},
-            rm=True, extra_hosts={"h": "1.2.3.4"}, container_limits={"memory": 64 << 20}, network_mode="default", pull=False)
+            rm=True, nocache=True, extra_hosts={"h": "1.2.3.4"}, container_limits={"memory": 64 << 20}, network_mode="default", pull=False)
         self.addCleanup(self.client.images.remove, "sdk/built:1", force=True)
         log = list(log)
         self.assertEqual(image.tags, ["sdk/built:1"])
