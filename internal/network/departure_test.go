@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	api "github.com/moby/moby/api/types/network"
 
@@ -126,12 +127,15 @@ func TestFlowsEndWithTheirContainer(t *testing.T) {
 		return err
 	})
 	defer far.Close()
+	patience := time.Now().Add(time.Minute)
+	must(t, far.SetDeadline(patience))
 	speak := func(b *box) net.PacketConn {
 		var c net.PacketConn
 		h.in(b.ns, func() (err error) {
 			c, err = net.ListenPacket("udp4", ":5000")
 			return err
 		})
+		must(t, c.SetDeadline(patience))
 		return c
 	}
 	first := h.attach(s)
