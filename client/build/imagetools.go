@@ -27,6 +27,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cleatlabs/cleat/client/build/option"
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -47,6 +48,7 @@ func (a *app) registryOver(insecure bool) remotes.Resolver {
 			key = authprovider.DockerHubConfigfileKey
 		}
 		ac, err := a.config().GetAuthConfig(key)
+		err = dockerconfig.ExplainHelper(a.config(), err)
 		if ac.IdentityToken != "" {
 			return "", ac.IdentityToken, err
 		}

@@ -13,6 +13,8 @@ import (
 	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 )
 
 // hubServer is how Docker Hub's credentials are filed.
@@ -77,7 +79,7 @@ func (a *app) loginSecret(o *loginOptions, onCommandLine bool) error {
 func (a *app) logIn(ctx context.Context, server string, o loginOptions) error {
 	stored, err := a.config().GetAuthConfig(server)
 	if err != nil {
-		_, _ = fmt.Fprintln(a.err, "WARNING: could not read the stored credentials:", err)
+		_, _ = fmt.Fprintln(a.err, "WARNING: could not read the stored credentials:", dockerconfig.ExplainHelper(a.config(), err))
 	}
 	stored.ServerAddress = server
 	if o.user == "" && o.password == "" && (stored.Username != "" && stored.Password != "" || stored.IdentityToken != "") {
@@ -114,7 +116,7 @@ func (a *app) tryLogin(ctx context.Context, with types.AuthConfig) error {
 	}
 	with.Auth = ""
 	if err := a.config().GetCredentialsStore(with.ServerAddress).Store(with); err != nil {
-		return fmt.Errorf("Error saving credentials: %w", err) //nolint:staticcheck // Docker's text
+		return fmt.Errorf("Error saving credentials: %w", dockerconfig.ExplainHelper(a.config(), err)) //nolint:staticcheck // Docker's text
 	}
 	_, _ = fmt.Fprintln(a.out, res.Auth.Status)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
@@ -40,10 +41,19 @@ func RegistryAuth(cfg *configfile.ConfigFile, domain string) (string, error) {
 	}
 	auth, err := cfg.GetAuthConfig(domain)
 	if err != nil {
-		return "", err
+		return "", ExplainHelper(cfg, err)
 	}
 	return authconfig.Encode(registry.AuthConfig{
 		Username: auth.Username, Password: auth.Password, Auth: auth.Auth, ServerAddress: auth.ServerAddress,
 		IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken,
 	})
+}
+
+// ExplainHelper says what to do about a credential helper that is not installed, as
+// when Docker Desktop, whose helper it was, has been removed; other errors stay as they are.
+func ExplainHelper(cfg *configfile.ConfigFile, err error) error {
+	if err == nil || !strings.Contains(err.Error(), "docker-credential-") || !strings.Contains(err.Error(), "executable file not found") {
+		return err
+	}
+	return fmt.Errorf("%w: install that helper, or take its name out of credsStore and credHelpers in %s and log in again", err, cfg.Filename)
 }

@@ -67,8 +67,16 @@ func TestMistakesAreExplained(t *testing.T) {
 			t.Errorf("cleat %s: want exit %d and %q, got %s", strings.Join(c.args, " "), c.code, c.text, r)
 		}
 	}
+	config := t.TempDir()
+	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(`{"credsStore": "gone"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := e.Cleat(t, "--config", config, "pull", "127.0.0.1:1/x")
+	if r.Code != 1 || !strings.Contains(r.Stderr, "install that helper, or take its name out of credsStore and credHelpers in "+config+"/config.json") {
+		t.Errorf("a credential helper that is not installed: %s", r)
+	}
 	// What is a mistake of nobody's gets no advice: the program in the container was found.
-	r := e.Cleat(t, "run", "--rm", "busybox", "sh", "-c", "bash")
+	r = e.Cleat(t, "run", "--rm", "busybox", "sh", "-c", "bash")
 	if r.Code != 127 || strings.Contains(r.Stderr, "Not every image") {
 		t.Errorf("advice about what a shell in the container said: %s", r)
 	}
