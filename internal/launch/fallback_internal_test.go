@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,7 +54,18 @@ func TestFileExecutable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(c.PIDFD)
-	exe, err := unix.Open("/proc/"+strconv.Itoa(c.PID)+"/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	link := "/proc/" + strconv.Itoa(c.PID) + "/exe"
+	own, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// That it has been executed is told a moment before it is so in every respect.
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if to, err := os.Readlink(link); err != nil || to != own {
+			break
+		}
+	}
+	exe, err := unix.Open(link, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

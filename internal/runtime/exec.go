@@ -28,7 +28,11 @@ func (r *Runtime) Exec(ctx context.Context, s *ExecSpec) (*Process, error) {
 		return nil, err
 	}
 	defer unix.Close(target)
-	p, err := r.exec(ctx, s, target)
+	p, err := r.exec(ctx, s, target, false)
+	if errors.Is(err, unix.EBUSY) {
+		// What runs in the container has divided its control group: nothing is let into the group itself any more.
+		p, err = r.exec(ctx, s, target, true)
+	}
 	if err != nil && ending(s.Target.PID(), target, err) {
 		return nil, fmt.Errorf("%w: %v", ErrNotRunning, err)
 	}
@@ -47,8 +51,9 @@ func ending(pid, pidfd int, err error) bool {
 	return awaitExit(pidfd, abandonPatience)
 }
 
-func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int) (*Process, error) {
-	l, err := r.arrangeExec(s, target, -1)
+// exec starts the process in the container's control group, or (inner) in the one that the container's first process is in.
+func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int, inner bool) (*Process, error) {
+	l, err := r.arrangeExec(s, target, -1, inner)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +63,7 @@ func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int) (*Process, 
 
 // arrangeExec makes everything ready for a keeper. The process waits at gate, the read end of a pipe, unless that is -1. The caller closes
 // the plan.
-func (r *Runtime) arrangeExec(s *ExecSpec, target, gate int) (l *starting, err error) {
+func (r *Runtime) arrangeExec(s *ExecSpec, target, gate int, inner bool) (l *starting, err error) {
 	pl := r.newPlan()
 	defer func() {
 		if err != nil {
@@ -81,7 +86,10 @@ func (r *Runtime) arrangeExec(s *ExecSpec, target, gate int) (l *starting, err e
 	if err != nil {
 		return nil, err
 	}
-	if pl.group, err = r.openGroup(s.CgroupPath); err == nil {
+	if pl.group, err = r.openGroup(s.CgroupPath); err == nil && inner && pl.group != nil {
+		_, err = pl.group.EnterWith(s.Target.PID())
+	}
+	if err == nil {
 		err = r.buildExec(pl, s, target, gate)
 	}
 	if err != nil {

@@ -43,7 +43,7 @@ func (x *PreparedExec) begin(r *Runtime) error {
 	}
 	defer unix.Close(in)
 	x.gate = out
-	if x.l, err = r.arrangeExec(x.s, x.target, in); err == nil {
+	if x.l, err = r.arrangeExec(x.s, x.target, in, false); err == nil {
 		if x.child, err = x.l.begin(); err == nil {
 			x.l.plan.closeGroup()
 			return nil
