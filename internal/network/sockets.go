@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,11 +58,40 @@ func (p *sockets) take() (*socket, error) {
 }
 
 // refill asks for the spares to be replaced. Attach does so at its end: making one
-// meanwhile would hold it up, for the kernel makes links one at a time.
+// meanwhile would hold it up, for the kernel makes links one at a time. The rest of the
+// start is not to be held up either, nor the next one: see awaitPause.
 func (p *sockets) refill() {
 	select {
 	case p.wanted <- struct{}{}:
 	default:
+	}
+}
+
+const (
+	// socketsQuiet is longer than a short-lived container takes with what its client does
+	// before the next one.
+	socketsQuiet = 8 * time.Millisecond
+	// socketsPause is longer than what is left of a start when it has its network.
+	socketsPause = 3 * time.Millisecond
+)
+
+// awaitPause waits until nobody has asked for socketsQuiet; where few are left, for no
+// longer than a start may still take, and not at all when none is.
+func (p *sockets) awaitPause(ctx context.Context) {
+	quiet := time.NewTimer(socketsQuiet)
+	defer quiet.Stop()
+	for len(p.ready) > 0 {
+		if 2*len(p.ready) < cap(p.ready) {
+			quiet.Reset(socketsPause)
+		}
+		select {
+		case <-p.wanted:
+			quiet.Reset(socketsQuiet)
+		case <-quiet.C:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -73,6 +103,7 @@ func (p *sockets) run(ctx context.Context) {
 			return
 		case <-p.wanted:
 		}
+		p.awaitPause(ctx)
 		for len(p.ready) < cap(p.ready) && ctx.Err() == nil {
 			k, err := p.prepare()
 			if err != nil {
