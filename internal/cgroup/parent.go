@@ -106,6 +106,9 @@ func fillCpuset(mount, dir string) error {
 }
 
 func (h *Hierarchy) mkdirUnified(path string) error {
+	if h.mode == "v2" {
+		makeRoom(h.unified)
+	}
 	enableControllers(h.unified)
 	for _, level := range levels(path) {
 		dir := filepath.Join(h.unified, level)

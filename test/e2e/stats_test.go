@@ -66,7 +66,7 @@ func TestStatsTable(t *testing.T) {
 		}
 	})
 	want, got := e.OK(t, "docker", "stats", "--no-stream", "--format", "json", n+"-off"), e.OK(t, "cleat", "stats", "--no-stream", "--format", "json", n+"-off")
-	if got != want {
+	if got != want && want != "json" { // a word like another to clients before 23.0
 		t.Errorf("json: %s\ndocker's: %s", got, want)
 	}
 }
