@@ -50,7 +50,9 @@ func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) er
 // with: a version control system that checks out another branch removes files by the ten thousand.
 const mostArguments = 64 << 10
 
-// portions shares paths that are to be removed out to commands. Those below another one go with it.
+// portions shares paths that are to be removed out to commands. Those below another one go with it. Where the root is to
+// become what a directory of the host is, that directory may be moved away for a moment: nobody wants an empty container,
+// nor what is mounted in it emptied.
 func portions(paths []string) (all [][]string) {
 	paths = slices.Clone(paths)
 	slices.SortFunc(paths, func(a, b string) int { // what is below a path comes right behind it
@@ -58,7 +60,7 @@ func portions(paths []string) (all [][]string) {
 	})
 	last, size := "", mostArguments
 	for _, path := range paths {
-		if last != "" && (path == last || strings.HasPrefix(path, last+"/")) {
+		if path == "/" || last != "" && (path == last || strings.HasPrefix(path, last+"/")) {
 			continue
 		}
 		last = path

@@ -11,6 +11,8 @@ func TestPortions(t *testing.T) {
 	for _, c := range []struct{ paths, want string }{
 		{"", "[]"},
 		{"/a /b", "[[/a /b]]"},
+		{"/", "[]"},
+		{"/ /a /b/c", "[[/a /b/c]]"},
 		{"/a/b /a-b/c /a /a/b/c /a.b /a", "[[/a /a-b/c /a.b]]"},
 		{"/app/lib2 /app/lib/x /app/lib", "[[/app/lib /app/lib2]]"},
 	} {
