@@ -188,8 +188,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// growStack makes the goroutine's stack as large as most requests need it. It begins with 2 kB and would be copied at each doubling, the later
-// the dearer, up to 4 % of the engine's time while it serves short requests. What stays unused the garbage collector gives back.
+// growStack makes the goroutine's stack as large as most requests need it. It begins with 2 kB and would be copied at
+// each doubling, the later the dearer, up to 4 % of the engine's time while it serves short requests. What stays unused
+// the garbage collector gives back.
 //
 //go:noinline
 func growStack() {

@@ -23,8 +23,8 @@ const (
 	Default = "cleat-default"
 	// Unconfined is what Docker calls having no profile.
 	Unconfined = "unconfined"
-	// dockersDefault is the name by which instructions written for Docker ask for the default. If the kernel does not hold one
-	// of that name, ours is meant.
+	// dockersDefault is the name by which instructions written for Docker ask for the default. If the kernel does not
+	// hold one of that name, ours is meant.
 	dockersDefault = "docker-default"
 
 	securityFS = "/sys/kernel/security/apparmor"

@@ -21,7 +21,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
-// monitorSlack costs nobody anything that shows: a goroutine waits for a processor by so much longer where all are held up in system calls.
+// monitorSlack costs nobody anything that shows: a goroutine waits for a processor by so much longer where all are held
+// up in system calls.
 const monitorSlack = time.Millisecond
 
 // Run is the engine: it returns after SIGTERM or SIGINT, or when it cannot

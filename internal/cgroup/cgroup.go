@@ -6,10 +6,10 @@
 // cgroup.procs waits for an RCU grace period, some milliseconds. On v2 hosts, and for the unified hierarchy of hybrid
 // ones, it is born into the group by CLONE_INTO_CGROUP (DirFD).
 //
-// What is tested where: v1 and hybrid on a real kernel (6.18), with, in the unified hierarchy of a hybrid host, cgroup.kill,
-// CLONE_INTO_CGROUP and the device filter. The tests of v2 alone (limits, freezer, killing, out-of-memory events) skip
-// where the host has v1; they have run on Linux 6.1 with a pure v2 tree. Besides, v2's files are tested against a
-// directory that stands in for the kernel's; of block I/O, swap and huge pages only there.
+// What is tested where: v1 and hybrid on a real kernel (6.18), with, in the unified hierarchy of a hybrid host,
+// cgroup.kill, CLONE_INTO_CGROUP and the device filter. The tests of v2 alone (limits, freezer, killing, out-of-memory
+// events) skip where the host has v1; they have run on Linux 6.1 with a pure v2 tree. Besides, v2's files are tested
+// against a directory that stands in for the kernel's; of block I/O, swap and huge pages only there.
 package cgroup
 
 import (

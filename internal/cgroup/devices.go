@@ -19,8 +19,8 @@ type DeviceRule struct {
 	Access       string // some of "rwm": read, write, make the node
 }
 
-// DefaultDeviceRules are the devices that every container may use: the standard nodes of /dev, terminals, and making nodes
-// (but not opening them) of any kind. They are Docker's.
+// DefaultDeviceRules are the devices that every container may use: the standard nodes of /dev, terminals, and making
+// nodes (but not opening them) of any kind. They are Docker's.
 func DefaultDeviceRules() []DeviceRule {
 	rules := []DeviceRule{
 		{Allow: true, Type: 'c', Major: -1, Minor: -1, Access: "m"},
@@ -89,7 +89,8 @@ func (g *Group) setDevicesV1(rules []DeviceRule) error {
 	return nil
 }
 
-// split replaces a rule for both types by one for each: to v1's files, "a" means every device and access, whatever follows.
+// split replaces a rule for both types by one for each: to v1's files, "a" means every device and access, whatever
+// follows.
 func (r DeviceRule) split() []DeviceRule {
 	if r.Type != 'a' {
 		return []DeviceRule{r}

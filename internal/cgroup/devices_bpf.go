@@ -135,8 +135,8 @@ func loadDeviceProgram(p []insn) (int, error) {
 	return int(fd), nil // BPF descriptors are close-on-exec by themselves
 }
 
-// filterDevices attaches a program for the rules to the group's directory in the unified hierarchy. The kernel keeps it as
-// long as the directory is there.
+// filterDevices attaches a program for the rules to the group's directory in the unified hierarchy. The kernel keeps it
+// as long as the directory is there.
 func (g *Group) filterDevices(rules []DeviceRule) error {
 	dir, err := openFile(g.in(g.h.unified), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {

@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EnterWith has DirFD open the group of the unified hierarchy that process pid is in, instead of g's own, if it lies inside
-// of g. Where what runs in a group has divided it among groups of its own (a service manager or an engine in a container),
-// the kernel lets no process into the group itself: clone3(2) fails with EBUSY. It reports whether there is such a group.
+// EnterWith has DirFD open the group of the unified hierarchy that process pid is in, instead of g's own, if it lies
+// inside of g. Where what runs in a group has divided it among groups of its own (a service manager or an engine in a
+// container), the kernel lets no process into the group itself: clone3(2) fails with EBUSY. It reports whether there is
+// such a group.
 func (g *Group) EnterWith(pid int) (bool, error) {
 	if g.h.unified == "" {
 		return false, nil

@@ -122,8 +122,8 @@ func swapRoom(dir string, r Resources, swap int64) uint64 {
 	return min(limit, free)
 }
 
-// checkUsageV2 refuses a limit below what the processes hold and the kernel can neither reclaim nor swap out. v1 refuses it
-// by itself; v2 would kill processes until it fits.
+// checkUsageV2 refuses a limit below what the processes hold and the kernel can neither reclaim nor swap out. v1
+// refuses it by itself; v2 would kill processes until it fits.
 func checkUsageV2(dir string, limit int64, swapRoom uint64) error {
 	var held uint64
 	for _, key := range []string{"anon", "shmem", "kernel_stack", "slab_unreclaimable"} {

@@ -142,8 +142,8 @@ func enableControllers(dir string) {
 	}
 }
 
-// madeMark is an attribute of the directories that groups' parents were made in by an engine: it tells them from those that an
-// administrator has made, and lives as long as they do, over the end of the engine.
+// madeMark is an attribute of the directories that groups' parents were made in by an engine: it tells them from those
+// that an administrator has made, and lives as long as they do, over the end of the engine.
 const madeMark = "trusted.cleat.made"
 
 // mark notes that dir is of our making. Where attributes are not to be had, the directory stays when it is empty.
@@ -176,8 +176,8 @@ func (h *Hierarchy) RemoveMadeParent(path string) error {
 	return nil
 }
 
-// RemoveParent removes the directory of path, in which groups were made, and those above it, as far as they are empty: for
-// an engine that ends with no container left. One that is in use stays, without an error.
+// RemoveParent removes the directory of path, in which groups were made, and those above it, as far as they are empty:
+// for an engine that ends with no container left. One that is in use stays, without an error.
 func (h *Hierarchy) RemoveParent(path string) error {
 	if err := checkPath(path); err != nil {
 		return err

@@ -1,7 +1,7 @@
 package cgroup
 
-// Resources are the limits of a group. A zero value or nil leaves the kernel's setting alone. A limit whose controller the
-// host lacks is an error that names it (see Hierarchy.Support).
+// Resources are the limits of a group. A zero value or nil leaves the kernel's setting alone. A limit whose controller
+// the host lacks is an error that names it (see Hierarchy.Support).
 type Resources struct {
 	Memory            int64  // bytes; -1 unlimited
 	MemorySwap        int64  // memory plus swap in bytes; -1 unlimited; nothing is made up when only Memory is set

@@ -262,8 +262,8 @@ func procsBelow(dir string) ([]int, error) {
 	return pids, nil
 }
 
-// OpenKill opens the file of the group at path, which is made if it is missing, that kills all processes in it and in the groups below it when
-// "1" is written. It is -1 where the kernel has none: without a unified hierarchy.
+// OpenKill opens the file of the group at path, which is made if it is missing, that kills all processes in it and in
+// the groups below it when "1" is written. It is -1 where the kernel has none: without a unified hierarchy.
 func (h *Hierarchy) OpenKill(path string) (int, error) {
 	if err := checkPath(path); err != nil {
 		return -1, err

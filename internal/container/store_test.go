@@ -223,8 +223,8 @@ func TestLockServesInOrderAndLetsWaitersLeave(t *testing.T) {
 	}
 }
 
-// What was written ahead is what another engine finds, and what this one says only once it is settled, without a second write unless
-// something else came between.
+// What was written ahead is what another engine finds, and what this one says only once it is settled, without a second
+// write unless something else came between.
 func TestWriteAhead(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)

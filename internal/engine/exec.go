@@ -329,8 +329,8 @@ func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin, d
 	return nil
 }
 
-// notedAfter is how long a process of an attached exec runs before it is noted: most commands are over by then. Its client has been told
-// nothing, and would lose the process's output with the engine in any case.
+// notedAfter is how long a process of an attached exec runs before it is noted: most commands are over by then. Its
+// client has been told nothing, and would lose the process's output with the engine in any case.
 const notedAfter = 2 * time.Millisecond
 
 // outlasts says whether the process still runs after d, or at the engine's end before that.

@@ -9,15 +9,16 @@ import (
 )
 
 const (
-	// preparedFor is how long the process of an exec that was created waits for its start. Clients ask for that at once; who comes later
-	// waits for a process to be made, as long as everybody would without this.
+	// preparedFor is how long the process of an exec that was created waits for its start. Clients ask for that at
+	// once; who comes later waits for a process to be made, as long as everybody would without this.
 	preparedFor = 2 * time.Second
 	// preparedMost bounds how many wait at one time, whatever clients create and never start.
 	preparedMost = 16
 )
 
-// prepare has the process of an exec made while its client is told that there is one, and asks for its start. It is an attempt: a start that
-// finds none prepared, be it that this has failed, makes one and reports what is wrong. Nobody else must know the exec yet.
+// prepare has the process of an exec made while its client is told that there is one, and asks for its start. It is an
+// attempt: a start that finds none prepared, be it that this has failed, makes one and reports what is wrong. Nobody
+// else must know the exec yet.
 func (x *Execs) prepare(e *execution) {
 	select {
 	case x.preparing <- struct{}{}:
@@ -43,7 +44,8 @@ func (x *Execs) prepare(e *execution) {
 	}
 }
 
-// hold keeps a prepared process until its start takes it from ready, which is closed when it is gone: a start may use its names then.
+// hold keeps a prepared process until its start takes it from ready, which is closed when it is gone: a start may use
+// its names then.
 func (x *Execs) hold(ctx context.Context, e *execution, p *runtime.PreparedExec, ready chan<- *runtime.PreparedExec) {
 	defer func() { <-x.preparing }()
 	defer close(ready)
@@ -59,8 +61,8 @@ func (x *Execs) hold(ctx context.Context, e *execution, p *runtime.PreparedExec,
 	p.Discard()
 }
 
-// takePrepared returns the process that waits for the exec's start, nil if there is none. One that was made for another stdin than the start
-// wants is given up.
+// takePrepared returns the process that waits for the exec's start, nil if there is none. One that was made for another
+// stdin than the start wants is given up.
 func (e *execution) takePrepared(stdin bool) *runtime.PreparedExec {
 	if e.prepared == nil {
 		return nil

@@ -40,9 +40,8 @@ type Stopper struct {
 	adjustable *adjustable
 }
 
-// Stop asks a container to end and kills it after its timeout. One that does
-// not run is failure.ErrNotModified, unless it waits for being started with the engine: it does not any more then. The stop
-// goes on if ctx ends.
+// Stop asks a container to end and kills it after its timeout. One that does not run is failure.ErrNotModified, unless
+// it waits for being started with the engine: it does not any more then. The stop goes on if ctx ends.
 func (s *Stopper) Stop(ctx context.Context, name string, opts StopOptions) error {
 	c, err := s.containers.Find(name)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // ErrGone says that a recorded keeper does not exist any more.
 var ErrGone = errors.New("the keeper is gone")
 
-// Open returns a pidfd of the keeper in r after making sure that it is that keeper and no later process with its PID: same boot, same start
-// time, and the record's status file at StatusFD. It is ErrGone if there is no such process.
+// Open returns a pidfd of the keeper in r after making sure that it is that keeper and no later process with its PID:
+// same boot, same start time, and the record's status file at StatusFD. It is ErrGone if there is no such process.
 func Open(r Record, status *os.File) (int, error) {
 	if !known(r.Layout) {
 		return -1, fmt.Errorf("process %s was started by an engine whose keepers have layout %d; this engine knows up to %d", r.ID, r.Layout, LayoutVersion)
@@ -57,8 +57,8 @@ func openVerified(pid int, start uint64, status *os.File) (int, error) {
 	return pidfd, nil
 }
 
-// OpenUnrecorded is Open for a keeper whose record was never written (the engine was killed while it started): the status file alone
-// names and proves it.
+// OpenUnrecorded is Open for a keeper whose record was never written (the engine was killed while it started): the
+// status file alone names and proves it.
 func OpenUnrecorded(status *os.File) (pidfd int, s State, err error) {
 	if s, err = ReadStatus(status); err != nil {
 		return -1, s, err
@@ -86,7 +86,8 @@ func holdsStatus(pid int, status *os.File) error {
 	return nil
 }
 
-// OpenProcess returns a pidfd of the process that has the PID and started at start (0: any). It is ErrGone if there is none.
+// OpenProcess returns a pidfd of the process that has the PID and started at start (0: any). It is ErrGone if there is
+// none.
 func OpenProcess(pid int, start uint64) (int, error) {
 	if pid <= 0 {
 		return -1, ErrGone
@@ -132,8 +133,9 @@ func Fetch(pidfd, fd int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(n), name), nil
 }
 
-// ExitInfo asks the kernel for the wait status of a process that has ended, through its pidfd: as its parent (which also reaps it), or with
-// PIDFD_GET_INFO (Linux 6.15) if the pidfd was opened before the end. ok is false if neither knows.
+// ExitInfo asks the kernel for the wait status of a process that has ended, through its pidfd: as its parent (which
+// also reaps it), or with PIDFD_GET_INFO (Linux 6.15) if the pidfd was opened before the end. ok is false if neither
+// knows.
 func ExitInfo(pidfd int) (w unix.WaitStatus, ok bool) {
 	if w, ok = Reap(pidfd); ok {
 		return w, true

@@ -16,9 +16,9 @@ import (
 // NoteName is the name of the note's file, beside the status file.
 const NoteName = "note"
 
-// A Note makes a process known to the next engine where nothing durable needs to name it: an exec ends with the boot at the latest, so its
-// note lies on the tmpfs of its status file and costs no wait for a disk. Start times, which are dear to read, are left to the reader:
-// processes that started after Noted are others with the same PIDs.
+// A Note makes a process known to the next engine where nothing durable needs to name it: an exec ends with the boot at
+// the latest, so its note lies on the tmpfs of its status file and costs no wait for a disk. Start times, which are
+// dear to read, are left to the reader: processes that started after Noted are others with the same PIDs.
 type Note struct {
 	Process Record // without start times
 	Noted   uint64 // clock ticks since boot
@@ -37,8 +37,8 @@ func ticks() (uint64, error) {
 	return uint64(now.Nano() / (int64(time.Second) / ticksPerSecond)), nil
 }
 
-// WriteNote writes r, whose process must not have been collected yet, and what the engine wants to know about it. A kill in the middle leaves
-// a note that ReadNote refuses.
+// WriteNote writes r, whose process must not have been collected yet, and what the engine wants to know about it. A
+// kill in the middle leaves a note that ReadNote refuses.
 func WriteNote(r Record, about any) error {
 	now, err := ticks()
 	if err != nil {
@@ -69,8 +69,8 @@ func WriteNote(r Record, about any) error {
 	return nil
 }
 
-// ReadNote reads the note in dir and fills in the start times of the processes in it that still are there. It is fs.ErrNotExist where there
-// is no note, and ErrTorn where its writer was killed.
+// ReadNote reads the note in dir and fills in the start times of the processes in it that still are there. It is
+// fs.ErrNotExist where there is no note, and ErrTorn where its writer was killed.
 func ReadNote(dir string) (Note, error) {
 	path := filepath.Join(dir, NoteName)
 	b, err := os.ReadFile(path)

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oomScoreAdj keeps the kernel from killing keepers for want of memory: −1000 would make the child unkillable until it has written its own.
+// oomScoreAdj keeps the kernel from killing keepers for want of memory: −1000 would make the child unkillable until it
+// has written its own.
 const oomScoreAdj = "-999"
 
 // A Program is the keeper's part of a launch program.
@@ -25,8 +26,8 @@ type Clone struct {
 	Cgroup int    // number of a cgroup v2 directory's descriptor in the keeper; -1 is none
 }
 
-// Begin appends what the keeper does until its child exists; what is appended from then on is the child's program, until End. With helper
-// the child is not the process itself but one that makes it with CLONE_PARENT.
+// Begin appends what the keeper does until its child exists; what is appended from then on is the child's program,
+// until End. With helper the child is not the process itself but one that makes it with CLONE_PARENT.
 func Begin(p *launch.Program, name string, helper bool) *Program {
 	k := &Program{p: p, helper: helper}
 	p.Call(unix.SYS_PRCTL, "name", launch.Named(unix.PR_SET_NAME, "PR_SET_NAME"), p.Str(name))
@@ -79,8 +80,8 @@ func CloneArgs(p *launch.Program, flags, exitSignal, cgroup uint64) launch.Arg {
 	return launch.Named(a.Address(), "{"+flagNames(flags)+"}")
 }
 
-// SetOOMScoreAdj appends a write to the calling process's oom_score_adj through the host's /proc; it must come before the process gives up
-// the host's mounts.
+// SetOOMScoreAdj appends a write to the calling process's oom_score_adj through the host's /proc; it must come before
+// the process gives up the host's mounts.
 func SetOOMScoreAdj(p *launch.Program, value string, ignored ...syscall.Errno) {
 	fd := p.Slot()
 	p.Call(unix.SYS_OPENAT, "oom_score_adj", launch.CWD(), p.Str("/proc/self/oom_score_adj"), launch.Named(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC")).To(fd)

@@ -36,9 +36,9 @@ func Unmade(r Record) Record {
 	return r
 }
 
-// Complete fills in what the record of a process lacks that was written while its keeper had still to make it (Unmade): PID and PIDStart, as
-// the status file tells them. A keeper that lives and has no child yet is waited for. What cannot be known stays 0: the process has ended, or
-// never was.
+// Complete fills in what the record of a process lacks that was written while its keeper had still to make it (Unmade):
+// PID and PIDStart, as the status file tells them. A keeper that lives and has no child yet is waited for. What cannot
+// be known stays 0: the process has ended, or never was.
 func Complete(r Record) Record {
 	if r.PID != 0 || SameBoot(r) != nil {
 		return r
@@ -67,9 +67,9 @@ func Complete(r Record) Record {
 	return r
 }
 
-// made says whether the process that has the PID now, and started at start, is r's: while the keeper has not collected that, the number is no
-// other's. Without a keeper it is the one that was made when the record was written: records are completed on the disk before a number can
-// come round.
+// made says whether the process that has the PID now, and started at start, is r's: while the keeper has not collected
+// that, the number is no other's. Without a keeper it is the one that was made when the record was written: records are
+// completed on the disk before a number can come round.
 func (r *Record) made(start uint64, status *os.File) bool {
 	pidfd, err := openVerified(r.KeeperPID, r.KeeperStart, status)
 	if err != nil {

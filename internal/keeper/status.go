@@ -34,7 +34,8 @@ type State struct {
 	Stdout, Stderr int64     // lengths of the output saved for the next engine
 }
 
-// CreateStatus makes the status file in dir, which should be on tmpfs: a keeper must be able to write when the disk is full or hangs.
+// CreateStatus makes the status file in dir, which should be on tmpfs: a keeper must be able to write when the disk is
+// full or hangs.
 func CreateStatus(dir string) (*os.File, error) {
 	f, err := openStatus(dir, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL)
 	if err != nil {
@@ -56,7 +57,8 @@ func OpenStatus(dir string) (*os.File, error) {
 	return openStatus(dir, unix.O_RDONLY)
 }
 
-// openStatus opens by system call: package os would offer the file to the poller first, which takes five calls more in every start and exec.
+// openStatus opens by system call: package os would offer the file to the poller first, which takes five calls more in
+// every start and exec.
 func openStatus(dir string, flags int) (*os.File, error) {
 	path := filepath.Join(dir, statusName)
 	for {
@@ -105,8 +107,8 @@ func parseStatus(b [statusSize]byte) (State, error) {
 	return s, nil
 }
 
-// Lock says that an engine lives which reads the process's output; the lock ends with f. It waits while a keeper saves output, but not for
-// another engine: that is ErrHeld.
+// Lock says that an engine lives which reads the process's output; the lock ends with f. It waits while a keeper saves
+// output, but not for another engine: that is ErrHeld.
 func Lock(f *os.File) error {
 	const patience, interval = 5 * time.Second, time.Millisecond
 	for end := time.Now().Add(patience); ; time.Sleep(interval) {
@@ -122,8 +124,8 @@ func Lock(f *os.File) error {
 	}
 }
 
-// Occupy marks f, as CreateStatus returned it, as the keeper's: it stays marked for as long as a process has that open file, from the
-// moment at which the keeper is forked.
+// Occupy marks f, as CreateStatus returned it, as the keeper's: it stays marked for as long as a process has that open
+// file, from the moment at which the keeper is forked.
 func Occupy(f *os.File) error {
 	l := unix.Flock_t{Type: unix.F_WRLCK, Len: 1}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// RelaxMonitor lets the kernel put off each wake-up of the Go runtime's monitor by up to slack. While goroutines run, that thread looks after
-// them every 20 µs, which the kernel makes 70: two switches of context each time, a tenth of the processor time that a container's short life
-// or an exec takes. What it does there can wait for a millisecond: it gives the processor of a goroutine that is held up in a system call to
-// another, and interrupts one that runs for 10 ms. Threads that the monitor itself begins later have the same setting: they sleep for moments
-// only, to leave each other work.
+// RelaxMonitor lets the kernel put off each wake-up of the Go runtime's monitor by up to slack. While goroutines run,
+// that thread looks after them every 20 µs, which the kernel makes 70: two switches of context each time, a tenth of
+// the processor time that a container's short life or an exec takes. What it does there can wait for a millisecond: it
+// gives the processor of a goroutine that is held up in a system call to another, and interrupts one that runs for 10
+// ms. Threads that the monitor itself begins later have the same setting: they sleep for moments only, to leave each
+// other work.
 //
 // It needs CAP_SYS_NICE; without that, or where the kernel lacks the setting, the error says so and all is as before.
 func RelaxMonitor(slack time.Duration) error {
@@ -25,8 +26,8 @@ func RelaxMonitor(slack time.Duration) error {
 	return nil
 }
 
-// monitorThread finds the thread by its age: the runtime starts it before any other, and the kernel lists a process's threads in the order in
-// which they began.
+// monitorThread finds the thread by its age: the runtime starts it before any other, and the kernel lists a process's
+// threads in the order in which they began.
 func monitorThread() (string, error) {
 	dir, err := os.Open("/proc/self/task")
 	if err != nil {
@@ -44,5 +45,6 @@ func monitorThread() (string, error) {
 	return tids[1], nil
 }
 
-// timerSlack is below the thread's own directory, which is in no list of /proc: a process's has the setting of its first thread.
+// timerSlack is below the thread's own directory, which is in no list of /proc: a process's has the setting of its
+// first thread.
 func timerSlack(tid string) string { return "/proc/" + tid + "/timerslack_ns" }

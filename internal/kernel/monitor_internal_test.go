@@ -35,8 +35,8 @@ func TestTheMonitorIsRelaxed(t *testing.T) {
 	}
 }
 
-// The monitor is told by its place among the threads. It is the only one that sleeps by itself while nothing goes on: whoever is in
-// nanosleep while this test keeps a processor busy is it.
+// The monitor is told by its place among the threads. It is the only one that sleeps by itself while nothing goes on:
+// whoever is in nanosleep while this test keeps a processor busy is it.
 func TestTheMonitorIsTheSecondThread(t *testing.T) {
 	monitor, err := monitorThread()
 	if err != nil {

@@ -97,8 +97,8 @@ func exerciseOverlay(mnt int) error {
 	return nil
 }
 
-// entryTypes makes sure that the filesystem tells the type of directory entries, without which overlay shows its whiteouts
-// (xfs made with ftype=0).
+// entryTypes makes sure that the filesystem tells the type of directory entries, without which overlay shows its
+// whiteouts (xfs made with ftype=0).
 func entryTypes(dir string) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -121,8 +121,8 @@ func entryTypes(dir string) error {
 	return nil
 }
 
-// ContextLog reads the messages that the kernel left in the filesystem context fs (of fsopen) about what was wrong with its
-// options; "" when there are none.
+// ContextLog reads the messages that the kernel left in the filesystem context fs (of fsopen) about what was wrong with
+// its options; "" when there are none.
 func ContextLog(fs int) string {
 	var messages []string
 	buf := make([]byte, 1024)

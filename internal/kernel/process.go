@@ -35,8 +35,8 @@ func StartTime(pid int) (uint64, error) {
 	return parseStartTime(string(b))
 }
 
-// readStat reads a process's status in one go, by system calls: every start of a container waits for it, and package os would take three times as
-// many.
+// readStat reads a process's status in one go, by system calls: every start of a container waits for it, and package os
+// would take three times as many.
 func readStat(pid int) ([]byte, error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/stat"
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -75,8 +75,8 @@ func parseStartTime(stat string) (uint64, error) {
 	return t, nil
 }
 
-// Exiting says whether process pid has begun to end, or is gone: from then on none of its namespaces' other processes lives
-// long, though the pid is still there.
+// Exiting says whether process pid has begun to end, or is gone: from then on none of its namespaces' other processes
+// lives long, though the pid is still there.
 func Exiting(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {

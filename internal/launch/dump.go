@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dump prints the program, one operation a line: its index, call, arguments, where its result goes and which errors it ignores. The text of
-// the same program is the same on every run. The program must have been made with trace.
+// Dump prints the program, one operation a line: its index, call, arguments, where its result goes and which errors it
+// ignores. The text of the same program is the same on every run. The program must have been made with trace.
 func (p *Program) Dump() string {
 	names := p.slotNames()
 	var b strings.Builder

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where memfds cannot be executed the stub is a file that leaves no name behind and that nobody can write to, not even through
-// /proc/PID/exe.
+// Where memfds cannot be executed the stub is a file that leaves no name behind and that nobody can write to, not even
+// through /proc/PID/exe.
 func TestFileExecutable(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")

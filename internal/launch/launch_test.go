@@ -82,8 +82,8 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// Signals start blocked with default dispositions, descriptors are exactly those given (what a program leaves open is close-on-exec only if
-// it says so), and the process is not dumpable before its execve.
+// Signals start blocked with default dispositions, descriptors are exactly those given (what a program leaves open is
+// close-on-exec only if it says so), and the process is not dumpable before its execve.
 func TestInheritedState(t *testing.T) {
 	p := launch.NewProgram(false)
 	p.Call(unix.SYS_CLOSE, "program", launch.Int(launch.ProgramFD))

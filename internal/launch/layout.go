@@ -2,7 +2,8 @@ package launch
 
 // Numbers that the stub's assembly has too.
 const (
-	// Base is where a program lies in the processes that run it: below 2^38 (39-bit address spaces of arm64), aligned for 64 KiB pages.
+	// Base is where a program lies in the processes that run it: below 2^38 (39-bit address spaces of arm64), aligned
+	// for 64 KiB pages.
 	Base = 0x10_0000_0000
 	// ProgramFD and ReportFD are the descriptors that every program starts with, besides 0 to 2 and those from FirstFD on.
 	ProgramFD = 3
@@ -12,8 +13,8 @@ const (
 	headerMagic = 0x3174616c63756e43 // "Cnuclat1"
 	trailer     = "CLEATEND"
 
-	// The header: magic, size of the mapping, address and number of the operations, number of the first descriptor to close, set of further
-	// ones below 64 to close.
+	// The header: magic, size of the mapping, address and number of the operations, number of the first descriptor to
+	// close, set of further ones below 64 to close.
 	headerSize = 64
 	slotsEnd   = 4096 // slots follow the header, in one page, so that a program's writes copy one page only
 	opSize     = 80

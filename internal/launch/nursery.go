@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A nursery is a parked process that makes others: a copy of something so small costs a fifth of a fork of the engine with its execve, during
-// which one of the engine's processors would do nothing else. They are the engine's children as if it had made them.
+// A nursery is a parked process that makes others: a copy of something so small costs a fifth of a fork of the engine
+// with its execve, during which one of the engine's processors would do nothing else. They are the engine's children as
+// if it had made them.
 type nursery struct {
 	process *Parked
 	answers *os.File // its socket: whoever waits for an answer holds no processor
@@ -40,8 +41,8 @@ func (n *nursery) close() {
 	n.process.Close()
 }
 
-// make asks for count processes at once, and then for their numbers. After an error, which may come with some, the nursery is of no use any
-// more.
+// make asks for count processes at once, and then for their numbers. After an error, which may come with some, the
+// nursery is of no use any more.
 func (n *nursery) make(count int) ([]*Parked, error) {
 	var sockets []int
 	var err error
@@ -105,7 +106,8 @@ func (n *nursery) answer() (pid, pidfd int, err error) {
 	return pid, pidfd, err
 }
 
-// Park starts processes that wait for their programs: count of them, or fewer with an error. Use each up with StartIn, or Close it.
+// Park starts processes that wait for their programs: count of them, or fewer with an error. Use each up with StartIn,
+// or Close it.
 func (s *Stub) Park(count int) (made []*Parked, err error) {
 	s.parking.Lock()
 	defer s.parking.Unlock()

@@ -38,7 +38,8 @@ func nurseries(t *testing.T) (pids []int) {
 	return pids
 }
 
-// Several processes are made at once, each with a session of its own and nothing but its socket, and each runs its program.
+// Several processes are made at once, each with a session of its own and nothing but its socket, and each runs its
+// program.
 func TestParkSeveral(t *testing.T) {
 	s := newStub(t)
 	made, err := s.Park(5)
@@ -78,7 +79,8 @@ func TestParkSeveral(t *testing.T) {
 	}
 }
 
-// A nursery that somebody has killed is replaced, and those that it has made do not mind. None stays when the stub is closed.
+// A nursery that somebody has killed is replaced, and those that it has made do not mind. None stays when the stub is
+// closed.
 func TestNurseryKilled(t *testing.T) {
 	before := nurseries(t)
 	s, err := launch.NewStub(t.TempDir())

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Parked is a process that has executed the stub ahead of its program, for which it waits at a socket: what a start spends on fork and
-// execve is paid before anybody waits for it. It holds nothing but that socket, and ends when the engine does, in whatever way.
+// A Parked is a process that has executed the stub ahead of its program, for which it waits at a socket: what a start
+// spends on fork and execve is paid before anybody waits for it. It holds nothing but that socket, and ends when the
+// engine does, in whatever way.
 type Parked struct {
 	pid    int
 	pidfd  int
@@ -53,8 +54,8 @@ func (k *Parked) Close() {
 	unix.Close(k.pidfd)
 }
 
-// hand gives the process its name, its descriptors and its program; false if it cannot take them. Unused numbers get the program's
-// descriptor, which the header has the stub close.
+// hand gives the process its name, its descriptors and its program; false if it cannot take them. Unused numbers get
+// the program's descriptor, which the header has the stub close.
 func (k *Parked) hand(name string, stdio [3]int, program, report int, files []int) bool {
 	passed := len(files) + 1 + len(stdio) + 1
 	if len(name) >= titleLength || passed > maxPassed {

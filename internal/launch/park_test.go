@@ -57,7 +57,8 @@ func park(t testing.TB, s *launch.Stub) *launch.Parked {
 	return made[0]
 }
 
-// A parked process is, to its program, like a new one: the same descriptors, signals and report, and the name that the start gives it.
+// A parked process is, to its program, like a new one: the same descriptors, signals and report, and the name that the
+// start gives it.
 func TestParked(t *testing.T) {
 	s := newStub(t)
 	k := park(t, s)

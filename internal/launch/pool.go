@@ -1,7 +1,7 @@
 package launch
 
-// A Pool keeps the memory of programs that are over for later ones: fresh memory is faulted in page by page, which takes longer than
-// building a program does. Its methods may be called concurrently.
+// A Pool keeps the memory of programs that are over for later ones: fresh memory is faulted in page by page, which
+// takes longer than building a program does. Its methods may be called concurrently.
 type Pool struct{ free chan *Program }
 
 // NewPool returns a pool that keeps n programs at most.
@@ -20,7 +20,8 @@ func (pl *Pool) Program() *Program {
 // maxKept bounds the memory of a program that is kept: an environment can be large.
 const maxKept = 256 << 10
 
-// Put gives back a program whose Child has been awaited, or that was never started. Nobody may use it, or anything it returned, any more.
+// Put gives back a program whose Child has been awaited, or that was never started. Nobody may use it, or anything it
+// returned, any more.
 func (pl *Pool) Put(p *Program) {
 	if p.trace || cap(p.mem)+cap(p.encoded)+cap(p.ops)*opSize > maxKept {
 		return

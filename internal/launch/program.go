@@ -238,10 +238,11 @@ func (p *Program) Land(branch Op) {
 	}
 }
 
-// Keep ends the program in the keeper: it unmaps the arena, waits for all children and writes how each but the helper (a PID) ended to the
-// status file at offset: {uint32 wait status, uint32 1, int64 seconds, int64 nanoseconds}. When no child is left it gives the engine time to
-// empty the two streams, and exits. If no one holds a lock (flock) on the status file, it saves what they hold there: their lengths (two
-// uint64) at offset+24, their contents from offset+40 on.
+// Keep ends the program in the keeper: it unmaps the arena, waits for all children and writes how each but the helper
+// (a PID) ended to the status file at offset: {uint32 wait status, uint32 1, int64 seconds, int64 nanoseconds}. When no
+// child is left it gives the engine time to empty the two streams, and exits. If no one holds a lock (flock) on the
+// status file, it saves what they hold there: their lengths (two uint64) at offset+24, their contents from offset+40
+// on.
 func (p *Program) Keep(helper, statusFD Arg, offset int, streams Arg) {
 	p.add(opKeep, "", []Arg{helper, statusFD, Hex(Base), Named(0, "SIZE"), Int(offset), streams})
 }
@@ -265,7 +266,8 @@ func (p *Program) ReportReached() {
 	p.Call(unix.SYS_WRITE, "report setup complete", Int(ReportFD), p.Struct("{REACHED}", msgReached, 0, 0), Int(msgSize))
 }
 
-// Sync reads one byte from fd: the program waits until the engine has done its part (uid_map) and fails with EPIPE if the engine is gone.
+// Sync reads one byte from fd: the program waits until the engine has done its part (uid_map) and fails with EPIPE if
+// the engine is gone.
 func (p *Program) Sync(what string, fd Arg) {
 	got := p.Slot()
 	p.Call(unix.SYS_READ, what, fd, p.Words(0), Int(1)).To(got)
@@ -276,14 +278,15 @@ func (p *Program) Sync(what string, fd Arg) {
 func (p *Program) SendFD(what string, socket Arg) (fd Slot, send func()) {
 	data := p.Words(0)
 	iov := p.Words(data.value, 1)
-	// struct cmsghdr {len 20, SOL_SOCKET, SCM_RIGHTS} and the descriptor, padded to a word: a 64-bit store of it is right on little-endian.
+	// struct cmsghdr {len 20, SOL_SOCKET, SCM_RIGHTS} and the descriptor, padded to a word: a 64-bit store of it is
+	// right on little-endian.
 	control := p.Words(uint64(unix.CmsgLen(4)), unix.SOL_SOCKET|unix.SCM_RIGHTS<<32, 0)
 	msg := p.Struct("{SCM_RIGHTS}", 0, 0, iov.value, 1, control.value, uint64(unix.CmsgSpace(4)), 0)
 	return WordOf(control, 2), func() { p.Call(unix.SYS_SENDMSG, what, socket, msg, Int(unix.MSG_NOSIGNAL)) }
 }
 
-// Exec appends the attempts to execute each of paths, as execvp does: with several, a missing one is passed over and EACCES is remembered
-// over a later ENOENT.
+// Exec appends the attempts to execute each of paths, as execvp does: with several, a missing one is passed over and
+// EACCES is remembered over a later ENOENT.
 func (p *Program) Exec(paths []string, argv, envp []string) {
 	av, ev := p.List(argv, "argv"), p.List(envp, "envp")
 	if len(paths) == 1 {

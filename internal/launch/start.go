@@ -38,14 +38,14 @@ type Child struct {
 	report  int
 }
 
-// Start runs the program in a new process named name, whose descriptors are stdio as 0 to 2 and files from FirstFD on (-1 leaves a number
-// unused). It returns when the stub has been executed; Await tells how the program fared.
+// Start runs the program in a new process named name, whose descriptors are stdio as 0 to 2 and files from FirstFD on
+// (-1 leaves a number unused). It returns when the stub has been executed; Await tells how the program fared.
 func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child, error) {
 	return s.StartIn(nil, p, name, stdio, files)
 }
 
-// StartIn is Start in a parked process, which is used up. Without one (nil), or where that one has ended or cannot be handed so much, a new
-// process is started.
+// StartIn is Start in a parked process, which is used up. Without one (nil), or where that one has ended or cannot be
+// handed so much, a new process is started.
 func (s *Stub) StartIn(k *Parked, p *Program, name string, stdio [3]int, files []int) (*Child, error) {
 	code, err := p.Encode()
 	if err == nil {
@@ -125,8 +125,8 @@ func (s *Stub) forkExec(argv []string, files []uintptr) (pid, pidfd int, err err
 	return pid, pidfd, nil
 }
 
-// outOfReach returns a descriptor of the executable that ForkExec does not overwrite in the child before it executes it: it moves the given
-// descriptors to numbers from 0 on, some of them by way of the numbers after the highest.
+// outOfReach returns a descriptor of the executable that ForkExec does not overwrite in the child before it executes
+// it: it moves the given descriptors to numbers from 0 on, some of them by way of the numbers after the highest.
 func (s *Stub) outOfReach(given []uintptr) (int, func(), error) {
 	highest := len(given)
 	for _, fd := range given {
@@ -145,8 +145,8 @@ func (s *Stub) outOfReach(given []uintptr) (int, func(), error) {
 	return fd, func() { unix.Close(fd) }, nil
 }
 
-// programFile is a memfd with the program. It needs no seals: each process maps it privately, and only the engine can write to it, which
-// never does again.
+// programFile is a memfd with the program. It needs no seals: each process maps it privately, and only the engine can
+// write to it, which never does again.
 func programFile(code []byte) (int, error) {
 	const noexecSeal = 0x8 // MFD_NOEXEC_SEAL, since 6.3
 	fd, err := unix.MemfdCreate("cleat-launch", unix.MFD_CLOEXEC|noexecSeal)
@@ -173,8 +173,8 @@ type Report struct {
 	Reached bool // ReportReached was passed
 }
 
-// Await returns when every process of the program has executed its last program, has closed ReportFD or has ended. The error is a *Failure
-// if an operation failed, or ctx's. Await may be called once.
+// Await returns when every process of the program has executed its last program, has closed ReportFD or has ended. The
+// error is a *Failure if an operation failed, or ctx's. Await may be called once.
 func (c *Child) Await(ctx context.Context) (Report, error) {
 	defer unix.Close(c.report)
 	if err := awaitHangup(ctx, c.report); err != nil {
@@ -209,7 +209,8 @@ func (c *Child) Await(ctx context.Context) (Report, error) {
 	}
 }
 
-// Waits says whether the program is still under way: Await would not return at once. It must not be called after Await or Forget.
+// Waits says whether the program is still under way: Await would not return at once. It must not be called after Await
+// or Forget.
 func (c *Child) Waits() bool {
 	fds := []unix.PollFd{{Fd: int32(c.report)}}
 	for {
@@ -223,8 +224,9 @@ func (c *Child) Waits() bool {
 // Forget is for a program that is given up, in the place of Await.
 func (c *Child) Forget() { unix.Close(c.report) }
 
-// awaitHangup waits until nobody has the pipe's other end any more. It waits for that alone, in the kernel: a message on the way must not
-// wake the engine, which would take a processor from the process that it waits for; nor is a goroutine that the poller wakes as quick.
+// awaitHangup waits until nobody has the pipe's other end any more. It waits for that alone, in the kernel: a message
+// on the way must not wake the engine, which would take a processor from the process that it waits for; nor is a
+// goroutine that the poller wakes as quick.
 func awaitHangup(ctx context.Context, pipe int) error {
 	fds := []unix.PollFd{{Fd: int32(pipe)}} // of events none: a hangup is always told
 	if err := context.Cause(ctx); err != nil {

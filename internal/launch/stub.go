@@ -26,12 +26,13 @@ type Stub struct {
 	nursery *nursery // nil before the first Park
 }
 
-// minStubFD keeps the executable's descriptor out of the way of most starts: ForkExec gives the child its descriptors from 0 on before the
-// execve, and would overwrite it (see outOfReach).
+// minStubFD keeps the executable's descriptor out of the way of most starts: ForkExec gives the child its descriptors
+// from 0 on before the execve, and would overwrite it (see outOfReach).
 const minStubFD = 120
 
-// growTable makes the process's descriptor table large once, at the start: each growth of a table that several threads share waits for a
-// grace period of the kernel, some milliseconds, and would be part of some container's start. Where the limit is lower it grows as needed.
+// growTable makes the process's descriptor table large once, at the start: each growth of a table that several threads
+// share waits for a grace period of the kernel, some milliseconds, and would be part of some container's start. Where
+// the limit is lower it grows as needed.
 func growTable() {
 	const files = 4000
 	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, files); err == nil {
@@ -39,8 +40,9 @@ func growTable() {
 	}
 }
 
-// NewStub makes the executable in a sealed memfd. Where the system forbids execution from those (vm.memfd_noexec=2) it is an unlinked file
-// under fallbackDir, reachable only through a read-only mount, so that no process can ever write to it through /proc/PID/exe.
+// NewStub makes the executable in a sealed memfd. Where the system forbids execution from those (vm.memfd_noexec=2) it
+// is an unlinked file under fallbackDir, reachable only through a read-only mount, so that no process can ever write to
+// it through /proc/PID/exe.
 func NewStub(fallbackDir string) (*Stub, error) {
 	code, err := stubCode()
 	if err != nil {
@@ -69,8 +71,8 @@ func (s *Stub) place(f *os.File, min int) error {
 	return nil
 }
 
-// In has the processes that are started from now on be born into the control group whose directory in the unified hierarchy
-// is open as fd (-1 for the engine's own), which becomes the Stub's. It is called before the first start.
+// In has the processes that are started from now on be born into the control group whose directory in the unified
+// hierarchy is open as fd (-1 for the engine's own), which becomes the Stub's. It is called before the first start.
 func (s *Stub) In(fd int) { s.group = fd }
 
 // Close releases the executable; running processes are not affected. Nothing may be started or parked at the same time.

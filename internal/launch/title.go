@@ -13,9 +13,9 @@ const (
 	titleSize = 4096
 )
 
-// Title makes lists of processes show args for the process that runs the program, for as long as it does: a page of its own holds them,
-// which stays when the arena goes. Arguments beyond a page are cut off. Where the kernel lacks a call (it needs checkpoint/restore's prctl),
-// the program goes on.
+// Title makes lists of processes show args for the process that runs the program, for as long as it does: a page of its
+// own holds them, which stays when the arena goes. Arguments beyond a page are cut off. Where the kernel lacks a call
+// (it needs checkpoint/restore's prctl), the program goes on.
 func (p *Program) Title(args ...string) {
 	text := []byte(strings.Join(args, "\x00") + "\x00")
 	if len(text) > titleSize {
@@ -34,8 +34,8 @@ func (p *Program) Title(args ...string) {
 
 const memoryMapSize = 104
 
-// memoryMap is struct prctl_mm_map: where the kernel is to believe code, data, heap, stack, arguments and environment. None but the
-// arguments matter to anybody here; the order must hold, and the executable stays (-1).
+// memoryMap is struct prctl_mm_map: where the kernel is to believe code, data, heap, stack, arguments and environment.
+// None but the arguments matter to anybody here; the order must hold, and the executable stays (-1).
 func (p *Program) memoryMap(title int) Arg {
 	const start, end = titleBase, titleBase + titleSize
 	b := make([]byte, 0, memoryMapSize)

@@ -34,10 +34,10 @@ type Copied struct {
 	Shared int64 // of them, those that the filesystem shares between original and copy
 }
 
-// CopyTree copies what the directory src holds into the directory dst, which gets the attributes of src, too: content with
-// its holes, ownership, modes, times, extended attributes, hard links, symbolic links, pipes, sockets and devices. Content
-// is shared between the two where the filesystem can (reflink). Links are never followed. It ends with ctx; what it has
-// made until an error is the caller's to remove.
+// CopyTree copies what the directory src holds into the directory dst, which gets the attributes of src, too: content
+// with its holes, ownership, modes, times, extended attributes, hard links, symbolic links, pipes, sockets and devices.
+// Content is shared between the two where the filesystem can (reflink). Links are never followed. It ends with ctx;
+// what it has made until an error is the caller's to remove.
 func CopyTree(ctx context.Context, src, dst string) (Copied, error) {
 	from, err := openNoFollow(unix.AT_FDCWD, src)
 	if err != nil {
@@ -246,8 +246,8 @@ func copyRange(in, out *os.File, at, n int64) error {
 }
 
 // copyAttributes gives the file to, open as O_PATH at least, what belongs to from besides its content. Each step undoes
-// part of what a later one sets: a new owner clears set-id bits and capabilities, and everything changes the times. A file
-// that had others before loses the extended attributes that from has not.
+// part of what a later one sets: a new owner clears set-id bits and capabilities, and everything changes the times. A
+// file that had others before loses the extended attributes that from has not.
 func copyAttributes(from, to int, st *unix.Stat_t, hadOthers bool) error {
 	if err := unix.Fchownat(to, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH); err != nil {
 		return err
@@ -268,8 +268,8 @@ func copyAttributes(from, to int, st *unix.Stat_t, hadOthers bool) error {
 	return unix.UtimesNanoAt(to, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
-// copyXattrs copies extended attributes, but for overlay's own and for SELinux's label, which the policy gives. One that the
-// volume's filesystem cannot hold is left out.
+// copyXattrs copies extended attributes, but for overlay's own and for SELinux's label, which the policy gives. One
+// that the volume's filesystem cannot hold is left out.
 func copyXattrs(from, to string) error {
 	names, err := xattrNames(from)
 	if err != nil {

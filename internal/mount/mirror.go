@@ -20,14 +20,14 @@ import (
 // the moment in which a write sets the times and that in which the disk has it (direct I/O).
 const settling = 5 * time.Second
 
-// tellsChanges are the magic numbers of filesystems on which every change of a file, through a mapping of it too, sets its
-// time of change: ext4 (and 2, 3), XFS, Btrfs, F2FS. Not so tmpfs, nor what a server keeps.
+// tellsChanges are the magic numbers of filesystems on which every change of a file, through a mapping of it too, sets
+// its time of change: ext4 (and 2, 3), XFS, Btrfs, F2FS. Not so tmpfs, nor what a server keeps.
 var tellsChanges = []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC}
 
-// Mirror makes a copy of a directory that others write to, in passes: the first copies everything, each later one what has
-// changed since. A last pass while nobody writes makes it a copy of that instant, in little more time than it takes to look
-// at every file's attributes. What is copied is as CopyTree has it. It holds some hundred bytes of memory for each file, and
-// is for one goroutine.
+// Mirror makes a copy of a directory that others write to, in passes: the first copies everything, each later one what
+// has changed since. A last pass while nobody writes makes it a copy of that instant, in little more time than it takes
+// to look at every file's attributes. What is copied is as CopyTree has it. It holds some hundred bytes of memory for
+// each file, and is for one goroutine.
 type Mirror struct {
 	src, dst *os.File
 	device   uint64
@@ -150,8 +150,8 @@ func (m *Mirror) directory(src, dst *os.File) error {
 	return nil
 }
 
-// vanished says that a file went away while it was looked at, as it may while others write. What there is of its copy goes
-// with the next pass.
+// vanished says that a file went away while it was looked at, as it may while others write. What there is of its copy
+// goes with the next pass.
 func (m *Mirror) vanished(err error) bool {
 	return !m.still && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE))
 }

@@ -237,8 +237,8 @@ func TestMirrorSkipsWhatItKnows(t *testing.T) {
 	compareTrees(t, src, dst)
 }
 
-// TestMirrorFollowsWriters: passes while others write, create, rename and remove without end do not fail, and the last one,
-// when they stand still, makes an equal copy.
+// TestMirrorFollowsWriters: passes while others write, create, rename and remove without end do not fail, and the last
+// one, when they stand still, makes an equal copy.
 func TestMirrorFollowsWriters(t *testing.T) {
 	src, dst, m := newMirror(t)
 	var stop atomic.Bool

@@ -27,8 +27,8 @@ type Overlay struct {
 	Options     []string // further ones of the filesystem, "key" or "key=value", which the caller answers for
 }
 
-// Mount makes the overlay and returns it as a detached mount: a close-on-exec file descriptor, which the caller closes. An
-// error names the directory that is to blame and the kernel's own reason.
+// Mount makes the overlay and returns it as a detached mount: a close-on-exec file descriptor, which the caller closes.
+// An error names the directory that is to blame and the kernel's own reason.
 func (o Overlay) Mount(f kernel.Features) (int, error) {
 	if err := o.validate(); err != nil {
 		return -1, err
@@ -153,8 +153,8 @@ func setDirFD(fs int, key, dir string) error {
 	return ignoringInterrupts(func() error { return unix.FsconfigSetFd(fs, key, fd) })
 }
 
-// setDirPath is for kernels from 6.7 to 6.12, which take strings: of up to 255 bytes, and some characters mean something. A
-// directory's number in /proc is neither too long nor misunderstood.
+// setDirPath is for kernels from 6.7 to 6.12, which take strings: of up to 255 bytes, and some characters mean
+// something. A directory's number in /proc is neither too long nor misunderstood.
 func setDirPath(fs int, key, dir string) error {
 	fd, err := openDir(dir)
 	if err != nil {
@@ -175,8 +175,8 @@ func openDir(dir string) (int, error) {
 	}
 }
 
-// explain turns the failure of the mount as a whole into one that names a directory where it can: the kernel says "invalid
-// argument" for most of them and the reason, if at all, in its log.
+// explain turns the failure of the mount as a whole into one that names a directory where it can: the kernel says
+// "invalid argument" for most of them and the reason, if at all, in its log.
 func (o Overlay) explain(err error, log string) error {
 	for _, d := range o.dirs() {
 		st, serr := os.Stat(d)

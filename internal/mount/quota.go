@@ -54,8 +54,8 @@ type Project struct {
 	id  uint32
 }
 
-// OpenProject readies the project id for the filesystem that the directory dir is on. A filesystem that enforces no project
-// quota is errdefs.ErrNotImplemented. Close it.
+// OpenProject readies the project id for the filesystem that the directory dir is on. A filesystem that enforces no
+// project quota is errdefs.ErrNotImplemented. Close it.
 func OpenProject(dir string, id uint32) (*Project, error) {
 	f, err := openNoFollow(unix.AT_FDCWD, dir)
 	if err != nil {

@@ -270,8 +270,8 @@ func (l *lan) plug(in *inside, e *Endpoint) (int, error) {
 	return got.Index, nil
 }
 
-// passingName is what a link is called while it is made. Before Linux 6.14 the kernel looks for the name of a link that is
-// to be made in another namespace among the links of this one, too, and the host's own may well be called eth0.
+// passingName is what a link is called while it is made. Before Linux 6.14 the kernel looks for the name of a link that
+// is to be made in another namespace among the links of this one, too, and the host's own may well be called eth0.
 func passingName(e *Endpoint) string {
 	const prefix = "ln-"
 	return prefix + e.EndpointID[:nameSize-len(prefix)]

@@ -12,8 +12,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/netlink"
 )
 
-// A setting that has to wait for others' changes is written all the same, and the wait is no circle: while links come and go, an attempt is
-// told that it is not the time.
+// A setting that has to wait for others' changes is written all the same, and the wait is no circle: while links come
+// and go, an attempt is told that it is not the time.
 func TestASettingIsWrittenWhileLinksAreMade(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")

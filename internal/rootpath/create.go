@@ -50,8 +50,8 @@ type maker struct {
 }
 
 // walker goes through a path component by component, by descriptors that were opened without following links, and makes
-// what is missing. It resolves links and ".." itself: no step of the kernel's is ever relative to anything but a directory
-// that was reached inside the root.
+// what is missing. It resolves links and ".." itself: no step of the kernel's is ever relative to anything but a
+// directory that was reached inside the root.
 type walker struct {
 	dirs maker
 	file *maker // the last component, if it is to be a file
@@ -112,8 +112,8 @@ func (w *walker) unwind(n int) {
 	w.stack = w.stack[:n]
 }
 
-// enter opens one component, and makes it first if it is missing. For a symbolic link it returns -1, with the link's target
-// among the components to come.
+// enter opens one component, and makes it first if it is missing. For a symbolic link it returns -1, with the link's
+// target among the components to come.
 func (w *walker) enter(name string, last bool) (int, error) {
 	// Somebody who makes and removes the name all the time must not hold this up for ever; nor is a directory of his that
 	// he removed, in which nothing can be made, to be waited for.

@@ -17,8 +17,8 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// Open opens path inside the root, which symbolic links and ".." cannot leave; the magic links of /proc are refused. flags
-// are those of open(2), mode counts with O_CREAT and O_TMPFILE only. Errors are *os.PathError.
+// Open opens path inside the root, which symbolic links and ".." cannot leave; the magic links of /proc are refused.
+// flags are those of open(2), mode counts with O_CREAT and O_TMPFILE only. Errors are *os.PathError.
 func Open(rootFD int, path string, flags int, mode uint32) (int, error) {
 	if path == "" {
 		path = "."
@@ -77,8 +77,8 @@ func ReadFile(rootFD int, path string, max int64) ([]byte, error) {
 	return b, nil
 }
 
-// readAll appends what fd holds to b, up to one byte more than max. It reads by system calls: every exec waits for it, and a regular file is
-// nothing for the poller.
+// readAll appends what fd holds to b, up to one byte more than max. It reads by system calls: every exec waits for it,
+// and a regular file is nothing for the poller.
 func readAll(fd int, b []byte, max int64) ([]byte, error) {
 	for int64(len(b)) <= max {
 		if len(b) == cap(b) {

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Adopt takes over a process that an earlier engine started: its streams, its terminal and its end. If the process has ended meanwhile,
-// Done is closed and Status known when Adopt returns. An error means that the process exists but cannot be taken over.
+// Adopt takes over a process that an earlier engine started: its streams, its terminal and its end. If the process has
+// ended meanwhile, Done is closed and Status known when Adopt returns. An error means that the process exists but
+// cannot be taken over.
 func (r *Runtime) Adopt(ctx context.Context, rec keeper.Record) (*Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -47,8 +48,8 @@ func (r *Runtime) Adopt(ctx context.Context, rec keeper.Record) (*Process, error
 	return p, nil
 }
 
-// Noted lists the processes that earlier engines have left a Note of. Their start was told to a client or is about to be; a process without
-// a whole note was killed together with its engine and is for Sweep.
+// Noted lists the processes that earlier engines have left a Note of. Their start was told to a client or is about to
+// be; a process without a whole note was killed together with its engine and is for Sweep.
 func (r *Runtime) Noted() []keeper.Note {
 	entries, err := os.ReadDir(r.c.Dir)
 	if err != nil {

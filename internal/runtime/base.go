@@ -13,12 +13,12 @@ import (
 // privateDir is the base's only directory, where a child keeps what the container does not see.
 const privateDir = "private"
 
-// openBase makes the mount namespace that keepers clone containers' namespaces from. It holds nothing but an empty filesystem: a clone of
-// the engine's own would copy every mount of the host, only to take them down again, which waits for all processors of the machine. Nobody
-// needs a path of the host any more by then. The descriptor is its only name.
+// openBase makes the mount namespace that keepers clone containers' namespaces from. It holds nothing but an empty
+// filesystem: a clone of the engine's own would copy every mount of the host, only to take them down again, which waits
+// for all processors of the machine. Nobody needs a path of the host any more by then. The descriptor is its only name.
 //
-// It is -1 where a start has to go the long way, which works from any namespace: an engine in a user namespace may mount a procfs only where
-// its own is in sight.
+// It is -1 where a start has to go the long way, which works from any namespace: an engine in a user namespace may
+// mount a procfs only where its own is in sight.
 func (r *Runtime) openBase() (int, error) {
 	own, err := ownsItsNamespaces()
 	if err != nil || !own || r.held&(1<<unix.CAP_SYS_CHROOT) == 0 {
@@ -36,7 +36,8 @@ func (r *Runtime) openBase() (int, error) {
 	return ns, nil
 }
 
-// ownsItsNamespaces reports whether the engine is in the machine's first user namespace, where all numbers stand for themselves.
+// ownsItsNamespaces reports whether the engine is in the machine's first user namespace, where all numbers stand for
+// themselves.
 func ownsItsNamespaces() (bool, error) {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {
@@ -100,8 +101,8 @@ func (b *builder) enterRoot() {
 	p.Call(unix.SYS_FCHDIR, "root", b.root)
 }
 
-// settleInRoot makes the working directory the root of everything. The base below it stays, as the kernel's own first filesystem does below
-// every other root; it is empty, and no path leads there.
+// settleInRoot makes the working directory the root of everything. The base below it stays, as the kernel's own first
+// filesystem does below every other root; it is empty, and no path leads there.
 func (b *builder) settleInRoot() {
 	p := b.p
 	if b.r.base >= 0 {
@@ -123,7 +124,8 @@ func (b *builder) hideAway(what string, mount launch.Arg) {
 	p.Call(unix.SYS_MOVE_MOUNT, what, mount, p.Str(""), launch.CWD(), p.Str(at), launch.Named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 }
 
-// oomScoreAdj writes to the child's own through the procfs that it has just made, on which nobody can have mounted anything.
+// oomScoreAdj writes to the child's own through the procfs that it has just made, on which nobody can have mounted
+// anything.
 func (b *builder) oomScoreAdj() {
 	p := b.p
 	fd := p.Slot()

@@ -108,8 +108,9 @@ func (b *builder) joinNamespaces() error {
 	return b.joinIPCNamespace()
 }
 
-// cgroupFiles hands over what puts the child into its group: the directory of the unified hierarchy, which it is cloned into, and the tasks
-// files of v1 hierarchies, which it attaches itself by. A hybrid host has both, and the limits are in the latter.
+// cgroupFiles hands over what puts the child into its group: the directory of the unified hierarchy, which it is cloned
+// into, and the tasks files of v1 hierarchies, which it attaches itself by. A hybrid host has both, and the limits are
+// in the latter.
 func (pl *plan) cgroupFiles(group *cgroup.Group, c *keeper.Clone) ([]launch.Arg, error) {
 	if group == nil {
 		return nil, nil
@@ -141,7 +142,8 @@ func (b *builder) takeNetwork() {
 	}
 }
 
-// leaveNetwork has the namespace stay until p lets its mounts go: the kernel takes several down at once for little more than one.
+// leaveNetwork has the namespace stay until p lets its mounts go: the kernel takes several down at once for little more
+// than one.
 func (b *builder) leaveNetwork(p *Process) {
 	if b.spareNet >= 0 {
 		p.network = b.spareNet
@@ -189,8 +191,8 @@ func (b *builder) names() {
 	}
 }
 
-// networkSysctls are set in every network namespace of our own making: they make unprivileged ports and ping work without capabilities, as
-// Docker does.
+// networkSysctls are set in every network namespace of our own making: they make unprivileged ports and ping work
+// without capabilities, as Docker does.
 var networkSysctls = map[string]string{
 	"net.ipv4.ip_unprivileged_port_start": "0",
 	"net.ipv4.ping_group_range":           "0 2147483647",
@@ -253,8 +255,8 @@ func (b *builder) checkSysctl(key string) error {
 	return invalid("sysctl %q is not in a separate kernel namespace", key)
 }
 
-// workdir makes what is missing of the working directory, then enters it. openat2 refuses magic links, so that no image can name
-// /proc/self/fd/N here; getcwd answers a path that does not begin with / for a directory outside the root.
+// workdir makes what is missing of the working directory, then enters it. openat2 refuses magic links, so that no image
+// can name /proc/self/fd/N here; getcwd answers a path that does not begin with / for a directory outside the root.
 func (b *builder) workdir() {
 	b.enter(b.s.Cwd, !b.layout.cwdExists)
 }
@@ -339,8 +341,8 @@ func (b *builder) execute() error {
 // initName is what lists of processes show for PID 1 of a container with --init.
 const initName = "cleat-init"
 
-// initProcess clones once more: the child executes the command in a process group of its own (in the foreground, so that signals of the
-// terminal's keys reach it once), the parent stays as PID 1.
+// initProcess clones once more: the child executes the command in a process group of its own (in the foreground, so
+// that signals of the terminal's keys reach it once), the parent stays as PID 1.
 func (b *builder) initProcess(id *identity, enterProfile func()) {
 	p := b.p
 	p.Call(unix.SYS_PRCTL, "reap", launch.Named(unix.PR_SET_CHILD_SUBREAPER, "PR_SET_CHILD_SUBREAPER"), launch.Int(1), launch.Int(0), launch.Int(0), launch.Int(0))

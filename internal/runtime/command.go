@@ -11,8 +11,8 @@ import (
 // defaultPath is searched when the environment has no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// candidates are the paths to try for a command, as execvp does. Directories of PATH that are not absolute are passed over: what a command
-// means must not depend on the directory it is started in.
+// candidates are the paths to try for a command, as execvp does. Directories of PATH that are not absolute are passed
+// over: what a command means must not depend on the directory it is started in.
 func candidates(command string, env []string) []string {
 	if strings.Contains(command, "/") {
 		return []string{command}

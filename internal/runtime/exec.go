@@ -17,8 +17,8 @@ import (
 // joined are the namespaces of a container; those that it shares with the host are joined without effect.
 const joined = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
 
-// Exec starts a process in a running container. It is ErrNotRunning if the container's process has ended; errors are otherwise as Start's.
-// The control group must not be frozen: the process would not start before it is thawed.
+// Exec starts a process in a running container. It is ErrNotRunning if the container's process has ended; errors are
+// otherwise as Start's. The control group must not be frozen: the process would not start before it is thawed.
 func (r *Runtime) Exec(ctx context.Context, s *ExecSpec) (*Process, error) {
 	if err := s.check(); err != nil {
 		return nil, err
@@ -39,8 +39,8 @@ func (r *Runtime) Exec(ctx context.Context, s *ExecSpec) (*Process, error) {
 	return p, err
 }
 
-// ending says whether err comes of the container's end. All its processes are killed, and its namespaces cannot be joined any more, before
-// its first process has quite ended.
+// ending says whether err comes of the container's end. All its processes are killed, and its namespaces cannot be
+// joined any more, before its first process has quite ended.
 func ending(pid, pidfd int, err error) bool {
 	if keeper.Exited(pidfd) {
 		return true
@@ -51,7 +51,8 @@ func ending(pid, pidfd int, err error) bool {
 	return awaitExit(pidfd, abandonPatience)
 }
 
-// exec starts the process in the container's control group, or (inner) in the one that the container's first process is in.
+// exec starts the process in the container's control group, or (inner) in the one that the container's first process is
+// in.
 func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int, inner bool) (*Process, error) {
 	l, err := r.arrangeExec(s, target, -1, inner)
 	if err != nil {
@@ -61,8 +62,8 @@ func (r *Runtime) exec(ctx context.Context, s *ExecSpec, target int, inner bool)
 	return l.run(ctx)
 }
 
-// arrangeExec makes everything ready for a keeper. The process waits at gate, the read end of a pipe, unless that is -1. The caller closes
-// the plan.
+// arrangeExec makes everything ready for a keeper. The process waits at gate, the read end of a pipe, unless that is
+// -1. The caller closes the plan.
 func (r *Runtime) arrangeExec(s *ExecSpec, target, gate int, inner bool) (l *starting, err error) {
 	pl := r.newPlan()
 	defer func() {
@@ -129,11 +130,13 @@ func (p *Process) dupPidfd() (int, error) {
 	return fd, nil
 }
 
-// buildExec compiles the program. The keeper clones a helper, which attaches itself to the container's control group, joins its
-// namespaces, becomes the user and closes everything but stdio and the report pipe; only then does it make the process, with the keeper as
-// its parent: what appears in the container's PID namespace holds nothing of the host's.
+// buildExec compiles the program. The keeper clones a helper, which attaches itself to the container's control group,
+// joins its namespaces, becomes the user and closes everything but stdio and the report pipe; only then does it make
+// the process, with the keeper as its parent: what appears in the container's PID namespace holds nothing of the
+// host's.
 //
-// With a gate the process then waits for a byte from there, all but its execve done, and ends if the other end is closed instead.
+// With a gate the process then waits for a byte from there, all but its execve done, and ends if the other end is
+// closed instead.
 func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target, gate int) error {
 	p := pl.p
 	k := keeper.Begin(p, "cleat-keeper", true)

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A GroupInMaking is a container's control group with all that its start wants of it, while it is being made: beside the mount of the root
-// filesystem and the building of the program, which do not depend on it and take as long. It belongs to one goroutine.
+// A GroupInMaking is a container's control group with all that its start wants of it, while it is being made: beside
+// the mount of the root filesystem and the building of the program, which do not depend on it and take as long. It
+// belongs to one goroutine.
 type GroupInMaking struct {
 	ready chan struct{}
 	group *cgroup.Group
@@ -22,8 +23,8 @@ type GroupInMaking struct {
 	err   error
 }
 
-// PrepareGroup begins to make the control group at path, for the Spec of a container that is about to be started. Give it to Start in the
-// Spec, or Discard it. It is nil where there is nothing to make.
+// PrepareGroup begins to make the control group at path, for the Spec of a container that is about to be started. Give
+// it to Start in the Spec, or Discard it. It is nil where there is nothing to make.
 func (r *Runtime) PrepareGroup(path string, res cgroup.Resources, privileged bool) *GroupInMaking {
 	if path == "" || r.c.Cgroups == nil {
 		return nil

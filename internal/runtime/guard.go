@@ -11,18 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Guard is a small process that kills a control group when this engine ends, in whatever way: for processes that are of no use without it.
+// A Guard is a small process that kills a control group when this engine ends, in whatever way: for processes that are
+// of no use without it.
 //
-// A parent-death signal would not do: it is bound to the thread that forked, it is lost with an execve of a set-uid program, and who gets it may
-// refuse it. The guard only waits for the end of a pipe whose other end the engine alone has.
+// A parent-death signal would not do: it is bound to the thread that forked, it is lost with an execve of a set-uid
+// program, and who gets it may refuse it. The guard only waits for the end of a pipe whose other end the engine alone
+// has.
 type Guard struct {
 	pid   int
 	pidfd int
 	alive *os.File // the pipe's end whose closing the guard waits for
 }
 
-// StartGuard makes the control group at path, if it is missing, and has it guarded. Where the kernel cannot kill a group at once (cgroup v1
-// without the unified hierarchy beside it) it returns nil, and nothing is guarded: who needs it looks for leftovers at the next start.
+// StartGuard makes the control group at path, if it is missing, and has it guarded. Where the kernel cannot kill a
+// group at once (cgroup v1 without the unified hierarchy beside it) it returns nil, and nothing is guarded: who needs
+// it looks for leftovers at the next start.
 func (r *Runtime) StartGuard(ctx context.Context, path string) (*Guard, error) {
 	if r.c.Cgroups == nil {
 		return nil, nil

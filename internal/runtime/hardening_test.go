@@ -32,7 +32,8 @@ func TestLinkedSystemDirectories(t *testing.T) {
 	}
 }
 
-// CVE-2025-31133 and CVE-2025-52565: masks come from our own null device, and /dev/console from our own devpts, whatever the image has there.
+// CVE-2025-31133 and CVE-2025-52565: masks come from our own null device, and /dev/console from our own devpts,
+// whatever the image has there.
 func TestImageCannotReplaceMasks(t *testing.T) {
 	l := newLab(t)
 	l.check(os.MkdirAll(filepath.Join(l.image, "dev/pts"), 0o755))
@@ -133,8 +134,8 @@ func TestExecutableCannotBeOverwritten(t *testing.T) {
 	}
 }
 
-// CVE-2016-9962: what joins a container is not dumpable and has nothing open until its command runs: a loop in the container that looks at
-// every process sees no descriptor beyond the streams.
+// CVE-2016-9962: what joins a container is not dumpable and has nothing open until its command runs: a loop in the
+// container that looks at every process sees no descriptor beyond the streams.
 func TestJoiningProcessHoldsNothing(t *testing.T) {
 	l := newLab(t)
 	s := l.spec("sh", "-c", `echo ready; while :; do for p in /proc/[0-9]*; do case $p in /proc/1|/proc/$$) continue;; esac
@@ -154,7 +155,8 @@ func TestJoiningProcessHoldsNothing(t *testing.T) {
 	}
 }
 
-// CVE-2022-24769, CVE-2022-29162: the inheritable set is empty, in containers and in execs, also with added capabilities and other users.
+// CVE-2022-24769, CVE-2022-29162: the inheritable set is empty, in containers and in execs, also with added
+// capabilities and other users.
 func TestInheritableCapabilities(t *testing.T) {
 	l := newLab(t)
 	s := l.spec("sh", "-c", "grep CapInh /proc/self/status; sleep 1000")

@@ -61,7 +61,8 @@ func newLab(t testing.TB) *lab {
 	return l
 }
 
-// removeEmptyGroups removes the parent of the tests' control groups in each hierarchy. One that has groups below it stays, to be seen.
+// removeEmptyGroups removes the parent of the tests' control groups in each hierarchy. One that has groups below it
+// stays, to be seen.
 func removeEmptyGroups(name string) {
 	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
 	for _, d := range append(dirs, "/sys/fs/cgroup/"+name) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An identity is what a process may do. Its two halves come before and after the last clone of a program, so that a process that appears
-// in a container's PID namespace has already given up what it must not have there.
+// An identity is what a process may do. Its two halves come before and after the last clone of a program, so that a
+// process that appears in a container's PID namespace has already given up what it must not have there.
 type identity struct {
 	user    rootpath.User
 	umask   *uint32
@@ -32,8 +32,8 @@ const (
 	ambientClearAll = 4 // PR_CAP_AMBIENT_CLEAR_ALL
 )
 
-// settle is the first half: keyring, limits, umask, groups, users, capabilities, no_new_privs. CAP_SYS_ADMIN stays where the second half
-// needs it to load the filter.
+// settle is the first half: keyring, limits, umask, groups, users, capabilities, no_new_privs. CAP_SYS_ADMIN stays
+// where the second half needs it to load the filter.
 func (id *identity) settle(pl *plan) error {
 	p := pl.p
 	p.Call(unix.SYS_KEYCTL, "session keyring", launch.Named(joinKeyring, "JOIN_SESSION_KEYRING"), p.Str(id.keyring)).Ignore(syscall.ENOSYS, syscall.EPERM)

@@ -436,7 +436,8 @@ func TestNothingLeaksIn(t *testing.T) {
 	}
 }
 
-// The container's mounts are its own whichever way it got there: none of the host's is left, and what lies above its root is its root.
+// The container's mounts are its own whichever way it got there: none of the host's is left, and what lies above its
+// root is its root.
 func TestNothingOfTheHostIsMounted(t *testing.T) {
 	const script = "cut -d' ' -f5 /proc/self/mountinfo | sort; cd /..; pwd; ls -d /*; cat /proc/self/oom_score_adj"
 	var outputs []string

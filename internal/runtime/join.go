@@ -21,8 +21,8 @@ func (b *builder) joinPIDNamespace() error {
 	return nil
 }
 
-// fetchShm is the keeper's: it takes a clone of the /dev/shm that goes with the IPC namespace to be joined. That can be had only from within
-// the mounts that it is in, which the keeper visits before it leaves the host's.
+// fetchShm is the keeper's: it takes a clone of the /dev/shm that goes with the IPC namespace to be joined. That can be
+// had only from within the mounts that it is in, which the keeper visits before it leaves the host's.
 func (b *builder) fetchShm() error {
 	if b.s.JoinIPC == nil || b.s.NoShm || b.layout.replaced["/dev/shm"] {
 		return nil
@@ -64,7 +64,8 @@ func (b *builder) joinIPCNamespace() error {
 	return nil
 }
 
-// target hands over a process whose namespaces are to be joined. By its pidfd: one that ends meanwhile is an error, never another process.
+// target hands over a process whose namespaces are to be joined. By its pidfd: one that ends meanwhile is an error,
+// never another process.
 func (b *builder) target(kind string, p *Process) (launch.Arg, error) {
 	return b.open(kind+" namespace's container", func() (int, error) {
 		fd, err := p.dupPidfd()

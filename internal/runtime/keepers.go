@@ -21,7 +21,8 @@ type spareKeeper struct {
 	start uint64 // its start time; 0 is unknown
 }
 
-// newKeepers keeps a few keepers waiting for their programs: fork and execve are the longest steps of an exec, after those of its command.
+// newKeepers keeps a few keepers waiting for their programs: fork and execve are the longest steps of an exec, after
+// those of its command.
 func newKeepers(stub *launch.Stub) *supervise.Reserve[spareKeeper] {
 	fill := func(missing int, put func(spareKeeper)) {
 		made, _ := stub.Park(missing) // a start makes its own, or meets the same and reports it
@@ -33,8 +34,8 @@ func newKeepers(stub *launch.Stub) *supervise.Reserve[spareKeeper] {
 	return supervise.NewReserve(spareKeepers, keeperQuiet, fill, func(k spareKeeper) { k.Close() })
 }
 
-// placeKeepers has keepers be born outside of the engine's own control group. They outlive the engine, and what is left in a
-// service's group when it starts or ends is what systemd warns of, for each process, and counts as the service's.
+// placeKeepers has keepers be born outside of the engine's own control group. They outlive the engine, and what is left
+// in a service's group when it starts or ends is what systemd warns of, for each process, and counts as the service's.
 func (r *Runtime) placeKeepers() error {
 	if r.c.Cgroups == nil || r.c.KeeperGroup == "" {
 		return nil

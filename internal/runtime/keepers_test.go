@@ -38,7 +38,8 @@ func spares(t *testing.T) (pids []int) {
 	return pids
 }
 
-// A start takes a keeper that waits already. Those that somebody has killed are passed over and made anew, and none stays when the runtime ends.
+// A start takes a keeper that waits already. Those that somebody has killed are passed over and made anew, and none
+// stays when the runtime ends.
 func TestSpareKeepers(t *testing.T) {
 	l := newLab(t)
 	wait := func(what string, ok func() bool) {

@@ -342,7 +342,8 @@ func TestCancelledStart(t *testing.T) {
 	}
 }
 
-// A process that joins a frozen group stands still: the caller's context ends the wait, and nothing of it is left after the thaw.
+// A process that joins a frozen group stands still: the caller's context ends the wait, and nothing of it is left after
+// the thaw.
 func TestExecIntoFrozen(t *testing.T) {
 	l := newLab(t)
 	c := l.start(l.spec("sleep", "1000"))

@@ -37,7 +37,8 @@ type maskedPath struct {
 // defaultTargets can be replaced by mounts of the spec.
 var defaultTargets = []string{"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/dev/console"}
 
-// arrange fills in the layout. It makes missing mount targets and the working directory in the rootfs where they are not below a mount.
+// arrange fills in the layout. It makes missing mount targets and the working directory in the rootfs where they are
+// not below a mount.
 func (b *builder) arrange() error {
 	l := &b.layout
 	l.replaced, l.hostShm = map[string]bool{}, -1
@@ -72,7 +73,8 @@ func (b *builder) arrange() error {
 	return nil
 }
 
-// modeOf tells a path's file mode: of the same path on the host below /proc and /sys, which the kernel fills alike, in the rootfs elsewhere.
+// modeOf tells a path's file mode: of the same path on the host below /proc and /sys, which the kernel fills alike, in
+// the rootfs elsewhere.
 func (b *builder) modeOf(f string) (mode uint32, exists bool) {
 	f = path.Clean(f)
 	if strings.HasPrefix(f, "/proc/") || strings.HasPrefix(f, "/sys/") {
@@ -84,7 +86,8 @@ func (b *builder) modeOf(f string) (mode uint32, exists bool) {
 	return statIn(b.s.RootFD, f)
 }
 
-// kernelModes remembers the modes of paths below /proc and /sys. What is not there is looked for again: a module may bring it.
+// kernelModes remembers the modes of paths below /proc and /sys. What is not there is looked for again: a module may
+// bring it.
 type kernelModes struct {
 	mu    sync.Mutex
 	known map[string]kernelMode
@@ -96,8 +99,8 @@ type kernelMode struct {
 	missed time.Time
 }
 
-// missingFor is how long a path that was not there is taken to be still missing. Containers that were started before the path came do not have it
-// masked either.
+// missingFor is how long a path that was not there is taken to be still missing. Containers that were started before
+// the path came do not have it masked either.
 const missingFor = time.Second
 
 func (k *kernelModes) of(f string) (mode uint32, exists bool) {
@@ -303,8 +306,8 @@ func checkBind(fd int, m *Mount, target string) error {
 	return invalid("%s cannot be mounted because it is inside /proc", target)
 }
 
-// makeTarget makes a missing target: in the rootfs now, or by the program where an earlier mount lies over it. It returns the target's path
-// without links.
+// makeTarget makes a missing target: in the rootfs now, or by the program where an earlier mount lies over it. It
+// returns the target's path without links.
 func (b *builder) makeTarget(m *Mount, target string) (resolved string, err error) {
 	resolved, exists := b.canonical(target)
 	if target == "/proc" || target == "/sys" || target == "/dev" {

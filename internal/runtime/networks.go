@@ -15,13 +15,14 @@ import (
 const (
 	// spareNetworks bounds what lies idle.
 	spareNetworks = 4
-	// quietTime is longer than a short-lived container takes with what its client does before the next one: of containers that follow
-	// each other, each third finds some being made, and several at once, instead of each finding one in the middle of its start.
+	// quietTime is longer than a short-lived container takes with what its client does before the next one: of
+	// containers that follow each other, each third finds some being made, and several at once, instead of each finding
+	// one in the middle of its start.
 	quietTime = 8 * time.Millisecond
 )
 
-// newNetworks keeps a few empty network namespaces, set up as a container's own, because making one is the longest single step of a start
-// without a network. They are nameless: when the engine ends, they go with their descriptors.
+// newNetworks keeps a few empty network namespaces, set up as a container's own, because making one is the longest
+// single step of a start without a network. They are nameless: when the engine ends, they go with their descriptors.
 func newNetworks() *supervise.Reserve[int] {
 	return supervise.NewReserve(spareNetworks, quietTime, makeNetworks, func(fd int) { unix.Close(fd) })
 }

@@ -41,7 +41,8 @@ func TestParallel(t *testing.T) {
 	if entries, err := os.ReadDir(l.c.Dir); err != nil || len(entries) != 2 {
 		t.Errorf("left: %v", entries)
 	}
-	// The poller and its like may open a few once; spare keepers and network namespaces are 4 each, with two descriptors and one.
+	// The poller and its like may open a few once; spare keepers and network namespaces are 4 each, with two
+	// descriptors and one.
 	if after := openFiles(t); after > before+8+4*2+4 {
 		t.Errorf("%d open files before, %d after", before, after)
 	}

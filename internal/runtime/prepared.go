@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A PreparedExec is an exec's process before its command: it is in the container, confined as its command will be, and waits for one byte.
-// It ends with the engine, with the container, and by Discard. Exactly one of Run and Discard must be called, once.
+// A PreparedExec is an exec's process before its command: it is in the container, confined as its command will be, and
+// waits for one byte. It ends with the engine, with the container, and by Discard. Exactly one of Run and Discard must
+// be called, once.
 type PreparedExec struct {
 	s      *ExecSpec
 	l      *starting
@@ -18,8 +19,8 @@ type PreparedExec struct {
 	target int // pidfd of the container's process
 }
 
-// Prepare does what Exec does, as far as it can be done before it is wanted; its errors are Exec's. It does not wait for the process: what
-// fails in there is Run's to find. The spec must not be changed any more.
+// Prepare does what Exec does, as far as it can be done before it is wanted; its errors are Exec's. It does not wait
+// for the process: what fails in there is Run's to find. The spec must not be changed any more.
 func (r *Runtime) Prepare(s *ExecSpec) (*PreparedExec, error) {
 	if err := s.check(); err != nil {
 		return nil, err
@@ -54,8 +55,8 @@ func (x *PreparedExec) begin(r *Runtime) error {
 	return err
 }
 
-// Run lets the process execute its command, and returns when it has. One that has not come to that, for whatever reason, is made anew: the
-// result is what Exec's would be. rows and cols are the terminal's size if they are not 0.
+// Run lets the process execute its command, and returns when it has. One that has not come to that, for whatever
+// reason, is made anew: the result is what Exec's would be. rows and cols are the terminal's size if they are not 0.
 func (x *PreparedExec) Run(ctx context.Context, rows, cols uint16) (*Process, error) {
 	if rows != 0 || cols != 0 {
 		x.s.Rows, x.s.Cols = rows, cols
@@ -95,7 +96,8 @@ func (x *PreparedExec) open() bool {
 	}
 }
 
-// Discard ends the process and leaves nothing of it. It waits for that, for a few seconds at most: one that stands still ends with the thaw.
+// Discard ends the process and leaves nothing of it. It waits for that, for a few seconds at most: one that stands
+// still ends with the thaw.
 func (x *PreparedExec) Discard() {
 	unix.Close(x.gate)
 	x.child.Forget()

@@ -71,9 +71,9 @@ func (p *Process) Record() keeper.Record {
 	return p.rec
 }
 
-// Note makes the process known to a later engine's Noted, with what this engine wants it to know. It is for processes that no durable record
-// names; Release takes it away. One that has ended already needs none. It must not run at the same time as
-// Release.
+// Note makes the process known to a later engine's Noted, with what this engine wants it to know. It is for processes
+// that no durable record names; Release takes it away. One that has ended already needs none. It must not run at the
+// same time as Release.
 func (p *Process) Note(about any) error {
 	select {
 	case <-p.done:
@@ -107,7 +107,8 @@ func (p *Process) identify() {
 // Stdin is the write end of the process's stdin, or nil.
 func (p *Process) Stdin() *os.File { return p.stdin }
 
-// CloseStdin gives the process its end of file. Where the keeper holds stdin open over the clients that come and go, it does nothing.
+// CloseStdin gives the process its end of file. Where the keeper holds stdin open over the clients that come and go, it
+// does nothing.
 func (p *Process) CloseStdin() error {
 	if p.stdin == nil || p.rec.StdinOpen {
 		return nil
@@ -127,8 +128,9 @@ func (p *Process) Stderr() *os.File { return p.stderr }
 // Console is the terminal's master, nil without one.
 func (p *Process) Console() *os.File { return p.console }
 
-// TakeHeld hands over copies of what the keeper of an adopted process holds (Spec.Held): the same open files. The caller closes them. It is
-// nil for a process that this engine has started, and where the keeper is gone. Call it before others know the Process.
+// TakeHeld hands over copies of what the keeper of an adopted process holds (Spec.Held): the same open files. The
+// caller closes them. It is nil for a process that this engine has started, and where the keeper is gone. Call it
+// before others know the Process.
 func (p *Process) TakeHeld() []*os.File {
 	held := p.held
 	p.held = nil
@@ -165,7 +167,8 @@ func (p *Process) Signal(sig int) error {
 	return nil
 }
 
-// KillGroup kills the process with its process group: an exec's process leads one, which is what it has started and has not moved away.
+// KillGroup kills the process with its process group: an exec's process leads one, which is what it has started and has
+// not moved away.
 func (p *Process) KillGroup() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,9 +210,9 @@ func resize(console *os.File, rows, cols uint16) error {
 	return nil
 }
 
-// holdMounts keeps the process's mount namespace beyond its end, until LetMountsGo. Taking some forty mounts down waits for all processors of
-// the machine; without this the process would do it at its end, and everybody who waits for the end with it. A process that has ended
-// meanwhile has done so already.
+// holdMounts keeps the process's mount namespace beyond its end, until LetMountsGo. Taking some forty mounts down waits
+// for all processors of the machine; without this the process would do it at its end, and everybody who waits for the
+// end with it. A process that has ended meanwhile has done so already.
 func (p *Process) holdMounts() {
 	if p.pidfd < 0 {
 		return
@@ -234,7 +237,8 @@ func (p *Process) holdMounts() {
 	p.mounts = own
 }
 
-// Release frees what an ended process leaves: its descriptors and the keeper's directory. Its mounts stay until LetMountsGo. It is idempotent.
+// Release frees what an ended process leaves: its descriptors and the keeper's directory. Its mounts stay until
+// LetMountsGo. It is idempotent.
 func (p *Process) Release() error {
 	select {
 	case <-p.done:
@@ -286,8 +290,8 @@ func (p *Process) closeFiles() {
 	}
 }
 
-// LetMountsGo ends the hold on a container's mounts, and on an empty network namespace, which the kernel then takes down if the process has
-// ended. It is idempotent.
+// LetMountsGo ends the hold on a container's mounts, and on an empty network namespace, which the kernel then takes
+// down if the process has ended. It is idempotent.
 func (p *Process) LetMountsGo() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -395,7 +399,8 @@ func (p *Process) dropWatch() {
 	p.watch = nil
 }
 
-// awaitWatched waits in the engine's poller, without a thread, until the process of the watched pidfd has ended; false after Detach.
+// awaitWatched waits in the engine's poller, without a thread, until the process of the watched pidfd has ended; false
+// after Detach.
 func (p *Process) awaitWatched() bool {
 	p.mu.Lock()
 	f := p.watch

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkPropagation refuses a shared or slave bind of a source whose mount on the host has no peers to share with or follow: it would work
-// as a private one, and no one would know why.
+// checkPropagation refuses a shared or slave bind of a source whose mount on the host has no peers to share with or
+// follow: it would work as a private one, and no one would know why.
 func checkPropagation(m *Mount) error {
 	kind := strings.TrimPrefix(m.Propagation, "r")
 	if kind != "shared" && kind != "slave" {

@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A reaper collects the orphans that the kernel hands to the engine as a subreaper (or as PID 1) and that no one in the engine waits for:
-// processes of containers that share the host's PID namespace, and those whose keeper was killed.
+// A reaper collects the orphans that the kernel hands to the engine as a subreaper (or as PID 1) and that no one in the
+// engine waits for: processes of containers that share the host's PID namespace, and those whose keeper was killed.
 //
-// Every child that the engine waits for is collected within microseconds of its end, so a zombie that is still there after patience is no
-// one's. That keeps the reaper from taking a child of os/exec, or of any library, from its parent.
+// Every child that the engine waits for is collected within microseconds of its end, so a zombie that is still there
+// after patience is no one's. That keeps the reaper from taking a child of os/exec, or of any library, from its parent.
 //
-// SIGCHLD tells it to look. That costs more than it seems: every end of a keeper would interrupt a thread of the engine and wake two
-// goroutines, just when somebody waits for what comes after that end. So once told it has the kernel drop the signal until it has looked.
+// SIGCHLD tells it to look. That costs more than it seems: every end of a keeper would interrupt a thread of the engine
+// and wake two goroutines, just when somebody waits for what comes after that end. So once told it has the kernel drop
+// the signal until it has looked.
 type reaper struct {
 	sig  chan os.Signal
 	quit chan struct{}
@@ -77,8 +78,9 @@ func (r *reaper) run() {
 	}
 }
 
-// dropSignal has the kernel drop a signal that it drops by default, until restore: package signal would go on taking it. Children stay to be
-// waited for, which they would not if it was ignored. If it cannot be had the signal is taken as before.
+// dropSignal has the kernel drop a signal that it drops by default, until restore: package signal would go on taking
+// it. Children stay to be waited for, which they would not if it was ignored. If it cannot be had the signal is taken
+// as before.
 func dropSignal(sig syscall.Signal) (restore func()) {
 	type action [4]uintptr // struct sigaction as the kernel has it: handler, flags, restorer, mask
 	set := func(next, old *action) bool {

@@ -21,8 +21,9 @@ const (
 	defaultShmSize = 64 << 20
 )
 
-// rootfs makes the container's mounts and enters them. Every target is opened inside the root (below /proc, /sys and /dev without following
-// any link) and every mount is attached by descriptor: no link in the image, and no process that changes a volume meanwhile, can redirect one.
+// rootfs makes the container's mounts and enters them. Every target is opened inside the root (below /proc, /sys and
+// /dev without following any link) and every mount is attached by descriptor: no link in the image, and no process that
+// changes a volume meanwhile, can redirect one.
 func (b *builder) rootfs() error {
 	b.root = b.fd(b.s.RootFD, "root")
 	b.enterRoot()
@@ -58,8 +59,8 @@ func (b *builder) finishRootfs() {
 	}
 }
 
-// attachOwn attaches one of the mounts that every container has on a directory of the root, which is made if the image lacks it and must
-// not be a link.
+// attachOwn attaches one of the mounts that every container has on a directory of the root, which is made if the image
+// lacks it and must not be a link.
 func (b *builder) attachOwn(mount launch.Arg, dir string) {
 	if !b.hasDir(dir) {
 		b.p.Call(unix.SYS_MKDIRAT, dir, b.root, b.p.Str(dir), launch.Mode(0o755)).Ignore(syscall.EEXIST)
@@ -68,13 +69,15 @@ func (b *builder) attachOwn(mount launch.Arg, dir string) {
 	b.attach(mount, target.Arg(), dir)
 }
 
-// hasDir reports whether the root has the directory: looking for it here, beside other work, is a step less for the child.
+// hasDir reports whether the root has the directory: looking for it here, beside other work, is a step less for the
+// child.
 func (b *builder) hasDir(dir string) bool {
 	var st unix.Stat_t
 	return !b.dry && unix.Fstatat(b.s.RootFD, dir, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// attachIn attaches on a directory that the program has just made in a filesystem of its own making, which nobody else can reach.
+// attachIn attaches on a directory that the program has just made in a filesystem of its own making, which nobody else
+// can reach.
 func (b *builder) attachIn(fs, mount launch.Arg, dir, what string) {
 	b.p.Call(unix.SYS_MOVE_MOUNT, what, mount, b.p.Str(""), fs, b.p.Str(dir), launch.Named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 }
@@ -103,7 +106,8 @@ var devLinks = [][2]string{
 	{"/proc/kcore", "core"},
 }
 
-// devfs makes /dev. Where the spec mounts something else there, our own null device still lies in a tmpfs outside the root.
+// devfs makes /dev. Where the spec mounts something else there, our own null device still lies in a tmpfs outside the
+// root.
 func (b *builder) devfs() error {
 	p := b.p
 	b.dev = b.filesystem("tmpfs", attrNS|unix.MOUNT_ATTR_STRICTATIME, option{"mode", "755"}, option{"size", "65536k"})
@@ -194,7 +198,8 @@ func (b *builder) devMount(name string, mount func() launch.Arg) {
 	b.attachIn(b.dev, mount(), name, "dev/"+name)
 }
 
-// devices makes the nodes that were asked for, below our own /dev or elsewhere in the root. What is mounted over /dev brings its own.
+// devices makes the nodes that were asked for, below our own /dev or elsewhere in the root. What is mounted over /dev
+// brings its own.
 func (b *builder) devices() {
 	for _, d := range b.s.Devices {
 		full := path.Clean(d.Path)
@@ -275,8 +280,8 @@ func (b *builder) sysfs() {
 	}
 }
 
-// cgroupMount shows the container its own control groups: on v2 the unified tree as its namespace sees it, on v1 one bind of its own group
-// for each hierarchy, with a link for each controller of hierarchies that have several.
+// cgroupMount shows the container its own control groups: on v2 the unified tree as its namespace sees it, on v1 one
+// bind of its own group for each hierarchy, with a link for each controller of hierarchies that have several.
 func (b *builder) cgroupMount(attr uint64) {
 	const dir = "fs/cgroup"
 	if b.r.hierarchies == nil || b.making == nil {
@@ -300,8 +305,8 @@ func (b *builder) cgroupMount(attr uint64) {
 	b.setAttr(base, "sys/fs/cgroup", false, attr, 0, 0)
 }
 
-// maskPaths hides files behind our own null device and directories behind one empty read-only filesystem. A path that does not exist in
-// this container's namespaces leaves its slot at −1, which the calls after it answer with EBADF.
+// maskPaths hides files behind our own null device and directories behind one empty read-only filesystem. A path that
+// does not exist in this container's namespaces leaves its slot at −1, which the calls after it answer with EBADF.
 func (b *builder) maskPaths() {
 	attached := false // a mount can be cloned once it has a place
 	for _, m := range b.layout.masked {

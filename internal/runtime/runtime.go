@@ -51,7 +51,8 @@ const (
 	privateName = "private"
 )
 
-// New prepares starts. It makes the calling process a child subreaper: processes whose keeper was killed become its children.
+// New prepares starts. It makes the calling process a child subreaper: processes whose keeper was killed become its
+// children.
 func New(c Config) (*Runtime, error) {
 	boot, err := kernel.BootID()
 	if err != nil {
@@ -94,8 +95,8 @@ func New(c Config) (*Runtime, error) {
 	return r, nil
 }
 
-// HeldCapabilities are those that the engine can give at all: in a container or a restricted service it may lack some. What a Spec asks for
-// beyond them is left out.
+// HeldCapabilities are those that the engine can give at all: in a container or a restricted service it may lack some.
+// What a Spec asks for beyond them is left out.
 func (r *Runtime) HeldCapabilities() uint64 { return r.held }
 
 func heldCapabilities() (uint64, error) {
@@ -202,7 +203,8 @@ func (r *Runtime) Dump(s *Spec) (string, error) {
 	return b.p.Dump(), nil
 }
 
-// ReadProc reads a file of a running process's directory in /proc, ErrNotRunning if that has ended: what is read is never another's.
+// ReadProc reads a file of a running process's directory in /proc, ErrNotRunning if that has ended: what is read is
+// never another's.
 func (r *Runtime) ReadProc(p *Process, name string) ([]byte, error) {
 	pidfd, err := p.dupPidfd()
 	if err != nil {

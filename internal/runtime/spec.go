@@ -36,8 +36,9 @@ type Mount struct {
 	NonRecursive bool
 	// Propagation is "", private, rprivate, shared, rshared, slave or rslave; "" is rprivate.
 	Propagation string
-	// Options are mount options: for tmpfs size=, mode=, uid=, gid=, nr_inodes=, nr_blocks= and the flags; for binds the flags only
-	// (ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime, relatime, strictatime, nodiratime, nosymfollow).
+	// Options are mount options: for tmpfs size=, mode=, uid=, gid=, nr_inodes=, nr_blocks= and the flags; for binds
+	// the flags only (ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime, relatime, strictatime, nodiratime,
+	// nosymfollow).
 	Options []string
 	// IsFile says that a bind's source is not a directory.
 	IsFile bool
@@ -84,13 +85,13 @@ type Spec struct {
 	// NetNS is a network namespace's file descriptor, NewNetwork or HostNetwork.
 	NetNS                                   int
 	HostPID, HostIPC, HostUTS, HostCgroupNS bool
-	// JoinPID and JoinIPC are processes whose namespace the container is to be in, nil for one of its own. With the IPC namespace comes
-	// the /dev/shm.
+	// JoinPID and JoinIPC are processes whose namespace the container is to be in, nil for one of its own. With the IPC
+	// namespace comes the /dev/shm.
 	JoinPID, JoinIPC *Process
 	NoShm            bool // no /dev/shm is mounted
 
-	// Held are descriptors that are to outlive this engine, keeper.MaxHeld at most: the keeper holds them until the process has ended, and
-	// TakeHeld gives them to the engine that adopts it. They are borrowed.
+	// Held are descriptors that are to outlive this engine, keeper.MaxHeld at most: the keeper holds them until the
+	// process has ended, and TakeHeld gives them to the engine that adopts it. They are borrowed.
 	Held []int
 
 	CgroupPath string // below each hierarchy, "/cleat/<id>"; made by Start
@@ -110,8 +111,9 @@ type Spec struct {
 	Init            bool   // PID 1 is a reaper that forwards signals
 	AppArmorProfile string // of the kernel; "" and "unconfined" are none
 
-	// Meanwhile, if there is one, is called once while the process is being set up: what it does costs the start nothing. The record names the
-	// keeper but not the process, which only the keeper knows by then (keeper.Complete). The start may still fail.
+	// Meanwhile, if there is one, is called once while the process is being set up: what it does costs the start
+	// nothing. The record names the keeper but not the process, which only the keeper knows by then (keeper.Complete).
+	// The start may still fail.
 	Meanwhile func(keeper.Record)
 }
 

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Start makes the container's control group and starts its first process. It returns when the command has been executed; if that fails the
-// error is a *StartError where a step of the program failed, and nothing is left behind.
+// Start makes the container's control group and starts its first process. It returns when the command has been
+// executed; if that fails the error is a *StartError where a step of the program failed, and nothing is left behind.
 func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 	if err := s.check(); err != nil {
 		return nil, errors.Join(err, s.Group.Discard())
@@ -126,7 +126,8 @@ func (l *starting) finish(ctx context.Context, child *launch.Child) (*Process, e
 	return p, nil
 }
 
-// closeGiven closes what only the keeper and its process need. It is done before the wait: a container that ends at once must end its streams.
+// closeGiven closes what only the keeper and its process need. It is done before the wait: a container that ends at
+// once must end its streams.
 func (l *starting) closeGiven() {
 	l.std.closeChild()
 	if l.kept != nil {
@@ -135,7 +136,8 @@ func (l *starting) closeGiven() {
 	}
 }
 
-// giveUp closes what the engine has of a process that there is not, or not any more, and adds to err what goes wrong with it.
+// giveUp closes what the engine has of a process that there is not, or not any more, and adds to err what goes wrong
+// with it.
 func (l *starting) giveUp(err error) error {
 	l.std.closeAll()
 	if l.status != nil {

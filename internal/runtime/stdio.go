@@ -67,8 +67,8 @@ func pipe() (r, w int, err error) {
 	return p[0], p[1], err
 }
 
-// nonblocking makes a file whose reads and writes wait in the engine's poller. The two ends of a pipe are different open files: the
-// child's end stays blocking.
+// nonblocking makes a file whose reads and writes wait in the engine's poller. The two ends of a pipe are different
+// open files: the child's end stays blocking.
 func nonblocking(fd int, name string) (*os.File, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)

@@ -16,15 +16,17 @@ type Reaction int
 const (
 	// MayReact: the process may react to it, or that cannot be told.
 	MayReact Reaction = iota
-	// Unsettled: nothing says that it may, but a thread is running, perhaps on its way to wait for the signal. To be asked again.
+	// Unsettled: nothing says that it may, but a thread is running, perhaps on its way to wait for the signal. To be
+	// asked again.
 	Unsettled
 	// Deaf: the signal will do nothing, whatever time passes.
 	Deaf
 )
 
-// StopHint says whether the process may react to signal sig. Deaf is the first process of its PID namespace, which the kernel shields from
-// signals that it has no handler for, if none of its threads catches or blocks the signal (to fetch it later, by signalfd or sigwait) or
-// sits in sigtimedwait, which waits for signals under a mask that the kernel does not show. In doubt it may react.
+// StopHint says whether the process may react to signal sig. Deaf is the first process of its PID namespace, which the
+// kernel shields from signals that it has no handler for, if none of its threads catches or blocks the signal (to fetch
+// it later, by signalfd or sigwait) or sits in sigtimedwait, which waits for signals under a mask that the kernel does
+// not show. In doubt it may react.
 func (p *Process) StopHint(sig int) Reaction {
 	if sig < 1 || sig > 64 {
 		return MayReact
@@ -92,7 +94,8 @@ func maskHas(status, field string, sig int) bool {
 	return true
 }
 
-// waitsForSignals says whether a thread is in rt_sigtimedwait. While it waits there the signals it waits for are not in its masks.
+// waitsForSignals says whether a thread is in rt_sigtimedwait. While it waits there the signals it waits for are not in
+// its masks.
 func waitsForSignals(task string) (Reaction, error) {
 	b, err := os.ReadFile(task + "/syscall")
 	if err != nil {
@@ -115,8 +118,8 @@ func waitsForSignals(task string) (Reaction, error) {
 	return Deaf, nil
 }
 
-// Numbers of the call in 32-bit programs: a 64-bit program has other, harmless calls under them (personality-related and new ones), for
-// which the cautious answer costs nothing but time.
+// Numbers of the call in 32-bit programs: a 64-bit program has other, harmless calls under them (personality-related
+// and new ones), for which the cautious answer costs nothing but time.
 const (
 	compatSigtimedwait   = 177
 	compatSigtimedwait64 = 421

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killKeeper ends a keeper and its process: the process first, so that the keeper ends by itself; a keeper whose process cannot die (it is
-// frozen) is killed. The child of an exec's keeper makes the process as a further child: it is looked for until the keeper has none.
+// killKeeper ends a keeper and its process: the process first, so that the keeper ends by itself; a keeper whose
+// process cannot die (it is frozen) is killed. The child of an exec's keeper makes the process as a further child: it
+// is looked for until the keeper has none.
 func killKeeper(pidfd int, status *os.File) {
 	for end := time.Now().Add(abandonPatience); !keeper.Exited(pidfd); {
 		for _, child := range childrenOf(pidfd, status) {
@@ -33,8 +34,8 @@ func killKeeper(pidfd int, status *os.File) {
 	keeper.Reap(pidfd)
 }
 
-// childrenOf opens the children of a keeper. The list is by number; a child stays the keeper's until the keeper collects it, so one whose
-// parent still is the keeper after it was opened is the right one.
+// childrenOf opens the children of a keeper. The list is by number; a child stays the keeper's until the keeper
+// collects it, so one whose parent still is the keeper after it was opened is the right one.
 func childrenOf(pidfd int, status *os.File) []int {
 	s, err := keeper.ReadStatus(status)
 	if err != nil || s.KeeperPID <= 0 {
@@ -111,8 +112,8 @@ func (r *Runtime) clearStale(dir string) error {
 	return removeDir(dir)
 }
 
-// Sweep removes what is not in keep: processes that an engine was killed in the middle of starting, with their keepers, and the directories
-// of ended ones. It is meant for an engine's start, before anything is started.
+// Sweep removes what is not in keep: processes that an engine was killed in the middle of starting, with their keepers,
+// and the directories of ended ones. It is meant for an engine's start, before anything is started.
 func (r *Runtime) Sweep(keep []keeper.Record) {
 	known := map[string]bool{r.anchor: true, r.private: true}
 	for _, k := range keep {
@@ -139,8 +140,8 @@ func (r *Runtime) sweepDir(dir string) {
 	os.RemoveAll(dir)
 }
 
-// sweepKeeper ends the keeper of a status file. One that has only just been forked goes on to its PID first: before it has a child there is
-// nothing to name it by.
+// sweepKeeper ends the keeper of a status file. One that has only just been forked goes on to its PID first: before it
+// has a child there is nothing to name it by.
 func sweepKeeper(status *os.File) {
 	for end := time.Now().Add(abandonPatience); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
 		if pidfd, _, err := keeper.OpenUnrecorded(status); err == nil {

@@ -104,8 +104,8 @@ func pairOf(m int, rows, cols uint16) (*terminal, error) {
 	return &terminal{devpts: -1, master: os.NewFile(uintptr(m), "console"), slave: int(slave), name: strconv.Itoa(n)}, nil
 }
 
-// terminalOf makes a terminal in a running container's devpts. The container may have put anything at /dev/pts: what is there is opened
-// without effect first, and used only if it is the root of a devpts.
+// terminalOf makes a terminal in a running container's devpts. The container may have put anything at /dev/pts: what is
+// there is opened without effect first, and used only if it is the root of a devpts.
 func terminalOf(root int, rows, cols uint16) (*terminal, error) {
 	dir, err := rootpath.Open(root, "/dev/pts", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -103,8 +103,8 @@ func (s span) plain() bool { return len(s.rules) == 0 }
 // same reports whether both spans have one answer.
 func (s span) same(o span) bool { return s.plain() && o.plain() && s.action == o.action }
 
-// assemble makes the program: a switch on the architecture, and for each a search of the number. The kernel compiles the program anew
-// for each process, and tries it for each number: its length and its depth are a part of every start.
+// assemble makes the program: a switch on the architecture, and for each a search of the number. The kernel compiles
+// the program anew for each process, and tries it for each number: its length and its depth are a part of every start.
 func (s *policy) assemble() ([]instruction, error) {
 	a := &assembler{returns: map[uint32]label{}, decided: map[string]label{}}
 	next := a.verdict(unix.SECCOMP_RET_KILL_PROCESS)

@@ -17,7 +17,8 @@ import (
 	"strings"
 )
 
-// extra are names of libseccomp for what has another or no name in the tables: ARM's private system calls, and its aliases.
+// extra are names of libseccomp for what has another or no name in the tables: ARM's private system calls, and its
+// aliases.
 var extra = map[string]map[string]int{
 	"arm": {
 		"sync_file_range2": 341, "breakpoint": 0xf0001, "cacheflush": 0xf0002, "usr26": 0xf0003, "usr32": 0xf0004, "set_tls": 0xf0005, "get_tls": 0xf0006,

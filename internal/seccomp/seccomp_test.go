@@ -350,8 +350,8 @@ func randomProfile(rng *rand.Rand) *profiles.Seccomp {
 	return p
 }
 
-// The kernel compiles a filter anew for each process that loads it, and runs through it for each number: both are a part of every start
-// and every exec.
+// The kernel compiles a filter anew for each process that loads it, and runs through it for each number: both are a
+// part of every start and every exec.
 func TestDefaultProfileIsShort(t *testing.T) {
 	for _, goarch := range []string{"amd64", "arm64"} {
 		h := host{goarch, kernel.DefaultCaps, 6, 18}

@@ -87,7 +87,8 @@ func answering(t *testing.T, address, name string) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// TestBuildStepReachesWhatContainersReach holds a step's place in the network against that of a container without any options.
+// TestBuildStepReachesWhatContainersReach holds a step's place in the network against that of a container without any
+// options.
 func TestBuildStepReachesWhatContainersReach(t *testing.T) {
 	e := engine(t, "busybox")
 	c := buildClient(t, e)
@@ -167,7 +168,8 @@ func TestBuildStepLimits(t *testing.T) {
 	}
 }
 
-// TestBuildShell opens a container of a build, as a shell in a failed step does: a terminal, processes beside it, sizes, signals.
+// TestBuildShell opens a container of a build, as a shell in a failed step does: a terminal, processes beside it,
+// sizes, signals.
 func TestBuildShell(t *testing.T) {
 	e := engine(t, "busybox")
 	c := buildClient(t, e)

@@ -27,8 +27,9 @@ func groupOf(t *testing.T, pid int) string {
 	return ""
 }
 
-// TestKeepersOutsideTheService: what outlives the engine is not in the engine's own control group, where systemd would count
-// it as the service's and warn of it at each start and stop. The group goes with the engine that has nobody in it.
+// TestKeepersOutsideTheService: what outlives the engine is not in the engine's own control group, where systemd would
+// count it as the service's and warn of it at each start and stop. The group goes with the engine that has nobody in
+// it.
 func TestKeepersOutsideTheService(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")

@@ -10,8 +10,8 @@ import (
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// TestSizeOfTheWritableLayer: --storage-opt size, where the data root is on XFS with project quota; elsewhere it is refused
-// rather than ignored.
+// TestSizeOfTheWritableLayer: --storage-opt size, where the data root is on XFS with project quota; elsewhere it is
+// refused rather than ignored.
 func TestSizeOfTheWritableLayer(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {

@@ -84,8 +84,8 @@ func TestVolumeCloneWhileInUse(t *testing.T) {
 	e.OK(t, "docker", "volume", "rm", n, n+"-copy")
 }
 
-// TestVolumeCloneOfMuchWhileInUse: while a large volume is copied its containers go on, take execs, and others are started;
-// they stand still only for what has changed meanwhile.
+// TestVolumeCloneOfMuchWhileInUse: while a large volume is copied its containers go on, take execs, and others are
+// started; they stand still only for what has changed meanwhile.
 func TestVolumeCloneOfMuchWhileInUse(t *testing.T) {
 	e := engine(t, "busybox")
 	n := name(t)
