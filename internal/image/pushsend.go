@@ -25,7 +25,7 @@ import (
 )
 
 // compressors is how many processors compress one layer.
-func compressors() int { return max(1, runtime.GOMAXPROCS(0)) }
+func compressors() int { return runtime.GOMAXPROCS(0) }
 
 // sentBlobs are the blobs that the registry has got or had, as it has them, by their
 // digest here.

@@ -56,17 +56,13 @@ func lookIn(root int, mounts []Mount, name string) (program, bool) {
 // lookAt looks at a file in a container's root, which is hostile: nothing outside of it
 // is opened, and no pipe or device is waited for.
 func lookAt(root int, name string) (p program, ok bool) {
-	fd, err := rootpath.Open(root, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, mode, err := openIn(root, name)
 	if err != nil {
 		return p, false
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return p, false
-	}
-	p.mode = st.Mode
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+	p.mode = mode
+	if p.mode&unix.S_IFMT != unix.S_IFREG {
 		return p, true
 	}
 	file, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -82,16 +78,25 @@ func lookAt(root int, name string) (p program, ok bool) {
 
 // statIn is the type and mode of a file in a container's root.
 func statIn(root int, name string) (mode uint32, ok bool) {
-	fd, err := rootpath.Open(root, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, mode, err := openIn(root, name)
 	if err != nil {
 		return 0, false
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return 0, false
+	unix.Close(fd)
+	return mode, true
+}
+
+// openIn opens a file in a container's root as a place only (O_PATH), and tells its type and mode.
+func openIn(root int, name string) (fd int, mode uint32, err error) {
+	if fd, err = rootpath.Open(root, name, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+		return -1, 0, err
 	}
-	return st.Mode, true
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return -1, 0, err
+	}
+	return fd, st.Mode, nil
 }
 
 func (p program) isDir() bool { return p.mode&unix.S_IFMT == unix.S_IFDIR }

@@ -22,7 +22,7 @@ const (
 	envType    = "application/vnd.docker.compose.envfile"
 	envName    = "com.docker.compose.envfile"
 	extendsKey = "com.docker.compose.extends"
-	largest    = 16 << 20 // of a file
+	largest    = 16 << 20 // of all files of a project
 )
 
 // Loader reads projects from registries: it is compose-go's loader of `oci://REPOSITORY[:TAG]`. What it has read lies
@@ -102,9 +102,6 @@ func (l *Loader) fetch(ctx context.Context, ref name.Reference) (string, error) 
 
 // read gets one layer, whose digest is checked.
 func read(ref name.Reference, d ocispec.Descriptor, options []remote.Option) ([]byte, error) {
-	if d.Size > largest {
-		return nil, fmt.Errorf("a file of %d bytes is too large", d.Size)
-	}
 	layer, err := remote.Layer(ref.Context().Digest(d.Digest.String()), options...)
 	if err != nil {
 		return nil, err
@@ -114,13 +111,23 @@ func read(ref name.Reference, d ocispec.Descriptor, options []remote.Option) ([]
 		return nil, err
 	}
 	defer r.Close()
-	return io.ReadAll(io.LimitReader(r, largest))
+	return readWhole(r, d)
+}
+
+// readWhole reads what is d's: its end is read, too, for only there the digest is compared, and nothing beyond.
+func readWhole(r io.Reader, d ocispec.Descriptor) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(r, d.Size+1))
+	if err == nil && int64(len(content)) != d.Size {
+		err = fmt.Errorf("the layer %s is not of the %d bytes that its manifest says", d.Digest, d.Size)
+	}
+	return content, err
 }
 
 // filesIn puts the layers together: the project's own files are the documents of one, others lie beside it.
 func filesIn(m ocispec.Manifest, get func(ocispec.Descriptor) ([]byte, error)) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	var own [][]byte
+	left := int64(largest)
 	for _, d := range m.Layers {
 		beside := ""
 		switch {
@@ -131,6 +138,10 @@ func filesIn(m ocispec.Manifest, get func(ocispec.Descriptor) ([]byte, error)) (
 		case d.Annotations[extendsKey] != "":
 			beside = d.Annotations[fileName]
 		}
+		if d.Size < 0 || d.Size > left {
+			return nil, fmt.Errorf("invalid OCI artifact: its files are more than %d MiB", largest>>20)
+		}
+		left -= d.Size
 		content, err := get(d)
 		if err != nil {
 			return nil, err
