@@ -19,7 +19,7 @@ func TestGuard(t *testing.T) {
 	if g == nil {
 		t.Skip("the kernel cannot kill a control group at once: cgroup v1 alone")
 	}
-	defer func() { l.check(l.c.Cgroups.RemoveMadeParent(parent)) }()
+	t.Cleanup(func() { l.check(l.c.Cgroups.RemoveMadeParent(parent)) }) // after that of what was started in it
 	s := l.spec("sleep", "1000")
 	s.CgroupPath = path.Join(parent, s.ID)
 	inside := l.start(s)
