@@ -37,7 +37,7 @@ lint:
 install: build ## programs, systemd units and shell completions below $(PREFIX), the AppArmor profile in $(SYSCONFDIR)
 	install -d $(DESTDIR)$(PREFIX)/bin $(addprefix $(DESTDIR)$(PREFIX)/,$(INSTALLED_DIRS))
 	install -m 755 bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry $(DESTDIR)$(PREFIX)/bin
-	sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/cleat.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/cleat.service
+	for unit in cleat.service cleat-containers.service; do sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/$$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
 	install -m 644 packaging/systemd/cleat.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 packaging/systemd/cleat.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/cleat.conf
 	install -D -m 644 packaging/apparmor/cleat-default $(DESTDIR)$(SYSCONFDIR)/apparmor.d/cleat-default
@@ -47,7 +47,7 @@ install: build ## programs, systemd units and shell completions below $(PREFIX),
 	bin/cleat completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cleat.fish
 
 uninstall: ## what install has put there; images and containers stay
-	cd $(DESTDIR)$(PREFIX) && rm -f bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry lib/systemd/system/cleat.service lib/systemd/system/cleat.socket \
+	cd $(DESTDIR)$(PREFIX) && rm -f bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry lib/systemd/system/cleat.service lib/systemd/system/cleat-containers.service lib/systemd/system/cleat.socket \
 		lib/sysusers.d/cleat.conf share/bash-completion/completions/cleat share/zsh/site-functions/_cleat share/fish/vendor_completions.d/cleat.fish
 	rm -f $(DESTDIR)$(SYSCONFDIR)/apparmor.d/cleat-default
 

@@ -54,8 +54,17 @@ func command() *cobra.Command {
 	}
 	config.BindFlags(root.PersistentFlags())
 	root.Flags().BoolVarP(&showVersion, "version", "v", false, "Print version information and quit")
-	root.AddCommand(debugCommand(&config))
+	root.AddCommand(debugCommand(&config), shutdownCommand(&config))
 	return root
+}
+
+// shutdownCommand is what the unit cleat-containers runs when it is stopped.
+func shutdownCommand(config *assemble.Config) *cobra.Command {
+	return &cobra.Command{
+		Use: "shutdown", Short: "Stop the containers that a stopped engine has left running; their restart policies hold after the boot",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return assemble.Shutdown(cmd.Context(), *config) },
+	}
 }
 
 func debugCommand(config *assemble.Config) *cobra.Command {

@@ -70,7 +70,8 @@ type services struct {
 }
 
 // open brings up the services, those that do not need each other at the same
-// time. What was opened before an error is closed again.
+// time. What was opened before an error is closed again. Of an engine that only stops containers nothing is reached from
+// outside, and nothing is started.
 func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar) (s *services, err error) {
 	s = &services{config: c, log: log, logLevel: level, bus: events.NewBus(), tasks: supervise.New(context.WithoutCancel(ctx))}
 	defer func() {
@@ -91,8 +92,10 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	}
 	// The sockets come before all that would have to be taken down again if one
 	// is not to be had. A client that calls already waits until it is answered.
-	if s.listeners, err = s.listen(); err != nil {
-		return s, err
+	if !c.onlyStops {
+		if s.listeners, err = s.listen(); err != nil {
+			return s, err
+		}
 	}
 	s.sweepBuilds()
 	if err := inParallel(
@@ -110,6 +113,9 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 		Containers: s.containers, Images: s.images, Networks: s.networks, Volumes: s.volumes, Events: s.bus, Runtime: s.runtime,
 		Cgroups: s.cgroups, Features: s.features, AppArmor: s.profiles, Tasks: s.tasks, Log: log, Settings: s.base, BuildCache: s.builder,
 	})
+	if c.onlyStops {
+		s.engine.RestartNothing()
+	}
 	if err := s.engine.Recovery.Run(ctx); err != nil {
 		return s, err
 	}

@@ -67,6 +67,9 @@ type Config struct {
 	LogOpts, Ulimits                 []string
 	Init, NoNewPrivileges            bool
 
+	// onlyStops is for an engine that does nothing but stop what runs (Shutdown).
+	onlyStops bool
+
 	given    *pflag.FlagSet
 	defaults engine.ContainerDefaults
 }

@@ -296,7 +296,7 @@ func (rc *Recovery) starting(all, due []*container.Container) []*container.Conta
 // settle carries out what policies ask of containers that do not run.
 func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 	for _, c := range afterDonors(due) {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || rc.exits.machineEnds.Load() {
 			return
 		}
 		r := c.Load()
@@ -307,7 +307,7 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 			rc.deps.Tasks.Go("start in order", func(ctx context.Context) {
 				defer rc.boot.had(c)
 				rc.boot.await(ctx, c)
-				if r := c.Load(); ctx.Err() == nil && !c.Gone() && !r.State.Alive() && startsWithEngine(r) && rc.boot.take(c) {
+				if r := c.Load(); ctx.Err() == nil && !rc.exits.machineEnds.Load() && !c.Gone() && !r.State.Alive() && startsWithEngine(r) && rc.boot.take(c) {
 					rc.startByPolicy(ctx, c)
 				}
 			})

@@ -15,7 +15,7 @@ const goingDown = "the machine goes down"
 // StopAll ends all containers because the machine goes down: kindly, as stop does, and all at once. Nothing is restarted
 // from then on, and nobody is said to have stopped them, so that after the boot the restart policies hold.
 func (s *Stopper) StopAll(ctx context.Context) error {
-	s.exits.machineEnds.Store(true)
+	s.RestartNothing()
 	var (
 		all  sync.WaitGroup
 		mu   sync.Mutex
@@ -39,6 +39,10 @@ func (s *Stopper) StopAll(ctx context.Context) error {
 	all.Wait()
 	return errors.Join(errs...)
 }
+
+// RestartNothing leaves what restart policies ask for to the next engine. Called before Recovery.Run, that starts nothing
+// either.
+func (s *Stopper) RestartNothing() { s.exits.machineEnds.Store(true) }
 
 func (s *Stopper) stopWithMachine(ctx context.Context, c *container.Container, r *run) error {
 	rec := c.Load()

@@ -28,7 +28,7 @@ func TestInstall(t *testing.T) {
 	run("make", "-o", "build", "install", "PREFIX="+prefix, "SYSCONFDIR="+filepath.Join(prefix, "etc"))
 	unit := filepath.Join(prefix, "lib/systemd/system/cleat.service")
 	// It warns of anything that it does not know, and still ends well.
-	if said := run("systemd-analyze", "verify", "--man=no", unit, filepath.Join(prefix, "lib/systemd/system/cleat.socket")); strings.Contains(said, "cleat") {
+	if said := run("systemd-analyze", "verify", "--man=no", unit, filepath.Join(prefix, "lib/systemd/system/cleat.socket"), filepath.Join(prefix, "lib/systemd/system/cleat-containers.service")); strings.Contains(said, "cleat") {
 		t.Errorf("systemd says: %s", said)
 	}
 	text, err := os.ReadFile(unit)

@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/godbus/dbus/v5"
@@ -105,5 +108,70 @@ func TestMachineGoesDown(t *testing.T) {
 		if got := strings.Count(e.OK(t, "cleat", "logs", name), "asked to end"); got != ends {
 			t.Errorf("%s was asked to end %d times", name, got)
 		}
+	}
+}
+
+// TestShutdownWithoutEngine: containers that go on after their engine was stopped are stopped as the engine would when
+// the machine goes down, and the next engine starts those that have a policy for it.
+func TestShutdownWithoutEngine(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	shutdown := func() (string, error) {
+		out, err := exec.Command(harness.Binary(t, "cleatd"), append([]string{"shutdown"}, e.Args()...)...).CombinedOutput()
+		return string(out), err
+	}
+	e.Load(t, "busybox")
+	const kind = `trap "echo asked to end; exit 3" TERM; echo up; while :; do sleep 0.1; done`
+	for name, args := range map[string][]string{
+		"always": {"--restart", "always"}, "plain": nil, "paused": nil, "removed": {"--rm"}, "dying": {"--restart", "always"},
+	} {
+		e.OK(t, "docker", append(append([]string{"run", "-d", "--name", name}, args...), "busybox", "sh", "-c", kind)...)
+		harness.Eventually(t, func() (bool, string) {
+			out := e.OK(t, "cleat", "logs", name)
+			return strings.Contains(out, "up"), out
+		})
+	}
+	e.OK(t, "docker", "run", "-d", "--name", "own", "--stop-signal", "USR1", "busybox", "sh", "-c", "trap 'exit 6' USR1; echo up; while :; do sleep 0.1; done")
+	harness.Eventually(t, func() (bool, string) { out := e.OK(t, "cleat", "logs", "own"); return strings.Contains(out, "up"), out })
+	e.OK(t, "docker", "run", "-d", "--name", "deaf", "--stop-timeout", "1", "busybox", "sleep", "100000")
+	e.OK(t, "docker", "pause", "paused")
+	if out, err := shutdown(); err == nil || !strings.Contains(out, fmt.Sprintf("the engine is running (PID %d)", e.PID())) {
+		t.Errorf("with its engine: %v, %s", err, out)
+	}
+	pid := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "dying")
+	keepers := filepath.Join("/sys/fs/cgroup", e.CgroupParent, "keepers", "cgroup.procs")
+
+	e.Stop(t)
+	if n, err := strconv.Atoi(pid); err != nil || syscall.Kill(n, syscall.SIGKILL) != nil {
+		t.Fatalf("ending %q: %v", pid, err)
+	}
+	if out, err := shutdown(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if left, err := os.ReadFile(keepers); err == nil && len(left) > 0 {
+		t.Errorf("keepers are left: %s", left)
+	}
+	if out, err := shutdown(); err != nil || out != "" {
+		t.Errorf("where nothing runs: %v, %s", err, out)
+	}
+
+	e.Run(t)
+	for name, want := range map[string]string{
+		"plain": "exited 3", "paused": "exited 3", "own": "exited 6", "deaf": "exited 137", "always": "running 0", "dying": "running 0",
+	} {
+		harness.Eventually(t, func() (bool, string) {
+			got := e.OK(t, "cleat", "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name)
+			return got == want, name + " is " + got
+		})
+	}
+	if r := e.Cleat(t, "inspect", "removed"); r.Code == 0 {
+		t.Error("what is removed at its end is still there")
+	}
+	for name, ends := range map[string]int{"plain": 1, "always": 1, "paused": 1, "dying": 0} {
+		if got := strings.Count(e.OK(t, "cleat", "logs", name), "asked to end"); got != ends {
+			t.Errorf("%s was asked to end %d times", name, got)
+		}
+	}
+	if out, err := e.Debug(t, "fsck"); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
