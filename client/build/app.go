@@ -2,14 +2,12 @@ package build
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -17,11 +15,11 @@ import (
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/grpcerrors"
-	"github.com/moby/moby/client"
 	"google.golang.org/grpc/codes"
 
 	"github.com/cleatlabs/cleat/client/build/mend"
 	"github.com/cleatlabs/cleat/client/build/solve"
+	"github.com/cleatlabs/cleat/client/clientplugin"
 	"github.com/cleatlabs/cleat/client/connect"
 	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
@@ -54,6 +52,7 @@ type app struct {
 	builder string // --builder
 	cfg     *configfile.ConfigFile
 	engine  *solve.Engine
+	host    string // what it is connected to, as the user wrote it
 }
 
 // Exit codes, as buildx has them.
@@ -64,19 +63,13 @@ const (
 	exitCancelled = 130
 )
 
-// originalCommand is the variable that tells what the user has typed.
-const originalCommand = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
-
-// pluginMetadata is the argument by which Docker's clients ask what a plugin is.
-const pluginMetadata = "docker-cli-plugin-metadata"
-
 // Run executes the command and returns its exit code. The first SIGINT or SIGTERM cancels
 // the build, the second ends the command at once.
 func Run(p Process) int {
-	a := &app{program: programName(p.Args[0]), version: p.Version, stdin: p.In, stdout: p.Out, stderr: p.Err, out: term.NewOutput(p.Out), readBake: p.Bake, args: p.Args}
+	a := &app{program: clientplugin.Caller(p.Args[0]), version: p.Version, stdin: p.In, stdout: p.Out, stderr: p.Err, out: term.NewOutput(p.Out), readBake: p.Bake, args: p.Args}
 	args := p.Args[1:]
-	if len(args) == 1 && args[0] == pluginMetadata {
-		return a.metadata()
+	if asked, err := clientplugin.Describe(p.Out, args, "Build images", p.Version); asked {
+		return a.fail(err)
 	}
 	// Most runs are over before there is garbage that is worth collecting.
 	debug.SetGCPercent(400)
@@ -88,28 +81,6 @@ func Run(p Process) int {
 		_ = a.engine.API.Close()
 	}
 	return a.fail(err)
-}
-
-// programName is the client that runs this plugin. Started by itself the plugin stands for cleat.
-func programName(self string) string {
-	if original := os.Getenv(originalCommand); original != "" {
-		return filepath.Base(original)
-	}
-	if strings.HasPrefix(filepath.Base(self), "docker") {
-		return "docker"
-	}
-	return "cleat"
-}
-
-func (a *app) metadata() int {
-	about := map[string]string{
-		"SchemaVersion": "0.1.0", "Vendor": "Cleat", "Version": a.version,
-		"ShortDescription": "Build images", "URL": "https://github.com/cleatlabs/cleat",
-	}
-	if err := json.NewEncoder(a.stdout).Encode(about); err != nil {
-		return exitFailed
-	}
-	return 0
 }
 
 // cancelOnSignals returns a context that ends with the first signal. A client that runs
@@ -181,15 +152,11 @@ func (a *app) fail(err error) int {
 
 // explain says what to do about an engine that cannot be reached, or that cannot build.
 func (a *app) explain(err error) error {
-	host := ""
-	if a.engine != nil {
-		host = a.engine.API.DaemonHost()
-	}
 	switch text := err.Error(); {
 	case strings.Contains(text, "unable to upgrade to h2c, received 404"):
-		return fmt.Errorf("the engine at %s cannot build with BuildKit: it is another than Cleat, or an older one", host)
+		return fmt.Errorf("the engine at %s cannot build with BuildKit: it is another than Cleat, or an older one", a.host)
 	case connect.IsUnreachable(err), strings.Contains(text, "dial unix") && strings.Contains(text, "/grpc"):
-		return &connect.UnreachableError{Host: host, Program: a.program, Cause: err}
+		return &connect.UnreachableError{Host: a.host, Program: a.program, Cause: err}
 	}
 	return err
 }
@@ -210,20 +177,9 @@ func (a *app) connect() (*solve.Engine, error) {
 	if err := a.checkBuilder(a.builder); err != nil {
 		return nil, err
 	}
-	ep, err := a.globals.Endpoint(a.config)
-	if err != nil {
-		return nil, fmt.Errorf("unable to resolve docker endpoint: %w", err)
-	}
-	options, err := ep.ClientOptions()
-	if err != nil {
-		return nil, err
-	}
-	options = append(options, client.WithUserAgent("cleat-client/"+a.version+" (linux)"))
-	if headers := a.config().HTTPHeaders; len(headers) > 0 {
-		options = append(options, client.WithHTTPHeaders(headers))
-	}
 	// What is called has no version, so none is asked for.
-	c, err := client.New(options...)
+	c, host, err := a.globals.Client(a.config, "cleat-client/"+a.version+" (linux)")
+	a.host = host
 	if err != nil {
 		return nil, err
 	}

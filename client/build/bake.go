@@ -20,6 +20,7 @@ import (
 
 	"github.com/cleatlabs/cleat/client/build/mend"
 	"github.com/cleatlabs/cleat/client/build/solve"
+	"github.com/cleatlabs/cleat/client/clientplugin"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -109,23 +110,12 @@ func (a *app) bake() spec {
 
 // execBake hands over to the program that reads bake files, with the same arguments.
 func (a *app) execBake() error {
-	self, err := os.Executable()
+	path, err := clientplugin.Sibling("bake files are read", bakeProgram)
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(self)
-	if real, err := filepath.EvalSymlinks(self); err == nil {
-		dir = filepath.Dir(real)
-	}
-	path := filepath.Join(dir, bakeProgram)
-	env := os.Environ()
-	if os.Getenv(originalCommand) == "" {
-		env = append(env, originalCommand+"="+a.program)
-	}
+	env := append(clientplugin.Environ(), clientplugin.OriginalCommand+"="+a.program)
 	err = syscall.Exec(path, append([]string{path}, a.args[1:]...), env)
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("bake files are read by the program %s, which is not installed: it belongs beside %s", bakeProgram, self)
-	}
 	return fmt.Errorf("%s cannot be run: %w", path, err)
 }
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"github.com/moby/moby/client"
@@ -32,28 +31,13 @@ func (a *app) api(ctx context.Context) (*client.Client, error) {
 // connect makes a client that speaks one version of the API, or with "" the one
 // that it and the engine agree upon.
 func (a *app) connect(version string) (*client.Client, error) {
-	ep, err := a.globals.Endpoint(a.config)
-	if err != nil {
-		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's text
-	}
-	a.host = ep.Host
-	options, err := ep.ClientOptions()
-	if err != nil {
-		return nil, err
-	}
-	headers := a.config().HTTPHeaders
-	options = append(options, client.WithUserAgent(a.userAgent()))
-	if len(headers) > 0 {
-		options = append(options, client.WithHTTPHeaders(headers))
-	}
+	var options []client.Opt
 	if version != "" {
 		options = append(options, client.WithAPIVersion(version))
 	}
-	c, err := client.New(options...)
-	if err != nil {
-		return nil, fmt.Errorf("Failed to initialize: %w", err) //nolint:staticcheck // Docker's text
-	}
-	return c, nil
+	c, host, err := a.globals.Client(a.config, a.userAgent(), options...)
+	a.host = host
+	return c, err
 }
 
 // negotiated is api, having asked the engine which version it speaks: for requests

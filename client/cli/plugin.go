@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/cleatlabs/cleat/client/clientplugin"
 	"github.com/cleatlabs/cleat/client/usage"
 )
 
@@ -26,15 +25,6 @@ type plugin struct {
 // builds and composes are the plugins that belong to this client.
 func builds() *plugin   { return &plugin{"cleat-build", "images are built"} }
 func composes() *plugin { return &plugin{"cleat-compose", "Compose files are carried out"} }
-
-// pluginDirs are where Docker's clients look for plugins, after the user's own.
-var pluginDirs = []string{
-	"/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins",
-	"/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins",
-}
-
-// originalCommand is the variable by which a plugin is told what the user has typed.
-const originalCommand = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
 
 // pluginFor is the plugin that a command line, from its first command on, is for; nil if it
 // is this program's own.
@@ -66,15 +56,14 @@ func pluginFor(args []string) *plugin {
 // if there is none.
 func (a *app) execPlugin(p *plugin) error {
 	for _, path := range a.pluginPaths(p.program) {
-		env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, originalCommand+"=") })
-		err := syscall.Exec(path, append([]string{path}, a.args...), append(env, originalCommand+"="+a.name))
+		err := syscall.Exec(path, append([]string{path}, a.args...), append(clientplugin.Environ(), clientplugin.OriginalCommand+"="+a.name))
 		if !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("%s: %s cannot be run: %w", a.name, path, err)
 		}
 	}
 	self, _ := os.Executable()
 	return fmt.Errorf("%s: %s by the program %s, which is not installed: it belongs beside %s or into %s",
-		a.name, p.does, p.program, self, pluginDirs[0])
+		a.name, p.does, p.program, self, clientplugin.SystemDir)
 }
 
 // pluginPaths are where the plugin may be, in the order of preference: beside this program,
@@ -90,9 +79,7 @@ func (a *app) pluginPaths(program string) []string {
 			return []string{filepath.Join(dirs[0], program)} // without reading the configuration
 		}
 	}
-	dirs = append(dirs, a.config().CLIPluginsExtraDirs...)
-	dirs = append(dirs, filepath.Join(a.configDir(), "cli-plugins"))
-	dirs = append(dirs, pluginDirs...)
+	dirs = append(dirs, clientplugin.Dirs(a.configDir(), a.config().CLIPluginsExtraDirs)...)
 	for i := range dirs {
 		dirs[i] = filepath.Join(dirs[i], program)
 	}

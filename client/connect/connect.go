@@ -208,7 +208,28 @@ func (o *Options) contextEndpoint(name string) (Endpoint, error) {
 	return ep, nil
 }
 
-// ClientOptions are what the API client is to be made with.
+// Client makes an API client of the engine at the endpoint in force, to which the program is known as agent. Nothing is
+// sent yet. host is where the engine is as the user wrote it, which over ssh the client itself does not know.
+func (o *Options) Client(configuration func() *configfile.ConfigFile, agent string, more ...client.Opt) (c *client.Client, host string, err error) {
+	ep, err := o.Endpoint(configuration)
+	if err != nil {
+		return nil, "", fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's text
+	}
+	options, err := ep.ClientOptions()
+	if err != nil {
+		return nil, ep.Host, err
+	}
+	options = append(options, client.WithUserAgent(agent))
+	if headers := configuration().HTTPHeaders; len(headers) > 0 {
+		options = append(options, client.WithHTTPHeaders(headers))
+	}
+	if c, err = client.New(append(options, more...)...); err != nil {
+		return nil, ep.Host, fmt.Errorf("Failed to initialize: %w", err) //nolint:staticcheck // Docker's text
+	}
+	return c, ep.Host, nil
+}
+
+// ClientOptions are what reaches the endpoint.
 func (ep Endpoint) ClientOptions() ([]client.Opt, error) {
 	helper, err := connhelper.GetConnectionHelper(ep.Host)
 	if err != nil {

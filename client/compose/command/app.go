@@ -12,13 +12,11 @@ package command
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -30,6 +28,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"github.com/cleatlabs/cleat/client/clientplugin"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/show"
@@ -38,9 +37,6 @@ import (
 	"github.com/cleatlabs/cleat/client/term"
 	"github.com/cleatlabs/cleat/client/usage"
 )
-
-// originalCommand is the variable by which a plugin is told what the user has typed.
-const originalCommand = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
 
 // Process is what the command is run with.
 type Process struct {
@@ -71,20 +67,17 @@ type app struct {
 	cfgOnce  sync.Once // the project may be loaded while the engine is reached
 	cfg      *configfile.ConfigFile
 	api      *client.Client
+	host     string // what it is connected to, as the user wrote it
 	reporter *show.Progress
 	project  *types.Project // once it was loaded
 }
 
 // Run executes the command and returns its exit code.
 func Run(p Process) int {
-	a := &app{program: programName(p.Args[0]), version: p.Version, in: p.In, out: term.NewOutput(p.Out), err: term.NewOutput(p.Err)}
+	a := &app{program: clientplugin.Caller(p.Args[0]), version: p.Version, in: p.In, out: term.NewOutput(p.Out), err: term.NewOutput(p.Err)}
 	args := p.Args[1:]
-	if len(args) == 1 && args[0] == "docker-cli-plugin-metadata" {
-		about := map[string]string{
-			"SchemaVersion": "0.1.0", "Vendor": "Cleat", "Version": p.Version,
-			"ShortDescription": "Run whole applications from a Compose file", "URL": "https://github.com/cleatlabs/cleat",
-		}
-		if err := json.NewEncoder(p.Out).Encode(about); err != nil {
+	if asked, err := clientplugin.Describe(p.Out, args, "Run whole applications from a Compose file", p.Version); asked {
+		if err != nil {
 			return 1
 		}
 		return 0
@@ -97,7 +90,7 @@ func Run(p Process) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second one ends what the first does not
 	// A plugin is given its own name as the first word after the client's flags.
-	if os.Getenv(originalCommand) == "" && (len(args) == 0 || args[0] != "compose") {
+	if os.Getenv(clientplugin.OriginalCommand) == "" && (len(args) == 0 || args[0] != "compose") {
 		args = append([]string{"compose"}, args...)
 	}
 	root := a.root()
@@ -110,17 +103,6 @@ func Run(p Process) int {
 		_ = a.api.Close()
 	}
 	return a.exitCode(ctx, err)
-}
-
-// programName is the client that runs this plugin.
-func programName(self string) string {
-	if original := os.Getenv(originalCommand); original != "" {
-		return filepath.Base(original)
-	}
-	if strings.HasPrefix(filepath.Base(self), "docker") {
-		return "docker"
-	}
-	return "cleat"
 }
 
 // exitError ends the command with a code, and a message unless it is nil.
@@ -152,11 +134,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		return 130
 	}
 	if connect.IsUnreachable(err) {
-		host := ""
-		if a.api != nil {
-			host = a.api.DaemonHost()
-		}
-		err = &connect.UnreachableError{Host: host, Program: a.program, Cause: err}
+		err = &connect.UnreachableError{Host: a.host, Program: a.program, Cause: err}
 	}
 	if placed := new(project.PlacedError); a.project != nil && !errors.As(err, &placed) {
 		err = project.Locate(err, a.project.ComposeFiles)
@@ -228,22 +206,12 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	if a.api != nil {
 		return a.api, nil
 	}
-	ep, err := a.globals.Endpoint(a.config)
-	if err != nil {
-		return nil, fmt.Errorf("unable to resolve docker endpoint: %w", err)
-	}
-	options, err := ep.ClientOptions()
-	if err != nil {
-		return nil, err
-	}
-	options = append(options, client.WithUserAgent("cleat-compose/"+a.version+" (linux)"))
-	if headers := a.config().HTTPHeaders; len(headers) > 0 {
-		options = append(options, client.WithHTTPHeaders(headers))
-	}
+	var options []client.Opt
 	if version := os.Getenv("DOCKER_API_VERSION"); version != "" {
 		options = append(options, client.WithAPIVersion(version))
 	}
-	if a.api, err = client.New(options...); err != nil {
+	var err error
+	if a.api, a.host, err = a.globals.Client(a.config, "cleat-compose/"+a.version+" (linux)", options...); err != nil {
 		return nil, err
 	}
 	// What is sent depends on the version.
@@ -257,6 +225,9 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	}
 	return a.api, nil
 }
+
+// environ is the environment of the programs that this one runs, which are to speak to the same engine.
+func (a *app) environ() ([]string, error) { return a.globals.Environ(a.config, clientplugin.Environ()) }
 
 // separator stands between the parts of names.
 func (a *app) separator() string {

@@ -15,6 +15,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cleatlabs/cleat/client/clientplugin"
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/show"
 	"github.com/cleatlabs/cleat/client/compose/spec"
@@ -30,7 +31,7 @@ func (a *app) build(ctx context.Context, p *types.Project, services []string, b 
 		}
 		return nil
 	}
-	program, err := buildProgram()
+	program, err := clientplugin.Sibling("services are built", "cleat-build")
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,9 @@ func (a *app) buildOne(ctx context.Context, program string, p *types.Project, s 
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+a.api.DaemonHost())
+	if cmd.Env, err = a.environ(); err != nil {
+		return err
+	}
 	for _, secret := range s.Build.Secrets {
 		// It may stand in a file that this program alone has read.
 		if variable := p.Secrets[secret.Source].Environment; variable != "" {

@@ -4,23 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cleatlabs/cleat/client/clientplugin"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 )
 
 // become replaces this process by the client, which knows all about terminals, streams
 // and files: `cleat exec …`. It returns only if that fails.
 func (a *app) become(args ...string) error {
-	program, err := clientProgram()
+	program, err := clientplugin.Sibling("this is done", "cleat", "docker")
 	if err != nil {
 		return err
 	}
@@ -28,34 +25,14 @@ func (a *app) become(args ...string) error {
 		_, _ = fmt.Fprintf(a.err, "DRY-RUN MODE -  %s %s\n", program, strings.Join(args, " "))
 		return nil
 	}
-	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, originalCommand+"=") })
-	env = append(env, "DOCKER_HOST="+a.api.DaemonHost())
+	env, err := a.environ()
+	if err != nil {
+		return err
+	}
 	if err := syscall.Exec(program, append([]string{program}, args...), env); err != nil {
 		return fmt.Errorf("%s cannot be run: %w", program, err)
 	}
 	return nil
-}
-
-// clientProgram is the client that runs this plugin, or the one beside it.
-func clientProgram() (string, error) {
-	if original := os.Getenv(originalCommand); filepath.IsAbs(original) {
-		return original, nil
-	}
-	self, err := os.Executable()
-	if err == nil {
-		if real, err := filepath.EvalSymlinks(self); err == nil {
-			self = real
-		}
-		if path := filepath.Join(filepath.Dir(self), "cleat"); isFile(path) {
-			return path, nil
-		}
-	}
-	for _, name := range []string{"cleat", "docker"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("this needs the client cleat, which is not installed: it belongs beside %s", self)
 }
 
 // one is the container of a service that a command is about.

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/platforms"
@@ -241,27 +238,4 @@ func (a *app) buildCommand() *cobra.Command {
 // buildServices implements operate.Operator's Build.
 func (a *app) buildServices(ctx context.Context, p *types.Project, services []string) error {
 	return a.build(ctx, p, services, building{})
-}
-
-// buildProgram is the plugin that builds, beside this one or in Docker's directories.
-func buildProgram() (string, error) {
-	const name = "cleat-build"
-	self, err := os.Executable()
-	if err == nil {
-		if real, err := filepath.EvalSymlinks(self); err == nil {
-			self = real
-		}
-		if path := filepath.Join(filepath.Dir(self), name); isFile(path) {
-			return path, nil
-		}
-	}
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	return "", fmt.Errorf("services are built by the program %s, which is not installed: it belongs beside %s", name, self)
-}
-
-func isFile(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular()
 }

@@ -3,10 +3,10 @@ package command
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+
+	"github.com/cleatlabs/cleat/client/clientplugin"
 )
 
 // provider finds the program of a service's provider: a plugin of Docker's client of that name, or any in PATH.
@@ -17,13 +17,11 @@ func (a *app) provider(name string) (program string, env []string, err error) {
 	if name != filepath.Base(name) {
 		return "", nil, fmt.Errorf("%q is no program's name", name)
 	}
-	env = append(os.Environ(), "DOCKER_HOST="+a.api.DaemonHost())
-	dirs := slices.Concat(a.config().CLIPluginsExtraDirs, []string{
-		filepath.Join(a.globals.Dir(), "cli-plugins"), "/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins",
-		"/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins",
-	})
-	for _, dir := range dirs {
-		if path := filepath.Join(dir, "docker-"+name); isFile(path) {
+	if env, err = a.environ(); err != nil {
+		return "", nil, err
+	}
+	for _, dir := range clientplugin.Dirs(a.globals.Dir(), a.config().CLIPluginsExtraDirs) {
+		if path := filepath.Join(dir, "docker-"+name); clientplugin.IsProgram(path) {
 			return path, env, nil
 		}
 	}
