@@ -20,6 +20,9 @@ type work struct {
 	rounds int
 	// once says that the others have their turn in the first round only: they take so long.
 	once bool
+	// allowance bounds what each of the other engines may take altogether: one that has used it up has no more turns.
+	// 0 is no bound.
+	allowance time.Duration
 	// prepare, if there is one, makes for a system what its turns need, and returns
 	// what takes it away.
 	prepare func(ctx context.Context, s *system) (state any, done func() error, err error)
@@ -44,7 +47,7 @@ func (w work) measure(ctx context.Context, t *table, systems []*system, rounds i
 	if w.rounds > 0 {
 		rounds = w.rounds
 	}
-	states, failures := map[*system]any{}, map[*system]int{}
+	states, failures, used := map[*system]any{}, map[*system]int{}, map[*system]time.Duration{}
 	if w.prepare != nil {
 		for _, s := range systems {
 			state, done, perr := w.prepare(ctx, s)
@@ -60,7 +63,7 @@ func (w work) measure(ctx context.Context, t *table, systems []*system, rounds i
 	}
 	for round := range rounds {
 		for i, s := range systems {
-			if failures[s] >= 3 || w.once && round > 0 && i > 0 {
+			if failures[s] >= 3 || w.once && round > 0 && i > 0 || w.allowance > 0 && used[s] > w.allowance {
 				continue
 			}
 			turn := func(name string, v float64) {
@@ -69,7 +72,12 @@ func (w work) measure(ctx context.Context, t *table, systems []*system, rounds i
 				}
 				t.record(name, s.name, v)
 			}
-			if err := w.turn(ctx, s, states[s], turn); err != nil {
+			begin := time.Now()
+			err := w.turn(ctx, s, states[s], turn)
+			if i > 0 && s.held != nil {
+				used[s] += time.Since(begin)
+			}
+			if err != nil {
 				failures[s]++
 				if errors.Is(err, errNotApplicable) {
 					failures[s] = 3

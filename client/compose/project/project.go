@@ -21,7 +21,6 @@ import (
 	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/errdefs"
 	"github.com/compose-spec/compose-go/v2/loader"
-	"github.com/compose-spec/compose-go/v2/schema"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/cli/pkg/kvfile"
 
@@ -53,9 +52,6 @@ var ErrNone = errors.New("no configuration file provided: not found")
 // whatever their profiles, and the project is of them and what they depend on. Networks,
 // volumes and so on are left out that no service uses.
 func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.Project, error) {
-	// The library compiles the language's schema at its first use, which takes a third of the time of a load: that goes on
-	// while the files are found, read and interpolated. What it says of nothing at all is of no interest.
-	go func() { _ = schema.Validate(nil) }()
 	options, err := o.projectOptions(raw)
 	if err != nil {
 		return nil, err
@@ -63,7 +59,7 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 	if err := checkAnchors(options.ConfigPaths); err != nil {
 		return nil, err
 	}
-	p, err := options.LoadProject(ctx)
+	p, err := loadProject(ctx, options, raw)
 	if err != nil {
 		return nil, Locate(explain(err), options.ConfigPaths)
 	}
@@ -88,6 +84,29 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 	}
 	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
 		return nil, Locate(err, options.ConfigPaths)
+	}
+	return p, nil
+}
+
+// loadProject has the library load the project, and validate it where that is not done already.
+func loadProject(ctx context.Context, options *cli.ProjectOptions, raw Raw) (*types.Project, error) {
+	if raw != (Raw{}) {
+		return options.LoadProject(ctx)
+	}
+	obsolete, valid := surelyValid(options)
+	if !valid {
+		return options.LoadProject(ctx)
+	}
+	_ = cli.WithLoadOptions(loader.WithSkipValidation)(options) // it has no errors
+	p, err := options.LoadProject(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p.Name == "" {
+		return nil, errors.New("project name must not be empty") // the validation's words
+	}
+	for _, i := range obsolete {
+		warnObsolete(p.ComposeFiles[i])
 	}
 	return p, nil
 }
