@@ -234,6 +234,7 @@ func (c *Config) network() network.Config {
 	n.NetworkOptions, _ = networkOptions(c.NetworkOpts)
 	n.Default, _ = c.DefaultNetwork.read(c.spell)
 	n.NoForwarding, n.DirectRouting = !c.DefaultNetwork.forward, c.DefaultNetwork.direct
+	n.NoProxy = !c.UserlandProxy
 	n.AcceptMark, _ = c.DefaultNetwork.mark()
 	if c.BIP != "" {
 		n.BIP = netip.MustParsePrefix(c.BIP)

@@ -29,6 +29,7 @@ type Config struct {
 	DNS, DNSOpts        []string
 	DNSSearch           []string
 	PublishIP           string
+	UserlandProxy       bool // serve published ports where the kernel cannot redirect them
 	DefaultPublish      string
 	AddressPools        []string
 	NetworkOpts         []string
@@ -137,8 +138,7 @@ var needless = []needlessFlag{
 	{name: "containerd", why: "there is no containerd process: its library is built in"},
 	{name: "containerd-namespace", why: "there is no containerd process: its library is built in"},
 	{name: "containerd-plugins-namespace", why: "there is no containerd process: its library is built in"},
-	{name: "userland-proxy", bool: true, why: "published ports need no proxy process"},
-	{name: "userland-proxy-path", why: "published ports need no proxy process"},
+	{name: "userland-proxy-path", why: "the engine is its own proxy"},
 	{name: "live-restore", bool: true, values: []string{"true"}, why: "containers always outlive the engine"},
 	{name: "storage-driver", short: "s", values: []string{"overlay2", "overlayfs", "overlay"}, why: "overlayfs is what is used"},
 	{name: "iptables", bool: true, values: []string{"true"}, why: "the firewall is managed through nftables"},

@@ -16,6 +16,7 @@ import (
 func (c *Config) bindNetworks(fs *pflag.FlagSet) {
 	fs.StringVar(&c.PublishIP, "ip", "", "Host address for published ports that name none (default: all)")
 	fs.StringVar(&c.DefaultPublish, "default-publish-address", "", "The same as --ip, by a name that says it")
+	fs.BoolVar(&c.UserlandProxy, "userland-proxy", true, "Serve published ports on IPv6 addresses of the host for containers without IPv6, and on ::1")
 	fs.StringArrayVar(&c.AddressPools, "default-address-pool", nil, "Pool(s) that subnets of networks are cut from, as base=10.10.0.0/16,size=24")
 	fs.StringArrayVar(&c.NetworkOpts, "default-network-opt", nil, "Options of new networks, as driver=option=value")
 	c.DefaultNetwork.bind(fs)

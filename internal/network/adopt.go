@@ -44,7 +44,7 @@ func (s *Service) Adopt(ctx context.Context, sb *Sandbox, pid int, held ...*os.F
 	}
 	s.rebind(a, bs, t)
 	a.edit.Lock()
-	a.elements = append(t.elements(bs, own.Asked), s.proxy.elements(a.ports)...)
+	a.elements = append(t.elements(bs, own.Asked), s.servedElements(t, bs)...)
 	err = s.table.Apply(nft.Change{Del: s.othersOn(a.elements), Add: a.elements})
 	a.edit.Unlock()
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *Service) othersOn(add []nft.Publish) []nft.Publish {
 	var others []nft.Publish
 	for _, have := range s.table.Published() {
 		for _, a := range add {
-			if have != canonical(a) && !have.Open && !a.Open && have.Local() == a.Local() && have.To.Is4() == a.To.Is4() && have.Proto == a.Proto &&
+			if have != canonical(a) && !have.Open && !a.Open && have.Served == a.Served && have.To.Is4() == a.To.Is4() && have.Proto == a.Proto &&
 				have.First <= a.Last && a.First <= have.Last && overlapsHost(have.HostIP, a.HostIP) {
 				others = append(others, have)
 				break

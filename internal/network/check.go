@@ -118,7 +118,7 @@ func checkPorts(table string, running []*Sandbox, say func(string, ...any)) {
 		own := addressesOf(sb)
 		served := map[bound]bool{}
 		for _, p := range elements {
-			if !own[p.To] {
+			if p.Served || !own[p.To] {
 				continue
 			}
 			rightful[p] = p.Open // those only let through what is addressed to the container
@@ -134,10 +134,10 @@ func checkPorts(table string, running []*Sandbox, say func(string, ...any)) {
 			}
 		}
 	}
-	ports := localPorts(running)
+	ports := servedPorts(running)
 	for _, p := range elements {
-		if !rightful[p] && (!p.Local() || !servesAll(p, ports)) {
-			say("port %s, published to %s in the nftables table %s, belongs to no container", bound{host: p.HostIP, num: p.First}.text(), p.To, table)
+		if !rightful[p] && (!p.Served || !servesAll(p, ports)) {
+			say("port %s, published to %s in the nftables table %s, belongs to no container", bound{host: p.HostIP, num: p.First}.text(), leadsTo(p), table)
 		}
 	}
 }
@@ -147,6 +147,47 @@ func leads(p nft.Publish, b bound) bool {
 	anyHost := !p.HostIP.IsValid() || p.HostIP.IsUnspecified()
 	return !p.Open && p.Proto == protoNumber(b.port.Proto()) && p.First <= b.num && b.num <= p.Last && p.To.Is4() == b.host.Is4() &&
 		(anyHost && b.host.IsUnspecified() || p.HostIP == b.host)
+}
+
+// leadsTo is where an element leads, in words.
+func leadsTo(p nft.Publish) string {
+	if p.Served {
+		return "the engine"
+	}
+	return p.To.String()
+}
+
+// servedPort is one that the proxy may serve.
+type servedPort struct {
+	proto uint8
+	num   uint16
+}
+
+// servedPorts are the ports of IPv6 that containers publish.
+func servedPorts(sandboxes []*Sandbox) map[servedPort]bool {
+	all := map[servedPort]bool{}
+	for _, sb := range sandboxes {
+		bs, err := boundPorts(sb.Ports)
+		if err != nil {
+			continue
+		}
+		for _, b := range bs {
+			if b.host.Is6() {
+				all[servedPort{protoNumber(b.port.Proto()), b.num}] = true
+			}
+		}
+	}
+	return all
+}
+
+// servesAll says whether every port of an element is one of these.
+func servesAll(p nft.Publish, ports map[servedPort]bool) bool {
+	for num := int(p.First); num <= int(p.Last); num++ {
+		if !ports[servedPort{p.Proto, uint16(num)}] {
+			return false
+		}
+	}
+	return true
 }
 
 func (b bound) text() string {

@@ -158,6 +158,10 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener) {
 		own[e.IP], own[e.IP6] = true, true
 	}
 	hosts, _ := readSockets("/proc/thread-self/net/")
+	served := s.proxy.ports()
+	hosts = slices.DeleteFunc(hosts, func(l listener) bool { // the engine's own are nobody else's
+		return l.addr.Addr().Is6() && served[servedPort{protoNumber(l.proto), l.addr.Port()}]
+	})
 	for _, port := range sortedPorts(sb.Ports) {
 		bindings := sb.Ports[port]
 		at := listenedOn(sockets, port)
@@ -185,12 +189,24 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener) {
 			c.problem(remedy, "port %s is published, but nothing in the container listens on it", port)
 		}
 	}
+	s.diagnoseServed(c, sb)
 	if len(c.Ports) > 0 && four == nil && six == nil {
 		c.problem("connect it to a network that is not internal", "ports are published, but no network of the container leads outside")
 	}
 	if len(c.Ports) == 0 && len(c.Listening) > 0 && (four != nil || six != nil) {
 		c.note("start it with -p HOST-PORT:CONTAINER-PORT", "no port is published: only this host and containers on the same network reach the container")
 	}
+}
+
+// diagnoseServed tells of ports on IPv6 that the engine serves itself, which differ in what
+// the container sees and in which of the host's firewall rules apply.
+func (s *Service) diagnoseServed(c *Diagnosis, sb *Sandbox) {
+	bs, err := boundPorts(sb.Ports)
+	if err != nil || len(s.servedElements(s.targets(sb), bs)) == 0 {
+		return
+	}
+	c.note("give its network IPv6, as in network create --ipv6",
+		"the container has no IPv6 address, so the engine itself serves its ports on those of the host: the container sees its gateway as the client, the host's firewall has them in chain \"input\", and they pause while no engine runs")
 }
 
 // diagnoseHolder looks for another program that listens on the same port of the host.

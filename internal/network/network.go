@@ -74,6 +74,9 @@ type Config struct {
 	BIP netip.Prefix
 	// Default are further settings of the default network.
 	Default DefaultNetwork
+	// NoProxy has the engine serve no published port itself: those of containers without
+	// IPv6 are on IPv4 alone, and ::1 is not served.
+	NoProxy bool
 	// NoForwarding leaves it to the administrator to let the host forward packets, which
 	// containers need to reach others, and others them.
 	NoForwarding bool

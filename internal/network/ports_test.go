@@ -184,7 +184,7 @@ func TestRefusedPorts(t *testing.T) {
 		wantError(t, err, c.class, c.text)
 	}
 	_, err := h.request(s, network.Request{ContainerID: "x", Ports: api.PortMap{api.MustParsePort("80/tcp"): {{HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: "80"}}}})
-	wantError(t, err, errdefs.ErrNotImplemented, "2001:db8::1", "no IPv6")
+	wantError(t, err, errdefs.ErrInvalidArgument, "[2001:db8::1]:80", "no interface of this host has that address")
 	_, err = h.request(s, network.Request{ContainerID: "x", Mode: "foo"})
 	wantError(t, err, errdefs.ErrNotFound, "network foo not found")
 	// After all these, the first address is still the first or a later one, and

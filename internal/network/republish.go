@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -26,7 +27,7 @@ func (s *Service) republish(a *attachment) error {
 	if err != nil {
 		return err
 	}
-	next := append(t.elements(r.ports, sb.Asked), s.proxy.elements(r)...)
+	next := append(t.elements(r.ports, sb.Asked), s.servedElements(t, r.ports)...)
 	if err := s.table.Apply(nft.Change{Del: without(a.elements, next), Add: without(next, a.elements)}); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
 	}
@@ -52,7 +53,7 @@ func without(ps, others []nft.Publish) []nft.Publish {
 }
 
 // reserveAgain makes a container's reservation what its targets want. Where that is the
-// same as before, nothing but the aim of ::1 changes; else the sockets are made anew, in
+// same as before, nothing but the aim of the proxy changes; else the sockets are made anew, in
 // one go, as those of IPv6 can only be made in a certain order. The redirection is not
 // touched, so that traffic goes on meanwhile. The caller holds a.edit.
 func (s *Service) reserveAgain(a *attachment, held *reservation, t targets) (*reservation, error) {
@@ -61,7 +62,7 @@ func (s *Service) reserveAgain(a *attachment, held *reservation, t targets) (*re
 		return nil, err
 	}
 	if familiesOf(held.ports) == familiesWanted(ws) {
-		s.proxy.retarget(held, t.proxyIP())
+		s.proxy.retarget(held.served, t.proxyIP())
 		return held, nil
 	}
 	before := slices.Clone(held.ports)
@@ -149,17 +150,13 @@ func chosenBefore(before []bound, ws []wish) []wish {
 // rebind reserves ports that a container has had before as far as they are free.
 func (s *Service) rebind(a *attachment, bs []bound, t targets) {
 	r := &reservation{}
-	for _, w := range s.sameWishes(bs) {
-		err := s.bindPort(r, w, w.first, t)
-		if err != nil && w.loopback6 {
-			w.loopback6 = false // ::1 is another's now; the rest may still be free
-			err = s.bindPort(r, w, w.first, t)
-		}
-		if err == nil {
+	for _, w := range sameWishes(bs) {
+		if s.bindPort(r, w, w.first, t) == nil {
 			continue
 		}
-		for _, host := range []netip.Addr{w.host, w.host6} {
-			if host.IsValid() {
+		for _, one := range w.apart() { // another's on some addresses, which may be free on the rest
+			if err := s.bindPort(r, one, one.first, t); err != nil {
+				host := cmp.Or(one.host, one.host6)
 				r.ports = append(r.ports, bound{w.port, host, w.first})
 				s.warn(fmt.Sprintf("container %s keeps published port %s, though %s", a.sandbox.Name, netip.AddrPortFrom(host, w.first), s.describe(err)))
 			}
@@ -170,9 +167,16 @@ func (s *Service) rebind(a *attachment, bs []bound, t targets) {
 	s.mu.Unlock()
 }
 
+// apart are the wishes for each address of a wish.
+func (w wish) apart() []wish {
+	four, six := w, w
+	four.host6, six.host = netip.Addr{}, netip.Addr{}
+	return slices.DeleteFunc([]wish{four, six}, func(w wish) bool { return !w.host.IsValid() && !w.host6.IsValid() })
+}
+
 // sameWishes are the wishes that ports came from: one on all addresses of both families
 // is one, as they are bound together.
-func (s *Service) sameWishes(bs []bound) []wish {
+func sameWishes(bs []bound) []wish {
 	var ws []wish
 	everywhere := map[bound]int{} // wishes on all of IPv4
 	for _, b := range bs {
@@ -186,12 +190,11 @@ func (s *Service) sameWishes(bs []bound) []wish {
 			everywhere[b] = len(ws)
 		}
 		w := wish{port: b.port, first: b.num, last: b.num}
-		if b.host.Is4() || b.host == netip.IPv6Loopback() {
+		if b.host.Is4() {
 			w.host = b.host
 		} else {
 			w.host6 = b.host
 		}
-		w.loopback6 = b.host.IsUnspecified() && !s.cfg.BindIP.IsValid()
 		ws = append(ws, w)
 	}
 	return ws

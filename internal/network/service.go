@@ -47,7 +47,7 @@ type Service struct {
 	host    *uplink
 	bridge  *bridge // the default network's
 	table   *nft.Table
-	proxy   *loopback
+	proxy   *proxy
 	group   *supervise.Group
 	spares  *sockets // plugged into the default bridge
 	loose   *sockets // not plugged in, for other networks
@@ -115,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	s.group = supervise.New(context.WithoutCancel(ctx))
 	s.stale = newForgetter(s.group, s.forgetNow)
 	s.leaving = newDepartures(s.group, s.silence, s.release)
-	if s.proxy, err = newLoopback(s.group); err != nil {
+	if s.proxy, err = newProxy(s.group); err != nil {
 		return nil, err
 	}
 	s.lookups = s.newNames()

@@ -129,14 +129,17 @@ func (s *Service) sweep(ctx context.Context, keep []*Sandbox) error {
 	// Read after the elements: an address is taken before its elements are added.
 	live := map[netip.Addr]bool{}
 	all := append(s.list(), keep...)
-	ports := localPorts(all)
+	ports := servedPorts(all)
 	for _, sb := range all {
 		for _, e := range sb.Endpoints {
 			live[e.IP], live[e.IP6] = true, true
 		}
 	}
 	stale := slices.DeleteFunc(published, func(p nft.Publish) bool {
-		return live[p.To] || p.Local() && servesAll(p, ports)
+		if p.Served {
+			return servesAll(p, ports)
+		}
+		return live[p.To]
 	})
 	err := s.table.Apply(nft.Change{Del: stale})
 	s.stale.forget(nil, stale)

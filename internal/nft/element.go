@@ -61,9 +61,12 @@ type Publish struct {
 	First, Last uint16     // host ports, both included
 	To          netip.Addr // the container
 	// ToPort is the container's port. For more than one port it must equal First:
-	// the kernel keeps the ports of a range as they are. To ::1 leads what comes to ::1
-	// itself, on whichever of the ports: to the one socket there that serves them.
+	// the kernel keeps the ports of a range as they are.
 	ToPort uint16
+	// Served sends nothing: the ports of IPv6 are served by a program of this host, and what
+	// comes to them from elsewhere passes the administrator's chain. To and ToPort are not
+	// set; on one address there is one port.
+	Served bool
 	// Open sends nothing: it lets through what is addressed to the container's port
 	// itself. First and Last must be ToPort.
 	Open bool
@@ -165,21 +168,19 @@ func trustedElement(link string, p netip.Prefix) element {
 	}
 }
 
-// Local says that it sends ports of ::1 to a socket there.
-func (p Publish) Local() bool { return p.To == netip.IPv6Loopback() }
-
 func (p Publish) check() error {
 	any := p.everywhere()
 	switch {
-	case p.Local() && (p.HostIP != p.To || p.Proto != TCP || p.Open):
-		return fmt.Errorf("nft: ports of %s cannot be sent to %s", p.HostIP, p.To)
 	case p.Proto != TCP && p.Proto != UDP:
 		return fmt.Errorf("nft: protocol %d cannot be published", p.Proto)
+	case p.Served && (p.To.IsValid() || p.ToPort != 0 || p.Open || p.First == 0 || p.Last < p.First || !any && (!p.HostIP.Is6() || p.First != p.Last)):
+		return fmt.Errorf("nft: ports %d-%d of %s cannot be served here", p.First, p.Last, p.HostIP)
+	case p.Served:
 	case !p.To.IsValid() || p.To.Is4In6() || !any && p.HostIP.Is4() != p.To.Is4():
 		return fmt.Errorf("nft: publish %s to %s: not of one family", p.HostIP, p.To)
 	case p.First == 0 || p.Last < p.First || p.ToPort == 0:
 		return fmt.Errorf("nft: ports %d-%d to %d cannot be published", p.First, p.Last, p.ToPort)
-	case !p.Local() && (p.Last > p.First || p.Open) && p.ToPort != p.First, p.Open && p.First != p.Last:
+	case (p.Last > p.First || p.Open) && p.ToPort != p.First, p.Open && p.First != p.Last:
 		return fmt.Errorf("nft: range %d-%d cannot be shifted to %d", p.First, p.Last, p.ToPort)
 	}
 	return nil
@@ -191,13 +192,12 @@ func (p Publish) element() (element, error) {
 	if err := p.check(); err != nil {
 		return element{}, err
 	}
+	if p.Served {
+		return p.servedElement(), nil
+	}
 	suffix := familyOf(p.To).suffix
-	to, alone := string(p.To.AsSlice()), padPort(p.ToPort)[:2]
+	to := string(p.To.AsSlice())
 	switch {
-	case p.Local() && p.First == p.Last:
-		return element{set: mapLocal, key: protoPort(p.Proto, p.First), data: alone}, nil
-	case p.Local():
-		return element{set: mapLocalRange, key: protoPort(p.Proto, p.First), keyEnd: protoPort(p.Proto, p.Last), data: alone}, nil
 	case p.Open:
 		return element{set: setOpen + suffix, key: to + protoPort(p.Proto, p.ToPort)}, nil
 	case p.Last > p.First:
@@ -217,6 +217,31 @@ func (p Publish) element() (element, error) {
 		return element{set: mapPorts + suffix, key: protoPort(p.Proto, p.First), data: to}, nil
 	}
 	return element{set: mapAddrPorts + suffix, key: string(p.HostIP.AsSlice()) + protoPort(p.Proto, p.First), data: to}, nil
+}
+
+func (p Publish) servedElement() element {
+	switch first := protoPort(p.Proto, p.First); {
+	case !p.everywhere():
+		return element{set: setServedAddr, key: string(p.HostIP.AsSlice()) + first}
+	case p.First == p.Last:
+		return element{set: setServed, key: first}
+	default:
+		return element{set: setServedRng, key: first, keyEnd: protoPort(p.Proto, p.Last)}
+	}
+}
+
+// servedPublish is the reverse.
+func servedPublish(e element) (Publish, bool) {
+	p, key := Publish{Served: true}, e.key
+	if e.set == setServedAddr && len(key) == 16+8 {
+		p.HostIP, key = addr(key[:16]), key[16:]
+	}
+	end := cmp.Or(e.keyEnd, key)
+	if len(key) != 8 || len(end) != 8 {
+		return Publish{}, false
+	}
+	p.Proto, p.First, p.Last = key[0], port(key[4:]), port(end[4:])
+	return p, true
 }
 
 // wholeFamily is the first and last address of a's family.
@@ -240,8 +265,8 @@ func (e element) publish() (Publish, bool) {
 	var p Publish
 	key, end := e.key, e.keyEnd
 	switch {
-	case (e.set == mapLocal || e.set == mapLocalRange && len(end) == 8) && len(key) == 8 && len(e.data) == 2:
-		return localPublish(key, cmp.Or(end, key), e.data), true
+	case e.set == setServed || e.set == setServedRng || e.set == setServedAddr:
+		return servedPublish(e)
 	case name == setOpen && len(key) == size+8:
 		p.Open, p.To, p.ToPort = true, addr(key[:size]), port(key[size+4:])
 		p.Proto, p.First, p.Last = key[size], p.ToPort, p.ToPort
@@ -268,11 +293,6 @@ func (e element) publish() (Publish, bool) {
 	return p, true
 }
 
-func localPublish(key, end, data string) Publish {
-	one := netip.IPv6Loopback()
-	return Publish{HostIP: one, Proto: key[0], First: port(key[4:]), Last: port(end[4:]), To: one, ToPort: port(data)}
-}
-
 // text is the element as nft writes it. The ends of intervals have none.
 func (e element) text() string {
 	switch e.set {
@@ -294,10 +314,12 @@ func (e element) text() string {
 	}
 	to := p.To.String()
 	switch e.set {
-	case mapLocal:
-		return fmt.Sprintf("%s . %d : %d", proto, p.First, p.ToPort)
-	case mapLocalRange:
-		return fmt.Sprintf("%s . %d-%d : %d", proto, p.First, p.Last, p.ToPort)
+	case setServed:
+		return fmt.Sprintf("%s . %d", proto, p.First)
+	case setServedRng:
+		return fmt.Sprintf("%s . %d-%d", proto, p.First, p.Last)
+	case setServedAddr:
+		return fmt.Sprintf("%s . %s . %d", p.HostIP, proto, p.First)
 	}
 	switch e.set[:len(e.set)-1] {
 	case setOpen:

@@ -241,6 +241,26 @@ func (r *rule) destination(f family) *rule {
 	return r.meta(unix.NFT_META_L4PROTO, proto).payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, port)
 }
 
+// toServed matches packets to ports that the engine serves itself, on all addresses.
+func (r *rule) toServed() *rule      { return r.toPortIn(setServed) }
+func (r *rule) toServedRange() *rule { return r.toPortIn(setServedRng) }
+
+func (r *rule) toPortIn(set string) *rule {
+	r.say("meta l4proto . th dport @"+set).meta(unix.NFT_META_L4PROTO, reg1)
+	return r.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg32_01).lookup(set, false)
+}
+
+// toServedAddr matches those to one address.
+func (r *rule) toServedAddr() *rule {
+	r.say(v6().word + " daddr . meta l4proto . th dport @" + setServedAddr)
+	return r.destination(v6()).lookup(setServedAddr, false)
+}
+
+// notFromHere matches packets that came by a link, not from this host itself.
+func (r *rule) notFromHere() *rule {
+	return r.say(`iifname != "lo"`).meta(unix.NFT_META_IIFNAME, reg1).cmp(unix.NFT_CMP_NEQ, reg1, ifname("lo"))
+}
+
 // ping matches the family's control messages.
 func (r *rule) ping(f family) *rule {
 	return r.say("meta l4proto "+f.icmpOf).meta(unix.NFT_META_L4PROTO, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{f.icmp})
@@ -295,14 +315,6 @@ func (r *rule) dnat(f family, set string, byAddr, toPort bool) *rule {
 			m.U32BE(unix.NFTA_NAT_REG_PROTO_MIN, portReg)
 		}
 	})
-}
-
-// redirectTCP sends the packet to the port of this host that a map has for its own.
-func (r *rule) redirectTCP(set string) *rule {
-	r.say("meta l4proto tcp redirect to :meta l4proto . th dport map @" + set)
-	r.meta(unix.NFT_META_L4PROTO, reg1).cmp(unix.NFT_CMP_EQ, reg1, []byte{TCP})
-	r.meta(unix.NFT_META_L4PROTO, reg1).payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg32_01)
-	return r.lookupMap(set).expr("redir", func(m *netlink.Message) { m.U32BE(unix.NFTA_REDIR_REG_PROTO_MIN, reg1) })
 }
 
 func (r *rule) accept() *rule       { return r.say("accept").verdict(nfAccept, "") }

@@ -20,9 +20,12 @@ const (
 	mapPorts      = "ports"
 	mapAddrPorts  = "addr_ports"
 	mapRanges     = "ranges"
-	mapLocal      = "local6"
-	mapLocalRange = "local_ranges6"
+	setServed     = "served6"
+	setServedRng  = "served_ranges6"
+	setServedAddr = "addr_served6"
 	chainAdmin    = "admin"
+	chainServed   = "served"
+	chainIncoming = "incoming"
 	chainPublish  = "publish"
 	chainOurs     = "ours"
 )
@@ -115,8 +118,9 @@ func layoutSets() []set {
 		)
 	}
 	return append(sets,
-		set{name: mapLocal, key: []dataType{proto, port}, data: []dataType{port}},
-		set{name: mapLocalRange, key: []dataType{proto, port}, data: []dataType{port}, interval: true},
+		set{name: setServed, key: []dataType{proto, port}},
+		set{name: setServedRng, key: []dataType{proto, port}, interval: true},
+		set{name: setServedAddr, key: []dataType{v6().addr, proto, port}},
 	)
 }
 
@@ -142,8 +146,6 @@ func layoutChains(accept *Mark) []chain {
 			name: "output", kind: "nat", hook: unix.NF_INET_LOCAL_OUT, hookName: "output", priority: -100, priorityName: "-100",
 			rules: []*rule{
 				// The kernel has no way from ::1 to another host: the engine serves it.
-				newRule().toLoopback6().redirectTCP(mapLocal),
-				newRule().toLoopback6().redirectTCP(mapLocalRange),
 				newRule().toLoopback6().goBack(),
 				newRule().daddrLocal(true).jump(chainPublish),
 			},
@@ -159,6 +161,21 @@ func layoutChains(accept *Mark) []chain {
 				newRule().inOurs().goTo(chainOurs),
 				newRule().outOurs().goTo(chainOurs),
 			},
+		},
+		{name: chainServed, rules: []*rule{
+			newRule().inSet(setInternal).drop(),
+			newRule().jump(chainAdmin),
+		}},
+		{name: chainIncoming, rules: []*rule{
+			newRule().toServed().goTo(chainServed),
+			newRule().toServedRange().goTo(chainServed),
+			newRule().toServedAddr().goTo(chainServed),
+		}},
+		{
+			// Published ports that the engine serves itself, as the container has no IPv6, are
+			// the administrator's to judge and closed to internal networks all the same.
+			name: "input", kind: "filter", hook: unix.NF_INET_LOCAL_IN, hookName: "input", priority: 0, priorityName: "filter",
+			rules: []*rule{newRule().protocol(v6()).notFromHere().goTo(chainIncoming)},
 		},
 	}
 }

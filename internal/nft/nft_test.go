@@ -70,8 +70,9 @@ func ports6() []nft.Publish {
 		{HostIP: netip.IPv6Unspecified(), Proto: nft.TCP, First: 8000, Last: 8079, To: c, ToPort: 8000},
 		{Proto: nft.TCP, First: 80, Last: 80, To: netip.MustParseAddr("172.16.0.2"), ToPort: 80, Open: true},
 		{Proto: nft.UDP, First: 53, Last: 53, To: c, ToPort: 53, Open: true},
-		{HostIP: netip.IPv6Loopback(), Proto: nft.TCP, First: 8080, Last: 8080, To: netip.IPv6Loopback(), ToPort: 40001},
-		{HostIP: netip.IPv6Loopback(), Proto: nft.TCP, First: 8000, Last: 8079, To: netip.IPv6Loopback(), ToPort: 40001},
+		{Proto: nft.UDP, First: 53, Last: 53, Served: true},
+		{Proto: nft.TCP, First: 9000, Last: 9079, Served: true},
+		{HostIP: netip.MustParseAddr("2001:db8::2"), Proto: nft.TCP, First: 443, Last: 443, Served: true},
 	}
 }
 

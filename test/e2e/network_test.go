@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -38,13 +39,21 @@ func getWithin(seconds int, host, port string) string {
 
 func TestPublishedPortsFromEverywhere(t *testing.T) {
 	e := engine(t, "busybox")
+	own6 := fmt.Sprintf("fd00:c1ea:e2e::%x", os.Getpid()&0xffff) // an address of this host, and the container has none
+	if out, err := exec.Command("ip", "addr", "add", own6+"/128", "dev", "lo").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("ip", "addr", "del", own6+"/128", "dev", "lo").Run() })
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
 		remove(t, e, n)
 		e.OK(t, program, "run", "-d", "--name", n, "-h", "web", "-p", "80", "busybox", "sh", "-c", web)
 		port := e.OK(t, program, "inspect", "-f", `{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}`, n)
 		gateway, _, _ := strings.Cut(e.Subnet, "/")
-		for _, host := range []string{"127.0.0.1", "[::1]", gateway} {
+		if got, want := e.OK(t, program, "ps", "--filter", "name="+n, "--format", "{{.Ports}}"), "0.0.0.0:"+port+"->80/tcp, [::]:"+port+"->80/tcp"; got != want {
+			t.Errorf("ps: %q, want %q", got, want)
+		}
+		for _, host := range []string{"127.0.0.1", "[::1]", gateway, "[" + own6 + "]"} {
 			harness.Eventually(t, func() (bool, string) {
 				got, err := body("http://" + host + ":" + port + "/")
 				return got == "page of web\n", fmt.Sprintf("%s: %q %v", host, got, err)

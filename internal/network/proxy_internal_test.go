@@ -10,18 +10,27 @@ import (
 
 // TestNoDescriptorsForAConnection says so: who is told of the connection again at once must not try again at once.
 func TestNoDescriptorsForAConnection(t *testing.T) {
-	fd, port, err := listenLoopback(network.TCP, 0, false)
+	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
-	conn, err := net.DialTCP("tcp6", nil, &net.TCPAddr{IP: net.IPv6loopback, Port: int(port)})
+	defer l.Close()
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	fd, port := int(file.Fd()), l.Addr().(*net.TCPAddr).Port
+	if err := unix.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.DialTCP("tcp6", nil, &net.TCPAddr{IP: net.IPv6loopback, Port: port})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	p := &loopback{}
-	s := &loopbackSocket{fd: fd, proto: network.TCP}
+	p := &proxy{most: 0}
+	s := &servedSocket{fd: fd, proto: network.TCP}
 	free, err := unix.Dup(fd)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,302 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/supervise"
+)
+
+// errNoIPv6 means that the host has no IPv6, or not that address of it.
+var errNoIPv6 = errors.New("the host has no IPv6")
+
+// shortPause is how long nothing is taken once descriptors or memory were short.
+const shortPause = 50 * time.Millisecond
+
+// takeBatch is how many connections or datagrams are taken from a socket before others
+// have their turn.
+const takeBatch = 64
+
+// filesOfRelay is how many descriptors a relayed connection takes at most: two sockets
+// and a pipe for each direction, through which the kernel moves the data.
+const filesOfRelay = 6
+
+// proxy serves published ports where the kernel cannot redirect packets to the container:
+// on ::1, from which there is no way to another host, and on every IPv6 address for a
+// container that has none. The container sees the engine as its client. One goroutine
+// waits for all its sockets, which also hold the ports against others. It lives and dies
+// with the engine: while that is down, those addresses refuse, and all others go on.
+type proxy struct {
+	group *supervise.Group
+	epoll *os.File
+	fd    int   // of epoll
+	most  int64 // that may be relayed at one time, so that the engine keeps files for itself
+	open  atomic.Int64
+
+	mu      sync.Mutex
+	sockets map[int]*servedSocket
+	buf     []byte // one datagram
+	oob     []byte
+}
+
+// servedSocket is one port that the proxy serves.
+type servedSocket struct {
+	fd      int
+	proto   network.IPProtocol
+	port    uint16         // of the host
+	target  netip.AddrPort // guarded by proxy.mu
+	mu      sync.Mutex
+	clients map[udpClient]*net.UDPConn
+	closed  bool
+}
+
+func newProxy(group *supervise.Group) (*proxy, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll for published ports: %w", err)
+	}
+	// An epoll descriptor can be polled itself: so the wait below parks a goroutine
+	// and not a thread.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("epoll for published ports: %w", err)
+	}
+	p := &proxy{group: group, epoll: os.NewFile(uintptr(fd), "proxy-epoll"), fd: fd, most: mostRelayed(), sockets: map[int]*servedSocket{},
+		buf: make([]byte, 64<<10), oob: make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))}
+	group.Go("network-proxy", p.run)
+	return p, nil
+}
+
+// mostRelayed leaves at least half of the files that the engine may open to the rest of it.
+func mostRelayed() int64 {
+	const least, most = 16, 32 << 10
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return least
+	}
+	return int64(max(least, min(limit.Cur/(2*filesOfRelay), most)))
+}
+
+// add serves a socket that waits for clients.
+func (p *proxy) add(s *servedSocket) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sockets == nil {
+		return errors.New("the network service is closed")
+	}
+	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}); err != nil {
+		return fmt.Errorf("wait for clients of a published port: %w", err)
+	}
+	p.sockets[s.fd] = s
+	return nil
+}
+
+// remove closes sockets. Connections that are through go on until an end closes.
+func (p *proxy) remove(fds []int) {
+	gone := make([]*servedSocket, 0, len(fds))
+	p.mu.Lock()
+	for _, fd := range fds {
+		if s := p.sockets[fd]; s != nil {
+			delete(p.sockets, fd)
+			gone = append(gone, s)
+		}
+	}
+	p.mu.Unlock()
+	share(len(gone), func(_, from, to int) {
+		for _, s := range gone[from:to] {
+			s.close()
+		}
+	})
+}
+
+// ports are those that it serves.
+func (p *proxy) ports() map[servedPort]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make(map[servedPort]bool, len(p.sockets))
+	for _, s := range p.sockets {
+		all[servedPort{protoNumber(s.proto), s.port}] = true
+	}
+	return all
+}
+
+// retarget sends what comes to these sockets from now on to another address.
+func (p *proxy) retarget(fds []int, ip netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, fd := range fds {
+		if s := p.sockets[fd]; s != nil {
+			s.target = netip.AddrPortFrom(ip, s.target.Port())
+		}
+	}
+}
+
+func (s *servedSocket) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	unix.Close(s.fd)
+	for _, c := range s.clients {
+		c.Close()
+	}
+}
+
+func (p *proxy) run(ctx context.Context) {
+	defer p.closeAll()
+	stop := context.AfterFunc(ctx, func() { _ = p.epoll.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := p.epoll.SyscallConn()
+	if err != nil {
+		return
+	}
+	events := make([]unix.EpollEvent, 64)
+	for {
+		n := 0
+		err := raw.Read(func(fd uintptr) bool {
+			n, _ = unix.EpollWait(int(fd), events, 0)
+			return n > 0
+		})
+		if err != nil {
+			return
+		}
+		short := false
+		for _, e := range events[:n] {
+			p.mu.Lock()
+			s := p.sockets[int(e.Fd)]
+			if s != nil {
+				short = p.serve(s) || short
+			}
+			p.mu.Unlock()
+		}
+		if short {
+			select {
+			case <-time.After(shortPause):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (p *proxy) closeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.sockets {
+		s.close()
+	}
+	p.sockets = nil
+	p.epoll.Close()
+}
+
+// serve takes what has come to one socket, and reports that it could not for a while. It
+// never blocks: the caller holds p.mu, so that the descriptor cannot be closed and reused
+// meanwhile.
+func (p *proxy) serve(s *servedSocket) (short bool) {
+	if s.proto == network.UDP {
+		p.takeDatagrams(s)
+		return false
+	}
+	return p.acceptTCP(s)
+}
+
+// goRelay has one more client served, unless too many are.
+func (p *proxy) goRelay(name string, serve func(context.Context)) bool {
+	if p.open.Add(1) > p.most {
+		p.open.Add(-1)
+		return false
+	}
+	started := p.group.Go(name, func(ctx context.Context) {
+		defer p.open.Add(-1)
+		serve(ctx)
+	})
+	if !started {
+		p.open.Add(-1)
+	}
+	return started
+}
+
+// acceptTCP takes connections. It reports that descriptors or memory are short: what waits
+// is told of again at once, though it cannot be taken for a while. The caller holds p.mu.
+func (p *proxy) acceptTCP(s *servedSocket) (short bool) {
+	for range takeBatch {
+		fd, from, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		switch err {
+		case nil:
+			p.takeTCP(fd, from, s.target)
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			return true
+		default:
+			return false // there are no more, or the client has gone
+		}
+	}
+	return false
+}
+
+func (p *proxy) takeTCP(fd int, from unix.Sockaddr, target netip.AddrPort) {
+	if a, ok := from.(*unix.SockaddrInet6); !ok || netip.AddrFrom16(a.Addr).Is4In6() {
+		// IPv4 is the firewall's to redirect, with what it lets through and what not. What
+		// it has not redirected is refused, as if the socket were only bound.
+		refuse(fd)
+		return
+	}
+	client, err := connOf(fd)
+	if err != nil {
+		return
+	}
+	if !p.goRelay("network-proxy-tcp", func(ctx context.Context) { relay(ctx, client, target) }) {
+		_ = client.SetLinger(0)
+		client.Close()
+	}
+}
+
+// refuse ends a connection with a reset.
+func refuse(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	unix.Close(fd)
+}
+
+// connOf makes a net.Conn of a descriptor, which it closes in any case.
+func connOf(fd int) (*net.TCPConn, error) {
+	f := os.NewFile(uintptr(fd), "published-port")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// relay copies both ways and hands on half-closes.
+func relay(ctx context.Context, client *net.TCPConn, target netip.AddrPort) {
+	defer client.Close()
+	d := net.Dialer{Timeout: 10 * time.Second}
+	c, err := d.DialContext(ctx, "tcp", target.String())
+	if err != nil {
+		_ = client.SetLinger(0) // refused here too, instead of an empty answer
+		return
+	}
+	server := c.(*net.TCPConn)
+	defer server.Close()
+	stop := context.AfterFunc(ctx, func() { client.Close(); server.Close() })
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(server, client)
+		_ = server.CloseWrite()
+	}()
+	_, _ = io.Copy(client, server)
+	_ = client.CloseWrite()
+	<-done
+}
