@@ -24,6 +24,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/internal/systemd"
 )
 
 // debugSocket is the private endpoint of a running engine, below its exec root.
@@ -129,7 +130,7 @@ func (c *Config) checkOffline() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	settings := engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent}
+	settings := engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent, Slices: systemd.Booted()}
 	diff := engine.Check(containers, settings, func(running []*network.Sandbox) []string {
 		diff, err := network.Check(c.network(), running)
 		if err != nil {

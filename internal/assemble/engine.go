@@ -31,6 +31,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/store"
 	"github.com/cleatlabs/cleat/internal/supervise"
+	"github.com/cleatlabs/cleat/internal/systemd"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
 
@@ -90,6 +91,9 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	if s.cgroups, err = cgroup.Detect(); err != nil {
 		return s, err
 	}
+	if err := s.startSlice(ctx); err != nil {
+		return s, err
+	}
 	// The sockets come before all that would have to be taken down again if one
 	// is not to be had. A client that calls already waits until it is answered.
 	if !c.onlyStops {
@@ -132,6 +136,16 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	return s, err
 }
 
+// startSlice has systemd start the slice that everything is to lie in, if there is one.
+func (s *services) startSlice(ctx context.Context) error {
+	if s.config.slice == "" || s.config.onlyStops { // a machine that goes down starts none
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 25*time.Second) // as calls on D-Bus usually have
+	defer cancel()
+	return systemd.StartSlice(ctx, s.config.slice)
+}
+
 func inParallel(fs ...func() error) error {
 	errs := make(chan error, len(fs))
 	for _, f := range fs {
@@ -148,7 +162,7 @@ func inParallel(fs ...func() error) error {
 func (s *services) settings() engine.Settings {
 	c := &s.config
 	return engine.Settings{
-		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent,
+		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent, Slices: systemd.Booted(),
 		Version: DockerVersion, Build: c.Version, GitCommit: c.Commit, BuildTime: c.BuildTime, APIVersion: api.MaxVersion, MinAPI: api.MinVersion,
 		CDIDirs: c.CDIDirs, Containers: c.defaults, Adjustable: c.adjustable(),
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/cdi"
 	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/systemd"
 )
 
 // Config is what the flags say.
@@ -70,6 +71,8 @@ type Config struct {
 
 	// onlyStops is for an engine that does nothing but stop what runs (Shutdown).
 	onlyStops bool
+	// slice is systemd's, which CgroupParent lies in; "" if in none.
+	slice string
 
 	given    *pflag.FlagSet
 	defaults engine.ContainerDefaults
@@ -94,7 +97,7 @@ func (c *Config) BindFlags(fs *pflag.FlagSet) {
 	fs.StringVarP(&c.Group, "group", "G", "", `Group of the sockets (default "docker" where it exists, else "cleat")`)
 	fs.StringVarP(&c.Bridge, "bridge", "b", "", `Bridge of the default network, made when missing (default "cleat0")`)
 	fs.StringVar(&c.BIP, "bip", "", "Address of the bridge with the prefix length of its subnet (default: a free one)")
-	fs.StringVar(&c.CgroupParent, "cgroup-parent", defaultParent, "Cgroup below which containers lie")
+	fs.StringVar(&c.CgroupParent, "cgroup-parent", defaultParent, "Cgroup below which containers lie: a path, or a slice of systemd")
 	fs.StringArrayVar(&c.Mirrors, "registry-mirror", nil, "Preferred mirror(s) of Docker Hub, as http[s]://host[:port]")
 	fs.StringArrayVar(&c.Insecure, "insecure-registry", nil, "Registries (host[:port] or CIDR) that may be reached without TLS")
 	fs.StringArrayVar(&c.DNS, "dns", nil, "DNS server(s) of containers")
@@ -256,11 +259,30 @@ func (c *Config) Check() error {
 	if err := c.checkDefaults(); err != nil {
 		return err
 	}
-	c.CgroupParent = filepath.Join("/", c.CgroupParent)
-	if c.CgroupParent == "/" || strings.HasSuffix(c.CgroupParent, ".slice") {
-		return fmt.Errorf("%s: %q is not a path such as /cleat (systemd slices are not supported)", c.spell("cgroup-parent"), c.CgroupParent)
+	if err := c.checkCgroupParent(); err != nil {
+		return err
 	}
 	return c.checkValues()
+}
+
+// checkCgroupParent finds out where the parent lies, if it is a slice.
+func (c *Config) checkCgroupParent() (err error) {
+	parent := c.CgroupParent
+	switch {
+	case !systemd.IsSlice(parent):
+		c.CgroupParent = filepath.Join("/", parent)
+	case !systemd.Booted():
+		return fmt.Errorf("%s: %q is a slice, and systemd does not run here: a path such as /cleat is needed", c.spell("cgroup-parent"), parent)
+	default:
+		c.slice = parent
+		if c.CgroupParent, err = systemd.GroupOfSlice(parent); err != nil {
+			return fmt.Errorf("%s: %w", c.spell("cgroup-parent"), err)
+		}
+	}
+	if c.CgroupParent == "/" || strings.HasSuffix(c.CgroupParent, ".slice") { // a slice is asked for by its name alone
+		return fmt.Errorf("%s: %q is neither a path such as /cleat nor a slice such as cleat.slice", c.spell("cgroup-parent"), parent)
+	}
+	return nil
 }
 
 func (c *Config) checkValues() error {

@@ -89,6 +89,8 @@ func TestFlagsOfDockerdActAreNeedlessOrAreRefusedByName(t *testing.T) {
 		{[]string{"--bridge", "averyveryverylongname"}, "", "--bridge"},
 		{[]string{"--bridge", "none"}, "", "--network none"},
 		{[]string{"--cgroup-parent", "/"}, "", "--cgroup-parent"},
+		{[]string{"--cgroup-parent", "/a.slice"}, "", "nor a slice such as"},
+		{[]string{"--cgroup-parent", "a--b.slice"}, "", "slice"},
 		{[]string{"--log-level", "loud"}, "", "--log-level"},
 		{[]string{"--log-format", "xml"}, "", "--log-format"},
 		{[]string{"--dns", "example.org"}, "", "--dns"},

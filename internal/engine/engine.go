@@ -43,13 +43,15 @@ type Settings struct {
 	// CgroupParent is where containers' groups lie, "/cleat"; a request may name
 	// another.
 	CgroupParent string
-	Version      string // Docker-shaped, as "29.9.3"
-	Build        string // the engine's own, as cleatd --version has it
-	GitCommit    string
-	BuildTime    string
-	APIVersion   string
-	MinAPI       string
-	CDIDirs      []string // where vendors' devices are described
+	// Slices says that a parent such as "a.slice" is systemd's.
+	Slices     bool
+	Version    string // Docker-shaped, as "29.9.3"
+	Build      string // the engine's own, as cleatd --version has it
+	GitCommit  string
+	BuildTime  string
+	APIVersion string
+	MinAPI     string
+	CDIDirs    []string // where vendors' devices are described
 	// Containers are the defaults of what a container may choose.
 	Containers ContainerDefaults
 	// Adjustable are the settings to begin with.

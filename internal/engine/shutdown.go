@@ -53,10 +53,11 @@ func (s *Stopper) stopWithMachine(ctx context.Context, c *container.Container, r
 	timeout, byDefault := s.timeout(rec, StopOptions{})
 	defer r.endBegins()()
 	r.stopMonitor()
-	if err := errors.Join(s.signal(c, r, sig, earlyKillReason, goingDown), s.pauser.release(c)); err != nil {
+	asked, err := s.ask(c, r, sig, earlyKillReason, goingDown)
+	if err != nil {
 		return err
 	}
-	if s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
+	if asked && s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
 		return nil
 	}
 	return s.kill(c, r, earlyKillReason, goingDown)

@@ -15,6 +15,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/seccomp"
+	"github.com/cleatlabs/cleat/internal/systemd"
 )
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -99,6 +100,11 @@ func (b *specBuilder) cgroupPath(r *container.Record) string {
 	parent := r.HostConfig.CgroupParent
 	if parent == "" {
 		parent = b.settings.CgroupParent
+	}
+	if b.settings.Slices && systemd.IsSlice(parent) {
+		if group, err := systemd.GroupOfSlice(parent); err == nil { // else the create has refused it
+			parent = group
+		}
 	}
 	return path.Join("/", parent, r.ID)
 }

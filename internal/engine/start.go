@@ -266,6 +266,9 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	resources.Devices = append(resources.Devices, rules...)
 	// Control group, network and rootfs do not depend on each other.
 	if a.group = s.heads.take(r.ID, resources); a.group == nil {
+		if err := s.startSlice(ctx, r.HostConfig.CgroupParent); err != nil {
+			return nil, err
+		}
 		a.group = s.runtime.PrepareGroup(s.specs.cgroupPath(r), resources, r.HostConfig.Privileged)
 	}
 	if err := a.prepare(ctx); err != nil {

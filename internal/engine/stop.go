@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"strconv"
 	"syscall"
 	"time"
@@ -125,12 +126,12 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 	timeout, byDefault := s.timeout(rec, opts)
 	defer r.endBegins()()
 	r.stopMonitor() // a probe would be work that hides that nothing else is done
-	// In this order the first thing that a thawed process meets is the signal.
-	if err := errors.Join(s.signal(c, r, sig), s.pauser.release(c)); err != nil {
+	asked, err := s.ask(c, r, sig)
+	if err != nil {
 		return err
 	}
 	record.Failpoint("engine.stop.after-signal")
-	if !s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
+	if !asked || !s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
 		if err := s.kill(c, r); err != nil {
 			return err
 		}
@@ -154,10 +155,11 @@ func (s *Stopper) endUnhealthy(c *container.Container, r *run, action healthActi
 	timeout, byDefault := s.timeout(rec, StopOptions{})
 	defer r.endBegins()()
 	r.stopMonitor()
-	if err := errors.Join(s.signal(c, r, sig, earlyKillReason, reason), s.pauser.release(c)); err != nil {
+	asked, err := s.ask(c, r, sig, earlyKillReason, reason)
+	if err != nil {
 		return err
 	}
-	if !s.awaitExit(context.Background(), c, r, sig, timeout, byDefault) {
+	if !asked || !s.awaitExit(context.Background(), c, r, sig, timeout, byDefault) {
 		if err := s.kill(c, r); err != nil {
 			return err
 		}
@@ -199,11 +201,30 @@ func (s *Stopper) timeout(r *container.Record, opts StopOptions) (d time.Duratio
 	return s.adjustable.Load().StopTimeout, true
 }
 
+// ask sends the signal that a stop begins with. It reports false if the container
+// cannot be asked, because its AppArmor profile lets nobody signal it.
+func (s *Stopper) ask(c *container.Container, r *run, sig syscall.Signal, extra ...string) (asked bool, err error) {
+	err = s.signal(c, r, sig, extra...)
+	asked = !errors.Is(err, fs.ErrPermission)
+	if !asked {
+		err = nil
+	}
+	// In this order the first thing that a thawed process meets is the signal.
+	return asked, errors.Join(err, s.pauser.release(c))
+}
+
 // signal sends sig and announces it. A process that is gone already is not an
-// error: its exit is on the way.
+// error: its exit is on the way. SIGKILL arrives whatever profile the process has.
 func (s *Stopper) signal(c *container.Container, r *run, sig syscall.Signal, extra ...string) error {
 	s.say.container(c, apievents.ActionKill, append([]string{"signal", strconv.Itoa(int(sig))}, extra...)...)
 	err := r.process.Signal(int(sig))
+	if errors.Is(err, fs.ErrPermission) && sig == syscall.SIGKILL {
+		group, gerr := s.runtime.Group(s.starter.specs.cgroupPath(c.Load()))
+		if gerr != nil {
+			return errors.Join(err, gerr)
+		}
+		err = group.Kill()
+	}
 	if err != nil && !errors.Is(err, runtime.ErrNotRunning) {
 		return err
 	}

@@ -1,6 +1,6 @@
-// Package systemd asks the host's service manager about the machine.
+// Package systemd asks the host's service manager about the machine, and to start the slices that containers are to lie in.
 //
-// It promises to ask only, to wait for no answer for longer than its caller's context, and to need neither systemd nor a
+// It promises to change nothing else, to wait for no answer for longer than its caller's context, and to need neither systemd nor a
 // bus: where there is none, the machine is not going down as far as anybody knows.
 package systemd
 

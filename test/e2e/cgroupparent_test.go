@@ -23,7 +23,7 @@ func groupsNamed(path string) []string {
 func TestCgroupParent(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
-	made := fmt.Sprintf("cleat-test-%d.slice", os.Getpid())
+	made := fmt.Sprintf("cleat-test-%d.parent", os.Getpid())
 	gone := func() {
 		t.Helper()
 		harness.Eventually(t, func() (bool, string) {

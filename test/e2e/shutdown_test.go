@@ -15,13 +15,28 @@ import (
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// serviceManager plays systemd on a bus of its own and returns the bus's address, and a way to set the machine's state.
-func serviceManager(t *testing.T) (address string, set func(state string)) {
+// serviceManager plays systemd on a bus of its own.
+type serviceManager struct {
+	address string // of the bus
+	state   chan string
+	// start is called for each unit that is to be started and answers how that ended; nil starts none.
+	start func(unit string) (result string)
+}
+
+// set changes the machine's state.
+func (m *serviceManager) set(state string) {
+	<-m.state
+	m.state <- state
+}
+
+func startServiceManager(t *testing.T) *serviceManager {
 	t.Helper()
+	m := &serviceManager{state: make(chan string, 1)}
+	m.state <- "running"
 	dir := t.TempDir()
-	address = "unix:path=" + filepath.Join(dir, "bus")
+	m.address = "unix:path=" + filepath.Join(dir, "bus")
 	conf := filepath.Join(dir, "conf")
-	err := os.WriteFile(conf, []byte(`<busconfig><type>system</type><listen>`+address+`</listen><auth>EXTERNAL</auth>
+	err := os.WriteFile(conf, []byte(`<busconfig><type>system</type><listen>`+m.address+`</listen><auth>EXTERNAL</auth>
 		<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`), 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -36,15 +51,13 @@ func serviceManager(t *testing.T) (address string, set func(state string)) {
 	})
 	var conn *dbus.Conn
 	harness.Eventually(t, func() (bool, string) {
-		conn, err = dbus.Connect(address)
+		conn, err = dbus.Connect(m.address)
 		return err == nil, "the bus does not listen"
 	})
 	t.Cleanup(func() { conn.Close() })
-	state := make(chan string, 1)
-	state <- "running"
 	properties := map[string]any{"Get": func(iface, property string) (dbus.Variant, *dbus.Error) {
-		now := <-state
-		state <- now
+		now := <-m.state
+		m.state <- now
 		if iface != "org.freedesktop.systemd1.Manager" || property != "SystemState" {
 			return dbus.Variant{}, dbus.MakeFailedError(os.ErrNotExist)
 		}
@@ -53,20 +66,35 @@ func serviceManager(t *testing.T) (address string, set func(state string)) {
 	if err := conn.ExportMethodTable(properties, "/org/freedesktop/systemd1", "org.freedesktop.DBus.Properties"); err != nil {
 		t.Fatal(err)
 	}
+	jobs := uint32(0)
+	units := map[string]any{"StartUnit": func(unit, mode string) (dbus.ObjectPath, *dbus.Error) {
+		if m.start == nil || mode != "replace" {
+			return "", dbus.NewError("org.freedesktop.systemd1.NoSuchUnit", []any{"Unit " + unit + " not found."})
+		}
+		result := m.start(unit)
+		jobs++
+		job := dbus.ObjectPath(fmt.Sprintf("/org/freedesktop/systemd1/job/%d", jobs))
+		for _, ended := range []dbus.ObjectPath{job + "0", job} { // another's first
+			if err := conn.Emit("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager.JobRemoved", jobs, ended, unit, result); err != nil {
+				return "", dbus.MakeFailedError(err)
+			}
+		}
+		return job, nil
+	}}
+	if err := conn.ExportMethodTable(units, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := conn.RequestName("org.freedesktop.systemd1", 0); err != nil {
 		t.Fatal(err)
 	}
-	return address, func(s string) {
-		<-state
-		state <- s
-	}
+	return m
 }
 
 // TestMachineGoesDown: an engine that is ended alone leaves its containers running; one that is ended because the machine
 // goes down stops them as stop does, and after the boot those start that have a policy for it.
 func TestMachineGoesDown(t *testing.T) {
-	address, set := serviceManager(t)
-	e := harness.Start(t, harness.Options{Env: []string{"DBUS_SYSTEM_BUS_ADDRESS=" + address}})
+	manager := startServiceManager(t)
+	e := harness.Start(t, harness.Options{Env: []string{"DBUS_SYSTEM_BUS_ADDRESS=" + manager.address}})
 	e.Load(t, "busybox")
 	const kind = `trap "echo asked to end; exit 3" TERM; echo up; while :; do sleep 0.1; done`
 	for name, args := range map[string][]string{
@@ -92,12 +120,12 @@ func TestMachineGoesDown(t *testing.T) {
 		t.Errorf("plain is %s after the engine alone was ended", got)
 	}
 
-	set("stopping")
+	manager.set("stopping")
 	e.Stop(t)
 	if log := e.Log(); !strings.Contains(log, "the machine goes down") {
 		t.Errorf("the engine says:\n%s", log)
 	}
-	set("running")
+	manager.set("running")
 	e.Run(t)
 	for name, want := range map[string]string{
 		"plain": "exited 3", "paused": "exited 3", "deaf": "exited 137", "stopped": "exited 3", "always": "running 0", "unless": "running 0", "failing": "running 0",
