@@ -16,6 +16,8 @@ import (
 	control "github.com/moby/buildkit/api/services/control"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // TestFlagsBecomeARequest: what each flag tells the engine.
@@ -278,7 +280,7 @@ func TestPluginProtocol(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{"build"}, {"buildx"}, {"builder"}} {
 		r := cleat("", append(slices.Clone(args), "--help")...)
-		golden(t, "help/"+strings.Join(args, "-")+".txt", r.stdout)
+		expect.Golden(t, "testdata/golden/help/"+strings.Join(args, "-")+".txt", r.stdout)
 		if r.code != 0 || r.stderr != "" {
 			t.Errorf("%v: %+v", args, r)
 		}

@@ -11,6 +11,8 @@ import (
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func (e *engine) DiskUsage(_ context.Context, r *control.DiskUsageRequest) (*control.DiskUsageResponse, error) {
@@ -59,8 +61,8 @@ func TestDiskUsage(t *testing.T) {
 	e := start(t)
 	e.usage = []*control.UsageRecord{cached("first", 1000, true, false), cached("second", 2_000_000, false, true)}
 	e.usage[1].Mutable = true
-	golden(t, "output/du.txt", cleat("", "builder", "du").stdout)
-	golden(t, "output/du-verbose.txt", cleat("", "buildx", "du", "--verbose").stdout)
+	expect.Golden(t, "testdata/golden/output/du.txt", cleat("", "builder", "du").stdout)
+	expect.Golden(t, "testdata/golden/output/du-verbose.txt", cleat("", "buildx", "du", "--verbose").stdout)
 	if r := cleat("", "buildx", "du", "--format", "{{.ID}} {{.Size}}"); r.stdout != "first 1kB\nsecond 2MB\n" {
 		t.Errorf("%+v", r)
 	}
@@ -103,8 +105,8 @@ func TestPrune(t *testing.T) {
 func TestTheOneBuilder(t *testing.T) {
 	e := start(t)
 	e.labels["a"] = "b"
-	golden(t, "output/ls.txt", cleat("", "buildx", "ls").stdout)
-	golden(t, "output/inspect.txt", cleat("", "buildx", "inspect", "--bootstrap").stdout)
+	expect.Golden(t, "testdata/golden/output/ls.txt", cleat("", "buildx", "ls").stdout)
+	expect.Golden(t, "testdata/golden/output/inspect.txt", cleat("", "buildx", "inspect", "--bootstrap").stdout)
 	for line, want := range map[string]string{
 		"buildx use default": "", "buildx inspect default": "", "buildx use other": `no builder "other" found`, "buildx inspect other": `no builder "other" found`,
 		"buildx create --name x --driver docker-container": "create is not supported", "buildx rm x": "rm is not supported", "buildx stop": "stop is not supported",
@@ -134,7 +136,7 @@ func TestHistory(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	e.records = []*control.BuildHistoryEvent{built("aaa1", "docker.io/library/old:latest", 3*time.Hour, 90*time.Second, false), built("aab2", "docker.io/library/new:1,x", time.Hour, 1500*time.Millisecond, true)}
-	golden(t, "output/history-ls.txt", cleat("", "buildx", "history", "ls").stdout)
+	expect.Golden(t, "testdata/golden/output/history-ls.txt", cleat("", "buildx", "history", "ls").stdout)
 	for line, want := range map[string]string{
 		"--filter status=error": "aab2\n", "--filter status!=error": "aaa1\n", "--filter duration>10s": "aaa1\n", "--filter startedAt>2h": "aab2\n", "--filter ref=aa": "aab2\naaa1\n",
 	} {

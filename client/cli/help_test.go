@@ -1,36 +1,14 @@
 package cli_test
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// golden holds text against a file of testdata/golden.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", "golden", name)
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs from its golden file (go test -update writes it anew):\n%s", name, got)
-	}
-}
 
 var commands = []string{
 	"",
@@ -155,7 +133,7 @@ func TestHelp(t *testing.T) {
 		if name == "" {
 			name = "cleat"
 		}
-		golden(t, "help/"+name+".txt", r.stdout)
+		expect.Golden(t, "testdata/golden/help/"+name+".txt", r.stdout)
 		if viaHelp := call(t, program, "unix:///nowhere", "", append([]string{"help"}, strings.Fields(c)...)...); c != "" && viaHelp != r {
 			t.Errorf("help %s is not %s --help: %+v", c, c, viaHelp)
 		}
@@ -250,7 +228,7 @@ func TestHumanOutput(t *testing.T) {
 		if strings.HasPrefix(c, "version") || strings.HasPrefix(c, "ps") {
 			continue // these tell the build, or how long ago something was
 		}
-		golden(t, "output/"+strings.ReplaceAll(c, " ", "")+".txt", r.stdout+"--- stderr\n"+r.stderr)
+		expect.Golden(t, "testdata/golden/output/"+strings.ReplaceAll(c, " ", "")+".txt", r.stdout+"--- stderr\n"+r.stderr)
 	}
 	// Docker's layout but for the client's own lines.
 	for _, c := range []string{"version", "info"} {

@@ -18,19 +18,11 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 const patience = 20 * time.Second
-
-// eventually waits for a condition that another process brings about.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
 
 // environ is the environment of a user without configuration.
 func environ(host string, more ...string) []string {
@@ -273,9 +265,9 @@ func TestTerminal(t *testing.T) {
 		want := fmt.Sprintf("POST /containers/%s/resize?h=%d&w=%d", containerID, rows, cols)
 		return func() bool { return slices.Contains(f.asked(), want) }
 	}
-	eventually(t, "the first size is told", resized(33, 101))
+	expect.Eventually(t, "the first size is told", resized(33, 101))
 	pty.Setsize(x.file, &pty.Winsize{Rows: 40, Cols: 90})
-	eventually(t, "the new size is told", resized(40, 90))
+	expect.Eventually(t, "the new size is told", resized(40, 90))
 	if got := f.body(t, "POST /containers/create")["HostConfig"].(map[string]any)["ConsoleSize"]; fmt.Sprint(got) != "[33 101]" {
 		t.Errorf("the container is created with console size %v", got)
 	}
@@ -323,14 +315,14 @@ func TestSignalsAreForwarded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
-	eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
+	expect.Eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
 	for i, s := range []struct {
 		sig  syscall.Signal
 		name string
 	}{{syscall.SIGHUP, "HUP"}, {syscall.SIGINT, "INT"}, {syscall.SIGUSR1, "USR1"}, {syscall.SIGCHLD, ""}, {syscall.SIGURG, ""}, {syscall.SIGTERM, "TERM"}} {
 		cmd.Process.Signal(s.sig)
 		if s.name != "" {
-			eventually(t, s.name+" arrives", func() bool { k := f.wasKilled(); return slices.Contains(k, s.name) })
+			expect.Eventually(t, s.name+" arrives", func() bool { k := f.wasKilled(); return slices.Contains(k, s.name) })
 		}
 		if k := f.wasKilled(); len(k) > i+1 {
 			t.Fatalf("signals that arrived: %v", k)
@@ -355,12 +347,12 @@ func TestRareSignalsAreForwarded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
-	eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
+	expect.Eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
 	for _, s := range []struct {
 		sig  syscall.Signal
 		name string
 	}{{34 + 3, "RTMIN+3"}, {syscall.SIGALRM, "ALRM"}, {syscall.SIGCONT, "CONT"}} {
-		eventually(t, s.name+" arrives", func() bool {
+		expect.Eventually(t, s.name+" arrives", func() bool {
 			cmd.Process.Signal(s.sig)
 			return slices.Contains(f.wasKilled(), s.name)
 		})
@@ -382,7 +374,7 @@ func TestInterruptedWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
-	eventually(t, "it waits", func() bool { return len(f.asked()) == 1 })
+	expect.Eventually(t, "it waits", func() bool { return len(f.asked()) == 1 })
 	cmd.Process.Signal(syscall.SIGINT)
 	cmd.Wait()
 	if cmd.ProcessState.ExitCode() != 130 || errOut.Len() > 0 {
@@ -416,7 +408,7 @@ func TestInterruptedPull(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { cmd.Process.Kill() })
-		eventually(t, "it pulls", func() bool {
+		expect.Eventually(t, "it pulls", func() bool {
 			return slices.ContainsFunc(f.asked(), func(r string) bool { return strings.HasPrefix(r, "POST /images/create") })
 		})
 		cmd.Process.Signal(syscall.SIGINT)
@@ -490,7 +482,7 @@ func TestWithoutSignalProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
-	eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
+	expect.Eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
 	cmd.Process.Signal(syscall.SIGINT)
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 130 || len(f.wasKilled()) > 0 {

@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +29,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/volume"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // fake is an engine without containers. A test sets the functions that it needs;
@@ -444,24 +444,7 @@ type door struct {
 	socket string
 	http   *http.Client
 	server *api.Server
-	log    *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+	log    *expect.Output
 }
 
 // patience bounds a hang; no verdict depends on anything being faster.
@@ -469,7 +452,7 @@ const patience = 20 * time.Second
 
 func serve(t testing.TB, f *fake) *door {
 	t.Helper()
-	d := &door{t: t, fake: f, socket: filepath.Join(t.TempDir(), "api.sock"), log: &lockedBuffer{}}
+	d := &door{t: t, fake: f, socket: filepath.Join(t.TempDir(), "api.sock"), log: &expect.Output{}}
 	handler, err := api.New(f.deps(d.log))
 	if err != nil {
 		t.Fatal(err)

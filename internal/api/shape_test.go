@@ -3,11 +3,8 @@ package api_test
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,9 +21,8 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/test/expect"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // goldenVersions are the versions around which answers change, and the ends.
 var goldenVersions = []string{"1.24", "1.40", "1.43", "1.44", "1.45", "1.46", "1.47", "1.48", "1.49", "1.50", "1.51", "1.52", "1.53", "1.56"}
@@ -157,38 +153,8 @@ func TestGoldenAnswers(t *testing.T) {
 			fmt.Fprintf(&got, "=== %s\n%s", version, body)
 			last = body
 		}
-		file := filepath.Join("testdata", "golden", name+".txt")
-		if *update {
-			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := got.String(); got != string(want) {
-			t.Errorf("%s differs from %s:\n%s", path, file, firstDifference(got, string(want)))
-		}
+		expect.Golden(t, "testdata/golden/"+name+".txt", got.String())
 	}
-}
-
-func firstDifference(got, want string) string {
-	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
-	section := ""
-	for i := range min(len(g), len(w)) {
-		if strings.HasPrefix(w[i], "===") {
-			section = w[i]
-		}
-		if g[i] != w[i] {
-			return fmt.Sprintf("%s, line %d: got %q, want %q", section, i+1, g[i], w[i])
-		}
-	}
-	return fmt.Sprintf("%d lines, want %d", len(g), len(w))
 }
 
 // What changed in which version, stated one by one.

@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // asEngine makes the test's binary an engine on this directory, which runs a step until it is killed.
@@ -50,11 +52,11 @@ func killedEngine(t *testing.T, parent string) {
 	one, two := nap(), nap()
 	runs := func(t string) bool { return commandRuns("sleep\x00" + t + "\x00") }
 	cmd := exec.Command("/proc/self/exe")
-	var out output
+	var out expect.Output
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Env = append(os.Environ(), asEngine+"="+l.dir, asEngine+"_PARENT="+parent, asEngine+"_NAPS="+one+","+two)
 	l.check(cmd.Start())
-	eventually(t, "the step", func() bool {
+	expect.Eventually(t, "the step", func() bool {
 		if out.String() != "" && !strings.HasPrefix(out.String(), "up") {
 			t.Fatal(out.String())
 		}
@@ -64,12 +66,12 @@ func killedEngine(t *testing.T, parent string) {
 	_ = cmd.Wait()
 	if unified() {
 		// Before any other engine comes.
-		eventually(t, "the end of the step", func() bool { return !runs(one) && !runs(two) })
+		expect.Eventually(t, "the end of the step", func() bool { return !runs(one) && !runs(two) })
 	}
 	next, err := openEngine(l.dir)
 	l.check(err)
 	l.engine = next
-	eventually(t, "the end of the step", func() bool { return !runs(one) && !runs(two) })
+	expect.Eventually(t, "the end of the step", func() bool { return !runs(one) && !runs(two) })
 	for _, pattern := range []string{"/sys/fs/cgroup%s/build/*/tasks", "/sys/fs/cgroup/*%s/build/*/tasks", "/sys/fs/cgroup/*%s/build/*/cgroup.procs", "/sys/fs/cgroup%s-other", "/sys/fs/cgroup/*%s-other"} {
 		if left, _ := filepath.Glob(fmt.Sprintf(pattern, l.parent)); len(left) > 0 {
 			t.Errorf("left: %v", left)

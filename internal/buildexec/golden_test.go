@@ -1,8 +1,6 @@
 package buildexec_test
 
 import (
-	"flag"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,9 +10,8 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/test/expect"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestLaunchProgram pins what a step is put into: by default, and without confinement.
 func TestLaunchProgram(t *testing.T) {
@@ -33,16 +30,7 @@ func TestLaunchProgram(t *testing.T) {
 		meta.SecurityMode = mode
 		got, err := l.steps.Dump("0123456789abcdef", meta, user, mounts)
 		l.check(err)
-		got = portable(got, l.dir)
-		golden := "testdata/" + name + ".golden"
-		if *update {
-			l.check(os.WriteFile(golden, []byte(got), 0o644))
-		}
-		want, err := os.ReadFile(golden)
-		l.check(err)
-		if got != string(want) {
-			t.Errorf("the launch program of a step (%s) has changed (-update accepts it):\n%s", name, difference(string(want), got))
-		}
+		expect.Golden(t, "testdata/"+name+".golden", portable(got, l.dir))
 	}
 }
 
@@ -58,24 +46,4 @@ func portable(text, dir string) string {
 		}
 	}
 	return strings.Join(kept, "")
-}
-
-func difference(want, got string) string {
-	has := map[string]bool{}
-	for line := range strings.Lines(want) {
-		has[line] = true
-	}
-	var b strings.Builder
-	for line := range strings.Lines(got) {
-		if !has[line] {
-			b.WriteString("+ " + line)
-		}
-		delete(has, line)
-	}
-	for line := range strings.Lines(want) {
-		if has[line] {
-			b.WriteString("- " + line)
-		}
-	}
-	return b.String()
 }

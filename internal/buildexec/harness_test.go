@@ -1,11 +1,9 @@
 package buildexec_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -28,6 +26,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 const (
@@ -233,28 +232,6 @@ func (l *lab) root() (executor.Mount, string) {
 	}})}, upper
 }
 
-// output collects what a step says.
-type output struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.Buffer.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.Buffer.String()
-}
-
-func (o *output) Close() error { return nil }
-
-var _ io.WriteCloser = (*output)(nil)
-
 // job is a step to run.
 type job struct {
 	id      string
@@ -262,8 +239,8 @@ type job struct {
 	upper   string
 	mounts  []executor.Mount
 	info    executor.ProcessInfo
-	stdout  output
-	stderr  output
+	stdout  expect.Output
+	stderr  expect.Output
 	started chan struct{}
 }
 
@@ -318,14 +295,4 @@ func code(err error) int {
 		return int(exit.ExitCode)
 	}
 	return -1
-}
-
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s does not come", what)
-		}
-	}
 }

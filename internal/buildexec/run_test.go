@@ -21,6 +21,8 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func TestProcess(t *testing.T) {
@@ -323,7 +325,7 @@ func TestCancel(t *testing.T) {
 	j := l.job("trap '' TERM INT; sleep " + one + " & (sleep " + two + "; true) & echo up; wait")
 	gone := errors.New("the client has gone")
 	go func() {
-		eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
+		expect.Eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
 		cancel(gone)
 	}()
 	err := l.runIn(ctx, j)
@@ -364,7 +366,7 @@ func TestSignals(t *testing.T) {
 	j := l.job("trap 'echo got; exit 3' USR1; echo up; while :; do sleep 0.01; done")
 	j.info.Signal = signals
 	go func() {
-		eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
+		expect.Eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
 		signals <- unix.SIGUSR1
 		close(signals)
 	}()
@@ -381,7 +383,7 @@ func TestTerminal(t *testing.T) {
 	j := l.job("tty; read a; stty size; echo $a; exit 5")
 	j.info.Meta.Tty, j.info.Resize, j.info.Stdin = true, sizes, r
 	go func() {
-		eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "/dev/pts/0") })
+		expect.Eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "/dev/pts/0") })
 		for range 2 { // the first has been set when the second is taken
 			sizes <- executor.WinSize{Rows: 43, Cols: 132}
 		}
@@ -402,10 +404,10 @@ func TestExec(t *testing.T) {
 	ctx, cancel := context.WithCancel(l.ctx())
 	ended := make(chan error)
 	go func() { ended <- l.runIn(ctx, j) }()
-	eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
+	expect.Eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
 
 	exec := func(change func(*executor.ProcessInfo), args ...string) (string, error) {
-		var out output
+		var out expect.Output
 		info := executor.ProcessInfo{Meta: executor.Meta{Args: args}, Stdout: &out, Stderr: &out}
 		if change != nil {
 			change(&info)
@@ -444,16 +446,16 @@ func TestExec(t *testing.T) {
 	}
 	third := nap()
 	short, stop := context.WithCancel(l.ctx())
-	var out output
+	var out expect.Output
 	go func() {
-		eventually(t, "the process", func() bool { return out.String() == "up\n" })
+		expect.Eventually(t, "the process", func() bool { return out.String() == "up\n" })
 		stop()
 	}()
 	err = l.steps.Exec(short, "abc", executor.ProcessInfo{Meta: executor.Meta{Args: []string{"sh", "-c", "echo up; sleep " + third}}, Stdout: &out})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	eventually(t, "the end of the process", func() bool { return !commandRuns("sleep\x00" + third + "\x00") })
+	expect.Eventually(t, "the end of the process", func() bool { return !commandRuns("sleep\x00" + third + "\x00") })
 	cancel()
 	<-ended
 	if err := l.steps.Exec(l.ctx(), "abc", executor.ProcessInfo{Meta: executor.Meta{Args: []string{"true"}}}); err == nil || !strings.Contains(err.Error(), "abc") {
@@ -519,7 +521,7 @@ func TestClose(t *testing.T) {
 	j := l.job("echo up; sleep 1000")
 	ended := make(chan error)
 	go func() { ended <- l.run(j) }()
-	eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
+	expect.Eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up") })
 	begin := time.Now()
 	l.check(l.steps.Close())
 	if err := <-ended; code(err) != 137 {

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/snapshot"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // snapshotter gives one snapshot.
@@ -73,7 +75,7 @@ func TestSnapshots(t *testing.T) {
 	l.check(err)
 	ended := make(chan error)
 	go func() { ended <- l.run(j) }()
-	eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up\n") })
+	expect.Eventually(t, "the step", func() bool { return strings.Contains(j.stdout.String(), "up\n") })
 	if during, _ := os.ReadFile("/proc/self/mountinfo"); strings.Count(string(during), "overlay") > strings.Count(string(before), "overlay") {
 		t.Errorf("the root is mounted where others see it:\n%s", during)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // parentDir is where the tests of this process make their groups.
@@ -112,16 +113,6 @@ func run(t testing.TB, g *cgroup.Group, script string) *exec.Cmd {
 		t.Fatalf("the process did not get into its group: %v", err)
 	}
 	return cmd
-}
-
-// waitFor polls a condition that another process brings about.
-func waitFor(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 10 s for %s", what)
-		}
-	}
 }
 
 func file(t testing.TB, g *cgroup.Group, controller, name string) string {
@@ -271,7 +262,7 @@ func TestV1DevicesAreDenied(t *testing.T) {
 	out := dir + "/out"
 	// Making a node of any kind is allowed, opening one that is not in the list is not.
 	cmd := run(t, g, fmt.Sprintf(`mknod %[1]s/mem c 1 1 && head -c1 /dev/zero >/dev/null && { head -c1 %[1]s/mem >/dev/null 2>&1 && echo opened || echo denied; } > %[2]s.tmp; mv %[2]s.tmp %[2]s`, dir, out))
-	waitFor(t, "the shell", func() bool { _, err := os.Stat(out); return err == nil })
+	expect.Eventually(t, "the shell", func() bool { _, err := os.Stat(out); return err == nil })
 	cmd.Wait()
 	if b, _ := os.ReadFile(out); string(b) != "denied\n" {
 		t.Errorf("opening /dev/mem: %q", b)
@@ -297,7 +288,7 @@ func TestFreezeThawKill(t *testing.T) {
 	if err := g.Thaw(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "CPU time to be used again", func() bool { now, _ := g.CPUUsage(); return now > before })
+	expect.Eventually(t, "CPU time to be used again", func() bool { now, _ := g.CPUUsage(); return now > before })
 	if err := g.Freeze(); err != nil {
 		t.Fatal(err)
 	}
@@ -337,11 +328,11 @@ func TestKillReachesNestedGroupsAndForkers(t *testing.T) {
 	g := create(t, h, "forker", cgroup.Resources{AllowAllDevices: true, PidsLimit: 200})
 	nested := "/sys/fs/cgroup/freezer" + g.Path() + "/inner"
 	run(t, g, "mkdir "+nested+"; sleep 1000 & echo $! > "+nested+"/cgroup.procs; f() { f & f & }; f 2>/dev/null; wait")
-	waitFor(t, "some forks", func() bool { pids, _ := g.Procs(); return len(pids) > 50 })
+	expect.Eventually(t, "some forks", func() bool { pids, _ := g.Procs(); return len(pids) > 50 })
 	if err := g.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the last process to be gone", func() bool {
+	expect.Eventually(t, "the last process to be gone", func() bool {
 		pids, err := g.Procs()
 		return err == nil && len(pids) == 0
 	})
@@ -452,7 +443,7 @@ func TestOOM(t *testing.T) {
 		t.Errorf("OOMKills = %d, %v", n, err)
 	}
 	close(stop)
-	waitFor(t, "the channel to close", func() bool {
+	expect.Eventually(t, "the channel to close", func() bool {
 		select {
 		case _, ok := <-events:
 			return !ok
@@ -488,7 +479,7 @@ func TestLimitBelowUsage(t *testing.T) {
 	h := v1(t)
 	g := create(t, h, "usage", cgroup.Resources{AllowAllDevices: true, Memory: 256 << 20, MemorySwap: 256 << 20})
 	run(t, g, `x=$(head -c 60000000 /dev/zero | tr '\0' x); read y < <(sleep 1000)`)
-	waitFor(t, "memory to be used", func() bool {
+	expect.Eventually(t, "memory to be used", func() bool {
 		s := file(t, g, "memory", "memory.stat")
 		var n int64
 		for line := range strings.Lines(s) {
@@ -548,7 +539,7 @@ func TestMeasure(t *testing.T) {
 	g := create(t, v1(t), "measure", cgroup.Resources{AllowAllDevices: true, Memory: 64 << 20, PidsLimit: 50, CPUQuota: 50000, CPUPeriod: 100000})
 	run(t, g, "while :; do :; done")
 	var m *cgroup.Measure
-	waitFor(t, "CPU time and a throttled period", func() bool {
+	expect.Eventually(t, "CPU time and a throttled period", func() bool {
 		var err error
 		if m, err = g.Measure(); err != nil {
 			t.Fatal(err)

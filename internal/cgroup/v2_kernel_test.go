@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // v2 skips on hosts whose limits are those of v1.
@@ -83,7 +84,7 @@ func TestV2KillReachesNestedGroupsAndForkers(t *testing.T) {
 	g := create(t, v2(t), "forker", cgroup.Resources{AllowAllDevices: true, PidsLimit: 200})
 	nested := "/sys/fs/cgroup" + g.Path() + "/inner"
 	run(t, g, "mkdir "+nested+"; sleep 1000 & echo $! > "+nested+"/cgroup.procs; f() { f & f & }; f 2>/dev/null; wait")
-	waitFor(t, "some forks", func() bool { pids, _ := g.Procs(); return len(pids) > 50 })
+	expect.Eventually(t, "some forks", func() bool { pids, _ := g.Procs(); return len(pids) > 50 })
 	if err := g.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +119,7 @@ func TestV2OOM(t *testing.T) {
 func TestV2LimitBelowUsage(t *testing.T) {
 	g := create(t, v2(t), "usage", cgroup.Resources{AllowAllDevices: true, Memory: 256 << 20})
 	run(t, g, `x=$(head -c 10000000 /dev/zero | tr '\0' x); read y < <(sleep 1000)`)
-	waitFor(t, "memory to be used", func() bool {
+	expect.Eventually(t, "memory to be used", func() bool {
 		var n int64
 		for line := range strings.Lines(file(t, g, "", "memory.stat")) {
 			if v, ok := strings.CutPrefix(line, "anon "); ok {

@@ -1,12 +1,10 @@
 package engine_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/stdio"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func TestLifeOfAContainer(t *testing.T) {
@@ -229,7 +228,7 @@ func (l *lab) execAs(id string, req api.ExecCreateRequest, stdin string) (string
 	if err != nil {
 		l.tb.Fatal(err)
 	}
-	var out syncBuffer
+	var out expect.Output
 	io := engine.StreamIO{Stdout: &out, Stderr: &out}
 	if req.AttachStdin {
 		io.Stdin = strings.NewReader(stdin)
@@ -245,23 +244,6 @@ func (l *lab) execAs(id string, req api.ExecCreateRequest, stdin string) (string
 		l.tb.Fatalf("the stream of exec %q has ended, but its exit code is not known", req.Cmd)
 	}
 	return out.String(), *r.ExitCode
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func TestExec(t *testing.T) {
@@ -337,7 +319,7 @@ func TestAttachBeforeStartGetsTheFirstByteAndHalfCloseEndsStdinOnly(t *testing.T
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out, errs syncBuffer
+	var out, errs expect.Output
 	done := make(chan error, 1)
 	go func() {
 		done <- a.Run(context.Background(), engine.StreamIO{Stdin: strings.NewReader("middle\n"), Stdout: &out, Stderr: &errs})

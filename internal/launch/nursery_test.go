@@ -6,37 +6,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 
-	"github.com/cleatlabs/cleat/internal/launch"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/test/expect"
+	"github.com/cleatlabs/cleat/test/harness"
 )
 
 // nurseries are the processes of this one that make parked ones.
-func nurseries(t *testing.T) (pids []int) {
-	t.Helper()
-	lists, err := filepath.Glob("/proc/self/task/*/children")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, list := range lists {
-		b, _ := os.ReadFile(list) // of a thread that has just ended
-		for _, f := range strings.Fields(string(b)) {
-			line, err := os.ReadFile("/proc/" + f + "/cmdline")
-			if err != nil || !bytes.HasPrefix(line, []byte("cleat-keeper\x00nursery\x00")) {
-				continue
-			}
-			pid, err := strconv.Atoi(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
+func nurseries(t *testing.T) []int { return harness.Children(t, "cleat-keeper", "nursery") }
 
 // Several processes are made at once, each with a session of its own and nothing but its socket, and each runs its
 // program.
@@ -47,16 +27,16 @@ func TestParkSeveral(t *testing.T) {
 		t.Fatalf("%d processes, %v", len(made), err)
 	}
 	for i, k := range made {
-		until(t, "it is a spare", func() bool {
+		expect.Eventually(t, "it is a spare", func() bool {
 			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", k.PID()))
 			return bytes.HasPrefix(b, []byte("cleat-keeper\x00spare\x00"))
 		})
-		until(t, "it leads a session", func() bool {
+		expect.Eventually(t, "it leads a session", func() bool {
 			sid, err := unix.Getsid(k.PID())
 			return err == nil && sid == k.PID()
 		})
 		var fds []string
-		until(t, "it has its socket alone", func() bool {
+		expect.Eventually(t, "it has its socket alone", func() bool {
 			fds, _ = filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", k.PID()))
 			return len(fds) == 4
 		})
@@ -94,13 +74,13 @@ func TestNurseryKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "there is one nursery", func() bool { return len(ours()) == 1 })
+	expect.Eventually(t, "there is one nursery", func() bool { return len(ours()) == 1 })
 	killed := ours()[0]
 	if err := unix.Kill(killed, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it has ended", func() bool { return len(ours()) == 0 }) // a zombie has no arguments
-	for round := range 2 {                                            // made by the engine, then by a new nursery
+	expect.Eventually(t, "it has ended", func() bool { return len(ours()) == 0 }) // a zombie has no arguments
+	for round := range 2 {                                                        // made by the engine, then by a new nursery
 		made, err := s.Park(3)
 		if err != nil || len(made) != 3 {
 			t.Fatalf("round %d: %d processes, %v", round, len(made), err)

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cleatlabs/cleat/internal/launch"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // runIn is run in a parked process.
@@ -102,7 +104,7 @@ func TestParkedTitle(t *testing.T) {
 		}
 		return strings.TrimRight(string(b), "\x00\n")
 	}
-	until(t, "it is shown as spare", func() bool { return read("cmdline") == "cleat-keeper\x00spare" })
+	expect.Eventually(t, "it is shown as spare", func() bool { return read("cmdline") == "cleat-keeper\x00spare" })
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -117,22 +119,13 @@ func TestParkedTitle(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(c.PIDFD)
-	until(t, "it has its name", func() bool { return read("cmdline") == "cleat-keeper "+id })
+	expect.Eventually(t, "it has its name", func() bool { return read("cmdline") == "cleat-keeper "+id })
 	if got := read("comm"); got != "cleat-keeper" {
 		t.Errorf("its short name is %q", got)
 	}
 	w.Close() // the end of its input fails the program
 	c.Await(context.Background())
 	unix.Wait4(c.PID, nil, 0, nil)
-}
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
 }
 
 // What a parked process cannot do is done by a new one: it has been killed meanwhile, or the message has no room.
@@ -221,7 +214,7 @@ func TestParkedEnd(t *testing.T) {
 	if _, err := fmt.Sscan(string(out), &pid); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	until(t, "it ended with the killed one", func() bool {
+	expect.Eventually(t, "it ended with the killed one", func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(b), ") Z ")
 	})

@@ -13,11 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/runtime"
-	"golang.org/x/sys/unix"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // startRaw starts s without anyone reading its output.
@@ -164,7 +166,7 @@ func TestAdoptEnded(t *testing.T) {
 		}
 		l.check(os.WriteFile(filepath.Join(gate, ".now"), []byte(content), 0o644))
 		l.check(os.Rename(filepath.Join(gate, ".now"), filepath.Join(gate, "now")))
-		waitFor(t, "the keeper's end", func() bool { return unix.Kill(rec.KeeperPID, 0) != nil || zombie(rec.KeeperPID) })
+		expect.Eventually(t, "the keeper's end", func() bool { return unix.Kill(rec.KeeperPID, 0) != nil || zombie(rec.KeeperPID) })
 		c := l.adopt(l.newRuntime(), rec, s)
 		select {
 		case <-c.Done():
@@ -201,7 +203,7 @@ func TestAdoptWithoutKeeper(t *testing.T) {
 	rec := p.Record()
 	p.Detach()
 	l.check(unix.Kill(rec.KeeperPID, unix.SIGKILL))
-	waitFor(t, "the keeper's end", func() bool { return unix.Kill(rec.KeeperPID, 0) != nil || zombie(rec.KeeperPID) })
+	expect.Eventually(t, "the keeper's end", func() bool { return unix.Kill(rec.KeeperPID, 0) != nil || zombie(rec.KeeperPID) })
 	c := l.adopt(l.newRuntime(), rec, s)
 	c.terminate()
 	if st := c.wait(); st.Code != 6 && st.Reason == "" {
@@ -271,7 +273,7 @@ func TestSweep(t *testing.T) {
 	l.check(os.Mkdir(stale, 0o700))
 	l.newRuntime().Sweep([]keeper.Record{kept.Record()})
 	for _, rec := range []keeper.Record{lostRec, xRec} {
-		waitFor(t, "the end of what nobody knows", func() bool { return unix.Kill(rec.PID, 0) != nil || zombie(rec.PID) })
+		expect.Eventually(t, "the end of what nobody knows", func() bool { return unix.Kill(rec.PID, 0) != nil || zombie(rec.PID) })
 		if _, err := os.Stat(rec.Dir); !os.IsNotExist(err) {
 			t.Errorf("%s is left", rec.Dir)
 		}
@@ -310,7 +312,7 @@ func TestEngineKilled(t *testing.T) {
 	l.check(cmd.Process.Kill())
 	cmd.Wait()
 	c := l.adopt(l.newRuntime(), rec, s)
-	waitFor(t, "output", func() bool { return strings.Contains(c.stdoutSoFar(), "\n20\n") })
+	expect.Eventually(t, "output", func() bool { return strings.Contains(c.stdoutSoFar(), "\n20\n") })
 	l.check(os.WriteFile(filepath.Join(gate, "now"), nil, 0o644))
 	if st := c.wait(); st.Code != 4 {
 		t.Error(st)
@@ -357,7 +359,7 @@ func TestStopHint(t *testing.T) {
 	settles := func(want runtime.Reaction, s *runtime.Spec) {
 		t.Helper()
 		c := l.start(s)
-		waitFor(t, fmt.Sprint("the answer ", want), func() bool { return c.StopHint(15) == want })
+		expect.Eventually(t, fmt.Sprint("the answer ", want), func() bool { return c.StopHint(15) == want })
 	}
 	settles(runtime.Deaf, l.spec("sleep", "1000"))
 	settles(runtime.MayReact, l.spec("sh", "-c", "trap : TERM; while :; do sleep 1; done"))
@@ -366,7 +368,7 @@ func TestStopHint(t *testing.T) {
 	settles(runtime.MayReact, s)
 	// One that is always busy is never taken for deaf.
 	busy := l.start(l.spec("sh", "-c", "while :; do :; done"))
-	waitFor(t, "it runs", func() bool { return busy.StopHint(15) == runtime.Unsettled })
+	expect.Eventually(t, "it runs", func() bool { return busy.StopHint(15) == runtime.Unsettled })
 	// Not PID 1: the default action ends it.
 	s = l.spec("sleep", "1000")
 	s.HostPID = true

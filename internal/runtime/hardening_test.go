@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
-	"golang.org/x/sys/unix"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // CVE-2019-19921, CVE-2025-52881 and their kin: an image cannot choose where /proc, /sys and /dev are mounted.
@@ -142,7 +144,7 @@ func TestJoiningProcessHoldsNothing(t *testing.T) {
 		for f in $p/fd/*; do l=$(readlink $f 2>/dev/null); case "$l" in /tasks|*cgroup*|*launch*|/|*status*) echo LEAK $f $l;; esac; done; done; done`)
 	s.Capabilities |= 1 << unix.CAP_SYS_PTRACE
 	c := l.start(s)
-	waitFor(t, "ready", func() bool { return strings.Contains(c.stdoutSoFar(), "ready") })
+	expect.Eventually(t, "ready", func() bool { return strings.Contains(c.stdoutSoFar(), "ready") })
 	for range 100 {
 		x, err := l.r.Exec(l.ctx(), l.exec(c, "true"))
 		l.check(err)
@@ -166,7 +168,7 @@ func TestInheritableCapabilities(t *testing.T) {
 	e.Capabilities = l.r.HeldCapabilities()
 	x := l.runExec(e)
 	x.wait()
-	waitFor(t, "status", func() bool { return strings.Contains(c.stdoutSoFar(), "CapInh") })
+	expect.Eventually(t, "status", func() bool { return strings.Contains(c.stdoutSoFar(), "CapInh") })
 	for _, out := range []string{c.stdoutSoFar(), x.stdout.String()} {
 		if out != "CapInh:\t0000000000000000\n" {
 			t.Error(out)

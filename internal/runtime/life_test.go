@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
-	"golang.org/x/sys/unix"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func TestCommandErrors(t *testing.T) {
@@ -111,7 +113,7 @@ func TestBadSpecsAreRefused(t *testing.T) {
 func TestSignals(t *testing.T) {
 	l := newLab(t)
 	c := l.start(l.spec("sh", "-c", "trap 'echo term; exit 3' TERM; echo ready; while :; do sleep 0.01; done"))
-	waitFor(t, "ready", func() bool { return strings.Contains(c.stdoutSoFar(), "ready") })
+	expect.Eventually(t, "ready", func() bool { return strings.Contains(c.stdoutSoFar(), "ready") })
 	l.check(c.Signal(15))
 	if st := c.wait(); st.Code != 3 {
 		t.Error(st)
@@ -132,15 +134,6 @@ func (c *running) stdoutSoFar() string {
 	c.l.mu.Lock()
 	defer c.l.mu.Unlock()
 	return c.stdout.String()
-}
-
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for: %s", what)
-		}
-	}
 }
 
 func TestStdin(t *testing.T) {
@@ -216,7 +209,7 @@ func TestInit(t *testing.T) {
 	s := l.spec("sh", "-c", "echo $$; cat /proc/1/comm; (sleep 0.01 &) ; sleep 0.1; cat /proc/[0-9]*/stat | grep -c ' Z '; trap 'echo term; exit 4' TERM; echo ready; while :; do sleep 0.01; done")
 	s.Init, s.Seccomp = true, allowAll
 	c := l.start(s)
-	waitFor(t, "ready", func() bool { return strings.Contains(c.stdoutSoFar(), "ready") })
+	expect.Eventually(t, "ready", func() bool { return strings.Contains(c.stdoutSoFar(), "ready") })
 	l.check(c.Signal(15))
 	if st := c.wait(); st.Code != 4 || c.stdout.String() != "2\ncleat-init\n0\nready\nterm\n" {
 		t.Errorf("%+v %q", st, c.stdout.String())
@@ -316,7 +309,7 @@ func TestExecTerminal(t *testing.T) {
 	s := l.spec("sh", "-c", "umount /dev/pts && mknod /dev/pts/ptmx p && echo ok && sleep 1000")
 	s.Capabilities |= 1 << unix.CAP_SYS_ADMIN
 	c = l.start(s)
-	waitFor(t, "umount", func() bool { return strings.Contains(c.stdoutSoFar(), "ok") })
+	expect.Eventually(t, "umount", func() bool { return strings.Contains(c.stdoutSoFar(), "ok") })
 	e = l.exec(c, "true")
 	e.TTY = true
 	if _, err := l.r.Exec(l.ctx(), e); err == nil || !strings.Contains(err.Error(), "not a devpts") {
@@ -361,7 +354,7 @@ func TestExecIntoFrozen(t *testing.T) {
 		}
 		t.Fatal(err)
 	}
-	waitFor(t, "the group to hold the container's process alone", func() bool {
+	expect.Eventually(t, "the group to hold the container's process alone", func() bool {
 		pids, err := g.Procs()
 		return err == nil && len(pids) == 1
 	})
@@ -438,7 +431,7 @@ func TestKeeper(t *testing.T) {
 func TestKilledKeeper(t *testing.T) {
 	l := newLab(t)
 	c := l.start(l.spec("sh", "-c", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"))
-	waitFor(t, "ready", func() bool { return strings.Contains(c.stdoutSoFar(), "ready") })
+	expect.Eventually(t, "ready", func() bool { return strings.Contains(c.stdoutSoFar(), "ready") })
 	l.check(unix.Kill(c.Record().KeeperPID, unix.SIGKILL))
 	select {
 	case <-c.Done():
@@ -473,13 +466,5 @@ func TestDumpMatchesGolden(t *testing.T) {
 	if strings.ReplaceAll(again, l.c.Dir, "/run/cleat") != got {
 		t.Error("two dumps of one container differ")
 	}
-	const golden = "testdata/default.golden"
-	if os.Getenv("UPDATE_GOLDEN") != "" {
-		l.check(os.WriteFile(golden, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(golden)
-	l.check(err)
-	if got != string(want) {
-		t.Errorf("the launch program has changed (UPDATE_GOLDEN=1 accepts it):\n%s", got)
-	}
+	expect.Golden(t, "testdata/default.golden", got)
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // members are the processes in a container's control group.
@@ -27,7 +28,7 @@ func (l *lab) prepare(c *running, e *runtime.ExecSpec) (x *runtime.PreparedExec,
 	l.t.Helper()
 	x, err := l.r.Prepare(e)
 	l.check(err)
-	waitFor(l.t, "the prepared process", func() bool {
+	expect.Eventually(l.t, "the prepared process", func() bool {
 		for _, m := range c.members() {
 			// The helper that makes it has the PID namespace of the engine.
 			ns, _ := os.Readlink("/proc/" + m + "/ns/pid")
@@ -65,7 +66,7 @@ func TestPreparedExec(t *testing.T) {
 	e.Seccomp = allowAll
 	prepared, pid := l.prepare(c, e)
 	for _, want := range []string{"Seccomp:\t2", "CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "CapInh:\t0000000000000000"} {
-		waitFor(t, want+" while it waits", func() bool {
+		expect.Eventually(t, want+" while it waits", func() bool {
 			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 			l.check(err)
 			return strings.Contains(string(status), want)
@@ -113,7 +114,7 @@ func TestPreparedExecMadeAnew(t *testing.T) {
 
 	prepared, pid := l.prepare(c, l.exec(c, "echo", "here"))
 	l.check(syscall.Kill(pid, syscall.SIGKILL))
-	waitFor(t, "the end", func() bool { return len(c.members()) == 1 })
+	expect.Eventually(t, "the end", func() bool { return len(c.members()) == 1 })
 	x := l.runPrepared(prepared, 0, 0)
 	if st := x.wait(); st.Code != 0 || x.stdout.String() != "here\n" || x.PID() == pid {
 		t.Error("one that was killed:", st, x.stdout.String())
@@ -123,7 +124,7 @@ func TestPreparedExecMadeAnew(t *testing.T) {
 	e.Cwd = "/tmp/later"
 	prepared, err := l.r.Prepare(e)
 	l.check(err)
-	waitFor(t, "its failure", func() bool { return len(c.members()) == 1 && !prepared.Waits() })
+	expect.Eventually(t, "its failure", func() bool { return len(c.members()) == 1 && !prepared.Waits() })
 	l.runExec(l.exec(c, "mkdir", "/tmp/later")).wait()
 	if st := l.runPrepared(prepared, 0, 0).wait(); st.Code != 0 {
 		t.Error("a directory that was made meanwhile:", st)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/stdio"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // sink is a log in memory.
@@ -128,17 +129,6 @@ func wait(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 2000 {
-		if ok() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("%s did not happen", what)
-}
-
 // collect reads a subscription to its end.
 func collect(t *testing.T, sub *stdio.Subscription) (map[stdio.Stream]string, error) {
 	t.Helper()
@@ -240,7 +230,7 @@ func TestPromptReachesClientAtOnce(t *testing.T) {
 			}
 		}
 		if s != nil {
-			until(t, "the line in the log", func() bool { return s.get(stdio.Stdout) == "password: x\nwrong\n" })
+			expect.Eventually(t, "the line in the log", func() bool { return s.get(stdio.Stdout) == "password: x\nwrong\n" })
 		}
 		p.exit()
 		wait(t, "the end", p.Done())
@@ -286,7 +276,7 @@ func TestDrainEndsDespiteStrayWriterAndStalledClient(t *testing.T) {
 		text := strings.Repeat("z", 1<<20) + "\n" + strings.Repeat("z", 80000)
 		sent := make(chan struct{})
 		go func() { write(t, p.out, text); close(sent) }()
-		until(t, "a full queue", func() bool {
+		expect.Eventually(t, "a full queue", func() bool {
 			n, err := unix.IoctlGetInt(int(p.out.Fd()), unix.TIOCINQ)
 			return err == nil && n > 0
 		})
@@ -327,7 +317,7 @@ func TestStopLeavesTheRestToTheNextPump(t *testing.T) {
 	}
 	write(t, p.out, "o\nthree\n")
 	p.restart(t)
-	until(t, "the rest in the log", func() bool { return s.get(stdio.Stdout) == "one\ntwo\nthree\n" })
+	expect.Eventually(t, "the rest in the log", func() bool { return s.get(stdio.Stdout) == "one\ntwo\nthree\n" })
 	p.Stop()
 	p.restart(t)
 	p.exit()
@@ -341,7 +331,7 @@ func TestJournalsWithoutPipesAreStillLogged(t *testing.T) {
 	s, dir := newSink(), shm(t)
 	p := start(t, func(c *stdio.Config) { c.Sink, c.Dir = s, dir })
 	write(t, p.out, "line\nunfinished")
-	until(t, "the line", func() bool { return s.get(stdio.Stdout) == "line\n" })
+	expect.Eventually(t, "the line", func() bool { return s.get(stdio.Stdout) == "line\n" })
 	p.Stop()
 	p.cfg.Stdout, p.cfg.Stderr = nil, nil // the keeper was killed
 	p.restart(t)
@@ -364,7 +354,7 @@ func TestJournalOfATerminalThatIsGoneEndsWhereItsOutputDid(t *testing.T) {
 	}
 	p := start(t, func(c *stdio.Config) { c.Sink, c.Dir, c.TTY, c.Stdout, c.Stderr = s, dir, master, nil, nil })
 	write(t, slave, "line\nunfinished")
-	until(t, "the line", func() bool { return strings.Contains(s.get(stdio.Stdout), "line") })
+	expect.Eventually(t, "the line", func() bool { return strings.Contains(s.get(stdio.Stdout), "line") })
 	p.Stop()
 	p.cfg.TTY, p.cfg.Terminal = nil, true // the keeper was killed
 	p.restart(t)
@@ -395,7 +385,7 @@ func TestFullLogDropsAndGoesOn(t *testing.T) {
 		})
 		sub := p.Subscribe(true, false)
 		write(t, p.out, "lost\n")
-		until(t, "the report", func() bool { mu.Lock(); defer mu.Unlock(); return dropped == 5 })
+		expect.Eventually(t, "the report", func() bool { mu.Lock(); defer mu.Unlock(); return dropped == 5 })
 		s.mu.Lock()
 		s.fail = nil
 		s.mu.Unlock()
@@ -427,7 +417,7 @@ func TestFullTmpfsFallsBack(t *testing.T) {
 		}
 	})
 	write(t, p.out, "begun")
-	until(t, "a journal", func() bool { _, err := os.Stat(filepath.Join(dir, "stdout.journal")); return err == nil })
+	expect.Eventually(t, "a journal", func() bool { _, err := os.Stat(filepath.Join(dir, "stdout.journal")); return err == nil })
 	f, err := os.Create(filepath.Join(dir, "hog"))
 	if err != nil {
 		t.Fatal(err)
@@ -526,7 +516,7 @@ func TestIdlePumpIsSmall(t *testing.T) {
 		}
 		p.restart(t)
 	}
-	until(t, "all waiting", func() bool { return runtime.NumGoroutine() == routines+2*pumps })
+	expect.Eventually(t, "all waiting", func() bool { return runtime.NumGoroutine() == routines+2*pumps })
 	perPump := (memory() - mem) / pumps
 	t.Logf("an idle pump: %d bytes, %.1f descriptors", perPump, float64(fds()-open)/pumps)
 	if perPump > 30_000 {

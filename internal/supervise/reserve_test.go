@@ -5,16 +5,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-)
 
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
+	"github.com/cleatlabs/cleat/test/expect"
+)
 
 func TestReserve(t *testing.T) {
 	var made, dropped atomic.Int64
@@ -24,7 +17,7 @@ func TestReserve(t *testing.T) {
 		}
 	}
 	r := NewReserve(4, time.Hour, fill, func(int64) { dropped.Add(1) })
-	await(t, "it is filled at the beginning", func() bool { return made.Load() == 4 })
+	expect.Eventually(t, "it is filled at the beginning", func() bool { return made.Load() == 4 })
 	if _, ok := r.Take(); !ok {
 		t.Fatal("nothing is ready")
 	}
@@ -73,7 +66,7 @@ func TestReserveComesAgain(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	await(t, "it is full again", func() bool { return made.Load()-taken.Load() == 4 })
+	expect.Eventually(t, "it is full again", func() bool { return made.Load()-taken.Load() == 4 })
 	r.Close()
 	if made.Load() != taken.Load()+dropped.Load() || dropped.Load() != 4 {
 		t.Errorf("%d made, %d taken, %d dropped", made.Load(), taken.Load(), dropped.Load())
@@ -85,7 +78,7 @@ func TestReserveFails(t *testing.T) {
 	var tries atomic.Int64
 	r := NewReserve(2, time.Millisecond, func(int, func(int)) { tries.Add(1) }, func(int) {})
 	defer r.Close()
-	await(t, "the first", func() bool { return tries.Load() == 1 })
+	expect.Eventually(t, "the first", func() bool { return tries.Load() == 1 })
 	r.Refill()
-	await(t, "the second", func() bool { return tries.Load() == 2 })
+	expect.Eventually(t, "the second", func() bool { return tries.Load() == 2 })
 }

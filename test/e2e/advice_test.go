@@ -99,19 +99,12 @@ func TestComposeSaysWhatItWaitsFor(t *testing.T) {
 	}
 	project := []string{"compose", "-p", "advice", "--project-directory", dir}
 	defer e.OK(t, "cleat", append(project, "down", "-t", "0")...)
-	cmd := e.Command(t, "cleat", append(project, "up", "-d")...)
-	var out output
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	up := harness.Begin(t, e.Command(t, "cleat", append(project, "up", "-d")...))
 	const said = "container advice-db-1, which others wait for, ends again and again: 'compose logs db' shows why"
-	harness.Eventually(t, func() (bool, string) { return strings.Contains(out.String(), said), out.String() })
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Error(err)
-	}
-	_ = cmd.Wait()
-	if n := strings.Count(out.String(), said); n != 1 {
-		t.Errorf("it is said %d times:\n%s", n, out.String())
+	up.Shows(t, said)
+	up.Signal(t, syscall.SIGINT)
+	up.Exit(t)
+	if n := strings.Count(up.String(), said); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, up.String())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cleatlabs/cleat/test/expect"
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
@@ -63,12 +64,12 @@ func TestBuildInvokeOnATerminal(t *testing.T) {
 	e := builder(t)
 	dir := project(t, dockerfile("FROM debian:bookworm-slim\nWORKDIR /w\nRUN echo half > done && exit 3\n"))
 	tm := onTerminal(t, e, 30, 100, "cleat", "build", "--invoke", "bash --norc", dir)
-	tm.shows("Running bash --norc")
-	tm.typed("echo size $(stty size) $(cat done) $((20 + 22))\r")
-	tm.shows("size 30 100 half 42")
-	tm.typed("exit 5\r")
-	tm.shows("exit code: 3")
-	if code := tm.ends(); code != 1 {
+	tm.Shows(t, "Running bash --norc")
+	tm.Type(t, "echo size $(stty size) $(cat done) $((20 + 22))\r")
+	tm.Shows(t, "size 30 100 half 42")
+	tm.Type(t, "exit 5\r")
+	tm.Shows(t, "exit code: 3")
+	if code := tm.Exit(t); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -96,7 +97,7 @@ func TestBuildIsCancelled(t *testing.T) {
 	dir := project(t, dockerfile("FROM busybox\nRUN echo started; sleep 987 # "+mark+"\n"))
 	cmd := e.Command(t, "cleat", "build", "--progress", "plain", ".")
 	cmd.Dir = dir
-	var out transcript
+	var out expect.Output
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -56,9 +56,9 @@ func TestBuildProgress(t *testing.T) {
 		t.Errorf("rawjson tells of %v", seen)
 	}
 	tm := onTerminal(t, e, 30, 100, "cleat", "build", "--no-cache", dir)
-	tm.shows("[+] Building ")
-	tm.shows("FINISHED")
-	if code := tm.ends(); code != 0 {
+	tm.Shows(t, "[+] Building ")
+	tm.Shows(t, "FINISHED")
+	if code := tm.Exit(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }

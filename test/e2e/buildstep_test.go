@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/entitlements"
 
+	"github.com/cleatlabs/cleat/test/expect"
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
@@ -202,7 +202,7 @@ func TestBuildShell(t *testing.T) {
 
 func useShell(ctx context.Context, t *testing.T, ctr gateway.Container) error {
 	in, keys := io.Pipe()
-	screen := &transcript{}
+	screen := &expect.Output{}
 	shell, err := ctr.Start(ctx, gateway.StartRequest{Args: []string{"/bin/sh"}, Tty: true, Stdin: in, Stdout: screen})
 	if err != nil {
 		return err
@@ -215,7 +215,7 @@ func useShell(ctx context.Context, t *testing.T, ctr gateway.Container) error {
 		said := screen.String()
 		return strings.Contains(said, "built") && strings.Contains(said, "51 133\r\n") && strings.Contains(said, "42\r\n"), said
 	})
-	var beside transcript
+	var beside expect.Output
 	other, err := ctr.Start(ctx, gateway.StartRequest{Args: []string{"/bin/sh", "-c", "cat /made; pwd"}, Cwd: "/tmp", Stdout: &beside})
 	if err != nil {
 		return err
@@ -223,7 +223,7 @@ func useShell(ctx context.Context, t *testing.T, ctr gateway.Container) error {
 	if err := other.Wait(); err != nil || beside.String() != "built\n/tmp\n" {
 		t.Errorf("a process beside the shell: %v %q", err, beside.String())
 	}
-	var said transcript
+	var said expect.Output
 	third, err := ctr.Start(ctx, gateway.StartRequest{Args: []string{"/bin/sh", "-c", "trap 'echo got it; exit 0' USR1; echo up; while :; do sleep 0.1; done"}, Stdout: &said})
 	if err != nil {
 		return err
@@ -243,23 +243,3 @@ func useShell(ctx context.Context, t *testing.T, ctr gateway.Container) error {
 	}
 	return nil
 }
-
-// transcript is what a process has said until now.
-type transcript struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *transcript) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *transcript) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func (s *transcript) Close() error { return nil }

@@ -10,7 +10,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -22,71 +21,23 @@ import (
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// interruptible is a build that a test interrupts.
-type interruptible struct {
-	cmd *exec.Cmd
-	mu  sync.Mutex
-	out bytes.Buffer
-	end chan struct{}
-}
-
-func (b *interruptible) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.out.Write(p)
-}
-
-func (b *interruptible) said() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.out.String()
-}
-
-func startBuild(t *testing.T, e *harness.Engine, dir string, args ...string) *interruptible {
+// startBuild starts a build that a test looks at or interrupts. Docker's command passes an interrupt on to its plugin only
+// at a terminal; to its process group it comes as from the keyboard.
+func startBuild(t *testing.T, e *harness.Engine, dir string, args ...string) *harness.Session {
 	t.Helper()
-	b := &interruptible{cmd: e.Command(t, "docker", append(append([]string{"build"}, args...), ".")...), end: make(chan struct{})}
-	b.cmd.Dir = dir
-	b.cmd.Env = append(b.cmd.Env, "BUILDKIT_PROGRESS=plain")
-	b.cmd.Stdout, b.cmd.Stderr = b, b
-	// Docker's command passes an interrupt on to its plugin only at a terminal; to a
-	// process group it comes as from the keyboard.
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := b.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = b.cmd.Wait(); close(b.end) }()
-	t.Cleanup(func() { _ = syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL); <-b.end })
-	return b
+	cmd := e.Command(t, "docker", append(append([]string{"build"}, args...), ".")...)
+	cmd.Dir = dir
+	cmd.Env = append(cmd.Env, "BUILDKIT_PROGRESS=plain")
+	return harness.Begin(t, cmd)
 }
 
-// until waits for text in the log, and fails the test if the build ends before.
-func (b *interruptible) until(t *testing.T, text string) {
+// fails waits for the end of a build, which must be with a failure, and returns what it has said.
+func fails(t *testing.T, b *harness.Session) string {
 	t.Helper()
-	harness.Eventually(t, func() (bool, string) {
-		said := b.said()
-		select {
-		case <-b.end:
-			if !strings.Contains(said, text) {
-				t.Fatalf("the build ended before it said %q: %s", text, said)
-			}
-		default:
-		}
-		return strings.Contains(said, text), said
-	})
-}
-
-// fails waits until the client has ended, which must be with a failure.
-func (b *interruptible) fails(t *testing.T) string {
-	t.Helper()
-	select {
-	case <-b.end:
-	case <-time.After(harness.Patience):
-		t.Fatalf("the client does not end: %s", b.said())
+	if b.Exit(t) == 0 {
+		t.Errorf("the client reports success: %s", b)
 	}
-	if b.cmd.ProcessState.ExitCode() == 0 {
-		t.Errorf("the client reports success: %s", b.said())
-	}
-	return b.said()
+	return b.String()
 }
 
 // running lists the processes whose command line holds text.
@@ -203,16 +154,14 @@ func TestBuildInterrupted(t *testing.T) {
 			dropImages(t, e, tag)
 			p.before(t, e, dir)
 			b := startBuild(t, e, dir, append([]string{"-t", tag}, p.args...)...)
-			b.until(t, p.at)
-			if err := syscall.Kill(-b.cmd.Process.Pid, syscall.SIGINT); err != nil {
-				t.Fatal(err)
-			}
+			b.Shows(t, p.at)
+			b.Signal(t, syscall.SIGINT)
 			if p.at != "exporting" { // which may be over already
-				if said := b.fails(t); !strings.Contains(said, "cancel") {
+				if said := fails(t, b); !strings.Contains(said, "cancel") {
 					t.Errorf("no word of the interruption: %s", said)
 				}
 			} else {
-				<-b.end
+				<-b.Ended
 			}
 			harness.Eventually(t, func() (bool, string) {
 				left := running("sleep " + mark)
@@ -233,14 +182,12 @@ func TestBuildInterruptedInAPull(t *testing.T) {
 	dir := project(t, dockerfile("FROM busybox\nRUN echo made >/made\n"))
 	b := startBuild(t, e, dir)
 	<-asked
-	if err := syscall.Kill(-b.cmd.Process.Pid, syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	b.fails(t)
+	b.Signal(t, syscall.SIGINT)
+	fails(t, b)
 	b = startBuild(t, e, dir)
 	<-asked
 	e.Kill()
-	b.fails(t)
+	fails(t, b)
 	release()
 	e.Run(t)
 	build(t, e, "docker", dir, "-t", "pulled")
@@ -263,9 +210,9 @@ func TestBuildKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := startBuild(t, e, dir, append([]string{"-t", tag}, p.args...)...)
-			b.until(t, p.at)
+			b.Shows(t, p.at)
 			e.Kill()
-			said := b.fails(t)
+			said := fails(t, b)
 			if !strings.Contains(said, "ERROR") {
 				t.Errorf("no error: %s", said)
 			}
@@ -308,9 +255,9 @@ func TestBuildKilledAmongSteps(t *testing.T) {
 		}
 		dir := project(t, dockerfile(text+"ARG SLEEP="+mark+"\nRUN sleep $SLEEP\n"))
 		b := startBuild(t, e, dir)
-		harness.Eventually(t, func() (bool, string) { return processOf(t, e, "sleep\x00"+mark) != 0, b.said() })
+		harness.Eventually(t, func() (bool, string) { return processOf(t, e, "sleep\x00"+mark) != 0, b.String() })
 		e.Kill()
-		b.fails(t)
+		fails(t, b)
 		e.Run(t)
 		log := build(t, e, "docker", dir, "--build-arg", "SLEEP=0", "-o", "type=cacheonly")
 		for i := range done {
@@ -335,10 +282,10 @@ func TestBuildKilledAmongFiles(t *testing.T) {
 	}
 	b := startBuild(t, e, dir, "-t", "files")
 	harness.Eventually(t, func() (bool, string) {
-		return regexp.MustCompile(`transferring context: [0-9.]+[MG]B`).MatchString(b.said()), b.said()
+		return regexp.MustCompile(`transferring context: [0-9.]+[MG]B`).MatchString(b.String()), b.String()
 	})
 	e.Kill()
-	b.fails(t)
+	fails(t, b)
 	e.Run(t)
 	if err := os.Remove(filepath.Join(dir, "big")); err != nil {
 		t.Fatal(err)
@@ -415,11 +362,9 @@ func TestBuildSurvivesItsClient(t *testing.T) {
 	e := builder(t)
 	mark := fmt.Sprint(280000 + os.Getpid())
 	b := startBuild(t, e, project(t, dockerfile("FROM busybox\nRUN echo under way; sleep "+mark+"\n")))
-	b.until(t, "under way")
-	if err := syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	b.fails(t)
+	b.Shows(t, "under way")
+	b.Signal(t, syscall.SIGKILL)
+	fails(t, b)
 	harness.Eventually(t, func() (bool, string) {
 		left := running("sleep " + mark)
 		return len(left) == 0, fmt.Sprint("still running: ", left)
@@ -431,9 +376,9 @@ func TestEngineStopsWhileItBuilds(t *testing.T) {
 	e := ownBuilder(t)
 	mark := fmt.Sprint(380000 + os.Getpid())
 	b := startBuild(t, e, project(t, dockerfile("FROM busybox\nRUN echo under way; sleep "+mark+"\n")))
-	b.until(t, "under way")
+	b.Shows(t, "under way")
 	e.Stop(t)
-	b.fails(t)
+	fails(t, b)
 	if left := running("sleep " + mark); len(left) > 0 {
 		t.Errorf("still running: %v", left)
 	}
@@ -452,14 +397,8 @@ func agrees(t *testing.T, e *harness.Engine) {
 func TestBuildInterruptedTwice(t *testing.T) {
 	e := ownBuilder(t)
 	dir := project(t, dockerfile("FROM busybox\nRUN echo wai''ting; sleep 1000\n"))
-	cmd := e.Command(t, "cleat", "build", "--progress", "plain", dir)
-	b := &interruptible{cmd: cmd, end: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = b, b
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = cmd.Wait(); close(b.end) }()
-	b.until(t, "waiting")
+	b := harness.Begin(t, e.Command(t, "cleat", "build", "--progress", "plain", dir))
+	b.Shows(t, "waiting")
 	if err := syscall.Kill(e.PID(), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -469,15 +408,15 @@ func TestBuildInterruptedTwice(t *testing.T) {
 		}
 	}()
 	harness.Eventually(t, func() (bool, string) {
-		_ = cmd.Process.Signal(syscall.SIGINT) // signals that come close together are one
+		b.Signal(t, syscall.SIGINT) // signals that come close together are one
 		select {
-		case <-b.end:
+		case <-b.Ended:
 			return true, ""
 		default:
-			return false, b.said()
+			return false, b.String()
 		}
 	})
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
-		t.Errorf("it ends with %d: %s", code, b.said())
+	if code := b.Exit(t); code != 130 {
+		t.Errorf("it ends with %d: %s", code, b)
 	}
 }

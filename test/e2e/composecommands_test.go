@@ -35,24 +35,21 @@ services:
 			t.Errorf("web is %s, not %s", got, want)
 		}
 	}
-	events, told := a.begin(t, "events", "--json")
+	told := a.begin(t, "events", "--json")
 	a.ok(t, "up", "-d", "--build")
-	told.expect(t, `"action":"start"`)
+	told.Shows(t, `"action":"start"`)
 
 	a.ok(t, "pause", "web")
 	state("paused")
 	a.ok(t, "unpause", "web")
 	state("running")
-	told.expect(t, `"action":"pause"`)
-	told.expect(t, `"action":"unpause"`)
+	told.Shows(t, `"action":"pause"`)
+	told.Shows(t, `"action":"unpause"`)
 	var event struct{ Time, Type, Action, Service string }
-	told.mu.Lock()
-	line, _, _ := strings.Cut(told.text.String(), "\n")
-	told.mu.Unlock()
+	line, _, _ := strings.Cut(told.String(), "\n")
 	if err := json.Unmarshal([]byte(line), &event); err != nil || event.Type != "container" || event.Service == "" || event.Time == "" {
 		t.Errorf("%v: %s", err, line)
 	}
-	_ = events
 
 	if got := a.ok(t, "stats", "--no-stream", "--format", "{{.Name}}", "web"); got != a.name+"-web-1" {
 		t.Errorf("stats: %q", got)

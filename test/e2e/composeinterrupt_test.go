@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -37,24 +35,6 @@ func slowRegistry(t *testing.T) (addr string, gone chan struct{}) {
 	}))
 	t.Cleanup(func() { close(end); s.Close() })
 	return strings.TrimPrefix(s.URL, "http://"), gone
-}
-
-// output is what a program has said so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // A running application ends in good time at an interrupt, at two, and when its client is
@@ -128,17 +108,13 @@ func TestComposeInterrupted(t *testing.T) {
 func TestComposeAttachedInterruptedTwice(t *testing.T) {
 	e := engine(t, "busybox")
 	a := compose(t, e, map[string]string{"compose.yaml": "services:\n  deaf: {image: busybox, command: [sh, -c, \"trap '' TERM; echo deaf; while :; do sleep 1; done\"], stop_grace_period: 1000s}\n"})
-	out := &output{}
-	cmd := a.command(t, "up")
-	cmd.Stdout, cmd.Stderr = out, out
-	ended := begin(t, cmd)
-	sees(t, out, ended, "| deaf")
-	signal(t, cmd, syscall.SIGINT)
-	sees(t, out, ended, "Stopping")
-	signal(t, cmd, syscall.SIGINT)
-	awaitEnd(t, cmd, ended, out)
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
-		t.Errorf("exit code %d\n%s", code, out)
+	up := harness.Begin(t, a.command(t, "up"))
+	up.Shows(t, "| deaf")
+	up.Signal(t, syscall.SIGINT)
+	up.Shows(t, "Stopping")
+	up.Signal(t, syscall.SIGINT)
+	if code := up.Exit(t); code != 130 {
+		t.Errorf("exit code %d\n%s", code, up)
 	}
 	if got := a.ok(t, "ps", "-q"); got != "" {
 		t.Errorf("still running: %s", got)
@@ -175,66 +151,13 @@ func TestComposeBuildInterrupted(t *testing.T) {
 // its end. The code is -1 of one that a signal has ended.
 func (a *application) interrupt(t *testing.T, until string, args []string, signals ...syscall.Signal) (said string, code int) {
 	t.Helper()
-	out := &output{}
-	cmd := a.command(t, append([]string{"--progress", "plain"}, args...)...)
-	cmd.Stdout, cmd.Stderr = out, out
-	ended := begin(t, cmd)
-	sees(t, out, ended, until)
-	for _, s := range signals {
-		signal(t, cmd, s)
+	s := harness.Begin(t, a.command(t, append([]string{"--progress", "plain"}, args...)...))
+	s.Shows(t, until)
+	for _, sig := range signals {
+		s.Signal(t, sig)
 	}
-	awaitEnd(t, cmd, ended, out)
-	return out.String(), cmd.ProcessState.ExitCode()
-}
-
-// begin starts a command of the client, which runs the plugin, in a process group of its own:
-// as in a terminal a signal is for all of it.
-func begin(t *testing.T, cmd *exec.Cmd) (ended chan struct{}) {
-	t.Helper()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended = make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-ended
-	})
-	return ended
-}
-
-func signal(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
-	t.Helper()
-	if err := syscall.Kill(-cmd.Process.Pid, s); err != nil && err != syscall.ESRCH {
-		t.Fatal(err)
-	}
-}
-
-func sees(t *testing.T, out *output, ended chan struct{}, want string) {
-	t.Helper()
-	harness.Eventually(t, func() (bool, string) {
-		over := false
-		select {
-		case <-ended:
-			over = true
-		default:
-		}
-		seen := strings.Contains(out.String(), want)
-		if over && !seen {
-			t.Fatalf("it has ended before it said %q:\n%s", want, out)
-		}
-		return seen, out.String()
-	})
-}
-
-func awaitEnd(t *testing.T, cmd *exec.Cmd, ended chan struct{}, out *output) {
-	t.Helper()
-	select {
-	case <-ended:
-	case <-time.After(harness.Patience):
-		t.Fatalf("%v goes on:\n%s", cmd.Args, out)
-	}
+	code = s.Exit(t)
+	return s.String(), code
 }
 
 // An attached `up` whose engine is killed says so and ends; the containers go on, and the next one shows them again.
@@ -244,26 +167,22 @@ func TestComposeUpOfAnEngineThatIsKilled(t *testing.T) {
 	a := compose(t, e, map[string]string{"compose.yaml": `
 services: {web: {image: busybox, command: sh -c "echo began; exec sleep 1000", stop_signal: SIGKILL}}
 `})
-	cmd, out := a.begin(t, "up", "--no-color")
+	up := a.begin(t, "up", "--no-color")
 	harness.Eventually(t, func() (bool, string) { // in whichever order
-		out.mu.Lock()
-		defer out.mu.Unlock()
-		text := out.text.String()
+		text := up.String()
 		return strings.Contains(text, "web-1  | began") && strings.Contains(text, "web-1  Started"), text
 	})
 	before := a.ids(t)
 	e.Kill()
-	out.expect(t, "lost the connection to the engine")
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 1 {
+	up.Shows(t, "lost the connection to the engine")
+	if code := up.Exit(t); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
 	e.Run(t)
 	if r := a.ok(t, "ps", "--status", "running", "-q"); r == "" {
 		t.Error("the container has not gone on")
 	}
-	_, out = a.begin(t, "up", "--no-color")
-	out.expect(t, "Attaching to "+a.name+"-web-1")
+	a.begin(t, "up", "--no-color").Shows(t, "Attaching to "+a.name+"-web-1")
 	if after := a.ids(t); !maps.Equal(after, before) {
 		t.Errorf("%v, before %v", after, before)
 	}

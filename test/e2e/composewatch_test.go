@@ -1,73 +1,24 @@
 package e2e
 
 import (
-	"bufio"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-
-	"github.com/creack/pty"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// watchOutput collects what a program prints.
-type watchOutput struct {
-	mu   sync.Mutex
-	text strings.Builder
-	from int // what expect has seen
-}
-
-func (s *watchOutput) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-// said is all that was printed until now.
-func (s *watchOutput) said() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
-
-// expect waits for a text after the last that was expected.
-func (s *watchOutput) expect(t *testing.T, want string) {
+// begin starts a compose command. It is interrupted at the end of the test.
+func (a *application) begin(t *testing.T, args ...string) *harness.Session {
 	t.Helper()
-	harness.Eventually(t, func() (bool, string) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		text := s.text.String()
-		i := strings.Index(text[s.from:], want)
-		if i < 0 {
-			return false, "no " + want + " in:\n" + text
-		}
-		s.from += i + len(want)
-		return true, ""
-	})
-}
-
-// begin starts a compose command whose output is collected. It is interrupted at the end of the test.
-func (a *application) begin(t *testing.T, args ...string) (*exec.Cmd, *watchOutput) {
-	t.Helper()
-	cmd := a.command(t, args...)
-	s := &watchOutput{}
-	r, w := io.Pipe()
-	cmd.Stdout, cmd.Stderr = w, w
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _, _ = io.Copy(s, bufio.NewReader(r)) }()
+	s := harness.Begin(t, a.command(t, args...))
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGINT)
-		_ = cmd.Wait()
+		s.Signal(t, syscall.SIGINT)
+		s.Exit(t)
 	})
-	return cmd, s
+	return s
 }
 
 const watched = `
@@ -111,14 +62,14 @@ func TestComposeWatch(t *testing.T) {
 			return strings.TrimSpace(r.Stdout) == want, r.String()
 		})
 	}
-	cmd, out := a.begin(t, "up", "--watch", "--no-color")
-	out.expect(t, "Watch enabled")
+	up := a.begin(t, "up", "--watch", "--no-color")
+	up.Shows(t, "Watch enabled")
 	harness.Eventually(t, func() (bool, string) { // in whichever order
-		return strings.Contains(out.said(), "web-1  | first main"), out.said()
+		return strings.Contains(up.String(), "web-1  | first main"), up.String()
 	})
 
 	write("app/page", "second page\n")
-	out.expect(t, `Syncing service "web" after 1 changes were detected`)
+	up.Shows(t, `Syncing service "web" after 1 changes were detected`)
 	inside("cat /app/page; stat -c %u /app/page", "second page\n1000")
 
 	// What is ignored comes with nothing; what comes after it shows that it would have been seen.
@@ -136,17 +87,17 @@ func TestComposeWatch(t *testing.T) {
 
 	// The container is started again, and its output goes on.
 	write("app/main", "second main\n")
-	out.expect(t, "web-1  | began")
-	out.expect(t, "web-1  | second main")
+	up.Shows(t, "web-1  | began")
+	up.Shows(t, "web-1  | second main")
 
 	write("conf/a.conf", "setting\n")
-	out.expect(t, "web-1 -> | reloaded setting")
+	up.Shows(t, "web-1 -> | reloaded setting")
 
 	before := a.ids(t)[a.name+"-web-1"]
 	write("Dockerfile", "FROM busybox\nCOPY --chown=1000 app /app\nRUN echo second >/made && mkdir /app/conf\n")
-	out.expect(t, `Rebuilding service(s) ["web"] after changes were detected...`)
-	out.expect(t, `service(s) ["web"] successfully built`)
-	out.expect(t, "web-1  | began")
+	up.Shows(t, `Rebuilding service(s) ["web"] after changes were detected...`)
+	up.Shows(t, `service(s) ["web"] successfully built`)
+	up.Shows(t, "web-1  | began")
 	inside("cat /made", "second")
 	if after := a.ids(t)[a.name+"-web-1"]; after == before {
 		t.Error("the container was not made anew")
@@ -154,17 +105,14 @@ func TestComposeWatch(t *testing.T) {
 
 	// A build that fails leaves what runs; the next may work.
 	write("Dockerfile", "FROM busybox\nRUN false\n")
-	out.expect(t, "Build failed.")
+	up.Shows(t, "Build failed.")
 	inside("cat /made", "second")
 
 	write("restart/now", "")
-	out.expect(t, `service(s) ["web"] restarted`)
+	up.Shows(t, `service(s) ["web"] restarted`)
 
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
+	up.Signal(t, syscall.SIGINT)
+	if code := up.Exit(t); code != 130 {
 		t.Errorf("exit code %d", code)
 	}
 	if got := a.ok(t, "ps", "-q"); got != "" {
@@ -175,13 +123,13 @@ func TestComposeWatch(t *testing.T) {
 	write("Dockerfile", "FROM busybox\nCOPY --chown=1000 app /app\n")
 	a.ok(t, "up", "-d", "--build")
 	write("app/page", "third page\n")
-	cmd, out = a.begin(t, "watch", "--no-up")
-	out.expect(t, "Watch enabled")
+	watch := a.begin(t, "watch", "--no-up")
+	watch.Shows(t, "Watch enabled")
 	inside("cat /app/page", "third page")
 	write("app/page", "fourth page\n")
 	inside("cat /app/page", "fourth page")
-	_ = cmd.Process.Signal(syscall.SIGINT)
-	_ = cmd.Wait()
+	watch.Signal(t, syscall.SIGINT)
+	watch.Exit(t)
 	if a.ok(t, "ps", "-q") == "" {
 		t.Error("the end of the watch stopped the project")
 	}
@@ -201,58 +149,42 @@ services:
 `,
 		"app/page": "page\n",
 	})
-	begin := func(args ...string) (*exec.Cmd, *os.File, *watchOutput) {
+	begin := func(args ...string) *harness.Session {
 		t.Helper()
 		cmd := a.command(t, args...)
 		cmd.Env = append(cmd.Env, "TERM=xterm")
-		terminal, err := pty.Start(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := &watchOutput{}
-		go func() { _, _ = io.Copy(s, terminal) }()
-		t.Cleanup(func() { terminal.Close() })
-		return cmd, terminal, s
+		return harness.BeginOnTerminal(t, cmd, 24, 80)
 	}
-	cmd, terminal, out := begin("up")
-	out.expect(t, "began")
-	out.expect(t, "Enable Watch") // below all that is said
-	if _, err := terminal.WriteString("w"); err != nil {
-		t.Fatal(err)
-	}
-	out.expect(t, "Watch enabled")
-	out.expect(t, "Disable Watch")
+	up := begin("up")
+	up.Shows(t, "began")
+	up.Shows(t, "Enable Watch") // below all that is said
+	up.Type(t, "w")
+	up.Shows(t, "Watch enabled")
+	up.Shows(t, "Disable Watch")
 	if err := os.WriteFile(filepath.Join(a.dir, "app/page"), []byte("other\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out.expect(t, "Syncing service")
-	if _, err := terminal.WriteString("w"); err != nil {
-		t.Fatal(err)
-	}
-	out.expect(t, "Watch disabled")
-	if _, err := terminal.WriteString("d"); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("detached: %v", err)
+	up.Shows(t, "Syncing service")
+	up.Type(t, "w")
+	up.Shows(t, "Watch disabled")
+	up.Type(t, "d")
+	if code := up.Exit(t); code != 0 {
+		t.Errorf("detached: %d", code)
 	}
 	if a.ok(t, "ps", "-q") == "" {
 		t.Error("the project was stopped by a detach")
 	}
 
-	cmd, terminal, out = begin("up", "--menu=false")
-	out.expect(t, "Attaching to")
-	if _, err := terminal.WriteString("\x03"); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
+	up = begin("up", "--menu=false")
+	up.Shows(t, "Attaching to")
+	up.Type(t, "\x03")
+	if code := up.Exit(t); code != 130 {
 		t.Errorf("Ctrl-C: %d", code)
 	}
 	if a.ok(t, "ps", "-q") != "" {
 		t.Error("Ctrl-C has stopped nothing")
 	}
-	if strings.Contains(out.said(), "Enable Watch") {
+	if strings.Contains(up.String(), "Enable Watch") {
 		t.Error("a menu that was not wanted")
 	}
 }

@@ -532,18 +532,16 @@ func TestCopyTellsItsProgress(t *testing.T) {
 	line := regexp.MustCompile(`^(\r\x1b\[2KCopying (to|from) container - [0-9.]+[kM]?B)*\r\x1b\[2KSuccessfully copied 31\.5MB( \(transferred 31\.5MB\))? to (\S+)\r\n$`)
 	for _, args := range [][]string{{src, c + ":/tmp/big"}, {c + ":/tmp/big", src + "-back"}} {
 		tm := onTerminal(t, e, 24, 100, "cleat", "cp", args[0], args[1])
-		if code := tm.ends(); code != 0 {
+		if code := tm.Exit(t); code != 0 {
 			t.Errorf("cp %v: exit %d", args, code)
 		}
-		tm.mu.Lock()
-		said := tm.buf.String()
-		tm.mu.Unlock()
+		said := tm.String()
 		if m := line.FindStringSubmatch(said); m == nil || m[4] != args[1] {
 			t.Errorf("cp %v says %q", args, said)
 		}
 		quiet := onTerminal(t, e, 24, 100, "cleat", "cp", "-q", args[0], args[1])
-		if code := quiet.ends(); code != 0 || quiet.buf.Len() > 0 {
-			t.Errorf("cp -q %v: exit %d, %q", args, code, quiet.buf.String())
+		if code := quiet.Exit(t); code != 0 || quiet.String() != "" {
+			t.Errorf("cp -q %v: exit %d, %q", args, code, quiet)
 		}
 		if r := e.Cleat(t, "cp", args[0], args[1]); r.Code != 0 || r.Stdout+r.Stderr != "" {
 			t.Errorf("%s", r)

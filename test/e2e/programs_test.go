@@ -1,16 +1,9 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
-	"sync"
 	"testing"
-	"time"
-
-	"github.com/creack/pty"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
@@ -93,76 +86,12 @@ func TestPythonAndNode(t *testing.T) {
 	})
 }
 
-// terminal is a command line on a terminal that a test types into.
-type terminal struct {
-	t   *testing.T
-	pty *os.File
-	cmd *exec.Cmd
-	mu  sync.Mutex
-	buf bytes.Buffer
-	end chan error
-}
-
-func onTerminal(t *testing.T, e *harness.Engine, rows, cols uint16, program string, args ...string) *terminal {
+// onTerminal runs a command line on a terminal that the test types into.
+func onTerminal(t *testing.T, e *harness.Engine, rows, cols uint16, program string, args ...string) *harness.Session {
 	t.Helper()
 	cmd := e.Command(t, program, args...)
 	cmd.Env = append(cmd.Env, "TERM=xterm")
-	p, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: rows, Cols: cols})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tm := &terminal{t: t, pty: p, cmd: cmd, end: make(chan error, 1)}
-	go func() {
-		b := make([]byte, 4096)
-		for {
-			n, err := p.Read(b)
-			tm.mu.Lock()
-			tm.buf.Write(b[:n])
-			tm.mu.Unlock()
-			if err != nil {
-				tm.end <- cmd.Wait()
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() { cmd.Process.Kill(); p.Close() })
-	return tm
-}
-
-func (tm *terminal) typed(s string) {
-	tm.t.Helper()
-	if _, err := tm.pty.WriteString(s); err != nil {
-		tm.t.Fatal(err)
-	}
-}
-
-// shows waits until the screen's text holds want after what was seen before.
-func (tm *terminal) shows(want string) {
-	tm.t.Helper()
-	harness.Eventually(tm.t, func() (bool, string) {
-		tm.mu.Lock()
-		defer tm.mu.Unlock()
-		s := tm.buf.String()
-		if i := strings.Index(s, want); i >= 0 {
-			tm.buf.Next(i + len(want))
-			return true, ""
-		}
-		return false, fmt.Sprintf("%q is not on the terminal: %q", want, s)
-	})
-}
-
-// ends waits until the program has ended and returns its exit code.
-func (tm *terminal) ends() int {
-	tm.t.Helper()
-	select {
-	case <-tm.end:
-		return tm.cmd.ProcessState.ExitCode()
-	case <-time.After(harness.Patience):
-		tm.mu.Lock()
-		defer tm.mu.Unlock()
-		tm.t.Fatalf("the program does not end; on the terminal: %q", tm.buf.String())
-		return -1
-	}
+	return harness.BeginOnTerminal(t, cmd, rows, cols)
 }
 
 const (
@@ -176,37 +105,35 @@ func TestTerminal(t *testing.T) {
 		n := name(t)
 		remove(t, e, n)
 		tm := onTerminal(t, e, 30, 100, program, "run", "-it", "--name", n, "-e", "PS1=ready> ", "debian", "bash", interactive)
-		tm.shows("ready> ")
-		tm.typed("stty size; tty\n")
-		tm.shows("30 100")
-		tm.shows("/dev/pts/0")
-		if err := pty.Setsize(tm.pty, &pty.Winsize{Rows: 40, Cols: 120}); err != nil {
-			t.Fatal(err)
-		}
-		tm.shows("ready> ")
+		tm.Shows(t, "ready> ")
+		tm.Type(t, "stty size; tty\n")
+		tm.Shows(t, "30 100")
+		tm.Shows(t, "/dev/pts/0")
+		tm.Resize(t, 40, 120)
+		tm.Shows(t, "ready> ")
 		harness.Eventually(t, func() (bool, string) {
 			s := e.OK(t, program, "exec", n, "stty", "-F", "/dev/pts/0", "size")
 			return s == "40 120", s
 		})
-		tm.typed("x=kept\n")
-		tm.shows("ready> ")
-		tm.typed(detach)
-		if code := tm.ends(); code != 0 {
+		tm.Type(t, "x=kept\n")
+		tm.Shows(t, "ready> ")
+		tm.Type(t, detach)
+		if code := tm.Exit(t); code != 0 {
 			t.Errorf("detaching exits with %d", code)
 		}
 		tm = onTerminal(t, e, 24, 80, program, "attach", n)
-		tm.typed("echo $x again\n")
-		tm.shows("kept again")
-		tm.typed("sleep 100\n")
+		tm.Type(t, "echo $x again\n")
+		tm.Shows(t, "kept again")
+		tm.Type(t, "sleep 100\n")
 		harness.Eventually(t, func() (bool, string) {
 			r := e.Do(t, program, "", "exec", n, "pgrep", "sleep")
 			return r.Code == 0, r.String()
 		})
-		tm.typed("\x03") // ctrl-c reaches the foreground program
-		tm.shows("^C")
-		tm.shows("ready> ")
-		tm.typed("exit 3\n")
-		if code := tm.ends(); code != 3 {
+		tm.Type(t, "\x03") // ctrl-c reaches the foreground program
+		tm.Shows(t, "^C")
+		tm.Shows(t, "ready> ")
+		tm.Type(t, "exit 3\n")
+		if code := tm.Exit(t); code != 3 {
 			t.Errorf("exit code %d", code)
 		}
 	})
@@ -219,11 +146,11 @@ func TestTerminalOfExec(t *testing.T) {
 		remove(t, e, n)
 		e.OK(t, program, "run", "-d", "--name", n, "debian", "sleep", "600")
 		tm := onTerminal(t, e, 33, 99, program, "exec", "-it", "-e", "PS1=ready> ", n, "bash", interactive)
-		tm.shows("ready> ")
-		tm.typed("stty size\n")
-		tm.shows("33 99")
-		tm.typed("exit 4\n")
-		if code := tm.ends(); code != 4 {
+		tm.Shows(t, "ready> ")
+		tm.Type(t, "stty size\n")
+		tm.Shows(t, "33 99")
+		tm.Type(t, "exit 4\n")
+		if code := tm.Exit(t); code != 4 {
 			t.Errorf("exit code %d", code)
 		}
 	})
@@ -236,20 +163,20 @@ func TestTerminalOverAKilledEngine(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
 		tm := onTerminal(t, e, 30, 100, program, "run", "-it", "--name", n, "-e", "PS1=ready> ", "debian", "bash", interactive)
-		tm.shows("ready> ")
-		tm.typed("x=survived\n")
-		tm.shows("ready> ")
+		tm.Shows(t, "ready> ")
+		tm.Type(t, "x=survived\n")
+		tm.Shows(t, "ready> ")
 		e.Kill()
-		tm.ends()
+		tm.Exit(t)
 		e.Run(t)
 		tm = onTerminal(t, e, 25, 90, program, "attach", n)
-		tm.typed("echo $x\n")
-		tm.shows("survived")
+		tm.Type(t, "echo $x\n")
+		tm.Shows(t, "survived")
 		// A client that attaches gives a size that is one too large first, so that programs draw anew.
-		tm.typed("until [ \"$(stty size)\" = '25 90' ]; do sleep .05; done; echo si''zed\n")
-		tm.shows("sized")
-		tm.typed("exit 6\n")
-		if code := tm.ends(); code != 6 {
+		tm.Type(t, "until [ \"$(stty size)\" = '25 90' ]; do sleep .05; done; echo si''zed\n")
+		tm.Shows(t, "sized")
+		tm.Type(t, "exit 6\n")
+		if code := tm.Exit(t); code != 6 {
 			t.Errorf("exit code %d", code)
 		}
 	})

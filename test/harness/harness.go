@@ -25,11 +25,12 @@ import (
 	"time"
 
 	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
-// Patience is how long a condition may take before a test gives up on it. It
-// bounds a hang; no test's verdict depends on anything being faster.
-const Patience = 60 * time.Second
+// Patience is how long a condition may take before a test gives up on it.
+const Patience = expect.Patience
 
 var engines atomic.Int32
 

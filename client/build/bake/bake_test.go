@@ -2,7 +2,6 @@ package bake_test
 
 import (
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,9 +10,8 @@ import (
 
 	"github.com/cleatlabs/cleat/client/build"
 	"github.com/cleatlabs/cleat/client/build/bake"
+	"github.com/cleatlabs/cleat/test/expect"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // read reads bake files, given by name and text, as if they lay in the working directory.
 func read(t *testing.T, files map[string]string, q build.BakeQuery) (*build.BakePlan, error) {
@@ -50,15 +48,7 @@ func TestPrint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if *update {
-				if err := os.WriteFile(golden, append(plan.Print, '\n'), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil || string(plan.Print)+"\n" != string(want) {
-				t.Errorf("%v\n%s", err, plan.Print)
-			}
+			expect.Golden(t, golden, string(plan.Print)+"\n")
 			// What is printed is a bake file that means the same.
 			again, err := read(t, map[string]string{"again.json": string(plan.Print)}, build.BakeQuery{Files: []string{"again.json"}})
 			if err != nil || string(again.Print) != string(plan.Print) {

@@ -1,10 +1,8 @@
 package spec_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,9 +15,8 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/compose/spec"
+	"github.com/cleatlabs/cleat/test/expect"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func load(t *testing.T, text string) *types.Project {
 	t.Helper()
@@ -44,20 +41,7 @@ func golden(t *testing.T, name string, value any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got = append(got, '\n')
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs from its golden file (go test -update writes it anew):\n%s", name, got)
-	}
+	expect.Golden(t, "testdata/"+name, string(got)+"\n")
 }
 
 func TestEveryAttribute(t *testing.T) {
