@@ -81,7 +81,7 @@ func TestBootOrderOfWhatDoesNotStartAfterAll(t *testing.T) {
 	b := &bootOrder{}
 	b.plan([]*container.Container{c}, []*container.Container{c})
 	turn := b.turns[id]
-	(&Recovery{boot: b}).settle(t.Context(), []*container.Container{c})
+	(&Recovery{boot: b, exits: &exiter{}}).settle(t.Context(), []*container.Container{c})
 	if !isClosed(turn.had) {
 		t.Error("others still wait for it")
 	}
