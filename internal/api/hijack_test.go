@@ -23,7 +23,7 @@ func attaching(t testing.TB, tty bool, run func(context.Context, engine.StreamIO
 			return engine.NewAttachSession(tty, run, nil), nil
 		},
 		execStart: func(string, engine.ExecStartOptions) (*engine.ExecSession, error) {
-			return engine.NewExecSession(tty, run), nil
+			return engine.NewExecSession(run), nil
 		},
 	})
 }
@@ -64,11 +64,15 @@ func TestUpgrade(t *testing.T) {
 		for _, path := range []string{attachAll, "/exec/x/start"} {
 			d := attaching(t, test.tty, echo)
 			w := d.dial()
-			request := fmt.Sprintf("POST /v1.%d%s HTTP/1.1\r\nHost: x\r\n", test.minor, path)
+			request, body := fmt.Sprintf("POST /v1.%d%s HTTP/1.1\r\nHost: x\r\n", test.minor, path), ""
+			if path != attachAll { // a container knows whether it has a TTY, an exec's start says it
+				body = fmt.Sprintf(`{"Tty":%t}`, test.tty)
+				request += fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+			}
 			if test.upgrade {
 				request += "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 			}
-			w.send(request + "\r\n")
+			w.send(request + "\r\n" + body)
 			status, header := w.head()
 			if status != test.status || header.Get("Content-Type") != test.kind {
 				t.Errorf("%s, %+v: %s %s", path, test, status, header.Get("Content-Type"))
@@ -167,7 +171,8 @@ func TestHeadComesAlone(t *testing.T) {
 			return err
 		})
 		w := d.dial()
-		w.send("POST /exec/x/start HTTP/1.1\r\nHost: x\r\nUser-Agent: " + agent + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+		w.send("POST /exec/x/start HTTP/1.1\r\nHost: x\r\nUser-Agent: " + agent + "\r\nContent-Type: application/json\r\nContent-Length: 12\r\n" +
+			"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + `{"Tty":true}`)
 		if alone {
 			select {
 			case <-began:

@@ -150,12 +150,15 @@ func (h *Handler) execStart(ctx context.Context, w http.ResponseWriter, q *reque
 		w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	ctx, s, err := h.upgrade(ctx, w, q, started.TTY)
+	// The start says whether its client expects frames, whatever the exec was
+	// created with: clients that ask for a TTY only here (Ansible's module) read
+	// what comes as it is, and standard output alone, as from dockerd.
+	ctx, s, err := h.upgrade(ctx, w, q, req.Tty)
 	if err != nil {
 		return err
 	}
 	defer h.finish(s)
-	return started.Run(ctx, s.streams(started.TTY, true, true, true))
+	return started.Run(ctx, s.streams(req.Tty, true, true, true))
 }
 
 func (h *Handler) execInspect(ctx context.Context, w http.ResponseWriter, q *request) error {

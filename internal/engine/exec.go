@@ -228,7 +228,7 @@ func (x *Execs) ExecStart(ctx context.Context, id string, opts ExecStartOptions)
 	if opts.Detach {
 		return nil, x.start(context.WithoutCancel(ctx), e, size, false, true)
 	}
-	return &ExecSession{TTY: e.req.Tty, run: func(ctx context.Context, client StreamIO) error {
+	return &ExecSession{run: func(ctx context.Context, client StreamIO) error {
 		return x.attend(ctx, e, size, client)
 	}}, nil
 }

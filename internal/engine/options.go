@@ -111,7 +111,7 @@ func (s *LogSession) Run(ctx context.Context, emit func(stream stdio.Stream, lin
 // ExecStartOptions are those of POST /exec/{id}/start.
 type ExecStartOptions struct {
 	Detach      bool
-	TTY         bool
+	TTY         bool     // of the stream to the client, which decides about frames
 	ConsoleSize *[2]uint // rows, columns
 }
 
@@ -119,8 +119,6 @@ type ExecStartOptions struct {
 // and then calls Run, which starts the process: a start that fails is told to
 // the client in the stream, as Docker does.
 type ExecSession struct {
-	TTY bool
-
 	run func(context.Context, StreamIO) error
 }
 

@@ -17,6 +17,6 @@ func NewLogSession(tty bool, run func(context.Context, func(stdio.Stream, []byte
 }
 
 // NewExecSession makes a session of its parts.
-func NewExecSession(tty bool, run func(context.Context, StreamIO) error) *ExecSession {
-	return &ExecSession{TTY: tty, run: run}
+func NewExecSession(run func(context.Context, StreamIO) error) *ExecSession {
+	return &ExecSession{run: run}
 }
