@@ -155,7 +155,7 @@ func (a *app) completeFlags(cmd *cobra.Command) {
 		"volumes-from": a.containerNames(container.StateCreated, container.StateExited, container.StateRunning, container.StatePaused),
 		"link":         a.containerNames(),
 		"restart":      fixed("always", "no", "on-failure", "unless-stopped"),
-		"log-driver":   fixed("json-file", "local", "none"),
+		"log-driver":   fixed("fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"),
 		"pull":         fixed("always", "missing", "never"),
 		"platform":     fixed("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386"),
 		"signal":       fixed("HUP", "INT", "KILL", "QUIT", "STOP", "TERM", "USR1", "USR2"),

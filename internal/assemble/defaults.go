@@ -29,7 +29,7 @@ func (c *Config) bindDefaults(fs *pflag.FlagSet) {
 	fs.StringVar(&c.HTTPProxy, "http-proxy", "", "Proxy for registries reached by HTTP (default: HTTP_PROXY)")
 	fs.StringVar(&c.HTTPSProxy, "https-proxy", "", "Proxy for registries reached by HTTPS (default: HTTPS_PROXY)")
 	fs.StringVar(&c.NoProxy, "no-proxy", "", "Hosts that are reached without a proxy (default: NO_PROXY)")
-	fs.StringVar(&c.LogDriver, "log-driver", "json-file", "Log driver of containers: json-file, local or none")
+	fs.StringVar(&c.LogDriver, "log-driver", "json-file", "Log driver of containers: fluentd, gelf, journald, json-file, local, none or syslog")
 	fs.StringArrayVar(&c.LogOpts, "log-opt", nil, "Options of the log driver, as key=value")
 	fs.StringArrayVar(&c.Ulimits, "default-ulimit", nil, "Ulimits of containers, as name=soft[:hard]")
 	fs.BoolVar(&c.Init, "init", false, "Run an init process in containers")

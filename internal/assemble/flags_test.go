@@ -70,7 +70,7 @@ func TestFlagsOfDockerdActAreNeedlessOrAreRefusedByName(t *testing.T) {
 		{[]string{"--registry-mirror", "hub.example"}, "", "--registry-mirror: invalid mirror"},
 		{[]string{"--insecure-registry", "http://hub.example"}, "", "--insecure-registry: invalid insecure registry"},
 		{[]string{"--label", "a=1", "--label", "a=2"}, "", "conflict labels"},
-		{[]string{"--log-driver", "syslog"}, "", "--log-driver"},
+		{[]string{"--log-driver", "splunk"}, "", "--log-driver"},
 		{[]string{"--log-opt", "max-size=1m", "--log-opt", "max-file=3"}, "", ""},
 		{[]string{"--log-opt", "max-size=big"}, "", "max-size"},
 		{[]string{"--default-ulimit", "nofile=10:5"}, "", "--default-ulimit"},

@@ -10,6 +10,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/events"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/internal/logship"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/seccomp"
@@ -111,6 +112,7 @@ func New(d Deps) *Engine {
 	starter := &Starter{
 		containers: d.Containers, images: d.Images, ground: ground, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
 		settings: d.Settings, specs: specs, lives: lives, say: say, log: d.Log, exits: exits, pool: pool, heads: heads,
+		delivery: logship.New(d.Tasks, d.Log, filepath.Join(d.Settings.DataRoot, unsentDir)),
 	}
 	exits.start, exits.stdioDir, exits.awaitDonors = starter.restart, starter.stdioDir, starter.awaitDonors
 	starter.remover = remover

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/keeper"
-	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/network"
 )
 
@@ -83,6 +82,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	rc.starter.prober.load(all)
 	rc.sweepGroups(all)
 	rc.sweepJournals()
+	rc.resumeLogs(all)
 	rc.sweepOwnFiles()
 	if err := rc.deps.Volumes.Reconcile(volumes, inUse); err != nil {
 		rc.deps.Log.Warn("volumes that no container runs with", "error", err)
@@ -160,7 +160,7 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}
-	writer, err := logs.Open(logConfig(c, r, rc.starter.pool))
+	writer, err := rc.starter.delivery.Open(ctx, logConfig(c, r, rc.starter.pool), false)
 	if err != nil {
 		rc.deps.Log.Error("log of an adopted container: its output is dropped", "container", c.ID(), "error", err)
 	}
@@ -324,7 +324,7 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 }
 
 func (rc *Recovery) startByPolicy(ctx context.Context, c *container.Container) {
-	if err := rc.starter.Start(ctx, c.ID()); err != nil && ctx.Err() == nil {
+	if err := rc.starter.start(ctx, c.ID(), true); err != nil && ctx.Err() == nil {
 		rc.deps.Log.Error("a container with a restart policy could not be started", "container", c.ID(), "error", err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+
+	"github.com/cleatlabs/cleat/internal/logs"
 )
 
 // ContainerDefaults are what containers get that do not choose themselves. The
@@ -29,7 +31,8 @@ func CheckUlimits(u []*container.Ulimit) error {
 	return err
 }
 
-// logConfig is Docker's rule: the default options belong to the default driver.
+// logConfig is Docker's rule: the default options belong to the default driver, but for
+// those of the local file.
 func (d *ContainerDefaults) logConfig(l *container.LogConfig) {
 	driver := d.LogDriver
 	if driver == "" {
@@ -41,6 +44,11 @@ func (d *ContainerDefaults) logConfig(l *container.LogConfig) {
 	opts := map[string]string{}
 	if l.Type == driver {
 		maps.Copy(opts, d.LogOpts)
+	}
+	for _, name := range logs.InheritedOptions() {
+		if v, ok := d.LogOpts[name]; ok {
+			opts[name] = v
+		}
 	}
 	maps.Copy(opts, l.Config)
 	l.Config = opts

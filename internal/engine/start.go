@@ -21,6 +21,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/logship"
 	cmount "github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/record"
@@ -50,11 +51,15 @@ type Starter struct {
 	pool       *stdio.Pool
 	users      users
 	heads      *headStarts
+	delivery   *logship.Service
 }
 
 // Start starts a container that was created or has exited. A running one is
 // failure.ErrNotModified.
-func (s *Starter) Start(ctx context.Context, name string) error {
+func (s *Starter) Start(ctx context.Context, name string) error { return s.start(ctx, name, false) }
+
+// start is Start; unattended says that nobody waits for it, who could be told of an error.
+func (s *Starter) start(ctx context.Context, name string, unattended bool) error {
 	c, err := s.containers.Find(name)
 	if err != nil {
 		return err
@@ -72,7 +77,7 @@ func (s *Starter) Start(ctx context.Context, name string) error {
 	// Once begun, a start goes on to its end: a client that leaves must not
 	// get half a container.
 	ctx = context.WithoutCancel(ctx)
-	err = s.launch(ctx, c, 0)
+	err = s.launch(ctx, c, 0, unattended)
 	if err != nil && c.Load().HostConfig.AutoRemove {
 		err = errors.Join(err, s.remover.discard(ctx, c))
 	}
@@ -98,18 +103,18 @@ func startable(c *container.Container) error {
 // restart starts a container again by its policy. The caller holds its lock
 // and has found its state to be restarting.
 func (s *Starter) restart(ctx context.Context, c *container.Container, backoff time.Duration) error {
-	return s.launch(ctx, c, backoff)
+	return s.launch(ctx, c, backoff, true)
 }
 
 // launch starts the process and hands it to the exiter. A failure is in the
 // container's state and leaves nothing else.
-func (s *Starter) launch(ctx context.Context, c *container.Container, backoff time.Duration) error {
+func (s *Starter) launch(ctx context.Context, c *container.Container, backoff time.Duration, unattended bool) error {
 	life := s.lives.of(c)
 	if last := life.current(); last != nil {
 		<-last.cleaned // its ports, cgroup and keeper must be gone
 		last.unmount()
 	}
-	a := &attempt{s: s, c: c, r: c.Load(), life: life, backoff: backoff, rootFD: -1, netFD: -1}
+	a := &attempt{s: s, c: c, r: c.Load(), life: life, backoff: backoff, unattended: unattended, rootFD: -1, netFD: -1}
 	defer a.closeFDs()
 	started, err := a.run(ctx)
 	if err != nil {
@@ -195,9 +200,11 @@ type attempt struct {
 	linkEnv []string // of legacy links
 	profile string   // of AppArmor
 
-	backoff time.Duration    // before this start, 0 by hand
-	started time.Time        // when the process began to be set up
-	ahead   *container.Ahead // nil until it is written, and where it could not be
+	backoff time.Duration // before this start, 0 by hand
+	// unattended is a start that nobody waits for, to whom an error could be told.
+	unattended bool
+	started    time.Time        // when the process began to be set up
+	ahead      *container.Ahead // nil until it is written, and where it could not be
 }
 
 // openSources opens what mounts need besides paths.
@@ -438,7 +445,7 @@ func fillVolumes(rootFD int, r *container.Record) error {
 // startProcess starts the keeper and the process, and their output.
 func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, error) {
 	s := a.s
-	writer, err := logs.Open(logConfig(a.c, a.r, s.pool))
+	writer, err := s.delivery.Open(ctx, logConfig(a.c, a.r, s.pool), !a.unattended)
 	if err != nil {
 		return nil, err
 	}
@@ -488,6 +495,7 @@ func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process,
 	}
 	if writer != nil {
 		r.log = writer
+		logship.Begin(writer)
 	}
 	return r, nil
 }
@@ -503,7 +511,7 @@ func (s *Starter) outputLost(c *container.Container) func(stdio.Stream, int, err
 // its keeper died before it was in the log.
 func (s *Starter) replay(c *container.Container) error {
 	r := c.Load()
-	writer, err := logs.Open(logConfig(c, r, s.pool))
+	writer, err := s.delivery.Open(context.Background(), logConfig(c, r, s.pool), false)
 	if err != nil || writer == nil {
 		return err
 	}
@@ -523,15 +531,6 @@ func (s *Starter) stdioDir(c *container.Container) string {
 func closeLog(w logs.Writer) {
 	if w != nil {
 		_ = w.Close()
-	}
-}
-
-// logConfig describes where a container's output goes.
-func logConfig(c *container.Container, r *container.Record, pool *stdio.Pool) logs.Config {
-	return logs.Config{
-		Driver: r.HostConfig.LogConfig.Type, Path: r.LogPath, Opts: r.HostConfig.LogConfig.Config,
-		Labels: r.Config.Labels, Env: r.Config.Env, ContainerID: r.ID, ContainerName: r.Name,
-		ImageID: r.Image.ID.String(), ImageName: r.Config.Image, DaemonName: runtimeName, Pool: pool,
 	}
 }
 

@@ -94,7 +94,7 @@ func (s *Stopper) Restart(ctx context.Context, name string, opts StopOptions) er
 	if err := startable(c); err != nil && !errors.Is(err, failure.ErrNotModified) {
 		return err
 	} else if err == nil {
-		if err := s.starter.launch(ctx, c, 0); err != nil {
+		if err := s.starter.launch(ctx, c, 0, false); err != nil {
 			return err
 		}
 	}

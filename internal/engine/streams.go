@@ -179,7 +179,7 @@ func copyOutput(ctx context.Context, sub *stdio.Subscription, client StreamIO) e
 
 // replay writes the log so far.
 func (a *attachment) replay(ctx context.Context, client StreamIO) error {
-	if !logs.Stores(a.rec.HostConfig.LogConfig.Type) {
+	if l := a.rec.HostConfig.LogConfig; !logs.Readable(l.Type, l.Config) {
 		return nil // nothing was kept
 	}
 	o := logs.ReadOptions{Tail: -1, Stdout: a.opts.Stdout, Stderr: a.opts.Stderr, To: a.logged}
@@ -209,7 +209,7 @@ func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*
 	switch {
 	case rec.State.Status == api.StateRemoving, rec.State.Status == api.StateDead:
 		return nil, failure.Conflict("can not get logs from container which is dead or marked for removal")
-	case !logs.Stores(rec.HostConfig.LogConfig.Type):
+	case !logs.Readable(rec.HostConfig.LogConfig.Type, rec.HostConfig.LogConfig.Config):
 		return nil, failure.NotImplemented("configured logging driver does not support reading")
 	}
 	var live <-chan struct{}

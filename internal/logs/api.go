@@ -7,6 +7,12 @@
 // follows across rotations. The driver local is the same with rotated files
 // compressed by default: Docker promises nothing of its files but that they are
 // small and can be read back. The driver none stores nothing.
+//
+// The drivers that send lines to a log server write such a file, too: it can be
+// read back, and it is where the lines wait. What of it was sent is the business
+// of package logship, which reads it with a Cursor; how it is sent, of package
+// logsend. The options cache-max-size, cache-max-file and cache-compress are
+// about this file, and with cache-disabled it is not read back.
 package logs
 
 import (
@@ -29,6 +35,11 @@ type Config struct {
 	Labels                                                     map[string]string
 	Env                                                        []string
 	ContainerID, ContainerName, ImageID, ImageName, DaemonName string
+	// Command is what the container runs, with its arguments, Created when it was made,
+	// and Run names its present run. For drivers that send.
+	Command []string
+	Created time.Time
+	Run     string
 	// Pool lends encode buffers; nil makes a private one.
 	Pool *stdio.Pool
 }

@@ -29,6 +29,7 @@ type logFile struct {
 	rest    []byte // the unfinished line, a part of buf
 	skip    int    // lines of a compressed file that are not wanted
 	tooLong bool   // the rest of an overlong line is being skipped
+	offset  int64  // where the next line begins, uncompressed; right after seekTo or restart only
 }
 
 // openFiles opens the log's files, the oldest first. A rotation meanwhile only
@@ -222,6 +223,7 @@ func (l *logFile) next(handle func([]byte) error) error {
 		l.grow()
 	}
 	if l.tooLong {
+		l.offset += int64(n)
 		n = 0
 	}
 	m, err := l.reader().Read(l.buf[n:])
@@ -236,6 +238,7 @@ func (l *logFile) next(handle func([]byte) error) error {
 		return err
 	}
 	rest, herr := splitLines(l.rest, func(line []byte) error {
+		l.offset += int64(len(line)) + 1
 		switch {
 		case l.tooLong:
 			l.tooLong = false
@@ -282,7 +285,7 @@ func (l *logFile) firstTime() (int64, error) {
 }
 
 func (l *logFile) restart() error {
-	l.rest = nil
+	l.rest, l.offset, l.tooLong = nil, 0, false
 	if _, err := l.src.Seek(0, io.SeekStart); err != nil {
 		return err
 	}

@@ -411,7 +411,10 @@ func TestValidationNamesTheOption(t *testing.T) {
 		opts   map[string]string
 		want   string
 	}{
-		{"syslog", nil, "no log driver named 'syslog'"},
+		{"splunk", nil, "no log driver named 'splunk'"},
+		{"syslog", map[string]string{"max-size": "1m"}, "unknown log opt 'max-size' for syslog log driver"},
+		{"syslog", map[string]string{"cache-max-file": "0"}, "cache-max-file=0"},
+		{"syslog", map[string]string{"cache-compress": "true", "cache-max-file": "1"}, "cache-compress cannot be true"},
 		{"json-file", map[string]string{"maxsize": "1"}, "unknown log opt 'maxsize' for json-file log driver"},
 		{"", map[string]string{"max-size": "-5"}, "max-size=-5"},
 		{"", map[string]string{"max-size": "big"}, "max-size=big"},
@@ -423,8 +426,9 @@ func TestValidationNamesTheOption(t *testing.T) {
 		{"", map[string]string{"compress": "true", "max-size": "-1"}, "compress cannot be true"},
 		{"", map[string]string{"labels-regex": "("}, "labels-regex"},
 		{"", map[string]string{"tag": "{{.Nope}}"}, "tag"},
-		{"", map[string]string{"mode": "non-blocking"}, "mode=non-blocking"},
-		{"", map[string]string{"mode": "x"}, "mode=x"},
+		{"", map[string]string{"mode": "x"}, "logging mode not supported: x"},
+		{"", map[string]string{"max-buffer-size": "1m"}, "only supported with 'mode=non-blocking'"},
+		{"", map[string]string{"max-buffer-size": "x", "mode": "non-blocking"}, "max-buffer-size"},
 	}
 	for _, c := range cases {
 		err := logs.Validate(c.driver, c.opts)

@@ -144,7 +144,7 @@ func TestBadCreates(t *testing.T) {
 		{400, `{"Image":"busybox","HostConfig":{"Binds":["/a:/b:bogus"]}}`, `bogus`},
 		{400, `{"Image":"busybox","HostConfig":{"Mounts":[{"Type":"bind","Source":"/no/such/source","Target":"/b"}]}}`, `/no/such/source`},
 		{400, `{"Image":"busybox","HostConfig":{"Mounts":[{"Type":"tmpfs","Target":"/b"},{"Type":"tmpfs","Target":"/b/"}]}}`, `Duplicate mount point`},
-		{400, `{"Image":"busybox","Volumes":{"/v":{}},"HostConfig":{"LogConfig":{"Type":"fluentd"}}}`, `fluentd`},
+		{400, `{"Image":"busybox","Volumes":{"/v":{}},"HostConfig":{"LogConfig":{"Type":"splunk"}}}`, `splunk`},
 		{400, `{"Image":"busybox","HostConfig":{"LogConfig":{"Type":"json-file","Config":{"bogus":"1"}}}}`, `bogus`},
 		{400, `{"Image":"busybox","HostConfig":{"Memory":1}}`, `Minimum memory limit`},
 		{400, `{"Image":"busybox","HostConfig":{"Sysctls":{"kernel.bogus":"1"}}}`, `kernel.bogus`},

@@ -21,6 +21,7 @@ type transition struct {
 	verb    []string   // the one that the engine dies of
 	tidy    []string   // takes away what an unacknowledged verb may leave whole, before it is repeated
 	boot    bool       // the engine dies while it starts
+	later   bool       // it dies of what the verb has set off
 }
 
 const doomed = "doomed" // the container of every transition
@@ -118,6 +119,15 @@ var transitions = map[string]transition{
 	"engine.connect.after-state":      connecting,
 	"engine.disconnect.after-state":   disconnecting,
 	"network.disconnect.after-link":   disconnecting,
+	// What listens there takes whatever comes.
+	"logship.send.before-note": {prepare: [][]string{logging("tcp://" + theRegistry)}, verb: start, later: true},
+	// Nobody listens there.
+	"logship.remove.between-files": {prepare: [][]string{logging("udp://127.0.0.1:9"), start}, verb: forceRm},
+}
+
+// logging creates a container that sends a line and stays.
+func logging(address string) []string {
+	return []string{"create", "--name", doomed, "--log-driver", "gelf", "--log-opt", "gelf-address=" + address, "busybox", "sh", "-c", "echo words; sleep 600"}
 }
 
 // TestKilledAtEveryTransition kills the engine at each failpoint. The next engine
@@ -197,7 +207,7 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		t.Fatalf("start of the engine: %v", err)
 	}
 	if !tr.boot {
-		if r := command(t, e, tr.verb); r.Code == 0 && !isOver(e) {
+		if r := command(t, e, tr.verb); r.Code == 0 && !tr.later && !isOver(e) {
 			t.Fatalf("the engine did not die of %v", tr.verb)
 		}
 		select {

@@ -26,9 +26,9 @@ var floors = map[string]int{
 	"internal/archive": 0, "internal/changes": 0, "internal/instruction": 0,
 
 	"internal/runtime": 1, "internal/keeper": 1, "internal/store": 1, "internal/record": 1,
-	"internal/registryclient": 1, "internal/supervise": 1, "internal/stdio": 1, "internal/plugin": 1, "internal/dns": 1, "internal/firewalld": 1, "internal/cdi": 1, "internal/systemd": 1,
+	"internal/registryclient": 1, "internal/supervise": 1, "internal/stdio": 1, "internal/plugin": 1, "internal/dns": 1, "internal/firewalld": 1, "internal/cdi": 1, "internal/systemd": 1, "internal/logsend": 1,
 
-	"internal/container": 2, "internal/image": 2, "internal/network": 2, "internal/volume": 2, "internal/logs": 2, "internal/events": 2, "internal/buildexec": 2,
+	"internal/container": 2, "internal/image": 2, "internal/network": 2, "internal/volume": 2, "internal/logs": 2, "internal/logship": 2, "internal/events": 2, "internal/buildexec": 2,
 
 	"internal/engine": 3, "internal/build": 3, "internal/classic": 3,
 
@@ -41,6 +41,7 @@ var floors = map[string]int{
 // floor-0 leaves are plain facts about the kernel and errors that the others name.
 var arrows = map[string][]string{
 	"internal/container":      {"internal/network"}, // a record keeps the sandbox it has
+	"internal/logship":        {"internal/logs"},    // what it sends is read from there
 	"internal/buildexec":      {"internal/network"}, // steps are connected as containers are
 	"internal/runtime":        {"internal/keeper", "internal/record", "internal/supervise"},
 	"internal/classic":        {"internal/build"}, // which it is an interface to
