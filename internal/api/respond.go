@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 )
@@ -68,10 +70,20 @@ func writeError(w http.ResponseWriter, asked version, err error) {
 		w.Header().Set("Content-Type", mediaPlain)
 		w.WriteHeader(status)
 		// The client is told or has gone: there is nobody else to tell.
-		_, _ = w.Write([]byte(err.Error() + "\n"))
+		_, _ = w.Write([]byte(told(err) + "\n"))
 		return
 	}
-	_ = writeJSON(w, status, common.ErrorResponse{Message: err.Error()})
+	_ = writeJSON(w, status, common.ErrorResponse{Message: told(err)})
+}
+
+// told is what the user reads of an error. One of a full disk, which any write may meet, ends in the kernel's words:
+// the way out is the same for all.
+func told(err error) string {
+	text := err.Error()
+	if strings.HasSuffix(text, unix.ENOSPC.Error()) || strings.HasSuffix(text, unix.EDQUOT.Error()) {
+		return text + "; \"cleat system df\" says what takes space, and \"cleat system prune\" removes what nothing uses"
+	}
+	return text
 }
 
 // writeJSON answers with status and value. Nothing is sent if value cannot be

@@ -65,7 +65,13 @@ type settler struct {
 	timer   *time.Timer
 	since   time.Time // of the first sign that nothing was synced after; zero is none
 	over    bool
+	failed  error // why what was made since settled is not on the disk, nor ever will be
+	sync    func(dir string) error
 }
+
+// lostBoot stands in a note in place of the boot, when contents did not come to the disk: for the next builder that is as
+// if the machine had crashed.
+const lostBoot = "lost"
 
 // openSettler reads the note that the last builder left. It reports how that one ended:
 // killed says that it did not close, crashed that it did not and the machine went down with
@@ -75,7 +81,7 @@ func openSettler(root, contents string, warn func(error)) (s *settler, killed, c
 	if err != nil {
 		return nil, false, false, err
 	}
-	s = &settler{path: filepath.Join(root, aftermathFile), contents: contents, boot: boot, warn: warn}
+	s = &settler{path: filepath.Join(root, aftermathFile), contents: contents, boot: boot, warn: warn, sync: record.SyncTree}
 	var last aftermath
 	text, err := os.ReadFile(s.path)
 	switch {
@@ -98,11 +104,11 @@ func (s *settler) begin(killed, crashed bool) error {
 	case killed: // what the last one has made is still to be synced
 		s.since = time.Now()
 	}
-	return s.note(s.settled, true)
+	return s.note(s.boot, s.settled, true)
 }
 
-func (s *settler) note(settled time.Time, open bool) error {
-	text, err := json.Marshal(aftermath{s.boot, settled, open})
+func (s *settler) note(boot string, settled time.Time, open bool) error {
+	text, err := json.Marshal(aftermath{boot, settled, open})
 	if err == nil {
 		err = record.WriteDurable(s.path, text, 0o600)
 	}
@@ -145,18 +151,20 @@ func (s *settler) settle(open bool) error {
 		s.mu.Unlock()
 		return nil
 	}
-	since, settled := s.since, s.settled
+	since, settled, failed := s.since, s.settled, s.failed
 	s.since = time.Time{}
 	s.mu.Unlock()
-	var err error
+	if failed != nil {
+		return failed
+	}
 	if !since.IsZero() {
+		before := settled
 		settled = time.Now()
-		err = record.SyncTree(s.contents)
+		if err := s.sync(s.contents); err != nil {
+			return s.lose(before, err)
+		}
 	}
-	if err == nil {
-		err = s.note(settled, open)
-	}
-	if err != nil {
+	if err := s.note(s.boot, settled, open); err != nil {
 		// Still to be done: the next settle, the last one above all, is not to call it settled.
 		s.mu.Lock()
 		if !since.IsZero() {
@@ -169,6 +177,37 @@ func (s *settler) settle(open bool) error {
 	s.settled = settled
 	s.mu.Unlock()
 	return nil
+}
+
+// lose notes that what was made since settled is not on the disk: no later sync can be believed.
+func (s *settler) lose(settled time.Time, cause error) error {
+	err := record.Unwritten(s.contents, cause)
+	s.mu.Lock()
+	s.failed = err
+	s.mu.Unlock()
+	return errors.Join(err, s.note(lostBoot, settled, true))
+}
+
+// with makes of a settling of another's one that is believed only once, too.
+func (s *settler) with(settle func() error) func() error {
+	if settle == nil {
+		return nil
+	}
+	return func() error {
+		err := settle()
+		if !errors.Is(err, record.ErrUnwritten) {
+			return err
+		}
+		s.turn.Lock()
+		defer s.turn.Unlock()
+		s.mu.Lock()
+		settled, failed := s.settled, s.failed
+		s.mu.Unlock()
+		if failed != nil {
+			return failed
+		}
+		return s.lose(settled, err)
+	}
 }
 
 // stop ends the settling behind the builds' backs.

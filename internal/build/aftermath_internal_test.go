@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 func TestAftermath(t *testing.T) {
@@ -147,5 +150,40 @@ func TestSettlerThatFailedTriesAgain(t *testing.T) {
 	}
 	if _, killed, _, err := openSettler(root, contents, func(error) {}); err != nil || !killed {
 		t.Errorf("the next builder trusts it: %v, %v", killed, err)
+	}
+}
+
+// TestWhatWasNotSyncedIsLost: a sync that failed is not tried again and believed, and the next builder trusts nothing of
+// what was made since the last one that did not.
+func TestWhatWasNotSyncedIsLost(t *testing.T) {
+	eio := func() error { return record.Unwritten("x", syscall.EIO) }
+	for what, fail := range map[string]func(*settler) error{
+		"of its own":     func(s *settler) error { return s.settle(true) },
+		"of build steps": func(s *settler) error { return s.with(eio)() },
+	} {
+		root := t.TempDir()
+		s, _, _, err := openSettler(root, root, func(error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.begin(true, true), s.settle(true)); err != nil {
+			t.Fatal(err)
+		}
+		settled := s.settled
+		s.stir()
+		s.sync = func(string) error { return syscall.EIO }
+		if err := fail(s); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: %v", what, err)
+		}
+		s.sync = func(string) error { return nil }
+		for _, again := range []error{s.settle(true), s.with(eio)(), s.close()} {
+			if !errors.Is(again, syscall.EIO) {
+				t.Errorf("%s: it is believed later: %v", what, again)
+			}
+		}
+		next, killed, crashed, err := openSettler(root, root, func(error) {})
+		if err != nil || !killed || !crashed || !next.settled.Equal(settled) {
+			t.Errorf("%s: the next builder is told killed %v, crashed %v, settled %v after, %v", what, killed, crashed, next.settled.Sub(settled), err)
+		}
 	}
 }

@@ -161,6 +161,9 @@ func (b *Builder) Close() error {
 		err = errors.Join(err, cerr)
 	}
 	s.worker.settler.stop()
+	if settle := s.worker.names.settle; err == nil && settle != nil {
+		err = settle()
+	}
 	if err == nil {
 		err = s.worker.settler.close()
 	}

@@ -197,7 +197,7 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 	if steps.Snapshots != nil {
 		layers = steps.Snapshots(layers)
 	}
-	named := names{s, b.cfg.Images, steps.Settle}
+	named := names{s, b.cfg.Images, settler.with(steps.Settle)}
 	opt := base.WorkerOpt{
 		ID:               id,
 		Root:             b.cfg.Root,

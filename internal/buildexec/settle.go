@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	cmount "github.com/cleatlabs/cleat/internal/mount"
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // settling gets what steps have written onto the disk, behind their backs. The kernel would do it at the end of each
@@ -27,6 +28,9 @@ type settling struct {
 	ahead sync.WaitGroup
 	timer *time.Timer
 	over  bool
+
+	failed error                // held by turn; why something of it is not on the disk, nor ever will be
+	sync   func(*written) error // nil for (*written).sync
 }
 
 // written is where steps have written on a filesystem.
@@ -81,7 +85,8 @@ func (s *settling) background() {
 	}
 }
 
-// settle syncs the filesystems that were written to since it was last called.
+// settle syncs the filesystems that were written to since it was last called. Once the disk has not
+// taken something it fails for ever: see [record.Unwritten].
 func (s *settling) settle() error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -91,15 +96,21 @@ func (s *settling) settle() error {
 	s.mu.Unlock()
 	var errs []error
 	for dev, w := range list {
-		err := w.sync()
-		if err != nil { // the next who asks is not to be told that it is there
+		err := s.syncOf(w)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT): // for good
+			if s.failed == nil {
+				s.failed = record.Unwritten(w.uppers[0], err)
+			}
+		default: // it was not even tried, for want of descriptors perhaps: the next who asks is not to be told that it is there
 			s.keep(dev, w)
-		} else {
-			err = unix.Close(w.fd)
+			errs = append(errs, err)
+			continue
 		}
-		errs = append(errs, err)
+		errs = append(errs, unix.Close(w.fd))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.failed)...)
 }
 
 // keep takes back what could not be synced.
@@ -115,6 +126,13 @@ func (s *settling) keep(dev uint64, w *written) {
 		s.dirty = map[uint64]*written{}
 	}
 	s.dirty[dev] = w
+}
+
+func (s *settling) syncOf(w *written) error {
+	if s.sync != nil {
+		return s.sync(w)
+	}
+	return w.sync()
 }
 
 func (s *settling) close() error {

@@ -500,13 +500,6 @@ func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process,
 	return r, nil
 }
 
-// outputLost reports what could not be logged.
-func (s *Starter) outputLost(c *container.Container) func(stdio.Stream, int, error) {
-	return func(st stdio.Stream, dropped int, err error) {
-		s.log.Error("output of a container is missing in its log", "container", c.ID(), "stream", st, "bytes", dropped, "error", err)
-	}
-}
-
 // replay logs what a run that is over has left in its journals: its engine and
 // its keeper died before it was in the log.
 func (s *Starter) replay(c *container.Container) error {

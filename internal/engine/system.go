@@ -116,6 +116,9 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	if w := s.profiles.Warning(); w != "" {
 		i.Warnings = append(i.Warnings, w)
 	}
+	if err := s.images.Failed(); err != nil {
+		i.Warnings = append(i.Warnings, err.Error())
+	}
 	if i.Warnings == nil {
 		i.Warnings = []string{}
 	}

@@ -158,3 +158,6 @@ func (s *Service) Resolve(ctx context.Context, ref, platform string) (*Image, er
 	c.resolved.Store(key, img)
 	return img, nil
 }
+
+// Failed is why no names can be given until the engine is started again, or nil; see [store.Store.Failed].
+func (s *Service) Failed() error { return s.store.Failed() }

@@ -1,9 +1,12 @@
 package network
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -74,8 +77,16 @@ func (s *Service) openBridge(taken map[netip.Prefix]string) error {
 const forwarding6Warning = "IPv6 forwarding was off and is on now, for containers to reach the network: this host routes between its other networks, too, " +
 	"unless a firewall forbids it, and takes no router advertisements on links whose accept_ra is not 2"
 
+// saveState writes the state if it is another than the last engine's: an engine must start on a full disk, too.
 func (s *Service) saveState() error {
-	if err := record.WriteJSON(s.cfg.StateFile, s.state, 0o600); err != nil {
+	now, err := json.Marshal(s.state)
+	if err != nil {
+		return fmt.Errorf("network state: %w", err)
+	}
+	if there, err := os.ReadFile(s.cfg.StateFile); err == nil && bytes.Equal(there, now) {
+		return nil
+	}
+	if err := record.Write(s.cfg.StateFile, now, 0o600); err != nil {
 		return fmt.Errorf("network state: %w", err)
 	}
 	return nil

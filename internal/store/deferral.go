@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -31,13 +32,15 @@ import (
 //     The next engine then puts the copied pages back. It tells the two apart by the boot id in the copy's name.
 //
 // So who needs something on the disk before he answers calls Settle, which makes the present state the one to go back
-// to, or End.
+// to, or End. What becomes of a sync that fails, failedsync.go says.
 type Deferral struct {
 	path string
 	db   *bolt.DB
 	// before, if not nil, has on the disk what the transactions rely on. It is called while none is made, and once ahead
 	// of that.
 	before func() error
+	disk   disk
+	failed atomic.Pointer[error] // see GiveUp
 
 	mu   sync.Mutex
 	pin  *bolt.Tx // the reader that keeps the state; nil while it is off
@@ -47,7 +50,15 @@ type Deferral struct {
 
 // NewDeferral is for the database db, whose file is path. [RecoverDatabase] must have seen to path before it was
 // opened, and [DatabaseSpace] bytes must be mapped of it: it cannot get more while the reader is open.
-func NewDeferral(path string, db *bolt.DB) *Deferral { return &Deferral{path: path, db: db} }
+func NewDeferral(path string, db *bolt.DB) *Deferral {
+	return &Deferral{path: path, db: db, disk: disk{(*bolt.DB).Sync, (*os.File).Sync}}
+}
+
+// disk is how databases and files are synced.
+type disk struct {
+	database func(*bolt.DB) error
+	file     func(*os.File) error
+}
 
 const (
 	// DatabaseSpace is how much of a database, in bytes, is mapped into memory from the start, so that it can grow.
@@ -64,6 +75,9 @@ const (
 func (d *Deferral) Begin() (on bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.Failed(); err != nil {
+		return false, err
+	}
 	if d.pin != nil {
 		return true, nil
 	}
@@ -81,7 +95,7 @@ func (d *Deferral) Begin() (on bool, err error) {
 		}
 		record.Failpoint("store.defer.after-copy")
 		if d.pin, err = d.db.Begin(false); err != nil {
-			return errors.Join(err, removeDurably(d.name))
+			return errors.Join(err, d.removeDurably(d.name))
 		}
 		d.db.NoSync = true
 		return nil
@@ -89,22 +103,22 @@ func (d *Deferral) Begin() (on bool, err error) {
 	return d.pin != nil, err
 }
 
-// Settle returns when all transactions until now are on the disk.
+// Settle returns when all transactions until now are on the disk. If it fails they never are, see [Deferral.GiveUp].
 func (d *Deferral) Settle() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.pin == nil {
-		return nil
+	if err := d.Failed(); err != nil || d.pin == nil {
+		return err
 	}
 	if err := d.ahead(); err != nil {
-		return err
+		return d.giveUp(err)
 	}
 	return d.alone(func(int64) error {
 		if err := d.sync(); err != nil {
-			return err
+			return d.giveUp(err)
 		}
 		if err := d.nextCopy(); err != nil {
-			return fmt.Errorf("%s: %w", d.name, err)
+			return d.giveUp(fmt.Errorf("%s: %w", d.name, err))
 		}
 		record.Failpoint("store.defer.after-next-copy")
 		pin, err := d.db.Begin(false)
@@ -117,22 +131,23 @@ func (d *Deferral) Settle() error {
 	})
 }
 
-// End turns it off: all transactions until now are on the disk when it returns. If it is off, they are.
+// End turns it off: all transactions until now are on the disk when it returns. If it is off, they are. If it fails they
+// never are, see [Deferral.GiveUp].
 func (d *Deferral) End() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.pin == nil {
-		return nil
+	if err := d.Failed(); err != nil || d.pin == nil {
+		return err
 	}
 	if err := d.ahead(); err != nil {
-		return err
+		return d.giveUp(err)
 	}
 	return d.alone(func(int64) error {
 		if err := d.sync(); err != nil {
-			return err
+			return d.giveUp(err)
 		}
-		if err := removeDurably(d.name); err != nil {
-			return err
+		if err := d.removeDurably(d.name); err != nil {
+			return d.giveUp(err)
 		}
 		err := d.pin.Rollback()
 		d.pin, d.db.NoSync = nil, false
@@ -156,7 +171,7 @@ func (d *Deferral) sync() error {
 		}
 		record.Failpoint("store.defer.after-blobs")
 	}
-	if err := d.db.Sync(); err != nil {
+	if err := d.disk.database(d.db); err != nil {
 		return fmt.Errorf("sync %s: %w", d.path, err)
 	}
 	record.Failpoint("store.defer.after-sync")
@@ -241,7 +256,7 @@ func (d *Deferral) firstCopy() error {
 		return err
 	}
 	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
+		err = d.disk.file(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(part))
@@ -249,7 +264,7 @@ func (d *Deferral) firstCopy() error {
 	if err := os.Rename(part, d.name); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(d.name))
+	return d.syncDir(filepath.Dir(d.name))
 }
 
 // nextCopy replaces the older pair, on the disk.
@@ -263,7 +278,7 @@ func (d *Deferral) nextCopy() error {
 		return err
 	}
 	if _, err = f.WriteAt(b, at); err == nil {
-		err = f.Sync()
+		err = d.disk.file(f)
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		d.turn++ // else the other pair is the only one that is whole, and stays
@@ -335,7 +350,10 @@ func recoverDatabase(path, boot string, sync func(dir string) error) error {
 			err = os.Remove(name)
 		case isCopy && of == boot:
 			// With what the transactions rely on, which the killed engine would have synced first: the whole filesystem.
-			if err = sync(filepath.Dir(path)); err == nil {
+			if sync(filepath.Dir(path)) != nil {
+				err = goBack(path, name) // what of it is there nobody can tell any more, see failedsync.go
+			}
+			if err == nil {
 				err = removeDurably(name)
 			}
 		case isCopy:
@@ -380,6 +398,21 @@ func WidenDatabase(path string) error {
 	return os.Truncate(path, DatabaseSpace)
 }
 
+func (d *Deferral) removeDurably(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return d.syncDir(filepath.Dir(name))
+}
+
+func (d *Deferral) syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.disk.file(f), f.Close())
+}
+
 // removeDurably removes a file, which an earlier try may have removed without that being on the disk.
 func removeDurably(name string) error {
 	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -401,11 +434,14 @@ func syncDir(dir string) error {
 type deferrals struct {
 	warn func(error)
 
-	mu    sync.Mutex
-	list  []*Deferral // the store's own last: it is relied on by the others
-	on    bool        // all of list, or those at its beginning
-	off   int         // who wants it off
-	timer *time.Timer
+	mu   sync.Mutex
+	list []*Deferral // the store's own last: it is relied on by the others
+	own  *Deferral
+	on   bool // all of list, or those at its beginning
+	off  int  // who wants it off
+	// failed is why what was written while it was on will never be on the disk. It stays on then.
+	failed error
+	timer  *time.Timer
 }
 
 // deferTime is how long after the last call of Defer it ends by itself.
@@ -436,7 +472,7 @@ func (s *Store) DeferToo(d *Deferral) (done func() error) {
 				break
 			}
 		}
-		return errors.Join(err, d.End())
+		return errors.Join(err, d.End(), d.release())
 	}
 }
 
@@ -448,7 +484,7 @@ func (l *deferrals) begin() {
 	} else {
 		l.timer.Reset(deferTime)
 	}
-	if l.off > 0 {
+	if l.off > 0 || l.failed != nil {
 		return
 	}
 	if l.on {
@@ -463,6 +499,9 @@ func (l *deferrals) begin() {
 	l.on = true
 	for _, d := range l.list {
 		on, err := d.Begin()
+		if errors.Is(err, record.ErrUnwritten) {
+			l.failed = err
+		}
 		if err != nil {
 			l.warn(fmt.Errorf("builds wait for the disk: %w", err))
 		}
@@ -495,29 +534,37 @@ func (l *deferrals) end() error {
 func (l *deferrals) settle() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.on {
+		return l.failed
+	}
 	return l.each((*Deferral).Settle)
 }
 
 // endLocked is end for who holds l.mu.
 func (l *deferrals) endLocked() error {
 	if !l.on {
-		return nil
+		return l.failed
 	}
-	// Where it fails it is still on: the next who asks for it tries again.
 	err := l.each((*Deferral).End)
 	l.on = err != nil
 	return err
 }
 
 // each syncs the store's own first, and the others if that is done: they may say less than there is, but nothing that
-// is not. The caller holds l.mu.
+// is not. Where one fails all go back. The caller holds l.mu.
 func (l *deferrals) each(do func(*Deferral) error) error {
 	for _, d := range slices.Backward(l.list) {
-		if err := do(d); err != nil {
-			return err
+		if l.failed != nil {
+			break
+		}
+		l.failed = do(d)
+	}
+	if l.failed != nil {
+		for _, d := range l.list {
+			_ = d.GiveUp(l.failed) // which it returns
 		}
 	}
-	return nil
+	return l.failed
 }
 
 func (l *deferrals) background() {

@@ -204,11 +204,17 @@ func (s *Store) markDirty(ctx context.Context) error {
 	return nil
 }
 
-// knowsBlob reports whether the database knows a blob of the engine's own.
+// knowsBlob reports whether the database knows a blob.
 func (s *Store) knowsBlob(d digest.Digest) (bool, error) {
-	_, err := s.Content.Info(s.Context(context.Background()), d)
-	if errdefs.IsNotFound(err) {
-		return false, nil
+	ctx := s.Context(context.Background())
+	spaces, err := s.namespaces(ctx)
+	if err != nil {
+		return false, err
 	}
-	return err == nil, err
+	for _, space := range spaces {
+		if _, err := s.Content.Info(namespaces.WithNamespace(ctx, space), d); !errdefs.IsNotFound(err) {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }

@@ -41,6 +41,7 @@ type blobBackend struct {
 	mu       sync.Mutex
 	open     map[string]openBlob // by ref
 	unsynced []*unsyncedBlob     // blobs that have their names
+	failed   error               // see failure
 }
 
 // openBlob is one that is being written.
@@ -77,10 +78,10 @@ func (b *blobBackend) Writer(ctx context.Context, opts ...content.WriterOpt) (co
 	}
 	// A digest of another algorithm, or one that might be there already, is the other store's affair.
 	if o.Ref == "" || o.Desc.Size > smallBlobs || o.Desc.Digest != "" {
-		return b.Store.Writer(ctx, opts...)
+		return b.below(ctx, o.Ref, opts...)
 	}
 	if _, err := b.Store.Status(ctx, o.Ref); !errdefs.IsNotFound(err) {
-		return b.Store.Writer(ctx, opts...)
+		return b.below(ctx, o.Ref, opts...)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -163,7 +164,8 @@ func (b *blobBackend) later(u *unsyncedBlob) bool {
 	return true
 }
 
-// sync returns when all blobs until now, and their names, are on the disk. While it runs no transaction is made.
+// sync returns when all blobs until now, and their names, are on the disk. While it runs no transaction is made. If it
+// fails they never are: whoever calls it gives the transactions up that know them.
 func (b *blobBackend) sync() error {
 	b.mu.Lock()
 	list := b.unsynced
@@ -182,16 +184,14 @@ func (b *blobBackend) sync() error {
 	if woven {
 		errs = append(errs, syncDir(filepath.Join(b.root, wovenDir)))
 	}
-	if err := errors.Join(errs...); err != nil {
-		b.mu.Lock() // nobody is to be told of them that they are on the disk
-		b.unsynced = append(b.unsynced, list...)
-		b.mu.Unlock()
-		return fmt.Errorf("sync blobs: %w", err)
-	}
+	failed := errors.Join(errs...)
 	for _, u := range list {
-		errs = append(errs, u.file.Close())
+		failed = errors.Join(failed, u.file.Close())
 	}
-	return errors.Join(errs...)
+	if failed != nil {
+		return fmt.Errorf("sync blobs: %w", failed)
+	}
+	return nil
 }
 
 // forget lets others write a blob of a ref again that w has written.
@@ -262,7 +262,7 @@ func (w *smallBlob) Write(p []byte) (int, error) {
 
 // grow hands the blob to the store below. The caller holds w.mu.
 func (w *smallBlob) grow() error {
-	grown, err := w.b.Store.Writer(context.Background(), content.WithRef(w.ref), content.WithDescriptor(ocispec.Descriptor{Size: w.total}))
+	grown, err := w.b.below(context.Background(), w.ref, content.WithRef(w.ref), content.WithDescriptor(ocispec.Descriptor{Size: w.total}))
 	if err != nil {
 		return err
 	}
@@ -370,7 +370,12 @@ func (w *smallBlob) Commit(ctx context.Context, size int64, expected digest.Dige
 func (b *blobBackend) put(d digest.Digest, data []byte) (err error) {
 	target := b.path(d)
 	if known, err := os.ReadFile(target); err == nil {
-		if bytes.Equal(known, data) {
+		// One that the database does not know is read from memory, maybe, and not on the disk.
+		sure, err := b.known(d)
+		if err != nil {
+			return err
+		}
+		if sure && bytes.Equal(known, data) {
 			return failure.New(errdefs.ErrAlreadyExists, "content %v", d)
 		}
 		if err := os.Remove(target); err != nil {
@@ -422,5 +427,8 @@ func (b *blobBackend) place(u *unsyncedBlob, target string) (kept bool, err erro
 		}
 		err = durably()
 	}
-	return false, errors.Join(err, syncDir(filepath.Dir(target)))
+	if err = errors.Join(err, syncDir(filepath.Dir(target))); err != nil {
+		err = errors.Join(err, os.Remove(target)) // else the next who brings it would find it there
+	}
+	return false, err
 }

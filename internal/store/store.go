@@ -147,8 +147,8 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	s.deferrals.warn = s.warn
 	own := NewDeferral(filepath.Join(cfg.Root, "meta.db"), s.db)
 	own.before = s.blobs.sync
-	s.deferrals.list = []*Deferral{own}
-	s.meta = metadata.NewDB(s.db, s.blobs, map[string]snapshots.Snapshotter{Snapshotter: s.overlay})
+	s.deferrals.own, s.deferrals.list = own, []*Deferral{own}
+	s.meta = metadata.NewDB(&guarded{Transactor: s.db, deferral: own}, s.blobs, map[string]snapshots.Snapshotter{Snapshotter: s.overlay})
 	if err := s.meta.Init(ctx); err != nil {
 		return nil, fmt.Errorf("open the image database in %s: %w", cfg.Root, err)
 	}
@@ -230,6 +230,9 @@ func (s *Store) closeDatabases() error {
 	}
 	if s.db != nil {
 		_, err := s.deferrals.suspend() // for good
+		if own := s.deferrals.own; own != nil {
+			err = errors.Join(err, own.release())
+		}
 		errs = append(errs, err, s.db.Close())
 	}
 	return errors.Join(errs...)

@@ -201,6 +201,19 @@ const mostSyncedFiles = 64
 
 // syncStrands has the contents on the disk that woven blobs are about to rely on. Mostly they are.
 func (b *blobBackend) syncStrands(list []*unsyncedBlob) error {
+	if !slices.ContainsFunc(list, func(u *unsyncedBlob) bool { return u.pattern != nil && len(u.pattern.Files) > 0 }) {
+		return nil
+	}
+	if err := b.failure(); err != nil {
+		return err
+	}
+	if err := b.trySyncStrands(list); err != nil {
+		return b.fail(err)
+	}
+	return nil
+}
+
+func (b *blobBackend) trySyncStrands(list []*unsyncedBlob) error {
 	n := 0
 	for _, u := range list {
 		if u.pattern != nil {

@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// failSyncs has every sync of the engine fail as on a broken disk, until the returned function is called.
+func failSyncs(t *testing.T, e *harness.Engine) (mend func()) {
+	t.Helper()
+	const syncs = "fdatasync,fsync,syncfs"
+	cmd := exec.Command("strace", "-f", "-e", "trace="+syncs, "-e", "inject="+syncs+":error=EIO", "-p", fmt.Sprint(e.PID()))
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil || !strings.Contains(line, "attached") {
+		t.Fatalf("strace: %q, %v", line, err)
+	}
+	done := false
+	mend = func() {
+		if done {
+			return
+		}
+		done = true
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait() // it says how the signal has ended it
+	}
+	t.Cleanup(mend)
+	return mend
+}
+
+// TestDiskThatFailsOnce: Linux answers success to the next sync, which nobody may believe. Containers go on, the user is
+// told, and the next engine has all that was there before.
+func TestDiskThatFailsOnce(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "run", "-d", "--name", "before", "busybox", "sleep", "1000")
+	pid := e.OK(t, "cleat", "inspect", "-f", "{{.State.Pid}}", "before")
+	tag := func(name string) harness.Result { return e.Cleat(t, "tag", "busybox", name) }
+	if r := tag("known"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	mend := failSyncs(t, e)
+	const told = "could not be written to the disk"
+	if r := tag("lost"); r.Code == 0 || !strings.Contains(r.Stderr, "input/output error") {
+		t.Errorf("while the disk fails: %s", r)
+	}
+	mend()
+	if r := tag("lost"); r.Code == 0 || !strings.Contains(r.Stderr, told) || !strings.Contains(r.Stderr, "meta.db") {
+		t.Errorf("when the disk answers success again: %s", r)
+	}
+	if info := e.OK(t, "cleat", "info", "-f", "{{.Warnings}}"); !strings.Contains(info, told) {
+		t.Errorf("info does not warn: %s", info)
+	}
+	if out := e.OK(t, "cleat", "exec", "before", "echo", "goes on"); out != "goes on" {
+		t.Errorf("the container: %q", out)
+	}
+	e.OK(t, "cleat", "run", "--rm", "busybox", "true") // of an image that is held already
+	e.Kill()
+	e.Run(t)
+	if now := e.OK(t, "cleat", "inspect", "-f", "{{.State.Pid}}", "before"); now != pid {
+		t.Errorf("the container has %s, it had %s", now, pid)
+	}
+	if info := e.OK(t, "cleat", "info", "-f", "{{.Warnings}}"); strings.Contains(info, told) {
+		t.Errorf("info still warns: %s", info)
+	}
+	e.OK(t, "cleat", "image", "inspect", "known")
+	if r := tag("anew"); r.Code != 0 {
+		t.Error(r)
+	}
+	if out, err := e.Debug(t, "fsck"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// hog takes the space of a filesystem.
+type hog struct {
+	path string
+	dir  string
+}
+
+// leave has about n bytes be free.
+func (h *hog) leave(t *testing.T, n int64) {
+	t.Helper()
+	var st unix.Statfs_t
+	f, err := os.OpenFile(h.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err == nil {
+		defer f.Close()
+		err = unix.Statfs(h.dir, &st)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for free := int64(st.Bfree)*st.Bsize - n; free > 0; {
+		k, err := f.Write(make([]byte, min(free, 1<<20)))
+		if free -= int64(k); errors.Is(err, unix.ENOSPC) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (h *hog) free(t *testing.T) {
+	t.Helper()
+	if err := os.Remove(h.path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFullDisk has every verb that writes meet a disk that becomes full in the middle of it: it fails and says why, what
+// was there before is there, and the engine goes on when there is space again.
+func TestFullDisk(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	if err := errors.Join(os.MkdirAll(e.DataRoot, 0o711), unix.Mount("cleat-test", e.DataRoot, "tmpfs", 0, "size=64m,mode=711")); err != nil {
+		t.Fatal(err)
+	}
+	e.Run(t)
+	t.Cleanup(func() {
+		if r := e.Cleat(t, "rm", "-f", "-v", "kept"); r.Code != 0 {
+			t.Error(r)
+		}
+		e.Stop(t)
+		if err := unix.Unmount(e.DataRoot, 0); err != nil {
+			t.Error(err)
+		}
+		e.Destroy(t)
+	})
+	e.Load(t, "busybox")
+	h := &hog{filepath.Join(e.DataRoot, "hog"), e.DataRoot}
+	e.OK(t, "cleat", "volume", "create", "kept")
+	e.OK(t, "cleat", "network", "create", "kept")
+	// It writes to its log all the time.
+	e.OK(t, "cleat", "run", "-d", "--name", "kept", "-v", "kept:/v", "busybox", "sh", "-c", "echo first; while :; do echo line; sleep 0.05; done")
+	from := t.TempDir()
+	big := filepath.Join(from, "big.tar")
+	if err := errors.Join(os.WriteFile(filepath.Join(from, "file"), make([]byte, 3<<20), 0o600), exec.Command("tar", "-C", from, "-cf", big, "file").Run()); err != nil {
+		t.Fatal(err)
+	}
+	lines := func() int {
+		return strings.Count(e.OK(t, "cleat", "logs", "kept"), "\n")
+	}
+	verbs := [][]string{
+		{"create", "--name", "new", "busybox", "true"},
+		{"run", "--name", "new", "busybox", "sh", "-c", "echo a line >/dev/stdout"},
+		{"run", "-d", "--name", "new", "-p", "0:80", "--network", "kept", "busybox", "sleep", "100"},
+		{"exec", "kept", "true"},
+		{"cp", filepath.Join(from, "file"), "kept:/"},
+		{"commit", "kept", "made:commit"},
+		{"import", big, "made:import"},
+		{"tag", "busybox", "made:tag"},
+		{"volume", "create", "new"},
+		{"network", "create", "new"},
+		{"rename", "kept", "other"},
+		{"update", "--restart", "always", "kept"},
+		{"restart", "-t", "0", "kept"},
+	}
+	for _, left := range []int64{0, 4 << 10, 12 << 10, 40 << 10, 400 << 10, 2 << 20} {
+		for _, v := range verbs {
+			h.leave(t, left)
+			r := e.Cleat(t, v...)
+			if r.Code != 0 && !strings.Contains(r.Stderr, "no space left on device") && !strings.Contains(r.Stderr, "No space left on device") {
+				t.Errorf("with %d bytes left: %s", left, r)
+			}
+			if r := e.Cleat(t, "ps", "-q"); r.Code != 0 {
+				t.Errorf("with %d bytes left: %s", left, r)
+			}
+			h.free(t)
+			e.Cleat(t, "rename", "other", "kept") // if it has that name
+			for _, undo := range [][]string{{"rm", "-f", "-v", "new"}, {"rmi", "made:commit", "made:import", "made:tag"}, {"volume", "rm", "new"}, {"network", "rm", "new"}} {
+				e.Cleat(t, undo...) // what was not made cannot be removed
+			}
+			if state := e.OK(t, "cleat", "inspect", "-f", "{{.State.Running}}", "kept"); state != "true" {
+				e.OK(t, "cleat", "start", "kept") // a restart ended in the middle, and said so
+			}
+		}
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	h.leave(t, 0)
+	e.Kill() // and what a killed engine leaves is swept on a full disk
+	if err := e.TryRun(t); err != nil {
+		t.Errorf("the engine on a full disk: %v\n%s", err, e.Log())
+	} else if r := e.Cleat(t, "exec", "kept", "true"); r.Code != 0 {
+		t.Errorf("a full disk keeps users out of a container: %s", r)
+	}
+	h.free(t)
+	if e.Cleat(t, "ps").Code != 0 {
+		e.Run(t)
+	}
+	at := lines()
+	harness.Eventually(t, func() (bool, string) {
+		n := lines()
+		return n > at, fmt.Sprintf("%d lines of log, there were %d", n, at)
+	})
+	if log := e.OK(t, "cleat", "logs", "kept"); !strings.HasPrefix(log, "first\n") {
+		t.Errorf("the log begins with %.20q", log)
+	}
+	e.OK(t, "cleat", "run", "--rm", "-v", "kept:/v", "--network", "kept", "busybox", "true")
+	harness.Eventually(t, func() (bool, string) { out, err := e.Debug(t, "fsck"); return err == nil, out })
+	c := e.Client(t)
+	list, err := c.ImageList(context.Background(), client.ImageListOptions{All: true})
+	if err != nil || len(list.Items) != 1 {
+		t.Errorf("images are left: %v, %v", list.Items, err)
+	}
+}
