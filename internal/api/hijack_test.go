@@ -546,6 +546,42 @@ func TestShutdownIsBounded(t *testing.T) {
 	}
 }
 
+// A client that reads nothing does not keep the engine from ending.
+func TestShutdownWithClientsThatStall(t *testing.T) {
+	f := &fake{attach: func(string, engine.AttachOptions) (*engine.AttachSession, error) {
+		return engine.NewAttachSession(true, func(ctx context.Context, client engine.StreamIO) error {
+			for ctx.Err() == nil {
+				if _, err := client.Stdout.Write(make([]byte, 64<<10)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, nil), nil
+	}}
+	for name, head := range map[string]string{
+		"attach": "POST " + attachAll + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+		"websocket": "GET /containers/x/attach/ws?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			"Origin: http://x\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := serve(t, f)
+			w := d.dial()
+			w.send(head)
+			w.head() // and nothing after it
+			done := make(chan error, 1)
+			go func() { done <- d.server.Shutdown(context.Background()) }()
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(patience):
+				t.Fatal("the engine waits for a client that does not read")
+			}
+		})
+	}
+}
+
 func descriptors(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")

@@ -62,6 +62,7 @@ func (h *Handler) containerAttachWebsocket(ctx context.Context, w http.ResponseW
 
 	var failed error
 	server := websocket.Server{Handler: func(conn *websocket.Conn) {
+		defer h.cutAtTheEnd(conn)()
 		if q.version.from(28) {
 			conn.PayloadType = websocket.BinaryFrame
 		}
