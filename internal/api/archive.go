@@ -31,7 +31,7 @@ func (h *Handler) archiveStat(ctx context.Context, w http.ResponseWriter, q *req
 }
 
 func (h *Handler) archiveGet(ctx context.Context, w http.ResponseWriter, q *request) error {
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	found, err := h.deps.Files.ArchivePath(ctx, q.param("id"), q.query.Get("path"))
 	if err != nil {
@@ -90,7 +90,7 @@ func (b *lateBody) Write(p []byte) (int, error) {
 }
 
 func (h *Handler) archivePut(ctx context.Context, w http.ResponseWriter, q *request) error {
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	// Else a client that sends nothing keeps the container, and the engine from ending.
 	interrupt := func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }

@@ -64,7 +64,7 @@ func (h *Handler) buildWithBuildKit(ctx context.Context, w http.ResponseWriter, 
 	if err := q.buildBody(&req); err != nil {
 		return err
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := &buildRecords{newProgress(w, q.version)}
 	failed := out.finish(h.deps.Builds.Build(ctx, req, out))
@@ -92,7 +92,7 @@ func (h *Handler) buildClassic(ctx context.Context, w http.ResponseWriter, q *re
 	if err := q.buildBody(&req.Request); err != nil {
 		return err
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newProgress(w, q.version)
 	err = h.deps.ClassicBuilds.Build(ctx, req, out.write)
@@ -133,13 +133,6 @@ func (r *buildRecords) Trace(encoded []byte) error {
 // Image writes which image was made.
 func (r *buildRecords) Image(id string) error {
 	return r.record(auxRecord{"moby.image.id", map[string]string{"ID": id}})
-}
-
-func (p *progress) record(value any) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.beginLocked()
-	return p.out.write(value)
 }
 
 var _ build.Progress = (*buildRecords)(nil)

@@ -75,7 +75,7 @@ func (h *Handler) takeOver(ctx context.Context, w http.ResponseWriter, q *reques
 		return nil, nil, nil, fmt.Errorf("cannot take over the connection: %w", err)
 	}
 	// net/http takes a client's half-close for its going away.
-	ctx, cancel := h.streamContext(context.WithoutCancel(ctx))
+	ctx, cancel := h.streamContext(context.WithoutCancel(ctx), w)
 	done := func() {
 		cancel()
 		conn.Close()

@@ -25,7 +25,7 @@ func (h *Handler) containerChanges(ctx context.Context, w http.ResponseWriter, q
 }
 
 func (h *Handler) containerExport(ctx context.Context, w http.ResponseWriter, q *request) error {
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	found, err := h.deps.Committer.Export(ctx, q.param("id"))
 	if err != nil {
@@ -65,7 +65,7 @@ func (h *Handler) imageSave(ctx context.Context, w http.ResponseWriter, q *reque
 	if err != nil {
 		return err
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	found, err := h.deps.Transfer.Save(ctx, names, wishes)
 	if err != nil {
@@ -105,7 +105,7 @@ func (h *Handler) imageImport(ctx context.Context, w http.ResponseWriter, q *req
 	if req.Platform, err = q.platform(32); err != nil {
 		return err
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newProgress(w, q.version)
 	id, err := h.deps.Transfer.Import(ctx, req, func(status string) { out.write(jsonstream.Message{Status: status}) })

@@ -67,7 +67,7 @@ func (h *Handler) containerTop(ctx context.Context, w http.ResponseWriter, q *re
 
 func (h *Handler) containerStats(ctx context.Context, w http.ResponseWriter, q *request) error {
 	opts := engine.StatsOptions{Stream: q.booleanOr("stream", true), OneShot: q.version.from(41) && q.boolean("one-shot")}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newRecordWriter(w, false)
 	return h.deps.Stats.Stats(ctx, q.param("id"), opts, func(record *container.StatsResponse) error {
@@ -196,7 +196,7 @@ func (h *Handler) containerWait(ctx context.Context, w http.ResponseWriter, q *r
 			return failure.Invalid("invalid condition: %q", text)
 		}
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	results, err := h.deps.Upkeep.Wait(ctx, q.param("id"), cond)
 	if err != nil {

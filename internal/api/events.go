@@ -37,7 +37,7 @@ func (h *Handler) systemEvents(ctx context.Context, w http.ResponseWriter, q *re
 		return err
 	}
 
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	past, live, unsubscribe := h.deps.Events.Subscribe(since, until, match)
 	defer unsubscribe()

@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -154,7 +156,7 @@ func (h *Handler) routes() []route {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	growStack()
 	if isGRPC(r) {
-		ctx, cancel := h.streamContext(r.Context())
+		ctx, cancel := h.streamContext(r.Context(), w)
 		defer cancel()
 		h.deps.Builds.ServeHTTP(w, r.WithContext(ctx))
 		return
@@ -225,7 +227,7 @@ func (h *Handler) fail(w *answer, r *http.Request, asked version, err error) {
 // isDeparture tells whether err only says that the client has gone, or that the
 // engine goes.
 func isDeparture(err error) bool {
-	for _, end := range []error{context.Canceled, syscall.EPIPE, syscall.ECONNRESET, net.ErrClosed, stdio.ErrStopped} {
+	for _, end := range []error{context.Canceled, os.ErrDeadlineExceeded, syscall.EPIPE, syscall.ECONNRESET, net.ErrClosed, stdio.ErrStopped} {
 		if errors.Is(err, end) {
 			return true
 		}
@@ -250,10 +252,17 @@ func (h *Handler) recover(w *answer, r *http.Request) {
 	writeError(w, maxVersion, fmt.Errorf("internal error in %s %s: %v (the engine's log has the details)", r.Method, r.URL.Path, cause))
 }
 
-// streamContext is ctx that ends with the engine's shutdown too.
-func (h *Handler) streamContext(ctx context.Context) (context.Context, context.CancelFunc) {
+// stallGrace is how long a client may take, when the engine ends, to read what is being written to it.
+const stallGrace = time.Second
+
+// streamContext is ctx that ends with the engine's shutdown too, which ends writes of the answer to a client that does
+// not read as well.
+func (h *Handler) streamContext(ctx context.Context, w http.ResponseWriter) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(h.closing, cancel)
+	stop := context.AfterFunc(h.closing, func() {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(stallGrace))
+		cancel()
+	})
 	return ctx, func() {
 		stop()
 		cancel()

@@ -36,20 +36,13 @@ type session struct {
 	eofed   sync.Once
 	cancel  context.CancelFunc
 	forget  func()
-	uncut   func() bool
 }
 
 // Bounds on a client that does not do its part of closing.
 const (
 	stdinGrace = 5 * time.Second  // to take the input that a client left behind
 	closeGrace = 10 * time.Second // for the client to close its side
-	stallGrace = time.Second      // to take what is being written to it when the engine ends
 )
-
-// cutAtTheEnd ends writes to a client that does not read when the engine ends, which would wait for the session.
-func (h *Handler) cutAtTheEnd(conn interface{ SetWriteDeadline(time.Time) error }) (stop func() bool) {
-	return context.AfterFunc(h.closing, func() { _ = conn.SetWriteDeadline(time.Now().Add(stallGrace)) })
-}
 
 // upgrade takes over the connection and answers 101 or, to clients that do not
 // ask for an upgrade, 200. The returned context ends when the client goes or
@@ -80,8 +73,7 @@ func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request
 	}
 	s := &session{conn: conn, in: buf.Reader, eof: make(chan struct{})}
 	// net/http takes a client's half-close for its going away.
-	ctx, s.cancel = h.streamContext(context.WithoutCancel(ctx))
-	s.uncut = h.cutAtTheEnd(conn)
+	ctx, s.cancel = h.streamContext(context.WithoutCancel(ctx), w)
 	s.forget = h.hangup.watch(conn, func() { go s.gone() })
 	if _, err := io.WriteString(conn, head.String()); err != nil {
 		s.cancel() // the client has gone before it was served
@@ -197,7 +189,6 @@ func (s *session) streams(tty, stdin, stdout, stderr bool) engine.StreamIO {
 func (h *Handler) finish(s *session) {
 	defer h.sessions.Done()
 	defer s.conn.Close()
-	defer s.uncut()
 	defer s.forget()
 	defer s.cancel()
 	// Whoever still reads stdin is woken and sees its end.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/stdio"
 )
 
 // attaching serves one attach or exec session that runs as given.
@@ -548,7 +550,16 @@ func TestShutdownIsBounded(t *testing.T) {
 
 // A client that reads nothing does not keep the engine from ending.
 func TestShutdownWithClientsThatStall(t *testing.T) {
-	f := &fake{attach: func(string, engine.AttachOptions) (*engine.AttachSession, error) {
+	f := &fake{logs: func(string, logs.ReadOptions) (*engine.LogSession, error) {
+		return engine.NewLogSession(true, func(ctx context.Context, emit func(stdio.Stream, []byte) error) error {
+			for ctx.Err() == nil {
+				if err := emit(stdio.Stdout, make([]byte, 64<<10)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}), nil
+	}, attach: func(string, engine.AttachOptions) (*engine.AttachSession, error) {
 		return engine.NewAttachSession(true, func(ctx context.Context, client engine.StreamIO) error {
 			for ctx.Err() == nil {
 				if _, err := client.Stdout.Write(make([]byte, 64<<10)); err != nil {
@@ -562,6 +573,7 @@ func TestShutdownWithClientsThatStall(t *testing.T) {
 		"attach": "POST " + attachAll + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
 		"websocket": "GET /containers/x/attach/ws?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 			"Origin: http://x\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+		"logs": "GET /containers/x/logs?follow=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := serve(t, f)

@@ -4,15 +4,12 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/containerd/platforms"
-	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -142,7 +139,7 @@ func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *req
 	if req.Platform, err = q.platform(32); err != nil {
 		return err
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newProgress(w, q.version)
 	return out.finish(h.deps.Transfer.Pull(ctx, req, out.write))
@@ -158,7 +155,7 @@ func (h *Handler) imageLoad(ctx context.Context, w http.ResponseWriter, q *reque
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		return fmt.Errorf("cannot read and write at once: %w", err)
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newProgress(w, q.version)
 	if opts.Quiet {
@@ -180,105 +177,6 @@ func (h *Handler) imageLoad(ctx context.Context, w http.ResponseWriter, q *reque
 	}
 	_, _ = io.Copy(io.Discard, q.Body)
 	return nil
-}
-
-// progress writes the records of a pull or load. Its methods may be called
-// concurrently.
-type progress struct {
-	mu    sync.Mutex
-	w     http.ResponseWriter
-	out   *recordWriter
-	text  bool // the client expects a text with each count
-	begun bool
-	held  bool
-	late  []jsonstream.Message // written while it was held
-}
-
-func newProgress(w http.ResponseWriter, v version) *progress {
-	return &progress{w: w, out: newRecordWriter(w, false), text: v.below(lastProgressText + 1)}
-}
-
-// begin sends the status. From then on errors are records.
-func (p *progress) begin() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.beginLocked()
-}
-
-// hold keeps everything back until release.
-func (p *progress) hold() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.held = true
-}
-
-// release sends the status and what was kept back.
-func (p *progress) release() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.held = false
-	p.beginLocked()
-	for _, m := range p.late {
-		p.writeLocked(m)
-	}
-	p.late = nil
-}
-
-func (p *progress) beginLocked() {
-	if p.begun {
-		return
-	}
-	p.begun = true
-	p.w.Header().Set("Content-Type", mediaJSON)
-	p.w.WriteHeader(http.StatusOK)
-	p.out.flush()
-}
-
-func (p *progress) write(message jsonstream.Message) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.held {
-		p.late = append(p.late, message)
-		return
-	}
-	p.beginLocked()
-	p.writeLocked(message)
-}
-
-func (p *progress) writeLocked(message jsonstream.Message) {
-	var record any = message
-	if p.text {
-		record = withProgressText(message)
-	}
-	// A write that fails means that the client has gone, which ends the context.
-	_ = p.out.write(record)
-}
-
-// finish tells the client how it ended: by a status if nothing has been sent
-// yet (the error is returned), else by a last record.
-func (p *progress) finish(err error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err == nil {
-		p.beginLocked()
-		return nil
-	}
-	if !p.begun {
-		return err
-	}
-	detail := &jsonstream.Error{Message: err.Error()}
-	var own *jsonstream.Error
-	if errors.As(err, &own) {
-		detail.Code = own.Code
-	}
-	_ = p.out.write(errorRecord{Detail: detail, Text: err.Error()})
-	return nil
-}
-
-// errorRecord ends a stream in both forms that clients look for.
-type errorRecord struct {
-	Detail *jsonstream.Error `json:"errorDetail"`
-	Text   string            `json:"error"`
 }
 
 // decodeAuth reads the X-Registry-Auth header: base64url of JSON, with or

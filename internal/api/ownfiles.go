@@ -12,7 +12,7 @@ func (h *Handler) ownFileRoutes() []route {
 }
 
 func (h *Handler) ownFilesPut(ctx context.Context, w http.ResponseWriter, q *request) error {
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	// Else a client that sends nothing keeps the engine from ending.
 	defer context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) })()

@@ -23,7 +23,7 @@ func (h *Handler) imagePush(ctx context.Context, w http.ResponseWriter, q *reque
 			return err
 		}
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newProgress(w, q.version)
 	return out.finish(h.deps.Transfer.Push(ctx, req, out.write))

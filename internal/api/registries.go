@@ -39,7 +39,7 @@ func (h *Handler) imageSearch(ctx context.Context, w http.ResponseWriter, q *req
 	if err := searchFilters(&req, filters); err != nil {
 		return err
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	results, err := h.deps.Registries.Search(ctx, req)
 	if err != nil {
@@ -82,7 +82,7 @@ func searchFilters(req *registryclient.SearchRequest, filters map[string][]strin
 }
 
 func (h *Handler) distributionInspect(ctx context.Context, w http.ResponseWriter, q *request) error {
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	found, err := h.deps.Registries.Distribution(ctx, q.param("name"), decodeAuth(q.Header.Get(registry.AuthHeader)))
 	if err != nil {

@@ -57,12 +57,11 @@ func (h *Handler) containerAttachWebsocket(ctx context.Context, w http.ResponseW
 	defer attached.Close()
 	h.sessions.Add(1)
 	defer h.sessions.Done()
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 
 	var failed error
 	server := websocket.Server{Handler: func(conn *websocket.Conn) {
-		defer h.cutAtTheEnd(conn)()
 		if q.version.from(28) {
 			conn.PayloadType = websocket.BinaryFrame
 		}
@@ -198,7 +197,7 @@ func (h *Handler) containerLogs(ctx context.Context, w http.ResponseWriter, q *r
 		flusher.Flush()
 		return err
 	}
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	session, err := h.deps.Streams.Logs(ctx, q.param("id"), opts)
 	if err != nil {

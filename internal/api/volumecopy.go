@@ -116,7 +116,7 @@ func (h *Handler) volumeRestore(ctx context.Context, w http.ResponseWriter, q *r
 }
 
 func (h *Handler) volumeExport(ctx context.Context, w http.ResponseWriter, q *request) error {
-	ctx, cancel := h.streamContext(ctx)
+	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	x, err := h.deps.VolumeCopies.Export(ctx, q.param("name"), q.query.Get("snapshot"))
 	if err != nil {
