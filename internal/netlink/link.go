@@ -187,6 +187,11 @@ func SetUp(index int) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, unix.IFF_UP, unix.IFF_UP), fmt.Sprintf("link %d", index))
 }
 
+// SetDownNamed asks for a link to be down.
+func SetDownNamed(name string) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, unix.IFF_UP), linkObject(name)).Str(unix.IFLA_IFNAME, name)
+}
+
 // SetUpNamed is SetUp for a link whose index is not known.
 func SetUpNamed(name string) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, unix.IFF_UP, unix.IFF_UP), linkObject(name)).Str(unix.IFLA_IFNAME, name)
@@ -202,6 +207,16 @@ func (m *Message) Down() *Message {
 // SetMAC asks for another hardware address of a link.
 func SetMAC(index int, mac net.HardwareAddr) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, 0, 0), fmt.Sprintf("hardware address %s", mac)).Attr(unix.IFLA_ADDRESS, mac)
+}
+
+// SetGroup puts a link into a group of links.
+func SetGroup(name string, group uint32) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name).U32(unix.IFLA_GROUP, group)
+}
+
+// DeleteGroup asks for all links of a group to be deleted. The kernel waits once for all of them.
+func DeleteGroup(group uint32) *Message {
+	return NewMessage(unix.RTM_DELLINK, 0, ifInfo(0, 0, 0), fmt.Sprintf("links of group %d", group)).U32(unix.IFLA_GROUP, group)
 }
 
 // DeleteLink asks for a link's removal. The kernel takes 10 to 30 ms for it:

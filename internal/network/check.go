@@ -36,7 +36,12 @@ func Check(cfg Config, running []*Sandbox) ([]string, error) {
 	for _, r := range all {
 		bridges[r.Link] = true
 	}
-	return check(cfg, bridges, running, func(string) bool { return false }), nil
+	out := check(cfg, bridges, running, func(string) bool { return false })
+	gone, err := records{cfg.Dir}.removed()
+	for _, r := range gone {
+		out = append(out, fmt.Sprintf("bridge %s of network %s, which was removed, is still there: the next start of the engine deletes it", r.Link, r.Name))
+	}
+	return out, err
 }
 
 // check calls in use, besides the links of running, those that used says so of.

@@ -94,6 +94,10 @@ func (s *Service) Create(ctx context.Context, req network.CreateRequest) (rec *R
 			return nil, nil, err
 		}
 	}
+	// Whoever asks for the name of a bridge that is just being deleted, means another.
+	if err := s.removals.await(ctx, rec.Options[optBridgeName]); err != nil {
+		return nil, nil, err
+	}
 	if !rec.ConfigOnly {
 		unlock, err := s.pools.lock(ctx)
 		if err != nil {
@@ -408,23 +412,38 @@ func (s *Service) make(n *netw) error {
 }
 
 // unmake takes a network out of being. The record goes last: an engine that dies in the
-// middle leaves a network that is there, and can be removed again.
+// middle leaves a network that is there, and can be removed again. Only a bridge of ours
+// may go after it.
 func (s *Service) unmake(n *netw) error {
-	var errs []error
-	if n.drv != nil {
-		if f, ok := n.drv.firewall(); ok {
-			errs = append(errs, s.table.Apply(nft.Change{DelNetworks: []nft.Network{f}}))
-		}
-		record.Failpoint("network.rm.after-rules")
-		if !s.shared(n) {
-			errs = append(errs, n.drv.down())
-		}
-		record.Failpoint("network.rm.after-link")
+	if n.drv == nil {
+		return s.records.remove(n.rec)
 	}
-	if err := errors.Join(errs...); err != nil {
+	if f, ok := n.drv.firewall(); ok {
+		if err := s.table.Apply(nft.Change{DelNetworks: []nft.Network{f}}); err != nil {
+			return err
+		}
+	}
+	record.Failpoint("network.rm.after-rules")
+	if s.shared(n) {
+		return s.records.remove(n.rec)
+	}
+	b, ok := n.drv.(*bridge)
+	if !ok || !b.made {
+		if err := n.drv.down(); err != nil {
+			return err
+		}
+		return s.records.remove(n.rec)
+	}
+	if err := b.quiet(); err != nil {
 		return err
 	}
-	return s.records.remove(n.rec)
+	record.Failpoint("network.rm.after-down")
+	if err := s.records.retire(n.rec); err != nil {
+		return err
+	}
+	record.Failpoint("network.rm.after-record")
+	s.removals.add(n.rec)
+	return nil
 }
 
 // drop unregisters a network.
@@ -452,7 +471,6 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) (*Record, error) 
 		return nil, fmt.Errorf("error while removing network: %w", err)
 	}
 	s.drop(n)
-	record.Failpoint("network.rm.after-record")
 	s.bridgesChanged()
 	return n.rec, nil
 }

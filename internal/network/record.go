@@ -89,12 +89,25 @@ type records struct {
 
 func (f records) path(id string) string { return filepath.Join(f.dir, id+".json") }
 
+// goneSuffix is that of the notes of networks that were removed and whose bridges are still to be deleted.
+const goneSuffix = ".gone"
+
+func (f records) note(id string) string { return filepath.Join(f.dir, id+goneSuffix) }
+
 // load reads all records. One that cannot be read is an error that names it: a network
 // is never dropped silently.
 func (f records) load() ([]*Record, error) {
 	if err := record.SweepTemp(f.dir); err != nil {
 		return nil, fmt.Errorf("networks: %w", err)
 	}
+	return f.read(".json", goneSuffix)
+}
+
+// removed reads the notes of networks that were removed and whose bridges may still be there.
+func (f records) removed() ([]*Record, error) { return f.read(goneSuffix, ".json") }
+
+// read reads the files with one suffix, and passes over those with another.
+func (f records) read(suffix, other string) ([]*Record, error) {
 	entries, err := os.ReadDir(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -104,16 +117,20 @@ func (f records) load() ([]*Record, error) {
 	}
 	var all []*Record
 	for _, e := range entries {
-		id, isRecord := strings.CutSuffix(e.Name(), ".json")
+		if strings.HasSuffix(e.Name(), other) {
+			continue
+		}
+		id, isRecord := strings.CutSuffix(e.Name(), suffix)
+		path := filepath.Join(f.dir, e.Name())
 		if !isRecord {
-			return nil, fmt.Errorf("%s is not the record of a network: move it away to start the engine", filepath.Join(f.dir, e.Name()))
+			return nil, fmt.Errorf("%s is not the record of a network: move it away to start the engine", path)
 		}
 		var r Record
-		if err := record.ReadJSON(f.path(id), &r); err != nil {
+		if err := record.ReadJSON(path, &r); err != nil {
 			return nil, fmt.Errorf("network: %w", err)
 		}
 		if r.Layout > recordLayout || r.ID != id {
-			return nil, fmt.Errorf("%s (layout %d) is not a record that this engine can read", f.path(id), r.Layout)
+			return nil, fmt.Errorf("%s (layout %d) is not a record that this engine can read", path, r.Layout)
 		}
 		all = append(all, &r)
 	}
@@ -138,6 +155,22 @@ func (f records) save(r *Record) error {
 // remove forgets a record. One that is gone is no error.
 func (f records) remove(r *Record) error {
 	if err := os.Remove(f.path(r.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("network %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// retire makes the note of a record, which is none any more.
+func (f records) retire(r *Record) error {
+	if err := os.Rename(f.path(r.ID), f.note(r.ID)); err != nil {
+		return fmt.Errorf("network %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// forget removes the note.
+func (f records) forget(r *Record) error {
+	if err := os.Remove(f.note(r.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("network %s: %w", r.Name, err)
 	}
 	return nil

@@ -41,24 +41,25 @@ type state struct {
 // Service is the network side of one engine. Its methods are safe for concurrent
 // use.
 type Service struct {
-	cfg     Config
-	state   state
-	records records
-	host    *uplink
-	bridge  *bridge // the default network's
-	table   *nft.Table
-	proxy   *proxy
-	group   *supervise.Group
-	spares  *sockets // plugged into the default bridge
-	loose   *sockets // not plugged in, for other networks
-	ahead   *ahead   // plugged into other networks
-	flows   *nft.Flows
-	stale   *forgetter
-	leaving *departures
-	lookups *nameService
-	zone    zone
-	pools   poolLock
-	claim   int // keeps other engines off the bridge
+	cfg      Config
+	state    state
+	records  records
+	host     *uplink
+	bridge   *bridge // the default network's
+	table    *nft.Table
+	proxy    *proxy
+	group    *supervise.Group
+	spares   *sockets // plugged into the default bridge
+	loose    *sockets // not plugged in, for other networks
+	ahead    *ahead   // plugged into other networks
+	flows    *nft.Flows
+	stale    *forgetter
+	leaving  *departures
+	removals *removals
+	lookups  *nameService
+	zone     zone
+	pools    poolLock
+	claim    int // keeps other engines off the bridge
 
 	mu          sync.Mutex
 	networks    map[string]*netw       // by id
@@ -115,6 +116,9 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	s.group = supervise.New(context.WithoutCancel(ctx))
 	s.stale = newForgetter(s.group, s.forgetNow)
 	s.leaving = newDepartures(s.group, s.silence, s.release)
+	if s.removals, err = newRemovals(s.group, s.records, s.warn); err != nil {
+		return nil, err
+	}
 	if s.proxy, err = newProxy(s.group); err != nil {
 		return nil, err
 	}
@@ -254,6 +258,9 @@ func (s *Service) openNetworks() error {
 	if err != nil {
 		return err
 	}
+	if err := s.sweepRemoved(); err != nil {
+		return err
+	}
 	taken := map[netip.Prefix]string{}
 	for _, r := range recs {
 		for _, p := range r.prefixes() {
@@ -353,6 +360,9 @@ func (s *Service) abandon() {
 	}
 	if s.host.conn != nil {
 		s.host.conn.Close()
+	}
+	if s.removals != nil {
+		s.removals.conn.Close()
 	}
 	s.host.proc.shut()
 	for _, n := range s.networks {

@@ -55,6 +55,7 @@ var (
 	disconnect    = []string{"network", "disconnect", "doomed-net", doomed}
 	networking    = transition{verb: makeNetwork, tidy: []string{"network", "rm", "doomed-net"}}
 	unnetworking  = transition{prepare: [][]string{makeNetwork}, verb: []string{"network", "rm", "doomed-net"}}
+	unnetworked   = transition{prepare: [][]string{makeNetwork}, verb: []string{"network", "rm", "doomed-net"}, later: true}
 	connecting    = transition{prepare: [][]string{makeNetwork, create, start}, verb: connect, tidy: disconnect}
 	disconnecting = transition{prepare: [][]string{makeNetwork, create, start, connect}, verb: disconnect, tidy: connect}
 )
@@ -113,7 +114,8 @@ var transitions = map[string]transition{
 	"network.create.after-link":       networking,
 	"network.create.after-rules":      networking,
 	"network.rm.after-rules":          unnetworking,
-	"network.rm.after-link":           unnetworking,
+	"network.rm.after-down":           unnetworking,
+	"network.rm.after-link":           unnetworked,
 	"network.rm.after-record":         unnetworking,
 	"network.connect.after-link":      connecting,
 	"engine.connect.after-state":      connecting,
