@@ -536,7 +536,8 @@ func median(d []time.Duration) float64 {
 }
 
 func TestMeasure(t *testing.T) {
-	g := create(t, v1(t), "measure", cgroup.Resources{AllowAllDevices: true, Memory: 64 << 20, PidsLimit: 50, CPUQuota: 50000, CPUPeriod: 100000})
+	// So little that it is throttled however little a busy machine gives it.
+	g := create(t, v1(t), "measure", cgroup.Resources{AllowAllDevices: true, Memory: 64 << 20, PidsLimit: 50, CPUQuota: 2000, CPUPeriod: 100000})
 	run(t, g, "while :; do :; done")
 	var m *cgroup.Measure
 	expect.Eventually(t, "CPU time and a throttled period", func() bool {
