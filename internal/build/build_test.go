@@ -84,6 +84,10 @@ func (b *bench) NameBuilt(ctx context.Context, name string, target ocispec.Descr
 	return err
 }
 
+func (b *bench) ByID(context.Context, string) (ocispec.Descriptor, error) {
+	return ocispec.Descriptor{}, errdefs.ErrNotFound
+}
+
 func (b *bench) Unpack(context.Context, ocispec.Descriptor) error {
 	return errors.New("the layers that the build has left were not found")
 }

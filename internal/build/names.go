@@ -2,8 +2,10 @@ package build
 
 import (
 	"context"
+	"regexp"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/internal/record"
@@ -14,6 +16,9 @@ import (
 type Images interface {
 	// NameBuilt gives an image a name, or moves the name to it.
 	NameBuilt(ctx context.Context, name string, image ocispec.Descriptor) error
+	// ByID is the image whose id begins with the digits, an errdefs.ErrNotFound where none
+	// or more than one does.
+	ByID(ctx context.Context, digits string) (ocispec.Descriptor, error)
 	// Unpack unpacks the layers of a manifest that are not yet.
 	Unpack(ctx context.Context, manifest ocispec.Descriptor) error
 	// Built tells of an image that was made, and of its names. It must not block.
@@ -29,8 +34,26 @@ type names struct {
 	settle func() error // see Steps; or nil
 }
 
+// meantAsID is what BuildKit makes of an image's id in FROM or --from: as the API tells
+// it, as Docker's SDK for Python shortens it (ten digits), and as `images` lists it.
+var meantAsID = regexp.MustCompile(`^docker\.io/library/(?:sha256:([0-9a-f]{10,64})|([0-9a-f]{12,63}):latest)$`)
+
+// Get finds an image by its name, and else by the id that was completed to one: programs
+// build upon what they have just built, which need not have a name.
 func (n names) Get(ctx context.Context, name string) (images.Image, error) {
-	return n.s.Images.Get(n.s.Context(ctx), name)
+	image, err := n.s.Images.Get(n.s.Context(ctx), name)
+	if !errdefs.IsNotFound(err) {
+		return image, err
+	}
+	digits := meantAsID.FindStringSubmatch(name)
+	if digits == nil {
+		return image, err
+	}
+	target, notFound := n.images.ByID(ctx, digits[1]+digits[2])
+	if notFound != nil {
+		return image, err
+	}
+	return images.Image{Name: name, Target: target}, nil
 }
 
 func (n names) List(ctx context.Context, filters ...string) ([]images.Image, error) {

@@ -9,8 +9,26 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/record"
 )
+
+// ByID is the target of the image whose id begins with the hexadecimal digits: an
+// errdefs.ErrNotFound where none or more than one does.
+func (s *Service) ByID(ctx context.Context, digits string) (ocispec.Descriptor, error) {
+	c, err := s.catalog(s.store.Context(ctx))
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	m, err := c.byPrefix(digits, digest.Canonical.String()+":"+digits)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if m == nil {
+		return ocispec.Descriptor{}, failure.NotFound("No such image: %s", digits)
+	}
+	return m.target.Target, nil
+}
 
 // NameBuilt gives an image whose blobs a build has put into the store a name, in its full
 // form, in one commit. An image that loses its last name to it stays as a dangling one,

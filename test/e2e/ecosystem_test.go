@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -32,5 +33,32 @@ func TestExecStartDecidesAboutFrames(t *testing.T) {
 		if _, got := p.call("POST", "/v1.41/exec/"+exec.Id+"/start", test.start); got != test.want {
 			t.Errorf("created with Tty %s, started with %s: %q, want %q", test.create, test.start, got, test.want)
 		}
+	}
+}
+
+// TestBuildsUponAnID has what Ruby's docker-api does in insert_local and scripts with
+// what `docker build -q` printed: an image without a name is the base of the next.
+func TestBuildsUponAnID(t *testing.T) {
+	e := engine(t, "busybox")
+	build := func(from, then string) (image string) {
+		dir := contextDir(t, map[string]string{"Dockerfile": "FROM " + from + "\n" + then + "\n"})
+		out, stderr, code := classicBuild(t, e, dir, "-q", ".")
+		if image = strings.TrimSpace(out); code != 0 {
+			t.Fatalf("docker build FROM %s: %s", from, stderr)
+		}
+		if of := e.OK(t, "cleat", "build", "-q", dir); of != image {
+			t.Errorf("FROM %s: cleat build made %s, docker build %s", from, of, image)
+		}
+		removeImages(t, e, image)
+		return image
+	}
+	id := build("busybox", "RUN echo base >/base")
+	digits := strings.TrimPrefix(id, "sha256:")
+	for _, from := range []string{id, "sha256:" + digits[:10], digits[:12]} {
+		build(from, "COPY --from="+from+" /base /copy\nRUN cat /copy")
+	}
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM sha256:" + strings.Repeat("0", 64) + "\n"})
+	if _, _, code := classicBuild(t, e, dir, "-q", "."); code == 0 {
+		t.Error("an image was built upon an id that no image has")
 	}
 }
