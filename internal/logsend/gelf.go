@@ -114,7 +114,7 @@ func (g *gelfTarget) set(t *Target, name, value string) error {
 		if name == gelfReconnects {
 			t.Tries = n
 		} else if n > 0 {
-			t.FirstWait = time.Duration(n) * time.Second
+			t.FirstWait = time.Duration(min(n, 24*60*60)) * time.Second
 		}
 	}
 	return nil

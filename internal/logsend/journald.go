@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"syscall"
@@ -163,10 +162,14 @@ func (s *journalSender) sendLarge(entry []byte) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
 		return fmt.Errorf("a large journal entry: %w", err)
 	}
-	conn, ok := s.wire.Conn.(*net.UnixConn)
-	if !ok {
-		return errors.New("a large journal entry: no unix socket")
+	rights := unix.UnixRights(fd)
+	var sendErr error
+	err = s.wire.raw.Write(func(socket uintptr) bool {
+		sendErr = unix.Sendmsg(int(socket), nil, rights, nil, 0)
+		return sendErr != unix.EAGAIN && sendErr != unix.EINTR
+	})
+	if err == nil {
+		err = sendErr
 	}
-	_, _, err = conn.WriteMsgUnix(nil, unix.UnixRights(fd), nil)
 	return err
 }

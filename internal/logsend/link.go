@@ -194,10 +194,14 @@ func (l *link) datagrams(batch []Message, encode func(m *Message) [][]byte) (int
 	for i := range batch {
 		for _, p := range encode(&batch[i]) {
 			if _, err := l.conn.Write(p); err != nil {
-				if errors.Is(err, syscall.ECONNREFUSED) {
+				switch {
+				case errors.Is(err, syscall.EMSGSIZE):
+					// It never will be sent, and must not keep others from it.
+				case errors.Is(err, syscall.ECONNREFUSED):
 					return 0, err
+				default:
+					return i, err
 				}
-				return i, err
 			}
 		}
 	}

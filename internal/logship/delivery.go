@@ -44,7 +44,8 @@ type delivery struct {
 	batch   []logsend.Message
 	look    time.Duration // until the next look for acknowledgements
 
-	failures int // in a row
+	gap      *logs.Position // behind which lines are missing, as was told
+	failures int            // in a row
 	told     bool
 	over     bool
 	finished bool // all is sent
@@ -83,8 +84,14 @@ func (d *delivery) close() {
 	}
 }
 
-// lost tells of lines that were rotated away.
+// lost tells of lines that were rotated away, once for what was sent before them: each
+// try to send what comes next finds it again.
 func (d *delivery) lost() {
+	if d.gap != nil && *d.gap == d.safe {
+		return
+	}
+	before := d.safe
+	d.gap = &before
 	d.log.Warn("lines of a container were rotated away before they could be sent: a larger cache-max-size or cache-max-file keeps more",
 		"container", d.sh.id, "name", d.sh.name())
 }
