@@ -232,29 +232,40 @@ func (s *Store) FreeName(name, id string) {
 // DirOf returns the directory of the container id, existing or not.
 func (s *Store) DirOf(id string) string { return filepath.Join(s.root, id) }
 
+// Draft is the container of r before Add: nobody finds it, and nothing of it is on
+// the disk but its directory.
+func (s *Store) Draft(r *Record) *Container {
+	r.Layout = Layout
+	return newContainer(s.DirOf(r.ID), r)
+}
+
 // Add makes the container of r, whose name is reserved and whose directory
 // exists, durable and visible. With durable false its record survives the
 // engine's death but not loss of power.
 func (s *Store) Add(r *Record, durable bool) (*Container, error) {
-	r.Layout = Layout
-	dir := s.DirOf(r.ID)
+	c := s.Draft(r)
+	return c, s.AddDraft(c, durable)
+}
+
+// AddDraft is Add for what Draft has returned.
+func (s *Store) AddDraft(c *Container, durable bool) error {
+	r := c.Load()
 	data, err := json.Marshal(&r.Definition)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", r.Name, err)
+		return fmt.Errorf("container %s: %w", r.Name, err)
 	}
 	write := record.Write
 	if durable {
-		write = record.WriteDurable
+		write = record.WritePrepared
 	}
-	if err := write(filepath.Join(dir, configFile), data, 0o600); err != nil {
-		return nil, err
+	if err := write(c.Path(configFile), data, 0o600); err != nil {
+		return err
 	}
 	record.Failpoint("container.add.after-config")
-	c := newContainer(dir, r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.byID[r.ID] = c
-	return c, nil
+	return nil
 }
 
 // Find looks a container up by full id, then exact name (a leading slash is

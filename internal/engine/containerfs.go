@@ -33,6 +33,7 @@ type filesystems struct {
 	specs      *specBuilder
 	features   kernel.Features
 	log        *slog.Logger
+	heads      *headStarts
 
 	writers writers
 }
@@ -148,6 +149,9 @@ func (fs *filesystems) mountReadOnly(ctx context.Context, c *container.Container
 // mountWritable mounts a container's filesystem as a start does. The caller holds its
 // lock.
 func (fs *filesystems) mountWritable(ctx context.Context, c *container.Container) (int, error) {
+	if fd := fs.heads.takeRoot(c.ID()); fd >= 0 {
+		return fd, nil
+	}
 	r := c.Load()
 	lower, err := fs.ground.lower(ctx, r)
 	if err != nil {

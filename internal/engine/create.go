@@ -358,11 +358,10 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 	if logs.Stores(def.HostConfig.LogConfig.Type) {
 		def.LogPath = filepath.Join(dir, def.ID+logFile)
 	}
-	cr.heads.begin(def)
+	c := cr.containers.Draft(&container.Record{Definition: *def, State: container.State{Status: api.StateCreated}})
+	cr.heads.begin(c)
 	record.Failpoint("engine.create.after-group")
-	c, err := cr.containers.Add(&container.Record{Definition: *def, State: container.State{Status: api.StateCreated}},
-		!def.HostConfig.AutoRemove)
-	if err != nil {
+	if err = cr.containers.AddDraft(c, !def.HostConfig.AutoRemove); err != nil {
 		cr.heads.drop(def.ID)
 		return err
 	}

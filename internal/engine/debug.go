@@ -37,7 +37,8 @@ func (d *Debug) Launch(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	a := &attempt{s: d.starter, c: c, r: c.Load(), life: d.starter.lives.of(c), rootFD: -1, netFD: -1}
+	a := d.starter.attempt(c)
+	a.life = d.starter.lives.of(c)
 	defer a.closeFDs()
 	if a.r.State.Alive() {
 		// Its overlay must not be mounted twice: the running root shows the same.
@@ -47,6 +48,7 @@ func (d *Debug) Launch(ctx context.Context, name string) (string, error) {
 		}
 		a.rootFD, err = d.runtime.RootFD(r.process)
 	} else {
+		d.starter.heads.drop(c.ID())
 		err = a.mountRootfs(ctx)
 	}
 	if err != nil {

@@ -115,7 +115,7 @@ func New(d Deps) *Engine {
 		delivery: logship.New(d.Tasks, d.Log, filepath.Join(d.Settings.DataRoot, unsentDir)),
 	}
 	exits.start, exits.stdioDir, exits.awaitDonors = starter.restart, starter.stdioDir, starter.awaitDonors
-	starter.remover = remover
+	starter.remover, heads.starter = remover, starter
 	limits := d.Cgroups.Support()
 	layers := &layerQuota{root: d.Settings.DataRoot}
 	remover.layers = layers
@@ -128,7 +128,7 @@ func New(d Deps) *Engine {
 	}
 	remover.stopper = stopper
 	filesystems := &filesystems{
-		containers: d.Containers, images: d.Images, ground: ground, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log,
+		containers: d.Containers, images: d.Images, ground: ground, volumes: d.Volumes, lives: lives, specs: specs, features: d.Features, log: d.Log, heads: heads,
 	}
 	remover.writers, starter.writers = &filesystems.writers, &filesystems.writers
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: lives, features: d.Features}

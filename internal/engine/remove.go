@@ -136,7 +136,7 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 		c.SetStateInMemory(func(st *container.State) { *st = rec.State })
 		return err
 	}
-	rm.stopper.starter.heads.drop(rec.ID)
+	rm.stopper.starter.heads.forget(rec.ID)
 	rm.networks.Forget(rec.ID)
 	rm.releaseVolumes(ctx, rec, volumes)
 	record.Failpoint("engine.rm.after-volumes")

@@ -114,7 +114,8 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		<-last.cleaned // its ports, cgroup and keeper must be gone
 		last.unmount()
 	}
-	a := &attempt{s: s, c: c, r: c.Load(), life: life, backoff: backoff, unattended: unattended, rootFD: -1, netFD: -1}
+	a := s.attempt(c)
+	a.life, a.backoff, a.unattended = life, backoff, unattended
 	defer a.closeFDs()
 	started, err := a.run(ctx)
 	if err != nil {
@@ -195,7 +196,8 @@ type attempt struct {
 	netFD   int
 	names   []int // sockets for lookups, for the keeper
 	group   *runtime.GroupInMaking
-	sources []int // of mounts
+	ready   *runtime.ReadyStart // has the group; see makeReady
+	sources []int               // of mounts
 	sandbox *network.Sandbox
 	linkEnv []string // of legacy links
 	profile string   // of AppArmor
@@ -205,6 +207,11 @@ type attempt struct {
 	unattended bool
 	started    time.Time        // when the process began to be set up
 	ahead      *container.Ahead // nil until it is written, and where it could not be
+}
+
+// attempt is one that has done nothing yet.
+func (s *Starter) attempt(c *container.Container) *attempt {
+	return &attempt{s: s, c: c, r: c.Load(), rootFD: -1, netFD: -1}
 }
 
 // openSources opens what mounts need besides paths.
@@ -242,7 +249,7 @@ func (a *attempt) nameSockets() []int {
 
 // undo removes what outlives the file descriptors.
 func (a *attempt) undo(ctx context.Context) {
-	if err := a.group.Discard(); err != nil {
+	if err := a.unready(); err != nil {
 		a.s.log.Warn("control group of a failed start", "container", a.c.ID(), "error", err)
 	}
 	if a.sandbox != nil {
@@ -272,16 +279,22 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	}
 	resources.Devices = append(resources.Devices, rules...)
 	// Control group, network and rootfs do not depend on each other.
-	if a.group = s.heads.take(r.ID, resources); a.group == nil {
+	head := s.heads.take(r, resources)
+	if head != nil {
+		a.group = head.group
+	} else {
 		if err := s.startSlice(ctx, r.HostConfig.CgroupParent); err != nil {
 			return nil, err
 		}
 		a.group = s.runtime.PrepareGroup(s.specs.cgroupPath(r), resources, r.HostConfig.Privileged)
 	}
-	if err := a.prepare(ctx); err != nil {
+	if err := a.prepare(ctx, head); err != nil {
 		return nil, err
 	}
 	record.Failpoint("engine.start.after-network")
+	if a.ready != nil {
+		return a.startProcess(ctx, nil)
+	}
 	if err := a.mountVolumes(ctx); err != nil {
 		return nil, err
 	}
@@ -315,7 +328,15 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 }
 
 // prepare mounts the rootfs and attaches the network, at the same time where the latter is work.
-func (a *attempt) prepare(ctx context.Context) error {
+func (a *attempt) prepare(ctx context.Context, head *headStart) error {
+	if head != nil && head.attempt != nil {
+		err := a.attach(ctx)
+		a.takeReady(head)
+		if err != nil || a.ready != nil {
+			return err
+		}
+		return a.mountRootfs(ctx)
+	}
 	if mode := a.r.HostConfig.NetworkMode; mode.IsNone() || mode.IsHost() {
 		if err := a.attach(ctx); err != nil {
 			return err
@@ -449,9 +470,7 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 	if err != nil {
 		return nil, err
 	}
-	spec.Group, a.group = a.group, nil
-	spec.Meanwhile = a.writeAhead
-	proc, err := s.runtime.Start(ctx, spec)
+	proc, err := a.execute(ctx, spec)
 	if err != nil {
 		closeLog(writer)
 		return nil, err
@@ -469,6 +488,17 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 	started.started = a.started
 	started.rootFD, a.rootFD = a.rootFD, -1
 	return started, nil
+}
+
+// execute starts the process of spec, or that which is ready.
+func (a *attempt) execute(ctx context.Context, spec *runtime.Spec) (*runtime.Process, error) {
+	if x := a.ready; x != nil {
+		a.ready = nil
+		return x.Start(ctx, runtime.Late{NetNS: a.netFD, Held: a.nameSockets(), Meanwhile: a.writeAhead})
+	}
+	spec.Group, a.group = a.group, nil
+	spec.Meanwhile = a.writeAhead
+	return a.s.runtime.Start(ctx, spec)
 }
 
 // follow connects a process's output to its log and its attached clients.

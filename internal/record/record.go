@@ -8,6 +8,7 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,11 +45,26 @@ func WriteDurable(path string, data []byte, perm os.FileMode) error {
 	return write(path, data, perm, true)
 }
 
-func write(path string, data []byte, perm os.FileMode, durable bool) (err error) {
+// WritePrepared is WriteDurable of a path that Prepare may have readied, and that was
+// not written since.
+func WritePrepared(path string, data []byte, perm os.FileMode) error {
+	tmp := tempOf(path)
+	filled, err := overwrite(tmp, data)
+	if err == nil && !filled {
+		err = fill(tmp, data, perm, true)
+	}
+	return put(tmp, path, err)
+}
+
+func write(path string, data []byte, perm os.FileMode, durable bool) error {
 	tmp := tempOf(path)
 	// One writer per file is the caller's promise, so a fixed name is enough
 	// and a crash leaves at most one leftover per file.
-	err = fill(tmp, data, perm, durable)
+	return put(tmp, path, fill(tmp, data, perm, durable))
+}
+
+// put gives what was written its name, unless that has failed with err.
+func put(tmp, path string, err error) error {
 	if err == nil {
 		err = uninterrupted(func() error { return unix.Rename(tmp, path) })
 	}
@@ -75,6 +91,11 @@ func fill(path string, data []byte, perm os.FileMode, durable bool) error {
 	if err != nil {
 		return err
 	}
+	return finish(fd, data, durable)
+}
+
+// finish writes data to fd and closes it.
+func finish(fd int, data []byte, durable bool) (err error) {
 	for len(data) > 0 && err == nil {
 		n := 0
 		err = uninterrupted(func() (err error) {
@@ -90,6 +111,27 @@ func fill(path string, data []byte, perm os.FileMode, durable bool) error {
 	return errors.Join(err, unix.Close(fd))
 }
 
+// overwrite is fill of what Prepare has made; false if there is none with room for
+// data. What is blank behind it stays.
+func overwrite(path string, data []byte) (bool, error) {
+	fd := -1
+	err := uninterrupted(func() (err error) {
+		fd, err = unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Size != preparedSize || len(data) > preparedSize {
+		return false, errors.Join(err, unix.Close(fd))
+	}
+	return true, finish(fd, data, true)
+}
+
 func uninterrupted(call func() error) error {
 	for {
 		if err := call(); err != unix.EINTR {
@@ -98,20 +140,30 @@ func uninterrupted(call func() error) error {
 	}
 }
 
-// Prepare makes the later WriteDurable of each path, whose directory is new,
-// wait less: its temporary file is there, and the file and its directories are on
-// the disk already. It waits for the disk itself, once for all where the
-// filesystem has a journal, and is meant for when nobody waits. SweepTemp takes
-// away what is not used.
+// preparedSize has room for most containers' records.
+const preparedSize = 8 << 10
+
+// Prepare makes the later WritePrepared of each path, whose directory is new, wait
+// less: its temporary file is there, and the file and its directories are on the disk
+// already. The file has its blocks, too, all blank, which what is written as JSON may
+// end in: to write over them changes nothing that a filesystem keeps a journal of. It
+// waits for the disk itself, a few times for all, and is meant for when nobody waits.
+// SweepTemp takes away what is not used.
 func Prepare(paths []string, perm os.FileMode) error {
 	var files []*os.File
 	var err error
+	blank := bytes.Repeat([]byte(" "), preparedSize)
 	for _, p := range paths {
 		var f *os.File
 		if f, err = os.OpenFile(tempOf(p), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm); err != nil {
 			break
 		}
 		files = append(files, f)
+		if _, err = f.Write(blank); err != nil {
+			break
+		}
+		// All are on their way before one is waited for. Where that is not to be had, each is waited for.
+		_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	for _, f := range files {
 		if err == nil {

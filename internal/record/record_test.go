@@ -1,11 +1,13 @@
 package record_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -125,5 +127,55 @@ func TestFailpointKillsAtItsHit(t *testing.T) {
 		if killed := ws.Signaled() && ws.Signal() == syscall.SIGKILL; killed != c.killed || cmd.ProcessState.ExitCode() != c.code {
 			t.Errorf("%q: ended with %v", c.env, cmd.ProcessState)
 		}
+	}
+}
+
+func TestWritePrepared(t *testing.T) {
+	small, large := `{"a":1}`, `{"b":"`+strings.Repeat("x", 9000)+`"}`
+	for name, c := range map[string]struct {
+		prepared bool
+		data     string
+	}{
+		"prepared":                {true, small},
+		"prepared, and too small": {true, large},
+		"not prepared":            {false, small},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "r.json")
+			if c.prepared {
+				if err := record.Prepare([]string{path}, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var nothing any
+			if err := record.ReadJSON(path, &nothing); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("before it is written: %v", err)
+			}
+			before := record.Syncs()
+			if err := record.WritePrepared(path, []byte(c.data), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if n := record.Syncs() - before; n != 1 {
+				t.Errorf("%d waits for the disk", n)
+			}
+			var got, want any
+			if err := record.ReadJSON(path, &got); err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal([]byte(c.data), &want); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("read back %.80v", got)
+			}
+			// What replaces it is a file of its own.
+			if err := record.WriteDurable(path, []byte("2"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := os.ReadFile(path); err != nil || string(b) != "2" {
+				t.Errorf("%q, %v", b, err)
+			}
+			if left, _ := os.ReadDir(dir); len(left) != 1 {
+				t.Errorf("left: %v", left)
+			}
+		})
 	}
 }

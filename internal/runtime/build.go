@@ -28,6 +28,9 @@ type builder struct {
 
 	// spareNet is the namespace of a start that asks for NewNetwork, -1 if its child makes it.
 	spareNet int
+	// laterNet is where the namespace of a start that asks for LaterNetwork belongs, an index of files; else 0.
+	laterNet int
+	late     func(keeper.Record) // see Late.Meanwhile
 	root     launch.Arg
 	layout   mountLayout
 
@@ -101,7 +104,11 @@ func (b *builder) namespaces() uint64 {
 }
 
 func (b *builder) joinNamespaces() error {
-	if fd := max(b.s.NetNS, b.spareNet); fd >= 0 {
+	fd := max(b.s.NetNS, b.spareNet)
+	if b.s.NetNS == LaterNetwork {
+		b.laterNet = len(b.files)
+	}
+	if fd >= 0 || b.laterNet > 0 {
 		ns := b.fd(fd, "netns")
 		b.p.Call(unix.SYS_SETNS, "network namespace", ns, launch.Named(unix.CLONE_NEWNET, "NEWNET"))
 	}
@@ -132,6 +139,13 @@ func (pl *plan) cgroupFiles(group *cgroup.Group, c *keeper.Clone) ([]launch.Arg,
 		args[i] = pl.fd(fd, "tasks")
 	}
 	return args, nil
+}
+
+// fillNetwork puts the namespace that was promised where it was promised to be.
+func (b *builder) fillNetwork(fd int) {
+	if b.laterNet > 0 {
+		b.files[b.laterNet] = fd
+	}
 }
 
 // takeNetwork gives the child a namespace that is at hand, to be closed with the plan.

@@ -12,6 +12,8 @@ const (
 	NewNetwork = -1
 	// HostNetwork stays in the host's network namespace.
 	HostNetwork = -2
+	// LaterNetwork is a namespace that is given to ReadyStart.Start.
+	LaterNetwork = -3
 )
 
 // A Mount is one entry of a container's mount table besides those that every container has.
@@ -82,7 +84,7 @@ type Spec struct {
 	Mounts               []Mount // parents before children
 	ShmSize              int64   // bytes; 0 is 64 MiB
 
-	// NetNS is a network namespace's file descriptor, NewNetwork or HostNetwork.
+	// NetNS is a network namespace's file descriptor, NewNetwork, HostNetwork or LaterNetwork.
 	NetNS                                   int
 	HostPID, HostIPC, HostUTS, HostCgroupNS bool
 	// JoinPID and JoinIPC are processes whose namespace the container is to be in, nil for one of its own. With the IPC

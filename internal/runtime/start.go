@@ -19,64 +19,18 @@ import (
 // Start makes the container's control group and starts its first process. It returns when the command has been
 // executed; if that fails the error is a *StartError where a step of the program failed, and nothing is left behind.
 func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
-	if err := s.check(); err != nil {
-		return nil, errors.Join(err, s.Group.Discard())
-	}
-	b := &builder{plan: r.newPlan(), s: s, r: r, spareNet: -1}
-	b.p = b.plan.p
-	defer b.close()
-	if s.NetNS == NewNetwork {
-		b.takeNetwork()
-		defer r.networks.Refill()
-	}
-	if b.making = s.Group; b.making == nil {
-		b.making = r.PrepareGroup(s.CgroupPath, s.Resources, s.Privileged)
-	}
-	p, err := r.startIn(ctx, b)
-	if err != nil {
-		return nil, errors.Join(err, b.making.Discard())
-	}
-	if b.making != nil {
-		b.making.closeFDs()
-	}
-	b.leaveNetwork(p)
-	return p, nil
-}
-
-func (r *Runtime) startIn(ctx context.Context, b *builder) (*Process, error) {
-	s := b.s
-	if s.TTY {
-		var err error
-		if b.tty, err = newTerminal(s.Rows, s.Cols); err != nil {
-			return nil, err
-		}
-	}
-	std, err := openStreams(b.tty, s.OpenStdin, int(r.null.Fd()))
+	x, err := r.Ready(s)
 	if err != nil {
 		return nil, err
 	}
-	l := &starting{r: r, plan: b.plan, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY, StdinOpen: s.OpenStdin && !s.StdinOnce && !s.TTY, Held: len(s.Held)}, command: s.Args[0], root: s.RootFD, mounts: s.Mounts, group: b.making, held: s.Held, ownMounts: true, meanwhile: b.meanwhile}
-	if err := b.arrange(); err != nil {
-		std.closeAll()
-		return nil, err
-	}
-	if err := b.build(); err != nil {
-		std.closeAll()
-		return nil, err
-	}
-	if err := b.fillGroup(); err != nil {
-		std.closeAll()
-		return nil, err
-	}
-	record.Failpoint("runtime.start.after-group")
-	return l.run(ctx)
+	return x.Start(ctx, Late{NetNS: -1, Held: s.Held, Meanwhile: s.Meanwhile})
 }
 
 // meanwhile is done while the keeper has its program and the process is being set up.
 func (b *builder) meanwhile(rec keeper.Record) {
 	b.letGo()
-	if b.s.Meanwhile != nil {
-		b.s.Meanwhile(rec)
+	if b.late != nil {
+		b.late(rec)
 	}
 }
 
