@@ -37,7 +37,7 @@ func (a *app) commit() spec {
 				if len(args) > 1 {
 					o.Reference = args[1]
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -58,7 +58,7 @@ func (a *app) diff() spec {
 		args: a.exactArgs(1), shownAs: []string{"container diff", "diff"},
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, args []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -85,7 +85,7 @@ func (a *app) export() spec {
 			output := fs.StringP("output", "o", "", "Write to a file, instead of STDOUT")
 			return func(ctx context.Context, args []string) error {
 				return a.toFile(*output, "failed to export container", func(w io.Writer) error {
-					c, err := a.api(ctx)
+					c, err := a.api()
 					if err != nil {
 						return err
 					}
@@ -119,7 +119,7 @@ func (a *app) save() spec {
 					o = append(o, client.ImageSaveWithPlatforms(ps...))
 				}
 				return a.toFile(*output, "failed to save image", func(w io.Writer) error {
-					c, err := a.api(ctx)
+					c, err := a.api()
 					if err != nil {
 						return err
 					}

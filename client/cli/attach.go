@@ -38,7 +38,7 @@ func (a *app) attachTo(ctx context.Context, name string, noStdin, sigProxy bool,
 	if err != nil {
 		return err
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (a *app) start() spec {
 }
 
 func (a *app) startAll(ctx context.Context, names []string) error {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (a *app) startAndAttach(ctx context.Context, name string, stdin bool, keyFl
 	if err != nil {
 		return err
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (a *app) execIn(ctx context.Context, name string, argv []string, o execOpti
 	if err != nil {
 		return err
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

@@ -180,7 +180,7 @@ func (a *app) completeFlags(cmd *cobra.Command) {
 // containerNames finds containers in one of the given states; none is the running ones.
 func (a *app) containerNames(states ...container.ContainerState) names {
 	return func(ctx context.Context, _ string) ([]string, error) {
-		c, err := a.api(ctx)
+		c, err := a.api()
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +201,7 @@ func (a *app) containerNames(states ...container.ContainerState) names {
 }
 
 func (a *app) imageNames(ctx context.Context, word string) ([]string, error) {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +223,7 @@ func (a *app) imageNames(ctx context.Context, word string) ([]string, error) {
 }
 
 func (a *app) volumeNames(ctx context.Context, _ string) ([]string, error) {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +239,7 @@ func (a *app) volumeNames(ctx context.Context, _ string) ([]string, error) {
 }
 
 func (a *app) networkNames(ctx context.Context, _ string) ([]string, error) {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return nil, err
 	}

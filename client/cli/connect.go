@@ -10,9 +10,8 @@ import (
 // contextName is the context in force.
 func (a *app) contextName() string { return a.globals.ContextName(a.config) }
 
-// api connects to the engine on first use. Nothing is sent yet, unless the API
-// version is to be negotiated.
-func (a *app) api(ctx context.Context) (*client.Client, error) {
+// api makes the client of the engine at the first use. Nothing is sent yet.
+func (a *app) api() (*client.Client, error) {
 	if a.conn != nil {
 		return a.conn, nil
 	}
@@ -43,7 +42,7 @@ func (a *app) connect(version string) (*client.Client, error) {
 // negotiated is api, having asked the engine which version it speaks: for requests
 // that cannot be sent twice.
 func (a *app) negotiated(ctx context.Context) (*client.Client, error) {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil || a.negotiate || os.Getenv("DOCKER_API_VERSION") != "" {
 		return c, err
 	}

@@ -88,7 +88,7 @@ func (a *app) copyFrom(ctx context.Context, container, src, dst string, o copyOp
 			return err
 		}
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (a *app) create() spec {
 		setup: func(fs *pflag.FlagSet) action {
 			f := newContainerFlags(fs, "creating")
 			return func(ctx context.Context, args []string) error {
-				req, err := a.prepareRequest(ctx, f, args)
+				req, err := a.prepareRequest(f, args)
 				if err != nil {
 					return &statusError{code: 125, msg: a.withHelp(err, "create").Error(), cause: err}
 				}
@@ -51,7 +51,7 @@ func (a *app) create() spec {
 
 // prepareRequest checks the flags and builds the request, with the proxy settings of
 // the user's configuration for this engine.
-func (a *app) prepareRequest(ctx context.Context, f *containerFlags, args []string) (*request, error) {
+func (a *app) prepareRequest(f *containerFlags, args []string) (*request, error) {
 	switch f.pull {
 	case pullAlways, pullMissing, pullNever:
 	default:
@@ -67,7 +67,7 @@ func (a *app) prepareRequest(ctx context.Context, f *containerFlags, args []stri
 		return nil, err
 	}
 	if cfg := a.config(); len(cfg.Proxies) > 0 {
-		c, err := a.api(ctx)
+		c, err := a.api()
 		if err != nil {
 			return nil, err
 		}
@@ -107,7 +107,7 @@ func (a *app) createContainer(ctx context.Context, f *containerFlags, req *reque
 		}
 		platform = &p
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return "", err
 	}

@@ -18,7 +18,7 @@ func (a *app) systemDF() spec {
 			format := fs.String("format", "", formatHelp)
 			verbose := fs.BoolP("verbose", "v", false, "Show detailed information on space usage")
 			return func(ctx context.Context, _ []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

@@ -28,7 +28,7 @@ type hijacked struct {
 // hijack asks the engine for a stream. It is not left to the client library, which
 // throws away the engine's reason when there is none to be had.
 func (a *app) hijack(ctx context.Context, route string, query url.Values, body any) (*hijacked, error) {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return nil, err
 	}

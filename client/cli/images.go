@@ -55,7 +55,7 @@ func (a *app) listImages(ctx context.Context, o imagesOptions, args []string) er
 	if len(args) > 0 {
 		filters.Add("reference", args[0])
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ func (a *app) history() spec {
 					}
 					options = append(options, client.ImageHistoryWithPlatform(p))
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -319,7 +319,7 @@ func (a *app) tag() spec {
 		args: a.exactArgs(2), shownAs: []string{"image tag", "tag"},
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, args []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -362,7 +362,7 @@ func parsePlatforms(list []string) ([]ocispec.Platform, error) {
 }
 
 func (a *app) removeImages(ctx context.Context, names []string, o client.ImageRemoveOptions) error {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

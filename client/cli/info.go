@@ -49,7 +49,7 @@ func (a *app) showInfo(ctx context.Context, format string) error {
 	if err != nil {
 		return &statusError{code: 64, msg: "template parsing error: " + err.Error(), cause: err}
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func printServerInfo(w io.Writer, s *system.Info, debug bool) {
 	some("No Proxy", s.NoProxy)
 	list("Labels", s.Labels)
 	line(" ", "Experimental", s.ExperimentalBuild)
-	printRegistries(w, s, list)
+	printRegistries(s, list)
 	line(" ", "Live Restore Enabled", s.LiveRestoreEnabled)
 	some("Product License", s.ProductLicense)
 	if len(s.DefaultAddressPools) > 0 {
@@ -195,7 +195,7 @@ func printRuntimes(w io.Writer, s *system.Info) {
 	}
 }
 
-func printRegistries(w io.Writer, s *system.Info, list func(string, []string)) {
+func printRegistries(s *system.Info, list func(string, []string)) {
 	r := s.RegistryConfig
 	if r == nil {
 		return

@@ -30,7 +30,7 @@ func (a *app) inspect() spec {
 				if err := checkKind(*kind, fs.Changed("type")); err != nil {
 					return err
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -88,7 +88,7 @@ func (a *app) containerInspect() spec {
 			format := fs.StringP("format", "f", "", inspectFormatHelp)
 			size := fs.BoolP("size", "s", false, "Display total file sizes")
 			return func(ctx context.Context, refs []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -107,7 +107,7 @@ func (a *app) imageInspect() spec {
 If the image or the server is not multi-platform capable, the command will error out if the platform does not match.
 'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)`)
 			return func(ctx context.Context, refs []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -135,7 +135,7 @@ func (a *app) volumeInspect() spec {
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.StringP("format", "f", "", inspectFormatHelp)
 			return func(ctx context.Context, refs []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -152,7 +152,7 @@ func (a *app) networkInspect() spec {
 			format := fs.StringP("format", "f", "", inspectFormatHelp)
 			verbose := fs.BoolP("verbose", "v", false, "Verbose output for diagnostics")
 			return func(ctx context.Context, refs []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

@@ -43,7 +43,7 @@ type operation func(ctx context.Context, c *client.Client, name string) error
 // forEach does op to every container, prints the name of each that it was done to,
 // and returns what went wrong with the others.
 func (a *app) forEach(ctx context.Context, names []string, op operation) error {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (a *app) forEach(ctx context.Context, names []string, op operation) error {
 
 // inTurn is forEach for what is done one after the other, in the order given.
 func (a *app) inTurn(ctx context.Context, names []string, op operation) error {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (a *app) rm() spec {
 			link := fs.BoolP("link", "l", false, "Remove the specified link")
 			volumes := fs.BoolP("volumes", "v", false, "Remove anonymous volumes associated with the container")
 			return func(ctx context.Context, names []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -203,7 +203,7 @@ func (a *app) rename() spec {
 		args: a.exactArgs(2), shownAs: []string{"container rename", "rename"},
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, args []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -226,7 +226,7 @@ func (a *app) wait() spec {
 		args: a.minArgs(1), shownAs: []string{"container wait", "wait"},
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, names []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -265,7 +265,7 @@ func (a *app) logs() spec {
 }
 
 func (a *app) showLogs(ctx context.Context, name string, o client.ContainerLogsOptions) error {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (a *app) logIn(ctx context.Context, server string, o loginOptions) error {
 }
 
 func (a *app) tryLogin(ctx context.Context, with types.AuthConfig) error {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (a *app) networkCreate() spec {
 				if err != nil {
 					return err
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -193,7 +193,7 @@ func (a *app) networkConnect() spec {
 					}
 					e.DriverOpts[key] = strings.TrimSpace(value)
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -210,7 +210,7 @@ func (a *app) networkDisconnect() spec {
 		setup: func(fs *pflag.FlagSet) action {
 			force := fs.BoolP("force", "f", false, "Force the container to disconnect from a network")
 			return func(ctx context.Context, args []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -228,7 +228,7 @@ func (a *app) networkRm() spec {
 		setup: func(fs *pflag.FlagSet) action {
 			force := fs.BoolP("force", "f", false, "Do not error if the network does not exist")
 			return func(ctx context.Context, names []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -267,7 +267,7 @@ func (a *app) networkPrune() spec {
 						return err
 					}
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

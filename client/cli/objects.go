@@ -26,7 +26,7 @@ func (a *app) networkLs() spec {
 			noTrunc := fs.Bool("no-trunc", false, "Do not truncate the output")
 			quiet := fs.BoolP("quiet", "q", false, "Only display network IDs")
 			return func(ctx context.Context, _ []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

@@ -27,7 +27,7 @@ type ownRequest struct {
 // own calls the engine and returns its answer, whose body the caller closes. An
 // answer that says that something is wrong is an error.
 func (a *app) own(ctx context.Context, r ownRequest) (*http.Response, error) {
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return nil, err
 	}

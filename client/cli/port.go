@@ -20,7 +20,7 @@ func (a *app) port() spec {
 		args: a.rangeArgs(1, 2), shownAs: []string{"container port", "port"},
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, args []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

@@ -59,7 +59,7 @@ func (a *app) pruneOne(ctx context.Context, force bool, question string, prune f
 			return err
 		}
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (a *app) listContainers(ctx context.Context, o psOptions) error {
 			list.Size = true // computing sizes is costly: only when the template shows them
 		}
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func (a *app) pullImage(ctx context.Context, ref string, platform *ocispec.Platf
 	if err != nil {
 		return err
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (a *app) pushImage(ctx context.Context, name, platform string, all, quiet b
 	if o.RegistryAuth, err = a.registryAuth(ref.String()); err != nil {
 		return err
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

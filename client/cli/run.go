@@ -26,7 +26,7 @@ func (a *app) run() spec {
 			fs.BoolVar(&o.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
 			fs.StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 			return func(ctx context.Context, args []string) error {
-				req, err := a.prepareRequest(ctx, f, args)
+				req, err := a.prepareRequest(f, args)
 				if err != nil {
 					return &statusError{code: 125, msg: a.withHelp(err, "run").Error(), cause: err}
 				}

@@ -31,7 +31,7 @@ func (a *app) search() spec {
 				if err != nil {
 					return err
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

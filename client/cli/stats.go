@@ -41,7 +41,7 @@ func (a *app) stats() spec {
 				if o.format == "" {
 					o.format = a.config().StatsFormat
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

@@ -51,7 +51,7 @@ func (a *app) watchEvents(ctx context.Context, o client.EventsListOptions, forma
 			return &statusError{code: 64, msg: "Error parsing format: " + err.Error(), cause: err}
 		}
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (a *app) showVersion(ctx context.Context, format string) error {
 	if err != nil {
 		return &statusError{code: 64, msg: "template parsing error: " + err.Error(), cause: err}
 	}
-	c, err := a.api(ctx)
+	c, err := a.api()
 	if err != nil {
 		return err
 	}

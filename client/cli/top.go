@@ -18,7 +18,7 @@ func (a *app) top() spec {
 		setup: func(fs *pflag.FlagSet) action {
 			fs.SetInterspersed(false) // what follows the container is for ps
 			return func(ctx context.Context, args []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

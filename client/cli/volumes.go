@@ -35,7 +35,7 @@ func (a *app) volumeCreate() spec {
 					}
 					*name = args[0]
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -64,7 +64,7 @@ func (a *app) volumeLs() spec {
 			quiet := fs.BoolP("quiet", "q", false, "Only display volume names")
 			cluster := fs.Bool("cluster", false, "Display only cluster volumes, and use cluster volume list formatting")
 			return func(ctx context.Context, _ []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -181,7 +181,7 @@ func (a *app) volumePrune() spec {
 						return err
 					}
 				}
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}
@@ -207,7 +207,7 @@ func (a *app) volumeUpdate() spec {
 		setup: func(fs *pflag.FlagSet) action {
 			availability := fs.String("availability", "active", `Cluster Volume availability ("active", "pause", "drain")`)
 			return func(ctx context.Context, args []string) error {
-				c, err := a.api(ctx)
+				c, err := a.api()
 				if err != nil {
 					return err
 				}

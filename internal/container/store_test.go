@@ -139,7 +139,7 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	if err := s.Intend(id("3"), []string{"volume"}); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, root)
+	open(t, root)
 	s = open(t, root) // the volumes' names outlive a second kill
 	if got := s.Orphans(); len(got) != 1 || got[0] != "volume" {
 		t.Errorf("orphans: %v", got)

@@ -61,7 +61,7 @@ func newForwarder(group *supervise.Group) *forwarder {
 }
 
 // ask answers a query, that parses and has one question, from the servers.
-func (f *forwarder) ask(ctx context.Context, c *Client, servers []Upstream, query []byte, room int, reply func([]byte)) {
+func (f *forwarder) ask(c *Client, servers []Upstream, query []byte, room int, reply func([]byte)) {
 	end := questionEnd(query)
 	if end < 0 {
 		reply(pack(refusal(query, dns.RcodeFormatError), room))

@@ -49,7 +49,7 @@ func FuzzQuery(f *testing.F) {
 		c.view.Store(v)
 		replies := make(chan []byte, 2)
 		borrowed := append([]byte(nil), raw...)
-		c.handle(group.Context(), borrowed, plainUDP, func(b []byte) { replies <- b })
+		c.handle(borrowed, plainUDP, func(b []byte) { replies <- b })
 		clear(borrowed) // the next datagram overwrites it
 		if len(raw) < headerLen || raw[2]&0x80 != 0 {
 			if len(replies) > 0 {

@@ -114,7 +114,7 @@ func (c *Client) serveUDP(ctx context.Context) {
 		if err != nil {
 			continue // of one datagram, such as a port that was unreachable
 		}
-		c.handle(ctx, buf[:n], plainUDP, func(reply []byte) { c.replyUDP(reply, from) })
+		c.handle(buf[:n], plainUDP, func(reply []byte) { c.replyUDP(reply, from) })
 	}
 }
 
@@ -123,7 +123,7 @@ func (c *Client) replyUDP(reply []byte, to netip.AddrPort) {
 }
 
 // handle answers one query, now or later. raw is only borrowed.
-func (c *Client) handle(ctx context.Context, raw []byte, room int, reply func([]byte)) {
+func (c *Client) handle(raw []byte, room int, reply func([]byte)) {
 	v := c.view.Load()
 	m, room, what := c.s.dir.resolve(v, raw, room)
 	switch what {
@@ -135,7 +135,7 @@ func (c *Client) handle(ctx context.Context, raw []byte, room int, reply func([]
 		if v.Servers != nil {
 			servers = v.Servers()
 		}
-		c.s.forward.ask(ctx, c, servers, append([]byte(nil), raw...), room, reply)
+		c.s.forward.ask(c, servers, append([]byte(nil), raw...), room, reply)
 	}
 }
 
@@ -163,7 +163,7 @@ func (c *Client) serveTCP(ctx context.Context) {
 			}
 			continue
 		}
-		if !c.enter(conn) || !c.s.group.Go("dns-connection", func(ctx context.Context) { c.serveConn(ctx, conn) }) {
+		if !c.enter(conn) || !c.s.group.Go("dns-connection", func(context.Context) { c.serveConn(conn) }) {
 			conn.Close()
 			return
 		}
@@ -189,7 +189,7 @@ func (c *Client) leave(conn net.Conn) {
 }
 
 // serveConn answers the queries of one connection, each as soon as it can be.
-func (c *Client) serveConn(ctx context.Context, conn net.Conn) {
+func (c *Client) serveConn(conn net.Conn) {
 	defer c.leave(conn)
 	var mu sync.Mutex
 	reply := func(b []byte) {
@@ -213,6 +213,6 @@ func (c *Client) serveConn(ctx context.Context, conn net.Conn) {
 		if _, err := io.ReadFull(conn, buf[:n]); err != nil {
 			return
 		}
-		c.handle(ctx, buf[:n], dns.MaxMsgSize, reply)
+		c.handle(buf[:n], dns.MaxMsgSize, reply)
 	}
 }

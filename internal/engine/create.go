@@ -222,7 +222,7 @@ func (cr *Creator) unpublished(def *container.Definition) []string {
 // checkNetwork validates what the request says about networks.
 func (cr *Creator) checkNetwork(def *container.Definition, req CreateRequest) (err error) {
 	cfg, host := def.Config, def.HostConfig
-	if err := checkSharedNetwork(cfg, host, req.NetworkingConfig); err != nil {
+	if err := checkSharedNetwork(cfg, host); err != nil {
 		return err
 	}
 	if host.NetworkMode.IsContainer() {

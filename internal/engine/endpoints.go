@@ -217,7 +217,7 @@ func dnsNames(r *ccontainer.Record, e *apinetwork.EndpointSettings) []string {
 }
 
 // checkSharedNetwork refuses what cannot be said of a container in another's network.
-func checkSharedNetwork(cfg *container.Config, host *container.HostConfig, nc *apinetwork.NetworkingConfig) error {
+func checkSharedNetwork(cfg *container.Config, host *container.HostConfig) error {
 	conflict := func(what string) error { return failure.Invalid("conflicting options: %s", what) }
 	switch {
 	case !host.NetworkMode.IsContainer():

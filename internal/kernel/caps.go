@@ -1,8 +1,6 @@
 package kernel
 
 import (
-	"math/bits"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -59,21 +57,6 @@ func CapNumber(name string) (int, error) {
 		}
 	}
 	return 0, failure.Invalid("invalid capability: %q names more than one", name)
-}
-
-// CapNames returns the "CAP_…" names of the bits in mask, in the order of their numbers. A bit that this program has no
-// name for is "CAP_<number>".
-func CapNames(mask uint64) []string {
-	names := make([]string, 0, bits.OnesCount64(mask))
-	for m := mask; m != 0; m &= m - 1 {
-		n := bits.TrailingZeros64(m)
-		if n < len(capNames) {
-			names = append(names, capNames[n])
-		} else {
-			names = append(names, "CAP_"+strconv.Itoa(n))
-		}
-	}
-	return names
 }
 
 // AllCaps is the mask of every capability up to the kernel's highest, lastCap.

@@ -2,7 +2,6 @@ package kernel_test
 
 import (
 	"errors"
-	"slices"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -14,8 +13,16 @@ import (
 func TestDefaultCaps(t *testing.T) {
 	want := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP",
 		"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SETFCAP"}
-	if got := kernel.CapNames(kernel.DefaultCaps); !slices.Equal(got, want) {
-		t.Errorf("default capabilities %v", got)
+	mask := uint64(0)
+	for _, name := range want {
+		n, err := kernel.CapNumber(name)
+		if err != nil {
+			t.Error(err)
+		}
+		mask |= 1 << n
+	}
+	if mask != kernel.DefaultCaps {
+		t.Errorf("the default capabilities are %#x, not %v", kernel.DefaultCaps, want)
 	}
 	if kernel.DefaultCaps != 0xa80425fb {
 		t.Errorf("mask %#x differs from the one in /proc/PID/status of Docker's containers", kernel.DefaultCaps)
@@ -32,12 +39,6 @@ func TestCapNumber(t *testing.T) {
 		if n, err := kernel.CapNumber(name); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("CapNumber(%q) = %d, %v", name, n, err)
 		}
-	}
-}
-
-func TestCapNamesOfUnknownBits(t *testing.T) {
-	if got := kernel.CapNames(1<<63 | 1); !slices.Equal(got, []string{"CAP_CHOWN", "CAP_63"}) {
-		t.Errorf("%v", got)
 	}
 }
 

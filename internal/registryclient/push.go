@@ -129,7 +129,7 @@ func (p *blobPush) attempt(ctx context.Context) (Outcome, error) {
 		}
 		return Uploaded, p.finish(ctx, nil, 0)
 	}
-	return Uploaded, p.finish(ctx, p.body(ctx, 0), p.u.Size)
+	return Uploaded, p.finish(ctx, p.body(0), p.u.Size)
 }
 
 func (p *blobPush) exists(ctx context.Context) (bool, error) {
@@ -202,7 +202,7 @@ func (p *blobPush) follow(resp *http.Response) error {
 }
 
 // body opens the blob, counting what goes out.
-func (p *blobPush) body(ctx context.Context, offset int64) func() (io.ReadCloser, error) {
+func (p *blobPush) body(offset int64) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		rc, err := p.u.Open(offset)
 		if err != nil {
@@ -241,7 +241,7 @@ func (p *blobPush) rest(ctx context.Context) error {
 	resp, err := p.stalling(ctx, request{
 		method: http.MethodPatch, url: p.at,
 		header: http.Header{"Content-Type": {"application/octet-stream"}, "Content-Range": {fmt.Sprintf("%d-%d", p.received, p.u.Size-1)}},
-		body:   p.body(ctx, p.received), size: p.u.Size - p.received, scopes: p.scopes,
+		body:   p.body(p.received), size: p.u.Size - p.received, scopes: p.scopes,
 	})
 	if err != nil {
 		return err

@@ -22,16 +22,16 @@ import (
 
 // isCompose says whether a file is a compose file, by its name or, if that says nothing,
 // by its content.
-func (s source) isCompose() (bool, error) {
+func (s source) isCompose() bool {
 	name := strings.ToLower(s.name)
 	switch {
 	case strings.HasSuffix(name, ".yml"), strings.HasSuffix(name, ".yaml"):
-		return true, nil
+		return true
 	case strings.HasSuffix(name, ".json"), strings.HasSuffix(name, ".hcl"):
-		return false, nil
+		return false
 	}
 	var m struct{ Services map[string]any }
-	return yaml.Unmarshal(s.data, &m) == nil && len(m.Services) > 0, nil
+	return yaml.Unmarshal(s.data, &m) == nil && len(m.Services) > 0
 }
 
 // readCompose makes a target of every service that is built.

@@ -125,11 +125,7 @@ func parse(sources []source, q build.BakeQuery) (*file, *hclparser.ParseMeta, er
 	var compose []source
 	var bodies []*hcl.File
 	for _, s := range sources {
-		isYAML, err := s.isCompose()
-		if err != nil {
-			return nil, nil, err
-		}
-		if isYAML {
+		if s.isCompose() {
 			compose = append(compose, s)
 			continue
 		}

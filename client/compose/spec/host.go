@@ -26,14 +26,10 @@ func (r *Replica) hostConfig() (*container.HostConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	resources, err := resources(s)
-	if err != nil {
-		return nil, err
-	}
 	h := &container.HostConfig{
 		AutoRemove: r.AutoRemove, Annotations: s.Annotations, CapAdd: s.CapAdd, CapDrop: s.CapDrop, Init: s.Init,
 		CgroupnsMode: container.CgroupnsMode(s.Cgroup), ReadonlyRootfs: s.ReadOnly, RestartPolicy: restart, ShmSize: int64(s.ShmSize),
-		Sysctls: s.Sysctls, Resources: resources, VolumeDriver: s.VolumeDriver, DNS: dns, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOpts,
+		Sysctls: s.Sysctls, Resources: resources(s), VolumeDriver: s.VolumeDriver, DNS: dns, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOpts,
 		ExtraHosts: s.ExtraHosts.AsList(":"), StorageOpt: s.StorageOpt,
 		UsernsMode: container.UsernsMode(s.UserNSMode), UTSMode: container.UTSMode(s.Uts), Privileged: s.Privileged,
 		IpcMode: container.IpcMode(s.Ipc), PidMode: container.PidMode(s.Pid), VolumesFrom: s.VolumesFrom,
@@ -130,7 +126,7 @@ func addresses(attribute string, list []string) ([]netip.Addr, error) {
 }
 
 // resources are the limits of the service itself, over which those of deploy win.
-func resources(s types.ServiceConfig) (container.Resources, error) {
+func resources(s types.ServiceConfig) container.Resources {
 	r := container.Resources{
 		CgroupParent: s.CgroupParent, Memory: int64(s.MemLimit), MemorySwap: int64(s.MemSwapLimit), MemoryReservation: int64(s.MemReservation),
 		CPUShares: s.CPUShares, CPUPeriod: s.CPUPeriod, CPUQuota: s.CPUQuota, CPURealtimePeriod: s.CPURTPeriod, CPURealtimeRuntime: s.CPURTRuntime,
@@ -165,7 +161,8 @@ func resources(s types.ServiceConfig) (container.Resources, error) {
 		r.DeviceRequests = append(r.DeviceRequests, deviceRequest(g, "gpu"))
 	}
 	blkio(&r, s.BlkioConfig)
-	return r, deploy(&r, s.Deploy)
+	deploy(&r, s.Deploy)
+	return r
 }
 
 func blkio(r *container.Resources, b *types.BlkioConfig) {
@@ -187,9 +184,9 @@ func blkio(r *container.Resources, b *types.BlkioConfig) {
 }
 
 // deploy applies the limits and reservations of deploy.resources.
-func deploy(r *container.Resources, d *types.DeployConfig) error {
+func deploy(r *container.Resources, d *types.DeployConfig) {
 	if d == nil {
-		return nil
+		return
 	}
 	if l := d.Resources.Limits; l != nil {
 		if l.MemoryBytes != 0 {
@@ -210,7 +207,6 @@ func deploy(r *container.Resources, d *types.DeployConfig) error {
 			r.DeviceRequests = append(r.DeviceRequests, deviceRequest(dev, ""))
 		}
 	}
-	return nil
 }
 
 func deviceRequest(d types.DeviceRequest, capability string) container.DeviceRequest {
