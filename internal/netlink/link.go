@@ -339,6 +339,12 @@ func (c *Conn) Routes(family int) ([]Route, error) {
 	return routes, nil
 }
 
+// RouteOf reads a notification of a route. ok is false for what Routes would not list.
+func RouteOf(body []byte) (r Route, ok bool) {
+	r, err := parseRoute(body)
+	return r, err == nil && r.Dst.IsValid()
+}
+
 // dump repeats a list that a change interrupted, so that what it returns is a state
 // that the kernel was in.
 func dump[T any](c *Conn, request, reply uint16, header []byte, object string, parse func([]byte) (T, error)) ([]T, error) {

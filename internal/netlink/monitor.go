@@ -78,5 +78,36 @@ func (m *Monitor) Next(each func(typ uint16, body []byte)) error {
 	return err
 }
 
+// Pending is Next for all that has come so far: it waits for nothing. What the kernel had told of before the call is
+// passed on, as it queues notifications before the change's system call returns.
+func (m *Monitor) Pending(each func(typ uint16, body []byte)) error {
+	c, err := m.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = c.Read(func(fd uintptr) bool {
+		for failed == nil {
+			n, _, rerr := unix.Recvfrom(int(fd), m.buf, unix.MSG_DONTWAIT)
+			switch {
+			case errors.Is(rerr, unix.EINTR):
+			case errors.Is(rerr, unix.EAGAIN):
+				return true
+			case errors.Is(rerr, unix.ENOBUFS):
+				failed = ErrOverrun
+			case rerr != nil:
+				failed = rerr
+			default:
+				_, failed = walk(m.buf[:n], func(h unix.NlMsghdr, body []byte) (bool, error) {
+					each(h.Type, body)
+					return false, nil
+				})
+			}
+		}
+		return true
+	})
+	return errors.Join(err, failed)
+}
+
 // Close ends the subscription and a waiting Next.
 func (m *Monitor) Close() error { return m.f.Close() }

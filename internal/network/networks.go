@@ -105,7 +105,7 @@ func (s *Service) Create(ctx context.Context, req network.CreateRequest) (rec *R
 		}
 		defer unlock()
 	}
-	routes, err := s.routes(rec)
+	routes, err := s.routes(rec, len(configs) == 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -235,38 +235,6 @@ func (s *Service) copyConfig(r *Record) ([]network.IPAMConfig, error) {
 	r.EnableIPv4, r.EnableIPv6 = from.rec.EnableIPv4, from.rec.EnableIPv6
 	r.Options, r.Labels = maps.Clone(from.rec.Options), maps.Clone(from.rec.Labels)
 	return from.rec.describe().IPAM.Config, nil
-}
-
-// routes are what the host reaches by other links than the engine's.
-func (s *Service) routes(r *Record) (map[netip.Prefix]string, error) {
-	if r.ConfigOnly {
-		return nil, nil
-	}
-	ours := s.bridgeIndexes()
-	// A network beside the host's own has, as a rule, the very subnet of the parent.
-	for _, name := range []string{r.Options[optBridgeName], r.Options[optParent]} {
-		if name == "" {
-			continue
-		}
-		if l, err := s.host.conn.LinkByName(name); err == nil {
-			ours[l.Index] = true
-		}
-	}
-	all := map[netip.Prefix]string{}
-	for _, f := range []struct {
-		family  int
-		enabled bool
-	}{{unix.AF_INET, r.EnableIPv4}, {unix.AF_INET6, r.EnableIPv6}} {
-		if !f.enabled {
-			continue
-		}
-		routes, err := s.host.routes(f.family, ours)
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(all, routes)
-	}
-	return all, nil
 }
 
 // plan gives the network its subnets and registers it, not to be used yet.

@@ -59,7 +59,8 @@ type Service struct {
 	lookups  *nameService
 	zone     zone
 	pools    poolLock
-	claim    int // keeps other engines off the bridge
+	foreign  [2]foreignRoutes // of IPv4 and of IPv6; guarded by pools
+	claim    int              // keeps other engines off the bridge
 
 	mu          sync.Mutex
 	networks    map[string]*netw       // by id
@@ -358,6 +359,11 @@ func (s *Service) abandon() {
 	if s.flows != nil {
 		s.flows.Close()
 	}
+	s.pools.mu.Lock()
+	for i := range s.foreign {
+		s.foreign[i].close()
+	}
+	s.pools.mu.Unlock()
 	if s.host.conn != nil {
 		s.host.conn.Close()
 	}
