@@ -6,13 +6,12 @@ import (
 	"regexp"
 
 	"github.com/distribution/reference"
-	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 )
 
 // solveDockerfile is the Dockerfile frontend.
 func solveDockerfile(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-	return dockerfile.Build(ctx, &builtIn{c})
+	return guardedBuild(ctx, &builtIn{c})
 }
 
 // builtIn answers for the images of the Dockerfile frontend, which a `# syntax` line
@@ -30,7 +29,7 @@ func (b *builtIn) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway
 	if req.Frontend != "gateway.v0" || !isBuiltIn(req.FrontendOpt["source"]) {
 		return b.Client.Solve(ctx, req)
 	}
-	return dockerfile.Build(ctx, &withOptions{b.Client, maps.Clone(req.FrontendOpt)})
+	return guardedBuild(ctx, &withOptions{b.Client, maps.Clone(req.FrontendOpt)})
 }
 
 // isBuiltIn reports whether the engine can do what a frontend's image does. A digest

@@ -188,8 +188,8 @@ func (l *lab) leftGroups() []string {
 
 // source is a mount as BuildKit hands it over.
 type source struct {
-	list     []mount.Mount
-	released *int
+	list            []mount.Mount
+	taken, released *int
 }
 
 func (s *source) Mount(context.Context, bool) (executor.MountableRef, error) { return handed{s}, nil }
@@ -197,15 +197,16 @@ func (s *source) Mount(context.Context, bool) (executor.MountableRef, error) { r
 type handed struct{ *source }
 
 func (h handed) Mount() ([]mount.Mount, func() error, error) {
+	*h.taken++
 	return h.list, func() error { *h.released++; return nil }, nil
 }
 
 func (h handed) IdentityMapping() *user.IdentityMapping { return nil }
 
 func (l *lab) source(list ...mount.Mount) *source {
-	s := &source{list: list, released: new(int)}
+	s := &source{list: list, taken: new(int), released: new(int)}
 	l.t.Cleanup(func() {
-		if *s.released == 0 {
+		if *s.released == 0 && *s.taken > 0 {
 			l.t.Error("a mount was not released")
 		}
 	})

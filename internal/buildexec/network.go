@@ -73,6 +73,9 @@ func (b *bridgePool) take(ctx context.Context) (*place, error) {
 	sb, ns, err := b.networks.Attach(ctx, network.Request{
 		ContainerID: "build-" + id, Name: "build-" + id[:12], Hostname: defaultHostname, Mode: network.ModeBridge, Unlisted: true,
 	})
+	if gone := context.Cause(ctx); err != nil && gone != nil {
+		err = gone
+	}
 	if err != nil {
 		return nil, fmt.Errorf("network of a build step: %w", err)
 	}

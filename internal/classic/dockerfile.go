@@ -12,6 +12,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
@@ -50,6 +51,15 @@ func findDockerfile(s *sources, name string) ([]byte, error) {
 // Dockerfile. A stage that nothing needs is not built and not counted. attrs are the
 // attributes that the frontend gets.
 func plan(dockerfile []byte, target string, attrs map[string]string) ([]step, error) {
+	given := map[string]string{}
+	for name, value := range attrs {
+		if arg, ok := strings.CutPrefix(name, argPrefix); ok {
+			given[arg] = value
+		}
+	}
+	if err := build.CheckExpansion(dockerfile, given); err != nil {
+		return nil, err
+	}
 	parsed, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
 		return nil, parseFailure(err)

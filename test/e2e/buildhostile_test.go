@@ -254,3 +254,33 @@ func peakMemory(t *testing.T, pid int) int {
 	t.Fatalf("no peak of memory in %s", text)
 	return 0
 }
+
+// TestBuildBombs: a few lines that ask for more memory than any machine has are refused by their number, whoever builds.
+func TestBuildBombs(t *testing.T) {
+	e := builder(t)
+	bomb := &strings.Builder{}
+	bomb.WriteString("FROM busybox\nARG A0=xxxxxxxxxx\n")
+	for i := range 40 {
+		fmt.Fprintf(bomb, "ARG A%d=%s\n", i+1, strings.Repeat(fmt.Sprintf("$A%d", i), 10))
+	}
+	nested := "FROM busybox\nENV A=" + strings.Repeat("${A:-", 10_000) + strings.Repeat("}", 10_000) + "\n"
+	before := peakMemory(t, e.PID())
+	for name, c := range map[string]struct{ text, want string }{
+		"chained":           {bomb.String(), "line 7: the variables of ARG come to more than 1 MiB"},
+		"chained, frontend": {"# syntax=docker/dockerfile:1\n" + bomb.String(), "line 8: the variables of ARG come to more than 1 MiB"},
+		"nested":            {nested, "nested deeper than 100 levels"},
+	} {
+		for _, buildkit := range []string{"1", "0"} {
+			cmd := e.Command(t, "docker", "build", ".")
+			cmd.Dir = project(t, dockerfile(c.text))
+			cmd.Env = append(cmd.Env, "DOCKER_BUILDKIT="+buildkit)
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), c.want) {
+				t.Errorf("%s, DOCKER_BUILDKIT=%s: %v\n%s", name, buildkit, err, out)
+			}
+		}
+	}
+	if used := peakMemory(t, e.PID()) - before; used > 100<<20 {
+		t.Errorf("the engine has taken %d MiB", used>>20)
+	}
+}

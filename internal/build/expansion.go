@@ -1,0 +1,316 @@
+package build
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/moby/buildkit/frontend/dockerfile/command"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// A Dockerfile of thirty lines can ask for more memory than any machine has: ARG B=$A$A$A$A… makes each variable many
+// times as long as the one before. BuildKit's frontend, which is a part of the engine, would try. So before it reads a
+// Dockerfile, and again when it knows the environments of the images that it begins with, the engine adds up what the
+// variables come to at most, without expanding anything.
+
+const (
+	// mostExpanded is how many bytes a line may come to. Linux takes 128 KiB as one argument of a program.
+	mostExpanded = 1 << 20
+	// mostExpandedInAll bounds what all lines come to, and the environments of all steps.
+	mostExpandedInAll = 64 << 20
+	// mostNested is how deep ${a:-${b:-…}} may go. The frontend takes a part of the stack for each.
+	mostNested = 100
+	// mostNestedInAll is the same over lines, which a shell's scripts may leave unbalanced.
+	mostNestedInAll = 10_000
+	// unbounded is more than any bound.
+	unbounded = 1 << 40
+)
+
+// CheckExpansion refuses a Dockerfile whose variables come to more than a build can mean. args are the values of build
+// arguments. What cannot be parsed passes: the frontend says what is wrong with it.
+func CheckExpansion(text []byte, args map[string]string) error {
+	return checkExpansion(text, args, foundation{})
+}
+
+// foundation is what images add to what is written in a Dockerfile.
+type foundation struct {
+	env      map[string]int // lengths of the longest values
+	triggers []string       // ONBUILD
+}
+
+func checkExpansion(text []byte, args map[string]string, from foundation) error {
+	if nested(text) > mostNestedInAll { // the parser itself takes a part of the stack for each
+		return failure.Invalid("the Dockerfile has variables that are nested deeper than %d levels", mostNested)
+	}
+	parsed, err := parser.Parse(bytes.NewReader(text))
+	if err != nil {
+		return nil //nolint:nilerror // the frontend says it, with the line
+	}
+	e := &expansion{escape: parsed.EscapeToken, given: args, base: from.env, global: map[string]int{}, stages: map[string]map[string]int{}}
+	e.args, e.env = e.global, map[string]int{}
+	for _, node := range parsed.AST.Children {
+		if err := e.node(node); err != nil {
+			return err
+		}
+		if strings.EqualFold(node.Value, command.From) && !e.inherits {
+			if err := e.triggers(node, from.triggers); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// nested is how many more ${ than } a part of a text has.
+func nested(text []byte) (most int) {
+	level := 0
+	for i, c := range text {
+		switch {
+		case c == '{' && i > 0 && text[i-1] == '$':
+			level++
+			most = max(most, level)
+		case c == '}' && level > 0:
+			level--
+		}
+	}
+	return most
+}
+
+// expansion goes through a Dockerfile. All lengths are upper bounds, in bytes.
+type expansion struct {
+	escape   rune
+	given    map[string]string
+	base     map[string]int
+	global   map[string]int // arguments before the first FROM
+	args     map[string]int // of the stage
+	env      map[string]int // of the stage
+	stages   map[string]map[string]int
+	inherits bool // the stage stands on an earlier one
+	total    int
+	deep     bool // the word is nested too deep
+}
+
+func (e *expansion) triggers(from *parser.Node, list []string) error {
+	for _, t := range list {
+		parsed, err := parser.Parse(strings.NewReader(t))
+		if err != nil {
+			continue // the frontend says it
+		}
+		for _, node := range parsed.AST.Children {
+			node.StartLine = from.StartLine
+			if err := e.node(node); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (e *expansion) node(n *parser.Node) error {
+	text := n.Original
+	switch strings.ToLower(n.Value) {
+	case command.From:
+		e.from(n)
+	case command.Run: // what it runs is the shell's to expand
+		text = strings.Join(n.Flags, " ")
+		for _, length := range e.env {
+			e.total += length
+		}
+	case command.Cmd, command.Entrypoint, command.Healthcheck, command.Shell, command.Maintainer, command.Onbuild:
+		text = ""
+	case command.Arg, command.Env:
+		if err := e.assign(n); err != nil {
+			return err
+		}
+	}
+	if err := e.line(n, text); err != nil {
+		return err
+	}
+	for _, doc := range n.Heredocs {
+		if doc.Expand && !strings.EqualFold(n.Value, command.Run) {
+			if err := e.line(n, doc.Content); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// from begins a stage.
+func (e *expansion) from(n *parser.Node) {
+	e.args, e.env, e.inherits = map[string]int{}, map[string]int{}, false
+	var words []string
+	for w := n.Next; w != nil; w = w.Next {
+		words = append(words, w.Value)
+	}
+	if len(words) == 0 {
+		return
+	}
+	if on, ok := e.stages[strings.ToLower(words[0])]; ok {
+		e.inherits = true
+		for name, length := range on {
+			e.env[name] = length
+		}
+	}
+	e.stages[fmt.Sprint(len(e.stages))] = e.env
+	if len(words) == 3 && strings.EqualFold(words[1], "as") {
+		e.stages[strings.ToLower(words[2])] = e.env
+	}
+}
+
+// assign gives variables their lengths, all of them after those that they are made of.
+func (e *expansion) assign(n *parser.Node) error {
+	isArg := strings.EqualFold(n.Value, command.Arg)
+	lengths := map[string]int{}
+	for w := n.Next; w != nil; w = w.Next {
+		name, value, set := w.Value, "", true
+		if isArg {
+			name, value, set = strings.Cut(w.Value, "=")
+		} else if w.Next != nil { // name, value, what is between them
+			w = w.Next
+			value = w.Value
+			if w.Next != nil {
+				w = w.Next
+			}
+		}
+		given, isGiven := e.given[name]
+		switch {
+		case isArg && isGiven:
+			lengths[name] = len(given)
+		case set:
+			length, err := e.word(n, value)
+			if err != nil {
+				return err
+			}
+			lengths[name] = max(length, lengths[name])
+		default:
+			lengths[name] = e.global[name]
+		}
+	}
+	for name, length := range lengths {
+		if isArg {
+			e.args[name] = length
+		} else {
+			e.env[name] = length
+		}
+	}
+	return nil
+}
+
+// line counts what a line comes to.
+func (e *expansion) line(n *parser.Node, text string) error {
+	length, err := e.word(n, text)
+	if err != nil {
+		return err
+	}
+	if e.total += length; e.total > mostExpandedInAll {
+		return failure.Invalid("Dockerfile line %d: the variables of the lines up to this one come to more than %d MiB in all: some of them are made of "+
+			"others again and again", n.StartLine, mostExpandedInAll>>20)
+	}
+	return nil
+}
+
+// word is how long a word is at most when it has been expanded.
+func (e *expansion) word(n *parser.Node, text string) (int, error) {
+	e.deep = false
+	length, _ := e.part([]rune(text), 0, 0)
+	switch {
+	case e.deep:
+		return 0, failure.Invalid("Dockerfile line %d: variables are nested deeper than %d levels", n.StartLine, mostNested)
+	case length-len(text) > mostExpanded: // a large here-document is none of it
+		return 0, failure.Invalid("Dockerfile line %d: the variables of %s come to more than %d MiB: they are made of others again and again",
+			n.StartLine, strings.ToUpper(n.Value), mostExpanded>>20)
+	}
+	return length, nil
+}
+
+// part is word from a place on, to the end or, at a level below the first, to what closes it; next is the place after
+// that. It is as the frontend's lexer (frontend/dockerfile/shell), but that quotes hold nothing back.
+func (e *expansion) part(text []rune, at, level int) (length, next int) {
+	if level > mostNested {
+		e.deep = true
+	}
+	for at < len(text) && !e.deep {
+		c := text[at]
+		at++
+		switch {
+		case c == '}' && level > 0:
+			return length, at
+		case c == '$' && at < len(text) && text[at] == '{':
+			var l int
+			l, at = e.braced(text, at+1, level)
+			length += l
+		case c == '$':
+			end := nameEnd(text, at)
+			length += 1 + e.value(text[at:end])
+			at = end
+		default:
+			length += utf8.RuneLen(c)
+		}
+	}
+	return min(length, unbounded), at
+}
+
+// braced is part for what follows ${.
+func (e *expansion) braced(text []rune, at, level int) (length, next int) {
+	end := nameEnd(text, at)
+	value := e.value(text[at:end])
+	rest, next := e.part(text, end, level+1)
+	if end == len(text) || text[end] != '/' {
+		return min(value+rest, unbounded), next
+	}
+	// Each character, at most, is replaced by what is given for it. What is quoted may have braces that close nothing.
+	if slices.ContainsFunc(text[end:next], func(c rune) bool { return c == '\'' || c == '"' || c == e.escape }) {
+		rest, next = e.flat(text[end:]), len(text)
+	}
+	return product(value+1, rest+1), next
+}
+
+// flat is a bound for a text whose braces may close anything.
+func (e *expansion) flat(text []rune) int {
+	length, times := 0, 1
+	for at := 0; at < len(text); at++ {
+		length += utf8.RuneLen(text[at])
+		if text[at] != '$' {
+			continue
+		}
+		if at+1 < len(text) && text[at+1] == '{' {
+			at++
+		}
+		end := nameEnd(text, at+1)
+		value := e.value(text[at+1 : end])
+		if length += value; end < len(text) && text[end] == '/' {
+			times = product(times, value+1)
+		}
+	}
+	return product(length, times)
+}
+
+func product(a, b int) int {
+	if a > unbounded/b {
+		return unbounded
+	}
+	return a * b
+}
+
+// value is how long the value of a variable is.
+func (e *expansion) value(name []rune) int {
+	n := string(name)
+	return max(e.env[n], e.args[n], e.base[n])
+}
+
+// nameEnd is where a variable's name ends.
+func nameEnd(text []rune, at int) int {
+	i := slices.IndexFunc(text[at:], func(c rune) bool {
+		return c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
+	})
+	if i < 0 {
+		return len(text)
+	}
+	return at + i
+}
