@@ -11,10 +11,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
@@ -238,7 +240,12 @@ func (ep Endpoint) ClientOptions() ([]client.Opt, error) {
 	if helper != nil {
 		return []client.Opt{client.WithHost(helper.Host), client.WithDialContext(helper.Dialer)}, nil
 	}
-	var options []client.Opt
+	// What is done at once for all services of an application goes on over the same connections: without this, two of
+	// them would stay and the others be made again for each step.
+	transport := &http.Transport{
+		MaxIdleConns: keptConnections, MaxIdleConnsPerHost: keptConnections, IdleConnTimeout: 30 * time.Second,
+		DialContext: (&net.Dialer{}).DialContext, // replaced, but one without it would be made ready for TLS
+	}
 	if ep.TLS && !strings.HasPrefix(ep.Host, "unix://") {
 		cfg, err := tlsconfig.Client(tlsconfig.Options{
 			CAFile: ep.CAFile, CertFile: ep.CertFile, KeyFile: ep.KeyFile,
@@ -247,10 +254,10 @@ func (ep Endpoint) ClientOptions() ([]client.Opt, error) {
 		if err != nil {
 			return nil, fmt.Errorf("Failed to initialize: unable to read the TLS certificates: %w", err) //nolint:staticcheck // Docker's text
 		}
-		options = append(options, client.WithHTTPClient(&http.Client{
-			Transport:     &http.Transport{TLSClientConfig: cfg},
-			CheckRedirect: client.CheckRedirect,
-		}))
+		transport.TLSClientConfig = cfg
 	}
-	return append(options, client.WithHost(ep.Host)), nil
+	return []client.Opt{client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}), client.WithHost(ep.Host)}, nil
 }
+
+// keptConnections is how many connections stay while nothing is sent over them.
+const keptConnections = 64

@@ -67,7 +67,9 @@ func (c *converging) look(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.EnsureObjects(ctx, c.project) })
 	group.Go(func() (err error) {
-		c.existing, err = c.Containers(ctx, c.project.Name, false)
+		if c.existing, c.seen = c.seen, nil; c.existing == nil {
+			c.existing, err = c.Containers(ctx, c.project.Name, false)
+		}
 		return err
 	})
 	group.Go(func() (err error) {

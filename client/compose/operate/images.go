@@ -27,7 +27,7 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 	for _, said := range spec.Unheeded(p) {
 		o.Report.Warn(said)
 	}
-	missing, err := o.imageIDs(ctx, p)
+	missing, existing, err := o.state(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 		}
 	}
 	if len(build) == 0 && len(pull) == 0 {
-		o.images = missing
+		o.images, o.seen = missing, existing
 		return nil
 	}
 	if err := o.pull(ctx, p, pull); err != nil {
@@ -74,6 +74,20 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 	}
 	slices.Sort(build)
 	return o.Build(ctx, p, build)
+}
+
+// state is what there is of a project: the ids of its images, and its containers.
+func (o *Operator) state(ctx context.Context, p *types.Project) (images map[string]string, existing []Container, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		images, err = o.imageIDs(ctx, p)
+		return err
+	})
+	group.Go(func() (err error) {
+		existing, err = o.Containers(ctx, p.Name, false)
+		return err
+	})
+	return images, existing, group.Wait()
 }
 
 // policyOf is the policy of a service, over which that of the command wins; a refresh has

@@ -51,10 +51,11 @@ type Operator struct {
 	Pull  func(ctx context.Context, image, platform string) error
 	Build func(ctx context.Context, p *types.Project, services []string) error
 
-	// images are the ids that EnsureImages has found, and listed is what Create has left,
-	// as the engine would list it: what has just been heard is not asked again.
-	images map[string]string
-	listed []Container
+	// images and seen are the ids and the containers that EnsureImages has found where it had nothing to fetch, the
+	// latter for the next Create alone, and listed is what Create has left, as the engine would list it: what has just
+	// been heard is not asked again.
+	images       map[string]string
+	seen, listed []Container
 
 	// Project is the project as its files say, nil if they are not at hand: its hooks are run.
 	Project *types.Project
