@@ -44,7 +44,7 @@ func (r *reservation) add(o *reservation) {
 // by themselves: they tell whose the port is, and take it past TIME_WAIT. A kernel without
 // IPv6 has IPv4 alone.
 func (s *Service) bindPort(r *reservation, w wish, port uint16, t targets) error {
-	b := &binder{proxy: s.proxy, wish: w, target: netip.AddrPortFrom(t.proxyIP(), w.port.Num()), serve: !s.cfg.NoProxy || !t.six.binds()}
+	b := &binder{proxy: s.proxy, wish: w, target: netip.AddrPortFrom(t.proxyIP(), w.port.Num()), serve: w.port.Proto() != network.SCTP && (!s.cfg.NoProxy || !t.six.binds())}
 	if w.port.Proto() == network.TCP && w.host == netip.IPv4Unspecified() && w.host6 == netip.IPv6Unspecified() {
 		done, err := b.bindDual(port)
 		if done || err != nil {
@@ -212,14 +212,19 @@ func (s *Service) servedElements(t targets, bs []bound) []nft.Publish {
 // reservingSocket makes a socket for a port to be reserved with; errNoIPv6 says that this
 // kernel has none of IPv6.
 func reservingSocket(proto network.IPProtocol, domain int, port uint16) (int, error) {
-	typ := unix.SOCK_STREAM
-	if proto == network.UDP {
+	typ, of := unix.SOCK_STREAM, 0
+	switch proto {
+	case network.UDP:
 		typ = unix.SOCK_DGRAM
+	case network.SCTP:
+		of = unix.IPPROTO_SCTP
 	}
-	fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, of)
 	switch {
 	case err == nil:
 		return fd, nil
+	case errors.Is(err, unix.EPROTONOSUPPORT) && proto == network.SCTP:
+		return -1, failure.NotImplemented("cannot publish port %d/sctp: this host's kernel has no SCTP (CONFIG_IP_SCTP, module sctp)", port)
 	case errors.Is(err, unix.EAFNOSUPPORT) && domain == unix.AF_INET6:
 		return -1, errNoIPv6
 	case errors.Is(err, unix.EMFILE):
@@ -242,7 +247,8 @@ func boundPort(fd int, asked uint16, proto network.IPProtocol) (uint16, error) {
 	return portOf(name), nil
 }
 
-// bindReserved binds a socket that nobody is to reach; port 0 lets the kernel choose.
+// bindReserved binds a socket that nobody is to reach, and which for SCTP has the kernel
+// refuse what is not redirected; port 0 lets the kernel choose.
 func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16) (fd int, num uint16, err error) {
 	domain := unix.AF_INET
 	if host.Is6() {

@@ -30,7 +30,11 @@ func (s *Service) describe(err error) error {
 		}
 		return failure.Conflict("%w: process %q (pid %d) uses it; stop that process or choose another host port", t, name, pid)
 	}
-	return failure.Conflict("%w: another socket of this host uses it (`ss -lntup` shows which); choose another host port", t)
+	show := "ss -lntup"
+	if t.proto == network.SCTP {
+		show = "ss -lnSp"
+	}
+	return failure.Conflict("%w: another socket of this host uses it (`%s` shows which); choose another host port", t, show)
 }
 
 func (s *Service) holderContainer(t *errTaken) (string, bool) {

@@ -22,7 +22,7 @@ type listener struct {
 	addr  netip.AddrPort
 }
 
-// readSockets lists the listening TCP sockets and the unconnected UDP sockets of the
+// readSockets lists the listening TCP and SCTP sockets and the unconnected UDP sockets of the
 // namespace whose tables are in dir, such as "/proc/PID/net/".
 func readSockets(dir string) ([]listener, error) {
 	var all []listener
@@ -43,8 +43,44 @@ func readSockets(dir string) ([]listener, error) {
 			all = append(all, some...)
 		}
 	}
-	return all, nil
+	f, err := os.Open(dir + "sctp/eps")
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil // a kernel without SCTP
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	some, err := parseEndpoints(f)
+	return append(all, some...), err
 }
+
+// parseEndpoints reads /proc/net/sctp/eps: in the fourth column is the state, in the sixth
+// the port, from the ninth on the addresses.
+func parseEndpoints(r io.Reader) ([]listener, error) {
+	const listening = "10"
+	var all []listener
+	lines := bufio.NewScanner(r)
+	for lines.Scan() && len(all) < mostListeners {
+		f := strings.Fields(lines.Text())
+		if len(f) < 9 || f[3] != listening {
+			continue
+		}
+		port, err := strconv.ParseUint(f[5], 10, 16)
+		if err != nil {
+			continue
+		}
+		for _, a := range f[8:] {
+			if addr, err := netip.ParseAddr(a); err == nil {
+				all = append(all, listener{network.SCTP, netip.AddrPortFrom(addr.Unmap(), uint16(port))})
+			}
+		}
+	}
+	return all, lines.Err()
+}
+
+// mostListeners is where a list is cut: nobody has more to show.
+const mostListeners = 10000
 
 // parseSockets reads /proc/net/tcp and its like, line by line: a busy container has a
 // hundred thousand connections.
@@ -52,7 +88,6 @@ func parseSockets(r io.Reader, proto network.IPProtocol) ([]listener, error) {
 	const (
 		tcpListen    = "0A"
 		udpUnconnect = "07"
-		most         = 10000 // listeners: nobody has more to show
 	)
 	state := tcpListen
 	if proto == network.UDP {
@@ -60,7 +95,7 @@ func parseSockets(r io.Reader, proto network.IPProtocol) ([]listener, error) {
 	}
 	var all []listener
 	lines := bufio.NewScanner(r)
-	for lines.Scan() && len(all) < most {
+	for lines.Scan() && len(all) < mostListeners {
 		f := strings.Fields(lines.Text())
 		if len(f) < 4 || f[3] != state {
 			continue

@@ -32,6 +32,34 @@ func FuzzSocketInodes(f *testing.F) {
 	})
 }
 
+func TestEndpointsOfSCTP(t *testing.T) {
+	const eps = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n" +
+		"ffff888003c1c000 ffff888004a4a000 2   10  27   3868      0 12345 0.0.0.0 \n" +
+		"ffff888003c1c000 ffff888004a4a000 0   10  27   99999     0 12345 0.0.0.0 \n" +
+		"ffff888003c1c400 ffff888004a4a400 2   7   28   3869      0 12346 0.0.0.0 \n" +
+		"ffff888003c1c800 ffff888004a4a800 0   10  29   2905      0 12347 10.1.0.2 fd00::2 x\n short\n"
+	got, err := parseEndpoints(strings.NewReader(eps))
+	var all []string
+	for _, l := range got {
+		all = append(all, string(l.proto)+" "+l.addr.String())
+	}
+	if text := strings.Join(all, ", "); err != nil || text != "sctp 0.0.0.0:3868, sctp 10.1.0.2:2905, sctp [fd00::2]:2905" {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func FuzzEndpointsOfSCTP(f *testing.F) {
+	f.Add("a b 2 10 27 3868 0 1 0.0.0.0 ::1\n")
+	f.Fuzz(func(t *testing.T, table string) {
+		got, _ := parseEndpoints(strings.NewReader(table))
+		for _, l := range got {
+			if !l.addr.IsValid() || l.proto != network.SCTP {
+				t.Errorf("%v", l)
+			}
+		}
+	})
+}
+
 // Whatever was bound must come back from the record that inspect shows.
 func TestPortMapRoundTrip(t *testing.T) {
 	any4 := netip.IPv4Unspecified()

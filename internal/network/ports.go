@@ -33,8 +33,11 @@ type bound struct {
 }
 
 func protoNumber(p network.IPProtocol) uint8 {
-	if p == network.UDP {
+	switch p {
+	case network.UDP:
 		return nft.UDP
+	case network.SCTP:
+		return nft.SCTP
 	}
 	return nft.TCP
 }
@@ -102,9 +105,7 @@ func spread(w wish) int {
 
 func checkPort(p network.Port) error {
 	switch p.Proto() {
-	case network.TCP, network.UDP:
-	case network.SCTP:
-		return failure.NotImplemented("cannot publish port %s: protocol sctp is not supported, only tcp and udp", p)
+	case network.TCP, network.UDP, network.SCTP:
 	default:
 		return failure.Invalid("cannot publish port %s: unknown protocol %q", p, p.Proto())
 	}
@@ -130,6 +131,9 @@ func (s *Service) wish(port network.Port, b network.PortBinding, t targets) (w w
 	case host.Is4() && t.six.ip.IsValid() && !t.four.ip.IsValid():
 		return wish{}, failure.NotImplemented("cannot publish port %s on %s: network %q has no IPv4; leave out the address or name an IPv6 address", port, host, t.network)
 	case host.Is6() && s.servedOnly(host, t):
+		if port.Proto() == network.SCTP {
+			return wish{}, failure.NotImplemented("cannot publish port %s on %s: the engine would have to relay it, as %s, and relays tcp and udp only; leave out the address or name one of IPv4", port, host, whyServed(host, t))
+		}
 		if s.cfg.NoProxy {
 			return wish{}, failure.NotImplemented("cannot publish port %s on %s: the engine would have to serve it itself, as %s, and does not with --userland-proxy=false; leave out the address or name one of IPv4", port, host, whyServed(host, t))
 		}
@@ -166,7 +170,8 @@ func (s *Service) wishEverywhere(w *wish, t targets) {
 		}
 	}
 	chosen4 := w.host.IsValid() && !w.host.IsUnspecified()
-	six := t.six.binds() || !s.cfg.NoProxy && s.servedOnly(netip.IPv6Unspecified(), t)
+	relays := !s.cfg.NoProxy && w.port.Proto() != network.SCTP
+	six := t.six.binds() || relays && s.servedOnly(netip.IPv6Unspecified(), t)
 	if six && (t.six.bind.IsValid() || !chosen4) {
 		w.host6 = netip.IPv6Unspecified()
 		if t.six.bind.IsValid() {

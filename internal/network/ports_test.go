@@ -171,7 +171,6 @@ func TestRefusedPorts(t *testing.T) {
 		class error
 		text  string
 	}{
-		{"80:80/sctp", errdefs.ErrNotImplemented, "sctp"},
 		{"80:80/icmp", errdefs.ErrInvalidArgument, `unknown protocol "icmp"`},
 		{"x:80/tcp", errdefs.ErrInvalidArgument, `"x"`},
 		{"70000:80/tcp", errdefs.ErrInvalidArgument, `"70000"`},

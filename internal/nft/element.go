@@ -12,8 +12,9 @@ import (
 
 // Protocols of published ports, as numbers of the IP header.
 const (
-	TCP = unix.IPPROTO_TCP
-	UDP = unix.IPPROTO_UDP
+	TCP  = unix.IPPROTO_TCP
+	UDP  = unix.IPPROTO_UDP
+	SCTP = unix.IPPROTO_SCTP
 )
 
 // Network is a bridge and its subnets.
@@ -57,7 +58,7 @@ type Subnet struct {
 // that of To.
 type Publish struct {
 	HostIP      netip.Addr // the zero Addr, 0.0.0.0 and :: mean every address of the host
-	Proto       uint8      // TCP or UDP
+	Proto       uint8      // TCP, UDP or SCTP
 	First, Last uint16     // host ports, both included
 	To          netip.Addr // the container
 	// ToPort is the container's port. For more than one port it must equal First:
@@ -171,7 +172,7 @@ func trustedElement(link string, p netip.Prefix) element {
 func (p Publish) check() error {
 	any := p.everywhere()
 	switch {
-	case p.Proto != TCP && p.Proto != UDP:
+	case p.Proto != TCP && p.Proto != UDP && p.Proto != SCTP:
 		return fmt.Errorf("nft: protocol %d cannot be published", p.Proto)
 	case p.Served && (p.To.IsValid() || p.ToPort != 0 || p.Open || p.First == 0 || p.Last < p.First || !any && (!p.HostIP.Is6() || p.First != p.Last)):
 		return fmt.Errorf("nft: ports %d-%d of %s cannot be served here", p.First, p.Last, p.HostIP)
@@ -309,8 +310,11 @@ func (e element) text() string {
 		return ""
 	}
 	proto := "tcp"
-	if p.Proto == UDP {
+	switch p.Proto {
+	case UDP:
 		proto = "udp"
+	case SCTP:
+		proto = "sctp"
 	}
 	to := p.To.String()
 	switch e.set {

@@ -81,6 +81,7 @@ func ports() []nft.Publish {
 	return []nft.Publish{
 		{Proto: nft.TCP, First: 8080, Last: 8080, To: c, ToPort: 80},
 		{Proto: nft.UDP, First: 53, Last: 53, To: c, ToPort: 53},
+		{Proto: nft.SCTP, First: 3868, Last: 3868, To: c, ToPort: 3868},
 		{HostIP: netip.MustParseAddr("192.0.2.2"), Proto: nft.TCP, First: 443, Last: 443, To: c, ToPort: 8443},
 		{Proto: nft.TCP, First: 8000, Last: 8079, To: c, ToPort: 8000},
 		{HostIP: netip.MustParseAddr("127.0.0.1"), Proto: nft.UDP, First: 5000, Last: 5999, To: c, ToPort: 5000},
@@ -100,7 +101,7 @@ func TestTableIsWhatItsTextSays(t *testing.T) {
 		{"published", nft.Change{Add: ports()}},
 		{"second-network", nft.Change{AddNetworks: []nft.Network{{Bridge: "clt1", Internal: true, Subnets: []nft.Subnet{{Prefix: netip.MustParsePrefix("172.18.0.0/16")}}}}}},
 		{"dual-stack", nft.Change{AddNetworks: []nft.Network{dual}, Add: ports6()}},
-		{"some-freed", nft.Change{Del: append(ports()[2:4], ports6()[2])}},
+		{"some-freed", nft.Change{Del: append(ports()[3:5], ports6()[2])}},
 		{"network-removed", nft.Change{DelNetworks: []nft.Network{dual}, Del: ports6()}},
 	}
 	inNewNS(t)
@@ -284,7 +285,7 @@ func TestWhatCannotBePublishedIsRefused(t *testing.T) {
 	tab := open(t, "cleat-clt0")
 	c := netip.MustParseAddr("172.17.0.2")
 	for _, p := range []nft.Publish{
-		{Proto: 132, First: 1, Last: 1, To: c, ToPort: 1},
+		{Proto: 33, First: 1, Last: 1, To: c, ToPort: 1},
 		{Proto: nft.TCP, First: 0, Last: 1, To: c, ToPort: 1},
 		{Proto: nft.TCP, First: 2, Last: 1, To: c, ToPort: 2},
 		{Proto: nft.TCP, First: 1, Last: 2, To: c, ToPort: 3},
