@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -362,13 +364,13 @@ func TestJournaldDriver(t *testing.T) {
 	}
 }
 
-// TestDefaultLogDriver takes driver and options from the engine's settings, and leaves
+// TestDefaultLogDriver takes driver and options from a server's daemon.json, and leaves
 // the cache out.
 func TestDefaultLogDriver(t *testing.T) {
 	s := datagramServer(t, listenPacket(t, "udp", "127.0.0.1:0"), asIs)
-	e := harness.Start(t, harness.Options{Args: []string{
-		"--log-driver", "syslog", "--log-opt", "syslog-address=udp://" + s.addr, "--log-opt", "tag={{.Name}}", "--log-opt", "cache-disabled=true",
-	}})
+	file := filepath.Join(t.TempDir(), "daemon.json")
+	writeSettings(t, file, `{"log-driver": "syslog", "log-opts": {"syslog-address": "udp://`+s.addr+`", "tag": "{{.Name}}", "cache-disabled": "true"}}`)
+	e := harness.Start(t, harness.Options{Args: []string{"--config-file", file}})
 	e.Load(t, "busybox")
 	e.OK(t, "docker", "run", "--name", "default", "busybox", "echo", "hello")
 	s.await(t, "default[")
@@ -388,5 +390,80 @@ func TestDefaultLogDriver(t *testing.T) {
 	}
 	if out := e.OK(t, "docker", "logs", "other"); out != "hello" {
 		t.Errorf("logs of a json-file: %s", out)
+	}
+}
+
+// TestComposeLogging brings up a project whose service logs elsewhere, with the file as
+// it is for Docker.
+func TestComposeLogging(t *testing.T) {
+	e := engine(t, "busybox")
+	s := streamServer(t, listen(t, "tcp", "127.0.0.1:0"), byLine)
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  web:
+    image: busybox
+    command: sh -c "echo served; sleep 600"
+    stop_signal: KILL
+    logging:
+      driver: syslog
+      options:
+        syslog-address: "tcp://` + s.addr + `"
+        syslog-facility: local7
+        tag: '{{index .ContainerLabels "com.docker.compose.service"}}/{{.DaemonName}}'
+        cache-max-file: "2"
+`})
+	for i, program := range []*application{a, a.theirs(t)} {
+		program.ok(t, "up", "-d", "--force-recreate")
+		harness.Eventually(t, func() (bool, string) { got := s.all(); return len(got) == i+1, fmt.Sprint(got) })
+		if got := s.all()[i]; !regexp.MustCompile(`^<190>.* web/docker\[\d+\]: served$`).MatchString(got) {
+			t.Errorf("%q", got)
+		}
+		if out := program.ok(t, "logs", "--no-log-prefix", "web"); !strings.Contains(out, "served") {
+			t.Errorf("logs: %q", out)
+		}
+	}
+}
+
+// TestSyslogOverTLS checks the server's certificate and shows the client's, with the files
+// that the options name.
+func TestSyslogOverTLS(t *testing.T) {
+	e := engine(t, "busybox")
+	dir := t.TempDir()
+	makeCertificates(t, dir)
+	server, err := tls.LoadX509KeyPair(dir+"/server.pem", dir+"/server.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := os.ReadFile(dir + "/ca.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := x509.NewCertPool()
+	clients.AppendCertsFromPEM(authority)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := streamServer(t, l, byLength)
+	run := func(options ...string) harness.Result {
+		return e.Docker(t, append(append([]string{"run", "--rm", "--log-driver", "syslog", "--log-opt", "syslog-address=tcp+tls://" + s.addr,
+			"--log-opt", "syslog-format=rfc5424", "--log-opt", "syslog-tls-cert=" + dir + "/client.pem", "--log-opt", "syslog-tls-key=" + dir + "/client.key"}, options...), "busybox", "echo", "secret words")...)
+	}
+	if r := run(); r.Code == 0 || !strings.Contains(r.Stderr, "failed to initialize logging driver") || !strings.Contains(r.Stderr, "certificate") {
+		t.Errorf("an unknown authority: %s", r)
+	}
+	if r := run("--log-opt", "syslog-tls-ca-cert=/no/such/file"); r.Code == 0 || !strings.Contains(r.Stderr, "/no/such/file") {
+		t.Errorf("no such file: %s", r)
+	}
+	for i, option := range []string{"syslog-tls-ca-cert=" + dir + "/ca.pem", "syslog-tls-skip-verify=true"} {
+		if r := run("--log-opt", option); r.Code != 0 {
+			t.Fatalf("%s", r)
+		}
+		harness.Eventually(t, func() (bool, string) { got := s.all(); return len(got) == i+1, fmt.Sprint(got) })
+		if got := s.all()[i]; !strings.HasSuffix(got, " - secret words\n") {
+			t.Errorf("%q", got)
+		}
 	}
 }
