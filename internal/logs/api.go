@@ -16,6 +16,7 @@
 package logs
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -40,6 +41,8 @@ type Config struct {
 	Command []string
 	Created time.Time
 	Run     string
+	// Turns, if set, counts the log's rotations, for a Cursor.
+	Turns *atomic.Uint64
 	// Pool lends encode buffers; nil makes a private one.
 	Pool *stdio.Pool
 }

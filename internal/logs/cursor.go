@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -34,6 +35,10 @@ type Cursor struct {
 	lent *[]byte  // f's buffer
 	rec  record
 	got  []Line
+	// turns counts the log's rotations, nil where nobody does; turn is what it was when f
+	// was the current file.
+	turns *atomic.Uint64
+	turn  uint64
 	// lost is told once of lines that were rotated away before they were read.
 	lost func()
 }
@@ -45,7 +50,7 @@ func NewCursor(c Config, p Position, lost func()) *Cursor {
 	if pool == nil {
 		pool = new(stdio.Pool)
 	}
-	return &Cursor{path: c.Path, pool: pool, at: p, lost: lost}
+	return &Cursor{path: c.Path, pool: pool, at: p, turns: c.Turns, lost: lost}
 }
 
 // Move tells that the log's files were renamed.
@@ -188,6 +193,7 @@ func (c *Cursor) take(start int64) {
 // open finds the file of the position and goes there. It reports false while there
 // is no log yet.
 func (c *Cursor) open() (bool, error) {
+	turn := c.turnsNow()
 	files, err := openFiles(c.path)
 	if err != nil || len(files) == 0 {
 		return false, err
@@ -204,10 +210,17 @@ func (c *Cursor) open() (bool, error) {
 		}
 		i, offset = 0, 0
 	}
-	if err := c.use(files, i, offset); err != nil {
+	if err := c.use(files, i, offset, turn); err != nil {
 		return false, err
 	}
 	return true, nil
+}
+
+func (c *Cursor) turnsNow() uint64 {
+	if c.turns == nil {
+		return 0
+	}
+	return c.turns.Load()
 }
 
 // find is the index of the position's file, -1 if it is not there any more. Of two
@@ -230,8 +243,10 @@ func (c *Cursor) find(files []*logFile) (int, error) {
 	return found, nil
 }
 
-// use reads files[i] from offset on and closes the others.
-func (c *Cursor) use(files []*logFile, i int, offset int64) error {
+// use reads files[i] from offset on and closes the others. turn is the count of the
+// rotations from before they were opened.
+func (c *Cursor) use(files []*logFile, i int, offset int64, turn uint64) error {
+	c.turn = turn - uint64(len(files)-1-i)
 	f := files[i]
 	closeFiles(files[:i])
 	closeFiles(files[i+1:])
@@ -304,6 +319,7 @@ func (c *Cursor) emptied() error {
 // advance goes on with the file that came after the one that was read to its end. It
 // reports false if there is none yet.
 func (c *Cursor) advance() (bool, error) {
+	turn := c.turnsNow()
 	files, err := openFiles(c.path)
 	if err != nil {
 		return false, err
@@ -317,14 +333,17 @@ func (c *Cursor) advance() (bool, error) {
 	case i < 0 && len(files) == 0:
 		return false, nil
 	case i < 0:
-		// Compressed and rotated away, or only the latter: what came right after it may
-		// be gone, too.
-		c.lost()
+		// It was rotated away after it was read. What came right after it is still there
+		// if there have not been more rotations since than there are files; a rotation at
+		// this moment counts as one too many.
+		if c.turns == nil || c.turnsNow()-c.turn > uint64(len(files)) {
+			c.lost()
+		}
 	case i == len(files)-1:
 		closeFiles(files)
 		return false, nil
 	}
 	c.Rest()
 	c.drop()
-	return true, c.use(files, i+1, 0)
+	return true, c.use(files, i+1, 0, turn)
 }

@@ -5,7 +5,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,6 +128,41 @@ func TestCursorTellsOfLoss(t *testing.T) {
 	}
 	if len(got) == 0 || !strings.HasPrefix(got[len(got)-1], "line 299 ") || strings.HasPrefix(got[0], "line 5 ") {
 		t.Errorf("%d lines from %s", len(got), got[0])
+	}
+}
+
+// TestCursorKnowsThatNothingIsLost though the file that it has read is gone.
+func TestCursorKnowsThatNothingIsLost(t *testing.T) {
+	for _, most := range []int{1, 2, 3} {
+		var turns atomic.Uint64
+		c := logs.Config{Driver: "syslog", Path: filepath.Join(t.TempDir(), "c-json.log"), Turns: &turns,
+			Opts: map[string]string{"cache-max-size": "1k", "cache-max-file": strconv.Itoa(most)}}
+		w, err := logs.Open(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := 0
+		r := logs.NewCursor(c, logs.Position{}, func() { lost++ })
+		writeLines(t, w, 0, 1)
+		n, got := 1, len(drainCursor(t, r)) // the first file is being read
+		more := func(rotations uint64) {
+			for until := turns.Load() + rotations; turns.Load() < until; n++ {
+				writeLines(t, w, n, n+1)
+			}
+			got += len(drainCursor(t, r))
+		}
+		for range 10 {
+			more(uint64(most))
+		}
+		if lost != 0 || got != n {
+			t.Errorf("of %d files, told of loss %d times; %d lines of %d", most, lost, got, n)
+		}
+		more(uint64(most) + 1)
+		if lost != 1 || got == n {
+			t.Errorf("of %d files, one rotated away: told of loss %d times; %d lines of %d", most, lost, got, n)
+		}
+		r.Close()
+		w.Close()
 	}
 }
 

@@ -35,6 +35,9 @@ func (w *writer) rotate() error {
 	if err := w.shift(); err != nil {
 		return err
 	}
+	if w.turns != nil {
+		w.turns.Add(1)
+	}
 	old := w.f
 	w.f = nil
 	w.rotated = w.opts.compress

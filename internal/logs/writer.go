@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,8 @@ type writer struct {
 	opts options
 	enc  encoder
 	pool *stdio.Pool
+
+	turns *atomic.Uint64 // of rotations; nil where nobody asks
 
 	mu   sync.Mutex
 	f    *os.File // nil until the first output
@@ -52,7 +55,7 @@ func Open(c Config) (Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{path: c.Path, opts: opts, enc: encoder{attrs: attrs}, pool: c.Pool}
+	w := &writer{path: c.Path, opts: opts, enc: encoder{attrs: attrs}, pool: c.Pool, turns: c.Turns}
 	if w.pool == nil {
 		w.pool = new(stdio.Pool)
 	}

@@ -280,6 +280,7 @@ func (d *delivery) failed(ctx context.Context, err error) {
 	again := logsend.Expired(err) && !d.fresh
 	d.hangUp()
 	d.cursor.Seek(d.safe)
+	d.batch = nil
 	if again || ctx.Err() != nil {
 		return
 	}

@@ -28,6 +28,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/logsend"
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -55,22 +58,29 @@ func New(tasks *supervise.Group, log *slog.Logger, dir string) *Service {
 // called. With connect, it is an error if the server cannot be reached though the
 // driver's options require that of a start.
 func (s *Service) Open(ctx context.Context, c logs.Config, connect bool) (logs.Writer, error) {
-	w, err := logs.Open(c)
-	if err != nil || w == nil || !logs.Sends(c.Driver) {
-		return w, err
+	if !logs.Sends(c.Driver) {
+		return logs.Open(c)
 	}
 	target, err := targetOf(c)
 	if err != nil {
-		return nil, errors.Join(err, w.Close())
+		return nil, err
 	}
 	var sender logsend.Sender
 	if connect && target.Required {
 		if sender, err = target.Dial(ctx); err != nil {
-			_ = w.Close()
-			return nil, fmt.Errorf("failed to create task for container: failed to initialize logging driver: %w: %s", err, target.Advice)
+			return nil, failure.New(errdefs.ErrInternal, "failed to create task for container: failed to initialize logging driver: %w: %s", err, target.Advice)
 		}
 	}
 	sh := s.take(c.ContainerID, c)
+	c.Turns = &sh.turns
+	w, err := logs.Open(c)
+	if err != nil {
+		if sender != nil {
+			_ = sender.Close()
+		}
+		sh.end()
+		return nil, err
+	}
 	sh.renew(c, target, sender)
 	return &writer{Writer: w, config: c, sh: sh}, nil
 }

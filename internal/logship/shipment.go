@@ -21,6 +21,8 @@ type shipment struct {
 	id   string // of the container
 	wake chan struct{}
 
+	turns atomic.Uint64 // rotations of the log
+
 	// Guarded by s.mu.
 	config  logs.Config
 	target  *logsend.Target
@@ -130,7 +132,7 @@ func (sh *shipment) position() (*logs.PositionFile, logs.Position, logs.Config, 
 	sh.s.mu.Unlock()
 	sh.files.Lock()
 	defer sh.files.Unlock()
-	c.Path = sh.path
+	c.Path, c.Turns = sh.path, &sh.turns
 	note, at, err := logs.OpenPosition(c)
 	return note, at, c, err
 }

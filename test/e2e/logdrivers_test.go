@@ -4,13 +4,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cleatlabs/cleat/test/harness"
@@ -326,9 +331,14 @@ func TestRemovedContainersLines(t *testing.T) {
 func TestJournaldDriver(t *testing.T) {
 	const socket = "/run/systemd/journal/socket"
 	e := engine(t, "busybox")
-	if _, err := os.Stat(socket); err == nil {
-		t.Fatal("a journal runs on this machine: this test would write to it")
+	if _, err := os.Stat(filepath.Dir(socket) + "/stdout"); err == nil {
+		realJournal(t, e)
+		return
 	}
+	harness.Eventually(t, func() (bool, string) { // another run of this test
+		_, err := os.Stat(socket)
+		return errors.Is(err, fs.ErrNotExist), fmt.Sprintf("%s: %v", socket, err)
+	})
 	each(t, func(t *testing.T, program string) {
 		remove(t, e, "journal")
 		r := e.Do(t, program, "", "run", "--rm", "--log-driver", "journald", "busybox", "true")
@@ -362,6 +372,18 @@ func TestJournaldDriver(t *testing.T) {
 	if len(epochs) != 2 {
 		t.Errorf("the runs of two containers have %d epochs", len(epochs))
 	}
+}
+
+// realJournal finds the lines in the journal of the machine.
+func realJournal(t *testing.T, e *harness.Engine) {
+	const name = "journal-real"
+	e.OK(t, "docker", append([]string{"run", "--name", name, "--log-driver", "journald"}, speaker...)...)
+	remove(t, e, name)
+	id := e.OK(t, "docker", "inspect", "-f", "{{.Id}}", name)
+	harness.Eventually(t, func() (bool, string) {
+		out, err := exec.Command("journalctl", "-o", "cat", "CONTAINER_ID_FULL="+id).CombinedOutput()
+		return string(out) == "to out\nto err\n" || string(out) == "to err\nto out\n", fmt.Sprint(string(out), err)
+	})
 }
 
 // TestDefaultLogDriver takes driver and options from a server's daemon.json, and leaves
@@ -466,4 +488,43 @@ func TestSyslogOverTLS(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	}
+}
+
+// TestRestartsDoNotAskForLogServer: what the engine starts by itself, by a restart policy
+// and after its own start, does not fail because the log server is away.
+func TestRestartsDoNotAskForLogServer(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	s := streamServer(t, listen(t, "tcp", "127.0.0.1:0"), byLine)
+	e.OK(t, "docker", "run", "-d", "--name", "always", "--restart", "always", "--log-driver", "syslog", "--log-opt", "syslog-address=tcp://"+s.addr,
+		"busybox", "sh", "-c", "echo run of $$; exec sleep 600")
+	s.await(t, "run of")
+	s.close()
+	running := func(what, not string) string {
+		var pid string
+		harness.Eventually(t, func() (bool, string) {
+			out := e.OK(t, "docker", "inspect", "-f", "{{.State.Status}} {{.State.Pid}} {{.State.Error}}", "always")
+			pid = strings.Fields(out)[1]
+			return strings.HasPrefix(out, "running ") && pid != not, what + ": " + out
+		})
+		return pid
+	}
+	first := running("at first", "0")
+	kill := func(pid string) {
+		n, err := strconv.Atoi(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kill(first)
+	second := running("restarted by its policy", first)
+	e.Stop(t)
+	kill(second)
+	e.Run(t)
+	running("restarted with the engine", second)
+	again := streamServer(t, listen(t, "tcp", s.addr), byLine)
+	again.await(t, "run of", "run of")
 }
