@@ -284,9 +284,11 @@ func TestLogServerComesAndGoes(t *testing.T) {
 		if _, err := fmt.Sscanf(m[strings.Index(m, "log=line "):], "log=line %d", &n); err != nil {
 			t.Fatal(m)
 		}
-		if seen[n] {
+		switch {
+		case seen[n]:
 			doubled++
-		} else if n != last+1 {
+			continue
+		case n != last+1:
 			t.Fatalf("line %d comes after %d", n, last)
 		}
 		seen[n], last = true, n
