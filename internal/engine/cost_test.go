@@ -58,7 +58,7 @@ func TestOnlyRecordsSync(t *testing.T) {
 			"../engine/ownfiles.go",                              // files that a client gives a container for good, before it starts
 			"../mount/mirror.go",                                 // copies of volumes: no container waits for those
 			"../buildexec/settle.go", "../buildexec/fewfiles.go", // what an image was built from, before it is named
-			"../store/smallblobs.go",                      // blobs of images, as containerd's store syncs them
+			"../store/smallblobs.go", "../store/largeblob.go", // blobs of images, as containerd's store syncs them
 			"../store/woven.go", "../store/wovenwrite.go", // likewise, of builds
 			"../store/deferral.go": // what builds did not wait for
 			return nil

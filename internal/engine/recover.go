@@ -46,45 +46,85 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	if err := rc.volumes.recover(); err != nil {
 		rc.deps.Log.Error("volumes", "error", err)
 	}
-	all := rc.deps.Containers.All()
-	var keepers []keeper.Record
-	var sandboxes []*network.Sandbox
-	var due []*container.Container
-	images := map[string]struct{}{}
-	volumes, inUse := map[string][]string{}, map[string][]string{}
-	for _, c := range all {
+	found := rc.takeOver(ctx)
+	if err := rc.sweep(ctx, found); err != nil {
+		return err
+	}
+	rc.boot.plan(found.all, rc.starting(found.all, found.due))
+	rc.watch(found.all)
+	rc.dirs.keepReady()
+	rc.awaitKnownExits(found.all)
+	rc.deps.Tasks.Go("recovery", func(ctx context.Context) { rc.settle(ctx, found.due) })
+	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {
+		if err := rc.deps.Volumes.ReleaseStale(ctx); err != nil && ctx.Err() == nil {
+			rc.deps.Log.Warn("volumes of plugins that containers do not use any more: the next start of the engine tries again", "error", err)
+		}
+	})
+	return nil
+}
+
+// inventory is what earlier engines have left that somebody still has a right to.
+type inventory struct {
+	all, due       []*container.Container // due do not run
+	keepers        []keeper.Record        // of containers that run, as are
+	sandboxes      []*network.Sandbox
+	images         map[string]struct{}
+	volumes, inUse map[string][]string // their containers' ids, and those of the ones that run
+}
+
+// takeOver adopts the containers that run.
+func (rc *Recovery) takeOver(ctx context.Context) *inventory {
+	found := &inventory{all: rc.deps.Containers.All(), images: map[string]struct{}{}, volumes: map[string][]string{}, inUse: map[string][]string{}}
+	for _, c := range found.all {
 		r := c.Load()
 		for _, id := range imagesOf(r) {
-			images[id] = struct{}{}
+			found.images[id] = struct{}{}
 		}
-		for _, m := range r.Mounts {
-			if m.Name != "" {
-				volumes[m.Name] = append(volumes[m.Name], r.ID)
-			}
-		}
+		addVolumes(found.volumes, r)
 		rc.lives.of(c)
 		rc.deps.Networks.Expect(r.ID, endpointRequests(r.HostConfig.NetworkMode, r.Networks()))
-		if rc.adopt(ctx, c) {
-			for _, m := range r.Mounts {
-				if m.Name != "" {
-					inUse[m.Name] = append(inUse[m.Name], r.ID)
-				}
-			}
-			keepers = append(keepers, *r.State.Keeper)
-			if r.State.Sandbox != nil {
-				sandboxes = append(sandboxes, r.State.Sandbox)
-			}
+		if !rc.adopt(ctx, c) {
+			found.due = append(found.due, c)
 			continue
 		}
-		due = append(due, c)
+		addVolumes(found.inUse, r)
+		found.keepers = append(found.keepers, *r.State.Keeper)
+		if r.State.Sandbox != nil {
+			found.sandboxes = append(found.sandboxes, r.State.Sandbox)
+		}
 	}
-	rc.deps.Runtime.Sweep(append(keepers, rc.execs.adopt(ctx)...))
-	rc.starter.prober.load(all)
-	rc.sweepGroups(all)
+	return found
+}
+
+// addVolumes notes a container with its volumes.
+func addVolumes(users map[string][]string, r *container.Record) {
+	for _, m := range r.Mounts {
+		if m.Name != "" {
+			users[m.Name] = append(users[m.Name], r.ID)
+		}
+	}
+}
+
+// sweep removes what belongs to nothing of what was found.
+func (rc *Recovery) sweep(ctx context.Context, found *inventory) error {
+	rc.deps.Runtime.Sweep(append(found.keepers, rc.execs.adopt(ctx)...))
+	rc.starter.prober.load(found.all)
+	rc.sweepGroups(found.all)
 	rc.sweepJournals()
-	rc.resumeLogs(all)
+	rc.resumeLogs(found.all)
 	rc.sweepOwnFiles()
-	if err := rc.deps.Volumes.Reconcile(volumes, inUse); err != nil {
+	rc.sweepVolumes(ctx, found)
+	if err := rc.deps.Networks.Reconcile(ctx, found.sandboxes); err != nil {
+		return fmt.Errorf("bring the network into line: %w", err)
+	}
+	if err := rc.deps.Images.Reconcile(ctx, found.images); err != nil {
+		return fmt.Errorf("bring the images into line: %w", err)
+	}
+	return nil
+}
+
+func (rc *Recovery) sweepVolumes(ctx context.Context, found *inventory) {
+	if err := rc.deps.Volumes.Reconcile(found.volumes, found.inUse); err != nil {
 		rc.deps.Log.Warn("volumes that no container runs with", "error", err)
 	}
 	for _, name := range rc.deps.Containers.Orphans() {
@@ -96,32 +136,21 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	if err := rc.deps.Containers.ForgetOrphans(); err != nil {
 		rc.deps.Log.Warn("files of a removed container are left: the next start of the engine tries again", "error", err)
 	}
-	if err := rc.deps.Networks.Reconcile(ctx, sandboxes); err != nil {
-		return fmt.Errorf("bring the network into line: %w", err)
-	}
-	if err := rc.deps.Images.Reconcile(ctx, images); err != nil {
-		return fmt.Errorf("bring the images into line: %w", err)
-	}
-	rc.boot.plan(all, rc.starting(all, due))
-	// Watching starts only now, as an exit that is already known may restart
-	// or remove its container.
+}
+
+// watch waits for the ends of what was adopted. It comes after the sweep, as an exit that is already known may restart
+// or remove its container.
+func (rc *Recovery) watch(all []*container.Container) {
 	for _, c := range all {
-		if r := rc.lives.of(c).current(); r != nil {
-			if !isClosed(r.process.Done()) {
-				rc.starter.prober.begin(c, r)
-			}
-			rc.exits.watch(c, r)
+		r := rc.lives.of(c).current()
+		if r == nil {
+			continue
 		}
+		if !isClosed(r.process.Done()) {
+			rc.starter.prober.begin(c, r)
+		}
+		rc.exits.watch(c, r)
 	}
-	rc.dirs.keepReady()
-	rc.awaitKnownExits(all)
-	rc.deps.Tasks.Go("recovery", func(ctx context.Context) { rc.settle(ctx, due) })
-	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {
-		if err := rc.deps.Volumes.ReleaseStale(ctx); err != nil && ctx.Err() == nil {
-			rc.deps.Log.Warn("volumes of plugins that containers do not use any more: the next start of the engine tries again", "error", err)
-		}
-	})
-	return nil
 }
 
 // awaitKnownExits gives the exits that happened without an engine a moment to

@@ -154,105 +154,142 @@ func withContexts(p *types.Project, services []string) (*types.Project, []string
 	return p, names, err
 }
 
+// commandLine is one that grows. Flags without a value are left out.
+type commandLine []string
+
+func (l *commandLine) add(flag string, values ...string) {
+	for _, v := range values {
+		if v != "" {
+			*l = append(*l, "--"+flag, v)
+		}
+	}
+}
+
+func (l *commandLine) addEach(flag, separator string, values map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		l.add(flag, key+separator+values[key])
+	}
+}
+
+func (l *commandLine) set(flag string, set bool) {
+	if set {
+		*l = append(*l, "--"+flag)
+	}
+}
+
 // arguments are those of `cleat-build build` for a service, and what it reads.
 func (b building) arguments(p *types.Project, s types.ServiceConfig, separator string) ([]string, io.Reader, error) {
 	c := s.Build
-	args := []string{"build", "--tag", spec.ImageName(p, s, separator)}
-	add := func(flag string, values ...string) {
-		for _, v := range values {
-			if v != "" {
-				args = append(args, "--"+flag, v)
-			}
-		}
+	line := commandLine{"build", "--tag", spec.ImageName(p, s, separator)}
+	stdin := dockerfile(&line, c)
+	line.addEach("build-arg", "=", buildArgs(p, c))
+	line.add("build-arg", b.args...)
+	labels := map[string]string{}
+	maps.Copy(labels, c.Labels)
+	maps.Copy(labels, map[string]string{label.Project: p.Name, label.Service: s.Name, label.Version: label.Compatible})
+	line.addEach("label", "=", labels)
+	from, err := buildContexts(p, c, separator)
+	if err != nil {
+		return nil, nil, err
 	}
-	var stdin io.Reader
+	line.addEach("build-context", "=", from)
+	b.howToBuild(&line, s)
+	secrets, err := buildSecrets(p, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	line.add("secret", secrets...)
+	return append(line, c.Context), stdin, nil
+}
+
+// dockerfile names the Dockerfile, if it is another than the context's, and returns one that stands in the Compose file.
+func dockerfile(line *commandLine, c *types.BuildConfig) io.Reader {
 	switch {
 	case c.DockerfileInline != "":
-		stdin = strings.NewReader(c.DockerfileInline)
-		add("file", "-")
+		line.add("file", "-")
+		return strings.NewReader(c.DockerfileInline)
 	case c.Dockerfile != "":
 		file := c.Dockerfile
 		if !filepath.IsAbs(file) && !strings.Contains(c.Context, "://") {
 			file = filepath.Join(c.Context, file)
 		}
-		add("file", file)
+		line.add("file", file)
 	}
-	for _, key := range slices.Sorted(maps.Keys(c.Args)) {
-		if v := c.Args[key]; v != nil {
-			add("build-arg", key+"="+*v)
+	return nil
+}
+
+// buildArgs are those with a value, be it the environment's.
+func buildArgs(p *types.Project, c *types.BuildConfig) map[string]string {
+	args := map[string]string{}
+	for key, value := range c.Args {
+		if value != nil {
+			args[key] = *value
 		} else if v, ok := p.Environment[key]; ok {
-			add("build-arg", key+"="+v)
+			args[key] = v
 		}
 	}
-	add("build-arg", b.args...)
-	labels := maps.Clone(map[string]string(c.Labels))
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, map[string]string{label.Project: p.Name, label.Service: s.Name, label.Version: label.Compatible})
-	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		add("label", key+"="+labels[key])
-	}
-	for _, key := range slices.Sorted(maps.Keys(c.AdditionalContexts)) {
-		from := c.AdditionalContexts[key]
-		if service, ok := strings.CutPrefix(from, types.ServicePrefix); ok {
+	return args
+}
+
+// buildContexts are the additional ones; of another service it is its image.
+func buildContexts(p *types.Project, c *types.BuildConfig, separator string) (map[string]string, error) {
+	from := map[string]string{}
+	for key, source := range c.AdditionalContexts {
+		if service, ok := strings.CutPrefix(source, types.ServicePrefix); ok {
 			other, err := p.GetService(service)
 			if err != nil {
-				return nil, nil, fmt.Errorf("additional_contexts: %s: %w", key, err)
+				return nil, fmt.Errorf("additional_contexts: %s: %w", key, err)
 			}
-			from = "docker-image://" + spec.ImageName(p, other, separator)
+			source = "docker-image://" + spec.ImageName(p, other, separator)
 		}
-		add("build-context", key+"="+from)
+		from[key] = source
 	}
-	for _, key := range slices.Sorted(maps.Keys(c.Ulimits)) {
-		u := c.Ulimits[key]
+	return from, nil
+}
+
+// howToBuild adds what says nothing of what is built.
+func (b building) howToBuild(line *commandLine, s types.ServiceConfig) {
+	c := s.Build
+	limits := map[string]string{}
+	for key, u := range c.Ulimits {
 		soft, hard := u.Soft, u.Hard
 		if u.Single != 0 {
 			soft, hard = u.Single, u.Single
 		}
-		add("ulimit", fmt.Sprintf("%s=%d:%d", key, soft, hard))
+		limits[key] = fmt.Sprintf("%d:%d", soft, hard)
 	}
-	add("tag", c.Tags...)
-	add("target", c.Target)
-	add("network", c.Network)
-	add("cache-from", c.CacheFrom...)
-	add("cache-to", c.CacheTo...)
-	add("no-cache-filter", c.NoCacheFilter...)
-	add("add-host", c.ExtraHosts.AsList(":")...)
-	add("allow", c.Entitlements...)
-	add("provenance", first(b.provenance, c.Provenance))
-	add("sbom", first(b.sbom, c.SBOM))
-	add("builder", b.builder)
+	line.addEach("ulimit", "=", limits)
+	line.add("tag", c.Tags...)
+	line.add("target", c.Target)
+	line.add("network", c.Network)
+	line.add("cache-from", c.CacheFrom...)
+	line.add("cache-to", c.CacheTo...)
+	line.add("no-cache-filter", c.NoCacheFilter...)
+	line.add("add-host", c.ExtraHosts.AsList(":")...)
+	line.add("allow", c.Entitlements...)
+	if c.Privileged {
+		line.add("allow", "security.insecure")
+	}
+	line.add("provenance", first(b.provenance, c.Provenance))
+	line.add("sbom", first(b.sbom, c.SBOM))
+	line.add("builder", b.builder)
 	if c.ShmSize != 0 {
-		add("shm-size", strconv.FormatInt(int64(c.ShmSize), 10))
+		line.add("shm-size", strconv.FormatInt(int64(c.ShmSize), 10))
 	}
-	if platforms := c.Platforms; len(platforms) > 0 {
-		add("platform", strings.Join(platforms, ","))
-	} else {
-		add("platform", s.Platform)
-	}
+	line.add("platform", first(strings.Join(c.Platforms, ","), s.Platform))
 	for _, key := range c.SSH {
 		text := key.ID
 		if key.Path != "" {
 			text += "=" + key.Path
 		}
-		add("ssh", text)
+		line.add("ssh", text)
 	}
-	add("ssh", b.ssh)
-	if c.Privileged {
-		add("allow", "security.insecure")
-	}
-	for flag, set := range map[string]bool{"no-cache": c.NoCache || b.noCache, "pull": c.Pull || b.pull, "push": b.push, "quiet": b.quiet, "check": b.check} {
-		if set {
-			args = append(args, "--"+flag)
-		}
-	}
-	secrets, err := buildSecrets(p, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	add("secret", secrets...)
-	return append(args, c.Context), stdin, nil
+	line.add("ssh", b.ssh)
+	line.set("no-cache", c.NoCache || b.noCache)
+	line.set("pull", c.Pull || b.pull)
+	line.set("push", b.push)
+	line.set("quiet", b.quiet)
+	line.set("check", b.check)
 }
 
 func first(values ...string) string {
