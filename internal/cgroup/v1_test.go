@@ -536,9 +536,10 @@ func median(d []time.Duration) float64 {
 }
 
 func TestMeasure(t *testing.T) {
-	// So little that it is throttled however little a busy machine gives it.
-	g := create(t, v1(t), "measure", cgroup.Resources{AllowAllDevices: true, Memory: 64 << 20, PidsLimit: 50, CPUQuota: 2000, CPUPeriod: 100000})
-	run(t, g, "while :; do :; done")
+	// So little that it is throttled however little a busy machine gives to so many. It is more than a tick of the slowest
+	// kernel: time that is over before the next tick comes is counted for nobody, and each period begins at a tick.
+	g := create(t, v1(t), "measure", cgroup.Resources{AllowAllDevices: true, Memory: 64 << 20, PidsLimit: 50, CPUQuota: 12000, CPUPeriod: 100000})
+	run(t, g, "for i in 1 2 3 4 5 6; do while :; do :; done & done; wait")
 	var m *cgroup.Measure
 	expect.Eventually(t, "CPU time and a throttled period", func() bool {
 		var err error

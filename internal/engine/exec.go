@@ -57,6 +57,9 @@ type execution struct {
 	user rootpath.User
 	keys []byte
 	hub  *stdio.Hub
+	// refused is why there is no such user: as from dockerd its start fails of it, with the exit code of a command that
+	// cannot be started.
+	refused error
 	// probe marks those of health checks, which end with their engine: the next
 	// one probes again.
 	probe bool
@@ -96,11 +99,13 @@ func (x *Execs) ExecCreate(ctx context.Context, name string, req api.ExecCreateR
 		return "", err
 	}
 	user, err := x.lookupUser(c, r, req.User)
-	if err != nil {
+	if err != nil && !errdefs.IsInvalidArgument(err) {
 		return "", err
 	}
 	e := newExecution(c, r, req, user, keys)
-	x.prepare(e)
+	if e.refused = err; err == nil {
+		x.prepare(e)
+	}
 	x.register(e)
 	return e.id, nil
 }
@@ -355,6 +360,9 @@ func (x *Execs) note(e *execution, proc *runtime.Process) {
 }
 
 func (x *Execs) startProcess(ctx context.Context, e *execution, size *[2]uint, stdin bool) (*runtime.Process, error) {
+	if e.refused != nil {
+		return nil, e.refused
+	}
 	if p := e.takePrepared(stdin); p != nil {
 		rows, cols := uint16(0), uint16(0)
 		if size != nil {

@@ -105,7 +105,8 @@ func (p *Pauser) release(c *container.Container) error {
 	if err != nil {
 		return ignoreNotFound(err) // it has just ended
 	}
-	tell := sync.OnceFunc(func() { p.say.container(c, apievents.ActionUnPause) })
+	told := false
+	tell := sync.OnceFunc(func() { told = true; p.say.container(c, apievents.ActionUnPause) })
 	frozen, err := group.Frozen()
 	if err == nil && frozen {
 		// Told first: what is let go may end at once, and its end is told as it happens.
@@ -115,7 +116,10 @@ func (p *Pauser) release(c *container.Container) error {
 		err = group.Thaw()
 	}
 	if err != nil {
-		return ignoreNotFound(err)
+		if err = ignoreNotFound(err); err != nil && told {
+			p.say.container(c, apievents.ActionPause) // it is still so
+		}
+		return err
 	}
 	if c.Load().State.Status != api.StatePaused {
 		return nil

@@ -285,9 +285,7 @@ func (q *Queries) Inspect(ctx context.Context, name string, size bool) (*api.Ins
 		ResolvConfPath: c.Path("resolv.conf"), HostnamePath: c.Path("hostname"), HostsPath: c.Path("hosts"),
 		LogPath: shownLog(r), Name: "/" + r.Name, RestartCount: r.State.RestartCount, Driver: storageDriver, Platform: "linux",
 		AppArmorProfile: r.State.AppArmorProfile, ExecIDs: q.execIDs(c), HostConfig: &host, Config: &config, Mounts: mountPoints(r),
-		GraphDriver: &storage.DriverData{Name: storageDriver, Data: map[string]string{
-			"UpperDir": c.Path(upperDir), "WorkDir": c.Path(workDir),
-		}},
+		GraphDriver:     graphDriver(c, r),
 		NetworkSettings: q.networkSettings(r),
 	}
 	if r.Image.Manifest.Digest != "" {
@@ -301,6 +299,16 @@ func (q *Queries) Inspect(ctx context.Context, name string, size bool) (*api.Ins
 		res.SizeRw, res.SizeRootFs = &rw, &rootfs
 	}
 	return res, nil
+}
+
+// graphDriver says where a container's files are. Its root is mounted in its own namespace only, so what leads to all of
+// them, for programs of the host that look for MergedDir, is the kernel's way to there; it is there while the container runs.
+func graphDriver(c *container.Container, r *container.Record) *storage.DriverData {
+	data := map[string]string{"UpperDir": c.Path(upperDir), "WorkDir": c.Path(workDir)}
+	if pid := stateOf(&r.State).Pid; pid > 0 {
+		data["MergedDir"] = fmt.Sprintf("/proc/%d/root", pid)
+	}
+	return &storage.DriverData{Name: storageDriver, Data: data}
 }
 
 func stateOf(st *container.State) *api.State {

@@ -214,3 +214,24 @@ func TestManyEnvironmentEntries(t *testing.T) {
 		}
 	})
 }
+
+// TestExecOfNobody: a user that the container does not have is a command that cannot be started.
+func TestExecOfNobody(t *testing.T) {
+	e := engine(t, "busybox")
+	c := name(t)
+	remove(t, e, c)
+	e.OK(t, "cleat", "run", "-d", "--name", c, "busybox", "sleep", "1000")
+	each(t, func(t *testing.T, program string) {
+		r := e.Do(t, program, "", "exec", "-u", "nosuch", c, "true")
+		if r.Code != 126 || !strings.Contains(r.Stdout+r.Stderr, "unable to find user nosuch: no matching entries in passwd file") {
+			t.Error(r)
+		}
+		if r := e.Do(t, program, "", "exec", "-d", "-u", "nosuch", c, "true"); r.Code == 0 || !strings.Contains(r.Stderr, "unable to find user nosuch") {
+			t.Error(r)
+		}
+	})
+	root := e.OK(t, "docker", "inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", c)
+	if _, err := os.Stat(root + "/bin/busybox"); err != nil {
+		t.Errorf("MergedDir %q leads nowhere: %v", root, err)
+	}
+}
