@@ -5,6 +5,7 @@ import (
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	imagetypes "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/storage"
 )
 
 // imagesFor gives an image list the shape of an API version.
@@ -28,6 +29,10 @@ func imagesFor(images []imagetypes.Summary, asked version) any {
 	if asked.from(44) {
 		return list(images)
 	}
+	return newSummariesBelow144(images)
+}
+
+func newSummariesBelow144(images []imagetypes.Summary) []summaryBelow144 {
 	out := make([]summaryBelow144, len(images))
 	for i := range images {
 		out[i] = summaryBelow144{Summary: &images[i], VirtualSize: images[i].Size}
@@ -39,6 +44,10 @@ type summaryBelow144 struct {
 	*imagetypes.Summary
 	VirtualSize int64
 }
+
+// graphDriver is what images were said to be kept by before 1.52, which is where their
+// layers are: scripts ask for its name.
+const graphDriver = "overlayfs"
 
 // imageInspectFor gives the answer of image inspect the shape of an API version.
 func imageInspectFor(in *imagetypes.InspectResponse, asked version) any {
@@ -56,6 +65,9 @@ func imageInspectFor(in *imagetypes.InspectResponse, asked version) any {
 	}
 	if asked.from(52) {
 		return &img
+	}
+	if img.GraphDriver == nil {
+		img.GraphDriver = &storage.DriverData{Name: graphDriver}
 	}
 	out := imageBelow152{
 		InspectResponse: &img,

@@ -26,7 +26,25 @@ func (h *Handler) networkList(ctx context.Context, w http.ResponseWriter, q *req
 	for i := range networks {
 		networks[i].Network = networkFor(networks[i].Network)
 	}
+	if q.version.below(52) {
+		return writeJSON(w, http.StatusOK, newSummariesBelow152(networks))
+	}
 	return writeJSON(w, http.StatusOK, list(networks))
+}
+
+// networkBelow152 is a network in a list, which had the place of the containers although
+// they were not told: programs take its keys.
+type networkBelow152 struct {
+	*network.Summary
+	Containers map[string]network.EndpointResource
+}
+
+func newSummariesBelow152(networks []network.Summary) []networkBelow152 {
+	out := make([]networkBelow152, len(networks))
+	for i := range networks {
+		out[i] = networkBelow152{&networks[i], map[string]network.EndpointResource{}}
+	}
+	return out
 }
 
 // networkListBelow128 lists networks with their containers, as they then were.

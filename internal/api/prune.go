@@ -6,7 +6,6 @@ import (
 
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
-	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/system"
 	volumetypes "github.com/moby/moby/api/types/volume"
 
@@ -55,7 +54,7 @@ func (h *Handler) buildPrune(_ context.Context, w http.ResponseWriter, q *reques
 // diskUsageBelow152 is the answer before there were sums in it.
 type diskUsageBelow152 struct {
 	LayersSize int64                 `json:"LayersSize"`
-	Images     *[]imagetypes.Summary `json:"Images,omitempty"`
+	Images     any                   `json:"Images,omitempty"`
 	Containers *[]container.Summary  `json:"Containers,omitempty"`
 	Volumes    *[]volumetypes.Volume `json:"Volumes,omitempty"`
 	BuildCache *[]build.CacheRecord  `json:"BuildCache,omitempty"`
@@ -70,7 +69,7 @@ func (h *Handler) systemDiskUsage(ctx context.Context, w http.ResponseWriter, q 
 	if err != nil {
 		return err
 	}
-	old := oldDiskUsage(usage)
+	old := oldDiskUsage(usage, q.version)
 	if q.version.below(52) {
 		return writeJSON(w, http.StatusOK, old)
 	}
@@ -99,11 +98,13 @@ func (h *Handler) systemDiskUsage(ctx context.Context, w http.ResponseWriter, q 
 	}{sums, old})
 }
 
-func oldDiskUsage(u *engine.DiskUsage) *diskUsageBelow152 {
+func oldDiskUsage(u *engine.DiskUsage, asked version) *diskUsageBelow152 {
 	old := &diskUsageBelow152{}
 	if u.Images != nil {
-		items := u.Images.Items
-		old.Images, old.LayersSize = &items, u.Images.TotalSize
+		old.Images, old.LayersSize = list(u.Images.Items), u.Images.TotalSize
+		if asked.below(44) { // of which the client then computed what can be reclaimed
+			old.Images = newSummariesBelow144(u.Images.Items)
+		}
 	}
 	if u.Containers != nil {
 		items := u.Containers.Items

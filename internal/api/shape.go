@@ -42,9 +42,12 @@ func inspectFor(in *container.InspectResponse, asked version) any {
 	c := *in
 	c.Args = list(c.Args)
 	c.Mounts = list(c.Mounts)
-	if c.Config == nil {
-		c.Config = &container.Config{}
+	config := container.Config{}
+	if c.Config != nil {
+		config = *c.Config
 	}
+	config.Labels = object(config.Labels) // programs take its keys
+	c.Config = &config
 	settings := container.NetworkSettings{}
 	if c.NetworkSettings != nil {
 		settings = *c.NetworkSettings

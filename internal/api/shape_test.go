@@ -217,7 +217,7 @@ func TestShapesByVersion(t *testing.T) {
 		{"/info", "Containers", 0, "", "2"},
 		{"/networks/bridge", "Status.IPAM", 52, "-", "map[]"},
 		{"/networks/bridge", "Containers.0123456789ab" + strings.Repeat("c", 52) + ".IPv4Address", 0, "", "172.17.0.2/16"},
-		{"/networks", "0.Containers", 28, "map[", "-"},
+		{"/networks", "0.Containers", 52, "map[", "-"},
 	} {
 		for minor := 24; minor <= 56; minor++ {
 			want := rule.after

@@ -188,10 +188,11 @@ func (p *Process) KillGroup() error {
 // pidfdSignalProcessGroup is PIDFD_SIGNAL_PROCESS_GROUP.
 const pidfdSignalProcessGroup = 1 << 2
 
-// Resize sets the terminal's size in characters.
+// Resize sets the terminal's size in characters. A process without one has no size, and
+// to set it changes nothing, as with runc: web consoles do so whatever they are attached to.
 func (p *Process) Resize(rows, cols uint16) error {
 	if p.console == nil {
-		return failure.Conflict("the process has no terminal")
+		return nil
 	}
 	return resize(p.console, rows, cols)
 }

@@ -62,3 +62,42 @@ func TestBuildsUponAnID(t *testing.T) {
 		t.Error("an image was built upon an id that no image has")
 	}
 }
+
+// TestAnswersHaveTheKeysThatProgramsTake asks with no client in between, which sends
+// `{}` for labels, and in the versions that programs pin: they take what is there.
+func TestAnswersHaveTheKeysThatProgramsTake(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	const name = "ecosystem-keys"
+	p.want(201, "POST", "/containers/create?name="+name, `{"Image":"busybox","Cmd":["sleep","1000"]}`, `"Id"`)
+	defer e.OK(t, "cleat", "rm", "-f", name)
+	for _, test := range []struct{ path, want string }{
+		{"/v1.24/containers/" + name + "/json", `"Labels":{}`},
+		{"/v1.56/containers/" + name + "/json", `"Labels":{}`},
+		{"/v1.41/networks", `"Containers":{}`},
+		{"/v1.41/images/busybox/json", `"GraphDriver":{"Data":null,"Name":"overlayfs"}`},
+		{"/v1.41/system/df", `"VirtualSize":`},
+	} {
+		p.want(200, "GET", test.path, "", test.want)
+	}
+	for path, unwanted := range map[string]string{
+		"/v1.56/networks": `"Containers"`, "/v1.56/images/busybox/json": `"GraphDriver"`, "/v1.44/system/df": `"VirtualSize"`,
+	} {
+		if answer := p.want(200, "GET", path, "", "{"); strings.Contains(answer, unwanted) {
+			t.Errorf("GET %s has %s, which this version has not", path, unwanted)
+		}
+	}
+}
+
+// TestSizeOfNoTerminal: Portainer's console tells a container the size of its window
+// whether it has a terminal or not.
+func TestSizeOfNoTerminal(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	const name = "ecosystem-size"
+	e.OK(t, "cleat", "create", "--name", name, "busybox", "sleep", "1000")
+	defer e.OK(t, "cleat", "rm", "-f", name)
+	p.want(409, "POST", "/containers/"+name+"/resize?h=24&w=80", "", "is not running")
+	e.OK(t, "cleat", "start", name)
+	p.want(200, "POST", "/containers/"+name+"/resize?h=24&w=80", "", "")
+}
