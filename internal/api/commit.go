@@ -43,11 +43,11 @@ func (h *Handler) containerCommit(ctx context.Context, w http.ResponseWriter, q 
 	if req.Container == "" {
 		return failure.Invalid("the query names no container to commit: container is empty")
 	}
-	var config *container.Config
-	if err := readJSON(q.Request, &config); err != nil {
+	var sent *commitBody
+	if err := readJSON(q.Request, &sent); err != nil {
 		return err
 	}
-	req.Config = config
+	req.Config = sent.config()
 	id, err := h.deps.Committer.Commit(ctx, req)
 	if err != nil {
 		return err

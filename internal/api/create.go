@@ -40,10 +40,11 @@ func (h *Handler) containerCreate(ctx context.Context, w http.ResponseWriter, q 
 // decodeCreate reads a create request of any version and gives it the shape of
 // the newest one.
 func (h *Handler) decodeCreate(body []byte, q *request) (*engine.CreateRequest, []string, error) {
-	var decoded container.CreateRequest
-	if err := decodeJSON(body, &decoded); err != nil {
+	var sent createBody
+	if err := decodeJSON(body, &sent); err != nil {
 		return nil, nil, err
 	}
+	decoded := sent.request()
 	if decoded.Config == nil {
 		return nil, nil, failure.Invalid("config cannot be empty in order to create a container")
 	}

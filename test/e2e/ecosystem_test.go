@@ -101,3 +101,26 @@ func TestSizeOfNoTerminal(t *testing.T) {
 	e.OK(t, "cleat", "start", name)
 	p.want(200, "POST", "/containers/"+name+"/resize?h=24&w=80", "", "")
 }
+
+// TestCommandLinesAreStrings: dockerode-compose and hand-written requests send a command
+// as one string, which the API's description allows; it is one word.
+func TestCommandLinesAreStrings(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	const name = "ecosystem-words"
+	for _, test := range []struct{ fields, want string }{
+		{`"Cmd":"true"`, `["true"] null`}, {`"Cmd":["sh","-c","true"]`, `["sh","-c","true"] null`}, {`"Cmd":"true","Entrypoint":"env"`, `["true"] ["env"]`},
+		{`"Entrypoint":[],"Cmd":"true"`, `["true"] []`}, {`"Cmd":null`, `["sh"] null`},
+	} {
+		p.want(201, "POST", "/containers/create?name="+name, `{"Image":"busybox",`+test.fields+`}`, `"Id"`)
+		e.OK(t, "cleat", "start", "-a", name)
+		if got := e.OK(t, "docker", "inspect", "-f", "{{json .Config.Cmd}} {{json .Config.Entrypoint}}", name); got != test.want {
+			t.Errorf("%s: %s, want %s", test.fields, got, test.want)
+		}
+		p.want(201, "POST", "/commit?container="+name+"&repo="+name, `{`+test.fields+`}`, `"Id"`)
+		e.OK(t, "cleat", "rmi", name)
+		e.OK(t, "cleat", "rm", name)
+	}
+	p.want(400, "POST", "/containers/create", `{"Image":"busybox","Cmd":5}`, "Cmd")
+	p.want(400, "POST", "/containers/create", `{"Cmd":"true"}`, "no image")
+}
