@@ -31,6 +31,7 @@ type builder struct {
 	// laterNet is where the namespace of a start that asks for LaterNetwork belongs, an index of files; else 0.
 	laterNet int
 	late     func(keeper.Record) // see Late.Meanwhile
+	spareDev bool                // dev was made ahead
 	root     launch.Arg
 	layout   mountLayout
 

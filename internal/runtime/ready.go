@@ -109,8 +109,11 @@ func (x *ReadyStart) undo() error {
 	return err
 }
 
-// refill has the spare namespace replaced, if there was one, when nobody waits any more.
+// refill has what was taken of spares replaced, when nobody waits any more.
 func (x *ReadyStart) refill() {
+	if x.b.spareDev {
+		x.b.r.devs.Refill()
+	}
 	if x.b.s.NetNS == NewNetwork {
 		x.b.r.networks.Refill()
 	}

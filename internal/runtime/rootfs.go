@@ -106,11 +106,20 @@ var devLinks = [][2]string{
 	{"/proc/kcore", "core"},
 }
 
+// devDirs are what filesystems are mounted on in there.
+var devDirs = []string{"pts", "mqueue", "shm"}
+
+const devAttr = attrNS | unix.MOUNT_ATTR_STRICTATIME
+
+var devOptions = []option{{"mode", "755"}, {"size", "65536k"}}
+
 // devfs makes /dev. Where the spec mounts something else there, our own null device still lies in a tmpfs outside the
 // root.
 func (b *builder) devfs() error {
 	p := b.p
-	b.dev = b.filesystem("tmpfs", attrNS|unix.MOUNT_ATTR_STRICTATIME, option{"mode", "755"}, option{"size", "65536k"})
+	if !b.takeDev() {
+		b.dev = b.filesystem("tmpfs", devAttr, devOptions...)
+	}
 	whole := !b.layout.replaced["/dev"]
 	if whole {
 		b.attachOwn(b.dev, "dev")
@@ -118,7 +127,7 @@ func (b *builder) devfs() error {
 		b.hideAway("null device", b.dev)
 	}
 	for _, d := range defaultDevices {
-		if !whole && d.name != "null" {
+		if b.spareDev || !whole && d.name != "null" {
 			continue
 		}
 		if err := b.defaultDevice(d.name, d.major, d.minor); err != nil {
@@ -131,6 +140,9 @@ func (b *builder) devfs() error {
 		return nil
 	}
 	for _, l := range devLinks {
+		if b.spareDev {
+			break
+		}
 		p.Call(unix.SYS_SYMLINKAT, l[1], p.Str(l[0]), b.dev, p.Str(l[1]))
 	}
 	b.devMount("pts", func() launch.Arg {
@@ -194,7 +206,9 @@ func (b *builder) devMount(name string, mount func() launch.Arg) {
 	if b.layout.replaced["/dev/"+name] {
 		return
 	}
-	b.p.Call(unix.SYS_MKDIRAT, name, b.dev, b.p.Str(name), launch.Mode(0o755))
+	if !b.spareDev {
+		b.p.Call(unix.SYS_MKDIRAT, name, b.dev, b.p.Str(name), launch.Mode(0o755))
+	}
 	b.attachIn(b.dev, mount(), name, "dev/"+name)
 }
 

@@ -36,8 +36,9 @@ type Runtime struct {
 	reaper      *reaper
 	networks    *supervise.Reserve[int]
 	keepers     *supervise.Reserve[spareKeeper]
-	held        uint64 // capabilities of the engine
-	base        int    // see openBase
+	devs        *supervise.Reserve[int] // nil where the engine may not make nodes
+	held        uint64                  // capabilities of the engine
+	base        int                     // see openBase
 	programs    *launch.Pool
 	modes       kernelModes
 }
@@ -92,6 +93,9 @@ func New(c Config) (*Runtime, error) {
 	}
 	r.reaper = startReaper(patience)
 	r.networks, r.keepers = newNetworks(), newKeepers(r.stub)
+	if r.held&(1<<unix.CAP_MKNOD) != 0 {
+		r.devs = newDevs()
+	}
 	return r, nil
 }
 
@@ -120,6 +124,9 @@ func (r *Runtime) Close() error {
 	r.reaper.stop()
 	r.networks.Close()
 	r.keepers.Close()
+	if r.devs != nil {
+		r.devs.Close()
+	}
 	if r.base >= 0 {
 		unix.Close(r.base)
 	}

@@ -166,3 +166,25 @@ func TestHeadStartsLeaveNothing(t *testing.T) {
 	e.OK(t, "docker", "start", "-a", "last")
 	e.OK(t, "docker", "rm", "last")
 }
+
+// TestDevicesMadeAhead: a /dev that was ready is as one that its container has made.
+func TestDevicesMadeAhead(t *testing.T) {
+	e := engine(t, "busybox")
+	look := func(flags ...string) string {
+		args := append([]string{"run", "--rm", "--network", "none"}, flags...)
+		args = append(args, "busybox", "sh", "-c", "cd /dev; for f in . null zero full random urandom tty fd stdin stdout stderr ptmx core pts mqueue; do "+
+			"stat -c '%n %F %a %u %g %t %T' $f; readlink $f; done; stat -f -c '%T %b' .; grep ' /dev ' /proc/mounts | cut -d, -f 1-4; ls | grep -v shm")
+		return e.OK(t, "docker", args...)
+	}
+	// What is mounted below /dev has the container make its own.
+	ahead, own := look(), look("-v", "/dev/shm:/dev/shm")
+	if ahead != own || !strings.Contains(own, "null character special file 666 0 0 1 3") {
+		t.Errorf("made ahead:\n%s\nmade by the container:\n%s", ahead, own)
+	}
+	if got := e.OK(t, "docker", "run", "--rm", "busybox", "sh", "-c", "echo x >/dev/made && cat /dev/made; df -m /dev/shm | grep -c 64"); got != "x\n1" {
+		t.Errorf("%q", got)
+	}
+	if got := e.OK(t, "docker", "run", "--rm", "busybox", "ls", "/dev"); strings.Contains(got, "made") {
+		t.Errorf("of another container: %q", got)
+	}
+}
