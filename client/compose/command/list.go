@@ -89,6 +89,25 @@ type publisher struct {
 	Protocol      string
 }
 
+// healthOf is a container's health, "" without a check. Engines before API 1.52 tell it in the status alone: Up 2 hours
+// (healthy).
+func healthOf(c operate.Container) string {
+	if c.Health != nil {
+		if c.Health.Status == container.NoHealthcheck {
+			return ""
+		}
+		return string(c.Health.Status)
+	}
+	for said, health := range map[string]container.HealthStatus{
+		"(healthy)": container.Healthy, "(unhealthy)": container.Unhealthy, "(health: starting)": container.Starting,
+	} {
+		if strings.HasSuffix(c.Status, " "+said) {
+			return string(health)
+		}
+	}
+	return ""
+}
+
 func newRow(c operate.Container, exitCode int, noTrunc bool) row {
 	id, command := c.ID, c.Command
 	if !noTrunc {
@@ -106,9 +125,7 @@ func newRow(c operate.Container, exitCode int, noTrunc bool) row {
 		Publishers: []publisher{}, RunningFor: units.HumanDuration(time.Since(created)) + " ago", Service: c.Service, Size: "0B",
 		State: string(c.State), Status: c.Status,
 	}
-	if c.Health != nil && c.Health.Status != container.NoHealthcheck {
-		r.Health = string(c.Health.Status)
-	}
+	r.Health = healthOf(c)
 	for _, p := range c.Ports {
 		url := ""
 		if p.IP.IsValid() {
