@@ -281,7 +281,11 @@ func TestExec(t *testing.T) {
 	if _, err := l.ExecCreate(t.Context(), id, api.ExecCreateRequest{}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("no command: %v", err)
 	}
-	if _, err := l.ExecCreate(t.Context(), id, api.ExecCreateRequest{Cmd: []string{"id"}, User: "nosuch"}); !errdefs.IsInvalidArgument(err) {
+	nobody, err := l.ExecCreate(t.Context(), id, api.ExecCreateRequest{Cmd: []string{"id"}, User: "nosuch"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.ExecStart(t.Context(), nobody, engine.ExecStartOptions{Detach: true}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("unknown user: %v", err)
 	}
 	eid, err := l.ExecCreate(t.Context(), id, api.ExecCreateRequest{Cmd: []string{"true"}})
