@@ -121,6 +121,7 @@ func (s *Service) Create(ctx context.Context, req network.CreateRequest) (rec *R
 		s.drop(n)
 		return nil, nil, err
 	}
+	s.madeLink(n)
 	s.mu.Lock()
 	n.busy = false
 	s.mu.Unlock()

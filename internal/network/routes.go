@@ -63,6 +63,20 @@ type foreignRoutes struct {
 	news   *netlink.Monitor
 	at     time.Time
 	routes map[netip.Prefix]string
+	made   map[int]bool // bridges of networks that were made since, and may be removed by now
+}
+
+// madeLink notes that routes by a network's link are no news. The caller holds s.pools.
+func (s *Service) madeLink(n *netw) {
+	b, ok := n.drv.(*bridge)
+	if !ok {
+		return
+	}
+	for i := range s.foreign {
+		if f := &s.foreign[i]; f.made != nil {
+			f.made[int(b.index.Load())] = true
+		}
+	}
 }
 
 func (f *foreignRoutes) of(host *uplink, family int, ours map[int]bool) (map[netip.Prefix]string, error) {
@@ -78,7 +92,7 @@ func (f *foreignRoutes) of(host *uplink, family int, ours map[int]bool) (map[net
 	if err != nil {
 		return nil, err
 	}
-	f.at, f.routes = at, routes
+	f.at, f.routes, f.made = at, routes, map[int]bool{}
 	return routes, nil
 }
 
@@ -104,7 +118,7 @@ func (f *foreignRoutes) subscribe(family int) {
 func (f *foreignRoutes) unchanged(ours map[int]bool) bool {
 	same := true
 	err := f.news.Pending(func(_ uint16, body []byte) {
-		if r, ok := netlink.RouteOf(body); ok && !ours[r.Index] {
+		if r, ok := netlink.RouteOf(body); ok && !ours[r.Index] && !f.made[r.Index] {
 			same = false
 		}
 	})
