@@ -234,6 +234,27 @@ func TestCursorAndTruncatedLog(t *testing.T) {
 	}
 }
 
+// TestEmptyCompressedFile: what a power failure has left of a rotated file hides no other.
+func TestEmptyCompressedFile(t *testing.T) {
+	for _, left := range []string{"", "\x1f\x8b", strings.Repeat("\x00", 4096)} {
+		c, w := sendingLog(t, nil)
+		writeLines(t, w, 0, 3)
+		if err := os.WriteFile(c.Path+".1.gz", []byte(left), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := logs.NewCursor(c, logs.Position{}, func() { t.Error("lost") })
+		if got := drainCursor(t, r); len(got) != 3 {
+			t.Errorf("%d bytes left: %q", len(left), got)
+		}
+		r.Close()
+		n := 0
+		err := logs.Read(t.Context(), c, logs.ReadOptions{Tail: -1, Stdout: true, Stderr: true}, nil, func(logs.Entry) error { n++; return nil })
+		if err != nil || n != 3 {
+			t.Errorf("%d bytes left: %d lines, %v", len(left), n, err)
+		}
+	}
+}
+
 func TestPositionFile(t *testing.T) {
 	c, w := sendingLog(t, nil)
 	if unsent, err := logs.Unsent(c); err != nil || unsent {

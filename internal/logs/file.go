@@ -156,6 +156,7 @@ func openAged(path string, i int) (*logFile, error) {
 	return nil, nil
 }
 
+// openOne opens a file, nil if nothing of it can be read.
 func openOne(name string, current bool) (*logFile, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -167,7 +168,11 @@ func openOne(name string, current bool) (*logFile, error) {
 	}
 	l := &logFile{f: f, src: f, end: -1, current: current}
 	if err == nil && bytes.HasSuffix([]byte(name), []byte(gzSuffix)) {
-		l.z, err = gzip.NewReader(f)
+		if l.z, err = gzip.NewReader(f); err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrHeader) {
+			// Compressing waits for no disk: this is what a power failure may leave.
+			_ = f.Close()
+			return nil, nil
+		}
 	}
 	if err != nil {
 		_ = f.Close()

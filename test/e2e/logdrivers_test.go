@@ -261,7 +261,7 @@ func TestLogServerComesAndGoes(t *testing.T) {
 	l := listen(t, "tcp", "127.0.0.1:0")
 	address := l.Addr().String()
 	s := streamServer(t, l, forward)
-	const lines = 6000
+	const lines = 3000
 	e.OK(t, "docker", "run", "-d", "--name", "stream", "--log-driver", "fluentd", "--log-opt", "fluentd-address="+address,
 		"--log-opt", "fluentd-request-ack=true", "--log-opt", "fluentd-retry-wait=20ms", "--log-opt", "tag=t",
 		"--log-opt", "cache-max-size=50k", "--log-opt", "cache-max-file=50", "busybox", "sh", "-c",
