@@ -10,8 +10,8 @@
 //   - An option that is not supported is refused by its name (fields.go holds the
 //     list and a test holds it complete); none is accepted and ignored.
 //   - A container that is busy or stuck never delays queries or other containers.
-//   - Containers outlive the engine: Detach leaves them running, Recovery takes
-//     them over again with what happened meanwhile.
+//   - Containers outlive the engine: when its tasks are told to end they are left
+//     running, and Recovery takes them over again with what happened meanwhile.
 //
 // Errors carry the errdefs class that the API turns into a status, and Docker's
 // text where clients match on it. All methods may be called concurrently.

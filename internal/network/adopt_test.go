@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 const asEngine = "CLEAT_NETWORK_TEST_ENGINE"
@@ -164,7 +165,7 @@ func TestKillWhileAttachingLeaksNothing(t *testing.T) {
 	}
 	h.attach(s, names...)
 	must(t, s.Teardown())
-	eventually(t, "no links left", func() bool {
+	expect.Eventually(t, "no links left", func() bool {
 		out, err := exec.Command("ip", "-br", "link").Output()
 		return err == nil && !strings.Contains(string(out), "clt")
 	})

@@ -10,6 +10,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // portsOf are the links that are plugged into a bridge.
@@ -31,7 +32,7 @@ func TestLinksThatArePluggedInAhead(t *testing.T) {
 		h.create(s, api.CreateRequest{Name: name, Options: map[string]string{"com.docker.network.bridge.name": bridgeOf(name)}})
 	}
 	a, b := h.join(s, on("a", "n0")), h.join(s, on("b", "n0"))
-	eventually(t, "a third link is plugged in", func() bool { return len(portsOf(t, bridgeOf("n0"))) == 3 })
+	expect.Eventually(t, "a third link is plugged in", func() bool { return len(portsOf(t, bridgeOf("n0"))) == 3 })
 	c := h.join(s, on("c", "n0"))
 	if links := strings.Join(portsOf(t, bridgeOf("n0")), "\n"); !strings.Contains(links, c.Link) {
 		t.Errorf("the third container's link %s is not among %s", c.Link, links)
@@ -45,12 +46,12 @@ func TestLinksThatArePluggedInAhead(t *testing.T) {
 	for i := 1; i < 6; i++ {
 		h.join(s, on(fmt.Sprintf("d%d", i), fmt.Sprintf("n%d", i)))
 	}
-	eventually(t, "what was plugged in ahead is gone", func() bool { return len(portsOf(t, bridgeOf("n0"))) == 3 })
+	expect.Eventually(t, "what was plugged in ahead is gone", func() bool { return len(portsOf(t, bridgeOf("n0"))) == 3 })
 
 	h.join(s, on("e", "n5"))
-	eventually(t, "another one is plugged in", func() bool { return len(portsOf(t, bridgeOf("n5"))) == 3 })
+	expect.Eventually(t, "another one is plugged in", func() bool { return len(portsOf(t, bridgeOf("n5"))) == 3 })
 	h.run(h.home, "ip", "link", "del", bridgeOf("n5"))
-	eventually(t, "the bridge is made again with its containers", func() bool {
+	expect.Eventually(t, "the bridge is made again with its containers", func() bool {
 		out, _ := exec.Command("ip", "-br", "link", "show", "master", bridgeOf("n5")).Output()
 		return strings.Count(string(out), "\n") >= 2
 	})

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func (h *host) routeOf(ns int, family string) string {
@@ -34,7 +35,7 @@ func TestDefaultNetworkWithIPv6(t *testing.T) {
 	const outside6, host6 = "2001:db8::1", "2001:db8::2"
 	h.run(h.home, "ip", "addr", "add", host6+"/64", "dev", "uplink", "nodad")
 	h.run(h.outside, "ip", "addr", "add", outside6+"/64", "dev", "wan0", "nodad")
-	eventually(t, "published on IPv6", func() bool { return h.dial(h.outside, "tcp6", "["+host6+"]:8080") == "a sees "+outside6 })
+	expect.Eventually(t, "published on IPv6", func() bool { return h.dial(h.outside, "tcp6", "["+host6+"]:8080") == "a sees "+outside6 })
 	h.expect("published on ::1", strings.Fields(h.dial(h.home, "tcp6", "[::1]:8080"))[0], "a")
 	n, err := s.Inspect(context.Background(), "bridge")
 	must(t, err)

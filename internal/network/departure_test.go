@@ -10,6 +10,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // Who takes an ended container's place has its address at once, and all who knew that reach
@@ -107,11 +108,11 @@ func TestAddressesComeBack(t *testing.T) {
 	if n := used(); n != fixed {
 		t.Errorf("%d addresses in use", n)
 	}
-	eventually(t, "three of five are gone", func() bool { return s.Leaving() == 2 })
+	expect.Eventually(t, "three of five are gone", func() bool { return s.Leaving() == 2 })
 	for _, b := range boxes {
 		b.close()
 	}
-	eventually(t, "all are gone", func() bool { return s.Leaving() == 0 })
+	expect.Eventually(t, "all are gone", func() bool { return s.Leaving() == 0 })
 	if n := used(); n != fixed {
 		t.Errorf("%d addresses in use", n)
 	}

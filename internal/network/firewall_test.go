@@ -12,6 +12,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func TestFlushedRulesetComesBackByItself(t *testing.T) {
@@ -21,16 +22,16 @@ func TestFlushedRulesetComesBackByItself(t *testing.T) {
 	before := ruleset(t)
 	for range 3 {
 		h.nft("flush ruleset")
-		eventually(t, "the ruleset is back", func() bool { return ruleset(t) == before })
+		expect.Eventually(t, "the ruleset is back", func() bool { return ruleset(t) == before })
 	}
 	h.listen(a.ns, "a", ":80")
 	h.expect("after a flush", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
 	// Only our rules, not the table.
 	h.nft("flush table inet " + tableOf(t, before))
-	eventually(t, "the rules are back", func() bool { return ruleset(t) == before })
+	expect.Eventually(t, "the rules are back", func() bool { return ruleset(t) == before })
 	// A reload, as a firewall's service does it: flush and its own rules in one.
 	h.nft("flush ruleset; add table inet theirs; add chain inet theirs c")
-	eventually(t, "ours beside theirs", func() bool { return strings.Contains(ruleset(t), before) })
+	expect.Eventually(t, "ours beside theirs", func() bool { return strings.Contains(ruleset(t), before) })
 	h.nft("delete table inet theirs")
 }
 
@@ -145,7 +146,7 @@ func TestFirewallIntegrate(t *testing.T) {
 	h.run(h.home, "iptables-nft", "-S") // still can read its table
 	// The foreign firewall reloads.
 	h.nft("flush chain inet fw guard")
-	eventually(t, "integrated again", func() bool { return strings.Count(ruleset(t), "comment \"cleat-") == 4 })
+	expect.Eventually(t, "integrated again", func() bool { return strings.Count(ruleset(t), "comment \"cleat-") == 4 })
 	h.expect("after a reload", h.dial(h.outside, "tcp4", hostAddr+":8080"), "b sees "+outsideAddr)
 	h.nft("add rule inet fw guard tcp dport 1 accept")
 	must(t, s.Teardown())

@@ -2,20 +2,17 @@ package network
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/network"
-)
 
-var update = flag.Bool("update-ipam", false, "rewrite the golden files")
+	"github.com/cleatlabs/cleat/test/expect"
+)
 
 // TestIPAMDecisions pins which subnets a sequence of networks gets.
 func TestIPAMDecisions(t *testing.T) {
@@ -53,19 +50,7 @@ func TestIPAMDecisions(t *testing.T) {
 	decide("the-route", false, c("172.20.5.0/24"))
 	decide("two", true, c("10.2.0.0/24"), c("10.3.0.0/24"), c("fd00:9::/64"))
 	decide("aux", false, network.IPAMConfig{Subnet: p("10.4.0.0/24"), AuxAddress: map[string]netip.Addr{"r": netip.MustParseAddr("10.4.0.1")}})
-	golden := filepath.Join("testdata", "ipam.txt")
-	if *update {
-		if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out.String() != string(want) {
-		t.Errorf("decisions differ from %s (-update-ipam writes it anew):\n%s", golden, out.String())
-	}
+	expect.Golden(t, "testdata/ipam.txt", out.String())
 }
 
 // Whatever is created and removed in whatever order: no two networks overlap, no

@@ -24,6 +24,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/netlink"
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 const (
@@ -104,7 +105,7 @@ func newHost(t testing.TB) *host {
 		return c.Do(netlink.SetUp(1), netlink.NewAddr(l.Index, netip.MustParsePrefix(outsideAddr+"/24")), netlink.SetUp(l.Index))
 	})
 	// Asking makes the kernel act on the new carrier (see bridge.awaitCarrier).
-	eventually(t, "uplink", func() bool { l, err := conn.LinkByName("uplink"); return err == nil && l.Ready })
+	expect.Eventually(t, "uplink", func() bool { l, err := conn.LinkByName("uplink"); return err == nil && l.Ready })
 	t.Cleanup(func() {
 		unix.Close(out)
 		unix.Close(home)
@@ -349,19 +350,6 @@ func (h *host) nft(script string) {
 	}
 }
 
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if cond() {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
-
 var (
 	errConflict  = errdefs.ErrConflict
 	errInvalid   = errdefs.ErrInvalidArgument
@@ -422,7 +410,7 @@ func startHolder(t *testing.T, port string) (pid int, stop func()) {
 	t.Helper()
 	cmd := exec.Command("busybox", "nc", "-l", "-p", port)
 	must(t, cmd.Start())
-	eventually(t, "busybox listens", func() bool {
+	expect.Eventually(t, "busybox listens", func() bool {
 		out, _ := os.ReadFile("/proc/net/tcp")
 		out6, _ := os.ReadFile("/proc/net/tcp6")
 		n, _ := strconv.Atoi(port)

@@ -17,6 +17,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // member is a container with the directory of its files.
@@ -327,10 +328,10 @@ func TestNamesLeaveNothing(t *testing.T) {
 		round()
 	}
 	// Spare namespaces come and go: four, with four descriptors each.
-	eventually(t, "descriptors are closed", func() bool { return fds() < before+rounds/2 })
+	expect.Eventually(t, "descriptors are closed", func() bool { return fds() < before+rounds/2 })
 	own, err := os.Readlink("/proc/self/ns/net")
 	must(t, err)
-	eventually(t, "all threads are at home", func() bool {
+	expect.Eventually(t, "all threads are at home", func() bool {
 		tasks, err := os.ReadDir("/proc/self/task")
 		must(t, err)
 		for _, task := range tasks {
@@ -363,7 +364,7 @@ func TestHostsResolverOnLoopback(t *testing.T) {
 	must(t, err)
 	h.expect("nobody listens there", h.lookUp(b.ns, "udp4", "other.example", dns.TypeA), "SERVFAIL")
 	h.nameServer(b.ns, "127.0.0.53:53", "203.0.113.10")
-	eventually(t, "its own resolver answers", func() bool { return h.lookUp(b.ns, "udp4", "other.example", dns.TypeA) == "NOERROR 203.0.113.10" })
+	expect.Eventually(t, "its own resolver answers", func() bool { return h.lookUp(b.ns, "udp4", "other.example", dns.TypeA) == "NOERROR 203.0.113.10" })
 }
 
 // --add-host is for all programs: for those that read the hosts file and for those that ask.

@@ -14,6 +14,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func TestPortInUseNamesTheHolder(t *testing.T) {
@@ -145,7 +146,7 @@ func TestOneOfAThousandPortsIsTaken(t *testing.T) {
 		h.expect("binding", b.hostPort(port+"/tcp"), port)
 	}
 	h.detach(s, b)
-	eventually(t, "no socket is left", func() bool { return openFiles(t) <= before+20 })
+	expect.Eventually(t, "no socket is left", func() bool { return openFiles(t) <= before+20 })
 }
 
 func openFiles(t *testing.T) int {
@@ -209,11 +210,11 @@ func TestUDPClientFollowsThePublishedPort(t *testing.T) {
 	h.expect("nobody", ask(client), "no answer")
 	a := h.attach(s, "5300:53/udp")
 	h.listenUDP(a.ns, "a", ":53")
-	eventually(t, "the first container answers", func() bool { return askUDP(client) == "a sees "+outsideAddr })
+	expect.Eventually(t, "the first container answers", func() bool { return askUDP(client) == "a sees "+outsideAddr })
 	h.detach(s, a)
 	b := h.attach(s, "5300:53/udp")
 	h.listenUDP(b.ns, "b", ":53")
-	eventually(t, "the second container answers", func() bool { return askUDP(client) == "b sees "+outsideAddr })
+	expect.Eventually(t, "the second container answers", func() bool { return askUDP(client) == "b sees "+outsideAddr })
 }
 
 // askUDP asks a few times: an ICMP error of an earlier datagram may be pending.

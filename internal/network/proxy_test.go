@@ -13,6 +13,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // openSockets counts the sockets of this process.
@@ -96,7 +97,7 @@ func (h *host) ipv6() (host6, outside6 string) {
 	h.run(h.home, "ip", "addr", "add", host6+"/64", "dev", "uplink", "nodad")
 	h.run(h.outside, "ip", "addr", "add", outside6+"/64", "dev", "wan0", "nodad")
 	h.listen6(h.home, "host", "["+host6+"]:7")
-	eventually(h.t, "the new addresses of host and outside answer", func() bool {
+	expect.Eventually(h.t, "the new addresses of host and outside answer", func() bool {
 		return h.dial(h.outside, "tcp6", "["+host6+"]:7") == "host sees "+outside6
 	})
 	return host6, outside6

@@ -12,6 +12,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // A running container's ports are there on IPv6 as soon as a network of its default
@@ -44,7 +45,7 @@ func TestPortsFollowTheFamiliesOfLiveNetworks(t *testing.T) {
 	}
 	var shown *network.Sandbox
 	persist := func(sb *network.Sandbox) error { shown = sb; return nil }
-	eventually(t, "outside reaches the host's IPv6 address", func() bool {
+	expect.Eventually(t, "outside reaches the host's IPv6 address", func() bool {
 		return h.dial(h.outside, "tcp6", "["+host6+"]:8080") == served
 	})
 	sees("on IPv4 only", "a sees "+outsideAddr, served)

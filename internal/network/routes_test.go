@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	api "github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // What the host reaches is remembered from one network to the next: what is new is seen
@@ -26,7 +28,7 @@ func TestNewRoutesAreSeenAtOnce(t *testing.T) {
 	_, err := s.Remove(context.Background(), "named")
 	must(t, err)
 	h.run(h.home, "ip", "link", "set", "uplink", "down") // with the other routes, of which nobody is told
-	eventually(t, "a subnet that was the host's is chosen", func() bool {
+	expect.Eventually(t, "a subnet that was the host's is chosen", func() bool {
 		got := subnet("later")
 		_, err := s.Remove(context.Background(), "later")
 		must(t, err)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // cost is what an operation took: bytes exchanged with the kernel, and time of the
@@ -97,7 +98,7 @@ func TestManyNetworks(t *testing.T) {
 	if got := ruleset(t); got != rules {
 		t.Errorf("rules are left:\n%s", got)
 	}
-	eventually(t, "no links are left", func() bool {
+	expect.Eventually(t, "no links are left", func() bool {
 		out, err := exec.Command("ip", "-br", "link").Output()
 		return err == nil && !strings.Contains(string(out), "br-")
 	})

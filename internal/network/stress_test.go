@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // Many containers come and go at once, some with ports that others want, while the
@@ -54,7 +55,7 @@ func TestManyAtOnce(t *testing.T) {
 	})
 	wg.Wait()
 	must(t, s.Reconcile(ctx, []*network.Sandbox{stay.Sandbox}))
-	eventually(t, "only the container that stays has elements", func() bool {
+	expect.Eventually(t, "only the container that stays has elements", func() bool {
 		text := ruleset(t)
 		return strings.Count(text, " : 172.29.") == 1 && strings.Contains(text, "9999 : "+stay.IP.String())
 	})

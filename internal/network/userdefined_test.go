@@ -10,6 +10,7 @@ import (
 	api "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // create makes a network that is removed with the test.
@@ -109,7 +110,7 @@ func TestDualStack(t *testing.T) {
 	h.run(h.outside, "ip", "addr", "add", outside6+"/64", "dev", "wan0", "nodad")
 	h.run(h.outside, "ip", "route", "add", rec.Subnets[1].Prefix.String(), "via", host6)
 	h.listen6(h.home, "host", "["+host6+"]:7")
-	eventually(t, "the new addresses of host and outside answer", func() bool { return h.dial(h.outside, "tcp6", "["+host6+"]:7") == "host sees "+outside6 })
+	expect.Eventually(t, "the new addresses of host and outside answer", func() bool { return h.dial(h.outside, "tcp6", "["+host6+"]:7") == "host sees "+outside6 })
 	for _, c := range []struct {
 		what, proto, addr, want string
 		ns                      int
@@ -300,14 +301,14 @@ func TestDeletedBridgeIsMadeAgain(t *testing.T) {
 		for _, link := range []string{rec.Link, cfg.Bridge} {
 			h.run(h.home, "ip", "link", "del", link)
 		}
-		eventually(t, "the containers are reached again", func() bool {
+		expect.Eventually(t, "the containers are reached again", func() bool {
 			return h.dial(h.outside, "tcp4", hostAddr+":8080") == "a sees "+outsideAddr && h.dial(h.home, "tcp4", c.IP.String()+":80") == "c sees 172.29.0.1" &&
 				h.dial(b.ns, "tcp6", "["+a.IP6.String()+"]:80") == "a sees "+b.IP6.String()
 		})
 	}
 	// New ones, too.
 	d := h.join(s, on("d", "bridge"))
-	eventually(t, "a new one on the default bridge reaches the old one", func() bool {
+	expect.Eventually(t, "a new one on the default bridge reaches the old one", func() bool {
 		return h.dial(d.ns, "tcp4", c.IP.String()+":80") == "c sees "+d.IP.String()
 	})
 }

@@ -3,13 +3,10 @@ package nft_test
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -17,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/nft"
+	"github.com/cleatlabs/cleat/test/expect"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // inNewNS runs the test's body on a thread with a network namespace of its own, so
 // that neither the host's ruleset nor another test can be met. The thread ends with
@@ -114,19 +110,7 @@ func TestTableIsWhatItsTextSays(t *testing.T) {
 			t.Fatalf("%s: %v", s.name, err)
 		}
 		text := tab.String()
-		golden := filepath.Join("testdata", s.name+".nft")
-		if *update {
-			if err := os.WriteFile(golden, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if text != string(want) {
-			t.Errorf("%s: text differs from %s:\n%s", s.name, golden, text)
-		}
+		expect.Golden(t, "testdata/"+s.name+".nft", text)
 		listed := nftList(t, tab.Name())
 		if loaded := loadText(t, text, tab.Name()); listed != loaded {
 			t.Errorf("%s: the kernel holds\n%s\nwhile the text means\n%s", s.name, listed, loaded)

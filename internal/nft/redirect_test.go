@@ -5,9 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/netlink"
 	"github.com/cleatlabs/cleat/internal/nft"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func nftConn(t *testing.T) *netlink.Conn {
@@ -38,19 +37,7 @@ func TestRedirectIsWhatItsTextSays(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	golden := filepath.Join("testdata", "redirect.nft")
-	if *update {
-		if err := os.WriteFile(golden, out, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(out) != string(want) {
-		t.Errorf("the kernel holds\n%s\nwant %s", out, golden)
-	}
+	expect.Golden(t, "testdata/redirect.nft", string(out))
 	// Again, for other ports.
 	r.UDP, r.TCP = 43000, 44000
 	if err := r.Apply(nftConn(t), true); err != nil {
@@ -60,9 +47,7 @@ func TestRedirectIsWhatItsTextSays(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if got := strings.NewReplacer("43000", "41000", "44000", "42000").Replace(string(out)); got != string(want) {
-		t.Errorf("replaced by\n%s", out)
-	}
+	expect.Golden(t, "testdata/redirect.nft", strings.NewReplacer("43000", "41000", "44000", "42000").Replace(string(out)))
 	for _, bad := range []nft.Redirect{{}, {Addr: netip.MustParseAddr("10.0.0.1"), Port: 53, UDP: 1, TCP: 1}, {Addr: r.Addr, Port: 53, UDP: 1}} {
 		if err := bad.Apply(nftConn(t), true); err == nil {
 			t.Errorf("%+v was taken", bad)
