@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -167,7 +168,7 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener) {
 		at := listenedOn(sockets, port)
 		open := slices.ContainsFunc(at, func(a netip.Addr) bool { return a.IsUnspecified() || own[a] })
 		for _, b := range bindings {
-			c.Ports = append(c.Ports, CheckedPort{Host: b.HostIP.String() + ":" + b.HostPort, Container: port.String(), Listening: open, From: reachableFrom(b.HostIP)})
+			c.Ports = append(c.Ports, CheckedPort{Host: net.JoinHostPort(b.HostIP.String(), b.HostPort), Container: port.String(), Listening: open, From: reachableFrom(b.HostIP)})
 			if b.HostIP.Is6() && b.HostIP.IsUnspecified() {
 				continue // the IPv4 binding says the same
 			}
