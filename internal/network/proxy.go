@@ -28,6 +28,9 @@ const shortPause = 50 * time.Millisecond
 // have their turn.
 const takeBatch = 64
 
+// mostDatagram is more than the largest one of UDP.
+const mostDatagram = 64 << 10
+
 // filesOfRelay is how many descriptors a relayed connection takes at most: two sockets
 // and a pipe for each direction, through which the kernel moves the data.
 const filesOfRelay = 6
@@ -43,6 +46,8 @@ type proxy struct {
 	fd    int   // of epoll
 	most  int64 // that may be relayed at one time, so that the engine keeps files for itself
 	open  atomic.Int64
+
+	answered sync.Pool // of buffers, each for one datagram of a container
 
 	mu      sync.Mutex
 	sockets map[int]*servedSocket
@@ -73,7 +78,8 @@ func newProxy(group *supervise.Group) (*proxy, error) {
 		return nil, fmt.Errorf("epoll for published ports: %w", err)
 	}
 	p := &proxy{group: group, epoll: os.NewFile(uintptr(fd), "proxy-epoll"), fd: fd, most: mostRelayed(), sockets: map[int]*servedSocket{},
-		buf: make([]byte, 64<<10), oob: make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))}
+		buf: make([]byte, mostDatagram), oob: make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))}
+	p.answered.New = func() any { b := make([]byte, mostDatagram); return &b }
 	group.Go("network-proxy", p.run)
 	return p, nil
 }
@@ -210,9 +216,9 @@ func (p *proxy) serve(s *servedSocket) (short bool) {
 	return p.acceptTCP(s)
 }
 
-// goRelay has one more client served, unless too many are.
-func (p *proxy) goRelay(name string, serve func(context.Context)) bool {
-	if p.open.Add(1) > p.most {
+// goRelay has one more client served, unless most are.
+func (p *proxy) goRelay(name string, most int64, serve func(context.Context)) bool {
+	if p.open.Add(1) > most {
 		p.open.Add(-1)
 		return false
 	}
@@ -254,7 +260,7 @@ func (p *proxy) takeTCP(fd int, from unix.Sockaddr, target netip.AddrPort) {
 	if err != nil {
 		return
 	}
-	if !p.goRelay("network-proxy-tcp", func(ctx context.Context) { relay(ctx, client, target) }) {
+	if !p.goRelay("network-proxy-tcp", p.most, func(ctx context.Context) { relay(ctx, client, target) }) {
 		_ = client.SetLinger(0)
 		client.Close()
 	}

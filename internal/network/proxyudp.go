@@ -3,9 +3,9 @@ package network
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,7 +73,7 @@ func (p *proxy) handOn(s *servedSocket, client udpClient, datagram []byte) {
 			s.clients = map[udpClient]*net.UDPConn{}
 		}
 		s.clients[client] = c
-		if !p.goRelay("network-proxy-udp", func(ctx context.Context) { s.answers(ctx, client, c) }) {
+		if !p.goRelay("network-proxy-udp", p.most/2, func(ctx context.Context) { p.answers(ctx, s, client, c) }) {
 			delete(s.clients, client)
 			c.Close()
 			return
@@ -85,7 +85,7 @@ func (p *proxy) handOn(s *servedSocket, client udpClient, datagram []byte) {
 
 // answers sends a container's packets back to one client until nothing has come
 // either way for udpIdle.
-func (s *servedSocket) answers(ctx context.Context, client udpClient, c *net.UDPConn) {
+func (p *proxy) answers(ctx context.Context, s *servedSocket, client udpClient, c *net.UDPConn) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	defer func() {
@@ -96,20 +96,41 @@ func (s *servedSocket) answers(ctx context.Context, client udpClient, c *net.UDP
 		}
 		c.Close()
 	}()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := c.Read(buf)
-		if errors.Is(err, unix.ECONNREFUSED) {
-			continue // not listening yet; UDP has no better way to say so
-		}
-		if err != nil {
-			return
-		}
-		_ = c.SetReadDeadline(time.Now().Add(udpIdle))
-		if !s.sendTo(buf[:n], client) {
-			return
-		}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
 	}
+	for p.answer(s, client, c, raw) {
+	}
+}
+
+// answer sends one packet back. It reports false when there are to be no more. A buffer is
+// taken only when there may be a packet: whoever sends to a published port, from as many
+// addresses as he likes, must not cost the engine one for each.
+func (p *proxy) answer(s *servedSocket, client udpClient, c *net.UDPConn, raw syscall.RawConn) bool {
+	var n int
+	var failed error
+	var buf *[]byte
+	err := raw.Read(func(fd uintptr) bool {
+		buf = p.answered.Get().(*[]byte)
+		if n, failed = unix.Read(int(fd), *buf); failed != unix.EAGAIN {
+			return true
+		}
+		p.answered.Put(buf)
+		return false
+	})
+	if err != nil {
+		return false
+	}
+	defer p.answered.Put(buf)
+	if failed == unix.ECONNREFUSED || failed == unix.EINTR {
+		return true // not listening yet; UDP has no better way to say so
+	}
+	if failed != nil {
+		return false
+	}
+	_ = c.SetReadDeadline(time.Now().Add(udpIdle))
+	return s.sendTo((*buf)[:n], client)
 }
 
 func (s *servedSocket) sendTo(p []byte, client udpClient) bool {

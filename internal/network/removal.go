@@ -15,10 +15,10 @@ import (
 	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
-// removals delete the bridges of networks that are no more. The kernel takes 30 to 60 ms for one, or for many at once, as
-// it waits until no processor looks at them any more; nobody has to wait for that with it. Before, the bridge is set down, which takes its
-// routes away: its subnet is free for other networks. A note on the disk, which was the network's record, says that the
-// bridge is to go until it has: an engine that dies in between leaves it to the next.
+// removals delete the bridges of networks that are no more. The kernel takes 30 to 60 ms for one, or for many at once,
+// as it waits until no processor looks at them any more; nobody has to wait for that with it. Before, the bridge is set
+// down, which takes its routes away: its subnet is free for other networks. A note on the disk, which was the network's
+// record, says that the bridge is to go until it has: an engine that dies in between leaves it to the next.
 type removals struct {
 	conn    *netlink.Conn // its own: others would wait for the kernel, too
 	records records
