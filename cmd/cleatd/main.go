@@ -60,23 +60,11 @@ func command() *cobra.Command {
 
 // shutdownCommand is what the unit cleat-containers runs when it is stopped.
 func shutdownCommand(config *assemble.Config) *cobra.Command {
-	unit := ""
-	cmd := &cobra.Command{
-		Use: "shutdown [OPTIONS]", Short: "Stop the containers that a stopped engine has left running; their restart policies hold after the boot",
+	return &cobra.Command{
+		Use: "shutdown", Short: "Stop the containers that a stopped engine has left running; their restart policies hold after the boot",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if unit != "" {
-				of, err := config.OfUnit(cmd.Context(), unit)
-				if err != nil {
-					return err
-				}
-				config = of
-			}
-			return assemble.Shutdown(cmd.Context(), *config)
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return assemble.Shutdown(cmd.Context(), *config) },
 	}
-	cmd.Flags().StringVar(&unit, "unit", "", "Take the engine's options from the ExecStart of this unit of systemd")
-	return cmd
 }
 
 func debugCommand(config *assemble.Config) *cobra.Command {

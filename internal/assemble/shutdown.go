@@ -7,11 +7,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/spf13/pflag"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/systemd"
@@ -70,34 +68,6 @@ func Shutdown(ctx context.Context, c Config) error {
 	}
 	defer s.close()
 	return s.stopContainers(ctx)
-}
-
-// OfUnit is the configuration of an engine that systemd starts as a unit. c must not have been given flags: they would be
-// another's.
-func (c *Config) OfUnit(ctx context.Context, unit string) (*Config, error) {
-	var given []string
-	c.given.VisitAll(func(f *pflag.Flag) {
-		if _, file := c.fromFile[f.Name]; f.Changed && !file {
-			given = append(given, "--"+f.Name)
-		}
-	})
-	if len(given) > 0 {
-		return nil, failure.Invalid("%s cannot be used with --unit: the options are those of %s", strings.Join(given, ", "), unit)
-	}
-	args, err := systemd.CommandLine(ctx, unit)
-	if err != nil {
-		return nil, err
-	}
-	of := &Config{Version: c.Version, Commit: c.Commit, BuildTime: c.BuildTime}
-	flags := pflag.NewFlagSet(unit, pflag.ContinueOnError)
-	of.BindFlags(flags)
-	if err := flags.Parse(args[1:]); err != nil {
-		return nil, fmt.Errorf("the ExecStart of %s: %w", unit, err)
-	}
-	if flags.NArg() > 0 {
-		return nil, failure.Invalid("the ExecStart of %s: %q is no option of cleatd", unit, flags.Arg(0))
-	}
-	return of, of.Check()
 }
 
 // leftRunning says whether a container runs without its engine.
