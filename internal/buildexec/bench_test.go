@@ -76,7 +76,7 @@ func benchmarkRunc(b *testing.B) {
 		l.check(os.MkdirAll(rootfs, 0o755))
 		l.check(os.WriteFile(bundle+"/config.json", text, 0o644))
 		s := roots[i].Src.(*source)
-		*s.released++
+		s.released++
 		l.check(mount.All(s.list, rootfs))
 		out, err := exec.Command(runc, "--root", l.dir+"/disk/runc", "run", "--bundle", bundle, fmt.Sprint("step", i)).CombinedOutput()
 		if err != nil {

@@ -22,7 +22,7 @@ const asEngine = "CLEAT_BUILDEXEC_TEST_ENGINE"
 func runEngine(dir string) {
 	e, err := openEngine(dir)
 	must(err)
-	root := &source{released: new(int), list: []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{
+	root := &source{list: []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{
 		"workdir=" + dir + "/disk/w0", "upperdir=" + dir + "/disk/u0", "lowerdir=" + dir + "/disk/image",
 	}}}}
 	naps := strings.Split(os.Getenv(asEngine+"_NAPS"), ",")

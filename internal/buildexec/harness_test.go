@@ -118,7 +118,8 @@ func newLab(t testing.TB) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, image: filepath.Join(dir, "disk/image")}
+	l := &lab{t: t, image: filepath.Join(dir, "disk/image"), engine: &engine{dir: dir, parent: "/" + filepath.Base(dir), closed: true}}
+	t.Cleanup(l.destroy)
 	for _, d := range []string{"run", "disk"} {
 		l.check(os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
@@ -126,9 +127,9 @@ func newLab(t testing.TB) *lab {
 	l.check(unix.Mount("tmpfs", filepath.Join(dir, "disk"), "tmpfs", 0, "mode=755"))
 	l.check(os.WriteFile(filepath.Join(dir, "disk/resolv.conf"), []byte("nameserver 192.0.2.53\nsearch example.org\n"), 0o644))
 	l.busybox()
-	l.engine, err = openEngine(dir)
+	e, err := openEngine(dir)
 	l.check(err)
-	t.Cleanup(l.destroy)
+	l.engine = e
 	return l
 }
 
@@ -189,7 +190,7 @@ func (l *lab) leftGroups() []string {
 // source is a mount as BuildKit hands it over.
 type source struct {
 	list            []mount.Mount
-	taken, released *int
+	taken, released int
 }
 
 func (s *source) Mount(context.Context, bool) (executor.MountableRef, error) { return handed{s}, nil }
@@ -197,16 +198,16 @@ func (s *source) Mount(context.Context, bool) (executor.MountableRef, error) { r
 type handed struct{ *source }
 
 func (h handed) Mount() ([]mount.Mount, func() error, error) {
-	*h.taken++
-	return h.list, func() error { *h.released++; return nil }, nil
+	h.taken++
+	return h.list, func() error { h.released++; return nil }, nil
 }
 
 func (h handed) IdentityMapping() *user.IdentityMapping { return nil }
 
 func (l *lab) source(list ...mount.Mount) *source {
-	s := &source{list: list, taken: new(int), released: new(int)}
+	s := &source{list: list}
 	l.t.Cleanup(func() {
-		if *s.released == 0 && *s.taken > 0 {
+		if s.released == 0 && s.taken > 0 {
 			l.t.Error("a mount was not released")
 		}
 	})

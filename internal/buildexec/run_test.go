@@ -123,7 +123,7 @@ func TestRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := &job{started: make(chan struct{}), info: executor.ProcessInfo{Meta: executor.Meta{Args: []string{"true"}, Cwd: "/"}}}
-			s := &source{list: []mount.Mount{{Type: "bind", Source: l.image, Options: []string{"rbind", "ro"}}}, released: new(int)}
+			s := &source{list: []mount.Mount{{Type: "bind", Source: l.image, Options: []string{"rbind", "ro"}}}}
 			j.root = executor.Mount{Src: s}
 			tc.change(&j.info.Meta)
 			if err := l.run(j); err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -262,7 +262,7 @@ func TestOverlayMounts(t *testing.T) {
 		l.check(os.MkdirAll(filepath.Dir(l.image+f), 0o755))
 		l.check(os.WriteFile(l.image+f, nil, 0o644))
 	}
-	*j.root.Src.(*source).released++
+	j.root.Src.(*source).released++
 	j.root = executor.Mount{Readonly: true, Src: l.source(mount.Mount{Type: "bind", Source: l.image, Options: []string{"rbind", "ro"}})}
 	if got := l.must(j); got != "x\n" {
 		t.Errorf("%q", got)
@@ -442,7 +442,7 @@ func TestExec(t *testing.T) {
 		if err := l.run(j2); err == nil {
 			t.Error("two steps with one name run")
 		}
-		*j2.root.Src.(*source).released++
+		j2.root.Src.(*source).released++
 	}
 	third := nap()
 	short, stop := context.WithCancel(l.ctx())
@@ -531,7 +531,7 @@ func TestClose(t *testing.T) {
 	if err := l.run(j); err == nil || !strings.Contains(err.Error(), "shutting down") {
 		t.Errorf("%v", err)
 	}
-	*j.root.Src.(*source).released++
+	j.root.Src.(*source).released++
 }
 
 // TestSettle holds that a step is not synced, which would be to wait for a disk, that its directories can be mounted by
@@ -554,7 +554,7 @@ func TestSettle(t *testing.T) {
 	}
 	// The same directories once more, as after a failed step that is looked into.
 	again := l.command("cat", "/x")
-	*again.root.Src.(*source).released++
+	again.root.Src.(*source).released++
 	again.root = executor.Mount{Src: l.source(j.root.Src.(*source).list...)}
 	if got := l.must(again); got != "x\n" {
 		t.Errorf("%q", got)
