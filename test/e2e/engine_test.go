@@ -49,7 +49,7 @@ func TestDataRootsThatCannotWork(t *testing.T) {
 }
 
 func TestFlagsOfOtherEngines(t *testing.T) {
-	e := harness.Start(t, harness.Options{Args: []string{"--live-restore", "--userland-proxy=false", "--storage-driver", "overlay2", "--containerd", "/run/containerd/containerd.sock"}})
+	e := harness.Start(t, harness.Options{Args: []string{"--live-restore", "--userland-proxy-path=/usr/bin/docker-proxy", "--storage-driver", "overlay2", "--containerd", "/run/containerd/containerd.sock"}})
 	if log := e.Log(); !strings.Contains(log, "userland-proxy") || !strings.Contains(log, "containerd") {
 		t.Errorf("flags for parts that are not needed deserve a warning each:\n%s", log)
 	}

@@ -250,8 +250,15 @@ func TestGoClientExec(t *testing.T) {
 			t.Errorf("%s detached: %v, want a 400 that names it", command, err)
 		}
 	}
-	if _, err := g.ExecCreate(g.ctx, id, client.ExecCreateOptions{Cmd: []string{"true"}, User: "nobody-by-that-name"}); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("unknown user: %v, want a 400", err)
+	stranger, err := g.ExecCreate(g.ctx, id, client.ExecCreateOptions{Cmd: []string{"true"}, User: "nobody-by-that-name"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.ExecStart(g.ctx, stranger.ID, client.ExecStartOptions{Detach: true}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "nobody-by-that-name") {
+		t.Errorf("unknown user: %v, want a 400 that names it", err)
+	}
+	if got, err := g.ExecInspect(g.ctx, stranger.ID, client.ExecInspectOptions{}); err != nil || got.ExitCode != 126 {
+		t.Errorf("unknown user: exit code %d, want 126 (%v)", got.ExitCode, err)
 	}
 	if _, err := g.ExecInspect(g.ctx, strings.Repeat("0", 64), client.ExecInspectOptions{}); !errdefs.IsNotFound(err) {
 		t.Errorf("unknown exec: %v", err)
