@@ -56,7 +56,6 @@ func (s *Starter) join(spec *runtime.Spec, h *api.HostConfig) error {
 		}
 		spec.JoinPID = r.process
 	}
-	spec.NoShm = h.IpcMode.IsNone()
 	if !h.IpcMode.IsContainer() {
 		return nil
 	}

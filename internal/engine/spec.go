@@ -44,7 +44,7 @@ func (b *specBuilder) container(c *container.Container, r *container.Record) (*r
 		TTY: cfg.Tty, Rows: size16(host.ConsoleSize[0]), Cols: size16(host.ConsoleSize[1]),
 		OpenStdin: cfg.OpenStdin, StdinOnce: cfg.StdinOnce,
 		Hostname: cfg.Hostname, Domainname: cfg.Domainname, ShmSize: host.ShmSize,
-		HostPID: host.PidMode.IsHost(), HostIPC: host.IpcMode.IsHost(), HostUTS: host.UTSMode.IsHost(),
+		HostPID: host.PidMode.IsHost(), HostIPC: host.IpcMode.IsHost(), NoShm: host.IpcMode.IsNone(), HostUTS: host.UTSMode.IsHost(),
 		HostCgroupNS: host.CgroupnsMode.IsHost(),
 		CgroupPath:   b.cgroupPath(r), Resources: res,
 		Privileged: host.Privileged, MaskedPaths: host.MaskedPaths, ReadonlyPaths: host.ReadonlyPaths,

@@ -140,6 +140,9 @@ func TestFullDisk(t *testing.T) {
 			t.Error(r)
 		}
 		e.Stop(t)
+		if out, err := e.Debug(t, "teardown"); err != nil { // while it is known what there is
+			t.Errorf("%v\n%s", err, out)
+		}
 		if err := unix.Unmount(e.DataRoot, 0); err != nil {
 			t.Error(err)
 		}
