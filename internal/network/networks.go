@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -260,6 +261,10 @@ func (s *Service) plan(rec *Record, configs []network.IPAMConfig, routes map[net
 	if err := checkIPAM(configs); err != nil {
 		return nil, nil, err
 	}
+	// As dockerd tells them; its client sends them in no order.
+	configs = slices.SortedStableFunc(slices.Values(configs), func(a, b network.IPAMConfig) int {
+		return cmp.Compare(family(a), family(b))
+	})
 	if rec.ConfigOnly {
 		for _, c := range configs {
 			rec.Subnets = append(rec.Subnets, Subnet{Prefix: c.Subnet, Range: c.IPRange, Gateway: c.Gateway, Aux: c.AuxAddress})
@@ -276,6 +281,14 @@ func (s *Service) plan(rec *Record, configs []network.IPAMConfig, routes map[net
 	n.busy = true
 	s.networks[rec.ID], s.names[rec.Name] = n, n
 	return n, warnings, nil
+}
+
+// family is 6 for an IPv6 subnet, else 4.
+func family(c network.IPAMConfig) int {
+	if c.Subnet.Addr().Is6() {
+		return 6
+	}
+	return 4
 }
 
 // newLinked names the record's link. The caller holds s.mu.

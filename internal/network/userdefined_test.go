@@ -417,3 +417,17 @@ func TestAddressesAskedFor(t *testing.T) {
 	}
 	s.Forget("stopped")
 }
+
+// Docker's client sends subnets in any order; IPv4 comes first when they are told.
+func TestSubnetsAreToldIPv4First(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	rec := h.create(s, api.CreateRequest{Name: "both", EnableIPv6: yes(), IPAM: subnets("fd00:77::/64", "10.77.3.0/24", "10.77.2.0/24")})
+	var got []string
+	for _, sub := range rec.Subnets {
+		got = append(got, sub.Prefix.String())
+	}
+	if want := "10.77.3.0/24 10.77.2.0/24 fd00:77::/64"; strings.Join(got, " ") != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+}
