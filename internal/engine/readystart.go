@@ -26,11 +26,8 @@ func (a *attempt) makeReady(ctx context.Context, resources cgroup.Resources) {
 	if !a.filesExist() || a.mountRootfs(ctx) != nil {
 		return
 	}
-	spec, err := a.s.specs.container(a.c, a.r)
+	spec, err := a.spec(resources)
 	if err != nil {
-		return
-	}
-	if spec.User, err = a.s.users.of(a.c, a.r, a.rootFD); err != nil {
 		return
 	}
 	switch mode := a.r.HostConfig.NetworkMode; {
@@ -41,9 +38,8 @@ func (a *attempt) makeReady(ctx context.Context, resources cgroup.Resources) {
 	default:
 		spec.NetNS = runtime.LaterNetwork
 	}
-	spec.RootFD, spec.Resources, spec.Env = a.rootFD, resources, environment(a.r, nil, spec.User.Home)
+	spec.Env = environment(a.r, nil, spec.User.Home)
 	spec.Group, a.group = a.group, nil
-	a.profile = spec.AppArmorProfile
 	a.ready, _ = a.s.runtime.Ready(spec)
 }
 

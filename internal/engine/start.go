@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/image"
@@ -299,23 +300,18 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 		return nil, err
 	}
 	r = a.r // which may say now where they are
-	spec, err := s.specs.container(a.c, r)
+	spec, err := a.spec(resources)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.join(spec, r.HostConfig); err != nil {
 		return nil, err
 	}
-	a.profile = spec.AppArmorProfile
-	spec.RootFD, spec.NetNS = a.rootFD, a.netNS()
-	spec.Held = a.nameSockets()
-	if spec.User, err = s.users.of(a.c, r, a.rootFD); err != nil {
-		return nil, err
-	}
+	spec.NetNS, spec.Held = a.netNS(), a.nameSockets()
 	if err := a.openSources(ctx, spec); err != nil {
 		return nil, err
 	}
-	spec.Resources, spec.Env = resources, vendors.env(environment(r, a.linkEnv, spec.User.Home))
+	spec.Env = vendors.env(environment(r, a.linkEnv, spec.User.Home))
 	if err := vendors.addTo(spec); err != nil {
 		return nil, err
 	}
@@ -325,6 +321,20 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 		}
 	}
 	return a.startProcess(ctx, spec)
+}
+
+// spec describes the process as far as the record and the mounted root filesystem tell, which is the same for a start and
+// for one that was begun early.
+func (a *attempt) spec(resources cgroup.Resources) (*runtime.Spec, error) {
+	spec, err := a.s.specs.container(a.c, a.r)
+	if err != nil {
+		return nil, err
+	}
+	if spec.User, err = a.s.users.of(a.c, a.r, a.rootFD); err != nil {
+		return nil, err
+	}
+	spec.RootFD, spec.Resources, a.profile = a.rootFD, resources, spec.AppArmorProfile
+	return spec, nil
 }
 
 // prepare mounts the rootfs and attaches the network, at the same time where the latter is work.

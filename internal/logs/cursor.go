@@ -92,8 +92,8 @@ func (c *Cursor) Rest() {
 	c.lent = nil
 }
 
-// Next returns the next lines, as many as one read finds; none means that there are
-// no more for now. Lines that cannot be decoded are passed over.
+// Next returns the next lines, as many as one read finds; none means that all that
+// was written has been returned. Lines that cannot be decoded are passed over.
 func (c *Cursor) Next() ([]Line, error) {
 	for {
 		if c.f == nil {

@@ -171,7 +171,7 @@ func parseOptions(driver string, opts map[string]string) (options, error) {
 			}
 		}
 	}
-	for _, name := range sortedKeys(file) {
+	for _, name := range slices.Sorted(maps.Keys(file)) {
 		if !slices.Contains(fileOptions(), name) {
 			return o, failure.Invalid("unknown log opt '%s' for %s log driver: it knows %s", name, driver, strings.Join(fileOptions(), ", "))
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -176,12 +175,3 @@ func Source(c Config) (*logsend.Source, error) {
 
 // SendOptions are the options of the driver itself, for logsend.New.
 func SendOptions(c Config) map[string]string { return driverOptions(c.Opts) }
-
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}

@@ -8,9 +8,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,7 +67,7 @@ func newFluentd(t *Target, opts map[string]string, src *Source) error {
 	if err := f.parseAddress(opts[fluentAddressKey]); err != nil {
 		return failure.Invalid("invalid %s (%s): %w", fluentAddressKey, opts[fluentAddressKey], err)
 	}
-	for _, name := range sortedKeys(opts) {
+	for _, name := range slices.Sorted(maps.Keys(opts)) {
 		if opts[name] == "" {
 			continue
 		}
@@ -179,7 +181,7 @@ func (f *fluentTarget) constant(src *Source) {
 		fields[k] = v
 	}
 	f.keys = len(fields)
-	for _, k := range sortedKeys(fields) {
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
 		f.record = packString(packString(f.record, k), fields[k])
 	}
 }

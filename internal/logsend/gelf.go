@@ -10,9 +10,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +52,7 @@ func newGELF(t *Target, opts map[string]string, src *Source) error {
 	if err := g.parseAddress(opts["gelf-address"]); err != nil {
 		return err
 	}
-	for _, name := range sortedKeys(opts) {
+	for _, name := range slices.Sorted(maps.Keys(opts)) {
 		if err := g.set(t, name, opts[name]); err != nil {
 			return err
 		}

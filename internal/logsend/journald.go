@@ -8,7 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -46,7 +48,7 @@ func journalFields(src *Source) []byte {
 	} {
 		b = appendField(b, f[0], []byte(f[1]))
 	}
-	for _, key := range sortedKeys(src.Attrs) {
+	for _, key := range slices.Sorted(maps.Keys(src.Attrs)) {
 		if name := journalKey(key); name != "" {
 			b = appendField(b, name, []byte(src.Attrs[key]))
 		}

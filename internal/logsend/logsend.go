@@ -17,6 +17,7 @@ package logsend
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -137,7 +138,7 @@ func New(driver string, opts map[string]string, src *Source) (*Target, error) {
 func knownOptions(driver string, opts map[string]string, names ...string) error {
 	names = append(names, selection()...)
 	slices.Sort(names)
-	for _, name := range sortedKeys(opts) {
+	for _, name := range slices.Sorted(maps.Keys(opts)) {
 		if !slices.Contains(names, name) {
 			quoted := "'" + name + "'"
 			if driver == driverGELF {
@@ -147,13 +148,4 @@ func knownOptions(driver string, opts map[string]string, names ...string) error 
 		}
 	}
 	return nil
-}
-
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
