@@ -1,140 +1,15 @@
 package network
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
-	"sync"
 
 	"github.com/moby/moby/api/types/network"
-	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
-	"github.com/cleatlabs/cleat/internal/netlink"
-	"github.com/cleatlabs/cleat/internal/nft"
 )
-
-// attachment is a container's sandbox and what the service holds for it.
-type attachment struct {
-	// edit is held while what is published changes, so that two changes of it follow one
-	// another: it guards elements, and is taken before Service.mu.
-	edit     sync.Mutex
-	elements []nft.Publish
-
-	// Guarded by Service.mu.
-	sandbox *Sandbox
-	ports   *reservation
-	options map[string]endpointOptions // by network id
-	ready   bool                       // Attach has returned
-	gone    bool                       // Detach was called
-	hidden  bool                       // from Inspect
-	guests  int                        // containers that share the namespace
-	pid     int                        // of an adopted container
-	inner   *os.File                   // the namespace, if an interface can only be removed from inside; see hold
-}
-
-const sharedPrefix = "container:"
-
-// Attach gives the container all that its request asks for. netnsFD is the
-// container's network namespace, which the caller joins the container to and then
-// closes; it is -1 for modes host, none and container:ID. Errors leave nothing behind.
-func (s *Service) Attach(ctx context.Context, req Request) (sb *Sandbox, netnsFD int, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, -1, err
-	}
-	normalize(&req)
-	if err := s.awaitReturns(ctx, req.Endpoints); err != nil {
-		return nil, -1, err
-	}
-	a, err := s.enter(&req)
-	if err != nil {
-		return nil, -1, err
-	}
-	netnsFD = -1
-	switch {
-	case req.Mode == ModeHost, req.Mode == ModeNone:
-		// Docker ignores published ports here, too; the engine warns at create.
-		err = s.writeFiles(&req, a.sandbox)
-	case !strings.HasPrefix(req.Mode, sharedPrefix):
-		netnsFD, err = s.build(ctx, &req, a)
-	}
-	if err != nil {
-		s.leave(a)
-		return nil, -1, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.ready = true
-	for _, e := range a.sandbox.Endpoints {
-		if m := s.networks[e.NetworkID].members[req.ContainerID]; m != nil {
-			m.ready = true
-		}
-	}
-	return a.sandbox, netnsFD, nil
-}
-
-// normalize fills in what a request leaves out.
-func normalize(req *Request) {
-	switch {
-	case req.Mode == ModeHost, req.Mode == ModeNone:
-		req.Endpoints = []EndpointRequest{{Network: req.Mode}}
-	case strings.HasPrefix(req.Mode, sharedPrefix):
-		req.Endpoints = nil
-	case len(req.Endpoints) == 0:
-		name := req.Mode
-		if name == "" || name == network.NetworkDefault {
-			name = ModeBridge
-		}
-		req.Endpoints = []EndpointRequest{{Network: name}}
-	}
-	if req.Mode == "" || req.Mode == network.NetworkDefault {
-		req.Mode = req.Endpoints[0].Network
-	}
-}
-
-// enter registers a container, which has one sandbox at a time, and takes the addresses
-// of its endpoints.
-func (s *Service) enter(req *Request) (*attachment, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, failure.Unavailable("the network service is closed")
-	}
-	if s.attachments[req.ContainerID] != nil {
-		return nil, failure.Conflict("container %s is already connected to the network", req.ContainerID)
-	}
-	if len(req.Links) > 0 && s.cfg.Default.NoICC {
-		return nil, failure.Invalid("container %s is linked to others of the default network, which do not reach each other (--icc=false): connect them to a network of their own, where they have names", req.Name)
-	}
-	a := &attachment{ports: &reservation{}, options: map[string]endpointOptions{}, hidden: req.Unlisted, sandbox: &Sandbox{
-		ContainerID: req.ContainerID, Name: req.Name, Mode: req.Mode, Ports: portMap(req.Exposed, nil), DNS: req.DNS, ExtraHosts: req.ExtraHosts,
-	}}
-	if owner, shares := strings.CutPrefix(req.Mode, sharedPrefix); shares {
-		host := s.attachments[owner]
-		if host == nil {
-			return nil, failure.Conflict("cannot join network namespace of a non running container: %s", owner)
-		}
-		host.guests++
-	}
-	if len(req.Ports)+len(req.Exposed) > 0 {
-		a.sandbox.Asked = &PortRequest{Ports: req.Ports, PublishAll: req.PublishAll, Exposed: req.Exposed}
-	}
-	s.attachments[req.ContainerID] = a
-	for i := range req.Endpoints {
-		e, err := s.join(a, req, &req.Endpoints[i])
-		if err != nil {
-			s.quit(a)
-			return nil, err
-		}
-		a.sandbox.Endpoints = append(a.sandbox.Endpoints, e)
-	}
-	return a, nil
-}
 
 // join makes a container a member of a network, with addresses. The caller holds s.mu.
 func (s *Service) join(a *attachment, req *Request, want *EndpointRequest) (*Endpoint, error) {
@@ -258,16 +133,6 @@ func (r *Record) MayAsk(ip netip.Addr) error {
 	return nil
 }
 
-// give takes an endpoint's addresses back.
-func (n *netw) give(e *Endpoint) {
-	n.remember(e)
-	for _, ip := range []netip.Addr{e.IP, e.IP6} {
-		if ip.IsValid() {
-			n.addrs.release(ip)
-		}
-	}
-}
-
 // interfaceName is the name of the next interface of a container on n.
 func interfaceName(sb *Sandbox, n *netw, opts endpointOptions) (string, error) {
 	taken := map[string]bool{}
@@ -306,33 +171,23 @@ func dnsNames(req *Request, want *EndpointRequest) []string {
 	return out
 }
 
-// quit unregisters a container of which nothing is on the networks, and frees its
-// addresses. The caller holds s.mu.
-func (s *Service) quit(a *attachment) {
-	for _, e := range s.unregister(a) {
-		s.networks[e.NetworkID].give(e)
+// macOf is the hardware address that goes with an endpoint's address.
+func macOf(e *Endpoint) network.HardwareAddr {
+	if e.IP.IsValid() {
+		b := e.IP.As4()
+		return network.HardwareAddr{0x02, 0x42, b[0], b[1], b[2], b[3]}
 	}
+	b := e.IP6.As16()
+	return network.HardwareAddr{0x02, 0x42, b[7], b[13], b[14], b[15]}
 }
 
-// unregister makes a container a member of no network, and returns the endpoints with
-// which it was one: they still have their addresses. The caller holds s.mu.
-func (s *Service) unregister(a *attachment) (parted []*Endpoint) {
-	a.gone = true
-	sb := a.sandbox
-	if s.attachments[sb.ContainerID] == a {
-		delete(s.attachments, sb.ContainerID)
+func (s *Service) driverOf(e *Endpoint) driver {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.networks[e.NetworkID]; n != nil {
+		return n.drv
 	}
-	if owner, shares := strings.CutPrefix(sb.Mode, sharedPrefix); shares {
-		if host := s.attachments[owner]; host != nil {
-			host.guests--
-		}
-	}
-	for _, e := range sb.Endpoints {
-		if s.part(sb.ContainerID, e) {
-			parted = append(parted, e)
-		}
-	}
-	return parted
+	return nil
 }
 
 // part ends a membership; false if it had ended. The caller holds s.mu.
@@ -349,295 +204,12 @@ func (s *Service) part(containerID string, e *Endpoint) bool {
 	return true
 }
 
-// leave unregisters a container whose namespace may last for a moment.
-func (s *Service) leave(a *attachment) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.depart(a, s.unregister(a))
-}
-
-// build makes the namespace with all its interfaces, publishes the ports and writes the
-// files.
-func (s *Service) build(ctx context.Context, req *Request, a *attachment) (ns int, err error) {
-	sb := a.sandbox
-	targets := s.targets(sb)
-	wishes, err := s.wishes(sb.Asked, targets)
-	if err != nil {
-		return -1, err
-	}
-	in, err := s.connectAll(a)
-	if err != nil {
-		return -1, err
-	}
-	defer in.close()
-	defer s.refill(sb)
-	if err = s.publish(req, a, targets, wishes); err == nil {
-		err = s.namesAttach(sb, in)
-	}
-	if err == nil {
-		err = s.hold(a, in.ns)
-	}
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		s.namesDetach(sb)
-		err = errors.Join(err, s.unpublish(a))
-		s.abandonNamespace(in, sb)
-		return -1, err
-	}
-	return in.ns, nil
-}
-
-// hold keeps a container's namespace at hand if one of its interfaces can only be
-// removed from inside. That is needed when others share the namespace and live longer.
-func (s *Service) hold(a *attachment, ns int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range a.sandbox.Endpoints {
-		n := s.networks[e.NetworkID]
-		if a.inner != nil || a.gone || n == nil || n.drv == nil || !n.drv.outside() {
-			continue
-		}
-		fd, err := unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("keep the network namespace of container %s: %w", a.sandbox.ContainerID, err)
-		}
-		a.inner = os.NewFile(uintptr(fd), "network namespace")
-	}
-	return nil
-}
-
-// namespace is what hold keeps, or -1.
-func (a *attachment) namespace() int {
-	if a.inner == nil {
-		return -1
-	}
-	return int(a.inner.Fd())
-}
-
-// abandonNamespace gives up a namespace, with which the links in it go.
-func (s *Service) abandonNamespace(in *inside, sb *Sandbox) {
-	for _, e := range sb.Endpoints {
-		s.host.disown(e.Link)
-	}
-	unix.Close(in.ns)
-}
-
-// refill has the spares replaced that a start may have taken.
-func (s *Service) refill(sb *Sandbox) {
-	if sb.Endpoints[0].NetworkID == s.bridge.rec.ID {
-		s.spares.refill()
-		return
-	}
-	if b, ok := s.driverOf(sb.Endpoints[0]).(*bridge); ok && sb.Endpoints[0].Interface == "eth0" {
-		s.ahead.came(b)
-	}
-	s.loose.refill()
-}
-
-// connectAll connects a new namespace to all networks of a sandbox.
-func (s *Service) connectAll(a *attachment) (*inside, error) {
-	sb := a.sandbox
-	in, first, err := s.socketFor(sb.Endpoints[0])
-	if err != nil {
-		return nil, err
-	}
-	indexes := map[*Endpoint]int{}
-	var msgs []*netlink.Message
-	for i, e := range sb.Endpoints {
-		index := first
-		if i > 0 || index == 0 {
-			index, err = s.driverOf(e).plug(in, e)
-		}
-		if err == nil {
-			err = in.prepare(e, a.options[e.NetworkID])
-		}
-		if err != nil {
-			break
-		}
-		indexes[e] = index
-		msgs = append(msgs, addressing(index, e)...)
-	}
-	if err == nil {
-		err = in.send(append(msgs, defaultRoutes(sb, indexes)...))
-	}
-	for e, index := range indexes {
-		if err == nil {
-			err = in.settle(s.driverOf(e), index, e)
-		}
-		if err == nil {
-			err = s.announce(in, index, e)
+// give takes an endpoint's addresses back.
+func (n *netw) give(e *Endpoint) {
+	n.remember(e)
+	for _, ip := range []netip.Addr{e.IP, e.IP6} {
+		if ip.IsValid() {
+			n.addrs.release(ip)
 		}
 	}
-	if err != nil {
-		in.close()
-		s.abandonNamespace(in, sb)
-		return nil, err
-	}
-	return in, nil
-}
-
-func (in *inside) send(msgs []*netlink.Message) error {
-	if len(msgs) == 0 {
-		return nil
-	}
-	if err := in.conn.Do(msgs...); err != nil {
-		return fmt.Errorf("in the container's namespace: %w", err)
-	}
-	return nil
-}
-
-func (s *Service) driverOf(e *Endpoint) driver {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := s.networks[e.NetworkID]; n != nil {
-		return n.drv
-	}
-	return nil
-}
-
-// socketFor is a namespace for a container whose first endpoint is e: a spare one that
-// has e's interface already, whose index is then not 0, if there can be such a one.
-func (s *Service) socketFor(e *Endpoint) (in *inside, index int, err error) {
-	b, isBridge := s.driverOf(e).(*bridge)
-	if !isBridge || e.Interface != "eth0" {
-		in, err = s.host.newNamespace()
-		return in, 0, err
-	}
-	if b == s.bridge {
-		k, err := s.spares.take()
-		if err != nil {
-			return nil, 0, err
-		}
-		e.Link = k.link
-		return k.in, k.eth0, nil
-	}
-	if k := s.ahead.take(b); k != nil {
-		e.Link = k.link
-		return k.in, k.eth0, nil
-	}
-	k, err := s.loose.take()
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := b.adopt(k); err != nil {
-		s.host.disown(k.link)
-		k.discard()
-		return nil, 0, err
-	}
-	e.Link = k.link
-	return k.in, k.eth0, nil
-}
-
-// publish reserves the ports, writes the files and redirects the ports.
-func (s *Service) publish(req *Request, a *attachment, t targets, wishes []wish) error {
-	a.edit.Lock()
-	defer a.edit.Unlock()
-	r, err := s.reserve(wishes, t)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	a.ports = r
-	a.sandbox.Ports = portMap(req.Exposed, r.ports)
-	s.mu.Unlock()
-	if err := s.writeFiles(req, a.sandbox); err != nil {
-		return err
-	}
-	add := append(t.elements(r.ports, a.sandbox.Asked), s.servedElements(t, r.ports)...)
-	a.elements = add
-	if err := s.table.Apply(nft.Change{Add: add}); err != nil {
-		return fmt.Errorf("publish ports: %w", err)
-	}
-	// A client that sent to a UDP port before has a connection tracking entry
-	// without the redirection, which would last as long as it goes on sending.
-	s.stale.forget(add, nil)
-	return nil
-}
-
-// unpublish takes back what is published. The redirection goes before the sockets, so
-// that who takes the port next meets none.
-func (s *Service) unpublish(a *attachment) error {
-	a.edit.Lock()
-	defer a.edit.Unlock()
-	s.mu.Lock()
-	r := a.ports
-	s.mu.Unlock()
-	dels := a.elements
-	a.elements = nil
-	err := s.table.Apply(nft.Change{Del: dels})
-	if err != nil {
-		err = fmt.Errorf("free ports of container %s: %w", a.sandbox.ContainerID, err)
-	}
-	r.release(s.proxy)
-	s.stale.forget(nil, dels)
-	return err
-}
-
-// macOf is the hardware address that goes with an endpoint's address.
-func macOf(e *Endpoint) network.HardwareAddr {
-	if e.IP.IsValid() {
-		b := e.IP.As4()
-		return network.HardwareAddr{0x02, 0x42, b[0], b[1], b[2], b[3]}
-	}
-	b := e.IP6.As16()
-	return network.HardwareAddr{0x02, 0x42, b[7], b[13], b[14], b[15]}
-}
-
-// Detach frees the sandbox's ports and addresses. The links vanish with the network
-// namespace, or are removed if others share that. Detaching twice is no error.
-func (s *Service) Detach(ctx context.Context, sb *Sandbox) error {
-	s.mu.Lock()
-	a := s.attachments[sb.ContainerID]
-	if a == nil || !sameSandbox(a.sandbox, sb) {
-		s.mu.Unlock()
-		return nil
-	}
-	s.mu.Unlock()
-	return s.free(a)
-}
-
-// sameSandbox tells a sandbox from an earlier or later one of the same container: they
-// share no endpoint. A running container's endpoints may have changed meanwhile.
-func sameSandbox(now, then *Sandbox) bool {
-	if len(now.Endpoints) == 0 || len(then.Endpoints) == 0 {
-		return true
-	}
-	for _, e := range then.Endpoints {
-		if o := now.On(e.NetworkID); o != nil && o.EndpointID == e.EndpointID {
-			return true
-		}
-	}
-	return false
-}
-
-// free gives back what a container holds.
-func (s *Service) free(a *attachment) error {
-	s.mu.Lock()
-	if a.gone {
-		s.mu.Unlock()
-		return nil
-	}
-	a.gone = true // no Connect commits any more
-	sb, guests := a.sandbox, a.guests
-	s.mu.Unlock()
-	s.namesDetach(sb)
-	err := s.unpublish(a)
-	for _, e := range sb.Endpoints {
-		d := s.driverOf(e)
-		if guests > 0 && d != nil {
-			err = errors.Join(err, d.unplug(a.namespace(), e))
-		} else {
-			s.host.disown(e.Link)
-		}
-	}
-	s.leave(a)
-	return err
-}
-
-func (s *Service) warn(text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.warnings = append(s.warnings, text)
 }

@@ -487,3 +487,9 @@ func (s *Service) bridgeIndexes() map[int]bool {
 	}
 	return all
 }
+
+func (s *Service) warn(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.warnings = append(s.warnings, text)
+}
