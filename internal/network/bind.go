@@ -22,7 +22,7 @@ import (
 // never comes. A UDP port of IPv4 is bound with the smallest buffer.
 type reservation struct {
 	fds    []int
-	served []int // descriptors that are the proxy's
+	served []*servedSocket // the proxy's, or yet to be
 	ports  []bound
 }
 
@@ -38,7 +38,8 @@ func (r *reservation) add(o *reservation) {
 	r.fds, r.served, r.ports = append(r.fds, o.fds...), append(r.served, o.served...), append(r.ports, o.ports...)
 }
 
-// bindPort takes one host port on all addresses of a wish, or on none. A port on all
+// bindPort takes one host port on all addresses of a wish, or on none; what is the proxy's
+// to serve waits until that is given it. A port on all
 // addresses of the host is one socket, of both families: a range of a thousand is a
 // thousand of them. Where one socket for all is refused, those of either family are tried
 // by themselves: they tell whose the port is, and take it past TIME_WAIT. A kernel without
@@ -92,18 +93,14 @@ func (b *binder) reserved(fd int, ports ...bound) {
 	b.got.fds, b.got.ports = append(b.got.fds, fd), append(b.got.ports, ports...)
 }
 
-// handOver gives a socket of IPv6 to the proxy, or only holds it.
-func (b *binder) handOver(fd int, ports ...bound) error {
+// listens notes a socket of IPv6, which is for the proxy or only held.
+func (b *binder) listens(fd int, ports ...bound) {
 	if !b.serve {
 		b.reserved(fd, ports...)
-		return nil
+		return
 	}
-	if err := b.proxy.add(&servedSocket{fd: fd, proto: b.wish.port.Proto(), port: ports[0].num, target: b.target}); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	b.got.served, b.got.ports = append(b.got.served, fd), append(b.got.ports, ports...)
-	return nil
+	served := &servedSocket{fd: fd, proto: b.wish.port.Proto(), port: ports[0].num, target: b.target}
+	b.got.served, b.got.ports = append(b.got.served, served), append(b.got.ports, ports...)
 }
 
 // bindDual binds a TCP socket on all addresses of both families; port 0 lets the kernel
@@ -130,7 +127,8 @@ func (b *binder) bindDual(port uint16) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return true, b.handOver(fd, bound{b.wish.port, b.wish.host, num}, bound{b.wish.port, b.wish.host6, num})
+	b.listens(fd, bound{b.wish.port, b.wish.host, num}, bound{b.wish.port, b.wish.host6, num})
+	return true, nil
 }
 
 // bindSix takes the port on the wish's IPv6 address.
@@ -165,27 +163,24 @@ func (b *binder) bindSix(port uint16) error {
 	if err != nil {
 		return err
 	}
-	return b.handOver(fd, bound{b.wish.port, host, num})
+	b.listens(fd, bound{b.wish.port, host, num})
+	return nil
 }
 
-// bindServed binds a socket and, if it is TCP and the proxy's, has it wait for clients.
-// That keeps others off with SO_REUSEADDR, too, by which it does not mind connections in
-// TIME_WAIT that the proxy or an earlier server had on the port. (A port that the kernel
-// chooses has none, but it will: they take the option from here.)
+// bindServed binds a socket that the proxy will have wait for clients; until then, being
+// bound alone keeps others off. Only where connections in TIME_WAIT, which the proxy or an
+// earlier server had on the port, are in the way, it listens from the beginning: they are
+// passed with SO_REUSEADDR, and by that others would come past it as well if it did not.
 func (b *binder) bindServed(fd int, sa unix.Sockaddr) error {
-	if !b.serve || b.wish.port.Proto() != network.TCP {
-		return unix.Bind(fd, sa)
+	err := unix.Bind(fd, sa)
+	if !errors.Is(err, unix.EADDRINUSE) || !b.serve || b.wish.port.Proto() != network.TCP {
+		return err
 	}
-	reuse := func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }
-	bind := func() error { return unix.Bind(fd, sa) }
-	steps := []func() error{reuse, bind}
-	if portOf(sa) == 0 {
-		steps = []func() error{bind, reuse}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return err
-		}
+	if err := unix.Bind(fd, sa); err != nil {
+		return err
 	}
 	return unix.Listen(fd, unix.SOMAXCONN)
 }

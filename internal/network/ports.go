@@ -210,15 +210,12 @@ type run struct {
 
 // runs puts ports together, those that keep their number apart from those that do not.
 func runs(bs []bound, wanted func(bound) bool) []run {
-	bs = slices.Clone(bs)
+	bs = slices.DeleteFunc(slices.Clone(bs), func(b bound) bool { return !wanted(b) })
 	slices.SortFunc(bs, func(a, b bound) int {
 		return cmp.Or(a.host.Compare(b.host), cmp.Compare(a.port.Proto(), b.port.Proto()), cmp.Compare(a.num, b.num))
 	})
 	var out []run
 	for _, b := range bs {
-		if !wanted(b) {
-			continue
-		}
 		if n := len(out) - 1; n >= 0 && out[n].continuedBy(b) {
 			out[n].last = b.num
 			continue
@@ -313,6 +310,9 @@ func (s *Service) reserve(ws []wish, t targets) (*reservation, error) {
 	}
 	if err == nil {
 		err = s.reserveEach(r, ws[len(certain):], t)
+	}
+	if err == nil {
+		err = s.proxy.add(r.served)
 	}
 	if err != nil {
 		r.release(s.proxy)

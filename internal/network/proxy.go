@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/moby/moby/api/types/network"
@@ -42,8 +44,9 @@ const filesOfRelay = 6
 // with the engine: while that is down, those addresses refuse, and all others go on.
 type proxy struct {
 	group *supervise.Group
-	epoll *os.File
-	fd    int   // of epoll
+	warn  func(string)
+	file  *os.File // of epoll
+	epoll syscall.RawConn
 	most  int64 // that may be relayed at one time, so that the engine keeps files for itself
 	open  atomic.Int64
 
@@ -66,7 +69,7 @@ type servedSocket struct {
 	closed  bool
 }
 
-func newProxy(group *supervise.Group) (*proxy, error) {
+func newProxy(group *supervise.Group, warn func(string)) (*proxy, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll for published ports: %w", err)
@@ -77,7 +80,13 @@ func newProxy(group *supervise.Group) (*proxy, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("epoll for published ports: %w", err)
 	}
-	p := &proxy{group: group, epoll: os.NewFile(uintptr(fd), "proxy-epoll"), fd: fd, most: mostRelayed(), sockets: map[int]*servedSocket{},
+	file := os.NewFile(uintptr(fd), "proxy-epoll")
+	epoll, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("epoll for published ports: %w", err)
+	}
+	p := &proxy{group: group, warn: warn, file: file, epoll: epoll, most: mostRelayed(), sockets: map[int]*servedSocket{},
 		buf: make([]byte, mostDatagram), oob: make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))}
 	p.answered.New = func() any { b := make([]byte, mostDatagram); return &b }
 	group.Go("network-proxy", p.run)
@@ -94,33 +103,73 @@ func mostRelayed() int64 {
 	return int64(max(least, min(limit.Cur/(2*filesOfRelay), most)))
 }
 
-// add serves a socket that waits for clients.
-func (p *proxy) add(s *servedSocket) error {
+// add serves sockets that are bound. A thousand take some milliseconds, for which nobody is
+// held up: they are done behind the answer, and what goes wrong then is a warning. With an
+// error none is served, and they are the caller's to remove.
+func (p *proxy) add(served []*servedSocket) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.sockets == nil {
+		p.mu.Unlock()
 		return errors.New("the network service is closed")
 	}
-	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}); err != nil {
-		return fmt.Errorf("wait for clients of a published port: %w", err)
+	for _, s := range served {
+		p.sockets[s.fd] = s
 	}
-	p.sockets[s.fd] = s
+	p.mu.Unlock()
+	if len(served) < sharePorts {
+		return p.listen(served)
+	}
+	p.group.Go("network-proxy-listen", func(context.Context) {
+		if err := p.listen(served); err != nil {
+			p.warn(err.Error())
+		}
+	})
 	return nil
 }
 
+// listen has clients come to sockets that are not closed meanwhile.
+func (p *proxy) listen(served []*servedSocket) error {
+	var failed error
+	err := p.epoll.Control(func(epoll uintptr) {
+		for _, s := range served {
+			if failed = s.listen(int(epoll)); failed != nil {
+				failed = fmt.Errorf("serve published port %d/%s on IPv6: %w", s.port, s.proto, failed)
+				return
+			}
+		}
+	})
+	return cmp.Or(failed, err)
+}
+
+func (s *servedSocket) listen(epoll int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	if s.proto == network.TCP {
+		if err := unix.Listen(s.fd, unix.SOMAXCONN); err != nil {
+			return err
+		}
+		// Connections take it from here, so that nobody minds those that end in TIME_WAIT.
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	return unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)})
+}
+
 // remove closes sockets. Connections that are through go on until an end closes.
-func (p *proxy) remove(fds []int) {
-	gone := make([]*servedSocket, 0, len(fds))
+func (p *proxy) remove(served []*servedSocket) {
 	p.mu.Lock()
-	for _, fd := range fds {
-		if s := p.sockets[fd]; s != nil {
-			delete(p.sockets, fd)
-			gone = append(gone, s)
+	for _, s := range served {
+		if p.sockets[s.fd] == s {
+			delete(p.sockets, s.fd)
 		}
 	}
 	p.mu.Unlock()
-	share(len(gone), func(_, from, to int) {
-		for _, s := range gone[from:to] {
+	share(len(served), func(_, from, to int) {
+		for _, s := range served[from:to] {
 			s.close()
 		}
 	})
@@ -138,19 +187,20 @@ func (p *proxy) ports() map[servedPort]bool {
 }
 
 // retarget sends what comes to these sockets from now on to another address.
-func (p *proxy) retarget(fds []int, ip netip.Addr) {
+func (p *proxy) retarget(served []*servedSocket, ip netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, fd := range fds {
-		if s := p.sockets[fd]; s != nil {
-			s.target = netip.AddrPortFrom(ip, s.target.Port())
-		}
+	for _, s := range served {
+		s.target = netip.AddrPortFrom(ip, s.target.Port())
 	}
 }
 
 func (s *servedSocket) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
 	s.closed = true
 	unix.Close(s.fd)
 	for _, c := range s.clients {
@@ -160,16 +210,12 @@ func (s *servedSocket) close() {
 
 func (p *proxy) run(ctx context.Context) {
 	defer p.closeAll()
-	stop := context.AfterFunc(ctx, func() { _ = p.epoll.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	raw, err := p.epoll.SyscallConn()
-	if err != nil {
-		return
-	}
 	events := make([]unix.EpollEvent, 64)
 	for {
 		n := 0
-		err := raw.Read(func(fd uintptr) bool {
+		err := p.epoll.Read(func(fd uintptr) bool {
 			n, _ = unix.EpollWait(int(fd), events, 0)
 			return n > 0
 		})
@@ -202,7 +248,7 @@ func (p *proxy) closeAll() {
 		s.close()
 	}
 	p.sockets = nil
-	p.epoll.Close()
+	p.file.Close()
 }
 
 // serve takes what has come to one socket, and reports that it could not for a while. It

@@ -162,6 +162,9 @@ func (s *Service) rebind(a *attachment, bs []bound, t targets) {
 			}
 		}
 	}
+	if err := s.proxy.add(r.served); err != nil {
+		s.warn(fmt.Sprintf("published ports of container %s do not answer on IPv6: %v", a.sandbox.Name, err))
+	}
 	s.mu.Lock()
 	a.ports = r
 	s.mu.Unlock()

@@ -120,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if s.removals, err = newRemovals(s.group, s.records, s.warn); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = newProxy(s.group); err != nil {
+	if s.proxy, err = newProxy(s.group, s.warn); err != nil {
 		return nil, err
 	}
 	s.lookups = s.newNames()
