@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -61,6 +62,11 @@ func (b *bridge) up() error {
 	}
 	b.index.Store(int64(link.Index))
 	b.settled.Store(false)
+	if !b.made {
+		if err := b.pin(link); err != nil {
+			return err
+		}
+	}
 	if err := b.sysctls(); err != nil {
 		return err
 	}
@@ -103,13 +109,32 @@ func kindOf(l netlink.Link) string {
 // create gives the bridge a fixed hardware address: otherwise it takes that of its
 // lowest port, and neighbours lose it whenever containers come and go.
 func (b *bridge) create() (netlink.Link, error) {
-	sum := sha256.Sum256([]byte(b.name() + "\x00" + hostIdentity()))
-	mac := net.HardwareAddr{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
 	// Down, so that it gets no IPv6 address before it is known whether it may have one.
-	if err := b.host.conn.Do(netlink.NewBridge(b.name(), mac, b.opts.mtu).Down()); err != nil {
+	if err := b.host.conn.Do(netlink.NewBridge(b.name(), b.ownMAC(), b.opts.mtu).Down()); err != nil {
 		return netlink.Link{}, fmt.Errorf("make bridge: %w", err)
 	}
 	return b.host.conn.LinkByName(b.name())
+}
+
+// pin has a bridge that is not ours keep the hardware address that it has: one that
+// was set stays as it is; one that only follows the ports (see create) would follow the
+// containers' from now on, and containers that are there send to the former one for half
+// a minute. A bridge whose ports have all gone has none (all zero) and gets one.
+func (b *bridge) pin(link netlink.Link) error {
+	mac := link.MAC
+	if bytes.Count(mac, []byte{0}) == len(mac) {
+		mac = b.ownMAC()
+	}
+	if err := b.host.conn.Do(netlink.SetMAC(link.Index, mac)); err != nil {
+		return fmt.Errorf("bridge %q: keep its hardware address: %w", b.name(), err)
+	}
+	return nil
+}
+
+// ownMAC is the same whenever a bridge of this name is made on this host.
+func (b *bridge) ownMAC() net.HardwareAddr {
+	sum := sha256.Sum256([]byte(b.name() + "\x00" + hostIdentity()))
+	return net.HardwareAddr{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
 }
 
 // hostIdentity only has to differ between hosts that share a wire.

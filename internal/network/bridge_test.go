@@ -1,7 +1,9 @@
 package network_test
 
 import (
+	"net/netip"
 	"os"
+	"os/exec"
 	"testing"
 )
 
@@ -65,4 +67,52 @@ func publishedPortFromEverywhere(t *testing.T) {
 	} {
 		h.expect(c.from, h.dial(c.ns, c.proto, c.addr), c.want)
 	}
+}
+
+// A bridge that an administrator made takes the lowest hardware address of its ports until it has one of its own: it
+// would change with the containers that come and go, and those that are there would not be answered for as long as they
+// know the former one.
+func TestForeignBridgeKeepsItsAddress(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		setup func(h *host, bridge string)
+	}{
+		{"without a port", func(*host, string) {}},
+		{"whose ports have gone", func(h *host, bridge string) {
+			h.addPort(bridge, "clt-old", "02:00:00:00:00:02")
+			h.run(h.home, "ip", "link", "del", "clt-old")
+		}},
+		{"with a port", func(h *host, bridge string) { h.addPort(bridge, "clt-old", "02:00:00:00:00:02") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t)
+			cfg := h.config()
+			cfg.BIP = netip.Prefix{}
+			h.run(h.home, "ip", "link", "add", cfg.Bridge, "type", "bridge")
+			t.Cleanup(func() { _ = exec.Command("ip", "link", "del", cfg.Bridge).Run() })
+			h.run(h.home, "ip", "addr", "add", "198.51.100.1/24", "dev", cfg.Bridge)
+			c.setup(h, cfg.Bridge)
+			t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "clt-old").Run() })
+			s := h.open(cfg)
+			a := h.attach(s, "8080:80/tcp")
+			h.listen(a.ns, "a", ":80")
+			h.listen(h.outside, "outside", ":80")
+			reach := func(when string) {
+				h.expect("outside, "+when, h.dial(a.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+				h.expect("published, "+when, h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+			}
+			reach("at first")
+			h.addPort(cfg.Bridge, "clt-low", "02:00:00:00:00:01")
+			reach("when a port with a lower address has come")
+			h.run(h.home, "ip", "link", "del", "clt-low")
+			reach("when it has gone")
+		})
+	}
+}
+
+// addPort makes a port of a bridge as administrators do.
+func (h *host) addPort(bridge, name, mac string) {
+	h.t.Helper()
+	h.run(h.home, "ip", "link", "add", name, "address", mac, "type", "veth", "peer", "name", name+"2")
+	h.run(h.home, "ip", "link", "set", name, "master", bridge, "up")
 }
