@@ -75,10 +75,7 @@ func (d *directories) prepare(n int) (made []string, err error) {
 	for range n {
 		d.made++
 		dir := filepath.Join(d.root, strconv.Itoa(d.made))
-		if err = makeDirs(dir); err == nil {
-			err = makeFiles(dir)
-		}
-		if err != nil {
+		if err = makeAll(dir); err != nil {
 			_ = os.RemoveAll(dir)
 			break
 		}
@@ -96,18 +93,26 @@ func (d *directories) prepare(n int) (made []string, err error) {
 // make makes dir, a container's directory.
 func (d *directories) make(dir string) error {
 	if d.ready == nil {
-		return makeDirs(dir)
+		return makeAll(dir)
 	}
 	defer d.ready.Refill()
 	spare, ok := d.ready.Take()
 	if !ok {
-		return makeDirs(dir)
+		return makeAll(dir)
 	}
 	if err := unix.Rename(spare, dir); err != nil {
 		_ = os.RemoveAll(spare)
-		return makeDirs(dir)
+		return makeAll(dir)
 	}
 	return nil
+}
+
+// makeAll makes what a directory that lay ready has, so that a start can be begun early (see attempt.makeReady) in both.
+func makeAll(dir string) error {
+	if err := makeDirs(dir); err != nil {
+		return err
+	}
+	return makeFiles(dir)
 }
 
 func makeDirs(dir string) error {

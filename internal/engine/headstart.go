@@ -34,7 +34,8 @@ type headStarts struct {
 
 	mu      sync.Mutex
 	begun   map[string]*headStart
-	expires bool // a goroutine looks after begun
+	latest  time.Time // when something was begun, or taken
+	expires bool      // a goroutine looks after begun
 }
 
 // A headStart is what is being made for one container.
@@ -53,8 +54,11 @@ type headStart struct {
 }
 
 const (
-	// headStartPatience is longer than a client takes that starts what it creates.
+	// headStartPatience is longer than a client takes that starts what it creates. It counts from the last of them that
+	// came: a client of many, as Compose, creates all before it starts the first.
 	headStartPatience = time.Second
+	// longestHeadStart is what others' coming can make of it.
+	longestHeadStart = 10 * time.Second
 	// mostHeadStarts bounds what is held: each is some forty descriptors.
 	mostHeadStarts = 64
 )
@@ -90,6 +94,7 @@ func (h *headStarts) begin(c *container.Container) {
 		return
 	}
 	x := &headStart{resources: resources, group: group, since: time.Now(), gone: make(chan struct{})}
+	h.latest = x.since
 	if readiable(r) {
 		a := h.starter.attempt(c)
 		x.group, a.group, x.attempt, x.readied = nil, group, a, make(chan struct{})
@@ -110,6 +115,7 @@ func (h *headStarts) take(r *container.Record, resources cgroup.Resources) *head
 	x := h.begun[r.ID]
 	if x != nil && !x.dropped && reflect.DeepEqual(x.resources, resources) && (x.attempt == nil || x.attempt.r == r) {
 		delete(h.begun, r.ID)
+		h.latest = time.Now()
 		h.mu.Unlock()
 		return x
 	}
@@ -219,8 +225,9 @@ func (h *headStarts) expire(ctx context.Context) {
 func (h *headStarts) late(all bool) (ids []string, more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	stalled := time.Since(h.latest) >= headStartPatience
 	for id, x := range h.begun {
-		if all || time.Since(x.since) >= headStartPatience {
+		if all || stalled || time.Since(x.since) >= longestHeadStart {
 			ids = append(ids, id)
 		}
 	}

@@ -7,7 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	api "github.com/moby/moby/api/types/container"
 
@@ -99,5 +101,44 @@ func TestALimitThatChangedBeforeTheStartHolds(t *testing.T) {
 	}
 	if limits == 0 {
 		t.Error("no memory limit was found")
+	}
+}
+
+// More containers than directories lie ready, as those of an application are created: the start of the last is begun as
+// early as that of the first, and its control group is made once.
+func TestEveryContainerOfManyHasItsHeadStart(t *testing.T) {
+	l := newLab(t)
+	const many = 24
+	begin := time.Now()
+	ids, inodes := make([]string, many), make([]uint64, many)
+	for i := range ids {
+		ids[i] = l.create(spec{cmd: []string{"sleep", "1000"}})
+		for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+			if _, err := os.Stat(filepath.Join(l.dir, "containers", ids[i], name)); err != nil {
+				t.Errorf("container %d cannot be made ready: %v", i, err)
+			}
+		}
+	}
+	inode := func(id string) uint64 {
+		for _, dir := range l.groups(id) {
+			var st syscall.Stat_t
+			if strings.Contains(dir, "/memory/") && syscall.Stat(dir, &st) == nil {
+				return st.Ino
+			}
+		}
+		return 0
+	}
+	for i, id := range ids {
+		inodes[i] = inode(id)
+	}
+	for i, id := range ids {
+		before := inodes[i]
+		if err := l.Start(context.Background(), id); err != nil {
+			t.Fatal(err)
+		}
+		after := inode(id)
+		if late := time.Since(begin) > time.Second/2; before != 0 && after != 0 && after != before && !late {
+			t.Errorf("the group of container %d was made again", i)
+		}
 	}
 }

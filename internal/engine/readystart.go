@@ -54,13 +54,17 @@ func (a *attempt) filesExist() bool {
 	return true
 }
 
-// takeReady makes what was begun this attempt's. If it has not got ready, what there is of it is gone, and the control
-// group is being made again.
+// takeReady makes what was begun this attempt's. If it has not got ready, there is the control group at most, which is
+// being made again where it went with the rest.
 func (a *attempt) takeReady(head *headStart) {
 	<-head.readied
 	b := head.attempt
 	if b.ready == nil {
 		defer b.closeFDs()
+		if b.group != nil {
+			a.group, b.group = b.group, nil
+			return
+		}
 		if err := b.unready(); err != nil {
 			a.s.log.Warn("control group of a container that is started late", "container", a.c.ID(), "error", err)
 		}
