@@ -21,6 +21,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/health"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/logs"
@@ -257,7 +258,7 @@ func (cr *Creator) takeImage(def *container.Definition, img *image.Image, platfo
 	if err := checkConfig(def.Config); err != nil {
 		return nil, err
 	}
-	if err := checkHealth(def.Config, def.HostConfig); err != nil {
+	if err := health.CheckMerged(def.Config, def.HostConfig); err != nil {
 		return nil, err
 	}
 	if def.Path, def.Args, err = commandLine(def.Config); err != nil {

@@ -12,6 +12,7 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/health"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/runtime"
@@ -158,7 +159,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		st.Keeper, st.Sandbox = nil, nil
 		st.StoppedByHand = st.StoppedByHand || r.wasStoppedByHand()
 		st.HealthRestart = st.HealthRestart && !st.StoppedByHand
-		st.Health = endedHealth(st.Health)
+		st.Health = health.Ended(st.Health)
 	}, func() { x.announce(c, rec, r, oom, status.Code, finished) })
 	if again || !x.removes(c) {
 		x.persist(c) // else an engine that dies before the removal leaves it to the next, which learns of the exit from the keeper
@@ -265,7 +266,7 @@ func (x *exiter) decide(rec *container.Record, r *run, code int, finished time.T
 	}
 	if rec.State.HealthRestart && !r.wasStoppedByHand() {
 		delay = firstBackoff
-		if r.backoff > 0 && !r.wasHealthy.Load() {
+		if r.backoff > 0 && !r.wasHealthy() {
 			delay = min(2*r.backoff, maxBackoff)
 		}
 		return true, delay

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/health"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/stdio"
 )
@@ -88,13 +89,12 @@ type run struct {
 	exited  chan struct{} // closed when the exit is in the state and announced
 	cleaned chan struct{} // closed when nothing of the run is left but what unmount ends
 
-	pauses     atomic.Int32 // how often it was paused
-	wasHealthy atomic.Bool  // a probe has succeeded
+	pauses atomic.Int32 // how often it was paused
 
 	mu          sync.Mutex
-	monitor     *monitor // of its health, nil without one
-	byHand      bool     // stop or kill asked for the end: no restart by policy
-	ending      int      // stops and kills under way
+	monitor     *health.Monitor // of its health, nil without one
+	byHand      bool            // stop or kill asked for the end: no restart by policy
+	ending      int             // stops and kills under way
 	stdinOnce   sync.Once
 	execs       map[string]struct{}
 	oomReported bool
@@ -183,7 +183,7 @@ func (r *run) unmount() {
 	}
 }
 
-func (r *run) setMonitor(m *monitor) {
+func (r *run) setMonitor(m *health.Monitor) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.monitor = m
@@ -191,10 +191,16 @@ func (r *run) setMonitor(m *monitor) {
 
 // stopMonitor ends the health checks of the run.
 func (r *run) stopMonitor() {
+	r.healthMonitor().Stop()
+}
+
+// wasHealthy says whether a probe of the run has succeeded.
+func (r *run) wasHealthy() bool { return r.healthMonitor().Succeeded() }
+
+func (r *run) healthMonitor() *health.Monitor {
 	r.mu.Lock()
-	m := r.monitor
-	r.mu.Unlock()
-	m.stop()
+	defer r.mu.Unlock()
+	return r.monitor
 }
 
 func (r *run) stopByHand() {

@@ -131,8 +131,3 @@ func mergeHealthcheck(c *container.Config, img *dockerspec.HealthcheckConfig) {
 	}
 	c.Healthcheck = &h
 }
-
-// hasHealthcheck says whether the merged config asks for probes to be run.
-func hasHealthcheck(c *container.Config) bool {
-	return c.Healthcheck != nil && len(c.Healthcheck.Test) > 0 && c.Healthcheck.Test[0] != "NONE"
-}

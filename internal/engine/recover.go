@@ -108,7 +108,7 @@ func addVolumes(users map[string][]string, r *container.Record) {
 // sweep removes what belongs to nothing of what was found.
 func (rc *Recovery) sweep(ctx context.Context, found *inventory) error {
 	rc.deps.Runtime.Sweep(append(found.keepers, rc.execs.adopt(ctx)...))
-	rc.starter.prober.load(found.all)
+	rc.starter.prober.monitors.Load(found.all)
 	rc.sweepGroups(found.all)
 	rc.sweepJournals()
 	rc.resumeLogs(found.all)

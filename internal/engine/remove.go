@@ -143,7 +143,7 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 	rm.say.container(c, apievents.ActionDestroy)
 	c.Removed()
 	rm.lives.drop(c)
-	rm.stopper.starter.prober.drop(rec)
+	rm.stopper.starter.prober.monitors.Forget(rec)
 	rm.sweeper.add(trash)
 	if err := dropOwnFiles(rm.settings, rec); err != nil {
 		rm.log.Warn("files of a removed container", "container", rec.ID, "error", err)

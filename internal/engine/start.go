@@ -18,6 +18,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/health"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
@@ -154,7 +155,7 @@ func (a *attempt) running(keeper keeper.Record) func(*container.State) {
 		*st = container.State{
 			Status: api.StateRunning, StartedAt: a.started.UTC(), FinishedAt: st.FinishedAt, VolumesFilled: true,
 			RestartCount: st.RestartCount, Keeper: &keeper, Sandbox: a.sandbox,
-			Endpoints: st.Endpoints, Health: startedHealth(a.r, st.Health), AppArmorProfile: a.profile,
+			Endpoints: st.Endpoints, Health: health.Started(a.r, st.Health), AppArmorProfile: a.profile,
 		}
 		if a.backoff == 0 {
 			st.RestartCount = 0

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/health"
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
@@ -142,14 +143,14 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 
 // endUnhealthy ends a run whose health checks have failed: kindly, as stop
 // does, or at once. What follows is for its exit to decide.
-func (s *Stopper) endUnhealthy(c *container.Container, r *run, action healthAction) error {
+func (s *Stopper) endUnhealthy(c *container.Container, r *run, action health.Action) error {
 	rec := c.Load()
 	sig, err := stopSignal(rec, "")
 	if err != nil {
 		return err
 	}
 	reason := "unhealthy, and --health-on-failure is " + string(action)
-	if action == healthKill {
+	if action == health.Kill {
 		return s.kill(c, r, earlyKillReason, reason)
 	}
 	timeout, byDefault := s.timeout(rec, StopOptions{})

@@ -8,12 +8,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/health"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/logs"
 )
@@ -67,28 +67,7 @@ func checkConfig(c *container.Config) error {
 	if len(c.Domainname) > maxHostname || strings.ContainsAny(c.Domainname, "\x00\n /") {
 		return failure.Invalid("invalid domain name %q: at most %d characters, no blanks or slashes", c.Domainname, maxHostname)
 	}
-	return checkHealthcheck(c.Healthcheck)
-}
-
-func checkHealthcheck(h *container.HealthConfig) error {
-	if h == nil {
-		return nil
-	}
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod}, {"StartInterval", h.StartInterval},
-	} {
-		if d.value != 0 && d.value < container.MinimumDuration {
-			return failure.Invalid("%s in Healthcheck cannot be less than %s", d.name, container.MinimumDuration)
-		}
-	}
-	if h.Retries < 0 {
-		return failure.Invalid("Retries in Healthcheck cannot be negative")
-	}
-	_, err := healthCommand(&container.Config{Healthcheck: h})
-	return err
+	return health.CheckConfig(c.Healthcheck)
 }
 
 // checkHostConfig validates h, with its defaults filled in, and the network
@@ -103,7 +82,7 @@ func checkHostConfig(h *container.HostConfig, f kernel.Features) (warnings []str
 	if _, ok := h.Annotations[""]; ok {
 		return nil, failure.Invalid("invalid Annotations: the empty string is not permitted as an annotation key")
 	}
-	if err := checkHealthAction(h); err != nil {
+	if err := health.CheckAction(h); err != nil {
 		return nil, err
 	}
 	if err := checkNamespaces(h); err != nil {

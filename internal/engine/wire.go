@@ -134,6 +134,6 @@ func newCycle(d *Deps, s *parts) *cycle {
 		adjustable: s.adjusted,
 	}
 	c.remover.stopper = c.stopper
-	c.starter.prober = newProber(c.execs, c.stopper, s.say, *d)
+	c.starter.prober = newProber(c.execs, c.stopper, s.say, d)
 	return c
 }

@@ -1,4 +1,4 @@
-package engine
+package health
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 
 func TestHealthFollowsItsProbes(t *testing.T) {
 	started := time.Unix(1000, 0)
-	hc := &healthcheck{retries: 2, startPeriod: 10 * time.Second}
+	check := &Check{Retries: 2, StartPeriod: 10 * time.Second}
 	for _, c := range []struct {
 		probes string // exit codes, one a second
 		want   string // the state after each: status and failing streak
@@ -30,7 +30,7 @@ func TestHealthFollowsItsProbes(t *testing.T) {
 			r := &api.HealthcheckResult{Start: started.Add(time.Duration(i+1) * time.Second)}
 			fmt.Sscan(code, &r.ExitCode)
 			before := *h
-			h2 := hc.after(h, r, started)
+			h2 := check.after(h, r, started)
 			if h.Status != before.Status || len(h.Log) != len(before.Log) {
 				t.Fatal("the earlier state was changed")
 			}
@@ -46,7 +46,7 @@ func TestHealthFollowsItsProbes(t *testing.T) {
 	}
 }
 
-func TestHealthcheckOf(t *testing.T) {
+func TestOf(t *testing.T) {
 	for _, c := range []struct {
 		test  []string
 		shell []string
@@ -61,26 +61,26 @@ func TestHealthcheckOf(t *testing.T) {
 		r := &container.Record{Definition: container.Definition{
 			Config: &api.Config{Shell: c.shell, Healthcheck: &api.HealthConfig{Test: c.test, Interval: time.Second}}, HostConfig: &api.HostConfig{},
 		}}
-		hc := healthcheckOf(r)
-		if (hc == nil) != (c.want == "") {
-			t.Errorf("%q: %+v", c.test, hc)
+		check := Of(r)
+		if (check == nil) != (c.want == "") {
+			t.Errorf("%q: %+v", c.test, check)
 			continue
 		}
-		if hc == nil {
+		if check == nil {
 			continue
 		}
-		if got := strings.Join(hc.cmd, "|"); got != c.want {
+		if got := strings.Join(check.Cmd, "|"); got != c.want {
 			t.Errorf("%q: %q", c.test, got)
 		}
-		if hc.interval != time.Second || hc.timeout != 30*time.Second || hc.startInterval != 5*time.Second || hc.startPeriod != 0 || hc.retries != 3 {
-			t.Errorf("defaults: %+v", hc)
+		if check.Interval != time.Second || check.Timeout != 30*time.Second || check.StartInterval != 5*time.Second || check.StartPeriod != 0 || check.Retries != 3 {
+			t.Errorf("defaults: %+v", check)
 		}
 	}
 }
 
-func TestProbeOutputIsCut(t *testing.T) {
+func TestOutputIsCut(t *testing.T) {
 	for _, n := range []int{0, 1, 4095, 4096, 4097, 100000} {
-		o := &probeOutput{}
+		o := &Output{}
 		for left := n; left > 0; left -= min(left, 1000) {
 			if w, err := o.Write(make([]byte, min(left, 1000))); err != nil || w != min(left, 1000) {
 				t.Fatal(w, err)
@@ -97,7 +97,7 @@ func TestProbeOutputIsCut(t *testing.T) {
 }
 
 func TestNextProbe(t *testing.T) {
-	hc := &healthcheck{interval: 30 * time.Second, startInterval: time.Second, startPeriod: time.Minute}
+	check := &Check{Interval: 30 * time.Second, StartInterval: time.Second, StartPeriod: time.Minute}
 	started := time.Unix(1000, 0)
 	for _, c := range []struct {
 		status api.HealthStatus
@@ -107,7 +107,7 @@ func TestNextProbe(t *testing.T) {
 		{api.Starting, 0, time.Second}, {api.Starting, 59 * time.Second, time.Second}, {api.Starting, time.Minute, 30 * time.Second},
 		{api.Healthy, time.Second, 30 * time.Second}, {api.Unhealthy, 2 * time.Minute, 30 * time.Second},
 	} {
-		if got := hc.wait(&api.Health{Status: c.status}, started, started.Add(c.age)); got != c.want {
+		if got := check.wait(&api.Health{Status: c.status}, started, started.Add(c.age)); got != c.want {
 			t.Errorf("%s after %v: %v, want %v", c.status, c.age, got, c.want)
 		}
 	}
