@@ -9,7 +9,6 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/apparmor"
 	"github.com/cleatlabs/cleat/internal/container"
-	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/rootpath"
@@ -84,11 +83,7 @@ func (b *specBuilder) confine(s *runtime.Spec, host *api.HostConfig) (err error)
 func (b *specBuilder) filter(opts securityOpts, privileged bool, caps uint64) ([]byte, error) {
 	switch {
 	case opts.profile != nil:
-		prog, err := b.seccomp.Compile(opts.profile, caps, b.features.Major, b.features.Minor)
-		if err != nil {
-			return nil, failure.Invalid("seccomp profile: %w", err)
-		}
-		return prog, nil
+		return b.seccomp.Compile(opts.profile, caps, b.features.Major, b.features.Minor)
 	case opts.unconfined, privileged:
 		return nil, nil
 	default:

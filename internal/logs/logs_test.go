@@ -219,6 +219,28 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// TestRotationByDefault: a container whose options name no limit cannot fill the disk.
+func TestRotationByDefault(t *testing.T) {
+	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log")}
+	w := open(t, cfg)
+	line := strings.Repeat("x", 15_999) + "\n"
+	const size, most, written = 20_000_000, 5, 5*20_000_000 + 5_000_000
+	for n := 0; n < written; n += len(line) {
+		feed(t, w, stdio.Stdout, line, noon, false)
+	}
+	w.Close()
+	files, err := logs.Files(cfg)
+	if err != nil || len(files) != most {
+		t.Fatalf("%d files, %v; want %d", len(files), err, most)
+	}
+	for i, f := range files {
+		st, err := os.Stat(f)
+		if err != nil || st.Size() > size+int64(len(line))+100 || f != cfg.Path && st.Size() < size-int64(len(line))-100 {
+			t.Errorf("file %d of %d, %s, has %d bytes, %v", i+1, most, f, st.Size(), err)
+		}
+	}
+}
+
 func TestSingleFileStartsAnew(t *testing.T) {
 	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Opts: map[string]string{"max-size": "500", "max-file": "1"}}
 	w := open(t, cfg)

@@ -152,17 +152,27 @@ func TestBadCreates(t *testing.T) {
 	} {
 		p.want(test.status, "POST", "/containers/create", test.body, test.text, `{"message":"`)
 	}
-	// Refused by name: the engine's part is still to come, or there will be none.
-	for option, body := range map[string]string{
-		"container": `{"Image":"busybox","HostConfig":{"NetworkMode":"container:x"}}`,
-		"runtime":   `{"Image":"busybox","HostConfig":{"Runtime":"kata"}}`,
-		"Links":     `{"Image":"busybox","HostConfig":{"Links":["a:b"]}}`,
-		"driver":    `{"Image":"busybox","HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/v","VolumeOptions":{"DriverConfig":{"Name":"nfs"}}}]}}`,
+	// Options whose effect is not to be had are refused by name.
+	for _, test := range []struct {
+		status     int
+		host, text string
+	}{
+		{400, `"NetworkMode":"container:nosuch"`, "No such container: nosuch"},
+		{400, `"Runtime":"kata"`, "unknown or invalid runtime name: kata"},
+		{400, `"Links":["nosuch:b"]`, "nosuch"},
+		{400, `"Mounts":[{"Type":"volume","Source":"vol","Target":"/v","VolumeOptions":{"DriverConfig":{"Name":"nosuch"}}}]`, `plugin \"nosuch\" not found`},
+		{400, `"Mounts":[{"Type":"npipe","Source":"x","Target":"/v"}]`, `type \"npipe\"`},
+		{400, `"Mounts":[{"Type":"cluster","Source":"vol","Target":"/v"}]`, `type \"cluster\"`},
+		{400, `"UsernsMode":"odd"`, "invalid userns mode: odd"},
+		{400, `"Isolation":"hyperv"`, "hyperv"},
+		{501, `"CpuCount":3`, "HostConfig.CpuCount is not supported"},
+		{501, `"CpuPercent":3`, "HostConfig.CpuPercent is not supported"},
+		{501, `"IOMaximumIOps":3`, "HostConfig.IOMaximumIOps is not supported"},
+		{501, `"IOMaximumBandwidth":3`, "HostConfig.IOMaximumBandwidth is not supported"},
+		{400, `"StorageOpt":{"odd":"1"}`, "odd"},
+		{400, `"SecurityOpt":["seccomp={\"defaultAction\":\"NONE\"}"]`, `{"message":"seccomp profile: default action: unknown action \"NONE\""}`},
 	} {
-		status, answer := p.call("POST", "/containers/create", body)
-		if status < 400 || status >= 600 || status == 500 || !strings.Contains(answer, `{"message":"`) {
-			t.Errorf("%s: %d %s, want it refused by name", option, status, answer)
-		}
+		p.want(test.status, "POST", "/containers/create", `{"Image":"busybox","HostConfig":{`+test.host+`}}`, test.text, `{"message":"`)
 	}
 	if after := count(); after != before {
 		t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)

@@ -84,12 +84,12 @@ func TestRegistryTrouble(t *testing.T) {
 	stopped.Close()
 	each(t, func(t *testing.T, program string) {
 		for _, c := range []struct{ what, ref, text string }{
-			{"unknown repository", reg.Addr + "/no/such", "no/such"},
-			{"unknown tag", reg.Addr + "/library/busybox:no-such", "not found"},
+			{"unknown repository", reg.Addr + "/no/such", "pull access denied for " + reg.Addr + "/no/such, repository does not exist or may require 'docker login'"},
+			{"unknown tag", reg.Addr + "/library/busybox:no-such", "manifest for " + reg.Addr + "/library/busybox:no-such not found: manifest unknown"},
 			{"upper case", "Ubuntu", "must be lowercase"},
 			{"unauthorized", answer(401, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`) + "/x", "login"},
 			{"too many requests", answer(429, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`) + "/x", "toomanyrequests"},
-			{"registry is down", strings.TrimPrefix(stopped.URL, "http://") + "/x", "connection refused"},
+			{"registry is down", strings.TrimPrefix(stopped.URL, "http://") + "/x", "cannot reach the registry at " + strings.TrimPrefix(stopped.URL, "http://") + ": connection refused"},
 		} {
 			if r := e.Do(t, program, "", "pull", c.ref); r.Code != 1 || !strings.Contains(strings.ToLower(r.Stderr), c.text) {
 				t.Errorf("%s: want %q: %s", c.what, c.text, r)
@@ -129,13 +129,22 @@ func TestBrokenArchives(t *testing.T) {
 	}
 	dir := t.TempDir()
 	each(t, func(t *testing.T, program string) {
-		for what, b := range map[string][]byte{"nonsense": []byte(strings.Repeat("no tar ", 999)), "cut off": whole[:len(whole)/3], "escaping": escape.Bytes(), "corrupt": bad} {
+		for _, c := range []struct {
+			what    string
+			archive []byte
+			text    string
+		}{
+			{"nonsense", []byte(strings.Repeat("no tar ", 999)), "damaged or not a tar archive"},
+			{"cut off", whole[:len(whole)/3], "damaged or not a tar archive: unexpected EOF"},
+			{"escaping", escape.Bytes(), "../../etc/evil"},
+			{"corrupt", bad, "the image archive is damaged: blobs/sha256/"},
+		} {
 			f := filepath.Join(dir, "a.tar")
-			if err := os.WriteFile(f, b, 0o600); err != nil {
+			if err := os.WriteFile(f, c.archive, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if r := e.Do(t, program, "", "load", "-i", f); r.Code == 0 || len(r.Stderr) < 10 {
-				t.Errorf("%s: %s", what, r)
+			if r := e.Do(t, program, "", "load", "-i", f); r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, c.text) {
+				t.Errorf("%s: want %q: %s", c.what, c.text, r)
 			}
 		}
 	})

@@ -218,7 +218,7 @@ func TestPsFiltersAndFormats(t *testing.T) {
 				t.Errorf("%v: %q, want %q", c.args, got, c.want)
 			}
 		}
-		if r := e.Do(t, program, "", "ps", "-f", "status=nonsense"); r.Code == 0 {
+		if r := e.Do(t, program, "", "ps", "-f", "status=nonsense"); r.Code != 1 || !strings.Contains(r.Stderr, "invalid filter 'status=nonsense': invalid value for state (nonsense)") {
 			t.Errorf("%s", r)
 		}
 	})

@@ -79,6 +79,10 @@ func TestInside(t *testing.T) {
 	if err := os.WriteFile(envFile, []byte("# a comment\nFROM_FILE=yes\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	profile := filepath.Join(host, "seccomp.json")
+	if err := os.WriteFile(profile, []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	each(t, func(t *testing.T, program string) {
 		for _, c := range []struct {
 			what string
@@ -86,6 +90,8 @@ func TestInside(t *testing.T) {
 			sh   string
 			want string
 		}{
+			{"entrypoint", []string{"--entrypoint", "echo", "busybox"}, "not run", "sh -c not run"},
+			{"no entrypoint", []string{"--entrypoint", "", "busybox"}, "echo run", "run"},
 			{"environment", []string{"-e", "A=b c", "--env-file", envFile, "busybox"}, `echo "$A $FROM_FILE"`, "b c yes"},
 			{"workdir is made", []string{"-w", "/a/b", "busybox"}, "pwd", "/a/b"},
 			{"user by number", []string{"-u", "1234:5678", "busybox"}, "id -u; id -g", "1234\n5678"},
@@ -100,7 +106,7 @@ func TestInside(t *testing.T) {
 			{"bind by --mount", []string{"--mount", "type=bind,src=" + host + ",dst=/h,readonly", "busybox"}, "cat /h/f", "from the host"},
 			{"shm-size", []string{"--shm-size", "8m", "busybox"}, "df -m /dev/shm | awk 'NR==2{print $2}'", "8"},
 			{"pid namespace", []string{"busybox"}, "echo $$", "1"},
-			{"init", []string{"--init", "busybox"}, "[ $$ -ne 1 ] && tr '\\0' ' ' </proc/1/cmdline | wc -c | grep -vx 0 >/dev/null && echo second", "second"},
+			{"init", []string{"--init", "busybox"}, "[ $$ -ne 1 ] && cat /proc/1/comm; (sleep 0 &); until [ -z \"$(ps -o stat | grep Z)\" ]; do sleep 0.01; done; echo reaped", "cleat-init\nreaped"},
 			{"default capabilities", []string{"busybox"}, "grep CapEff /proc/self/status", "CapEff:\t00000000a80425fb"},
 			{"cap-drop all", []string{"--cap-drop", "ALL", "--cap-add", "net_raw", "busybox"}, "grep CapEff /proc/self/status", "CapEff:\t0000000000002000"},
 			{"no new privileges", []string{"--security-opt", "no-new-privileges", "busybox"}, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"},
@@ -109,6 +115,8 @@ func TestInside(t *testing.T) {
 			{"seccomp refuses", []string{"busybox"}, "unshare -U true 2>&1 || true", "unshare: unshare(0x10000000): Operation not permitted"},
 			{"masked path", []string{"busybox"}, "for f in /proc/kcore /proc/keys /proc/timer_list; do [ ! -e $f ] || wc -c <$f; done | sort -u; ls /sys/firmware 2>/dev/null | wc -l", "0\n0"},
 			{"read-only /proc/sys", []string{"busybox"}, "echo 1 >/proc/sys/kernel/panic 2>/dev/null || echo refused", "refused"},
+			{"a profile of one's own", []string{"--security-opt", "seccomp=" + profile, "busybox"}, "mkdir /x 2>&1; unshare -U true && echo unshared", "mkdir: can't create directory '/x': Function not implemented\nunshared"},
+			{"bare system paths", []string{"--security-opt", "systempaths=unconfined", "busybox"}, "[ $(wc -c </proc/timer_list) -gt 0 ] && echo shown; touch /proc/sys/kernel/hostname && echo writable", "shown\nwritable"},
 			{"privileged", []string{"--privileged", "busybox"}, "mkdir /m && mount -t tmpfs none /m && echo mounted; test -e /dev/kmsg && echo kmsg", "mounted\nkmsg"},
 			{"memory limit", []string{"-m", "64m", "busybox"}, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max", "67108864"},
 			{"pids limit", []string{"--pids-limit", "33", "busybox"}, "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max", "33"},
@@ -168,6 +176,8 @@ func TestOOMKilled(t *testing.T) {
 func TestHostileImagePaths(t *testing.T) {
 	e := engine(t, "busybox")
 	dir := t.TempDir()
+	// Where the links lead: in the image to nowhere, on the host to a directory that must stay empty.
+	host := t.TempDir()
 	for _, c := range []string{"proc", "dev", "sys"} {
 		root := filepath.Join(dir, c)
 		for _, d := range []string{"bin", "etc", "dev", "proc", "sys", "tmp"} {
@@ -177,7 +187,7 @@ func TestHostileImagePaths(t *testing.T) {
 				}
 			}
 		}
-		if err := os.Symlink("/tmp", filepath.Join(root, c)); err != nil {
+		if err := os.Symlink(host, filepath.Join(root, c)); err != nil {
 			t.Fatal(err)
 		}
 		bb, err := os.ReadFile("/bin/busybox")
@@ -191,8 +201,14 @@ func TestHostileImagePaths(t *testing.T) {
 		harness.MakeImage(t, "hostile-"+c, file, "--from-dir", root, "--cmd", `["sh","-c","exit 0"]`)
 		e.OK(t, "cleat", "load", "-i", file)
 		r := e.Cleat(t, "run", "--rm", "hostile-"+c)
-		if r.Code != 125 && r.Code != 126 && r.Code != 127 || !strings.Contains(r.Stderr, c) {
+		if r.Code != 125 && r.Code != 126 && r.Code != 127 || !strings.Contains(r.Stderr, "/"+c+": it is a symbolic link in the image") {
 			t.Errorf("/%s as a symlink: want a refusal that names it, got %s", c, r)
+		}
+		if entries, err := os.ReadDir(host); err != nil || len(entries) > 0 {
+			t.Errorf("/%s as a symlink: the host's directory has %v, %v", c, entries, err)
+		}
+		if table := readFile("/proc/self/mountinfo"); strings.Contains(table, " "+host) {
+			t.Errorf("/%s as a symlink: something is mounted on the host's directory", c)
 		}
 		e.OK(t, "cleat", "rmi", "-f", "hostile-"+c)
 	}
