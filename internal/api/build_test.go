@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 
+	apibuild "github.com/moby/moby/api/types/build"
+
 	"github.com/cleatlabs/cleat/internal/build"
 )
 
@@ -29,6 +31,12 @@ type fakeBuilds struct {
 	context   string
 	cancelled []string
 	grpc      int
+	pruned    *build.PruneRequest
+}
+
+func (f *fakeBuilds) Prune(_ context.Context, req build.PruneRequest) (*apibuild.CachePruneReport, error) {
+	f.pruned = &req
+	return &apibuild.CachePruneReport{CachesDeleted: []string{"one"}, SpaceReclaimed: 7}, nil
 }
 
 func (f *fakeBuilds) Open() error { return f.openError }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	apibuild "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	imagetypes "github.com/moby/moby/api/types/image"
@@ -98,6 +99,8 @@ type Committer interface {
 type Pruning interface {
 	PruneContainers(ctx context.Context, filters map[string][]string) (*container.PruneReport, error)
 	PruneImages(ctx context.Context, filters map[string][]string) (*imagetypes.PruneReport, error)
+	// BuildCachePruned tells the events' readers of what [Builds.Prune] has freed, in bytes.
+	BuildCachePruned(reclaimed uint64)
 }
 
 // DiskUsage measures what takes how much of the disk.
@@ -204,6 +207,7 @@ type Builds interface {
 	// Build builds in one call and reports to progress until it returns.
 	Build(ctx context.Context, req build.Request, progress build.Progress) error
 	Cancel(id string)
+	Prune(ctx context.Context, req build.PruneRequest) (*apibuild.CachePruneReport, error)
 }
 
 // ClassicBuilds builds images for clients that do not speak BuildKit. An error that is a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -64,6 +65,10 @@ func (f *fake) PruneContainers(context.Context, map[string][]string) (*container
 func (f *fake) PruneImages(context.Context, map[string][]string) (*imagetypes.PruneReport, error) {
 	f.called("prune images")
 	return nil, missing("prune images")
+}
+
+func (f *fake) BuildCachePruned(reclaimed uint64) {
+	f.called("pruned", strconv.FormatUint(reclaimed, 10))
 }
 
 func (f *fake) DiskUsage(_ context.Context, kinds engine.DiskUsageKinds) (*engine.DiskUsage, error) {

@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
-	"github.com/moby/moby/api/types/build"
+	apibuild "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
 	volumetypes "github.com/moby/moby/api/types/volume"
 
+	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/failure"
 )
@@ -37,27 +39,72 @@ func (h *Handler) imagePrune(ctx context.Context, w http.ResponseWriter, q *requ
 	return writeJSON(w, http.StatusOK, report)
 }
 
-// buildPrune is served because the answer is true: there is no build cache.
-func (h *Handler) buildPrune(_ context.Context, w http.ResponseWriter, q *request) error {
-	// Nothing is left to decide, but a mistake in the request is still one.
-	for _, key := range []string{"keep-storage", "reserved-space", "max-used-space", "min-free-space"} {
-		if _, err := q.integer(key); err != nil {
+func (h *Handler) buildPrune(ctx context.Context, w http.ResponseWriter, q *request) error {
+	req, none, err := q.buildPruneRequest()
+	if err != nil {
+		return err
+	}
+	report := &apibuild.CachePruneReport{CachesDeleted: []string{}}
+	if !none {
+		if report, err = h.deps.Builds.Prune(ctx, req); err != nil {
 			return err
 		}
 	}
-	if _, err := parseFilters(q.query.Get("filters")); err != nil {
-		return err
+	h.deps.Pruning.BuildCachePruned(report.SpaceReclaimed)
+	return writeJSON(w, http.StatusOK, report)
+}
+
+// buildPruneRequest reads what of the build cache is to go. Records have no labels, so
+// that none is meant where a filter asks for one.
+func (q *request) buildPruneRequest() (req build.PruneRequest, none bool, err error) {
+	if req.Filters, err = q.filters(append(build.PruneFilters(), "label", "label!", "until", "unused-for")...); err != nil {
+		return req, false, err
 	}
-	return writeJSON(w, http.StatusOK, build.CachePruneReport{CachesDeleted: []string{}})
+	req.All = q.boolean("all")
+	none = len(req.Filters["label"]) > 0
+	for _, key := range []string{"until", "unused-for"} { // the second is the first's older name
+		values := req.Filters[key]
+		delete(req.Filters, key)
+		if len(values) == 0 {
+			continue
+		}
+		if req.UnusedFor != 0 || len(values) > 1 {
+			return req, false, failure.Invalid("more than one until filter specified")
+		}
+		since, err := engine.ParseUntil(values[0], time.Now())
+		if err != nil {
+			return req, false, failure.Invalid("invalid filter '%s=%s': %w", key, values[0], err)
+		}
+		req.UnusedFor = max(time.Since(since), 0)
+	}
+	delete(req.Filters, "label")
+	delete(req.Filters, "label!")
+	sizes := map[string]*int64{
+		"keep-storage": &req.Reserved, "reserved-space": &req.Reserved, // one thing, before and since API 1.48
+		"max-used-space": &req.MaxUsed, "min-free-space": &req.MinFree,
+	}
+	for key, size := range sizes {
+		n, err := q.integer(key)
+		if err != nil {
+			return req, false, err
+		}
+		if n != nil && *n < 0 {
+			return req, false, failure.Invalid("invalid value %d for %s: it must not be negative", *n, key)
+		}
+		if n != nil {
+			*size = max(*size, int64(*n))
+		}
+	}
+	return req, none, nil
 }
 
 // diskUsageBelow152 is the answer before there were sums in it.
 type diskUsageBelow152 struct {
-	LayersSize int64                 `json:"LayersSize"`
-	Images     any                   `json:"Images,omitempty"`
-	Containers *[]container.Summary  `json:"Containers,omitempty"`
-	Volumes    *[]volumetypes.Volume `json:"Volumes,omitempty"`
-	BuildCache *[]build.CacheRecord  `json:"BuildCache,omitempty"`
+	LayersSize int64                   `json:"LayersSize"`
+	Images     any                     `json:"Images,omitempty"`
+	Containers *[]container.Summary    `json:"Containers,omitempty"`
+	Volumes    *[]volumetypes.Volume   `json:"Volumes,omitempty"`
+	BuildCache *[]apibuild.CacheRecord `json:"BuildCache,omitempty"`
 }
 
 func (h *Handler) systemDiskUsage(ctx context.Context, w http.ResponseWriter, q *request) error {

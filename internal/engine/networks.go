@@ -114,7 +114,7 @@ func pruneFilter(filters map[string][]string, now time.Time) (func(*network.Reco
 			if len(values) != 1 {
 				return nil, failure.Invalid("more than one until filter specified")
 			}
-			t, err := parseUntil(values[0], now)
+			t, err := ParseUntil(values[0], now)
 			if err != nil {
 				return nil, failure.Invalid("invalid filter 'until=%s': %w", values[0], err)
 			}
@@ -136,9 +136,9 @@ func pruneFilter(filters map[string][]string, now time.Time) (func(*network.Reco
 	}, nil
 }
 
-// parseUntil reads a time as Docker's filters have it: Unix seconds, RFC 3339, or a
+// ParseUntil reads a time as Docker's filters have it: Unix seconds, RFC 3339, or a
 // duration before now.
-func parseUntil(text string, now time.Time) (time.Time, error) {
+func ParseUntil(text string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(text); err == nil {
 		return now.Add(-d), nil
 	}

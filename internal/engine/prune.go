@@ -42,7 +42,7 @@ func newPruneChoice(filters map[string][]string) (*pruneChoice, error) {
 	switch until := filters["until"]; len(until) {
 	case 0:
 	case 1:
-		t, err := parseUntil(until[0], time.Now())
+		t, err := ParseUntil(until[0], time.Now())
 		if err != nil {
 			return nil, failure.Invalid("invalid filter 'until=%s': %w", until[0], err)
 		}
@@ -110,6 +110,9 @@ func (p *Pruner) PruneContainers(ctx context.Context, filters map[string][]strin
 	p.pruned(apievents.ContainerEventType, report.SpaceReclaimed)
 	return report, nil
 }
+
+// BuildCachePruned tells of a prune of the build cache, which freed so many bytes.
+func (p *Pruner) BuildCachePruned(reclaimed uint64) { p.pruned(apievents.BuilderEventType, reclaimed) }
 
 func (p *Pruner) pruned(kind apievents.Type, reclaimed uint64) {
 	p.say.publish(kind, apievents.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(reclaimed, 10)})

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"io/fs"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -133,5 +135,60 @@ func TestDiskUsage(t *testing.T) {
 		if err != nil || status != tc.status || !slices.Equal(keys, tc.keys) {
 			t.Errorf("%s: %d %v, %v", tc.path, status, keys, err)
 		}
+	}
+}
+
+// The build cache goes with everything else that is unused, whichever client asks: `docker builder prune` without
+// buildx, and both clients' `system prune`.
+func TestPruneBuildCache(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	dir := contextDir(t, map[string]string{"Dockerfile": "FROM busybox\nCOPY file /file\nRUN rm /file && head -c 300000 /dev/zero >/made\n", "file": strings.Repeat("x", 200000)})
+	cached := func(t *testing.T) string {
+		return e.OK(t, "cleat", "system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Size}}")
+	}
+	each(t, func(t *testing.T, program string) {
+		for _, tc := range []struct {
+			prune []string
+			gone  bool
+		}{
+			{[]string{"builder", "prune", "-f", "--filter", "until=24h"}, false},
+			{[]string{"builder", "prune", "-a", "-f"}, true},
+			{[]string{"system", "prune", "-f", "--filter", "until=24h"}, false},
+			{[]string{"system", "prune", "-f", "--filter", "label=nobody=has"}, false},
+			{[]string{"system", "prune", "-a", "-f"}, true},
+		} {
+			e.Load(t, "busybox") // system prune takes it, too
+			e.OK(t, "cleat", "build", "-q", "-t", "made", dir)
+			e.OK(t, "cleat", "rmi", "made")
+			if out := cached(t); strings.Contains(out, "Build Cache 0 0B") {
+				t.Fatalf("nothing is in the build cache: %s", out)
+			}
+			r := e.Do(t, program, "", tc.prune...)
+			if r.Code != 0 {
+				t.Errorf("%s", r)
+			}
+			if gone := strings.Contains(cached(t), "Build Cache 0 0B"); gone != tc.gone {
+				t.Errorf("%v: all of the build cache is gone: %v, want %v\n%s%s", tc.prune, gone, tc.gone, r, cached(t))
+			}
+			if tc.gone && strings.Contains(r.Stdout, "\nTotal reclaimed space: 0B\n") {
+				t.Errorf("%v frees nothing: %s", tc.prune, r)
+			}
+		}
+	})
+	// What the cache held is not left behind on the disk.
+	var cache int64
+	err := filepath.WalkDir(filepath.Join(e.DataRoot, "images"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "made" {
+			cache++
+		}
+		return nil
+	})
+	if err != nil || cache != 0 {
+		t.Errorf("%d files of the cache are left, %v", cache, err)
+	}
+	since := e.OK(t, "docker", "events", "--since", "1h", "--until", "0s", "--filter", "type=builder", "--format", "{{.Type}} {{.Action}}")
+	if !strings.HasPrefix(since, "builder prune") {
+		t.Errorf("events: %q", since)
 	}
 }
