@@ -32,6 +32,7 @@ func NewServer(h *Handler) *Server {
 			Handler:           h,
 			Protocols:         protocols,
 			ReadHeaderTimeout: headerTimeout,
+			ConnContext:       withConn,
 			ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 		},
 	}

@@ -1,10 +1,8 @@
 package api
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 
@@ -181,62 +179,37 @@ func (h *Handler) execResize(ctx context.Context, w http.ResponseWriter, q *requ
 	return nil
 }
 
-// logBuffer gathers log lines into few writes; it is flushed whenever the log
-// has no more to give at the moment.
-const logBuffer = 64 << 10
-
 func (h *Handler) containerLogs(ctx context.Context, w http.ResponseWriter, q *request) error {
 	opts, err := logOptions(q)
 	if err != nil {
 		return err
 	}
-	out := bufio.NewWriterSize(w, logBuffer)
-	flusher, _ := w.(http.Flusher)
-	opts.Flush = func() error {
-		err := out.Flush()
-		flusher.Flush()
-		return err
-	}
+	out := newLogAnswer(w, &h.buffers, connOf(q.Request))
+	opts.Flush, opts.Ready = out.flush, out.ready
 	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	session, err := h.deps.Streams.Logs(ctx, q.param("id"), opts)
 	if err != nil {
 		return err
 	}
+	out.framed = !session.TTY
 	media := mediaRaw
-	if !session.TTY && q.version.from(42) {
+	if out.framed && q.version.from(42) {
 		media = mediaMultiplexed
 	}
 	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
-	flusher.Flush()
-
-	emit := func(_ stdio.Stream, line []byte) error {
-		_, err := out.Write(line)
+	if err := out.flush(); err != nil {
 		return err
 	}
-	if !session.TTY {
-		stdout, stderr := stdio.NewMuxWriter(out, stdio.Stdout), stdio.NewMuxWriter(out, stdio.Stderr)
-		emit = func(stream stdio.Stream, line []byte) error {
-			frame := stdout
-			if stream == stdio.Stderr {
-				frame = stderr
-			}
-			_, err := frame.Write(line)
-			return err
-		}
-	}
-	err = session.Run(ctx, emit)
+
+	err = session.Run(ctx, out.line)
 	if err != nil && ctx.Err() == nil {
 		// The status is sent: the fault goes where clients look for the engine's.
-		var fault io.Writer = out
-		if !session.TTY {
-			fault = stdio.NewMuxWriter(out, systemStream)
-		}
-		fmt.Fprintf(fault, "Error grabbing logs: %v\n", err)
+		_ = out.line(systemStream, fmt.Appendf(nil, "Error grabbing logs: %v\n", err))
 	}
 	// What was read before an error still belongs to the client.
-	_ = opts.Flush()
+	_ = out.flush()
 	return err
 }
 

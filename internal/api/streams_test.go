@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/stdio"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // ended fails the test unless the channel is closed soon.
@@ -530,6 +533,63 @@ func TestLogsAreFlushedWhenTheLogWaits(t *testing.T) {
 		}
 	}
 	close(next)
+}
+
+// A client that does not read is waited for where nothing is held for it, and its going
+// ends that.
+func TestLogsWaitForAClientThatDoesNotRead(t *testing.T) {
+	var count atomic.Int64
+	var waiting atomic.Bool
+	ended := make(chan error, 1)
+	piece := bytes.Repeat([]byte{'x'}, 32<<10)
+	f := &fake{logs: func(_ string, opts logs.ReadOptions) (*engine.LogSession, error) {
+		return engine.NewLogSession(true, func(ctx context.Context, emit func(stdio.Stream, []byte) error) (err error) {
+			defer func() { ended <- err }()
+			for {
+				if err := errors.Join(emit(stdio.Stdout, piece), opts.Flush()); err != nil {
+					return err
+				}
+				count.Add(1)
+				waiting.Store(true)
+				if err := opts.Ready(ctx); err != nil {
+					return err
+				}
+				waiting.Store(false)
+			}
+		}), nil
+	}}
+	d := serve(t, f)
+	conn, err := net.Dial("unix", d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /containers/x/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+	stalled := func() int64 {
+		t.Helper()
+		at := int64(0)
+		expect.Eventually(t, "the reading waits", func() bool {
+			before := at
+			at = count.Load()
+			return at > 0 && at == before && waiting.Load()
+		})
+		return at
+	}
+	at := stalled()
+	if at > 64 {
+		t.Errorf("%d pieces of 32 KiB went to a client that reads nothing", at)
+	}
+	if _, err := io.CopyN(io.Discard, conn, at*int64(len(piece))); err != nil {
+		t.Fatal(err)
+	}
+	expect.Eventually(t, "more once it has read", func() bool { return count.Load() > at })
+	stalled()
+	conn.Close()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("the reading goes on for a client that has gone")
+	}
 }
 
 func TestImageParameters(t *testing.T) {

@@ -9,6 +9,7 @@ package events
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -17,8 +18,12 @@ import (
 const (
 	// ringSize is how many past events are kept, as Docker does.
 	ringSize = 256
-	// queueLimit is how many events a subscriber may lag behind.
-	queueLimit = 64 << 10
+	// lagLimit is how many events a subscriber may lag behind, of which it may want few.
+	// All who lag share one copy of them, of 1 KB or so each.
+	lagLimit = 32 << 10
+	// lagNoticed is how many events may pass that a subscriber does not want until it
+	// is woken to let go of them.
+	lagNoticed = 256
 )
 
 // Message is Docker's event.
@@ -26,15 +31,24 @@ type Message = events.Message
 
 // Bus hands events to subscribers. Its methods may be called concurrently.
 type Bus struct {
-	mu   sync.Mutex
-	ring []Message // the oldest first once it has been turned by next
-	next int
-	last int64 // stamp of the latest event
-	subs map[*subscriber]struct{}
+	mu     sync.Mutex
+	ring   []Message // the oldest first once it has been turned by next
+	next   int
+	last   int64 // stamp of the latest event
+	newest *link
+	subs   map[*subscriber]struct{}
+}
+
+// link is an event in the chain of those that subscribers still have to see. Whoever
+// holds one holds all that came after it.
+type link struct {
+	m      Message
+	number uint64
+	next   atomic.Pointer[link]
 }
 
 // NewBus makes an empty Bus.
-func NewBus() *Bus { return &Bus{subs: map[*subscriber]struct{}{}} }
+func NewBus() *Bus { return &Bus{newest: &link{}, subs: map[*subscriber]struct{}{}} }
 
 // Publish stamps Time, TimeNano and Scope (local) where they are zero and hands
 // the event to all subscribers. Events get different stamps, so that a client
@@ -63,9 +77,19 @@ func (b *Bus) Publish(m Message) {
 		b.ring[b.next] = m
 		b.next = (b.next + 1) % ringSize
 	}
+	if len(b.subs) == 0 {
+		return
+	}
+	added := &link{m: m, number: b.newest.number + 1}
+	b.newest.next.Store(added)
+	b.newest = added
 	for s := range b.subs {
-		if !s.push(m) {
+		switch lag := added.number - s.seen.Load(); {
+		case lag > lagLimit:
+			close(s.lost)
 			delete(b.subs, s)
+		case lag%lagNoticed == 0 || s.wants(m):
+			s.wake()
 		}
 	}
 }
@@ -74,8 +98,9 @@ func (b *Bus) Publish(m Message) {
 // not zero, and a channel of those that follow; filter selects from both (nil
 // takes all). The channel is closed at until, if that is not zero: at once when
 // it is past. cancel frees the subscription, which also closes the channel; it
-// may be called more than once. A subscriber that falls tens of thousands of
-// events behind gets what is queued and then a closed channel, never a gap.
+// may be called more than once. For a subscriber that falls tens of thousands of
+// events behind the channel is closed there: it never sees a gap, and what it
+// does not take costs no more memory.
 func (b *Bus) Subscribe(since, until time.Time, filter func(Message) bool) (past []Message, ch <-chan Message, cancel func()) {
 	s := newSubscriber(until, filter)
 	b.mu.Lock()
@@ -87,11 +112,13 @@ func (b *Bus) Subscribe(since, until time.Time, filter func(Message) bool) (past
 			}
 		}
 	}
+	s.seen.Store(b.newest.number)
+	at := b.newest
 	b.subs[s] = struct{}{}
 	b.mu.Unlock()
 
 	go func() {
-		s.run()
+		s.run(at)
 		b.mu.Lock()
 		delete(b.subs, s)
 		b.mu.Unlock()
@@ -99,23 +126,24 @@ func (b *Bus) Subscribe(since, until time.Time, filter func(Message) bool) (past
 	return past, s.ch, s.cancel
 }
 
-// subscriber queues events for one channel.
+// subscriber hands the events of the chain to one channel.
 type subscriber struct {
 	filter func(Message) bool
 	until  time.Time // zero: no end
 	ch     chan Message
-
-	mu    sync.Mutex
-	queue []Message
-	lost  bool // the queue was full: end after it
+	seen   atomic.Uint64 // the number of the last event that it has passed or is handing over
 
 	ready    chan struct{}
+	lost     chan struct{} // closed when it is too far behind
 	done     chan struct{}
 	doneOnce sync.Once
 }
 
 func newSubscriber(until time.Time, filter func(Message) bool) *subscriber {
-	return &subscriber{filter: filter, until: until, ch: make(chan Message), ready: make(chan struct{}, 1), done: make(chan struct{})}
+	return &subscriber{
+		filter: filter, until: until,
+		ch: make(chan Message), ready: make(chan struct{}, 1), lost: make(chan struct{}), done: make(chan struct{}),
+	}
 }
 
 func (s *subscriber) cancel() { s.doneOnce.Do(func() { close(s.done) }) }
@@ -124,34 +152,15 @@ func (s *subscriber) wants(m Message) bool {
 	return (s.until.IsZero() || m.TimeNano <= s.until.UnixNano()) && (s.filter == nil || s.filter(m))
 }
 
-// push queues m; false means that the subscriber needs no more.
-func (s *subscriber) push(m Message) bool {
-	if !s.wants(m) {
-		return true
-	}
-	s.mu.Lock()
-	s.lost = len(s.queue) >= queueLimit
-	if !s.lost {
-		s.queue = append(s.queue, m)
-	}
-	lost := s.lost
-	s.mu.Unlock()
+func (s *subscriber) wake() {
 	select {
 	case s.ready <- struct{}{}:
 	default:
 	}
-	return !lost
 }
 
-func (s *subscriber) take() (queue []Message, lost bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	queue, s.queue = s.queue, nil
-	return queue, s.lost
-}
-
-// run feeds the channel until the end of the subscription.
-func (s *subscriber) run() {
+// run feeds the channel with what comes after at until the end of the subscription.
+func (s *subscriber) run(at *link) {
 	defer close(s.ch)
 	var end <-chan time.Time
 	if !s.until.IsZero() {
@@ -160,24 +169,29 @@ func (s *subscriber) run() {
 		end = t.C
 	}
 	for over := false; ; {
-		queue, lost := s.take()
-		for _, m := range queue {
+		for next := at.next.Load(); next != nil; next = at.next.Load() {
+			at = next
+			s.seen.Store(at.number)
+			if !s.wants(at.m) {
+				continue
+			}
 			select {
-			case s.ch <- m:
+			case s.ch <- at.m:
+			case <-s.lost:
+				return
 			case <-s.done:
 				return
 			}
 		}
-		if over || lost && len(queue) == 0 {
+		if over {
 			return
-		}
-		if lost {
-			continue
 		}
 		select {
 		case <-s.ready:
 		case <-end:
 			over = true // what was published until now still goes out
+		case <-s.lost:
+			return
 		case <-s.done:
 			return
 		}

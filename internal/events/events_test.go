@@ -11,6 +11,7 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/cleatlabs/cleat/internal/events"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func event(typ apievents.Type, action, id string, attrs map[string]string) events.Message {
@@ -163,14 +164,18 @@ func TestUntilEndsLiveEvents(t *testing.T) {
 
 func TestSlowSubscriberBlocksNobodyAndSeesNoGap(t *testing.T) {
 	b := events.NewBus()
-	const published = 150000
 	_, slow, cancelSlow := b.Subscribe(time.Time{}, time.Time{}, nil)
 	defer cancelSlow()
-	for i := range published { // beyond the limit of its queue and of what is on its way
+	const behind = 30000
+	for i := range behind {
 		b.Publish(event("container", "start", fmt.Sprint(i), nil))
 	}
-	got := ids(rest(t, slow, -1))
-	if len(got) < 60000 || len(got) == published {
+	got := ids(rest(t, slow, behind/2))
+	for i := behind; i < 5*behind; i++ { // more than it may lag
+		b.Publish(event("container", "start", fmt.Sprint(i), nil))
+	}
+	got = append(got, ids(rest(t, slow, -1))...)
+	if len(got) < behind/2 || len(got) == 5*behind {
 		t.Errorf("%d events until the channel was closed", len(got))
 	}
 	for i, id := range got {
@@ -178,6 +183,36 @@ func TestSlowSubscriberBlocksNobodyAndSeesNoGap(t *testing.T) {
 			t.Fatalf("event %s in place of %d", id, i)
 		}
 	}
+}
+
+// TestManySlowSubscribersShareWhatTheyLag: what clients do not read is in memory once,
+// and not for long; those who want none of it hold none.
+func TestManySlowSubscribersShareWhatTheyLag(t *testing.T) {
+	b := events.NewBus()
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	for range 200 {
+		_, _, cancel := b.Subscribe(time.Time{}, time.Time{}, nil)
+		defer cancel()
+		_, _, cancelOther := b.Subscribe(time.Time{}, time.Time{}, func(m events.Message) bool { return m.Type == "volume" })
+		defer cancelOther()
+	}
+	before := heap()
+	publish := func(n int) {
+		for i := range n {
+			b.Publish(event("container", "start", fmt.Sprint(i), map[string]string{"name": "web"}))
+		}
+	}
+	publish(20000)
+	if grown := heap() - before; grown > 60<<20 {
+		t.Errorf("20,000 events that 200 subscribers have not taken are %d MiB", grown>>20)
+	}
+	publish(60000)
+	expect.Eventually(t, "those who were lost hold nothing", func() bool { return heap()-before < 20<<20 })
 }
 
 func TestFilters(t *testing.T) {

@@ -16,6 +16,7 @@
 package logs
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +44,7 @@ type Config struct {
 	Run     string
 	// Turns, if set, counts the log's rotations, for a Cursor.
 	Turns *atomic.Uint64
-	// Pool lends encode buffers; nil makes a private one.
+	// Pool lends buffers; nil makes a private one.
 	Pool *stdio.Pool
 }
 
@@ -82,4 +83,8 @@ type ReadOptions struct {
 	// Flush, if set, is called before Read waits for more output and before it
 	// returns, so that emit may buffer.
 	Flush func() error
+	// Ready, if set, is called before each piece of the log is read, after Flush. It
+	// waits until whoever takes the lines takes more; meanwhile Read holds no buffer.
+	// Its error ends the reading.
+	Ready func(context.Context) error
 }

@@ -25,7 +25,7 @@ type logFile struct {
 	current  bool
 	z        *gzip.Reader // nil for a plain file
 
-	buf     []byte // allocated at the first read
+	buf     []byte // lent, or allocated at the first read
 	rest    []byte // the unfinished line, a part of buf
 	skip    int    // lines of a compressed file that are not wanted
 	tooLong bool   // the rest of an overlong line is being skipped

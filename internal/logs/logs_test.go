@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -593,4 +594,49 @@ func TestFlushComesBeforeWaiting(t *testing.T) {
 	if err := <-result; !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("the client's error is lost: %v", err)
 	}
+}
+
+// TestReadersThatWaitHoldNoBuffers: a thousand clients that do not read what they asked
+// for cost little.
+func TestReadersThatWaitHoldNoBuffers(t *testing.T) {
+	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Pool: new(stdio.Pool)}
+	w := open(t, cfg)
+	for i := range 2000 {
+		feed(t, w, stdio.Stdout, strings.Repeat("x", 99)+"\n", noon.Add(time.Duration(i)), false)
+	}
+	const readers = 200
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC() // the first only retires what pools hold
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var waiting, over sync.WaitGroup
+	waiting.Add(readers)
+	for range readers {
+		over.Go(func() {
+			o, rounds := all(), 0
+			o.Ready = func(ctx context.Context) error {
+				if rounds++; rounds < 3 { // two pieces are taken, the third is waited with
+					return nil
+				}
+				waiting.Done()
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			if err := logs.Read(ctx, cfg, o, nil, func(logs.Entry) error { return nil }); !errors.Is(err, context.Canceled) {
+				t.Errorf("the reading ended with %v", err)
+			}
+		})
+	}
+	waiting.Wait()
+	if each := int64(heap()-before) / readers; each > 8<<10 {
+		t.Errorf("each reader that waits holds %d bytes", each)
+	}
+	cancel()
+	over.Wait()
 }

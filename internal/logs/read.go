@@ -17,7 +17,9 @@ import (
 )
 
 const (
-	readSize = 256 << 10
+	// readSize is how much of a file is read at a time: larger pieces were not faster, and their lines fit into the
+	// buffer of a socket that has room.
+	readSize = 64 << 10
 	// maxRecord is the longest line of a log file that is read: MaxLine with
 	// every byte escaped, and room for attributes. Longer ones are skipped.
 	maxRecord = 1 << 20
@@ -38,7 +40,10 @@ func Read(ctx context.Context, c Config, o ReadOptions, live <-chan struct{}, em
 	if c.Driver == driverNone {
 		return failure.NotImplemented("configured logging driver does not support reading")
 	}
-	r := &reader{ctx: ctx, path: c.Path, o: o, emit: emit, since: math.MinInt64, until: math.MaxInt64}
+	r := &reader{ctx: ctx, path: c.Path, o: o, emit: emit, since: math.MinInt64, until: math.MaxInt64, pool: c.Pool}
+	if r.pool == nil {
+		r.pool = new(stdio.Pool)
+	}
 	if !o.Since.IsZero() {
 		r.since = o.Since.UnixNano()
 	}
@@ -61,6 +66,8 @@ type reader struct {
 	emit         func(Entry) error
 	since, until int64
 
+	pool  *stdio.Pool
+	lent  *[]byte    // what the file that is being drained reads into
 	files []*logFile // still to read, the oldest first
 	last  int64      // time of the last line that was read
 	stamp stamp
@@ -171,10 +178,15 @@ func (r *reader) drain(f *logFile) error {
 	if !f.current && f.modified < r.since {
 		return nil // every line is older
 	}
+	defer r.giveBack(f)
 	for {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
+		if err := r.awaitTaker(f); err != nil {
+			return err
+		}
+		r.lend(f)
 		err := f.next(r.handle)
 		if err == io.EOF {
 			return nil
@@ -182,6 +194,40 @@ func (r *reader) drain(f *logFile) error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// awaitTaker lets who takes the lines come after. Nothing is held for one that does
+// not, but an unfinished line.
+func (r *reader) awaitTaker(f *logFile) error {
+	if r.o.Ready == nil {
+		return nil
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	r.giveBack(f)
+	return r.o.Ready(r.ctx)
+}
+
+// lend gives f a buffer, if it has none.
+func (r *reader) lend(f *logFile) {
+	switch {
+	case f.buf != nil:
+	case len(f.rest) >= readSize: // a long line
+		f.buf = make([]byte, 2*len(f.rest))
+	default:
+		r.lent = r.pool.Get()
+		f.buf = (*r.lent)[:readSize]
+	}
+}
+
+// giveBack takes f's buffer away, but for the unfinished line.
+func (r *reader) giveBack(f *logFile) {
+	f.rest, f.buf = slices.Clone(f.rest), nil
+	if r.lent != nil {
+		r.pool.Put(r.lent)
+		r.lent = nil
 	}
 }
 

@@ -106,7 +106,8 @@ func (h *Hub) Close() {
 // subscribers of st. It waits for slow ones, unless they leave or the Pump
 // drains or stops.
 func (h *Hub) write(st Stream, at int64, p []byte, draining, stop <-chan struct{}) {
-	for _, s := range h.list() {
-		s.push(st, at, p, draining, stop)
+	subs := h.list()
+	for _, s := range subs {
+		s.push(st, at, p, limitOf(len(subs)), draining, stop)
 	}
 }

@@ -269,6 +269,42 @@ func TestSlowClientBlocksUntilItLeaves(t *testing.T) {
 	})
 }
 
+// TestManyStalledClientsShareTheRoom: hundreds of clients that do not read hold little
+// each, the others get all of it once they have gone.
+func TestManyStalledClientsShareTheRoom(t *testing.T) {
+	p := start(t, nil)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	text := strings.Repeat(strings.Repeat("y", 99)+"\n", 60000)
+	before := heap()
+	quick := p.Subscribe(true, true)
+	var stalled []*stdio.Subscription
+	for range 600 {
+		stalled = append(stalled, p.Subscribe(true, true))
+	}
+	go func() { write(t, p.out, text); p.exit() }()
+	received := make(chan string)
+	go func() { got, _ := collect(t, quick); received <- got[stdio.Stdout] }()
+	expect.Eventually(t, "the output waits", func() bool {
+		n, err := unix.IoctlGetInt(int(p.out.Fd()), unix.TIOCINQ)
+		return err == nil && n > 0
+	})
+	if each := (heap() - before) / int64(len(stalled)); each > 64<<10 {
+		t.Errorf("%d KiB for each client that does not read", each>>10)
+	}
+	for _, s := range stalled {
+		s.Close()
+	}
+	if got := <-received; got != text {
+		t.Errorf("the one that reads got %d of %d bytes", len(got), len(text))
+	}
+	wait(t, "the end", p.Done())
+}
+
 func TestDrainEndsDespiteStrayWriterAndStalledClient(t *testing.T) {
 	modes(t, func(t *testing.T, s *sink, edit func(*stdio.Config)) {
 		p := start(t, edit)

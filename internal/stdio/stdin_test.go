@@ -138,13 +138,21 @@ func (w *writes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestMuxWriterMakesOneWritePerFrame(t *testing.T) {
+func TestMuxWriterPutsAHeaderBeforeEachWrite(t *testing.T) {
 	var w writes
 	if n, err := stdio.NewMuxWriter(&w, stdio.Stderr).Write([]byte("oops\n")); n != 5 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
 	if len(w) != 1 || string(w[0]) != "\x02\x00\x00\x00\x00\x00\x00\x05oops\n" {
 		t.Errorf("wrote %q", w)
+	}
+	w = nil
+	large := bytes.Repeat([]byte("x"), 20000)
+	if n, err := stdio.NewMuxWriter(&w, stdio.Stdout).Write(large); n != len(large) || err != nil {
+		t.Errorf("a large frame: %d, %v", n, err)
+	}
+	if got := bytes.Join(w, nil); string(got[:8]) != "\x01\x00\x00\x00\x00\x00\x4e\x20" || !bytes.Equal(got[8:], large) {
+		t.Errorf("a large frame begins with %q", got[:16])
 	}
 	if n, err := stdio.NewMuxWriter(iotest.TruncateWriter(io.Discard, 3), stdio.Stdout).Write(nil); n != 0 || err != nil {
 		t.Errorf("an empty frame: %d, %v", n, err)

@@ -7,9 +7,12 @@ import (
 )
 
 const (
-	// subscriptionLimit is how many bytes a subscriber may lag behind before
-	// the process's output waits for it.
+	// hubLimit is how many bytes the subscribers of one Hub may lag behind, all
+	// together, before the process's output waits for them; subscriptionLimit is
+	// the most for one, and leastLimit what each has however many there are.
+	hubLimit          = 16 << 20
 	subscriptionLimit = 1 << 20
+	leastLimit        = frameSize
 	// frameSize is how far small writes are put together into one frame while
 	// the subscriber is busy.
 	frameSize = 32 << 10
@@ -91,14 +94,22 @@ func (s *Subscription) Close() {
 	})
 }
 
-// push queues p, which stands at position at of stream st.
-func (s *Subscription) push(st Stream, at int64, p []byte, draining, stop <-chan struct{}) {
+// limitOf is how many bytes each of so many subscribers may lag behind.
+func limitOf(subscribers int) int {
+	return min(max(hubLimit/max(subscribers, 1), leastLimit), subscriptionLimit)
+}
+
+// push queues p, which stands at position at of stream st, in pieces of limit at
+// most. It waits while more than that would be queued.
+func (s *Subscription) push(st Stream, at int64, p []byte, limit int, draining, stop <-chan struct{}) {
 	if !s.want[st] {
 		return
 	}
-	for {
-		if s.tryPush(st, at, p, isClosed(draining)) {
-			return
+	for len(p) > 0 {
+		piece := p[:min(len(p), limit)]
+		if s.tryPush(st, at, piece, limit, isClosed(draining)) {
+			at, p = at+int64(len(piece)), p[len(piece):]
+			continue
 		}
 		select {
 		case <-s.space:
@@ -114,7 +125,7 @@ func (s *Subscription) push(st Stream, at int64, p []byte, draining, stop <-chan
 // tryPush reports whether p is queued or not wanted. While the Pump drains
 // there is no limit: what is left is bounded by the size of the pipe, and an
 // exited process must not wait for a client.
-func (s *Subscription) tryPush(st Stream, at int64, p []byte, unlimited bool) bool {
+func (s *Subscription) tryPush(st Stream, at int64, p []byte, limit int, unlimited bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if skip := s.next[st] - at; skip > 0 {
@@ -123,7 +134,7 @@ func (s *Subscription) tryPush(st Stream, at int64, p []byte, unlimited bool) bo
 	if s.err != nil || len(p) == 0 {
 		return true
 	}
-	if !unlimited && s.queued > 0 && s.queued+len(p) > subscriptionLimit {
+	if !unlimited && s.queued > 0 && s.queued+len(p) > limit {
 		return false
 	}
 	s.add(st, p)
