@@ -47,6 +47,39 @@ func propagationOptions() map[string]uintptr {
 	}
 }
 
+// SplitOptions returns the items of a list of options. A comma that belongs to a password is written twice, for
+// mount.cifs and for the kernel, and stays so.
+func SplitOptions(list string) []string {
+	items := strings.Split(list, ",")
+	joined := items[:0]
+	for i := 0; i < len(items); i++ {
+		item := items[i]
+		for isPassword(item) && i+2 < len(items) && items[i+1] == "" {
+			item += ",," + items[i+2]
+			i += 2
+		}
+		joined = append(joined, item)
+	}
+	return joined
+}
+
+func isPassword(item string) bool {
+	key, _, given := strings.Cut(item, "=")
+	return given && strings.HasPrefix(strings.ToLower(key), "pass")
+}
+
+// HidePasswords returns a list of options as it may be told.
+func HidePasswords(list string) string {
+	items := SplitOptions(list)
+	for i, item := range items {
+		if isPassword(item) {
+			key, _, _ := strings.Cut(item, "=")
+			items[i] = key + "=********"
+		}
+	}
+	return strings.Join(items, ",")
+}
+
 // ParseOptions splits a comma list. remount, which makes no mount, is refused; so is a zero byte, which would end the
 // list early.
 func ParseOptions(list string) (Options, error) {
@@ -56,7 +89,7 @@ func ParseOptions(list string) (Options, error) {
 	}
 	flags, propagations := flagOptions(), propagationOptions()
 	var data []string
-	for opt := range strings.SplitSeq(list, ",") {
+	for _, opt := range SplitOptions(list) {
 		flag, isFlag := flags[opt]
 		propagation, isPropagation := propagations[opt]
 		switch {

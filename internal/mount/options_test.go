@@ -18,6 +18,9 @@ func TestParseOptions(t *testing.T) {
 		"addr=10.0.0.1,rw,nfsvers=4,soft":   {Data: "addr=10.0.0.1,nfsvers=4,soft"},
 		"noexec,nodev,size=100m,uid=1000":   {Flags: unix.MS_NOEXEC | unix.MS_NODEV, Data: "size=100m,uid=1000"},
 		"bind,rslave":                       {Flags: unix.MS_BIND, Propagation: unix.MS_SLAVE | unix.MS_REC},
+		"username=u,password=a,,b,,,,c,ro":  {Flags: unix.MS_RDONLY, Data: "username=u,password=a,,b,,,,c"},
+		"pass=a,,,ro":                       {Flags: unix.MS_RDONLY, Data: "pass=a,,"},
+		"addr=10.0.0.1,,ro":                 {Flags: unix.MS_RDONLY, Data: "addr=10.0.0.1"},
 		"username=u,password=p,vers=3.0,ro": {Flags: unix.MS_RDONLY, Data: "username=u,password=p,vers=3.0"},
 	} {
 		if got, err := mount.ParseOptions(list); err != nil || got != want {
@@ -27,6 +30,18 @@ func TestParseOptions(t *testing.T) {
 	for _, list := range []string{"remount", "bind,remount", "a\x00b"} {
 		if got, err := mount.ParseOptions(list); err == nil {
 			t.Errorf("%q: %+v", list, got)
+		}
+	}
+}
+
+func TestHidePasswords(t *testing.T) {
+	for list, want := range map[string]string{
+		"":                                   "",
+		"username=u,password=p,vers=3.0":     "username=u,password=********,vers=3.0",
+		"pass=a,,b,ro,PASSWORD2=c,passwords": "pass=********,ro,PASSWORD2=********,passwords",
+	} {
+		if got := mount.HidePasswords(list); got != want {
+			t.Errorf("%q: %q, wanted %q", list, got, want)
 		}
 	}
 }

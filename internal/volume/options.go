@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,9 +21,6 @@ const (
 	optDevice = "device"
 	optSize   = "size"
 )
-
-// resolvePatience bounds the look-up of a server's host name.
-const resolvePatience = 20 * time.Second
 
 // checkOptions holds the options of a new local volume against Docker's rules: type and device come together, o needs
 // both.
@@ -67,7 +60,8 @@ func isRemote(opts map[string]string) bool {
 
 // mountLocal mounts what opts name on target.
 func mountLocal(ctx context.Context, opts map[string]string, target string) error {
-	device, list, err := resolveServer(ctx, opts)
+	device := opts[optDevice]
+	list, err := forKernel(ctx, opts)
 	if err != nil {
 		return failure.Unavailable("failed to mount local volume: %w", err)
 	}
@@ -81,7 +75,7 @@ func mountLocal(ctx context.Context, opts map[string]string, target string) erro
 			what += fmt.Sprintf(", flags: %#x", parsed.Flags)
 		}
 		if parsed.Data != "" {
-			what += ", data: " + redact(parsed.Data)
+			what += ", data: " + mount.HidePasswords(parsed.Data)
 		}
 		if errors.Is(err, unix.ENODEV) {
 			return failure.Unavailable("failed to mount local volume: %s: %w: the kernel has no filesystem %s, or has not loaded it: modprobe %s",
@@ -103,75 +97,4 @@ func moduleOf(fstype string) string {
 		return "ext4"
 	}
 	return fstype
-}
-
-// resolveServer replaces the host name of a server by its address, as the kernel cannot look it up: that of addr= for
-// NFS and CIFS and, for CIFS without addr=, that of the device.
-func resolveServer(ctx context.Context, opts map[string]string) (device, list string, err error) {
-	device, list = opts[optDevice], opts[optData]
-	isNFS, isCIFS := strings.HasPrefix(opts[optType], "nfs"), opts[optType] == "cifs" || opts[optType] == "smb3"
-	if !isNFS && !isCIFS {
-		return device, list, nil
-	}
-	items := strings.Split(list, ",")
-	for i, item := range items {
-		if host, ok := strings.CutPrefix(item, "addr="); ok {
-			addr, err := lookUp(ctx, host)
-			if err != nil {
-				return "", "", err
-			}
-			items[i] = "addr=" + addr
-			return device, strings.Join(items, ","), nil
-		}
-	}
-	if !isCIFS {
-		return device, list, nil
-	}
-	share, err := url.Parse(strings.ReplaceAll(device, `\`, "/"))
-	if err != nil || share.Host == "" {
-		return device, list, nil // the kernel says what is wrong with it
-	}
-	addr, err := lookUp(ctx, share.Hostname())
-	if err != nil {
-		return "", "", err
-	}
-	if list != "" {
-		addr = list + ",addr=" + addr
-	} else {
-		addr = "addr=" + addr
-	}
-	return device, addr, nil
-}
-
-func lookUp(ctx context.Context, host string) (string, error) {
-	if _, err := netip.ParseAddr(host); err == nil || host == "" {
-		return host, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, resolvePatience)
-	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return "", fmt.Errorf("error resolving passed in network volume address: %w", err)
-	}
-	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { // IPv4 first, as most servers are exported
-		switch {
-		case a.Unmap().Is4() == b.Unmap().Is4():
-			return 0
-		case a.Unmap().Is4():
-			return -1
-		}
-		return 1
-	})
-	return addrs[0].Unmap().String(), nil
-}
-
-// redact hides passwords in a list of options.
-func redact(list string) string {
-	items := strings.Split(list, ",")
-	for i, item := range items {
-		if key, _, ok := strings.Cut(item, "="); ok && strings.HasPrefix(strings.ToLower(key), "pass") {
-			items[i] = key + "=********"
-		}
-	}
-	return strings.Join(items, ",")
 }

@@ -136,6 +136,26 @@ func TestVolumeOptions(t *testing.T) {
 	e.OK(t, "docker", "volume", "rm", "remote", "small")
 }
 
+// TestSMBCredentials: a file of credentials, which mount.cifs reads and the kernel ignores.
+func TestSMBCredentials(t *testing.T) {
+	e := engine(t, "busybox")
+	file := filepath.Join(t.TempDir(), "sailor")
+	e.OK(t, "docker", "volume", "create", "-o", "type=cifs", "-o", "device=//localhost/files", "-o", "o=credentials="+file+",port=1,vers=3.0", "smb")
+	asked := func() harness.Result { return e.Docker(t, "run", "--rm", "-v", "smb:/d", "busybox", "true") }
+	if r := asked(); r.Code != 125 || !strings.Contains(r.Stderr, "its credentials: there is no file "+file) {
+		t.Errorf("a file that is not there: %s", r)
+	}
+	if err := os.WriteFile(file, []byte("username=sailor\npassword=hu,sh\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := "mount //localhost/files:" + e.OK(t, "docker", "volume", "inspect", "-f", "{{.Mountpoint}}", "smb") +
+		", data: username=sailor,password=********,port=1,vers=3.0,addr=127.0.0.1: "
+	if r := asked(); r.Code != 125 || !strings.Contains(r.Stderr, want) || strings.Contains(r.Stderr, "hu") {
+		t.Errorf("what the kernel is asked for: %s, wanted %q", r, want)
+	}
+	e.OK(t, "docker", "volume", "rm", "smb")
+}
+
 // TestReadOnlyBinds: read-only means what is mounted below, too, from API 1.44 on.
 func TestReadOnlyBinds(t *testing.T) {
 	e := engine(t, "busybox")
