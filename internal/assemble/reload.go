@@ -47,34 +47,7 @@ func (c *Config) reread() (*Config, error) {
 	if c.given == nil {
 		return nil, errors.New("this engine was started without a command line")
 	}
-	fs := pflag.NewFlagSet("cleatd", pflag.ContinueOnError)
-	next := &Config{Version: c.Version, Commit: c.Commit, BuildTime: c.BuildTime}
-	next.BindFlags(fs)
-	var err error
-	// All are visited: which of them were given is noted in the flag, and in the set only of the command that parsed it.
-	c.given.VisitAll(func(f *pflag.Flag) {
-		if _, fromFile := c.fromFile[f.Name]; fromFile || !f.Changed || fs.Lookup(f.Name) == nil {
-			return
-		}
-		for _, v := range valuesOf(f) {
-			err = errors.Join(err, fs.Set(f.Name, v))
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	return next, next.Check()
-}
-
-// valuesOf are a flag's values as they were given.
-func valuesOf(f *pflag.Flag) []string {
-	switch v := f.Value.(type) {
-	case pflag.SliceValue:
-		return v.GetSlice()
-	case *givenValues:
-		return *v
-	}
-	return []string{f.Value.String()}
+	return c.with(c.arguments())
 }
 
 // adjust puts the reloadable part of next in force, and warns of what has to wait.

@@ -57,6 +57,9 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 		return err
 	}
 	defer s.close()
+	if err := c.leaveFlags(); err != nil {
+		log.Warn("the containers that go on without an engine are not stopped when the machine goes down", "error", err)
+	}
 	for _, w := range c.Warnings {
 		log.Warn(w)
 	}

@@ -47,10 +47,16 @@ func (s *services) stopContainers(ctx context.Context) error {
 // Shutdown stops the containers that an engine with this configuration has left running, as the engine does when the
 // machine goes down: by their stop signals, with their timeouts, and restart policies hold after the boot. It serves
 // nobody, starts nothing, and is quick where nothing runs. It is an error if the engine runs, which stops them itself.
-func Shutdown(ctx context.Context, c Config) error {
+// As a unit of systemd, and without flags, it takes those that the engine had.
+func Shutdown(ctx context.Context, own Config) error {
 	if os.Geteuid() != 0 {
 		return errors.New("stopping containers needs root")
 	}
+	left, err := own.leftFlags()
+	if err != nil {
+		return err
+	}
+	c := *left
 	running, err := c.leftRunning()
 	if err != nil || !running {
 		return err

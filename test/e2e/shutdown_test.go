@@ -142,11 +142,15 @@ func TestMachineGoesDown(t *testing.T) {
 // TestShutdownWithoutEngine: containers that go on after their engine was stopped are stopped as the engine would when
 // the machine goes down, and the next engine starts those that have a policy for it.
 func TestShutdownWithoutEngine(t *testing.T) {
-	e := harness.Start(t, harness.Options{})
-	shutdown := func() (string, error) {
-		out, err := exec.Command(harness.Binary(t, "cleatd"), append([]string{"shutdown"}, e.Args()...)...).CombinedOutput()
+	left := "RUNTIME_DIRECTORY=" + t.TempDir() // as systemd gives it to both units
+	e := harness.Start(t, harness.Options{Env: []string{left}})
+	with := func(flags ...string) (string, error) {
+		cmd := exec.Command(harness.Binary(t, "cleatd"), append([]string{"shutdown"}, flags...)...)
+		cmd.Env = append(os.Environ(), left)
+		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
+	shutdown := func() (string, error) { return with() }
 	e.Load(t, "busybox")
 	const kind = `trap "echo asked to end; exit 3" TERM; echo up; while :; do sleep 0.1; done`
 	for name, args := range map[string][]string{
@@ -162,8 +166,10 @@ func TestShutdownWithoutEngine(t *testing.T) {
 	harness.Eventually(t, func() (bool, string) { out := e.OK(t, "cleat", "logs", "own"); return strings.Contains(out, "up"), out })
 	e.OK(t, "docker", "run", "-d", "--name", "deaf", "--stop-timeout", "1", "busybox", "sleep", "100000")
 	e.OK(t, "docker", "pause", "paused")
-	if out, err := shutdown(); err == nil || !strings.Contains(out, fmt.Sprintf("the engine is running (PID %d)", e.PID())) {
-		t.Errorf("with its engine: %v, %s", err, out)
+	for _, flags := range [][]string{nil, e.Args()} {
+		if out, err := with(flags...); err == nil || !strings.Contains(out, fmt.Sprintf("the engine is running (PID %d)", e.PID())) {
+			t.Errorf("with its engine and the flags %q: %v, %s", flags, err, out)
+		}
 	}
 	pid := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "dying")
 	keepers := filepath.Join("/sys/fs/cgroup", e.CgroupParent, "keepers", "cgroup.procs")
