@@ -92,7 +92,7 @@ func (s *Service) enlist(req *Request, want *EndpointRequest) (*attachment, *End
 	return a, e, nil
 }
 
-// withdraw gives an endpoint's addresses back.
+// withdraw gives the addresses of an endpoint back that nobody has talked to.
 func (s *Service) withdraw(a *attachment, e *Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +184,7 @@ func (s *Service) Disconnect(ctx context.Context, req Request, networkID string,
 	}
 	record.Failpoint("network.disconnect.after-link")
 	err = errors.Join(err, s.reroute(ns, s.current(a)))
-	s.withdraw(a, e)
+	s.retire(a, e)
 	if now := s.current(a); now != before {
 		err = errors.Join(err, persist(now))
 	}

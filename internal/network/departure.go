@@ -16,7 +16,7 @@ import (
 )
 
 // departure is the way of a container's addresses back to their pools. The container has
-// ended, but its namespace lasts for a while: for some milliseconds, or for as long as the
+// ended, or left a network, but its namespace lasts for a while: for some milliseconds, or for as long as the
 // kernel still has something to send for it. In that time it answers who asks for its
 // addresses, and refuses connections: the next container that has one of them would be
 // taken for it. So an address is free when the link is gone or, if somebody is to have the
@@ -183,6 +183,21 @@ func linkExists(name string) bool {
 func (s *Service) depart(a *attachment, endpoints []*Endpoint) {
 	of := &departure{inner: a.inner}
 	a.inner = nil
+	s.begin(of, endpoints)
+}
+
+// retire begins the departure of one endpoint of a container that lives on.
+func (s *Service) retire(a *attachment, e *Endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(a.options, e.NetworkID)
+	if s.part(a.sandbox.ContainerID, e) {
+		s.begin(&departure{}, []*Endpoint{e})
+	}
+}
+
+// begin has a departure take its course. The caller holds s.mu.
+func (s *Service) begin(of *departure, endpoints []*Endpoint) {
 	for _, e := range endpoints {
 		n := s.networks[e.NetworkID]
 		if n.drv == nil || !e.IP.IsValid() && !e.IP6.IsValid() {

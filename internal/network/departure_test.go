@@ -2,8 +2,10 @@ package network_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,10 +120,24 @@ func TestAddressesComeBack(t *testing.T) {
 	}
 }
 
-// What somebody sends late to a container that has ended does not reach the next one.
+// What somebody sends late to a container that has ended, or has left the network, does not reach the next one.
 func TestFlowsEndWithTheirContainer(t *testing.T) {
+	t.Run("ended", func(t *testing.T) {
+		flowsEnd(t, func(h *host, s *network.Service, b *box) { h.detach(s, b) })
+	})
+	t.Run("disconnected", func(t *testing.T) {
+		flowsEnd(t, func(h *host, s *network.Service, b *box) {
+			req := network.Request{ContainerID: b.ContainerID, Name: b.Name}
+			_, err := s.Disconnect(context.Background(), req, b.NetworkID, b.ns, func(*network.Sandbox) error { return nil })
+			must(t, err)
+		})
+	})
+}
+
+func flowsEnd(t *testing.T, end func(*host, *network.Service, *box)) {
 	h := newHost(t)
 	s := h.open(h.config())
+	h.create(s, api.CreateRequest{Name: "n"})
 	var far net.PacketConn
 	h.in(h.outside, func() (err error) {
 		far, err = net.ListenPacket("udp4", outsideAddr+":0")
@@ -139,7 +155,7 @@ func TestFlowsEndWithTheirContainer(t *testing.T) {
 		must(t, c.SetDeadline(patience))
 		return c
 	}
-	first := h.attach(s)
+	first := h.join(s, on("first", "n"))
 	c := speak(first)
 	_, err := c.WriteTo([]byte("hello"), far.LocalAddr())
 	must(t, err)
@@ -152,9 +168,9 @@ func TestFlowsEndWithTheirContainer(t *testing.T) {
 	must(t, err)
 	h.expect("answer", string(buf[:n]), "welcome")
 	c.Close()
-	h.detach(s, first)
+	end(h, s, first)
 
-	second := h.attach(s)
+	second := h.join(s, on("second", "n"))
 	h.expect("address", second.IP.String(), first.IP.String())
 	c = speak(second)
 	defer c.Close()
@@ -172,4 +188,74 @@ func TestFlowsEndWithTheirContainer(t *testing.T) {
 	n, _, err = c.ReadFrom(buf)
 	must(t, err)
 	h.expect("first datagram", string(buf[:n]), "own")
+}
+
+// A container that is made anew a hundred times is reached by its neighbour and from outside, over TCP and UDP, with
+// the first packet each time: no attempt waits until somebody asks again for a hardware address, or until a flow of
+// the one before has run out. Half of the time the one before lives on for a while, and half of the time it has left
+// the network instead of ending.
+func TestRecreatedHundredTimes(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	h.create(s, api.CreateRequest{Name: "n", EnableIPv6: yes(), IPAM: subnets("10.77.0.0/24", "fd00:77::/64")})
+	friend := h.join(s, on("friend", "n"))
+	// The same port of the client each time, as programs have that keep their socket: what the kernel knows of the flow
+	// is of the container before.
+	var steady net.Conn
+	h.in(friend.ns, func() (err error) {
+		steady, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 7000})
+		return err
+	})
+	defer steady.Close()
+	var address, address6 string
+	for i := range 100 {
+		name := fmt.Sprint("web", i)
+		req := on(name, "n")
+		req.Ports = ports("80/tcp", "8080")
+		req.Ports[api.MustParsePort("53/udp")] = []api.PortBinding{{HostPort: "5353"}}
+		b := h.join(s, req)
+		if address == "" {
+			address, address6 = b.IP.String(), b.IP6.String()
+		}
+		h.expect("addresses", b.IP.String()+" "+b.IP6.String(), address+" "+address6)
+		h.listen6(b.ns, name, ":80")
+		h.listenUDP(b.ns, name, ":53")
+		h.expect("neighbour", h.dial(friend.ns, "tcp4", address+":80"), name+" sees "+friend.IP.String())
+		h.expect("neighbour, IPv6", h.dial(friend.ns, "tcp6", "["+address6+"]:80"), name+" sees "+friend.IP6.String())
+		h.expect("neighbour, UDP", askFrom(steady, address+":53"), name+" sees "+friend.IP.String())
+		h.expect("outside", h.dial(h.outside, "tcp4", hostAddr+":8080"), name+" sees "+outsideAddr)
+		h.expect("outside, UDP", h.dial(h.outside, "udp4", hostAddr+":5353"), name+" sees "+outsideAddr)
+		switch i % 4 {
+		case 0:
+			h.detach(s, b)
+		case 1:
+			b.close()
+			must(t, s.Detach(context.Background(), b.Sandbox))
+		case 2: // its namespace lives on
+			must(t, s.Detach(context.Background(), b.Sandbox))
+		case 3:
+			_, err := s.Disconnect(context.Background(), req, b.NetworkID, b.ns, func(*network.Sandbox) error { return nil })
+			must(t, err)
+			must(t, s.Detach(context.Background(), b.Sandbox))
+		}
+		if t.Failed() {
+			t.Fatalf("round %d", i)
+		}
+	}
+}
+
+// askFrom sends one datagram and returns the answer, which comes at once or not at all.
+func askFrom(c net.Conn, to string) string {
+	conn := c.(*net.UDPConn)
+	addr := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	if _, err := conn.WriteTo([]byte("hello"), addr); err != nil {
+		return err.Error()
+	}
+	buf := make([]byte, 100)
+	n, _, err := conn.ReadFrom(buf)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(buf[:n]))
 }

@@ -56,6 +56,7 @@ type Service struct {
 	stale    *forgetter
 	leaving  *departures
 	removals *removals
+	removing *netlink.Conn // by which removals go
 	lookups  *nameService
 	zone     zone
 	pools    poolLock
@@ -68,7 +69,8 @@ type Service struct {
 	attachments map[string]*attachment // by container id
 	held        map[string][]heldAddr  // static addresses, by container id
 	closed      bool
-	warnings    []string // of Open
+	warnings    []string  // of Open
+	undeleted   []*Record // bridges that Open could not delete
 }
 
 // Open makes or adopts the bridges, the nftables table and the host's sysctls.
@@ -117,8 +119,13 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	s.group = supervise.New(context.WithoutCancel(ctx))
 	s.stale = newForgetter(s.group, s.forgetNow)
 	s.leaving = newDepartures(s.group, s.silence, s.release)
-	if s.removals, err = newRemovals(s.group, s.records, s.warn); err != nil {
+	// Of its own: others would wait for the kernel, too.
+	if s.removing, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
 		return nil, err
+	}
+	s.removals = newRemovals(s.group, func(recs []*Record) []error { return removeBridges(s.removing, s.records, recs) })
+	for _, rec := range s.undeleted {
+		s.removals.add(rec)
 	}
 	if s.proxy, err = newProxy(s.group, s.warn); err != nil {
 		return nil, err
@@ -367,8 +374,8 @@ func (s *Service) abandon() {
 	if s.host.conn != nil {
 		s.host.conn.Close()
 	}
-	if s.removals != nil {
-		s.removals.conn.Close()
+	if s.removing != nil {
+		s.removing.Close()
 	}
 	s.host.proc.shut()
 	for _, n := range s.networks {
@@ -491,5 +498,7 @@ func (s *Service) bridgeIndexes() map[int]bool {
 func (s *Service) warn(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.warnings = append(s.warnings, text)
+	if !slices.Contains(s.warnings, text) {
+		s.warnings = append(s.warnings, text)
+	}
 }
