@@ -88,17 +88,38 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 	return p, nil
 }
 
-// loadProject has the library load the project, and validate it where that is not done already.
+// loadProject has the library load the project, and validate it where that is not done already: meanwhile, as most
+// files are valid.
 func loadProject(ctx context.Context, options *cli.ProjectOptions, raw Raw) (*types.Project, error) {
 	if raw != (Raw{}) {
 		return options.LoadProject(ctx)
 	}
-	obsolete, valid := surelyValid(options)
-	if !valid {
+	files, ok := drafted(options)
+	if !ok {
 		return options.LoadProject(ctx)
 	}
-	_ = cli.WithLoadOptions(loader.WithSkipValidation)(options) // it has no errors
-	p, err := options.LoadProject(ctx)
+	unchecked := func() (*types.Project, error) {
+		again := *options                                                       // a load adds to them
+		_ = cli.WithLoadOptions(loader.WithSkipValidation, files.casts)(&again) // it has no errors
+		return again.LoadProject(ctx)
+	}
+	said, speak := silence()
+	var obsolete []int
+	var valid bool
+	checked := make(chan struct{})
+	go func() {
+		defer close(checked)
+		obsolete, valid = files.surelyValid()
+	}()
+	p, err := unchecked()
+	<-checked
+	speak()
+	switch {
+	case !valid:
+		return options.LoadProject(ctx)
+	case said.Len() > 0:
+		p, err = unchecked() // which of the two has said it is not known
+	}
 	if err != nil {
 		return nil, err
 	}

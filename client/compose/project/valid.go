@@ -14,6 +14,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/override"
 	"github.com/compose-spec/compose-go/v2/transform"
+	"github.com/compose-spec/compose-go/v2/tree"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/compose-spec/compose-go/v2/validation"
 	"github.com/sirupsen/logrus"
@@ -22,29 +23,46 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/grammar"
 )
 
+// A draft is a project's files, read, as far as nothing is out of the ordinary in them.
+type draft struct {
+	contents    []map[string]any
+	interpolate interpolation.Options
+}
+
+// drafted reads the files of a project. It is not ok where a file has what takes more than the files themselves to know
+// (several documents in one, tags, what other files are needed for): that is left to the library.
+func drafted(options *cli.ProjectOptions) (d draft, ok bool) {
+	keys := map[string]bool{}
+	for _, file := range options.ConfigPaths {
+		data, err := os.ReadFile(file)
+		// The name is settled by the library, and so are tags: they change what other files say.
+		if err != nil || bytes.ContainsRune(data, '!') || bytes.Contains(data, []byte(consts.ComposeProjectName)) {
+			return d, false
+		}
+		content, err := sole(data)
+		if err != nil || special(content) {
+			return d, false
+		}
+		collectKeys(content, keys)
+		d.contents = append(d.contents, content)
+	}
+	d.interpolate = *interpolating(options)
+	d.interpolate.TypeCastMapping = castsOf(d.interpolate.TypeCastMapping, keys)
+	return d, len(d.contents) > 0
+}
+
 // surelyValid says that the library's validation would find nothing wrong with a project's files: it need not be done
 // then, which halves what a load costs. obsolete are the numbers of those that it would warn of because they have a version. The
 // steps are those of the library's loader up to its validation, with the library's own functions, and for the schema
-// itself package grammar. Whatever is out of the ordinary (several documents in a file, tags, what other files are
-// needed for) is left to the library.
-func surelyValid(options *cli.ProjectOptions) (obsolete []int, valid bool) {
-	if len(options.ConfigPaths) == 0 {
-		return nil, false
-	}
+// itself package grammar. What the library warns of, it says here, too.
+func (d *draft) surelyValid() (obsolete []int, valid bool) {
 	g, err := grammar.New()
 	if err != nil {
 		return nil, false
 	}
-	defer silence()()
-	details := types.ConfigDetails{Environment: options.Environment}
-	v := validator{grammar: g, interpolate: *loader.ToOptions(&details, nil).Interpolate, merged: map[string]any{}}
-	for i, file := range options.ConfigPaths {
-		data, err := os.ReadFile(file)
-		// The name is settled by the library, and so are tags: they change what other files say.
-		if err != nil || bytes.ContainsRune(data, '!') || bytes.Contains(data, []byte(consts.ComposeProjectName)) {
-			return nil, false
-		}
-		if !v.add(i, data) {
+	v := validator{grammar: g, interpolate: d.interpolate, merged: map[string]any{}}
+	for i, content := range d.contents {
+		if !v.add(i, content) {
 			return nil, false
 		}
 	}
@@ -54,11 +72,54 @@ func surelyValid(options *cli.ProjectOptions) (obsolete []int, valid bool) {
 	return v.obsolete, validation.Validate(v.merged) == nil
 }
 
-// silence keeps the library's warnings back until it is undone: they will be said when the project is loaded.
-func silence() (undo func()) {
+// casts gives the library those of its casts that can apply to something in the files: it tries each on each text.
+func (d *draft) casts(o *loader.Options) {
+	if o.Interpolate != nil { // there is none while files are only looked for
+		o.Interpolate.TypeCastMapping = d.interpolate.TypeCastMapping
+	}
+}
+
+// interpolating is what the library interpolates by.
+func interpolating(options *cli.ProjectOptions) *interpolation.Options {
+	details := types.ConfigDetails{Environment: options.Environment}
+	return loader.ToOptions(&details, nil).Interpolate
+}
+
+// collectKeys adds all keys of all maps in a value.
+func collectKeys(value any, into map[string]bool) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, e := range v {
+			into[key] = true
+			collectKeys(e, into)
+		}
+	case []any:
+		for _, e := range v {
+			collectKeys(e, into)
+		}
+	}
+}
+
+// castsOf keeps the casts whose keys are all there.
+func castsOf(all map[tree.Path]interpolation.Cast, keys map[string]bool) map[tree.Path]interpolation.Cast {
+	kept := map[tree.Path]interpolation.Cast{}
+	for path, cast := range all {
+		absent := slices.ContainsFunc(path.Parts(), func(part string) bool {
+			return part != tree.PathMatchAll && part != tree.PathMatchList && !keys[part]
+		})
+		if !absent {
+			kept[path] = cast
+		}
+	}
+	return kept
+}
+
+// silence keeps the library's warnings back until it is undone, in said.
+func silence() (said *bytes.Buffer, undo func()) {
+	said = &bytes.Buffer{} // written under the logger's own lock
 	out := logrus.StandardLogger().Out
-	logrus.SetOutput(io.Discard)
-	return func() { logrus.SetOutput(out) }
+	logrus.SetOutput(said)
+	return said, func() { logrus.SetOutput(out) }
 }
 
 // validator is one check of a project's files.
@@ -70,12 +131,9 @@ type validator struct {
 }
 
 // add merges one more file, and says whether all is right so far.
-func (v *validator) add(number int, data []byte) bool {
-	content, err := sole(data)
-	if err != nil || special(content) {
-		return false
-	}
-	if content, err = interpolation.Interpolate(content, v.interpolate); err != nil {
+func (v *validator) add(number int, content map[string]any) bool {
+	content, err := interpolation.Interpolate(content, v.interpolate)
+	if err != nil {
 		return false
 	}
 	merged, err := override.Merge(v.merged, content)
