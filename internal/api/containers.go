@@ -10,6 +10,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/stats"
 )
 
 // containerFilters are the filters of GET /containers/json.
@@ -66,7 +67,7 @@ func (h *Handler) containerTop(ctx context.Context, w http.ResponseWriter, q *re
 }
 
 func (h *Handler) containerStats(ctx context.Context, w http.ResponseWriter, q *request) error {
-	opts := engine.StatsOptions{Stream: q.booleanOr("stream", true), OneShot: q.version.from(41) && q.boolean("one-shot")}
+	opts := stats.Options{Stream: q.booleanOr("stream", true), OneShot: q.version.from(41) && q.boolean("one-shot")}
 	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newRecordWriter(w, false)

@@ -25,6 +25,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/registryclient"
+	"github.com/cleatlabs/cleat/internal/stats"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
 
@@ -61,7 +62,7 @@ type Queries interface {
 // Statistics measure what containers use. What emit is given is shared and must not
 // be changed.
 type Statistics interface {
-	Stats(ctx context.Context, name string, opts engine.StatsOptions, emit func(*container.StatsResponse) error) error
+	Stats(ctx context.Context, name string, opts stats.Options, emit func(*container.StatsResponse) error) error
 }
 
 // Streams carry a container's input and output.

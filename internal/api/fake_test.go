@@ -28,6 +28,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/stats"
 	"github.com/cleatlabs/cleat/internal/volume"
 	"github.com/cleatlabs/cleat/test/expect"
 )
@@ -168,7 +169,7 @@ func (f *fake) Top(ctx context.Context, name, args string) (*container.TopRespon
 	return &container.TopResponse{Titles: []string{"PID"}, Processes: [][]string{{"17"}}}, nil
 }
 
-func (f *fake) Stats(ctx context.Context, name string, opts engine.StatsOptions, emit func(*container.StatsResponse) error) error {
+func (f *fake) Stats(ctx context.Context, name string, opts stats.Options, emit func(*container.StatsResponse) error) error {
 	if err := f.do(ctx, fmt.Sprintf("stats:%t:%t", opts.Stream, opts.OneShot), name); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/internal/stats"
 	"github.com/cleatlabs/cleat/internal/supervise"
 	"github.com/cleatlabs/cleat/internal/volume"
 )
@@ -62,7 +63,7 @@ type Engine struct {
 	*Stopper
 	*Pauser
 	*Tops
-	*Meter
+	*stats.Meter
 	*Updater
 	*Remover
 	*Renamer

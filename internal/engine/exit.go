@@ -11,6 +11,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 
+	"github.com/cleatlabs/cleat/internal/bootorder"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/health"
 	"github.com/cleatlabs/cleat/internal/network"
@@ -42,9 +43,9 @@ type exiter struct {
 	start    func(context.Context, *container.Container, time.Duration) error
 	// awaitDonors waits for containers whose namespaces are joined to be up again.
 	awaitDonors func(context.Context, *container.Container)
-	boot        *bootOrder
+	boot        *bootorder.Queue
 	specs       *specBuilder
-	roots       *lull[*run] // whose mounts nobody needs any more
+	roots       *supervise.Lull[*run] // whose mounts nobody needs any more
 	stdioDir    func(*container.Container) string
 	machineEnds atomic.Bool // nothing is restarted any more
 }
@@ -170,7 +171,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	if again {
 		x.restartLater(c, delay)
 	} else {
-		x.boot.had(c)
+		x.boot.Had(c)
 	}
 	close(r.exited)
 	cleaned := !x.specs.ownsParent(x.specs.cgroupPath(rec))
@@ -243,7 +244,7 @@ func (x *exiter) unmount(rec *container.Record, r *run) {
 		r.unmount()
 		return
 	}
-	x.roots.add(r)
+	x.roots.Add(r)
 }
 
 func unmountAll(_ context.Context, runs []*run) {
@@ -314,7 +315,7 @@ func (x *exiter) restartLater(c *container.Container, delay time.Duration) {
 		}
 		l.mu.Unlock()
 		close(pending.done)
-		x.boot.had(c)
+		x.boot.Had(c)
 	}
 	if !x.tasks.Go("restart", func(context.Context) {
 		defer finish()
@@ -323,7 +324,7 @@ func (x *exiter) restartLater(c *container.Container, delay time.Duration) {
 		select {
 		case <-timer.C:
 			x.awaitDonors(ctx, c)
-			x.boot.await(ctx, c)
+			x.boot.Await(ctx, c)
 			x.restartNow(ctx, c, delay)
 		case <-ctx.Done():
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 
+	"github.com/cleatlabs/cleat/internal/bootorder"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/network"
@@ -32,7 +33,7 @@ type Recovery struct {
 	pauser  *Pauser
 	updater *Updater
 	volumes *Volumes
-	boot    *bootOrder
+	boot    *bootorder.Queue
 }
 
 // Run adopts running containers, learns the exits that happened meanwhile,
@@ -50,7 +51,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	if err := rc.sweep(ctx, found); err != nil {
 		return err
 	}
-	rc.boot.plan(found.all, rc.starting(found.all, found.due))
+	rc.boot.Plan(found.all, rc.starting(found.all, found.due))
 	rc.watch(found.all)
 	rc.dirs.keepReady()
 	rc.awaitKnownExits(found.all)
@@ -332,23 +333,23 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 		switch {
 		case removedWithEngine(r):
 			rc.exits.autoRemove(c)
-		case startsWithEngine(r) && rc.boot.waits(c):
+		case startsWithEngine(r) && rc.boot.Waits(c):
 			rc.deps.Tasks.Go("start in order", func(ctx context.Context) {
-				defer rc.boot.had(c)
-				rc.boot.await(ctx, c)
-				if r := c.Load(); ctx.Err() == nil && !rc.exits.machineEnds.Load() && !c.Gone() && !r.State.Alive() && startsWithEngine(r) && rc.boot.take(c) {
+				defer rc.boot.Had(c)
+				rc.boot.Await(ctx, c)
+				if r := c.Load(); ctx.Err() == nil && !rc.exits.machineEnds.Load() && !c.Gone() && !r.State.Alive() && startsWithEngine(r) && rc.boot.Take(c) {
 					rc.startByPolicy(ctx, c)
 				}
 			})
 			continue
 		case startsWithEngine(r):
-			if rc.boot.take(c) {
+			if rc.boot.Take(c) {
 				rc.startByPolicy(ctx, c)
 			}
 		case r.State.Status == api.StateRestarting:
 			rc.stopper.settleRestart(c)
 		}
-		rc.boot.had(c) // also if it is not to start any more: nobody need wait for it
+		rc.boot.Had(c) // also if it is not to start any more: nobody need wait for it
 	}
 }
 

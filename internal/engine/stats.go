@@ -1,213 +1,36 @@
 package engine
 
 import (
-	"context"
-	"sync"
-	"time"
-
-	api "github.com/moby/moby/api/types/container"
-
+	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/runtime"
-	"github.com/cleatlabs/cleat/internal/supervise"
+	"github.com/cleatlabs/cleat/internal/stats"
 )
 
-const (
-	// statsInterval is how often a stream brings a record.
-	statsInterval = time.Second
-	// statsWindow is the time between the two samples of a request without a
-	// stream: fifty ticks of each CPU, the unit of the host's CPU time.
-	statsWindow = 500 * time.Millisecond
-)
-
-// StatsOptions are those of GET /containers/{id}/stats.
-type StatsOptions struct {
-	Stream  bool
-	OneShot bool // without a stream: one sample, no earlier one to compare with
+// measuredRuns finds runs for who measures them.
+type measuredRuns struct {
+	lives   *lives
+	specs   *specBuilder
+	runtime *runtime.Runtime
 }
 
-// Meter measures what containers use. As long as anyone follows a container, one
-// goroutine samples all those that are followed, each once; otherwise nothing runs.
-type Meter struct {
-	containers *container.Store
-	lives      *lives
-	specs      *specBuilder
-	runtime    *runtime.Runtime
-	cgroupV2   bool
-	tasks      *supervise.Group
-
-	mu         sync.Mutex
-	gauges     map[string]*gauge // by container id: those that are followed
-	collecting bool
-}
-
-// gauge is a container that is followed.
-type gauge struct {
-	c *container.Container
-	// Guarded by the Meter's mu.
-	last      *api.StatsResponse
-	followers map[*follower]struct{}
-}
-
-// follower is one client's stream. Its channel holds the newest record that it has
-// not taken yet, and is closed when the container was removed.
-type follower struct {
-	records chan *api.StatsResponse
-}
-
-// Stats calls emit with each record: without a stream once, else about every
-// second until the client leaves, the container is removed or emit fails. A
-// container that does not run gives records that hold its names only.
-func (m *Meter) Stats(ctx context.Context, name string, opts StatsOptions, emit func(*api.StatsResponse) error) error {
-	c, err := m.containers.Find(name)
-	if err != nil {
-		return err
-	}
-	if !opts.Stream {
-		return emit(m.once(ctx, c, opts.OneShot))
-	}
-	first := m.sample(c, readHostCPU())
-	if err := emit(first); err != nil {
-		return err
-	}
-	f := m.follow(c, first)
-	defer m.unfollow(c, f)
-	for {
-		select {
-		case record, open := <-f.records:
-			if !open {
-				return nil
-			}
-			if err := emit(record); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// once takes one sample, or two with some time between them.
-func (m *Meter) once(ctx context.Context, c *container.Container, oneShot bool) *api.StatsResponse {
-	first := m.sample(c, readHostCPU())
+// Run implements stats.Runs.
+func (m *measuredRuns) Run(c *container.Container) stats.Run {
 	r := m.lives.of(c).live()
-	if oneShot || first.Read.IsZero() || r == nil {
-		return first
-	}
-	timer := time.NewTimer(statsWindow)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-r.exited:
-	case <-ctx.Done():
-		return first
-	}
-	return after(first, m.sample(c, readHostCPU()))
-}
-
-// follow registers a stream whose first record is out, and starts the collector
-// if it is the first of all.
-func (m *Meter) follow(c *container.Container, first *api.StatsResponse) *follower {
-	f := &follower{records: make(chan *api.StatsResponse, 1)}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	g := m.gauges[c.ID()]
-	if g == nil {
-		g = &gauge{c: c, last: first, followers: map[*follower]struct{}{}}
-		m.gauges[c.ID()] = g
-	}
-	g.followers[f] = struct{}{}
-	if !m.collecting {
-		m.collecting = m.tasks.Go("stats", m.collect)
-	}
-	return f
-}
-
-func (m *Meter) unfollow(c *container.Container, f *follower) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	g := m.gauges[c.ID()]
-	if g == nil {
-		return
-	}
-	delete(g.followers, f)
-	if len(g.followers) == 0 {
-		delete(m.gauges, c.ID())
-	}
-}
-
-// collect samples until nobody follows any container.
-func (m *Meter) collect(ctx context.Context) {
-	ticker := time.NewTicker(statsInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-		gauges := m.due()
-		if gauges == nil {
-			return
-		}
-		host := readHostCPU()
-		for _, g := range gauges {
-			m.publish(g, m.sample(g.c, host))
-		}
-	}
-}
-
-// due lists the gauges to be read, nil if there are none at all. The collector
-// that gets nil has ended: the next follower starts another.
-func (m *Meter) due() []*gauge {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.gauges) == 0 {
-		m.collecting = false
+	if r == nil {
 		return nil
 	}
-	out := make([]*gauge, 0, len(m.gauges))
-	for _, g := range m.gauges {
-		// A stream that has just begun waits for the next tick: between two
-		// samples close to each other there is not much to be seen.
-		if g.last.Read.IsZero() || time.Since(g.last.Read) > statsInterval/2 {
-			out = append(out, g)
-		}
-	}
-	return out
+	return &measuredRun{m, c, r}
 }
 
-// publish gives a sample to those who follow.
-func (m *Meter) publish(g *gauge, record *api.StatsResponse) {
-	gone := g.c.Gone()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	record = after(g.last, record)
-	g.last = record
-	for f := range g.followers {
-		if gone {
-			delete(g.followers, f)
-			close(f.records)
-			continue
-		}
-		select {
-		case <-f.records: // it is slow: the newest counts
-		default:
-		}
-		f.records <- record
-	}
-	if gone && m.gauges[g.c.ID()] == g {
-		delete(m.gauges, g.c.ID())
-	}
+type measuredRun struct {
+	*measuredRuns
+	c *container.Container
+	r *run
 }
 
-// after completes a sample by the CPU times of the one before. Both are shared
-// and not changed.
-func after(before, record *api.StatsResponse) *api.StatsResponse {
-	if record.Read.IsZero() || before.Read.IsZero() {
-		return record
-	}
-	out := *record
-	out.PreRead, out.PreCPUStats = before.Read, before.CPUStats
-	return &out
+func (m *measuredRun) Group() (*cgroup.Group, error) {
+	return m.runtime.Group(m.specs.cgroupPath(m.c.Load()))
 }
+func (m *measuredRun) Links() ([]byte, error) { return m.runtime.ReadProc(m.r.process, "net/dev") }
+func (m *measuredRun) Ended() <-chan struct{} { return m.r.exited }

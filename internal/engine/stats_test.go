@@ -11,6 +11,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 
 	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/stats"
 )
 
 // follow streams a container's records until the test cancels it.
@@ -18,7 +19,7 @@ func (l *lab) follow(ctx context.Context, id string) <-chan *api.StatsResponse {
 	records := make(chan *api.StatsResponse)
 	go func() {
 		defer close(records)
-		err := l.Stats(ctx, id, engine.StatsOptions{Stream: true}, func(s *api.StatsResponse) error {
+		err := l.Stats(ctx, id, stats.Options{Stream: true}, func(s *api.StatsResponse) error {
 			select {
 			case records <- s:
 				return nil
@@ -94,7 +95,7 @@ func TestStatsOnce(t *testing.T) {
 	once := func(oneShot bool) *api.StatsResponse {
 		t.Helper()
 		var got []*api.StatsResponse
-		err := l.Stats(t.Context(), id, engine.StatsOptions{OneShot: oneShot}, func(s *api.StatsResponse) error { got = append(got, s); return nil })
+		err := l.Stats(t.Context(), id, stats.Options{OneShot: oneShot}, func(s *api.StatsResponse) error { got = append(got, s); return nil })
 		if err != nil || len(got) != 1 || got[0].ID != id || len(got[0].Name) < 2 {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -112,7 +113,7 @@ func TestStatsOnce(t *testing.T) {
 	if s := once(false); s.PreRead.IsZero() || s.CPUStats.SystemUsage <= s.PreCPUStats.SystemUsage || s.CPUStats.OnlineCPUs == 0 {
 		t.Errorf("two samples: %+v", s)
 	}
-	if err := l.Stats(t.Context(), "nosuch", engine.StatsOptions{}, nil); !errdefs.IsNotFound(err) {
+	if err := l.Stats(t.Context(), "nosuch", stats.Options{}, nil); !errdefs.IsNotFound(err) {
 		t.Errorf("stats of none: %v", err)
 	}
 }

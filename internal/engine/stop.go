@@ -11,6 +11,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 
+	"github.com/cleatlabs/cleat/internal/bootorder"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/health"
@@ -38,7 +39,7 @@ type Stopper struct {
 	starter    *Starter
 	pauser     *Pauser
 	exits      *exiter
-	boot       *bootOrder
+	boot       *bootorder.Queue
 	adjustable *adjustable
 }
 
@@ -53,7 +54,7 @@ func (s *Stopper) Stop(ctx context.Context, name string, opts StopOptions) error
 		return err
 	}
 	if !c.Load().State.Running() {
-		if s.boot.leave(c) {
+		if s.boot.Leave(c) {
 			return c.SetState(func(st *container.State) { st.StoppedByHand = true })
 		}
 		return failure.NotModified("container %s is already stopped", c.ID())
@@ -108,7 +109,7 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
 		return err
 	}
-	left := s.boot.leave(c)
+	left := s.boot.Leave(c)
 	l := s.lives.of(c)
 	if (l.cancelRestart() || left) && s.settleRestart(c) {
 		s.say.container(c, apievents.ActionStop)

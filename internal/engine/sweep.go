@@ -6,6 +6,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
 // sweeper deletes the files of removed containers. Deleting takes longer than
@@ -15,20 +16,20 @@ type sweeper struct {
 	containers *container.Store
 	images     *image.Service
 	log        *slog.Logger
-	trash      *lull[string] // what store.Remove has called so
+	trash      *supervise.Lull[string] // what store.Remove has called so
 }
 
 const sweepBatch = 128
 
 func newSweeper(d *Deps) *sweeper {
 	s := &sweeper{containers: d.Containers, images: d.Images, log: d.Log}
-	s.trash = newLull("remove", d.Tasks, sweepBatch, s.sweep)
+	s.trash = supervise.NewLull("remove", d.Tasks, sweepBatch, s.sweep)
 	return s
 }
 
 // add takes over the files of a removed container. Those of an engine that ends
 // before it deletes them are the next one's.
-func (s *sweeper) add(trash string) { s.trash.add(trash) }
+func (s *sweeper) add(trash string) { s.trash.Add(trash) }
 
 func (s *sweeper) sweep(ctx context.Context, batch []string) {
 	for _, trash := range batch {

@@ -3,10 +3,13 @@ package engine
 import (
 	"path/filepath"
 
+	"github.com/cleatlabs/cleat/internal/bootorder"
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/logship"
 	"github.com/cleatlabs/cleat/internal/seccomp"
+	"github.com/cleatlabs/cleat/internal/stats"
 	"github.com/cleatlabs/cleat/internal/stdio"
+	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
 // New wires the verbs. It starts nothing: call Recovery.Run before the first
@@ -26,16 +29,13 @@ func New(d Deps) *Engine {
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: s.lives, say: s.say, features: d.Features,
 			specs: s.specs, dirs: dirs, cgroupV2: d.Cgroups.Version() == 2, limits: s.limits, layers: s.layers, heads: s.heads, log: d.Log,
 		},
-		Starter: c.starter,
-		Stopper: c.stopper,
-		Pauser:  c.pauser,
-		Remover: c.remover,
-		Execs:   c.execs,
-		Updater: updater,
-		Meter: &Meter{
-			containers: d.Containers, lives: s.lives, specs: s.specs, runtime: d.Runtime, cgroupV2: d.Cgroups.Version() == 2, tasks: d.Tasks,
-			gauges: map[string]*gauge{},
-		},
+		Starter:    c.starter,
+		Stopper:    c.stopper,
+		Pauser:     c.pauser,
+		Remover:    c.remover,
+		Execs:      c.execs,
+		Updater:    updater,
+		Meter:      stats.NewMeter(d.Containers, &measuredRuns{lives: s.lives, specs: s.specs, runtime: d.Runtime}, d.Cgroups.Version() == 2, d.Tasks),
 		Tops:       &Tops{containers: d.Containers, runtime: d.Runtime, specs: s.specs, say: s.say},
 		Renamer:    &Renamer{containers: d.Containers, networks: d.Networks, say: s.say, writers: &s.filesystems.writers},
 		Waiter:     &Waiter{containers: d.Containers},
@@ -120,7 +120,7 @@ func newCycle(d *Deps, s *parts) *cycle {
 	}
 	c.exits = &exiter{
 		runtime: d.Runtime, networks: d.Networks, volumes: d.Volumes, lives: s.lives, say: s.say, tasks: d.Tasks, log: d.Log, remover: c.remover,
-		specs: s.specs, roots: newLull("unmount", d.Tasks, unmountBatch, unmountAll), boot: &bootOrder{bus: d.Events, log: d.Log, patience: bootPatience},
+		specs: s.specs, roots: supervise.NewLull("unmount", d.Tasks, unmountBatch, unmountAll), boot: bootorder.New(d.Events, d.Log, donors),
 	}
 	c.starter = &Starter{
 		containers: d.Containers, images: d.Images, ground: s.ground, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,

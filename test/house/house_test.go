@@ -28,7 +28,7 @@ var floors = map[string]int{
 	"internal/runtime": 1, "internal/keeper": 1, "internal/store": 1, "internal/record": 1,
 	"internal/registryclient": 1, "internal/supervise": 1, "internal/stdio": 1, "internal/plugin": 1, "internal/dns": 1, "internal/firewalld": 1, "internal/cdi": 1, "internal/systemd": 1, "internal/logsend": 1,
 
-	"internal/container": 2, "internal/image": 2, "internal/network": 2, "internal/volume": 2, "internal/logs": 2, "internal/logship": 2, "internal/events": 2, "internal/buildexec": 2, "internal/health": 2,
+	"internal/container": 2, "internal/image": 2, "internal/network": 2, "internal/volume": 2, "internal/logs": 2, "internal/logship": 2, "internal/events": 2, "internal/buildexec": 2, "internal/health": 2, "internal/stats": 2, "internal/bootorder": 2,
 
 	"internal/engine": 3, "internal/build": 3, "internal/classic": 3,
 
@@ -40,10 +40,12 @@ var floors = map[string]int{
 // arrows are the imports allowed between packages of one floor. The first four
 // floor-0 leaves are plain facts about the kernel and errors that the others name.
 var arrows = map[string][]string{
-	"internal/container":      {"internal/network"},   // a record keeps the sandbox it has
-	"internal/health":         {"internal/container"}, // whose state it decides
-	"internal/logship":        {"internal/logs"},      // what it sends is read from there
-	"internal/buildexec":      {"internal/network"},   // steps are connected as containers are
+	"internal/container":      {"internal/network"},                      // a record keeps the sandbox it has
+	"internal/health":         {"internal/container"},                    // whose state it decides
+	"internal/stats":          {"internal/container"},                    // which it measures
+	"internal/bootorder":      {"internal/container", "internal/events"}, // whose states it waits for
+	"internal/logship":        {"internal/logs"},                         // what it sends is read from there
+	"internal/buildexec":      {"internal/network"},                      // steps are connected as containers are
 	"internal/runtime":        {"internal/keeper", "internal/record", "internal/supervise"},
 	"internal/classic":        {"internal/build"}, // which it is an interface to
 	"internal/registryclient": {"internal/store"},

@@ -1,11 +1,9 @@
-package engine
+package supervise
 
 import (
 	"context"
 	"sync"
 	"time"
-
-	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
 const (
@@ -13,12 +11,12 @@ const (
 	lullDelay = 2 * time.Second
 )
 
-// lull puts off work that nobody waits for until no more of it has come for a
+// A Lull puts off work that nobody waits for until no more of it has come for a
 // moment: it would take processor and disk from those who come next. It waits for
-// lullDelay at most, and not beyond most things.
-type lull[T any] struct {
+// lullDelay at most, and not beyond most things. Its methods may be called concurrently.
+type Lull[T any] struct {
 	name  string
-	tasks *supervise.Group
+	tasks *Group
 	most  int
 	do    func(ctx context.Context, batch []T)
 
@@ -28,13 +26,15 @@ type lull[T any] struct {
 	added   chan struct{} // holds a token when pending has grown
 }
 
-func newLull[T any](name string, tasks *supervise.Group, most int, do func(context.Context, []T)) *lull[T] {
-	return &lull[T]{name: name, tasks: tasks, most: most, do: do, added: make(chan struct{}, 1)}
+// NewLull has do run with what was added, as a task of that name: at once when there are most
+// of it, and one batch at a time.
+func NewLull[T any](name string, tasks *Group, most int, do func(context.Context, []T)) *Lull[T] {
+	return &Lull[T]{name: name, tasks: tasks, most: most, do: do, added: make(chan struct{}, 1)}
 }
 
-// add takes over x. What an engine that ends has not come to is left to the kernel
+// Add takes over x. What an engine that ends has not come to is left to the kernel
 // and the next engine.
-func (l *lull[T]) add(x T) {
+func (l *Lull[T]) Add(x T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pending = append(l.pending, x)
@@ -49,7 +49,7 @@ func (l *lull[T]) add(x T) {
 }
 
 // run goes on until nothing is pending.
-func (l *lull[T]) run(ctx context.Context) {
+func (l *Lull[T]) run(ctx context.Context) {
 	for {
 		l.awaitPause(ctx)
 		l.mu.Lock()
@@ -64,7 +64,7 @@ func (l *lull[T]) run(ctx context.Context) {
 	}
 }
 
-func (l *lull[T]) awaitPause(ctx context.Context) {
+func (l *Lull[T]) awaitPause(ctx context.Context) {
 	latest := time.After(lullDelay)
 	for l.count() > 0 && l.count() < l.most {
 		select {
@@ -79,7 +79,7 @@ func (l *lull[T]) awaitPause(ctx context.Context) {
 	}
 }
 
-func (l *lull[T]) count() int {
+func (l *Lull[T]) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.pending)

@@ -1,4 +1,4 @@
-package engine
+package stats
 
 import (
 	"bytes"
@@ -61,11 +61,11 @@ func (m *Meter) sample(c *container.Container, host hostCPU) *api.StatsResponse 
 	if c.Gone() {
 		return s
 	}
-	r := m.lives.of(c).live()
+	r := m.runs.Run(c)
 	if r == nil {
 		return s
 	}
-	group, err := m.runtime.Group(m.specs.cgroupPath(rec))
+	group, err := r.Group()
 	if err != nil {
 		return s // it has just ended
 	}
@@ -79,7 +79,7 @@ func (m *Meter) sample(c *container.Container, host hostCPU) *api.StatsResponse 
 	s.PidsStats = pidsStats(used, m.cgroupV2)
 	s.BlkioStats = blkioStats(used, m.cgroupV2)
 	if !rec.HostConfig.NetworkMode.IsHost() {
-		if table, err := m.runtime.ReadProc(r.process, "net/dev"); err == nil {
+		if table, err := r.Links(); err == nil {
 			s.Networks = parseNetDev(table)
 		}
 	}

@@ -1,4 +1,9 @@
-package engine
+// Package bootorder gives the containers that start with the engine their turns: after a reboot those of a Compose
+// project start in the order that its file asks for, as its labels tell.
+//
+// It promises that nobody waits for ever, nor in a circle: a policy that says that a container runs is worth more than
+// the order.
+package bootorder
 
 import (
 	"context"
@@ -21,21 +26,27 @@ const (
 	composeDependsOn = "com.docker.compose.depends_on"
 )
 
-// bootPatience bounds how long a container that starts with the engine waits for what it
-// depends on: a policy that says that it runs is worth more than the order.
-const bootPatience = 2 * time.Minute
+// patience bounds how long a container that starts with the engine waits for what it
+// depends on.
+const patience = 2 * time.Minute
 
-// bootOrder gives the containers that start with the engine their turns: after a reboot those
-// of a Compose project start in the order that its file asks for, as its labels tell, each
-// after what it depends on has started, is healthy or has done its work. Who joins another's
-// namespaces comes after that one. Whatever else waits for nothing.
-type bootOrder struct {
+// Queue holds the containers that start with the engine: each comes after what it depends on
+// has started, is healthy or has done its work. Who joins another's namespaces comes after
+// that one. Whatever else waits for nothing. Its methods may be called concurrently.
+type Queue struct {
 	bus      *events.Bus
 	log      *slog.Logger
+	donors   func(*api.HostConfig) []string
 	patience time.Duration
 
 	mu    sync.Mutex
 	turns map[string]*turn // by container, until it has had its turn
+}
+
+// New makes an empty queue. bus tells it how containers do; donors are the ids of those whose
+// namespaces a container joins.
+func New(bus *events.Bus, log *slog.Logger, donors func(*api.HostConfig) []string) *Queue {
+	return &Queue{bus: bus, log: log, donors: donors, patience: patience}
 }
 
 // turn is one container's.
@@ -52,9 +63,9 @@ type need struct {
 	turn      *turn // nil if it does not start with the engine
 }
 
-// plan gives turns to the containers that are about to start. all are those there are. What
+// Plan gives turns to the containers that are about to start. all are those there are. What
 // labels make a circle of is started in any order.
-func (b *bootOrder) plan(all, starting []*container.Container) {
+func (q *Queue) Plan(all, starting []*container.Container) {
 	byID := make(map[string]*container.Container, len(all))
 	services := map[[2]string][]*container.Container{}
 	for _, c := range all {
@@ -67,7 +78,7 @@ func (b *bootOrder) plan(all, starting []*container.Container) {
 	needs := func(c *container.Container) []need {
 		r := c.Load()
 		var found []need
-		for _, donor := range donors(r.HostConfig) {
+		for _, donor := range q.donors(r.HostConfig) {
 			if d := byID[donor]; d != nil {
 				found = append(found, need{on: d})
 			}
@@ -79,9 +90,9 @@ func (b *bootOrder) plan(all, starting []*container.Container) {
 		}
 		return found
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.turns = order(starting, needs)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.turns = order(starting, needs)
 }
 
 // order makes turns that wait for no circle.
@@ -133,24 +144,24 @@ func composeNeeds(label string) map[string]string {
 	return found
 }
 
-// waits says whether a container's turn comes after others'.
-func (b *bootOrder) waits(c *container.Container) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := b.turns[c.ID()]
+// Waits says whether a container's turn comes after others'.
+func (q *Queue) Waits(c *container.Container) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := q.turns[c.ID()]
 	return t != nil && len(t.after) > 0
 }
 
-// await waits for a container's turn: at most bootPatience, and not at all for one that has
+// Await waits for a container's turn: at most patience, and not at all for one that has
 // had it. It returns at once when ctx ends.
-func (b *bootOrder) await(ctx context.Context, c *container.Container) {
-	b.mu.Lock()
-	t := b.turns[c.ID()]
-	b.mu.Unlock()
+func (q *Queue) Await(ctx context.Context, c *container.Container) {
+	q.mu.Lock()
+	t := q.turns[c.ID()]
+	q.mu.Unlock()
 	if t == nil {
 		return
 	}
-	limit, cancel := context.WithTimeout(ctx, b.patience)
+	limit, cancel := context.WithTimeout(ctx, q.patience)
 	defer cancel()
 	for _, n := range t.after {
 		if n.turn != nil {
@@ -159,54 +170,54 @@ func (b *bootOrder) await(ctx context.Context, c *container.Container) {
 			case <-limit.Done():
 			}
 		}
-		if !b.ready(limit, n) && ctx.Err() == nil {
-			b.log.Warn("a container is started though what it depends on is not as it should be", "container", c.ID(), "depends on", n.on.ID(), "condition", n.condition)
+		if !q.ready(limit, n) && ctx.Err() == nil {
+			q.log.Warn("a container is started though what it depends on is not as it should be", "container", c.ID(), "depends on", n.on.ID(), "condition", n.condition)
 		}
 	}
 }
 
-// take is called by whoever is to start a container whose turn has come; false is that it has left the queue.
-func (b *bootOrder) take(c *container.Container) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := b.turns[c.ID()]
+// Take is called by whoever is to start a container whose turn has come; false is that it has left the queue.
+func (q *Queue) Take(c *container.Container) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := q.turns[c.ID()]
 	if t != nil {
 		t.taken = true
 	}
 	return t != nil
 }
 
-// leave takes a container that waits for its turn out of the queue: nobody starts it any more. It reports false for one
+// Leave takes a container that waits for its turn out of the queue: nobody starts it any more. It reports false for one
 // that does not wait.
-func (b *bootOrder) leave(c *container.Container) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := b.turns[c.ID()]
+func (q *Queue) Leave(c *container.Container) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := q.turns[c.ID()]
 	if t == nil || t.taken {
 		return false
 	}
-	delete(b.turns, c.ID())
+	delete(q.turns, c.ID())
 	close(t.had)
 	return true
 }
 
-// had notes that a container's start has been tried, or will not be.
-func (b *bootOrder) had(c *container.Container) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if t := b.turns[c.ID()]; t != nil {
-		delete(b.turns, c.ID())
+// Had notes that a container's start has been tried, or will not be.
+func (q *Queue) Had(c *container.Container) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t := q.turns[c.ID()]; t != nil {
+		delete(q.turns, c.ID())
 		close(t.had)
 	}
 }
 
 // ready waits until a container is as it is needed, and reports false once it cannot become
 // so, or ctx has ended.
-func (b *bootOrder) ready(ctx context.Context, n need) bool {
+func (q *Queue) ready(ctx context.Context, n need) bool {
 	if ok, final := met(&n.on.Load().State, n.condition); final {
 		return ok
 	}
-	_, news, cancel := b.bus.Subscribe(time.Time{}, time.Time{}, func(m events.Message) bool { return m.Actor.ID == n.on.ID() })
+	_, news, cancel := q.bus.Subscribe(time.Time{}, time.Time{}, func(m events.Message) bool { return m.Actor.ID == n.on.ID() })
 	defer cancel()
 	for {
 		if ok, final := met(&n.on.Load().State, n.condition); final || n.on.Gone() {

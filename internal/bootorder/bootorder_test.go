@@ -1,11 +1,10 @@
-package engine
+package bootorder
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	api "github.com/moby/moby/api/types/container"
 
@@ -61,34 +60,17 @@ func TestWhatAConditionAsksFor(t *testing.T) {
 	}
 }
 
-// Nobody waits for a container that somebody has stopped since the turns were planned.
-func TestBootOrderOfWhatDoesNotStartAfterAll(t *testing.T) {
-	root := t.TempDir()
-	store, err := container.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := container.NewID()
-	if err := os.Mkdir(filepath.Join(root, id), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	c, err := store.Add(&container.Record{Definition: container.Definition{
-		ID: id, Name: "stopped", HostConfig: &api.HostConfig{RestartPolicy: api.RestartPolicy{Name: api.RestartPolicyUnlessStopped}}, Config: &api.Config{},
-	}, State: container.State{Status: api.StateExited, StartedAt: time.Unix(1, 0), StoppedByHand: true}}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bootOrder{}
-	b.plan([]*container.Container{c}, []*container.Container{c})
-	turn := b.turns[id]
-	(&Recovery{boot: b, exits: &exiter{}}).settle(t.Context(), []*container.Container{c})
-	if !isClosed(turn.had) {
-		t.Error("others still wait for it")
+func hadTurn(t *turn) bool {
+	select {
+	case <-t.had:
+		return true
+	default:
+		return false
 	}
 }
 
 // What labels make a circle of waits for no circle, and everyone gets a turn.
-func TestBootOrderBreaksCircles(t *testing.T) {
+func TestCirclesAreBroken(t *testing.T) {
 	root := t.TempDir()
 	store, err := container.Open(root)
 	if err != nil {
@@ -110,31 +92,31 @@ func TestBootOrderBreaksCircles(t *testing.T) {
 		}
 		all, byName[name] = append(all, c), c
 	}
-	b := &bootOrder{}
-	b.plan(all, all)
-	if len(b.turns) != len(all) {
-		t.Fatalf("%d turns for %d", len(b.turns), len(all))
+	q := New(nil, nil, func(*api.HostConfig) []string { return nil })
+	q.Plan(all, all)
+	if len(q.turns) != len(all) {
+		t.Fatalf("%d turns for %d", len(q.turns), len(all))
 	}
-	if !b.waits(byName["e"]) || b.waits(byName["d"]) {
+	if !q.Waits(byName["e"]) || q.Waits(byName["d"]) {
 		t.Error("e waits for b, d for nothing")
 	}
 	// In some order each has its turn after those it waits for.
-	for len(b.turns) > 0 {
-		before := len(b.turns)
+	for len(q.turns) > 0 {
+		before := len(q.turns)
 		for _, c := range all {
-			turn := b.turns[c.ID()]
+			turn := q.turns[c.ID()]
 			if turn == nil {
 				continue
 			}
 			free := true
 			for _, n := range turn.after {
-				free = free && (n.turn == nil || isClosed(n.turn.had))
+				free = free && (n.turn == nil || hadTurn(n.turn))
 			}
 			if free {
-				b.had(c)
+				q.Had(c)
 			}
 		}
-		if len(b.turns) == before {
+		if len(q.turns) == before {
 			t.Fatalf("%d wait for each other", before)
 		}
 	}

@@ -1,0 +1,34 @@
+package supervise_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/cleatlabs/cleat/internal/supervise"
+)
+
+// All that is added is done once, in batches, by a task that is there only while there is something to do.
+func TestLull(t *testing.T) {
+	tasks := supervise.New(t.Context())
+	batches := make(chan []int)
+	l := supervise.NewLull("lull", tasks, 3, func(_ context.Context, batch []int) { batches <- batch })
+	next := 0
+	for lap := range 2 {
+		for n := range 5 {
+			l.Add(5*lap + n)
+		}
+		for next < 5*(lap+1) {
+			for _, got := range <-batches {
+				if got != next {
+					t.Fatalf("%d is done, not %d", got, next)
+				}
+				next++
+			}
+		}
+	}
+	// The last batch's task finds nothing more and goes; Stop waits for it.
+	if err := tasks.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	l.Add(0) // nobody does it, and nobody waits
+}
