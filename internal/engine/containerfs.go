@@ -91,8 +91,8 @@ func (fs *filesystems) openLocked(ctx context.Context, c *container.Container) (
 	}
 	if last := fs.lives.of(c).current(); last != nil {
 		select {
-		case <-last.cleaned:
-			last.unmount() // no two overlays may share a directory to write to
+		case <-last.left.known:
+			last.tidy() // no two overlays may share a directory to write to
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

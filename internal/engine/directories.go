@@ -28,7 +28,7 @@ type directories struct {
 }
 
 const (
-	spareDirectories = 8
+	spareDirectories = 16
 	// directoriesQuiet is longer than a short-lived container takes.
 	directoriesQuiet = 20 * time.Millisecond
 )

@@ -45,7 +45,7 @@ type exiter struct {
 	awaitDonors func(context.Context, *container.Container)
 	boot        *bootorder.Queue
 	specs       *specBuilder
-	roots       *supervise.Lull[*run] // whose mounts nobody needs any more
+	leftovers   *supervise.Lull[*run] // of runs that are over: nobody needs any more what they still have
 	stdioDir    func(*container.Container) string
 	machineEnds atomic.Bool // nothing is restarted any more
 }
@@ -174,9 +174,11 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		x.boot.Had(c)
 	}
 	close(r.exited)
+	defer close(r.left.known)
 	cleaned := !x.specs.ownsParent(x.specs.cgroupPath(rec))
 	if cleaned {
 		x.clean(c, rec, r)
+		x.leftovers.Add(r)
 	}
 	if !again && x.removes(c) {
 		x.autoRemove(c)
@@ -184,7 +186,16 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		x.persist(c)
 	}
 	if !cleaned {
-		x.clean(c, rec, r)
+		x.tidyLater(c, rec, r)
+	}
+}
+
+// tidyLater cleans up after a run, at once where the container had mounts of its user's: their filesystems are not to
+// be kept busy by one that has ended.
+func (x *exiter) tidyLater(c *container.Container, rec *container.Record, r *run) {
+	r.left.clean = func() { x.clean(c, rec, r) }
+	if len(rec.Mounts) > 0 || !x.leftovers.Add(r) {
+		r.left.now()
 	}
 }
 
@@ -217,11 +228,14 @@ func (x *exiter) detach(rec *container.Record) {
 	}
 }
 
-// clean removes what only costs time and nobody waits for.
+// clean removes what only costs time and nobody waits for. Of a container that had mounts of its user's it ends the
+// mounts, too.
 func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	defer close(r.cleaned)
+	if len(rec.Mounts) > 0 {
+		defer r.unmount()
+	}
 	unmountVolumes(context.WithoutCancel(x.tasks.Context()), x.volumes, rec, x.log)
-	defer x.unmount(rec, r)
 	if err := x.specs.removeGroup(x.runtime, x.specs.cgroupPath(rec)); err != nil {
 		x.log.Warn("cgroup of an exited container", "container", c.ID(), "error", err)
 	}
@@ -230,26 +244,6 @@ func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	}
 	if err := os.RemoveAll(x.stdioDir(c)); err != nil {
 		x.log.Warn("journals of an exited container", "container", c.ID(), "error", err)
-	}
-}
-
-// unmountBatch bounds how many filesystems of ended containers the kernel keeps.
-const unmountBatch = 32
-
-// unmount ends the mounts of a run when the engine has a moment: to take an overlay
-// down writes to the disk what is dirty below it. Where the container had mounts of
-// its user's, their filesystems are not to be kept busy by one that has ended.
-func (x *exiter) unmount(rec *container.Record, r *run) {
-	if len(rec.Mounts) > 0 {
-		r.unmount()
-		return
-	}
-	x.roots.Add(r)
-}
-
-func unmountAll(_ context.Context, runs []*run) {
-	for _, r := range runs {
-		r.unmount()
 	}
 }
 

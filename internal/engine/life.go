@@ -88,6 +88,7 @@ type run struct {
 
 	exited  chan struct{} // closed when the exit is in the state and announced
 	cleaned chan struct{} // closed when nothing of the run is left but what unmount ends
+	left    *leftover
 
 	pauses atomic.Int32 // how often it was paused
 

@@ -113,8 +113,7 @@ func (s *Starter) restart(ctx context.Context, c *container.Container, backoff t
 func (s *Starter) launch(ctx context.Context, c *container.Container, backoff time.Duration, unattended bool) error {
 	life := s.lives.of(c)
 	if last := life.current(); last != nil {
-		<-last.cleaned // its ports, cgroup and keeper must be gone
-		last.unmount()
+		last.tidy() // its ports, cgroup and keeper must be gone
 	}
 	a := s.attempt(c)
 	a.life, a.backoff, a.unattended = life, backoff, unattended
@@ -532,7 +531,7 @@ func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process,
 		return nil, fmt.Errorf("output of container %s: %w", c.Load().Name, err)
 	}
 	r := &run{
-		process: proc, pump: pump, rootFD: -1, exited: make(chan struct{}), cleaned: make(chan struct{}), execs: map[string]struct{}{},
+		process: proc, pump: pump, rootFD: -1, exited: make(chan struct{}), cleaned: make(chan struct{}), left: newLeftover(), execs: map[string]struct{}{},
 	}
 	if writer != nil {
 		r.log = writer

@@ -14,7 +14,7 @@ import (
 
 const (
 	// spareNetworks bounds what lies idle.
-	spareNetworks = 4
+	spareNetworks = 8
 	// quietTime is longer than a short-lived container takes with what its client does before the next one: of
 	// containers that follow each other, each third finds some being made, and several at once, instead of each finding
 	// one in the middle of its start.

@@ -12,7 +12,7 @@ import (
 
 const (
 	// spareDevs bounds how many lie idle, each of some ten kB of the kernel's memory.
-	spareDevs = 4
+	spareDevs = 8
 	// devQuiet is as quietTime.
 	devQuiet = 8 * time.Millisecond
 )

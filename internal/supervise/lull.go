@@ -32,9 +32,9 @@ func NewLull[T any](name string, tasks *Group, most int, do func(context.Context
 	return &Lull[T]{name: name, tasks: tasks, most: most, do: do, added: make(chan struct{}, 1)}
 }
 
-// Add takes over x. What an engine that ends has not come to is left to the kernel
-// and the next engine.
-func (l *Lull[T]) Add(x T) {
+// Add takes over x. It reports false, and has not, when the engine ends: what the caller
+// does not do then is left to the kernel and the next engine.
+func (l *Lull[T]) Add(x T) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pending = append(l.pending, x)
@@ -43,9 +43,12 @@ func (l *Lull[T]) Add(x T) {
 		case l.added <- struct{}{}:
 		default:
 		}
-		return
+		return true
 	}
-	l.running = l.tasks.Go(l.name, l.run)
+	if l.running = l.tasks.Go(l.name, l.run); !l.running {
+		l.pending = nil
+	}
+	return l.running
 }
 
 // run goes on until nothing is pending.

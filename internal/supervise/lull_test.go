@@ -30,5 +30,23 @@ func TestLull(t *testing.T) {
 	if err := tasks.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
-	l.Add(0) // nobody does it, and nobody waits
+	if l.Add(0) {
+		t.Error("taken over though nobody does it any more")
+	}
+}
+
+// What is pending when the engine ends is done at once, not after the pause.
+func TestLullOfAnEngineThatEnds(t *testing.T) {
+	tasks := supervise.New(t.Context())
+	done := make(chan int, 1)
+	l := supervise.NewLull("lull", tasks, 8, func(_ context.Context, batch []int) { done <- batch[0] })
+	if !l.Add(1) {
+		t.Fatal("not taken over")
+	}
+	if err := tasks.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-done; n != 1 { // Stop has waited for it
+		t.Errorf("%d is done", n)
+	}
 }
