@@ -51,6 +51,9 @@ func Unpack(ctx context.Context, rootFD int, dir string, r io.Reader, o Options)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if err := CheckName(h); err != nil {
+			return errors.Join(err, u.finish())
+		}
 		if err := u.entry(h, tr); err != nil {
 			return errors.Join(err, u.finish())
 		}
@@ -84,6 +87,14 @@ func (u *unpacker) streamError(err error) error {
 		return failure.Invalid("the archive is damaged or not a tar archive: %w", err)
 	}
 	return fmt.Errorf("read the archive: %w", err)
+}
+
+// CheckName refuses a file of a stream whose name no path can hold.
+func CheckName(h *tar.Header) error {
+	if longest := max(len(h.Name), len(h.Linkname)); longest >= unix.PathMax {
+		return failure.Invalid("the archive has a name of %d bytes, longer than any path can be: %.40q …", longest, h.Name)
+	}
+	return nil
 }
 
 // inside cleans a name of the stream and refuses one that leads out of the directory.
@@ -143,6 +154,9 @@ func (u *unpacker) enter(parent string) error {
 	if err != nil {
 		if errors.Is(err, unix.ENOTDIR) {
 			return failure.Invalid("%s is not a directory", at)
+		}
+		if errors.Is(err, unix.ENAMETOOLONG) {
+			return failure.Invalid("the archive has a name that is too long: %.40q …", parent)
 		}
 		return err
 	}
@@ -360,8 +374,16 @@ func (f *incoming) fill(file *os.File) error {
 	return unix.UtimesNanoAt(int(file.Fd()), "", f.times(), unix.AT_EMPTY_PATH)
 }
 
+// checked is how large a file, in bytes, the filesystem's size is compared with.
+const checked = 1 << 30
+
 // content writes what is not zero; the rest becomes holes.
 func (f *incoming) content(file *os.File) error {
+	if f.h.Size >= checked {
+		if err := f.possible(file); err != nil {
+			return err
+		}
+	}
 	for at := int64(0); at < f.h.Size; {
 		if f.u.ctx.Err() != nil {
 			return context.Cause(f.u.ctx)
@@ -376,6 +398,19 @@ func (f *incoming) content(file *os.File) error {
 		at += int64(n)
 	}
 	return file.Truncate(f.h.Size)
+}
+
+// possible refuses a file that is larger than the filesystem: a few bytes of a stream can
+// declare a petabyte of holes, which would be read for days.
+func (f *incoming) possible(file *os.File) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
+		return err
+	}
+	if size := fs.Blocks * uint64(fs.Bsize); uint64(f.h.Size) > size {
+		return failure.Invalid("the archive's %.200q has %d bytes, and the whole filesystem that it is unpacked into %d", f.h.Name, f.h.Size, size)
+	}
+	return nil
 }
 
 // put makes the file by that name, or by another one that then takes the name over from

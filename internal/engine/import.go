@@ -68,11 +68,14 @@ func (i *Images) Import(ctx context.Context, req ImportRequest, status func(stri
 func copyTar(ctx context.Context, w io.Writer, r io.Reader) error {
 	through := io.TeeReader(contextReader{ctx, r}, w)
 	for tr := tar.NewReader(through); ; {
-		_, err := tr.Next()
+		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if err == nil {
+			err = archive.CheckName(h)
+		}
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrFieldTooLong) {
 			return failure.Invalid("what is to be imported is damaged or not a tar archive: %w", err)
 		}
 		if err != nil {

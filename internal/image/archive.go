@@ -144,6 +144,9 @@ func (a *archive) file(ctx context.Context, name string, size int64, r io.Reader
 	if size == 0 {
 		return nil // no blob that counts is empty, and the store takes none
 	}
+	if free, err := a.s.store.Free(); err == nil && size > free {
+		return failure.New(errdefs.ErrResourceExhausted, "no space left on device: the image archive's %s has %d bytes, and under %s %d are free", name, size, a.s.store.Root(), free)
+	}
 	return a.blob(ctx, name, size, r)
 }
 

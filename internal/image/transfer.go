@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -325,13 +326,25 @@ func (s *Service) explainWrite(err error, desc ocispec.Descriptor) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case noSpace(err):
-		return failure.New(errdefs.ErrResourceExhausted, "no space left on device: %s needs %d more bytes under %s; remove images or containers that are not needed, or choose another --data-root", desc.Digest, desc.Size, s.store.Root())
+		need := "the image does"
+		switch {
+		case desc.Size > 0:
+			need = fmt.Sprintf("the %d bytes of %s do", desc.Size, desc.Digest)
+		case desc.Digest != "":
+			need = desc.Digest.String() + " does"
+		}
+		return s.full(need)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return failure.Unavailable("the registry sent only a part of %s, which has %d bytes, and broke off again when asked for the rest; try again", desc.Digest, desc.Size)
 	case errdefs.IsFailedPrecondition(err):
 		return failure.New(errdefs.ErrDataLoss, "what the registry sent does not match the digest %s and size %d that it promised: the transfer or the registry's storage is damaged; try again", desc.Digest, desc.Size)
 	}
 	return err
+}
+
+// full says that there is no space for what does not fit; what ends in "does" or "do".
+func (s *Service) full(what string) error {
+	return failure.New(errdefs.ErrResourceExhausted, "no space left on device: %s not fit under %s; remove images or containers that are not needed, or choose another --data-root", what, s.store.Root())
 }
 
 var errSchema1 = failure.Invalid("the image has a manifest of Docker's schema version 1, which is no longer supported: push it again with a current tool")
@@ -451,7 +464,12 @@ func (t *transfer) explainUnpack(ctx context.Context, err error, desc ocispec.De
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case noSpace(err):
-		return t.s.explainWrite(err, desc)
+		what := fmt.Sprintf("the layer %s, unpacked, does", desc.Digest)
+		var file *os.PathError
+		if errors.As(err, &file) && file.Op == "unpack" {
+			what = fmt.Sprintf("of the layer %s the file %s does", desc.Digest, file.Path)
+		}
+		return t.s.full(what)
 	}
 	return failure.New(errdefs.ErrDataLoss, "cannot unpack the layer %s: %w", desc.Digest, err)
 }

@@ -1,10 +1,13 @@
 package store
 
 import (
+	"archive/tar"
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/diff"
@@ -14,24 +17,80 @@ import (
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// applier unpacks layers. A first layer, which the snapshotter gives as a bind mount
-// of its directory, is unpacked straight into that directory: containerd's own applier
-// would mount it under /tmp first, and a kill -9 would leave that mount behind. All
-// other layers take containerd's way, which does not mount for overlay either.
+// applier unpacks layers straight into their directories: that of a first layer, which
+// the snapshotter gives as a bind mount, and the upper one of an overlay. Containerd's own
+// applier would mount a first layer under /tmp, and a kill -9 would leave that mount
+// behind; other mounts are left to it.
 type applier struct {
 	provider content.Provider
-	stacked  diff.Applier
+	mounted  diff.Applier
 }
 
 func newApplier(provider content.Provider) diff.Applier {
-	return &applier{provider: provider, stacked: apply.NewFileSystemApplier(provider)}
+	return &applier{provider: provider, mounted: apply.NewFileSystemApplier(provider)}
+}
+
+// destination is the directory that a snapshot's mounts have new files go to, and how; ""
+// if there is none.
+func destination(mounts []mount.Mount) (string, []archive.ApplyOpt) {
+	if len(mounts) != 1 {
+		return "", nil
+	}
+	m := mounts[0]
+	switch m.Type {
+	case "bind":
+		if !slices.Contains(m.Options, "ro") {
+			return m.Source, nil
+		}
+	case "overlay":
+		upper, opts := "", []archive.ApplyOpt{archive.WithConvertWhiteout(archive.OverlayConvertWhiteout)}
+		for _, o := range m.Options {
+			if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+				upper = dir
+			} else if dirs, ok := strings.CutPrefix(o, "lowerdir="); ok {
+				opts = append(opts, archive.WithParents(strings.Split(dirs, ":")))
+			}
+		}
+		return upper, opts
+	}
+	return "", nil
+}
+
+// checked is how large a file, in bytes, the space for it is asked for: smaller ones fail
+// soon enough where there is none.
+const checked = 1 << 30
+
+// guard refuses files of a layer that cannot be unpacked, before anything of them is: a few
+// bytes can declare a petabyte of holes, which would fill the disk with zeros, or a path
+// that takes minutes to look up and is too long in the end.
+func guard(dir string) archive.Filter {
+	return func(h *tar.Header) (bool, error) {
+		if longest := max(len(h.Name), len(h.Linkname)); longest >= unix.PathMax {
+			return false, failure.Invalid("it has a name of %d bytes, longer than any path can be", longest)
+		}
+		if h.Size < checked {
+			return true, nil
+		}
+		var fs unix.Statfs_t
+		if err := unix.Statfs(dir, &fs); err != nil {
+			return false, fmt.Errorf("ask for the space in %s: %w", dir, err)
+		}
+		if free := fs.Bavail * uint64(fs.Bsize); uint64(h.Size) > free {
+			return false, &os.PathError{Op: "unpack", Path: fmt.Sprintf("%s (%d bytes, and %d are free)", h.Name, h.Size, free), Err: unix.ENOSPC}
+		}
+		return true, nil
+	}
 }
 
 func (a *applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
-	if len(mounts) != 1 || mounts[0].Type != "bind" || slices.Contains(mounts[0].Options, "ro") {
-		return a.stacked.Apply(ctx, desc, mounts, opts...)
+	dir, how := destination(mounts)
+	if dir == "" {
+		return a.mounted.Apply(ctx, desc, mounts, opts...)
 	}
 	var cfg diff.ApplyConfig
 	for _, o := range opts {
@@ -44,15 +103,15 @@ func (a *applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 		return ocispec.Descriptor{}, fmt.Errorf("open the layer %s: %w", desc.Digest, err)
 	}
 	defer blob.Close()
-	tar, closeTar, err := decode(ctx, desc.MediaType, &reportingReader{Reader: content.NewReader(blob), report: cfg.Progress}, cfg)
+	plain, closeTar, err := decode(ctx, desc.MediaType, &reportingReader{Reader: content.NewReader(blob), report: cfg.Progress}, cfg)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	defer closeTar()
 
 	diffID := digest.Canonical.Digester()
-	counted := &countingReader{Reader: io.TeeReader(tar, diffID.Hash())}
-	if _, err := archive.Apply(ctx, mounts[0].Source, counted); err != nil {
+	counted := &countingReader{Reader: io.TeeReader(plain, diffID.Hash())}
+	if _, err := archive.Apply(ctx, dir, counted, append(how, archive.WithFilter(guard(dir)))...); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	// The digest is that of the whole stream; tar stops at its end mark.

@@ -42,6 +42,7 @@ import (
 	"github.com/containerd/log"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 )
@@ -192,6 +193,15 @@ func openDatabase(path string, cfg Config) (*bolt.DB, error) {
 
 // Root is the directory of the store.
 func (s *Store) Root() string { return s.root }
+
+// Free is how many bytes there are for more in the directory of the store.
+func (s *Store) Free() (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.root, &fs); err != nil {
+		return 0, fmt.Errorf("ask for the space in %s: %w", s.root, err)
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil
+}
 
 // Context returns ctx with the namespace that all services of the store require, and
 // with a logger that passes on what their packages warn of to Config.Warn.
