@@ -155,7 +155,8 @@ func (a *app) explain(err error) error {
 	switch text := err.Error(); {
 	case strings.Contains(text, "unable to upgrade to h2c, received 404"):
 		return fmt.Errorf("the engine at %s cannot build with BuildKit: it is another than Cleat, or an older one", a.host)
-	case connect.IsUnreachable(err), strings.Contains(text, "dial unix") && strings.Contains(text, "/grpc"):
+	case connect.IsUnreachable(err), strings.Contains(text, "dial unix") && strings.Contains(text, "/grpc"),
+		strings.HasPrefix(a.host, "ssh://") && strings.Contains(text, "has exited with"):
 		return &connect.UnreachableError{Host: a.host, Program: a.program, Cause: err}
 	}
 	return err

@@ -120,12 +120,9 @@ func (a *app) execute(ctx context.Context) error {
 	if isCompletion(rest) {
 		return a.complete(ctx, root, rest)
 	}
-	cmd, args, findErr := root.Find(rest)
+	cmd, _, findErr := root.Find(rest)
 	if findErr != nil {
 		return a.unknownCommand(root, rest[0])
-	}
-	if cmd.HasSubCommands() && len(args) > 0 && isLater(cmd.Name(), args[0]) {
-		return a.notYet(cmd.Name()+" "+args[0], cmd.CommandPath())
 	}
 	a.ready(cmd)
 	root.SetArgs(rest)
@@ -195,7 +192,8 @@ func (a *app) explain(err error) error {
 		}
 		return errors.Join(out...)
 	}
-	if !connect.IsUnreachable(err) {
+	var explained *connect.UnreachableError
+	if !connect.IsUnreachable(err) || errors.As(err, &explained) {
 		return err
 	}
 	return &connect.UnreachableError{Host: a.host, Program: a.name, Cause: err}

@@ -21,6 +21,7 @@ type spec struct {
 	aliases    []string // other names beside the first word of use
 	shownAs    []string // every path it can be called by, for its help
 	top        int      // place among the common commands; 0 is none of them
+	hidden     bool     // from lists of commands
 	ownHelp    bool     // has --help without -h, which means something else there
 	setup      func(fs *pflag.FlagSet) action
 }
@@ -32,8 +33,8 @@ type action func(ctx context.Context, args []string) error
 func (a *app) command(s spec) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: s.use, Short: s.short, Long: s.long, Args: s.args, Aliases: s.aliases,
-		DisableFlagsInUseLine: true,
-		Annotations:           map[string]string{},
+		DisableFlagsInUseLine: true, Hidden: s.hidden,
+		Annotations: map[string]string{},
 	}
 	if len(s.shownAs) > 0 {
 		cmd.Annotations[usage.AnnotationPaths] = strings.Join(s.shownAs, ",")
@@ -151,7 +152,7 @@ func (a *app) groups() []*cobra.Command {
 		a.group("volume", "Manage volumes", append([]spec{a.volumeCreate(), a.volumeInspect(), a.volumeLs(), a.volumePrune(), a.volumeRm(), a.volumeUpdate()}, a.volumeCopies()...)...),
 		a.group("network", "Manage networks", a.networkCheck(), a.networkConnect(), a.networkCreate(), a.networkDisconnect(), a.networkInspect(), a.networkLs(),
 			a.networkPrune(), a.networkRm()),
-		a.group("system", "Manage the engine's system", a.systemDF(), a.events().as(""), a.info().as(""), a.systemPrune()),
+		a.group("system", "Manage the engine's system", a.systemDF(), a.events().as(""), a.info().as(""), a.systemPrune(), a.systemDialStdio()),
 		a.group("context", "Manage contexts",
 			a.contextCreate(), a.contextExport(), a.contextImport(), a.contextInspect(), a.contextLs(), a.contextRm(), a.contextShow(),
 			a.contextUpdate(), a.contextUse()),
@@ -191,44 +192,17 @@ func (a *app) flagError(cmd *cobra.Command, err error) error {
 }
 
 // later are Docker's commands that Cleat does not have yet.
-var later = map[string][]string{
-	"": {
-		"checkpoint",
-		"config",
-		"node",
-		"plugin",
-		"secret",
-		"service",
-		"stack",
-		"swarm",
-	},
-	"system": {
-		"dial-stdio",
-	},
-}
-
-func isLater(group, name string) bool {
-	for _, l := range later[group] {
-		if l == name {
-			return true
-		}
-	}
-	return false
-}
+var later = []string{"checkpoint", "config", "node", "plugin", "secret", "service", "stack", "swarm"}
 
 func (a *app) unknownCommand(root *cobra.Command, name string) error {
-	if isLater("", name) {
-		return a.notYet(name, a.name)
+	if slices.Contains(later, name) {
+		return fmt.Errorf("%[1]s: '%[2]s' is not a cleat command yet: it comes with a later version, see '%[1]s --help' for those there are", a.name, name)
 	}
 	if name == "trust" {
 		return fmt.Errorf("%s: 'trust' is not supported: Docker Content Trust and its notary servers are being retired; "+
 			"pull by digest (NAME@sha256:…), and sign and check with cosign or notation, which work with any registry", a.name)
 	}
 	return fmt.Errorf("%[1]s: unknown command: %[1]s %[2]s%[3]s\n\nRun '%[1]s --help' for more information", a.name, name, usage.Suggest(root, name))
-}
-
-func (a *app) notYet(command, path string) error {
-	return fmt.Errorf("%s: '%s' is not a cleat command yet: it comes with a later version, see '%s --help' for those there are", a.name, command, path)
 }
 
 func (a *app) noArgs(cmd *cobra.Command, args []string) error {

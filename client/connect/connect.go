@@ -20,7 +20,6 @@ import (
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
-	"github.com/docker/cli/cli/connhelper"
 	"github.com/docker/cli/opts"
 	"github.com/docker/go-connections/tlsconfig"
 	"github.com/moby/moby/client"
@@ -233,11 +232,11 @@ func (o *Options) Client(configuration func() *configfile.ConfigFile, agent stri
 
 // ClientOptions are what reaches the endpoint.
 func (ep Endpoint) ClientOptions() ([]client.Opt, error) {
-	helper, err := connhelper.GetConnectionHelper(ep.Host)
-	if err != nil {
-		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's text
-	}
-	if helper != nil {
+	if strings.HasPrefix(ep.Host, "ssh://") {
+		helper, err := overSSH(ep.Host)
+		if err != nil {
+			return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's text
+		}
 		return []client.Opt{client.WithHost(helper.Host), client.WithDialContext(helper.Dialer)}, nil
 	}
 	// What is done at once for all services of an application goes on over the same connections: without this, two of

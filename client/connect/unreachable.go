@@ -23,7 +23,11 @@ type UnreachableError struct {
 func (e *UnreachableError) Unwrap() error { return e.Cause }
 
 func (e *UnreachableError) Error() string {
-	switch cause := e.Cause.Error(); {
+	cause := e.Cause.Error()
+	if strings.HasPrefix(e.Host, "ssh://") {
+		return fmt.Sprintf("Cannot connect to the engine at %s: %s", e.Host, saidOverSSH(cause))
+	}
+	switch {
 	case errors.Is(e.Cause, syscall.EACCES) || strings.Contains(cause, "permission denied"):
 		return fmt.Sprintf("Permission denied while connecting to the Cleat engine at %s. Its socket is open to root and to the members of its group:"+
 			" use sudo, or join that group (see 'ls -l %s') and log in again", e.Host, strings.TrimPrefix(e.Host, "unix://"))
@@ -35,6 +39,19 @@ func (e *UnreachableError) Error() string {
 	default:
 		return fmt.Sprintf("Cannot connect to the engine at %s. Is it running? (%s)", e.Host, lastOf(strings.TrimSpace(cause)))
 	}
+}
+
+// saidOverSSH is what ssh, or the command that it has run, wrote before it failed.
+func saidOverSSH(cause string) string {
+	if _, said, ok := strings.Cut(cause, "stderr="); ok {
+		for _, quoted := range []string{`"`, `\n`, `\r`} { // from within an error of gRPC
+			said = strings.TrimSuffix(said, quoted)
+		}
+		if said = strings.TrimSpace(said); said != "" {
+			return said
+		}
+	}
+	return strings.TrimSpace(cause)
 }
 
 // lastOf is the innermost part of a chain of messages.

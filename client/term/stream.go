@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	mobyterm "github.com/moby/term"
+	"golang.org/x/sys/unix"
 )
 
 // Input is the stream that the user types into.
@@ -100,4 +101,19 @@ func (o *Output) Size() (rows, cols uint) {
 		return 0, 0
 	}
 	return uint(ws.Height), uint(ws.Width)
+}
+
+// Abandoned waits until nobody reads what is written any more: the pipe's or the connection's other end has gone. It
+// returns false, perhaps never, where nobody can go, as with a file.
+func (o *Output) Abandoned() bool {
+	if _, ok := o.w.(*os.File); !ok {
+		return false
+	}
+	fds := []unix.PollFd{{Fd: int32(o.fd)}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
+		}
+	}
 }
