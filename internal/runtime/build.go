@@ -333,7 +333,7 @@ func (pl *plan) closeOnExec() {
 func (b *builder) execute() error {
 	id := &identity{
 		user: b.s.User, umask: b.s.Umask, caps: b.s.Capabilities & b.r.held, lastCap: b.r.c.Features.LastCap, nnp: b.s.NoNewPrivs, seccomp: b.s.Seccomp,
-		rlimits: b.s.Rlimits, keyring: "_ses." + b.s.ID,
+		rlimits: b.s.Rlimits, keyring: "_ses." + b.s.ID, usual: b.r.c.Usual,
 	}
 	own, err := b.profile()
 	if err != nil {

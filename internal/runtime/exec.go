@@ -168,7 +168,7 @@ func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target, gate int) error {
 	pl.chownStdio(s.User.UID, s.TTY, s.OpenStdin)
 	id := &identity{
 		user: s.User, umask: s.Umask, caps: s.Capabilities & r.held, lastCap: r.c.Features.LastCap, nnp: s.NoNewPrivs, seccomp: s.Seccomp,
-		rlimits: s.Rlimits, keyring: "_ses." + s.ContainerID,
+		rlimits: s.Rlimits, keyring: "_ses." + s.ContainerID, usual: r.c.Usual,
 	}
 	if err := id.settle(pl); err != nil {
 		return err

@@ -22,6 +22,7 @@ type identity struct {
 	seccomp []byte
 	rlimits []Rlimit
 	keyring string
+	usual   *unix.SchedAttr // see Config.Usual
 }
 
 const (
@@ -32,10 +33,11 @@ const (
 	ambientClearAll = 4 // PR_CAP_AMBIENT_CLEAR_ALL
 )
 
-// settle is the first half: keyring, limits, umask, groups, users, capabilities, no_new_privs. CAP_SYS_ADMIN stays
+// settle is the first half: scheduling, keyring, limits, umask, groups, users, capabilities, no_new_privs. CAP_SYS_ADMIN stays
 // where the second half needs it to load the filter.
 func (id *identity) settle(pl *plan) error {
 	p := pl.p
+	id.scheduling(pl)
 	p.Call(unix.SYS_KEYCTL, "session keyring", launch.Named(joinKeyring, "JOIN_SESSION_KEYRING"), p.Str(id.keyring)).Ignore(syscall.ENOSYS, syscall.EPERM)
 	for _, l := range id.rlimits {
 		n, err := rlimitNumber(l.Type)
@@ -76,6 +78,14 @@ func (id *identity) settle(pl *plan) error {
 		p.Call(unix.SYS_PRCTL, "no_new_privs", launch.Named(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), launch.Int(1), launch.Int(0), launch.Int(0), launch.Int(0))
 	}
 	return nil
+}
+
+// scheduling takes back what the process has from the engine.
+func (id *identity) scheduling(pl *plan) {
+	if u := id.usual; u != nil {
+		attr := pl.p.Struct(fmt.Sprintf("{SCHED_NORMAL, nice %d, usual slice}", u.Nice), uint64(u.Size)|uint64(u.Policy)<<32, u.Flags, uint64(uint32(u.Nice)), u.Runtime, 0, 0, 0)
+		pl.p.Call(unix.SYS_SCHED_SETATTR, "", launch.Int(0), attr, launch.Int(0))
+	}
 }
 
 // toLoadFilter is the capability that loading a seccomp filter takes without no_new_privs.

@@ -22,6 +22,7 @@ type Config struct {
 	Cgroups     *cgroup.Hierarchy // nil starts processes without control groups
 	KeeperGroup string            // the control group that keepers are born into; "" for the engine's own
 	Features    kernel.Features
+	Usual       *unix.SchedAttr // how processes are scheduled that the engine starts; nil is as the engine itself
 }
 
 // A Runtime starts, executes in and adopts containers. Its methods may be called concurrently.
