@@ -179,6 +179,13 @@ func (a *app) copyTo(ctx context.Context, src, container, dst string, o copyOpti
 		return err
 	}
 	plan, err := localfiles.Prepare(info, target)
+	if errors.Is(err, localfiles.ErrDirNotExists) {
+		// The answer to the question for the path does not say what is missing.
+		_, missing := c.ContainerInspect(ctx, container, client.ContainerInspectOptions{})
+		if missing != nil {
+			return missing
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func Prepare(src, dst Info) (Plan, error) {
 	case dst.Exists && src.IsDir:
 		return Plan{}, ErrCannotCopyDir
 	case !dst.Exists && !src.IsDir && assertsDirectory(dst.Path):
-		return Plan{}, ErrDirNotExists
+		return Plan{}, fmt.Errorf("%w: %s", ErrDirNotExists, dst.Path)
 	}
 	return Plan{Dir: dir, Old: old, New: base}, nil
 }

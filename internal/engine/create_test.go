@@ -30,6 +30,7 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 	}{
 		{"name in use", spec{name: "taken"}, errdefs.IsConflict, `The container name "/taken" is already in use by container`},
 		{"bad name", spec{name: "no good"}, errdefs.IsInvalidArgument, "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"},
+		{"short name", spec{name: "x"}, errdefs.IsInvalidArgument, "two characters at least"},
 		{"missing image", spec{cfg: func(c *api.Config) { c.Image = "nosuch" }}, errdefs.IsNotFound, "No such image: nosuch:latest"},
 		{"no command", spec{cfg: func(c *api.Config) { c.Entrypoint = []string{""}; c.Cmd = nil }}, errdefs.IsInvalidArgument, "no command specified"},
 		{"relative workdir", spec{cfg: func(c *api.Config) { c.WorkingDir = "x" }}, errdefs.IsInvalidArgument, "needs to be an absolute path"},

@@ -32,6 +32,9 @@ var (
 // checkName returns a requested container name without its leading slash.
 func checkName(name string) (string, error) {
 	bare := strings.TrimPrefix(name, "/")
+	if len(bare) == 1 && validName.MatchString(bare+"_") {
+		return "", failure.Invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, and two characters at least", name)
+	}
 	if !validName.MatchString(bare) {
 		return "", failure.Invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}

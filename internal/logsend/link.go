@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -66,6 +67,10 @@ func dialLink(ctx context.Context, network, address string, config *tls.Config) 
 		})
 	}}
 	conn, err := d.DialContext(ctx, network, address)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The system's words for it are by what Docker's client takes a start's error for a missing program.
+		return nil, fmt.Errorf("dial %s: there is no socket %s", network, address)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -94,6 +94,9 @@ func TestCopyPathRules(t *testing.T) {
 				t.Errorf("%s to %s: %s", tc.src, tc.dst, r)
 			}
 		}
+		if r := e.Do(t, program, "", "cp", src+"/file", "nobody:/missing/"); program == "cleat" && !strings.Contains(r.Stderr, "No such container: nobody") {
+			t.Errorf("into a container that is not there: %s", r)
+		}
 		e.OK(t, program, "cp", "-L", src+"/lf", c+":/l3")
 		if got := e.OK(t, program, "exec", c, "cat", "/l3"); got != "one" {
 			t.Errorf("-L: %q", got)

@@ -344,7 +344,7 @@ func TestJournaldDriver(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		remove(t, e, "journal")
 		r := e.Do(t, program, "", "run", "--rm", "--log-driver", "journald", "busybox", "true")
-		if r.Code == 0 || !strings.Contains(r.Stderr, "journald is not enabled on this host") {
+		if r.Code != 125 || !strings.Contains(r.Stderr, "journald is not enabled on this host") {
 			t.Errorf("%s: %s", program, r)
 		}
 	})
