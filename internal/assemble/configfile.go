@@ -12,6 +12,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/spf13/pflag"
 )
 
 // DefaultConfigFile is read if it is there. It is not Docker's own file: a data root or socket that was chosen
@@ -139,12 +141,27 @@ func (c *Config) setFrom(data []byte) error {
 	for _, name := range names {
 		for _, v := range values[name].values {
 			if err := c.given.Set(name, v); err != nil {
-				return fmt.Errorf("%q: %w", values[name].key, err)
+				return fmt.Errorf("%q: %w", values[name].key, misfit(err))
 			}
 		}
 		c.fromFile[name] = values[name].key
 	}
 	return nil
+}
+
+// misfit says why a flag cannot have a value; the words of the flags' library are about the command line, and Go.
+func misfit(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	switch invalid.GetFlag().Value.Type() {
+	case "bool":
+		return fmt.Errorf("%q is neither true nor false", invalid.GetValue())
+	case "int", "uint":
+		return fmt.Errorf("%q is not a whole number", invalid.GetValue())
+	}
+	return invalid.Unwrap()
 }
 
 // readBuilder reads what the file, which is valid JSON, says of builds; nil if nothing.

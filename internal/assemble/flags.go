@@ -175,8 +175,9 @@ func (v *givenValues) Set(s string) error { *v = append(*v, s); return nil }
 func (v *givenValues) String() string     { return strings.Join(*v, ",") }
 func (v *givenValues) Type() string       { return "string" }
 
-// check returns a warning that says why nothing is done about value; name is the flag as the user knows it.
-func (f needlessFlag) check(name, value string) (warning string, err error) {
+// check returns a warning that says why nothing is done about value; name is the flag as the user knows it, with the
+// flag with its value.
+func (f needlessFlag) check(name, with, value string) (warning string, err error) {
 	given := value
 	if f.bool {
 		b, err := strconv.ParseBool(value)
@@ -186,7 +187,7 @@ func (f needlessFlag) check(name, value string) (warning string, err error) {
 		given = strconv.FormatBool(b)
 	}
 	if f.values != nil && !slices.Contains(f.values, given) {
-		return "", fmt.Errorf("%s=%s is not supported: %s; leave it out", name, value, f.why)
+		return "", fmt.Errorf("%s is not supported: %s; leave it out", with, f.why)
 	}
 	return fmt.Sprintf("%s is not needed: %s", name, f.why), nil
 }
@@ -213,6 +214,14 @@ func (c *Config) spell(flag string) string {
 	return "--" + flag
 }
 
+// spellValue is a flag with its value, as the user has given it.
+func (c *Config) spellValue(flag, value string) string {
+	if key, ok := c.fromFile[flag]; ok {
+		return fmt.Sprintf("%q: %s in %s", key, value, c.File)
+	}
+	return "--" + flag + "=" + value
+}
+
 // Check reads the configuration file, validates the flags and completes the config. Call it once, after parsing.
 func (c *Config) Check() error {
 	if err := c.load(); err != nil {
@@ -228,7 +237,7 @@ func (c *Config) Check() error {
 			continue
 		}
 		for _, value := range *c.given.Lookup(f.name).Value.(*givenValues) {
-			warning, err := f.check(c.spell(f.name), value)
+			warning, err := f.check(c.spell(f.name), c.spellValue(f.name, value), value)
 			if err != nil {
 				return err
 			}
@@ -319,7 +328,7 @@ func (c *Config) checkValues() error {
 		return fmt.Errorf("%s: %d is not an MTU", c.spell("mtu"), c.MTU)
 	}
 	if c.Bridge == "none" {
-		return fmt.Errorf("%s=none is not supported: containers choose with --network none", c.spell("bridge"))
+		return fmt.Errorf("%s is not supported: containers choose with --network none", c.spellValue("bridge", "none"))
 	}
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ \t\n") {
 		return fmt.Errorf("%s: %q is not the name of a network link (at most 15 characters)", c.spell("bridge"), c.Bridge)
