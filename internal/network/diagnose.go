@@ -110,9 +110,8 @@ func (s *Service) Diagnose(ctx context.Context, containerID string, pid int, fil
 	for _, e := range sb.Endpoints {
 		s.diagnoseNetwork(c, sb, e)
 	}
-	s.diagnosePorts(c, sb, sockets)
+	s.diagnosePorts(c, sb, sockets, s.diagnoseFirewall(c, sb))
 	s.diagnoseHost(c, sb)
-	s.diagnoseFirewall(c, sb)
 	s.diagnoseNames(ctx, c, sb, files)
 	return c, nil
 }
@@ -151,15 +150,16 @@ func (s *Service) diagnoseNetwork(c *Diagnosis, sb *Sandbox, e *Endpoint) {
 	}
 }
 
-// diagnosePorts compares what is published with what the container listens on.
-func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener) {
+// diagnosePorts compares what is published with what the container listens on. blocked is
+// what diagnoseFirewall found.
+func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener, blocked dropped) {
 	four, six := sb.Gateways()
 	own := map[netip.Addr]bool{}
 	for _, e := range sb.Endpoints {
 		own[e.IP], own[e.IP6] = true, true
 	}
 	hosts, _ := readSockets("/proc/thread-self/net/")
-	served := s.proxy.ports()
+	served, t := s.proxy.ports(), s.targets(sb)
 	hosts = slices.DeleteFunc(hosts, func(l listener) bool { // the engine's own are nobody else's
 		return l.addr.Addr().Is6() && served[servedPort{protoNumber(l.proto), l.addr.Port()}]
 	})
@@ -168,7 +168,7 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener) {
 		at := listenedOn(sockets, port)
 		open := slices.ContainsFunc(at, func(a netip.Addr) bool { return a.IsUnspecified() || own[a] })
 		for _, b := range bindings {
-			c.Ports = append(c.Ports, CheckedPort{Host: net.JoinHostPort(b.HostIP.String(), b.HostPort), Container: port.String(), Listening: open, From: reachableFrom(b.HostIP)})
+			c.Ports = append(c.Ports, CheckedPort{Host: net.JoinHostPort(b.HostIP.String(), b.HostPort), Container: port.String(), Listening: open, From: reachableFrom(b.HostIP, blocked.has(b.HostIP) && !(b.HostIP.Is6() && s.servedOnly(b.HostIP, t)))})
 			if b.HostIP.Is6() && b.HostIP.IsUnspecified() {
 				continue // the IPv4 binding says the same
 			}
@@ -206,8 +206,15 @@ func (s *Service) diagnoseServed(c *Diagnosis, sb *Sandbox) {
 	if err != nil || len(s.servedElements(s.targets(sb), bs)) == 0 {
 		return
 	}
-	c.note("give its network IPv6, as in network create --ipv6",
-		"the container has no IPv6 address, so the engine itself serves its ports on those of the host: the container sees its gateway as the client, the host's firewall has them in chain \"input\", and they pause while no engine runs")
+	const text = "the container has no IPv6 address, so the engine itself serves its ports on those of the host: the container sees its gateway as the client, the host's firewall has them in chain \"input\"%s, and they pause while no engine runs"
+	const remedy = "give its network IPv6, as in network create --ipv6"
+	guards, err := nft.InputGuards()
+	if err != nil || len(guards) == 0 {
+		c.note(remedy, text, "")
+		return
+	}
+	g := guards[0]
+	c.note("let the ports in there, or "+remedy, text, fmt.Sprintf(" (chain %q of nftables table \"%s %s\" drops what no rule of it lets in)", g.Chain, g.Family, g.Table))
 }
 
 // diagnoseHolder looks for another program that listens on the same port of the host.
@@ -227,11 +234,19 @@ func (s *Service) diagnoseHolder(c *Diagnosis, hosts []listener, port network.Po
 	}
 }
 
-// reachableFrom says who can use a port that is published on an address of the host.
-func reachableFrom(host netip.Addr) string {
+// dropped are the families of which a firewall drops what is forwarded.
+type dropped struct{ four, six bool }
+
+func (f dropped) has(a netip.Addr) bool { return f.four && a.Is4() || f.six && a.Is6() }
+
+// reachableFrom says who can use a port that is published on an address of the host;
+// blocked if a firewall of the host drops what is forwarded to it.
+func reachableFrom(host netip.Addr, blocked bool) string {
 	switch {
 	case host.IsLoopback():
 		return "this host only"
+	case blocked:
+		return "this host only, as its firewall drops what comes from others"
 	case !host.IsValid() || host.IsUnspecified():
 		return "this host, other hosts, containers"
 	}
@@ -274,8 +289,9 @@ func (s *Service) diagnoseHost(c *Diagnosis, sb *Sandbox) {
 	}
 }
 
-// diagnoseFirewall is about other tables' chains that drop what ours lets through.
-func (s *Service) diagnoseFirewall(c *Diagnosis, sb *Sandbox) {
+// diagnoseFirewall is about other tables' chains that drop what ours lets through. It
+// returns the families that some of them drop.
+func (s *Service) diagnoseFirewall(c *Diagnosis, sb *Sandbox) (blocked dropped) {
 	var bridges []nft.Forwarded
 	s.mu.Lock()
 	for _, e := range sb.Endpoints {
@@ -287,7 +303,7 @@ func (s *Service) diagnoseFirewall(c *Diagnosis, sb *Sandbox) {
 	}
 	s.mu.Unlock()
 	if len(bridges) == 0 {
-		return
+		return blocked
 	}
 	blockers, err := nft.Blockers(bridges)
 	if err != nil {
@@ -295,7 +311,9 @@ func (s *Service) diagnoseFirewall(c *Diagnosis, sb *Sandbox) {
 	}
 	for _, b := range blockers {
 		c.problem(b.Allow, "chain %q of the host's firewall (nftables table \"%s %s\") drops what goes to and comes from the container outside its network", b.Chain, b.Family, b.Table)
+		blocked.four, blocked.six = blocked.four || b.Family != "ip6", blocked.six || b.Family != "ip"
 	}
+	return blocked
 }
 
 // diagnoseNames asks the container's name server, and those behind it.

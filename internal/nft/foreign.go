@@ -104,6 +104,27 @@ func blockers(conn *netlink.Conn, bridges []Forwarded) ([]Blocker, error) {
 	return bs, nil
 }
 
+// InputGuards lists the foreign chains that drop, by policy, IPv6 packets to the host's own
+// programs. Whether a rule of theirs lets a certain port in they do not tell.
+func InputGuards() ([]Blocker, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	chains, err := listChains(conn)
+	if err != nil {
+		return nil, err
+	}
+	var bs []Blocker
+	for _, c := range chains {
+		if c.hasHook && c.hook == unix.NF_INET_LOCAL_IN && c.kind == "filter" && c.policy == nfDrop && c.family != unix.NFPROTO_IPV4 {
+			bs = append(bs, Blocker{family: c.family, Family: familyName(c.family), Table: c.table, Chain: c.name})
+		}
+	}
+	return bs, nil
+}
+
 // allowCommands is what lets the traffic of all the bridges through: of the first ones,
 // where there are more than anybody reads.
 func allowCommands(c foreignChain, all []foreignChain, bridges []string) string {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 )
 
 // What is made for many: each of the containers is on one of the networks and publishes some
@@ -86,11 +87,24 @@ func many(ctx context.Context, s *system, _ any, record func(string, float64)) (
 		record(f.early, first)
 		record(f.compared, last/first)
 	}
-	after, err := s.leftovers()
-	if err == nil && after != before {
-		err = fmt.Errorf("of %d networks there is left: %s; before there was: %s", manyNets, after, before)
+	return s.awaitLeftovers(ctx, before)
+}
+
+// awaitLeftovers waits until there is left what there was before: bridges are deleted behind the answers.
+func (s *system) awaitLeftovers(ctx context.Context, before string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		after, err := s.leftovers()
+		if err != nil || after == before {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("of %d networks there is left: %s; before there was: %s", manyNets, after, before)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return err
 }
 
 func middle(values []float64) float64 {

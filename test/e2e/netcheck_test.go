@@ -80,7 +80,8 @@ func TestNetworkCheckOfTheHost(t *testing.T) {
 func TestNetworkCheckNamesTheFirewall(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
-	e.OK(t, "cleat", "run", "-d", "--name", "one", "busybox", "sleep", "600")
+	e.OK(t, "cleat", "run", "-d", "--name", "one", "-p", "80", "busybox", "httpd", "-f", "-p", "80")
+	check(t, e, "one", 0, "reached by this host, other hosts, containers", "no problem found")
 	table := "guard" + e.Bridge
 	nft := func(script string) {
 		t.Helper()
@@ -92,9 +93,14 @@ func TestNetworkCheckNamesTheFirewall(t *testing.T) {
 	nft("add table inet " + table + "; add chain inet " + table + " fw { type filter hook forward priority 10; policy drop; }; " +
 		"add rule inet " + table + " fw iifname != { " + e.Bridge + "x } oifname != { " + e.Bridge + "x } accept")
 	t.Cleanup(func() { nft("delete table inet " + table) })
-	check(t, e, "one", 1, `chain "fw" of the host's firewall (nftables table "inet `+table+`") drops`, "nft insert rule inet "+table+" fw iifname "+e.Bridge+" accept")
+	check(t, e, "one", 1, `chain "fw" of the host's firewall (nftables table "inet `+table+`") drops`, "nft insert rule inet "+table+" fw iifname "+e.Bridge+" accept",
+		"-> 80/tcp: reached by this host only, as its firewall drops what comes from others",
+		"[::]:", "-> 80/tcp: reached by this host, other hosts, containers") // on IPv6 the engine serves it
 	r := e.Cleat(t, "info")
 	if !strings.Contains(r.Stdout+r.Stderr, table) {
 		t.Errorf("info does not tell: %s", r)
 	}
+	// What the engine serves itself is guarded by another chain.
+	nft("add chain inet " + table + " in { type filter hook input priority 10; policy drop; }; add rule inet " + table + " in accept")
+	check(t, e, "one", 1, `(chain "in" of nftables table "inet `+table+`" drops what no rule of it lets in)`, "let the ports in there, or give its network IPv6")
 }
