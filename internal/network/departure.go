@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,12 +30,15 @@ type departure struct {
 	// Guarded by departures.mu.
 	links map[string]bool // the host's ends that are still there
 	taken bool            // somebody is about to free the addresses
+	known bool            // mute was found out
+	mute  bool            // nothing ever came from its links
 }
 
 // departures are those that are under way.
 type departures struct {
-	silence func(*departure) // has nothing heard of it any more
-	release func(*departure) // frees the addresses
+	mute    func(link string) bool         // says whether nothing ever came from a link
+	silence func(of *departure, mute bool) // has nothing heard of it any more
+	release func(*departure)               // frees the addresses
 	wake    chan struct{}
 
 	mu     sync.Mutex
@@ -44,8 +48,8 @@ type departures struct {
 	silent []*departure // whose links are gone
 }
 
-func newDepartures(group *supervise.Group, silence, release func(*departure)) *departures {
-	d := &departures{silence: silence, release: release, wake: make(chan struct{}, 1), links: map[string]*departure{}}
+func newDepartures(group *supervise.Group, mute func(string) bool, silence func(*departure, bool), release func(*departure)) *departures {
+	d := &departures{mute: mute, silence: silence, release: release, wake: make(chan struct{}, 1), links: map[string]*departure{}}
 	group.Go("network-departures", d.run)
 	return d
 }
@@ -122,6 +126,7 @@ func (d *departures) pass() {
 	d.fresh = nil
 	d.mu.Unlock()
 	for _, of := range fresh {
+		d.look(of)
 		for _, e := range of.endpoints {
 			if e.Link != "" && !linkExists(e.Link) {
 				d.gone(e.Link)
@@ -144,6 +149,22 @@ func (d *departures) pass() {
 	}
 }
 
+// look finds out, while the links are there, whether anything ever came from them.
+func (d *departures) look(of *departure) (mute bool) {
+	d.mu.Lock()
+	known, mute := of.known, of.mute
+	of.known = true
+	d.mu.Unlock()
+	if known {
+		return mute
+	}
+	mute = !slices.ContainsFunc(of.endpoints, func(e *Endpoint) bool { return !d.mute(e.Link) })
+	d.mu.Lock()
+	of.mute = mute
+	d.mu.Unlock()
+	return mute
+}
+
 // finish ends a departure now, whether its links are gone or not.
 func (d *departures) finish(of *departure) {
 	d.mu.Lock()
@@ -153,7 +174,7 @@ func (d *departures) finish(of *departure) {
 	if taken {
 		return
 	}
-	d.silence(of)
+	d.silence(of, d.look(of))
 	if of.inner != nil {
 		of.inner.Close()
 	}
@@ -217,9 +238,19 @@ func (s *Service) begin(of *departure, endpoints []*Endpoint) {
 	}
 }
 
+// mute says whether nothing ever came from the host's end of a link, where that saves work.
+func (s *Service) mute(link string) bool {
+	if !s.flows.Lists() || link == "" {
+		return false
+	}
+	// Not by netlink, which would wait for links that are taken down.
+	count, err := os.ReadFile("/sys/class/net/" + link + "/statistics/rx_packets")
+	return err == nil && string(bytes.TrimSpace(count)) == "0"
+}
+
 // silence has nothing heard any more of a container that has ended, nor of those who talked
-// to it.
-func (s *Service) silence(of *departure) {
+// to it: of a mute one, nobody has got an answer.
+func (s *Service) silence(of *departure, mute bool) {
 	ns := -1
 	if of.inner != nil {
 		ns = int(of.inner.Fd())
@@ -231,7 +262,7 @@ func (s *Service) silence(of *departure) {
 			continue
 		}
 		errs = append(errs, d.silence(ns, e))
-		if d.outside() {
+		if d.outside() || mute {
 			continue // the host tracks nothing of it
 		}
 		for _, ip := range []netip.Addr{e.IP, e.IP6} {

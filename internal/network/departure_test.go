@@ -122,21 +122,30 @@ func TestAddressesComeBack(t *testing.T) {
 
 // What somebody sends late to a container that has ended, or has left the network, does not reach the next one.
 func TestFlowsEndWithTheirContainer(t *testing.T) {
-	t.Run("ended", func(t *testing.T) {
-		flowsEnd(t, func(h *host, s *network.Service, b *box) { h.detach(s, b) })
-	})
-	t.Run("disconnected", func(t *testing.T) {
-		flowsEnd(t, func(h *host, s *network.Service, b *box) {
-			req := network.Request{ContainerID: b.ContainerID, Name: b.Name}
-			_, err := s.Disconnect(context.Background(), req, b.NetworkID, b.ns, func(*network.Sandbox) error { return nil })
-			must(t, err)
-		})
-	})
+	direct := func(*network.Service) {}
+	detach := func(h *host, s *network.Service, b *box) { h.detach(s, b) }
+	disconnect := func(h *host, s *network.Service, b *box) {
+		req := network.Request{ContainerID: b.ContainerID, Name: b.Name}
+		_, err := s.Disconnect(context.Background(), req, b.NetworkID, b.ns, func(*network.Sandbox) error { return nil })
+		must(t, err)
+	}
+	for _, c := range []struct {
+		name string
+		find func(*network.Service)
+		end  func(*host, *network.Service, *box)
+	}{
+		{"ended", direct, detach}, {"disconnected", direct, disconnect},
+		{"ended, kernel before 6.8", (*network.Service).FindFlowsByList, detach},
+		{"disconnected, kernel before 6.8", (*network.Service).FindFlowsByList, disconnect},
+	} {
+		t.Run(c.name, func(t *testing.T) { flowsEnd(t, c.find, c.end) })
+	}
 }
 
-func flowsEnd(t *testing.T, end func(*host, *network.Service, *box)) {
+func flowsEnd(t *testing.T, find func(*network.Service), end func(*host, *network.Service, *box)) {
 	h := newHost(t)
 	s := h.open(h.config())
+	find(s)
 	h.create(s, api.CreateRequest{Name: "n"})
 	var far net.PacketConn
 	h.in(h.outside, func() (err error) {

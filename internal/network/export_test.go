@@ -40,3 +40,6 @@ func (s *Service) Traffic() int64 {
 
 // Leaving is how many ended containers' addresses are not free yet.
 func (s *Service) Leaving() int { return len(s.leaving.list()) }
+
+// FindFlowsByList has the service do what it has to on kernels before Linux 6.8.
+func (s *Service) FindFlowsByList() { s.flows.FindByList() }

@@ -118,7 +118,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	// The group outlives ctx, which is that of the start only.
 	s.group = supervise.New(context.WithoutCancel(ctx))
 	s.stale = newForgetter(s.group, s.forgetNow)
-	s.leaving = newDepartures(s.group, s.silence, s.release)
+	s.leaving = newDepartures(s.group, s.mute, s.silence, s.release)
 	// Of its own: others would wait for the kernel, too.
 	if s.removing, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
 		return nil, err

@@ -1,10 +1,12 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -31,7 +33,8 @@ const (
 // client that goes on sending keeps the redirection, or the lack of one, that its
 // first packet met.
 type Flows struct {
-	conn *netlink.Conn
+	conn  *netlink.Conn
+	lists atomic.Bool // see Lists
 }
 
 // OpenFlows connects to connection tracking in the calling thread's network
@@ -64,11 +67,7 @@ func (f *Flows) Forget(added, freed []Publish, local map[netip.Addr]bool) (int, 
 		if err != nil {
 			return sum, err
 		}
-		for _, tuple := range found {
-			m := conntrack(family, ctDelete, 0).Attr(ctTupleOrig|unix.NLA_F_NESTED, tuple)
-			// Each on its own: one that has expired meanwhile is no matter.
-			_ = f.conn.Do(m)
-		}
+		f.remove(family, found)
 		sum += len(found)
 	}
 	return sum, nil
@@ -79,15 +78,56 @@ func (f *Flows) Forget(added, freed []Publish, local map[netip.Addr]bool) (int, 
 // one sends late would be let through and reach the next one.
 func (f *Flows) ForgetAddress(a netip.Addr) error {
 	for _, direction := range []uint16{ctTupleOrig, ctTupleReply} {
-		err := f.conn.Do(flowsFrom(a, direction, ctDelete))
-		// Before Linux 6.8 the kernel removes by address only what has been listed before, and
-		// a list takes some ten milliseconds of the processor: more than the whole life of a
-		// container. What goes to published UDP ports is forgotten there, too; see Forget.
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		err := error(unix.EINVAL)
+		if !f.Lists() {
+			err = f.conn.Do(flowsFrom(a, direction, ctDelete))
+		}
+		if errors.Is(err, unix.EINVAL) {
+			f.FindByList()
+			err = f.forgetListed(a, direction)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}
 	return nil
+}
+
+// Lists says whether ForgetAddress has to list the flows first, which takes the processor
+// ten milliseconds for each address and direction: more than the whole life of a container.
+// Kernels before Linux 6.8 need that, which is known when it was called once.
+func (f *Flows) Lists() bool { return f.lists.Load() }
+
+// FindByList has flows listed also where the kernel does not need it.
+func (f *Flows) FindByList() { f.lists.Store(true) }
+
+// forgetListed removes those entries one by one.
+func (f *Flows) forgetListed(a netip.Addr, direction uint16) error {
+	var found [][]byte
+	err := f.conn.Dump(flowsFrom(a, direction, ctGet), func(_ uint16, body []byte) error {
+		original, _, err := tuples(body)
+		if err == nil {
+			found = append(found, bytes.Clone(original))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	family := uint8(unix.AF_INET)
+	if a.Is6() {
+		family = unix.AF_INET6
+	}
+	f.remove(family, found)
+	return nil
+}
+
+// remove deletes entries by their original tuples, each on its own: one that has expired
+// meanwhile is no matter.
+func (f *Flows) remove(family uint8, found [][]byte) {
+	for _, tuple := range found {
+		_ = f.conn.Do(conntrack(family, ctDelete, 0).Attr(ctTupleOrig|unix.NLA_F_NESTED, tuple))
+	}
 }
 
 // flowsFrom asks for the flows one direction of which comes from an address.
@@ -144,29 +184,31 @@ func allUDP(family uint8) *netlink.Message {
 func (f *Flows) find(family uint8, stale staleness) ([][]byte, error) {
 	var found [][]byte
 	err := f.conn.Dump(allUDP(family), func(_ uint16, body []byte) error {
-		const genmsg = 4
-		if len(body) < genmsg {
-			return fmt.Errorf("connection tracking: message of %d bytes", len(body))
+		original, reply, err := tuples(body)
+		if err == nil && stale.is(parseTuple(original), parseTuple(reply)) {
+			found = append(found, bytes.Clone(original))
 		}
-		attrs, err := netlink.ParseAttrs(body[genmsg:])
-		if err != nil {
-			return err
-		}
-		var original, reply []byte
-		for _, a := range attrs {
-			switch a.Type {
-			case ctTupleOrig:
-				original = a.Value
-			case ctTupleReply:
-				reply = a.Value
-			}
-		}
-		if stale.is(parseTuple(original), parseTuple(reply)) {
-			found = append(found, append([]byte(nil), original...))
-		}
-		return nil
+		return err
 	})
 	return found, err
+}
+
+// tuples are the two directions of an entry, in wire form and within body.
+func tuples(body []byte) (original, reply []byte, err error) {
+	const genmsg = 4
+	if len(body) < genmsg {
+		return nil, nil, fmt.Errorf("connection tracking: message of %d bytes", len(body))
+	}
+	attrs, err := netlink.ParseAttrs(body[genmsg:])
+	for _, a := range attrs {
+		switch a.Type {
+		case ctTupleOrig:
+			original = a.Value
+		case ctTupleReply:
+			reply = a.Value
+		}
+	}
+	return original, reply, err
 }
 
 // tuple is one direction of a flow.
