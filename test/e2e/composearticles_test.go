@@ -212,7 +212,7 @@ def index():
 	says(t, a, "http://127.0.0.1:"+port, "second version")
 	a.ok(t, "restart", "web")
 	says(t, a, "http://127.0.0.1:"+port, "second version")
-	if got := a.run(t, "logs", "--no-log-prefix", "web").Stderr; strings.Count(got, "Running on all addresses") < 2 {
+	if got := a.run(t, "logs", "--no-log-prefix", "web").Stdout; strings.Count(got, "Running on all addresses") < 2 {
 		t.Errorf("the restart is not in the logs: %s", got)
 	}
 }

@@ -24,6 +24,7 @@ var configDifferences = map[string]map[string]string{
 	"environment-date":       {"*": "docker compose refuses a YAML date as a variable's value"},
 	"interpolation-ulimits":  {"--no-interpolate": "docker compose cannot read a ulimit that is a variable"},
 	"models":                 {"--format json": "docker compose leaves the models out of JSON"},
+	"volume-label":           {"--no-interpolate": "create_host_path, which says nothing of a volume, stands beside its label for SELinux"},
 	"pull-refresh":           {"": "docker compose drops pull_refresh_after", "--format json": "the same"},
 	"networks":               {"": "docker compose drops the options of ipam", "--format json": "the same"},
 	"services-args-env":      {"": "docker compose reads the environment files of services that were not asked for", "--format json": "the same", "--hash *": "the same"},

@@ -34,6 +34,10 @@ func TestComposeSaysTheSame(t *testing.T) {
 	ours := references(t, e)
 	theirs := ours.theirs(t)
 	ours.ok(t, "up", "-d", "--wait")
+	for _, name := range []string{"another", "busybox:zoo"} { // an image is listed by the name that its service has
+		e.OK(t, "docker", "tag", "busybox", name)
+		t.Cleanup(func() { e.Docker(t, "rmi", name) })
+	}
 	ours.ok(t, "stop", "-t", "0", "built")
 	for _, c := range []struct {
 		args    []string

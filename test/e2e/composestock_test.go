@@ -28,7 +28,7 @@ const everyReference = `
 services:
   web:
     image: busybox
-    command: sh -c "echo serving $$VALUE; exec httpd -f -p 80 -h /srv"
+    command: sh -c "echo serving $$VALUE; echo loudly >&2; exec httpd -f -p 80 -h /srv"
     depends_on: {db: {condition: service_healthy, restart: true}}
     environment: {VALUE: "${VALUE:-one}", EMPTY: ~}
     env_file: [{path: web.env}, {path: none.env, required: false}]
@@ -49,13 +49,13 @@ services:
     image: busybox
     command: sh -c "touch /ready; echo ready; exec sleep 1000"
     healthcheck: {test: [CMD, test, -f, /ready], interval: 1s, start_period: 10s, start_interval: 100ms}
-    volumes: [data:/data]
+    volumes: ["data:/data:z"]
     networks: [back]
     stop_signal: SIGKILL
     stop_grace_period: 1m30s
   side: {image: busybox, command: sleep 1000, network_mode: "service:db", pid: "service:db", volumes_from: ["db:ro"], stop_signal: SIGKILL}
   many: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, scale: 2, networks: [back], restart: "on-failure:3", cap_add: [NET_ADMIN], read_only: true}
-  built: {build: {context: ., dockerfile_inline: "FROM busybox\nLABEL of=this\nRUN touch /made\n"}, command: sleep 1000, stop_signal: SIGKILL, networks: [back]}
+  built: {build: {context: ., dockerfile_inline: "FROM busybox\nLABEL of=this\nRUN touch /made\n"}, command: sleep 1000, stop_signal: SIGKILL, networks: [back], healthcheck: {test: "true"}}
   later: {image: busybox, command: sleep 1000, profiles: [extra]}
 networks:
   front: {}

@@ -1,7 +1,9 @@
 package canonical
 
 import (
+	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -60,6 +62,10 @@ func TestServiceHash(t *testing.T) {
 	s.Scale, s.Profiles, s.PullPolicy = &two, []string{"p"}, "always"
 	if scaled, err := ServiceHash(s); err != nil || scaled != plain {
 		t.Errorf("%v: %s, want %s", err, scaled, plain)
+	}
+	s.Volumes = []types.ServiceVolumeConfig{{Type: "volume", Source: "data", Target: "/app", Bind: &types.ServiceVolumeBind{SELinux: "Z", CreateHostPath: true}}}
+	if text, err := json.Marshal(serviceOf(s).Volumes); err != nil || strings.Contains(string(text), "create_host_path") {
+		t.Errorf("%v: a volume is written as %s", err, text)
 	}
 	s.Image = "nginx:1"
 	if changed, err := ServiceHash(s); err != nil || changed == plain {

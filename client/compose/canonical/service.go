@@ -163,7 +163,8 @@ func volumeOf(v types.ServiceVolumeConfig) volume {
 	}
 	if b := v.Bind; b != nil {
 		ordered.Bind = &bind{
-			SELinux: b.SELinux, Propagation: b.Propagation, CreateHostPath: bool(b.CreateHostPath), Recursive: b.Recursive, Extensions: b.Extensions,
+			SELinux: b.SELinux, Propagation: b.Propagation, Recursive: b.Recursive, Extensions: b.Extensions,
+			CreateHostPath: bool(b.CreateHostPath) && v.Type != types.VolumeTypeVolume, // a volume's label for SELinux stands here, too
 		}
 	}
 	return ordered

@@ -14,6 +14,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/command/formatter"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
@@ -125,7 +126,9 @@ func newRow(c operate.Container, exitCode int, noTrunc bool) row {
 		Publishers: []publisher{}, RunningFor: units.HumanDuration(time.Since(created)) + " ago", Service: c.Service, Size: "0B",
 		State: string(c.State), Status: c.Status,
 	}
-	r.Health = healthOf(c)
+	if c.State == container.StateRunning { // that of one which has ended is of no use to anybody
+		r.Health = healthOf(c)
+	}
 	for _, p := range c.Ports {
 		url := ""
 		if p.IP.IsValid() {
@@ -342,11 +345,7 @@ func (a *app) imagesCommand() *cobra.Command {
 				seen[found.ID] = true
 				continue
 			}
-			repository, tag := "<none>", "<none>"
-			if len(found.RepoTags) > 0 {
-				i := strings.LastIndexByte(found.RepoTags[0], ':')
-				repository, tag = found.RepoTags[0][:i], found.RepoTags[0][i+1:]
-			}
+			repository, tag := tagOf(found.RepoTags, c.Image)
 			i := image{found.ID, c.Name, repository, tag, found.Os + "/" + found.Architecture, found.Size, found.Metadata.LastTagTime}
 			if i.LastTagTime.IsZero() {
 				i.LastTagTime, _ = time.Parse(time.RFC3339Nano, found.Created) // zero where the image does not say
@@ -364,6 +363,19 @@ func (a *app) imagesCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Only display IDs")
 	cmd.Flags().StringVar(&format, "format", "table", "Format the output. Values: [table | json]")
 	return cmd
+}
+
+// tagOf is the one of an image's tags by which a container was made, or else the first.
+func tagOf(tags []string, made string) (repository, tag string) {
+	if len(tags) == 0 {
+		return "<none>", "<none>"
+	}
+	chosen := tags[0]
+	if named, err := reference.ParseDockerRef(made); err == nil && slices.Contains(tags, reference.FamiliarString(named)) {
+		chosen = reference.FamiliarString(named)
+	}
+	i := strings.LastIndexByte(chosen, ':')
+	return chosen[:i], chosen[i+1:]
 }
 
 // volumeRow is what `volumes --format json` says of a volume.

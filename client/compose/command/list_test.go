@@ -28,3 +28,21 @@ func TestHealthInLists(t *testing.T) {
 		}
 	}
 }
+
+func TestTagOf(t *testing.T) {
+	for _, c := range []struct {
+		tags []string
+		made string
+		want string
+	}{
+		{nil, "web", "<none> <none>"},
+		{[]string{"first:1", "web:latest"}, "web", "web latest"},
+		{[]string{"first:1", "web:2"}, "docker.io/library/web:2", "web 2"},
+		{[]string{"localhost:5000/first:1", "web:2"}, "web", "localhost:5000/first 1"},
+		{[]string{"first:1"}, "sha256:7d1a0f", "first 1"},
+	} {
+		if repository, tag := tagOf(c.tags, c.made); repository+" "+tag != c.want {
+			t.Errorf("%v of %v: %s %s", c.made, c.tags, repository, tag)
+		}
+	}
+}

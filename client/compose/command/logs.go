@@ -32,7 +32,8 @@ func (a *app) logsCommand() *cobra.Command {
 		if index > 0 {
 			list = slices.DeleteFunc(list, func(c operate.Container) bool { return c.Number != index })
 		}
-		logs := &show.Logs{Out: a.out, Err: a.err, NoPrefix: noPrefix, Colours: a.coloured(noColour)}
+		// What containers say to their standard error, too: `compose logs web | grep` is to find it.
+		logs := &show.Logs{Out: a.out, Err: a.out, NoPrefix: noPrefix, Colours: a.coloured(noColour)}
 		for _, c := range list {
 			logs.Announce(c.Short())
 		}

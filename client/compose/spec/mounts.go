@@ -48,12 +48,7 @@ func (r *Replica) bind(v types.ServiceVolumeConfig) (string, bool) {
 			if !bool(b.CreateHostPath) || b.Recursive != "" {
 				return "", false
 			}
-			if b.Propagation != "" {
-				mode = append(mode, b.Propagation)
-			}
-			if b.SELinux != "" {
-				mode = append(mode, b.SELinux)
-			}
+			mode = append(mode, bindModes(b)...)
 		}
 	case types.VolumeTypeVolume:
 		if source == "" || v.Volume != nil && (v.Volume.Subpath != "" || len(v.Volume.Labels) > 0) {
@@ -61,6 +56,9 @@ func (r *Replica) bind(v types.ServiceVolumeConfig) (string, bool) {
 		}
 		if declared, ok := r.Project.Volumes[source]; ok {
 			source = declared.Name
+		}
+		if v.Bind != nil { // db:/data:Z is written so
+			mode = append(mode, bindModes(v.Bind)...)
 		}
 		if v.Volume != nil && v.Volume.NoCopy {
 			mode = append(mode, "nocopy")
@@ -72,6 +70,15 @@ func (r *Replica) bind(v types.ServiceVolumeConfig) (string, bool) {
 		return "", false
 	}
 	return source + ":" + v.Target + ":" + strings.Join(mode, ","), true
+}
+
+func bindModes(b *types.ServiceVolumeBind) (modes []string) {
+	for _, m := range []string{b.Propagation, b.SELinux} {
+		if m != "" {
+			modes = append(modes, m)
+		}
+	}
+	return modes
 }
 
 // mount is a volume in the longer form.
