@@ -237,6 +237,9 @@ func (g *Group) Procs() ([]int, error) {
 
 func procsBelow(dir string) ([]int, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil // a group of threads: the group that it divides has told of their processes
+	}
 	if err != nil {
 		return nil, ignoreNotExist(err)
 	}
