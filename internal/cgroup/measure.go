@@ -17,9 +17,12 @@ type Measure struct {
 	Periods, Throttled      uint64          // of the CPU quota: all, and those in which it was used up
 	ThrottledTime           time.Duration
 
-	Memory, MemoryMax, MemoryFailures uint64 // bytes; the most there was and how often the limit was hit, v1 only
-	MemoryLimit                       uint64 // bytes; huge without one
-	MemoryStat                        map[string]uint64
+	Memory, MemoryMax uint64 // bytes; the most there was, v1 only
+	// MemoryFailures is how often the limit was hit, and on v2, where Docker says so too, how often in vain: nothing could
+	// be reclaimed.
+	MemoryFailures uint64
+	MemoryLimit    uint64 // bytes; huge without one
+	MemoryStat     map[string]uint64
 
 	Pids, PidsLimit uint64 // the limit is the largest number without one
 
@@ -88,7 +91,8 @@ func (g *Group) measureV2() *Measure {
 		CPU: us("usage_usec"), CPUUser: us("user_usec"), CPUSystem: us("system_usec"),
 		Periods: cpu["nr_periods"], Throttled: cpu["nr_throttled"], ThrottledTime: us("throttled_usec"),
 		Memory: uintOr(dir, "memory.current", 0), MemoryLimit: uintOr(dir, "memory.max", math.MaxUint64), MemoryStat: keys(dir, "memory.stat"),
-		Pids: uintOr(dir, "pids.current", 0), PidsLimit: uintOr(dir, "pids.max", math.MaxUint64),
+		MemoryFailures: keys(dir, "memory.events")["oom"],
+		Pids:           uintOr(dir, "pids.current", 0), PidsLimit: uintOr(dir, "pids.max", math.MaxUint64),
 	}
 	text, _ := readString(dir, "io.stat")
 	m.IOBytes, m.IOCount = parseIOStat(text)
