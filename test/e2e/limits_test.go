@@ -18,6 +18,7 @@ type kernelLimit struct {
 
 // TestLimitsOfRun: each limit is where the kernel takes it from, not only in inspect.
 func TestLimitsOfRun(t *testing.T) {
+	t.Parallel()
 	e := engine(t, "busybox")
 	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 	unified := err == nil
