@@ -5,13 +5,13 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/stats"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // follow streams a container's records until the test cancels it.
@@ -67,13 +67,7 @@ func TestOneCollectorAndNoneWithoutFollowers(t *testing.T) {
 	}
 	for range b {
 	}
-	deadline := time.Now().Add(patience)
-	for l.collecting() {
-		if time.Now().After(deadline) {
-			t.Fatal("goes on collecting for nobody")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	expect.Eventually(t, "nothing is collected for nobody", func() bool { return !l.collecting() })
 	// And once more, until the container is removed.
 	again, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"flag"
 	"io"
 	"net"
 	"os"
@@ -20,11 +19,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-const patience = 30 * time.Second
 
 func source() *Source {
 	return &Source{
@@ -46,22 +43,7 @@ func messages() []Message {
 
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", "golden", name)
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s:\n%q\nwant\n%q", name, got, want)
-	}
+	expect.Golden(t, filepath.Join("testdata", "golden", name), string(got))
 }
 
 func TestSyslogForms(t *testing.T) {
@@ -283,15 +265,6 @@ func listener(t *testing.T) net.Listener {
 	return l
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
-
 // TestTCPKnowsWhatArrived: what the other side's kernel has not taken is outstanding,
 // and a server that has gone is noticed before anything is written to it.
 func TestTCPKnowsWhatArrived(t *testing.T) {
@@ -304,7 +277,7 @@ func TestTCPKnowsWhatArrived(t *testing.T) {
 	if n, err := s.Send(messages()); n != 5 || err != nil {
 		t.Fatal(n, err)
 	}
-	eventually(t, "it arrives", func() bool { n, err := s.Outstanding(); return n == 0 && err == nil })
+	expect.Eventually(t, "it arrives", func() bool { n, err := s.Outstanding(); return n == 0 && err == nil })
 	// The server reads nothing: the kernels' buffers fill, and what is beyond them has
 	// not arrived.
 	s.(*syslogSender).timeout = 100 * time.Millisecond
@@ -321,7 +294,7 @@ func TestTCPKnowsWhatArrived(t *testing.T) {
 	}
 	server.Close()
 	accept(t, l).Close()
-	eventually(t, "the end is noticed", func() bool { return again.(*syslogSender).gone() })
+	expect.Eventually(t, "the end is noticed", func() bool { return again.(*syslogSender).gone() })
 	if _, err := again.Send(messages()); !Expired(err) {
 		t.Errorf("a server that has gone: %v", err)
 	}
@@ -390,7 +363,7 @@ func TestSyslogOverTLS(t *testing.T) {
 		if m := <-got; !regexp.MustCompile(`^<30>1 \S+ \S+ web/1 \d+ web/1 - plain "text" <&>\n$`).MatchString(m) {
 			t.Errorf("%s: %q", v, m)
 		}
-		eventually(t, "it is known to have arrived", func() bool { n, err := s.Outstanding(); return n == 0 && err == nil })
+		expect.Eventually(t, "it is known to have arrived", func() bool { n, err := s.Outstanding(); return n == 0 && err == nil })
 	}
 }
 
@@ -472,5 +445,5 @@ func TestFluentdReconnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	go io.Copy(io.Discard, accept(t, l))
-	eventually(t, "the connection expires", func() bool { _, err := s.Send(messages()); return Expired(err) })
+	expect.Eventually(t, "the connection expires", func() bool { _, err := s.Send(messages()); return Expired(err) })
 }
