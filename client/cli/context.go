@@ -2,17 +2,12 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
 
 	"github.com/docker/cli/cli/context/store"
-	"github.com/fvbommel/sortorder"
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
 
@@ -24,115 +19,6 @@ const (
 	dockerEndpoint  = "docker" // the endpoint's name in a context
 	contextFlagHelp = "set the docker endpoint"
 )
-
-// contextEndpointMeta is a context's endpoint as Docker stores it.
-type contextEndpointMeta struct {
-	Host          string `json:",omitempty"`
-	SkipTLSVerify bool
-}
-
-// contextStore is where Docker's clients keep their contexts, with the default one added, which is made of
-// DOCKER_HOST and the flags and cannot be changed.
-type contextStore struct {
-	store.Store
-	app *app
-}
-
-func (a *app) contexts() contextStore {
-	dir := filepath.Join(a.configDir(), "contexts")
-	anything := func() any { return &map[string]any{} } // other programs' fields are kept
-	return contextStore{store.New(dir, store.NewConfig(anything, store.EndpointTypeGetter(dockerEndpoint, func() any { return &contextEndpointMeta{} }))), a}
-}
-
-func (s contextStore) defaultMeta() (store.Metadata, error) {
-	ep, err := s.app.globals.DefaultEndpoint()
-	return store.Metadata{
-		Name: defaultContext, Metadata: map[string]any{},
-		Endpoints: map[string]any{dockerEndpoint: contextEndpointMeta{ep.Host, ep.TLS && ep.SkipVerify}},
-	}, err
-}
-
-func (s contextStore) GetMetadata(name string) (store.Metadata, error) {
-	if name == defaultContext {
-		return s.defaultMeta()
-	}
-	m, err := s.Store.GetMetadata(name)
-	if err == nil && m.Metadata == nil {
-		m.Metadata = map[string]any{}
-	}
-	return m, err
-}
-
-func (s contextStore) List() ([]store.Metadata, error) {
-	list, err := s.Store.List()
-	if err != nil {
-		return nil, err
-	}
-	def, err := s.defaultMeta()
-	return append(list, def), err
-}
-
-func (s contextStore) ListTLSFiles(name string) (map[string]store.EndpointFiles, error) {
-	if name != defaultContext {
-		return s.Store.ListTLSFiles(name)
-	}
-	files, err := s.defaultTLS()
-	if err != nil || len(files) == 0 {
-		return map[string]store.EndpointFiles{}, err
-	}
-	var names store.EndpointFiles
-	for n := range files {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return map[string]store.EndpointFiles{dockerEndpoint: names}, nil
-}
-
-func (s contextStore) GetTLSData(name, endpoint, file string) ([]byte, error) {
-	if name != defaultContext {
-		return s.Store.GetTLSData(name, endpoint, file)
-	}
-	files, err := s.defaultTLS()
-	if err != nil {
-		return nil, err
-	}
-	data, ok := files[file]
-	if !ok || endpoint != dockerEndpoint {
-		return nil, fmt.Errorf("the default context has no %s of endpoint %s", file, endpoint)
-	}
-	return data, nil
-}
-
-func (s contextStore) GetStorageInfo(name string) store.StorageInfo {
-	if name == defaultContext {
-		return store.StorageInfo{MetadataPath: "<IN MEMORY>", TLSPath: "<IN MEMORY>"}
-	}
-	return s.Store.GetStorageInfo(name)
-}
-
-func (s contextStore) defaultTLS() (map[string][]byte, error) {
-	ep, err := s.app.globals.DefaultEndpoint()
-	if err != nil {
-		return nil, err
-	}
-	return readTLSFiles(ep.CAFile, ep.CertFile, ep.KeyFile)
-}
-
-// readTLSFiles reads certificates under the names that they are stored by.
-func readTLSFiles(ca, cert, key string) (map[string][]byte, error) {
-	files := map[string][]byte{}
-	for name, path := range map[string]string{"ca.pem": ca, "cert.pem": cert, "key.pem": key} {
-		if path == "" {
-			continue
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		files[name] = data
-	}
-	return files, nil
-}
 
 func (a *app) contextCreate() spec {
 	return spec{
@@ -209,20 +95,6 @@ func (a *app) copyContext(name, from, description string) error {
 	return store.Import(name, s, archive)
 }
 
-// described gives contexts another description.
-type described struct {
-	store.Reader
-	description string
-}
-
-func (d described) GetMetadata(name string) (store.Metadata, error) {
-	m, err := d.Reader.GetMetadata(name)
-	if fields, ok := m.Metadata.(map[string]any); ok && d.description != "" {
-		fields["Description"] = d.description
-	}
-	return m, err
-}
-
 func (a *app) makeContext(name, description string, endpoint map[string]string) error {
 	meta, tls, err := a.endpointOf(endpoint)
 	if err != nil {
@@ -242,48 +114,6 @@ func (a *app) makeContext(name, description string, endpoint map[string]string) 
 		data.Endpoints = map[string]store.EndpointTLSData{dockerEndpoint: {Files: tls}}
 	}
 	return s.ResetTLSMaterial(name, &data)
-}
-
-// endpointOf reads the value of --docker.
-func (a *app) endpointOf(values map[string]string) (meta contextEndpointMeta, tls map[string][]byte, err error) {
-	for key := range values {
-		if !slices.Contains([]string{"from", "host", "ca", "cert", "key", "skip-tls-verify"}, key) {
-			return meta, nil, errors.New("unrecognized config key: " + key)
-		}
-	}
-	if from, ok := values["from"]; ok {
-		m, err := a.contexts().GetMetadata(from)
-		if err != nil {
-			return meta, nil, err
-		}
-		meta, ok = m.Endpoints[dockerEndpoint].(contextEndpointMeta)
-		if !ok {
-			return meta, nil, fmt.Errorf("unable to get endpoint from context %q", from)
-		}
-		return meta, nil, nil
-	}
-	if tls, err = readTLSFiles(values["ca"], values["cert"], values["key"]); err != nil {
-		return meta, nil, err
-	}
-	if skip, ok := values["skip-tls-verify"]; ok {
-		if meta.SkipTLSVerify, err = strconv.ParseBool(skip); err != nil {
-			return meta, nil, fmt.Errorf("skip-tls-verify: parsing %q: %w", skip, strconv.ErrSyntax)
-		}
-	}
-	meta.Host = values["host"]
-	ep := connect.Endpoint{
-		Host: meta.Host, CAFile: values["ca"], CertFile: values["cert"], KeyFile: values["key"],
-		TLS: len(tls) > 0 || meta.SkipTLSVerify, SkipVerify: meta.SkipTLSVerify,
-	}
-	// What cannot be connected with is better refused now than when it is used.
-	options, err := ep.ClientOptions()
-	if err == nil {
-		_, err = client.New(options...)
-	}
-	if err != nil {
-		return meta, nil, fmt.Errorf("invalid docker endpoint options: %w", err)
-	}
-	return meta, tls, nil
 }
 
 func (a *app) contextUpdate() spec {
@@ -416,52 +246,6 @@ func (a *app) removeContext(name string, force bool) error {
 	return s.Remove(name)
 }
 
-func (a *app) contextShow() spec {
-	return spec{
-		use: "show", short: "Print the name of the current context", args: a.noArgs,
-		setup: func(*pflag.FlagSet) action {
-			return func(context.Context, []string) error {
-				_, err := fmt.Fprintln(a.out, a.contextName())
-				return err
-			}
-		},
-	}
-}
-
-func (a *app) contextInspect() spec {
-	return spec{
-		use: "inspect [OPTIONS] [CONTEXT] [CONTEXT...]", short: "Display detailed information on one or more contexts",
-		setup: func(fs *pflag.FlagSet) action {
-			format := fs.StringP("format", "f", "", inspectFormatHelp)
-			return func(ctx context.Context, names []string) error {
-				if len(names) == 0 {
-					names = []string{a.contextName()}
-				}
-				s := a.contexts()
-				return a.inspectAll(ctx, names, *format, func(_ context.Context, name string) (any, []byte, error) {
-					m, err := s.GetMetadata(name)
-					if err != nil {
-						return nil, nil, err
-					}
-					tls, err := s.ListTLSFiles(name)
-					if err != nil {
-						return nil, nil, err
-					}
-					found := inspectedContext{m, tls, s.GetStorageInfo(name)}
-					raw, err := json.Marshal(found)
-					return found, raw, err
-				})
-			}
-		},
-	}
-}
-
-type inspectedContext struct {
-	store.Metadata
-	TLSMaterial map[string]store.EndpointFiles
-	Storage     store.StorageInfo
-}
-
 func (a *app) contextExport() spec {
 	return spec{
 		use: "export [OPTIONS] CONTEXT [FILE|-]", short: "Export a context to a tar archive FILE or a tar stream on STDOUT.", args: a.rangeArgs(1, 2),
@@ -528,96 +312,3 @@ func (a *app) contextImport() spec {
 		},
 	}
 }
-
-func (a *app) contextLs() spec {
-	return spec{
-		use: "ls [OPTIONS]", short: "List contexts", args: a.noArgs, aliases: []string{"list"}, shownAs: []string{"context ls", "context list"},
-		setup: func(fs *pflag.FlagSet) action {
-			format := fs.String("format", "", formatHelp)
-			quiet := fs.BoolP("quiet", "q", false, "Only show context names")
-			return func(context.Context, []string) error {
-				rows, err := a.contextRows()
-				if err != nil {
-					return err
-				}
-				switch {
-				case *quiet:
-					*format = "{{.Name}}"
-				case *format == "" || *format == "table":
-					*format = `table {{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}`
-				}
-				if err := (listing{format: *format, headers: contextHeaders}).write(a.out, rows); err != nil {
-					return err
-				}
-				if os.Getenv(client.EnvOverrideHost) != "" {
-					_, _ = fmt.Fprintf(a.err, "Warning: %[1]s environment variable overrides the active context. "+
-						"To use a context, either set the global --context flag, or unset %[1]s environment variable.\n", client.EnvOverrideHost)
-				}
-				return nil
-			}
-		},
-	}
-}
-
-var contextHeaders = map[string]string{"Name": "NAME", "Description": "DESCRIPTION", "DockerEndpoint": "DOCKER ENDPOINT", "Error": "ERROR"}
-
-func (a *app) contextRows() ([]any, error) {
-	s := a.contexts()
-	list, err := s.List()
-	if err != nil {
-		return nil, err
-	}
-	current, found := a.contextName(), false
-	var rows []*contextRow
-	for _, m := range list {
-		row := &contextRow{name: m.Name, current: m.Name == current}
-		found = found || row.current
-		if fields, ok := m.Metadata.(map[string]any); ok {
-			row.description, _ = fields["Description"].(string)
-		}
-		if m.Name == defaultContext {
-			row.description = "Current DOCKER_HOST based configuration"
-		}
-		if ep, ok := m.Endpoints[dockerEndpoint].(contextEndpointMeta); ok {
-			row.host = ep.Host
-		} else {
-			row.err = "cannot find docker endpoint in context"
-		}
-		rows = append(rows, row)
-	}
-	if !found {
-		row := &contextRow{name: current, current: true}
-		if _, err := s.GetMetadata(current); err != nil {
-			row.err = err.Error()
-		}
-		rows = append(rows, row)
-	}
-	slices.SortFunc(rows, func(x, y *contextRow) int { return sortorder.NaturalCompare(x.name, y.name) })
-	out := make([]any, len(rows))
-	for i, r := range rows {
-		out[i] = r
-	}
-	return out, nil
-}
-
-// contextRow is one line of `context ls`.
-type contextRow struct {
-	name, description, host, err string
-	current                      bool
-}
-
-func (r *contextRow) Name() string           { return r.name }
-func (r *contextRow) Description() string    { return r.description }
-func (r *contextRow) DockerEndpoint() string { return r.host }
-func (r *contextRow) Current() bool          { return r.current }
-
-// Error is cut as docker cuts it.
-func (r *contextRow) Error() string {
-	const most = 45
-	if text := []rune(r.err); len(text) > most {
-		return string(text[:most-1]) + "…"
-	}
-	return r.err
-}
-
-func (r *contextRow) MarshalJSON() ([]byte, error) { return marshalRow(r) }

@@ -91,16 +91,18 @@ func newStopFlags(fs *pflag.FlagSet) *stopFlags {
 	return f
 }
 
-// seconds is the timeout, nil if the container's own is to be used.
-func (f *stopFlags) seconds() (*int, error) {
-	short, long := f.fs.Changed("time"), f.fs.Changed("timeout")
-	switch {
-	case short && long:
-		return nil, errors.New("conflicting options: cannot specify both --timeout and --time")
-	case short || long:
-		return &f.timeout, nil
+// then is the action that do is given the timeout for, nil if the container's own is to be used.
+func (f *stopFlags) then(do func(ctx context.Context, names []string, timeout *int) error) action {
+	return func(ctx context.Context, names []string) error {
+		short, long := f.fs.Changed("time"), f.fs.Changed("timeout")
+		switch {
+		case short && long:
+			return errors.New("conflicting options: cannot specify both --timeout and --time")
+		case short || long:
+			return do(ctx, names, &f.timeout)
+		}
+		return do(ctx, names, nil)
 	}
-	return nil, nil
 }
 
 func (a *app) stop() spec {
@@ -109,16 +111,12 @@ func (a *app) stop() spec {
 		args: a.minArgs(1), shownAs: []string{"container stop", "stop"},
 		setup: func(fs *pflag.FlagSet) action {
 			f := newStopFlags(fs)
-			return func(ctx context.Context, names []string) error {
-				timeout, err := f.seconds()
-				if err != nil {
-					return err
-				}
+			return f.then(func(ctx context.Context, names []string, timeout *int) error {
 				return a.forEach(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
 					_, err := c.ContainerStop(ctx, name, client.ContainerStopOptions{Signal: f.signal, Timeout: timeout})
 					return err
 				})
-			}
+			})
 		},
 	}
 }
@@ -129,17 +127,13 @@ func (a *app) restart() spec {
 		args: a.minArgs(1), shownAs: []string{"container restart", "restart"},
 		setup: func(fs *pflag.FlagSet) action {
 			f := newStopFlags(fs)
-			return func(ctx context.Context, names []string) error {
-				timeout, err := f.seconds()
-				if err != nil {
-					return err
-				}
+			return f.then(func(ctx context.Context, names []string, timeout *int) error {
 				// In turn: a database before what uses it.
 				return a.inTurn(ctx, names, func(ctx context.Context, c *client.Client, name string) error {
 					_, err := c.ContainerRestart(ctx, name, client.ContainerRestartOptions{Signal: f.signal, Timeout: timeout})
 					return err
 				})
-			}
+			})
 		},
 	}
 }

@@ -233,9 +233,7 @@ func (x *Execs) ExecStart(ctx context.Context, id string, opts ExecStartOptions)
 	if opts.Detach {
 		return nil, x.start(context.WithoutCancel(ctx), e, size, false, true)
 	}
-	return &ExecSession{run: func(ctx context.Context, client StreamIO) error {
-		return x.attend(ctx, e, size, client)
-	}}, nil
+	return NewExecSession(func(ctx context.Context, client StreamIO) error { return x.attend(ctx, e, size, client) }), nil
 }
 
 func (e *execution) begin() error {

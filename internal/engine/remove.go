@@ -41,7 +41,7 @@ func (rm *Remover) Remove(ctx context.Context, name string, opts RemoveOptions) 
 		return err
 	}
 	if opts.Link {
-		return failure.NotImplemented("removing links is not supported by this engine: it has none")
+		return failure.NotImplemented("link %s is not removed: this engine has links only as a part of the container that was made with them, and they go with it", name)
 	}
 	state := c.Load().State
 	if state.Status == api.StateRemoving {

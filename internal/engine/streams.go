@@ -46,7 +46,7 @@ func (s *Streams) Attach(_ context.Context, name string, opts AttachOptions) (*A
 		return nil, failure.Conflict("container %s is restarting, wait until the container is running", name)
 	}
 	a := &attachment{s: s, c: c, rec: rec, opts: opts, keys: keys, life: s.lives.of(c)}
-	session := &AttachSession{TTY: rec.Config.Tty, run: a.run}
+	session := NewAttachSession(rec.Config.Tty, a.run, nil)
 	if opts.Stream {
 		if opts.Logs {
 			a.sub, a.logged, err = a.life.hub.SubscribeAfterLog(opts.Stdout, opts.Stderr)
@@ -216,14 +216,11 @@ func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*
 	if r := s.lives.of(c).live(); r != nil {
 		live = r.exited
 	}
-	return &LogSession{
-		TTY: rec.Config.Tty,
-		run: func(ctx context.Context, emit func(stdio.Stream, []byte) error) error {
-			return logs.Read(ctx, logConfig(c, rec, s.pool), opts, live, func(e logs.Entry) error {
-				return emit(e.Stream, e.Line)
-			})
-		},
-	}, nil
+	return NewLogSession(rec.Config.Tty, func(ctx context.Context, emit func(stdio.Stream, []byte) error) error {
+		return logs.Read(ctx, logConfig(c, rec, s.pool), opts, live, func(e logs.Entry) error {
+			return emit(e.Stream, e.Line)
+		})
+	}), nil
 }
 
 // Resize sets the size of a running container's terminal.

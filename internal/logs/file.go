@@ -68,7 +68,7 @@ func openOnce(path string) (files []*logFile, err error) {
 			files = nil
 		}
 	}()
-	found, _, err := scanFiles(path)
+	found, err := filesAt(path)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ func (w *writer) shift() error {
 	if oldest == 0 {
 		return ignoreMissing(os.Remove(w.path))
 	}
-	found, _, err := scanFiles(w.path)
+	found, err := filesAt(w.path)
 	if err != nil {
 		return err
 	}
@@ -131,33 +131,25 @@ func compress(path string) (err error) {
 }
 
 // Files lists the existing files of a log, the oldest first.
-func Files(c Config) ([]string, error) {
-	found, _, err := scanFiles(c.Path)
-	return found, err
-}
+func Files(c Config) ([]string, error) { return filesAt(c.Path) }
 
-// scanFiles lists the log's files, the oldest first, and leftovers of
-// compressions that were cut short.
-func scanFiles(path string) (found, leftovers []string, err error) {
+func filesAt(path string) ([]string, error) {
 	dir, _ := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(dir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("list the log's files: %w", err)
+		return nil, fmt.Errorf("list the log's files: %w", err)
 	}
+	var found []string
 	for _, e := range entries {
-		name := dir + e.Name()
-		switch age := fileAge(path, name); {
-		case age >= 0:
+		if name := dir + e.Name(); fileAge(path, name) >= 0 {
 			found = append(found, name)
-		case strings.HasSuffix(name, tmpSuffix) && fileAge(path, strings.TrimSuffix(name, tmpSuffix)) > 0:
-			leftovers = append(leftovers, name)
 		}
 	}
 	slices.SortFunc(found, func(a, b string) int { return fileAge(path, b) - fileAge(path, a) })
-	return found, leftovers, nil
+	return found, nil
 }
 
 // fileAge is 0 for the current file, i for the i-th older one, and -1 for a file
@@ -176,23 +168,4 @@ func fileAge(path, name string) int {
 		return -1
 	}
 	return age
-}
-
-// Remove deletes the files of a log.
-func Remove(c Config) error {
-	if c.Driver == driverNone || c.Path == "" {
-		return nil
-	}
-	found, leftovers, err := scanFiles(c.Path)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range append(found, leftovers...) {
-		errs = append(errs, ignoreMissing(os.Remove(name)))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove the log: %w", err)
-	}
-	return nil
 }

@@ -292,7 +292,7 @@ func (t *target) extend(ext any) error {
 		{(*[]string)(&t.SSH), x.SSH}, {&t.Platforms, x.Platforms}, {(*[]string)(&t.Outputs), x.Outputs}, {&t.NoCacheFilter, x.NoCacheFilter},
 	} {
 		if len(l.from) > 0 {
-			*l.to = unique(slices.Concat(*l.to, l.from))
+			*l.to = option.Unique(slices.Concat(*l.to, l.from))
 		}
 	}
 	if x.Pull != nil {

@@ -90,7 +90,7 @@ func mergePlain(to, from map[string]string) map[string]string {
 // tidy leaves out what is said twice.
 func (t *target) tidy() {
 	for _, list := range []*[]string{&t.Annotations, &t.Tags, &t.Platforms, &t.NoCacheFilter, &t.Ulimits, (*[]string)(&t.CacheFrom), (*[]string)(&t.CacheTo), (*[]string)(&t.Outputs)} {
-		*list = slices.DeleteFunc(unique(*list), func(s string) bool { return s == "" })
+		*list = slices.DeleteFunc(option.Unique(*list), func(s string) bool { return s == "" })
 	}
 	t.Secrets = lastOf(t.Secrets, func(s string) string { return idOf(option.Secrets([]string{s})) })
 	t.SSH = agents(lastOf(specs(t.SSH), func(s string) string { id, _, _ := strings.Cut(s, "="); return id }))
@@ -98,7 +98,7 @@ func (t *target) tidy() {
 	if t.Network != nil && *t.Network == "host" {
 		t.Entitlements = append(t.Entitlements, "network.host")
 	}
-	t.Entitlements = unique(t.Entitlements)
+	t.Entitlements = option.Unique(t.Entitlements)
 	maps.DeleteFunc(t.Contexts, func(_, v string) bool { return v == "" })
 	if len(t.Contexts) == 0 {
 		t.Contexts = nil

@@ -158,7 +158,7 @@ func parse(sources []source, q build.BakeQuery) (*file, *hclparser.ParseMeta, er
 		for _, renamed := range meta.Renamed {
 			for label, names := range renamed {
 				// The label of a matrix stands for all that came of it.
-				if names = unique(names); len(names) != 1 || names[0] != label {
+				if names = option.Unique(names); len(names) != 1 || names[0] != label {
 					f.Groups = append(f.Groups, &group{Name: label, Targets: names})
 				}
 			}
@@ -231,7 +231,7 @@ func (f *file) join() {
 		groups = append(groups, g)
 	}
 	for _, g := range groups {
-		g.Targets = unique(g.Targets)
+		g.Targets = option.Unique(g.Targets)
 	}
 	var targets []*target
 	for _, t := range f.Targets {
@@ -271,7 +271,7 @@ func (f *file) resolve(asked, set []string) (map[string]*target, map[string]*gro
 		}
 		names = append(names, match...)
 	}
-	names = unique(names)
+	names = option.Unique(names)
 	overrides, err := f.overrides(set)
 	if err != nil {
 		return nil, nil, err
@@ -289,7 +289,7 @@ func (f *file) resolve(asked, set []string) (map[string]*target, map[string]*gro
 		if def == nil {
 			def = &group{}
 		}
-		groups["default"] = &group{Targets: unique(append(slices.Clone(def.Targets), names...))}
+		groups["default"] = &group{Targets: option.Unique(append(slices.Clone(def.Targets), names...))}
 	}
 	slices.Sort(groups["default"].Targets)
 	for name, t := range targets {
@@ -336,7 +336,7 @@ func (f *file) leaves(name string, seen map[string]*group) []string {
 	for _, t := range g.Targets {
 		out = append(out, f.leaves(t, seen)...)
 	}
-	return unique(out)
+	return option.Unique(out)
 }
 
 // complete is a target with what it inherits and what overrides it.
@@ -428,18 +428,6 @@ func (f *file) link(name string, t *target, all map[string]*target, overrides ma
 		}
 	}
 	return nil
-}
-
-func unique(list []string) []string {
-	seen := map[string]bool{}
-	var out []string
-	for _, s := range list {
-		if !seen[s] {
-			seen[s] = true
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 // adjust is what the flags of the command say of all targets.

@@ -127,10 +127,11 @@ func Platforms(values []string) ([]string, error) {
 			out = append(out, platforms.FormatAll(platforms.Normalize(p)))
 		}
 	}
-	return unique(out), nil
+	return Unique(out), nil
 }
 
-func unique(list []string) []string {
+// Unique is a list without what stands in it before.
+func Unique(list []string) []string {
 	seen := map[string]bool{}
 	var out []string
 	for _, s := range list {
