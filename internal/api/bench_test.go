@@ -119,7 +119,8 @@ func BenchmarkLogs(b *testing.B) {
 }
 
 // The bounds are an order of magnitude above what was measured, so that they
-// hold on a busy machine; a door that grew slow by much still fails.
+// hold on a busy machine; a door that grew slow by much still fails. On one that is
+// busier still the quickest of a few tries counts.
 func TestTheDoorIsQuick(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures time")
@@ -132,7 +133,12 @@ func TestTheDoorIsQuick(t *testing.T) {
 		"list of 200":       {BenchmarkList200, 30 * time.Millisecond},
 		"100,000 log lines": {BenchmarkLogs, time.Second},
 	} {
-		if took := time.Duration(testing.Benchmark(test.bench).NsPerOp()); took > test.bound || took == 0 {
+		const tries = 5
+		took := time.Duration(0)
+		for n := 0; n < tries && (took == 0 || took > test.bound); n++ {
+			took = time.Duration(testing.Benchmark(test.bench).NsPerOp())
+		}
+		if took > test.bound || took == 0 {
 			t.Errorf("%s took %v, bound %v", name, took, test.bound)
 		}
 	}
