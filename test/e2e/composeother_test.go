@@ -171,3 +171,30 @@ func emptied(dir, group string) (bool, string) {
 	}
 	return true, ""
 }
+
+// Services of one image on several platforms have each its own, also where the image is there for one of them alone.
+func TestComposePlatformsOfOneImage(t *testing.T) {
+	e := builder(t)
+	image := harness.StartRegistry(t).Addr + "/team/both"
+	dir := project(t, dockerfile("FROM scratch\nARG TARGETARCH\nLABEL of=$TARGETARCH\nCMD [\"/none\"]\n"))
+	build(t, e, "docker", dir, "--platform", "linux/amd64,linux/arm64", "-t", image, "--push")
+	dropImages(t, e, image)
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  amd: {image: ` + image + `, platform: linux/amd64}
+  arm: {image: ` + image + `, platform: linux/arm64, profiles: [more]}
+`})
+	a.ok(t, "create")
+	for _, pull := range [][]string{nil, {"pull"}, {"pull", "--policy", "missing"}} {
+		if pull != nil {
+			a.ok(t, append([]string{"--profile", "more"}, pull...)...)
+		}
+		a.ok(t, "--profile", "more", "create", "--force-recreate")
+		for service, want := range map[string]string{"amd": "amd64", "arm": "arm64"} {
+			if got := e.OK(t, "docker", "inspect", "-f", "{{.Config.Labels.of}}", a.name+"-"+service+"-1"); strings.TrimSpace(got) != want {
+				t.Errorf("the container of %s is of an image for %s", service, got)
+			}
+		}
+	}
+	a.ok(t, "--profile", "more", "down")
+}

@@ -98,20 +98,22 @@ func (a *app) pullCommand() *cobra.Command {
 }
 
 func (a *app) pullServices(ctx context.Context, p *types.Project, o *operate.Operator, policy string, ignoreFailures, ignoreBuildable bool) error {
-	images := map[string]string{}
+	type wanted struct{ image, platform string }
+	images := map[wanted]bool{}
 	for name, s := range p.Services {
 		switch {
 		case s.Image == "" || s.Build != nil && ignoreBuildable || s.PullPolicy == types.PullPolicyNever || s.PullPolicy == types.PullPolicyBuild:
 			a.reporter.Report("Service", name, "Skipped")
 		default:
-			images[s.Image] = spec.Platform(p, s.Platform)
+			images[wanted{s.Image, spec.Platform(p, s.Platform)}] = true
 		}
 	}
 	var group errgroup.Group
-	for image, platform := range images {
+	for w := range images {
+		image, platform := w.image, w.platform
 		group.Go(func() error {
 			if policy == types.PullPolicyMissing {
-				if _, err := o.API.ImageInspect(ctx, image); err == nil {
+				if there, err := o.HasImage(ctx, image, platform); err == nil && there {
 					a.reporter.Report("Image", image, "Skipped Image is already present locally")
 					return nil
 				}

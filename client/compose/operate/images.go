@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/platforms"
+	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cleatlabs/cleat/client/compose/spec"
@@ -32,10 +35,17 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 		return err
 	}
 	var build []string
-	pull := map[string]types.ServiceConfig{}
+	pull := map[wanted]types.ServiceConfig{}
+	provided := map[wanted]bool{}
 	for name, s := range p.Services {
 		image := spec.ImageName(p, s, o.Separator)
 		there := missing[image] != ""
+		of := wanted{image, spec.Platform(p, s.Platform)}
+		if there && of.platform != "" && s.Build == nil {
+			if there, err = o.provides(ctx, of, provided); err != nil {
+				return err
+			}
+		}
 		policy, refresh, err := policyOf(s, opts.Pull)
 		if err != nil {
 			return err
@@ -47,7 +57,7 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 		}
 		for _, v := range s.Volumes {
 			if v.Type == types.VolumeTypeImage && missing[v.Source] == "" {
-				pull[v.Source] = types.ServiceConfig{Name: name}
+				pull[wanted{v.Source, spec.Platform(p, "")}] = types.ServiceConfig{Name: name}
 			}
 		}
 		switch {
@@ -59,14 +69,14 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 				return fmt.Errorf("service %q has no image, and is not to be built: leave out --no-build", name)
 			}
 		default:
-			pull[image] = s
+			pull[of] = s
 		}
 	}
 	if len(build) == 0 && len(pull) == 0 {
 		o.images, o.seen = missing, existing
 		return nil
 	}
-	if err := o.pull(ctx, p, pull); err != nil {
+	if err := o.pull(ctx, pull); err != nil {
 		return err
 	}
 	if len(build) == 0 {
@@ -133,9 +143,41 @@ func (o *Operator) refreshed(ctx context.Context, image string, there bool, afte
 	return types.PullPolicyMissing, nil
 }
 
-func (o *Operator) pull(ctx context.Context, p *types.Project, images map[string]types.ServiceConfig) error {
+// wanted is an image as a service runs it.
+type wanted struct{ image, platform string } // "" is the engine's own
+
+// provides says whether an image that is there is so for a platform, too; known is what was found out before.
+func (o *Operator) provides(ctx context.Context, w wanted, known map[wanted]bool) (bool, error) {
+	if there, ok := known[w]; ok {
+		return there, nil
+	}
+	there, err := o.HasImage(ctx, w.image, w.platform)
+	known[w] = there
+	return there, err
+}
+
+// HasImage says whether the engine has an image, for a platform unless that is "". An engine before API 1.49 is not
+// asked for the platform: it says at the create that it has it not.
+func (o *Operator) HasImage(ctx context.Context, image, platform string) (bool, error) {
+	var options []client.ImageInspectOption
+	if platform != "" && !versions.LessThan(o.API.ClientVersion(), "1.49") {
+		p, err := platforms.Parse(platform)
+		if err != nil {
+			return false, fmt.Errorf("platform: %w", err)
+		}
+		options = append(options, client.ImageInspectWithPlatform(&p))
+	}
+	_, err := o.API.ImageInspect(ctx, image, options...)
+	if gone(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (o *Operator) pull(ctx context.Context, images map[wanted]types.ServiceConfig) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for image, s := range images {
+	for w, s := range images {
+		image := w.image
 		group.Go(func() error {
 			free, err := o.slot(ctx)
 			if err != nil {
@@ -143,7 +185,7 @@ func (o *Operator) pull(ctx context.Context, p *types.Project, images map[string
 			}
 			defer free()
 			o.Report.Report("Image", image, "Pulling")
-			err = o.Pull(ctx, image, spec.Platform(p, s.Platform))
+			err = o.Pull(ctx, image, w.platform)
 			if err != nil {
 				err = fmt.Errorf("service %q: %w", s.Name, err)
 			}
