@@ -83,3 +83,49 @@ func TestPruneByFilters(t *testing.T) {
 		t.Errorf("all: pruned %+v, %v; left %v", got, err, records(t, b))
 	}
 }
+
+// A layer that an image had unpacked, and that a build stands upon, is the cache's once the image has gone: its blob
+// and its files.
+func TestUsageOfABaseImage(t *testing.T) {
+	const size = 1 << 20
+	ctx := context.Background()
+	b := newBench(t)
+	if _, err := b.build(t, "FROM scratch\nCOPY big /big\n", map[string]string{"big": strings.Repeat("x", size)}, "base", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.builder.Prune(ctx, build.PruneRequest{All: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.build(t, "FROM base\nCOPY c /c\n", map[string]string{"c": "little"}, "upon", nil); err != nil {
+		t.Fatal(err)
+	}
+	usage := func() int64 {
+		t.Helper()
+		u, err := b.builder.DiskUsage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.TotalSize
+	}
+	if got := usage(); got >= size {
+		t.Errorf("while the image is there, the cache takes %d bytes", got)
+	}
+	for _, name := range []string{"base", "upon"} {
+		if err := b.store.Images.Delete(b.store.Context(ctx), "docker.io/library/"+name+":latest"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.store.GC(b.store.Context(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	before := usage()
+	if before < 2*size {
+		t.Errorf("the cache takes %d bytes, but a blob and a file of %d are in it", before, size)
+	}
+	if got, err := b.builder.Prune(ctx, build.PruneRequest{All: true}); err != nil || int64(got.SpaceReclaimed) != before {
+		t.Errorf("prune frees %+v of %d, %v", got, before, err)
+	}
+	if left := usage(); left != 0 {
+		t.Errorf("%d bytes are left", left)
+	}
+}

@@ -46,7 +46,8 @@ type Raw struct {
 }
 
 // ErrNone is the error of [Load] where there is no compose file.
-var ErrNone = errors.New("no configuration file provided: not found")
+var ErrNone = errors.New("no configuration file provided: not found: " +
+	"no compose.yaml or docker-compose.yml is in this directory or one above it; choose the file by -f")
 
 // Load loads the project. Services, if any, are those that are wanted: they are enabled,
 // whatever their profiles, and the project is of them and what they depend on. Networks,
