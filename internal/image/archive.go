@@ -22,6 +22,13 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
+// An archive's manifest.json may have a million references to one layer, or names for one
+// image, in a few megabytes. The kernel stacks 500 layers.
+const (
+	maxLayers = 1000
+	maxNames  = 10_000
+)
+
 // archive is an image archive while it is read: once, from front to back, every blob
 // going into the content store as it passes by.
 type archive struct {
@@ -310,7 +317,11 @@ func (a *archive) fromSave(ctx context.Context) ([]archived, error) {
 		return nil, damaged(err)
 	}
 	var list []archived
+	named := 0
 	for _, e := range entries {
+		if named += len(e.RepoTags); len(e.Layers) > maxLayers || named > maxNames {
+			return nil, failure.Invalid("the image archive's manifest.json has images of more than %d layers, or more than %d names", maxLayers, maxNames)
+		}
 		target, err := a.makeManifest(ctx, e.Config, e.Layers)
 		if err != nil {
 			return nil, err

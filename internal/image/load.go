@@ -185,10 +185,12 @@ func (l *loading) name(ctx context.Context, img archived) error {
 		l.s.events("load", id, id)
 		return nil
 	}
+	before, err := l.s.catalog(ctx)
+	if err != nil {
+		return err
+	}
 	for _, name := range img.names {
-		if err := l.tellReplaced(ctx, name, img.target); err != nil {
-			return err
-		}
+		l.tellReplaced(before, name, img.target)
 		if err := l.s.setName(ctx, name, img.target, ""); err != nil {
 			return fmt.Errorf("name the image %s: %w", name, err)
 		}
@@ -198,16 +200,11 @@ func (l *loading) name(ctx context.Context, img archived) error {
 	return nil
 }
 
-// tellReplaced says, as Docker does, that a name will mean another image from now on.
-func (l *loading) tellReplaced(ctx context.Context, name string, target ocispec.Descriptor) error {
-	c, err := l.s.catalog(ctx)
-	if err != nil {
-		return err
-	}
-	if old, ok := c.names[name]; ok && old.Target.Digest != target.Digest && len(c.byID[old.Target.Digest]) == 1 {
+// tellReplaced says, as Docker does, that a name will mean another image than it did before.
+func (l *loading) tellReplaced(before *catalog, name string, target ocispec.Descriptor) {
+	if old, ok := before.names[name]; ok && old.Target.Digest != target.Digest && len(before.byID[old.Target.Digest]) == 1 {
 		l.report.stream(fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string\n", familiar(name), old.Target.Digest))
 	}
-	return nil
 }
 
 func (l *loading) title(img archived) string {

@@ -65,6 +65,24 @@ func TestPullErrorsSayWhatToDoAndLeaveNothing(t *testing.T) {
 		{name: "rate limit", ref: "%s/lab/x:1", intercept: answer(429, `{"errors":[{"message":"slow down"}]}`), class: errdefs.IsUnavailable, text: "toomanyrequests"},
 		{name: "broken registry", ref: "%s/lab/x:1", intercept: answer(500, ``), class: errdefs.IsUnavailable, text: "the fault is on the registry's side"},
 		{name: "not a registry", ref: "%s/lab/x:1", intercept: answer(200, "<html>hello</html>"), class: errdefs.IsInvalidArgument, text: "is not an image"},
+		{name: "manifest of 100 MB", ref: "%s/lab/x:1", intercept: func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/manifests/") {
+				return false
+			}
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("1", 64))
+			w.Header().Set("Content-Length", "100000000")
+			return true
+		}, class: errdefs.IsInvalidArgument, text: "has 100000000 bytes, and none of an image has more than"},
+		{name: "no HTTP", ref: "%s/lab/x:1", intercept: func(w http.ResponseWriter, _ *http.Request) bool {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return false
+			}
+			defer conn.Close()
+			fmt.Fprint(conn, "220 hello, this is a mail server\r\n")
+			return true
+		}, class: errdefs.IsUnavailable, text: "what answers there is no registry: malformed HTTP"},
 		{name: "schema version 1", ref: "%s/lab/x:1", intercept: func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws")
 			w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("1", 64))

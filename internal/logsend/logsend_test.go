@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -446,4 +447,49 @@ func TestFluentdReconnects(t *testing.T) {
 	}
 	go io.Copy(io.Discard, accept(t, l))
 	expect.Eventually(t, "the connection expires", func() bool { _, err := s.Send(messages()); return Expired(err) })
+}
+
+// TestFluentdOverTLS sends to a server whose certificate the machine's authorities, which
+// are read once in a process, vouch for or not: so each is tried in one of its own.
+func TestFluentdOverTLS(t *testing.T) {
+	const addressOfServer = "CLEAT_TEST_FLUENTD"
+	if address := os.Getenv(addressOfServer); address != "" {
+		s, err := dial(t, driverFluentd, map[string]string{fluentAddressKey: "tls://" + address})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := s.Send(messages()); n != len(messages()) || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		eventually(t, "it is known to have arrived", func() bool { n, err := s.Outstanding(); return n == 0 && err == nil })
+		return
+	}
+	cert, file := certificate(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for authorities, known := range map[string]bool{file: true, os.DevNull: false} {
+		got := make(chan string, 1)
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			b, _ := io.ReadAll(c)
+			got <- string(b)
+		}()
+		child := exec.Command(os.Args[0], "-test.run=^TestFluentdOverTLS$")
+		child.Env = append(os.Environ(), addressOfServer+"="+l.Addr().String(), "SSL_CERT_FILE="+authorities, "SSL_CERT_DIR="+t.TempDir())
+		out, err := child.CombinedOutput()
+		sent := <-got
+		switch {
+		case known && (err != nil || !strings.Contains(sent, `plain "text"`)):
+			t.Errorf("%v: %s; the server got %q", err, out, sent)
+		case !known && (err == nil || !strings.Contains(string(out), "certificate") || sent != ""):
+			t.Errorf("to a server that nobody vouches for: %v, %s; it got %q", err, out, sent)
+		}
+	}
 }

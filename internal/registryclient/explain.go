@@ -91,6 +91,8 @@ func (s *Session) explain(err error) error {
 		return failure.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", familiar)
 	case errors.As(err, &repository):
 		return failure.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': name unknown: %s does not have it", familiar, address)
+	case resolving && oversized(err) != "":
+		return failure.Invalid("the manifest of %s has %s bytes, and none of an image has more than %d: what %s has there is no image", reference.FamiliarString(s.name), oversized(err), docker.MaxManifestSize, address)
 	case hasStatus && status.StatusCode == http.StatusNotFound, resolving && errdefs.IsNotFound(err):
 		return failure.NotFound("manifest for %s not found: manifest unknown: %s does not have it", reference.FamiliarString(s.name), address)
 	case hasStatus:
@@ -100,6 +102,17 @@ func (s *Session) explain(err error) error {
 		return failure.Unavailable("cannot reach the registry at %s: %s", address, text)
 	}
 	return err
+}
+
+// oversized is the size of a manifest that the resolver did not take, which it classes as
+// one that is not there; "" if that is not what happened.
+func oversized(err error) string {
+	_, rest, found := strings.Cut(err.Error(), "rejecting ")
+	size, _, manifest := strings.Cut(rest, " byte manifest for ")
+	if !found || !manifest {
+		return ""
+	}
+	return size
 }
 
 // denied reports whether the registry refused, with or without credentials. Registries
@@ -142,6 +155,9 @@ func unreachable(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) {
 		return op.Err.Error()
+	}
+	if _, fault, broken := strings.Cut(text, "transport connection broken: "); broken {
+		return "what answers there is no registry: " + strings.TrimPrefix(fault, "net/http: ")
 	}
 	if strings.Contains(text, "server gave HTTP response to HTTPS client") {
 		return "it speaks plain HTTP; start the engine with --insecure-registry for it"

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -19,15 +20,32 @@ const (
 	inSlice = "cleat"
 	// longestUnit is systemd's limit of a unit's name, in bytes.
 	longestUnit = 255
+	// busPatience bounds how long the engine's start waits for a bus.
+	busPatience = 2 * time.Second
 )
 
 // Booted says whether systemd manages the machine, or this container, and with that the control groups of slices.
+// A bus that DBUS_SYSTEM_BUS_ADDRESS names says who it serves: one can be there without systemd.
 func Booted() bool {
-	if os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") != "" {
-		return true
+	if address := os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"); address != "" {
+		return onBus(address)
 	}
 	_, err := os.Stat("/run/systemd/system") // as sd_booted(3)
 	return err == nil
+}
+
+// onBus says whether systemd is on the bus at an address.
+func onBus(address string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), busPatience)
+	defer cancel()
+	conn, err := dbus.Connect(address, dbus.WithContext(ctx))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	var there bool
+	err = conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, name).Store(&there)
+	return err == nil && there
 }
 
 // IsSlice says whether a control group's parent is named as a slice, instead of by a path.
