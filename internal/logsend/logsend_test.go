@@ -461,7 +461,7 @@ func TestFluentdOverTLS(t *testing.T) {
 		if n, err := s.Send(messages()); n != len(messages()) || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
-		eventually(t, "it is known to have arrived", func() bool { n, err := s.Outstanding(); return n == 0 && err == nil })
+		expect.Eventually(t, "it is known to have arrived", func() bool { n, err := s.Outstanding(); return n == 0 && err == nil })
 		return
 	}
 	cert, file := certificate(t)
