@@ -17,7 +17,7 @@ const unsentDir = "unsent"
 const logEngine = "docker"
 
 // logConfig describes where a container's output goes.
-func logConfig(c *container.Container, r *container.Record, pool *stdio.Pool) logs.Config {
+func logConfig(r *container.Record, pool *stdio.Pool) logs.Config {
 	return logs.Config{
 		Driver: r.HostConfig.LogConfig.Type, Path: r.LogPath, Opts: r.HostConfig.LogConfig.Config,
 		Labels: r.Config.Labels, Env: r.Config.Env, ContainerID: r.ID, ContainerName: r.Name,
@@ -35,7 +35,7 @@ func (rc *Recovery) resumeLogs(all []*container.Container) {
 		if rc.lives.of(c).current() != nil {
 			continue // adopted: its writer sees to it
 		}
-		if err := rc.starter.delivery.Resume(logConfig(c, c.Load(), rc.starter.pool)); err != nil {
+		if err := rc.starter.delivery.Resume(logConfig(c.Load(), rc.starter.pool)); err != nil {
 			rc.deps.Log.Error("the last lines of a container are not sent to its log server", "container", c.ID(), "error", err)
 		}
 	}
@@ -44,8 +44,8 @@ func (rc *Recovery) resumeLogs(all []*container.Container) {
 
 // keepUnsent saves the lines of a container that is being removed and that its log
 // server has not got yet.
-func (rm *Remover) keepUnsent(c *container.Container, r *container.Record) {
-	if err := rm.stopper.starter.delivery.Remove(logConfig(c, r, nil)); err != nil {
+func (rm *Remover) keepUnsent(r *container.Record) {
+	if err := rm.stopper.starter.delivery.Remove(logConfig(r, nil)); err != nil {
 		rm.log.Error("the last lines of a container are not sent to its log server", "container", r.ID, "error", err)
 	}
 }

@@ -190,7 +190,7 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}
-	writer, err := rc.starter.delivery.Open(ctx, logConfig(c, r, rc.starter.pool), false)
+	writer, err := rc.starter.delivery.Open(ctx, logConfig(r, rc.starter.pool), false)
 	if err != nil {
 		rc.deps.Log.Error("log of an adopted container: its output is dropped", "container", c.ID(), "error", err)
 	}

@@ -130,7 +130,7 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 		}
 	}
 	c.SetStateInMemory(func(st *container.State) { st.Status = api.StateRemoving })
-	rm.keepUnsent(c, rec)
+	rm.keepUnsent(rec)
 	trash, err := rm.containers.Remove(c, volumes)
 	if err != nil {
 		c.SetStateInMemory(func(st *container.State) { *st = rec.State })

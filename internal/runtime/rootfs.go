@@ -83,9 +83,9 @@ func (b *builder) attachIn(fs, mount launch.Arg, dir, what string) {
 }
 
 // attachBelow is attachOwn below another of our mounts, where the directory exists.
-func (b *builder) attachBelow(parent, mount launch.Arg, dir, what string) launch.Op {
+func (b *builder) attachBelow(parent, mount launch.Arg, dir, what string) {
 	target, _ := b.openat2(parent, dir, b.layout.strictDir)
-	return b.attach(mount, target.Arg(), what)
+	b.attach(mount, target.Arg(), what)
 }
 
 func (b *builder) procfs() {

@@ -107,16 +107,7 @@ func (d *Deferral) Begin() (on bool, err error) {
 func (d *Deferral) Settle() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.Failed(); err != nil || d.pin == nil {
-		return err
-	}
-	if err := d.ahead(); err != nil {
-		return d.giveUp(err)
-	}
-	return d.alone(func(int64) error {
-		if err := d.sync(); err != nil {
-			return d.giveUp(err)
-		}
+	return d.synced(func() error {
 		if err := d.nextCopy(); err != nil {
 			return d.giveUp(fmt.Errorf("%s: %w", d.name, err))
 		}
@@ -136,6 +127,18 @@ func (d *Deferral) Settle() error {
 func (d *Deferral) End() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.synced(func() error {
+		if err := d.removeDurably(d.name); err != nil {
+			return d.giveUp(err)
+		}
+		err := d.pin.Rollback()
+		d.pin, d.db.NoSync = nil, false
+		return err
+	})
+}
+
+// synced has all transactions until now on the disk, and then goes on while none is made, if it is on.
+func (d *Deferral) synced(then func() error) error {
 	if err := d.Failed(); err != nil || d.pin == nil {
 		return err
 	}
@@ -146,12 +149,7 @@ func (d *Deferral) End() error {
 		if err := d.sync(); err != nil {
 			return d.giveUp(err)
 		}
-		if err := d.removeDurably(d.name); err != nil {
-			return d.giveUp(err)
-		}
-		err := d.pin.Rollback()
-		d.pin, d.db.NoSync = nil, false
-		return err
+		return then()
 	})
 }
 

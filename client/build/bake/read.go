@@ -27,7 +27,7 @@ var defaultFiles = []string{
 	"docker-bake.json", "docker-bake.hcl", "docker-bake.override.json", "docker-bake.override.hcl",
 }
 
-// targetName is what targets may be called, outside of brackets.
+// targetChars is what targets may be called, outside of brackets.
 const targetChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 
 // source is a bake file.

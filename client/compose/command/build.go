@@ -165,9 +165,9 @@ func (l *commandLine) add(flag string, values ...string) {
 	}
 }
 
-func (l *commandLine) addEach(flag, separator string, values map[string]string) {
+func (l *commandLine) addEach(flag string, values map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(values)) {
-		l.add(flag, key+separator+values[key])
+		l.add(flag, key+"="+values[key])
 	}
 }
 
@@ -182,17 +182,17 @@ func (b building) arguments(p *types.Project, s types.ServiceConfig, separator s
 	c := s.Build
 	line := commandLine{"build", "--tag", spec.ImageName(p, s, separator)}
 	stdin := dockerfile(&line, c)
-	line.addEach("build-arg", "=", buildArgs(p, c))
+	line.addEach("build-arg", buildArgs(p, c))
 	line.add("build-arg", b.args...)
 	labels := map[string]string{}
 	maps.Copy(labels, c.Labels)
 	maps.Copy(labels, map[string]string{label.Project: p.Name, label.Service: s.Name, label.Version: label.Compatible})
-	line.addEach("label", "=", labels)
+	line.addEach("label", labels)
 	from, err := buildContexts(p, c, separator)
 	if err != nil {
 		return nil, nil, err
 	}
-	line.addEach("build-context", "=", from)
+	line.addEach("build-context", from)
 	b.howToBuild(&line, s)
 	secrets, err := buildSecrets(p, c)
 	if err != nil {
@@ -258,7 +258,7 @@ func (b building) howToBuild(line *commandLine, s types.ServiceConfig) {
 		}
 		limits[key] = fmt.Sprintf("%d:%d", soft, hard)
 	}
-	line.addEach("ulimit", "=", limits)
+	line.addEach("ulimit", limits)
 	line.add("tag", c.Tags...)
 	line.add("target", c.Target)
 	line.add("network", c.Network)
