@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -238,16 +237,6 @@ func (s *Service) begin(of *departure, endpoints []*Endpoint) {
 	}
 }
 
-// mute says whether nothing ever came from the host's end of a link, where that saves work.
-func (s *Service) mute(link string) bool {
-	if !s.flows.Lists() || link == "" {
-		return false
-	}
-	// Not by netlink, which would wait for links that are taken down.
-	count, err := os.ReadFile("/sys/class/net/" + link + "/statistics/rx_packets")
-	return err == nil && string(bytes.TrimSpace(count)) == "0"
-}
-
 // silence has nothing heard any more of a container that has ended, nor of those who talked
 // to it: of a mute one, nobody has got an answer.
 func (s *Service) silence(of *departure, mute bool) {
@@ -263,7 +252,7 @@ func (s *Service) silence(of *departure, mute bool) {
 		}
 		errs = append(errs, d.silence(ns, e))
 		if d.outside() || mute {
-			continue // the host tracks nothing of it
+			continue // the host tracks nothing of it, and to look for it is to look through all that it tracks
 		}
 		for _, ip := range []netip.Addr{e.IP, e.IP6} {
 			if ip.IsValid() {

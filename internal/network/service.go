@@ -97,6 +97,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if s.host.ns, err = netlink.CurrentNS(); err != nil {
 		return nil, err
 	}
+	s.host.traffic.open()
 	if s.host.conn, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
 		return nil, err
 	}
@@ -118,7 +119,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	// The group outlives ctx, which is that of the start only.
 	s.group = supervise.New(context.WithoutCancel(ctx))
 	s.stale = newForgetter(s.group, s.forgetNow)
-	s.leaving = newDepartures(s.group, s.mute, s.silence, s.release)
+	s.leaving = newDepartures(s.group, s.host.traffic.mute, s.silence, s.release)
 	// Of its own: others would wait for the kernel, too.
 	if s.removing, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
 		return nil, err
@@ -378,6 +379,7 @@ func (s *Service) abandon() {
 		s.removing.Close()
 	}
 	s.host.proc.shut()
+	s.host.traffic.shut()
 	for _, n := range s.networks {
 		n.close()
 	}

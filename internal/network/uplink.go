@@ -27,6 +27,8 @@ type uplink struct {
 	// direct lets others reach published ports by the containers' own addresses.
 	direct bool
 	proc   sysctls
+	// traffic is of the host's ends of links.
+	traffic traffic
 	// making is held while a link is made. The kernel makes one at a time anyway, and
 	// whoever writes a setting of another meanwhile must try again and again (see attempts).
 	making sync.Mutex

@@ -34,7 +34,7 @@ const (
 // first packet met.
 type Flows struct {
 	conn  *netlink.Conn
-	lists atomic.Bool // see Lists
+	lists atomic.Bool // see FindByList
 }
 
 // OpenFlows connects to connection tracking in the calling thread's network
@@ -79,7 +79,7 @@ func (f *Flows) Forget(added, freed []Publish, local map[netip.Addr]bool) (int, 
 func (f *Flows) ForgetAddress(a netip.Addr) error {
 	for _, direction := range []uint16{ctTupleOrig, ctTupleReply} {
 		err := error(unix.EINVAL)
-		if !f.Lists() {
+		if !f.lists.Load() {
 			err = f.conn.Do(flowsFrom(a, direction, ctDelete))
 		}
 		if errors.Is(err, unix.EINVAL) {
@@ -93,12 +93,9 @@ func (f *Flows) ForgetAddress(a netip.Addr) error {
 	return nil
 }
 
-// Lists says whether ForgetAddress has to list the flows first, which takes the processor
-// ten milliseconds for each address and direction: more than the whole life of a container.
-// Kernels before Linux 6.8 need that, which is known when it was called once.
-func (f *Flows) Lists() bool { return f.lists.Load() }
-
-// FindByList has flows listed also where the kernel does not need it.
+// FindByList has flows listed first, which takes the processor ten milliseconds for each address and direction: more
+// than the whole life of a container. Kernels before Linux 6.8 need that, which is known when ForgetAddress was called
+// once.
 func (f *Flows) FindByList() { f.lists.Store(true) }
 
 // forgetListed removes those entries one by one.
