@@ -165,7 +165,7 @@ func (a *app) root() *cobra.Command {
 	f.IntVar(&a.parallel, "parallel", -1, "Control max parallelism, -1 for unlimited")
 	f.StringVar(&a.progress, "progress", "", "Set type of progress output (auto, tty, plain, json, quiet)")
 	f.StringVar(&a.ansi, "ansi", "", `Control when to print ANSI control characters ("never"|"always"|"auto")`)
-	f.BoolVar(&a.dryRun, "dry-run", false, "Execute command in dry run mode")
+	compose.PersistentFlags().BoolVar(&a.dryRun, "dry-run", false, "Execute command in dry run mode")
 	f.BoolVar(&a.noANSI, "no-ansi", false, `Do not print ANSI control characters (DEPRECATED)`)
 	f.BoolVar(&a.verbose, "verbose", false, "Show more output")
 	f.StringVar(&a.options.Directory, "workdir", "", "DEPRECATED! USE --project-directory INSTEAD.\nSpecify an alternate working directory")

@@ -126,43 +126,6 @@ func (a *app) attachCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) cpCommand() *cobra.Command {
-	var archive, follow bool
-	var index int
-	cmd := command("cp [OPTIONS] SERVICE:SRC_PATH DEST_PATH|-\n\tdocker compose cp [OPTIONS] SRC_PATH|- SERVICE:DEST_PATH", "Copy files/folders between a service container and the local filesystem", func(ctx context.Context, args []string) error {
-		if len(args) != 2 {
-			return errors.New("requires 2 arguments: a source and a destination, one of which is SERVICE:PATH")
-		}
-		line := []string{"cp"}
-		if archive {
-			line = append(line, "--archive")
-		}
-		if follow {
-			line = append(line, "--follow-link")
-		}
-		for _, arg := range args {
-			service, path, ok := strings.Cut(arg, ":")
-			if !ok || strings.ContainsAny(service, "/.") || service == "" {
-				line = append(line, arg)
-				continue
-			}
-			c, err := a.one(ctx, service, index)
-			if errors.As(err, new(*operate.NoContainerError)) && index == 0 {
-				return fmt.Errorf("no container found for service %q", service)
-			}
-			if err != nil {
-				return err
-			}
-			line = append(line, c.ID+":"+path)
-		}
-		return a.become(line...)
-	})
-	cmd.Flags().BoolVarP(&archive, "archive", "a", false, "Archive mode (copy all uid/gid information)")
-	cmd.Flags().BoolVarP(&follow, "follow-link", "L", false, "Always follow symbol link in SRC_PATH")
-	cmd.Flags().IntVar(&index, "index", 0, "Index of the container if service has multiple replicas")
-	return cmd
-}
-
 func (a *app) statsCommand() *cobra.Command {
 	var all, noStream, noTrunc bool
 	var format string

@@ -228,7 +228,7 @@ func (a *app) buildCommand() *cobra.Command {
 	f.StringVar(&b.ssh, "ssh", "", "Set SSH authentications used when building service images. (use 'default' for using your default SSH Agent)")
 	f.BoolVar(&deps, "with-dependencies", false, "Also build dependencies (transitively)")
 	a.refusal(cmd, "memory", "BuildKit's steps have no limit of their own")
-	a.refusal(cmd, "print", "no bake file is made")
+	a.refusal(cmd, "print", "no bake file is made: `"+a.program+" bake --print` shows what would be built")
 	for _, old := range []string{"compress", "force-rm", "no-rm"} {
 		a.refusal(cmd, old, "BuildKit has no such thing")
 	}
