@@ -102,7 +102,9 @@ func New(cfg Config) (*Builder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("builder: %w", err)
 	}
-	return &Builder{cfg: cfg, sessions: sessions, bodies: bodies{outside: tracing.DefaultTransport}}, nil
+	b := &Builder{cfg: cfg, sessions: sessions, bodies: bodies{outside: tracing.DefaultTransport}}
+	b.pace.forget = b.forgetChecksums
+	return b, nil
 }
 
 // warn tells of what went wrong beside a build.

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 
+	"github.com/moby/buildkit/cache/contenthash"
 	"github.com/moby/buildkit/cache/metadata"
 	bkclient "github.com/moby/buildkit/client"
 )
@@ -42,6 +43,9 @@ func (w *imageWorker) Prune(ctx context.Context, ch chan bkclient.UsageInfo, opt
 	err = w.Worker.Prune(ctx, removed, opts...)
 	close(removed)
 	<-told
+	for _, i := range items {
+		contenthash.ClearCacheContext(recordID{id: i.ID}) // nobody else knows of those that are gone
+	}
 	return err
 }
 

@@ -1,9 +1,13 @@
 package build
 
 import (
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/cache/contenthash"
 )
 
 // pace lets garbage be while something is built. A build is short and leaves much of it, beside an engine that holds
@@ -14,6 +18,9 @@ type pace struct {
 	builds int
 	usual  int         // the percentage that was set before; valid while timer is not nil
 	timer  *time.Timer // ends it
+	rest   *time.Timer // comes a while after that; nil while something is built
+	// forget gives up what only a next build would use; nil if there is nothing.
+	forget func()
 }
 
 const (
@@ -22,6 +29,8 @@ const (
 	hurriedGarbage = 400
 	// hurriedTime is how long it stays so, and memory is given back: another build may follow.
 	hurriedTime = 5 * time.Second
+	// restTime is how long after that what the next build could use is kept in memory.
+	restTime = time.Minute
 )
 
 // begin is for the beginning of a build, whose end is told by the returned function.
@@ -29,6 +38,10 @@ func (p *pace) begin() (end func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.builds++
+	if p.rest != nil {
+		p.rest.Stop()
+		p.rest = nil
+	}
 	if p.timer == nil {
 		p.usual = debug.SetGCPercent(hurriedGarbage)
 		p.timer = time.AfterFunc(hurriedTime, p.relax)
@@ -48,9 +61,55 @@ func (p *pace) relax() {
 	if over {
 		debug.SetGCPercent(p.usual)
 		p.timer = nil
+		p.rest = time.AfterFunc(restTime, p.lie)
 	}
 	p.mu.Unlock()
 	if over {
 		debug.FreeOSMemory()
 	}
 }
+
+// lie is for an engine in which nothing has been built for a while.
+func (p *pace) lie() {
+	p.mu.Lock()
+	over := p.builds == 0 && p.rest != nil
+	if over {
+		p.rest = nil
+	}
+	p.mu.Unlock()
+	if !over {
+		return
+	}
+	if p.forget != nil {
+		p.forget()
+	}
+	runtime.GC() // the first round only retires what pools hold
+	debug.FreeOSMemory()
+}
+
+// forgetChecksums has BuildKit's trees of files' checksums, of the last twenty contexts and layers, read from its
+// database again when they are wanted.
+func (b *Builder) forgetChecksums() {
+	b.mu.Lock()
+	s := b.opened
+	b.mu.Unlock()
+	if s == nil {
+		return
+	}
+	records, err := s.worker.MetadataStore.All()
+	if err != nil {
+		return // the engine is going
+	}
+	for _, r := range records {
+		contenthash.ClearCacheContext(recordID{id: r.ID()})
+	}
+}
+
+// recordID is a record of which nothing but its id is asked for.
+type recordID struct {
+	cache.RefMetadata
+	id string
+}
+
+// ID implements cache.RefMetadata.
+func (r recordID) ID() string { return r.id }

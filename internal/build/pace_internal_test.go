@@ -3,6 +3,7 @@ package build
 import (
 	"runtime/debug"
 	"testing"
+	"time"
 )
 
 // gcPercent reads what is set.
@@ -19,7 +20,13 @@ func TestPace(t *testing.T) {
 	defer debug.SetGCPercent(before)
 	var p pace
 	first, second := p.begin(), p.begin()
-	defer func() { p.timer.Stop() }()
+	defer func() {
+		for _, timer := range []*time.Timer{p.timer, p.rest} {
+			if timer != nil {
+				timer.Stop()
+			}
+		}
+	}()
 	if got := gcPercent(); got != hurriedGarbage {
 		t.Fatalf("while something is built it is %d", got)
 	}
@@ -46,5 +53,21 @@ func TestPace(t *testing.T) {
 	p.timer = timer
 	if got := gcPercent(); got != 123 {
 		t.Errorf("and then %d", got)
+	}
+	forgotten := 0
+	p.forget = func() { forgotten++ }
+	p.timer = nil
+	fourth := p.begin()
+	p.lie() // its timer had fired already
+	fourth()
+	p.relax()
+	if forgotten != 0 {
+		t.Error("something is forgotten while it may be wanted")
+	}
+	p.rest.Stop()
+	p.lie()
+	p.lie()
+	if forgotten != 1 {
+		t.Errorf("it is forgotten %d times", forgotten)
 	}
 }

@@ -47,6 +47,7 @@ func (b *Builder) Prune(ctx context.Context, req PruneRequest) (*apibuild.CacheP
 	if empty, err := b.empty(); empty || err != nil {
 		return report, err
 	}
+	defer b.pace.begin()()
 	s, err := b.open()
 	if err != nil {
 		return nil, err
