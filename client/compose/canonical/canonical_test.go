@@ -48,6 +48,40 @@ func TestEveryAttributeIsWritten(t *testing.T) {
 	}
 }
 
+// What a service has of each attribute is what is written.
+func TestServiceOf(t *testing.T) {
+	var s types.ServiceConfig
+	from, of := reflect.ValueOf(&s).Elem(), reflect.TypeFor[service]()
+	for i := range of.NumField() {
+		field := from.FieldByName(of.Field(i).Name)
+		switch field.Kind() {
+		case reflect.Slice:
+			field.Set(reflect.MakeSlice(field.Type(), 1, 1))
+		case reflect.Map:
+			field.Set(reflect.MakeMap(field.Type()))
+		case reflect.Pointer:
+			field.Set(reflect.New(field.Type().Elem()))
+		case reflect.String:
+			field.SetString(of.Field(i).Name)
+		case reflect.Bool:
+			field.SetBool(true)
+		case reflect.Float32:
+			field.SetFloat(1)
+		case reflect.Int64:
+			field.SetInt(1)
+		default:
+			t.Errorf("%s is a %v, which this test cannot fill", of.Field(i).Name, field.Kind())
+		}
+	}
+	ordered := reflect.ValueOf(serviceOf(s))
+	for i := range of.NumField() {
+		name := of.Field(i).Name
+		if got := ordered.Field(i); name == "Volumes" && got.Len() != 1 || name != "Volumes" && !reflect.DeepEqual(got.Interface(), from.FieldByName(name).Interface()) {
+			t.Errorf("%s is %v", name, got)
+		}
+	}
+}
+
 // Hashes are an interface: containers of earlier versions carry them. These are those of
 // docker compose v2.40.3.
 func TestServiceHash(t *testing.T) {
