@@ -270,6 +270,9 @@ services:
   migrate: {image: busybox, command: "true", depends_on: [server]}
   test: {image: busybox, command: sh -c "exit 7", depends_on: {migrate: {condition: service_completed_successfully}}}
 `})
+	if r := a.run(t, "up", "--exit-code-from", "none"); r.Code != 1 || !strings.Contains(r.Stderr, "no such service: none") || strings.Contains(r.Stderr, "Creating") {
+		t.Errorf("a service that there is not is waited for: %+v", r)
+	}
 	if r := a.run(t, "up", "--exit-code-from", "test"); r.Code != 7 {
 		t.Errorf("%+v", r)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,9 +124,10 @@ func TestComposeAttachedInterruptedTwice(t *testing.T) {
 
 // A build ends with who asked for it.
 func TestComposeBuildInterrupted(t *testing.T) {
+	long := strconv.Itoa(1000000 + os.Getpid()) // nobody else on this machine sleeps as long
 	a := article(t, map[string]string{
 		"compose.yaml": "services: {a: {build: .}}\n",
-		"Dockerfile":   "FROM busybox\nRUN echo begun $((40+2)); sleep 100000\n",
+		"Dockerfile":   "FROM busybox\nRUN echo begun $((40+2)); sleep " + long + "\n",
 	})
 	for _, signals := range [][]syscall.Signal{{syscall.SIGINT}, {syscall.SIGINT, syscall.SIGINT}, {syscall.SIGKILL}} {
 		said, code := a.interrupt(t, "begun 42", []string{"up", "-d", "--build"}, signals...)
@@ -135,7 +137,7 @@ func TestComposeBuildInterrupted(t *testing.T) {
 		harness.Eventually(t, func() (bool, string) {
 			lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 			for _, l := range lines {
-				if b, rerr := os.ReadFile(l); rerr == nil && string(b) == "sleep\x00100000\x00" {
+				if b, rerr := os.ReadFile(l); rerr == nil && string(b) == "sleep\x00"+long+"\x00" {
 					return false, "the step goes on: " + l
 				}
 			}
@@ -182,7 +184,7 @@ services: {web: {image: busybox, command: sh -c "echo began; exec sleep 1000", s
 	if r := a.ok(t, "ps", "--status", "running", "-q"); r == "" {
 		t.Error("the container has not gone on")
 	}
-	a.begin(t, "up", "--no-color").Shows(t, "Attaching to "+a.name+"-web-1")
+	a.begin(t, "up", "--no-color").Shows(t, "Attaching to web-1")
 	if after := a.ids(t); !maps.Equal(after, before) {
 		t.Errorf("%v, before %v", after, before)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -93,11 +94,13 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 // announce says what is attached to.
 func (s *session) announce(list []operate.Container) {
 	seen := slices.DeleteFunc(slices.Clone(list), func(c operate.Container) bool { return !s.visible[c.Service] })
-	for _, c := range seen {
-		s.logs.Announce(c.Short())
+	short := make([]string, len(seen))
+	for i, c := range seen {
+		short[i] = c.Short()
+		s.logs.Announce(short[i])
 	}
 	if len(list) > 0 {
-		_, _ = fmt.Fprintln(s.app.out, "Attaching to "+names(seen))
+		_, _ = fmt.Fprintln(s.app.out, "Attaching to "+strings.Join(short, ", "))
 	}
 }
 

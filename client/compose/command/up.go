@@ -24,6 +24,7 @@ type making struct {
 	build, noBuild, force, noRecreate, always, renew, removeOrphans, noDeps, quietPull, quietBuild, watched, orphansSet bool
 	pull                                                                                                                string
 	scale                                                                                                               []string
+	exitCodeFrom                                                                                                        string // a service that there must be
 }
 
 func (m *making) install(f *pflag.FlagSet) {
@@ -97,6 +98,9 @@ func (a *app) wanted(ctx context.Context, services []string, m *making) (*types.
 	}
 	if len(p.Services) == 0 {
 		return nil, errors.New("no service selected")
+	}
+	if m.exitCodeFrom != "" && !slices.Contains(project.Names(p), m.exitCodeFrom) {
+		return nil, fmt.Errorf("no such service: %s", m.exitCodeFrom)
 	}
 	if err := spec.Platforms(p, true); err != nil {
 		return nil, err
@@ -233,12 +237,10 @@ func (u *up) check() error {
 }
 
 func (a *app) up(ctx context.Context, services []string, m *making, u *up, timeout *int) error {
+	m.exitCodeFrom = u.exitCodeFrom
 	o, p, err := a.made(ctx, services, m, timeout)
 	if err != nil || u.noStart {
 		return err
-	}
-	if u.exitCodeFrom != "" && !slices.Contains(project.Names(p), u.exitCodeFrom) {
-		return fmt.Errorf("no such service: %s", u.exitCodeFrom)
 	}
 	if !u.detach && !a.dryRun {
 		return a.attached(ctx, o, p, services, u, timeout)
