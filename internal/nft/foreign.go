@@ -169,19 +169,37 @@ func allowCommand(c foreignChain, all []foreignChain, bridge string) string {
 	return fmt.Sprintf("nft insert rule %s iifname %s accept && nft insert rule %s oifname %s accept", where, bridge, where, bridge)
 }
 
+// listTries is how often a list is read anew that changes while it is read, as those of a host do on which other engines
+// and firewalls are at work; one try takes less than a millisecond.
+const listTries = 20
+
+// steady calls list until nothing has changed while it read. list begins anew each time.
+func steady(list func() error) error {
+	for try := 1; ; try++ {
+		if err := list(); !errors.Is(err, unix.EINTR) || try == listTries {
+			return err
+		}
+	}
+}
+
 func listChains(conn *netlink.Conn) ([]foreignChain, error) {
 	var chains []foreignChain
 	for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_INET} {
-		err := conn.Dump(newMessage(unix.NFT_MSG_GETCHAIN, 0, family, "list of nftables chains"), func(_ uint16, body []byte) error {
-			c, err := parseChain(body)
-			if err == nil {
-				chains = append(chains, c)
-			}
-			return err
+		var those []foreignChain
+		err := steady(func() error {
+			those = those[:0]
+			return conn.Dump(newMessage(unix.NFT_MSG_GETCHAIN, 0, family, "list of nftables chains"), func(_ uint16, body []byte) error {
+				c, err := parseChain(body)
+				if err == nil {
+					those = append(those, c)
+				}
+				return err
+			})
 		})
 		if err != nil {
 			return nil, err
 		}
+		chains = append(chains, those...)
 	}
 	return chains, nil
 }
@@ -229,34 +247,44 @@ type foreignRule struct {
 }
 
 func listRules(conn *netlink.Conn, c foreignChain) ([]foreignRule, error) {
-	m := newMessage(unix.NFT_MSG_GETRULE, 0, c.family, "rules of nftables chain "+c.name)
-	m.Str(unix.NFTA_RULE_TABLE, c.table).Str(unix.NFTA_RULE_CHAIN, c.name)
 	var rules []foreignRule
-	err := conn.Dump(m, func(_ uint16, body []byte) error {
-		const genmsg = 4
-		if len(body) < genmsg {
-			return fmt.Errorf("nft: message of %d bytes", len(body))
-		}
-		attrs, err := netlink.ParseAttrs(body[genmsg:])
-		if err != nil {
-			return err
-		}
-		r := foreignRule{raw: bytes.Clone(body)}
-		for _, a := range attrs {
-			switch a.Type {
-			case unix.NFTA_RULE_HANDLE:
-				r.handle = bytes.Clone(a.Value)
-			case unix.NFTA_RULE_USERDATA:
-				r.comment = ruleComment(a.Value)
+	err := steady(func() error {
+		rules = rules[:0]
+		m := newMessage(unix.NFT_MSG_GETRULE, 0, c.family, "rules of nftables chain "+c.name)
+		m.Str(unix.NFTA_RULE_TABLE, c.table).Str(unix.NFTA_RULE_CHAIN, c.name)
+		return conn.Dump(m, func(_ uint16, body []byte) error {
+			r, err := parseRule(body)
+			if err == nil {
+				rules = append(rules, r)
 			}
-		}
-		rules = append(rules, r)
-		return nil
+			return err
+		})
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	return rules, err
+}
+
+func parseRule(body []byte) (foreignRule, error) {
+	const genmsg = 4
+	if len(body) < genmsg {
+		return foreignRule{}, fmt.Errorf("nft: message of %d bytes", len(body))
+	}
+	attrs, err := netlink.ParseAttrs(body[genmsg:])
+	if err != nil {
+		return foreignRule{}, err
+	}
+	r := foreignRule{raw: bytes.Clone(body)}
+	for _, a := range attrs {
+		switch a.Type {
+		case unix.NFTA_RULE_HANDLE:
+			r.handle = bytes.Clone(a.Value)
+		case unix.NFTA_RULE_USERDATA:
+			r.comment = ruleComment(a.Value)
+		}
+	}
+	return r, nil
 }
 
 // ruleComment reads libnftnl's user data: tag 0, length, zero-terminated text.

@@ -91,14 +91,16 @@ func (t *Table) load() error {
 }
 
 func (t *Table) loadSet(name string) error {
-	m := newMessage(unix.NFT_MSG_GETSETELEM, 0, familyInet, t.object()+" set "+name)
-	m.Str(unix.NFTA_SET_ELEM_LIST_TABLE, t.name).Str(unix.NFTA_SET_ELEM_LIST_SET, name)
-	err := t.conn.Dump(m, func(_ uint16, body []byte) error {
-		es, err := parseElements(name, body)
-		for _, e := range es {
-			t.elements[e] = struct{}{}
-		}
-		return err
+	err := steady(func() error {
+		m := newMessage(unix.NFT_MSG_GETSETELEM, 0, familyInet, t.object()+" set "+name)
+		m.Str(unix.NFTA_SET_ELEM_LIST_TABLE, t.name).Str(unix.NFTA_SET_ELEM_LIST_SET, name)
+		return t.conn.Dump(m, func(_ uint16, body []byte) error {
+			es, err := parseElements(name, body)
+			for _, e := range es {
+				t.elements[e] = struct{}{}
+			}
+			return err
+		})
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return nil // the table is not there yet
