@@ -228,6 +228,18 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// An engine that cannot open its builder says why, and so does the client.
+func TestEngineRefuses(t *testing.T) {
+	e := start(t)
+	e.refusal = "open the build cache: no space left on device"
+	dir := files(t, map[string]string{"Dockerfile": "FROM x\n"})
+	for _, args := range [][]string{{"build", dir}, {"du"}} {
+		if r := cleat("", args...); r.code == 0 || !strings.Contains(r.stderr, e.refusal) {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
+
 func TestWhatIsLeftOfABuild(t *testing.T) {
 	start(t)
 	dir := files(t, map[string]string{"Dockerfile": "FROM x\n"})

@@ -231,7 +231,7 @@ func (a *app) dialStdio() spec {
 				if err != nil {
 					return err
 				}
-				conn, err := e.API.DialHijack(ctx, "/grpc", "h2c", nil)
+				conn, err := e.Hijack(ctx, "/grpc", "h2c", nil)
 				if err != nil {
 					return err
 				}

@@ -3,6 +3,7 @@ package build_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -39,6 +40,7 @@ type engine struct {
 	usage   []*control.UsageRecord
 	records []*control.BuildHistoryEvent
 	labels  map[string]string
+	refusal string // why it does not build; or ""
 }
 
 func start(t *testing.T) *engine {
@@ -66,6 +68,11 @@ func start(t *testing.T) *engine {
 }
 
 func (e *engine) grpc(w http.ResponseWriter, _ *http.Request) {
+	if e.refusal != "" {
+		w.WriteHeader(http.StatusInternalServerError)
+		_ = json.NewEncoder(w).Encode(map[string]string{"message": e.refusal})
+		return
+	}
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return

@@ -84,9 +84,7 @@ func (rm *Remover) Remove(ctx context.Context, name string, opts RemoveOptions) 
 
 // end kills whatever runs of c and gives up a pending restart.
 func (rm *Remover) end(c *container.Container) error {
-	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
-		return err
-	}
+	rm.stopper.noteByHand(c)
 	l := rm.lives.of(c)
 	if l.cancelRestart() {
 		rm.stopper.settleRestart(c)

@@ -104,11 +104,17 @@ func (s *Stopper) Restart(ctx context.Context, name string, opts StopOptions) er
 	return nil
 }
 
+// noteByHand has the state say that the user ends c. That it cannot be written keeps nobody from ending a container,
+// which may be what fills the disk: only an engine that dies before there is space might start it again.
+func (s *Stopper) noteByHand(c *container.Container) {
+	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
+		s.exits.log.Warn("that a container is stopped by hand could not be written", "container", c.ID(), "error", err)
+	}
+}
+
 // stop ends a running container and returns when its exit is in the state.
 func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOptions) error {
-	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
-		return err
-	}
+	s.noteByHand(c)
 	left := s.boot.Leave(c)
 	l := s.lives.of(c)
 	if (l.cancelRestart() || left) && s.settleRestart(c) {
@@ -362,9 +368,7 @@ func (s *Stopper) Kill(ctx context.Context, name, signal string) error {
 	}
 	ends := endsByHand(sig, stop)
 	if ends && l.cancelRestart() {
-		if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
-			return err
-		}
+		s.noteByHand(c)
 		if s.settleRestart(c) {
 			return nil
 		}
@@ -375,9 +379,7 @@ func (s *Stopper) Kill(ctx context.Context, name, signal string) error {
 	}
 	if ends {
 		r.stopByHand()
-		if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil {
-			return err
-		}
+		s.noteByHand(c)
 	}
 	if sig == syscall.SIGKILL {
 		return s.kill(c, r)

@@ -200,6 +200,19 @@ func TestFullDisk(t *testing.T) {
 			t.FailNow()
 		}
 	}
+	// What ends a container, which may be what fills the disk, works there.
+	e.OK(t, "cleat", "run", "-d", "--name", "filler", "--restart", "always", "busybox", "sleep", "600")
+	for _, v := range [][]string{{"stop", "-t", "0", "filler"}, {"kill", "filler"}, {"rm", "-f", "filler"}} {
+		e.Cleat(t, "start", "filler")
+		h.leave(t, 0)
+		if r := e.Cleat(t, v...); r.Code != 0 {
+			t.Errorf("on a full disk: %s", r)
+		}
+		if r := e.Cleat(t, "ps", "-q", "--filter", "name=filler"); r.Stdout != "" {
+			t.Errorf("%v on a full disk leaves it running: %s", v, r)
+		}
+		h.free(t)
+	}
 	h.leave(t, 0)
 	e.Kill() // and what a killed engine leaves is swept on a full disk
 	if err := e.TryRun(t); err != nil {

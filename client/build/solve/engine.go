@@ -29,10 +29,10 @@ func (e *Engine) BuildKit(ctx context.Context) (*bkclient.Client, error) {
 	}
 	c, err := bkclient.New(ctx, "",
 		bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return e.API.DialHijack(ctx, "/grpc", "h2c", nil)
+			return e.Hijack(ctx, "/grpc", "h2c", nil)
 		}),
 		bkclient.WithSessionDialer(func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
-			conn, err := e.API.DialHijack(ctx, "/session", proto, meta)
+			conn, err := e.Hijack(ctx, "/session", proto, meta)
 			if err != nil {
 				return nil, err
 			}
