@@ -57,19 +57,35 @@ func pack(parent string, c logs.Config) (string, error) {
 	return dir, record.WriteJSON(filepath.Join(dir, parcelFile), p, 0o600)
 }
 
-// moveFiles moves a log and its position. The position goes first: an engine that is
-// killed in between sends nothing twice of what was moved before.
+// moveFiles moves a log, and its position with it, which has two names meanwhile: of whichever place an engine that is
+// killed in between has left the log in, the next one knows what was sent. (Of several files some may lie here and some
+// there then, and are sent once more.)
 func moveFiles(from logs.Config, to string) error {
 	files, err := logs.Files(from)
 	if err != nil {
 		return err
 	}
-	for _, name := range append([]string{logs.PositionPath(from)}, files...) {
-		err := os.Rename(name, filepath.Join(to, filepath.Base(name)))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	position := logs.PositionPath(from)
+	if err := place(os.Link, position, to); err != nil {
+		return err
+	}
+	for _, name := range files {
+		if err := place(os.Rename, name, to); err != nil {
 			return err
 		}
-		record.Failpoint("logship.remove.between-files")
 	}
+	if err := os.Remove(position); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// place gives a file its own name in dir, if there is one.
+func place(by func(from, to string) error, name, dir string) error {
+	err := by(name, filepath.Join(dir, filepath.Base(name)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	record.Failpoint("logship.remove.between-files")
 	return nil
 }
