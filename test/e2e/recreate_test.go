@@ -50,6 +50,33 @@ func TestRecreatedContainerHasItsAddress(t *testing.T) {
 	}
 }
 
+// A container that has been stopped has no address, as with Docker: another one gets it, and the container takes the
+// lowest that is free when it is started again. One that is restarted does so, too.
+func TestStoppedContainerGivesItsAddress(t *testing.T) {
+	e := engine(t, "busybox")
+	n, network := name(t), userNetwork(t, e)
+	remove(t, e, n+"-a", n+"-b", n+"-c")
+	run := func(c string) string {
+		e.OK(t, "cleat", "run", "-d", "--name", n+c, "--network", network, "--stop-signal", "KILL", "busybox", "httpd", "-f", "-p", "80")
+		return addressOn(t, e, n+c, network)
+	}
+	first, second := run("-a"), run("-b")
+	e.OK(t, "docker", "stop", n+"-a")
+	if ip := run("-c"); ip != first {
+		t.Errorf("the address %s of a stopped container is not given to the next one, which has %s", first, ip)
+	}
+	e.OK(t, "docker", "start", n+"-a")
+	third := addressOn(t, e, n+"-a", network)
+	if third == first || third == second || third == "" {
+		t.Errorf("started again with %q, others have %s and %s", third, first, second)
+	}
+	e.OK(t, "docker", "rm", "-f", n+"-c")
+	e.OK(t, "docker", "restart", n+"-b")
+	if ip := addressOn(t, e, n+"-b", network); ip != first {
+		t.Errorf("restarted with %s, the lowest that was free is %s", ip, first)
+	}
+}
+
 // nginx looks its upstream up when it starts, and only then: a service that compose makes anew
 // behind it is found nevertheless.
 func TestComposeRecreatesAnUpstream(t *testing.T) {
