@@ -66,6 +66,19 @@ func NewBridge(name string, mac net.HardwareAddr, mtu int) *Message {
 	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) { m.Attr(unix.IFLA_INFO_KIND, []byte("bridge")) })
 }
 
+// SetForwardDelay sets how long a bridge's ports listen and learn before they forward, in
+// hundredths of a second. It fails with ERANGE for less than two seconds on a bridge that
+// runs the spanning tree protocol; without that, the ports forward at once, but a timer of
+// this length goes on with a port that was set to another state since; 0 is for none.
+func SetForwardDelay(index int, delay uint32) *Message {
+	const forwardDelay = 1 // IFLA_BR_FORWARD_DELAY
+	m := NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, 0, 0), fmt.Sprintf("link %d", index))
+	return m.Nest(unix.IFLA_LINKINFO, func(m *Message) {
+		m.Attr(unix.IFLA_INFO_KIND, []byte("bridge"))
+		m.Nest(unix.IFLA_INFO_DATA, func(m *Message) { m.U32(forwardDelay, delay) })
+	})
+}
+
 // SetBridgeFilters has what a bridge passes on go through the firewalls of IPv4 and IPv6,
 // whatever the host says for other bridges.
 func SetBridgeFilters(index int) *Message {
@@ -151,7 +164,7 @@ func SetPort(port string, p Port) *Message {
 
 // SilencePort has a bridge take nothing from a port, send nothing there, and forget which
 // hardware addresses were seen behind it. It fails with EBUSY on a bridge that runs the
-// spanning tree protocol.
+// spanning tree protocol, and lasts only where the bridge's forward delay is 0.
 func SilencePort(port string) *Message {
 	const (
 		brportState = 1  // IFLA_BRPORT_STATE

@@ -62,10 +62,8 @@ func (b *bridge) up() error {
 	}
 	b.index.Store(int64(link.Index))
 	b.settled.Store(false)
-	if !b.made {
-		if err := b.pin(link); err != nil {
-			return err
-		}
+	if err := b.steady(link); err != nil {
+		return err
 	}
 	if err := b.sysctls(); err != nil {
 		return err
@@ -114,6 +112,19 @@ func (b *bridge) create() (netlink.Link, error) {
 		return netlink.Link{}, fmt.Errorf("make bridge: %w", err)
 	}
 	return b.host.conn.LinkByName(b.name())
+}
+
+// steady has the bridge change nothing by itself later on: of one of ours the ports, which
+// are silenced for good (see silence), of another its hardware address.
+func (b *bridge) steady(link netlink.Link) error {
+	if !b.made {
+		return b.pin(link)
+	}
+	err := b.host.conn.Do(netlink.SetForwardDelay(link.Index, 0))
+	if err != nil && !errors.Is(err, unix.ERANGE) { // the administrator has turned STP on
+		return fmt.Errorf("bridge %q: %w", b.name(), err)
+	}
+	return nil
 }
 
 // pin has a bridge that is not ours keep the hardware address that it has: one that

@@ -328,9 +328,14 @@ func (b *bridge) silence(_ int, e *Endpoint) error {
 	if e.Link == "" || !linkExists(e.Link) {
 		return nil
 	}
-	err := b.host.conn.Do(netlink.SilencePort(e.Link))
+	err := error(unix.EBUSY)
+	if b.made {
+		err = b.host.conn.Do(netlink.SilencePort(e.Link))
+	}
 	if errors.Is(err, unix.EBUSY) {
-		err = b.host.conn.Do(netlink.SetMaster(e.Link, 0)) // the bridge decides about its ports itself (STP)
+		// The bridge decides about its ports itself, at once (STP) or some time later, as
+		// it has a forward delay that is not ours to change. This takes longer.
+		err = b.host.conn.Do(netlink.SetMaster(e.Link, 0))
 	}
 	if err == nil || errors.Is(err, unix.ENODEV) {
 		return nil // or the kernel was faster

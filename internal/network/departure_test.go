@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,39 @@ func TestNextContainerHasTheAddress(t *testing.T) {
 		h.expect("neighbour", h.dial(friend.ns, "tcp6", "["+b.IP6.String()+"]:80"), "own sees "+friend.IP6.String())
 		must(t, s.Detach(context.Background(), b.Sandbox))
 		defer b.close()
+	}
+}
+
+// The namespace of a container that has ended stays unheard for as long as it lasts, on bridges that change the state of
+// their ports after a while, too: by default half a minute after the container came.
+func TestEndedContainerStaysUnheard(t *testing.T) {
+	const delay, over = "80", 2 * 800 * time.Millisecond // it listens, and then learns, for so many hundredths of a second each
+	for _, foreign := range []bool{false, true} {
+		t.Run(fmt.Sprint("foreign=", foreign), func(t *testing.T) {
+			h := newHost(t)
+			cfg := h.config()
+			if foreign {
+				h.run(h.home, "ip", "link", "add", cfg.Bridge, "type", "bridge", "forward_delay", delay)
+				t.Cleanup(func() { _ = exec.Command("ip", "link", "del", cfg.Bridge).Run() })
+			} else {
+				s := h.open(cfg)
+				must(t, s.Close())
+				// As engines made it before.
+				h.run(h.home, "ip", "link", "set", cfg.Bridge, "type", "bridge", "forward_delay", delay)
+			}
+			s := h.open(cfg)
+			friend, first := h.attach(s), h.attach(s)
+			h.listen(first.ns, "first", ":80")
+			h.expect("first", h.dial(friend.ns, "tcp4", first.IP.String()+":80"), "first sees "+friend.IP.String())
+			must(t, s.Detach(context.Background(), first.Sandbox))
+			second := h.attach(s)
+			h.expect("address", second.IP.String(), first.IP.String())
+			h.listen(second.ns, "second", ":80")
+			for end := time.Now().Add(over + 300*time.Millisecond); time.Now().Before(end) && !t.Failed(); time.Sleep(50 * time.Millisecond) {
+				h.run(friend.ns, "ip", "neigh", "flush", "all")
+				h.expect("second", h.dial(friend.ns, "tcp4", second.IP.String()+":80"), "second sees "+friend.IP.String())
+			}
+		})
 	}
 }
 

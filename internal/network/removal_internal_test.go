@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,11 +15,21 @@ import (
 
 // stubbornKernel deletes a bridge only when it has been asked often enough.
 type stubbornKernel struct {
+	mu    sync.Mutex
 	left  map[string]int // by link: how many more attempts fail
 	asked []time.Time
 }
 
+// attempts are when it was asked.
+func (k *stubbornKernel) attempts() []time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.asked)
+}
+
 func (k *stubbornKernel) remove(recs []*Record) []error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.asked = append(k.asked, time.Now())
 	errs := make([]error, len(recs))
 	for i, rec := range recs {
@@ -45,8 +56,8 @@ func TestFailedRemovalIsTriedAgain(t *testing.T) {
 			if got := r.warnings(); !slices.Equal(got, want) {
 				t.Fatalf("told: %q", got)
 			}
-			attempts := len(k.asked)
-			for len(k.asked) == attempts {
+			attempts := len(k.attempts())
+			for len(k.attempts()) == attempts {
 				time.Sleep(time.Second)
 				synctest.Wait()
 			}
@@ -55,8 +66,9 @@ func TestFailedRemovalIsTriedAgain(t *testing.T) {
 			t.Errorf("still told when it has gone: %q", left)
 		}
 		var pauses []time.Duration
-		for i, at := range k.asked[1:] {
-			pauses = append(pauses, at.Sub(k.asked[i]))
+		asked := k.attempts()
+		for i, at := range asked[1:] {
+			pauses = append(pauses, at.Sub(asked[i]))
 		}
 		if pauses[0] != firstRetry || pauses[1] != 2*firstRetry || pauses[failures-1] != lastRetry {
 			t.Errorf("pauses: %v", pauses)
@@ -64,10 +76,10 @@ func TestFailedRemovalIsTriedAgain(t *testing.T) {
 		if took := time.Since(begin); took > time.Hour {
 			t.Errorf("gone after %s", took)
 		}
-		attempts := len(k.asked)
+		attempts := len(k.attempts())
 		time.Sleep(24 * time.Hour)
-		if len(k.asked) != attempts {
-			t.Errorf("%d attempts when there was nothing to delete", len(k.asked)-attempts)
+		if len(k.attempts()) != attempts {
+			t.Errorf("%d attempts when there was nothing to delete", len(k.attempts())-attempts)
 		}
 		if err := group.Stop(context.Background()); err != nil {
 			t.Error(err)
@@ -97,18 +109,18 @@ func TestFailedRemovalIsAwaited(t *testing.T) {
 		if took := time.Since(begin); took > 0 {
 			t.Errorf("waited %s", took)
 		}
-		attempts := len(k.asked)
+		attempts := len(k.attempts())
 		if err := group.Stop(context.Background()); err != nil {
 			t.Error(err)
 		}
-		if n := len(k.asked) - attempts; n != 1 {
+		if n := len(k.attempts()) - attempts; n != 1 {
 			t.Errorf("%d attempts at the end", n)
 		}
 		if err := r.await(context.Background(), "br-bad"); err != nil {
 			t.Error(err)
 		}
 		r.add(&Record{Name: "late", Link: "br-late"})
-		if n := len(k.asked) - attempts; n != 2 {
+		if n := len(k.attempts()) - attempts; n != 2 {
 			t.Errorf("one that came after the end: %d attempts", n-1)
 		}
 	})
