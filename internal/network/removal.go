@@ -178,6 +178,9 @@ func (r *removals) finish() {
 // removeBridges deletes the bridges of networks that are no more, and then the notes of them; what is not nil of the
 // errors, one for each, is why one is still there. One that is up is somebody else's, who has taken the name since.
 func removeBridges(conn *netlink.Conn, records records, recs []*Record) []error {
+	if len(recs) == 0 {
+		return nil
+	}
 	group := rand.Uint32() | 1<<31 // nobody else's: the default one is 0, and people count from there
 	errs := make([]error, len(recs))
 	var members []int
