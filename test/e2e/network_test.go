@@ -181,7 +181,7 @@ func TestContainersReachEachOtherAndTheHostsWorld(t *testing.T) {
 func TestHostNetwork(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
-		if got := e.OK(t, program, "run", "--rm", "--network", "host", "busybox", "ls", "/sys/class/net"); !strings.Contains(got, e.Bridge) {
+		if got := e.OK(t, program, "run", "--rm", "--network", "host", "busybox", "ls", "-d", "/sys/class/net/"+e.Bridge); !strings.Contains(got, e.Bridge) {
 			t.Errorf("the host's links: %q", got)
 		}
 	})
