@@ -55,7 +55,7 @@ services:
     stop_grace_period: 1m30s
   side: {image: busybox, command: sleep 1000, network_mode: "service:db", pid: "service:db", volumes_from: ["db:ro"], stop_signal: SIGKILL}
   many: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, scale: 2, networks: [back], restart: "on-failure:3", cap_add: [NET_ADMIN], read_only: true}
-  built: {build: {context: ., dockerfile_inline: "FROM busybox\nLABEL of=this\nRUN touch /made\n"}, command: sleep 1000, stop_signal: SIGKILL, networks: [back], healthcheck: {test: "true"}}
+  built: {build: {context: ., dockerfile_inline: "FROM busybox\nLABEL of=this\nRUN touch /made\n"}, command: sleep 1000, stop_signal: SIGKILL, networks: [back], healthcheck: {test: "true", interval: 100ms}}
   later: {image: busybox, command: sleep 1000, profiles: [extra]}
 networks:
   front: {}
