@@ -12,7 +12,8 @@ import (
 const recordBlobOnly = "cache.blobonly"
 
 // DiskUsage is what the cache's records take. Of a layer that an image had unpacked when a build came to stand upon it
-// (see baseLayers), BuildKit counts the blob alone, as if nothing was unpacked; here it is whole. (The cache's budget goes on counting the blob.)
+// (see baseLayers), BuildKit counts the blob alone, as if nothing was unpacked; here it is whole. (The cache's budget
+// goes on counting the blob.)
 func (w *imageWorker) DiskUsage(ctx context.Context, opt bkclient.DiskUsageInfo) ([]*bkclient.UsageInfo, error) {
 	items, err := w.Worker.DiskUsage(ctx, opt)
 	for _, i := range items {

@@ -19,11 +19,10 @@
 //
 // # Shape
 //
-// A network has a record (record.go), which is durable, addresses to give out
-// (ipam.go, pool.go) and a driver (driver.go), which connects network namespaces to
-// it. An endpoint (endpoint.go) is one such connection; all endpoints of one container are
-// its sandbox, which an attachment (attachment.go) keeps and wiring.go connects. Published ports are a matter of the sandbox: they lead to the endpoint that
-// has the default route (gateway.go).
+// A network has a record (record.go), which is durable, addresses to give out (ipam.go, pool.go) and a driver
+// (driver.go), which connects network namespaces to it. An endpoint (endpoint.go) is one such connection; all endpoints
+// of one container are its sandbox, which an attachment (attachment.go) keeps and wiring.go connects. Published ports
+// are a matter of the sandbox: they lead to the endpoint that has the default route (gateway.go).
 package network
 
 import (

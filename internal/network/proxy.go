@@ -107,6 +107,9 @@ func mostRelayed() int64 {
 // held up: they are done behind the answer, and what goes wrong then is a warning. With an
 // error none is served, and they are the caller's to remove.
 func (p *proxy) add(served []*servedSocket) error {
+	if len(served) == 0 {
+		return nil
+	}
 	p.mu.Lock()
 	if p.sockets == nil {
 		p.mu.Unlock()

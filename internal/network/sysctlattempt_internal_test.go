@@ -12,9 +12,9 @@ import (
 	"github.com/cleatlabs/cleat/internal/netlink"
 )
 
-// A setting that has to wait for others' changes is written all the same, and the wait is no circle: while links come
-// and go, an attempt is told that it is not the time.
-func TestASettingIsWrittenWhileLinksAreMade(t *testing.T) {
+// ownUplink makes namespaces from the one that the test is in, and nothing in that.
+func ownUplink(t *testing.T) *uplink {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
@@ -22,9 +22,18 @@ func TestASettingIsWrittenWhileLinksAreMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(own)
-	u := &uplink{ns: own}
-	defer u.proc.shut()
+	u := &uplink{ns: own, links: map[string]bool{}}
+	t.Cleanup(func() {
+		u.proc.shut()
+		unix.Close(own)
+	})
+	return u
+}
+
+// A setting that has to wait for others' changes is written all the same, and the wait is no circle: while links come
+// and go, an attempt is told that it is not the time.
+func TestASettingIsWrittenWhileLinksAreMade(t *testing.T) {
+	u := ownUplink(t)
 	in, err := u.newNamespace()
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package network
 
 import (
 	"errors"
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -10,19 +9,10 @@ import (
 	"github.com/cleatlabs/cleat/internal/netlink"
 )
 
-// A link from which something came is told from one that is mute, and from one of which nothing is known. The links are in a network
-// namespace of the test's own, which is the engine's there.
+// A link from which something came is told from one that is mute, and from one of which nothing is known. The links are
+// in a network namespace of the test's own, which is the engine's there.
 func TestTraffic(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	home, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &uplink{ns: home, links: map[string]bool{}}
-	defer unix.Close(home)
-	defer u.proc.shut()
+	u := ownUplink(t)
 	in, err := u.newNamespace()
 	if err != nil {
 		t.Fatal(err)

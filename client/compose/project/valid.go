@@ -52,9 +52,9 @@ func drafted(options *cli.ProjectOptions) (d draft, ok bool) {
 }
 
 // surelyValid says that the library's validation would find nothing wrong with a project's files: it need not be done
-// then, which halves what a load costs. obsolete are the numbers of those that it would warn of because they have a version. The
-// steps are those of the library's loader up to its validation, with the library's own functions, and for the schema
-// itself package grammar. What the library warns of, it says here, too.
+// then, which halves what a load costs. obsolete are the numbers of those that it would warn of because they have a
+// version. The steps are those of the library's loader up to its validation, with the library's own functions, and for
+// the schema itself package grammar. What the library warns of, it says here, too.
 func (d *draft) surelyValid() (obsolete []int, valid bool) {
 	g, err := grammar.New()
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// loaded is what is made of files, as they are loaded or with all of the library's validation: the project or the error, and warnings.
+// loaded is what is made of files, as they are loaded or with all of the library's validation: the project or the
+// error, and warnings.
 func loaded(t *testing.T, files []string, skip bool) (*types.Project, string) {
 	t.Helper()
 	var said bytes.Buffer
