@@ -52,15 +52,23 @@ func Detect() (*Hierarchy, error) {
 	return parse(string(table))
 }
 
-// parse reads the hierarchies from a mount table.
+// usualMount is where hosts have their control groups mounted: the unified hierarchy (v2), or a directory of hierarchies.
+const usualMount = "/sys/fs/cgroup"
+
+// parse reads the hierarchies from a mount table. What is mounted at usualMount decides: on a host of v2, a VPN's or an old
+// container's hierarchy of v1 (net_cls, name=systemd) says nothing about where the limits are, and is none of ours.
 func parse(mountinfo string) (*Hierarchy, error) {
 	h := &Hierarchy{mkdir: makeDir, parents: map[string]parent{}}
 	seen := map[string]bool{} // the controllers of mounted hierarchies: a second mount of one is not another
+	var atTop string          // what filesystem is there: of several mounts the last, which hides the others
 	for line := range strings.Lines(mountinfo) {
 		left, right, ok := strings.Cut(line, " - ")
 		fields, fs := strings.Fields(left), strings.Fields(right)
 		if !ok || len(fields) < 5 || len(fs) < 3 {
 			continue
+		}
+		if fields[4] == usualMount {
+			atTop = fs[0]
 		}
 		switch fs[0] {
 		case "cgroup2":
@@ -74,6 +82,9 @@ func parse(mountinfo string) (*Hierarchy, error) {
 				h.v1 = append(h.v1, tree{mount: fields[4], controllers: controllers})
 			}
 		}
+	}
+	if atTop == "cgroup2" {
+		h.v1, h.unified = nil, usualMount
 	}
 	switch {
 	case len(h.v1) > 0 && h.unified != "":
@@ -176,10 +187,26 @@ func (h *Hierarchy) supportV2() Support {
 	list := strings.Fields(string(b))
 	has := func(c string) bool { return slices.Contains(list, c) }
 	return Support{
-		Memory: has("memory"), Swap: has("memory") && exists("/proc/swaps"), MemoryReservation: has("memory"),
+		Memory: has("memory"), Swap: has("memory") && h.countsSwap(), MemoryReservation: has("memory"),
 		CPUShares: has("cpu"), CPUQuota: has("cpu"), Cpuset: has("cpuset"), Pids: has("pids"),
 		BlkioWeight: has("io"), BlkioThrottle: has("io"), Hugetlb: has("hugetlb"), Devices: true, Freezer: true,
 	}
+}
+
+// countsSwap tells whether v2's groups have limits of swap: a kernel that is booted with swapaccount=0 or
+// cgroup.memory=noswap, or built without swap, has none. The host's top group has no such file either way, so any group
+// below it that has the controller answers; without one, those that this engine makes are taken to have it.
+func (h *Hierarchy) countsSwap() bool {
+	entries, err := os.ReadDir(h.unified)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if dir := filepath.Join(h.unified, e.Name()); e.IsDir() && exists(filepath.Join(dir, "memory.max")) {
+			return exists(filepath.Join(dir, "memory.swap.max"))
+		}
+	}
+	return exists("/proc/swaps")
 }
 
 // tree returns the v1 hierarchy that a controller is in.

@@ -43,6 +43,9 @@ func orMax(n int64) string {
 func writeV2(dir, file, value, what string) error {
 	err := writeFile(dir, file, value)
 	controller, _, _ := strings.Cut(file, ".")
+	if errors.Is(err, os.ErrNotExist) && file == swapMax && exists(filepath.Join(dir, "memory.max")) {
+		return missing(what, "its kernel does not account for it (boot with swapaccount=1)")
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return missing(what, "the "+controller+" controller is not enabled for the control group (see cgroup.subtree_control above it)")
 	}
@@ -51,6 +54,9 @@ func writeV2(dir, file, value, what string) error {
 	}
 	return nil
 }
+
+// swapMax limits swap alone, not its sum with memory as v1's file does.
+const swapMax = "memory.swap.max"
 
 func setMemoryV2(dir string, r Resources) error {
 	swap, err := swapOnly(dir, r)
@@ -62,15 +68,15 @@ func setMemoryV2(dir string, r Resources) error {
 			return err
 		}
 	}
-	if swap == -1 && !exists(filepath.Join(dir, "memory.swap.max")) {
+	if swap == -1 && !exists(filepath.Join(dir, swapMax)) {
 		swap = 0 // the kernel counts no swap: nothing limits it
 	}
 	if swap != 0 {
-		if err := writeV2(dir, "memory.swap.max", orMax(max(swap, -1)), "swap"); err != nil {
+		if err := writeV2(dir, swapMax, orMax(max(swap, -1)), "swap"); err != nil {
 			return err
 		}
 	} else if r.MemorySwap > 0 { // as much as the memory: no swap at all
-		if err := writeV2(dir, "memory.swap.max", "0", "swap"); err != nil {
+		if err := writeV2(dir, swapMax, "0", "swap"); err != nil {
 			return err
 		}
 	}
@@ -115,11 +121,15 @@ func swapRoom(dir string, r Resources, swap int64) uint64 {
 	}
 	limit := uint64(swap) // -1 is the largest number
 	if r.MemorySwap == 0 && swap == 0 {
-		if limit, err = readUint(dir, "memory.swap.max"); err != nil {
+		if limit, err = readUint(dir, swapMax); err != nil {
 			return 0
 		}
 	}
-	return min(limit, free)
+	used, err := readUint(dir, "memory.swap.current")
+	if err != nil {
+		used = 0
+	}
+	return min(limit-min(limit, used), free)
 }
 
 // checkUsageV2 refuses a limit below what the processes hold and the kernel can neither reclaim nor swap out. v1
@@ -179,8 +189,7 @@ func setIOV2(dir string, r Resources) error {
 		}
 	}
 	for _, d := range r.BlkioWeightDevice {
-		value := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, ioWeight(d.Weight))
-		if err := explainBlkio("io.weight", value, writeFile(dir, "io.weight", value)); err != nil {
+		if err := setIOWeightOf(dir, d); err != nil {
 			return err
 		}
 	}
@@ -216,5 +225,16 @@ func setIOWeight(dir string, weight uint16) error {
 		return explainBlkio("io.bfq.weight", format(int64(weight)), err)
 	}
 	value := "default " + strconv.FormatUint(ioWeight(weight), 10)
+	return explainBlkio("io.weight", value, writeFile(dir, "io.weight", value))
+}
+
+// setIOWeightOf is setIOWeight for one device: BFQ's file takes those that it schedules, and answers EOPNOTSUPP for others.
+func setIOWeightOf(dir string, d DeviceWeight) error {
+	value := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Weight)
+	err := writeFile(dir, "io.bfq.weight", value)
+	if err == nil || !exists(filepath.Join(dir, "io.weight")) && !errors.Is(err, os.ErrNotExist) {
+		return explainBlkio("io.bfq.weight", value, err)
+	}
+	value = fmt.Sprintf("%d:%d %d", d.Major, d.Minor, ioWeight(d.Weight))
 	return explainBlkio("io.weight", value, writeFile(dir, "io.weight", value))
 }

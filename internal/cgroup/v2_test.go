@@ -148,9 +148,55 @@ func TestV2Refusals(t *testing.T) {
 	if err := g.Update(Resources{Memory: 10 << 20, MemorySwap: 10 << 20}); !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(err.Error(), "51000000") {
 		t.Errorf("limit below what is held: %v", err)
 	}
-	none := fakeV2(t, "memory.max")
+	noSwap := fakeV2(t, "memory.swap.max")
+	if _, err := noSwap.Create("/x", Resources{Memory: 1 << 30, MemorySwap: 2 << 30, AllowAllDevices: true}); !errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "swapaccount") {
+		t.Errorf("swap is not counted: %v", err)
+	}
+	if _, err := noSwap.Create("/y", Resources{Memory: 1 << 30, MemorySwap: -1, AllowAllDevices: true}); err != nil {
+		t.Errorf("swap is not counted, nor to be limited: %v", err)
+	}
+	none := fakeV2(t, "memory.max", "memory.swap.max")
 	if _, err := none.Create("/x", Resources{Memory: 1 << 30, AllowAllDevices: true}); !errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "cgroup.subtree_control") {
 		t.Errorf("no memory controller: %v", err)
+	}
+}
+
+// BFQ's file is written where there is one, for all devices alike; the cost model's otherwise.
+func TestV2Weights(t *testing.T) {
+	for name, tc := range map[string]struct{ file, want string }{
+		"cost model": {"io.weight", "8:0 10000"},
+		"bfq":        {"io.bfq.weight", "8:0 1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := fakeV2(t)
+			g, err := h.Create("/c", Resources{AllowAllDevices: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(h.unified, "c", tc.file)
+			if err := os.WriteFile(file, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Update(Resources{BlkioWeightDevice: []DeviceWeight{{8, 0, 1000}}}); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := os.ReadFile(file); string(b) != tc.want {
+				t.Errorf("%s holds %q, %v; want %q", tc.file, b, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestV2SwapRoom(t *testing.T) {
+	dir := t.TempDir()
+	if swapRoom(dir, Resources{}, 1<<20) > 1<<20 {
+		t.Error("more room than the limit")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "memory.swap.current"), []byte("2097152"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if room := swapRoom(dir, Resources{}, 1<<20); room != 0 {
+		t.Errorf("a limit that is used up leaves room for %d bytes", room)
 	}
 }
 
@@ -256,6 +302,19 @@ func TestV2Support(t *testing.T) {
 	if !s.Memory || !s.CPUQuota || !s.Pids || !s.Cpuset || s.Swappiness || s.OOMKillDisable || s.CPURealtime || !s.Devices {
 		t.Errorf("%+v", s)
 	}
+	for _, counted := range []bool{true, false} {
+		without := []string{}
+		if !counted {
+			without = append(without, "memory.swap.max")
+		}
+		h := fakeV2(t, without...)
+		if err := h.mkdir(h.unified + "/system.slice"); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.Support().Swap; got != counted {
+			t.Errorf("limits of swap: %v, where groups' files say %v", got, counted)
+		}
+	}
 }
 
 func TestWeights(t *testing.T) {
@@ -298,6 +357,20 @@ func TestParseMountTables(t *testing.T) {
 	}
 	if h, err := parse(v2); err != nil || h.Mode() != "v2" || h.Version() != 2 {
 		t.Errorf("v2: %+v, %v", h, err)
+	}
+	const whole = "40 25 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
+	const strays = "50 40 0:40 / /sys/fs/cgroup/net_cls rw - cgroup net_cls rw,net_cls\n51 25 0:41 / /opt/systemd rw - cgroup none rw,name=systemd\n"
+	for _, table := range []string{whole + strays, strays + whole, "39 25 0:29 / /run/cilium/cgroupv2 rw - cgroup2 none rw\n" + whole + strays} {
+		if h, err := parse(table); err != nil || h.Mode() != "v2" || h.unified != "/sys/fs/cgroup" || h.TaskFiles() != 0 {
+			t.Errorf("v2 with hierarchies of v1 that others have mounted: %+v, %v", h, err)
+		}
+	}
+	const hidden = "38 25 0:24 / /sys/fs/cgroup rw - tmpfs tmpfs ro\n"
+	if h, err := parse(hidden + v1 + v2 + whole); err != nil || h.Mode() != "v2" {
+		t.Errorf("v2 over what was there: %+v, %v", h, err)
+	}
+	if h, err := parse(whole + hidden + v1 + v2); err != nil || h.Mode() != "hybrid" {
+		t.Errorf("hybrid over what was there: %+v, %v", h, err)
 	}
 	if _, err := parse("1 1 0:1 / / rw - ext4 /dev/x rw\n"); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("none: %v", err)
@@ -365,6 +438,10 @@ func TestDeviceProgram(t *testing.T) {
 	if decide(t, deviceProgram(nil), devChar, r, 1, 3) {
 		t.Error("no rule allows")
 	}
+	all := deviceProgram(append(rules, DeviceRule{Allow: true, Type: 'a', Major: -1, Minor: -1, Access: "mwr"}))
+	if !decide(t, all, devBlock, r|w|m, 1, 1) {
+		t.Error("every device is allowed by the last rule")
+	}
 }
 
 // The kernel's verifier and its decision, in the unified hierarchy of this host.
@@ -405,6 +482,20 @@ func TestDeviceProgramInTheKernel(t *testing.T) {
 		f.Close()
 	} else if errors.Is(err, unix.EPERM) {
 		t.Errorf("outside of it: %v", err)
+	}
+	// A rule for everything leaves nothing to those before it, and the verifier takes nothing that is never reached.
+	for _, rules := range [][]DeviceRule{
+		append(DefaultDeviceRules(), DeviceRule{Allow: true, Type: 'a', Major: -1, Minor: -1, Access: "rwm"}),
+		{{Allow: false, Type: 'a', Major: -1, Minor: -1, Access: "rwm"}, {Allow: true, Type: 'c', Major: 1, Minor: 3, Access: "r"}},
+		{{Allow: true, Type: 'b', Major: -1, Minor: -1, Access: "rwm"}, {Allow: true, Type: 'c', Major: -1, Minor: -1, Access: "rwm"}},
+		nil,
+	} {
+		fd, err := loadDeviceProgram(deviceProgram(rules))
+		if err != nil {
+			t.Errorf("the kernel does not take %v: %v", rules, err)
+			continue
+		}
+		unix.Close(fd)
 	}
 	if fd, err := loadDeviceProgram([]insn{{opMoveImm, r0, 0, 1}}); err == nil {
 		unix.Close(fd)

@@ -177,7 +177,7 @@ func (s *System) limits(i *system.Info) {
 	if s.cgroups.Version() == 2 {
 		controllers := strings.Fields(readLine("/sys/fs/cgroup/cgroup.controllers"))
 		i.MemoryLimit = slices.Contains(controllers, "memory")
-		i.SwapLimit = i.MemoryLimit
+		i.SwapLimit = s.cgroups.Support().Swap
 		i.CPUCfsPeriod = slices.Contains(controllers, "cpu")
 		i.CPUCfsQuota, i.CPUShares = i.CPUCfsPeriod, i.CPUCfsPeriod
 		i.CPUSet = slices.Contains(controllers, "cpuset")

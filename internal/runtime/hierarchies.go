@@ -16,7 +16,8 @@ type hierarchy struct {
 	used  bool     // groups have a directory in it
 }
 
-// v1Hierarchies lists the hierarchies below /sys/fs/cgroup; none on a v2 host.
+// v1Hierarchies lists the hierarchies below /sys/fs/cgroup. A host of v2 has none there, or one that containers have
+// nothing to do with.
 func v1Hierarchies() ([]hierarchy, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

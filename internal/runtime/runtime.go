@@ -66,8 +66,10 @@ func New(c Config) (*Runtime, error) {
 			return nil, fmt.Errorf("runtime directory: %w", err)
 		}
 	}
-	if r.hierarchies, err = v1Hierarchies(); err != nil {
-		return nil, err
+	if c.Cgroups == nil || c.Cgroups.Version() == 1 {
+		if r.hierarchies, err = v1Hierarchies(); err != nil {
+			return nil, err
+		}
 	}
 	for i := range r.hierarchies {
 		h := &r.hierarchies[i]
