@@ -143,6 +143,10 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	// Ports must be free when the exit is seen: `stop` and then `run -p` with
 	// the same port is one line in many scripts.
 	x.detach(rec)
+	// So are volumes idle: `stop` and then `volume restore` is one, too.
+	for _, name := range volumeNames(rec) {
+		x.volumes.Left(name, rec.ID)
+	}
 	record.Failpoint("engine.exit.after-network")
 
 	finished := status.FinishedAt

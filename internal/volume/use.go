@@ -72,6 +72,16 @@ func (s *Service) Unmount(ctx context.Context, name, containerID string) error {
 	return s.hold(e, func() error { return s.ensureUnmounted(name) })
 }
 
+// Left notes that a container has ended, where nothing is mounted for the volume: who sees the end finds the volume
+// idle, though Unmount, which may take its time, is still to come. Unknown pairs are ignored.
+func (s *Service) Left(name, containerID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[name]; e != nil && e.isDirectory() {
+		delete(e.active, containerID)
+	}
+}
+
 // free returns a volume that is there once nothing is done with it. s.mu is
 // held, but not while it waits.
 func (s *Service) free(ctx context.Context, name string) (*entry, error) {

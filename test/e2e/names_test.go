@@ -104,7 +104,7 @@ func TestNamesOverAnEngineRestart(t *testing.T) {
 			e.Load(t, "busybox")
 			e.OK(t, "cleat", "network", "create", "net")
 			e.OK(t, "cleat", "run", "-d", "--name", "db", "--network", "net", "busybox", "sleep", "600")
-			e.OK(t, "cleat", "run", "-d", "--name", "app", "--network", "net", "-v", golang, "busybox", "sleep", "700")
+			e.OK(t, "cleat", "run", "-d", "--name", "app", "--network", "net", "--dns-option", "timeout:20", "-v", golang, "busybox", "sleep", "700")
 			ip := addressOn(t, e, "db", "net")
 			end(t, e)
 			// Into the container by its namespaces: no engine is there to do it.
@@ -214,17 +214,13 @@ while True:
 // when that was restarted, though the kernel remembers the flow.
 func TestUDPServerRestarts(t *testing.T) {
 	e := engine(t, "python")
-	n := name(t)
+	n, first := name(t), freePort(t)
 	remove(t, e, n)
-	e.OK(t, "docker", "run", "-d", "--name", n, "-p", "0:9000/udp", "python", "python3", "-c", `import os, socket
+	e.OK(t, "docker", "run", "-d", "--name", n, "-p", first+":9000/udp", "python", "python3", "-c", `import os, socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 9000))
 me = open("/proc/uptime").read().split()[0].encode()
 while True:
     q, a = s.recvfrom(99); s.sendto(me, a)`)
-	port := func() string {
-		return e.OK(t, "docker", "inspect", "-f", `{{(index (index .NetworkSettings.Ports "9000/udp") 0).HostPort}}`, n)
-	}
-	first := port()
 	gateway, _, _ := strings.Cut(e.Subnet, "/")
 	c, err := net.Dial("udp", gateway+":"+first)
 	if err != nil {

@@ -19,6 +19,7 @@ func TestJoinedNamespaces(t *testing.T) {
 		harness.Eventually(t, func() (bool, string) {
 			return e.Docker(t, "exec", donor, "cat", "/dev/shm/word").Stdout == "hello\n", "no word"
 		})
+		pidOf(t, e, "sleep\x006711")
 		out := e.OK(t, program, "run", "--rm", "--pid", "container:"+donor, "--ipc", "container:"+donor, "busybox", "sh", "-c", "ps -o pid,args; cat /dev/shm/word; readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc; touch /dev/shm/answer")
 		if !strings.Contains(out, "1 sleep 6711") || !strings.Contains(out, "hello") {
 			t.Errorf("the guest sees\n%s", out)
@@ -32,6 +33,8 @@ func TestJoinedNamespaces(t *testing.T) {
 
 		// A guest is shown with the donor's id, takes execs, and dies with its PID namespace.
 		e.OK(t, program, "run", "-d", "--name", guest, "--pid", "container:"+donor, "busybox", "sh", "-c", "sleep 6712 & exec sleep 6713")
+		pidOf(t, e, "sleep\x006712")
+		pidOf(t, e, "sleep\x006713")
 		if got := e.OK(t, program, "inspect", "-f", "{{.HostConfig.PidMode}}", guest); got != "container:"+id {
 			t.Errorf("PidMode %s", got)
 		}
@@ -43,8 +46,13 @@ func TestJoinedNamespaces(t *testing.T) {
 		}
 		// Its own end takes what it has left running, and nothing of the donor's.
 		e.OK(t, program, "kill", guest)
-		if got := e.OK(t, program, "exec", donor, "ps", "-o", "args"); strings.Contains(got, "6712") || !strings.Contains(got, "6711") {
-			t.Errorf("after the guest's end the donor sees\n%s", got)
+		var seen string
+		harness.Eventually(t, func() (bool, string) {
+			seen = e.OK(t, program, "exec", donor, "ps", "-o", "args")
+			return !strings.Contains(seen, "6712"), "after the guest's end the donor sees\n" + seen
+		})
+		if !strings.Contains(seen, "6711") {
+			t.Errorf("after the guest's end the donor sees\n%s", seen)
 		}
 		e.OK(t, program, "start", guest)
 		e.OK(t, program, "kill", donor)

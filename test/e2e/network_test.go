@@ -15,8 +15,10 @@ import (
 )
 
 // body fetches a page; every attempt is a new connection.
-func body(url string) (string, error) {
-	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+func body(url string) (string, error) { return bodyWithin(10*time.Second, url) }
+
+func bodyWithin(d time.Duration, url string) (string, error) {
+	c := http.Client{Timeout: d, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := c.Get(url)
 	if err != nil {
 		return "", err
@@ -30,7 +32,7 @@ const web = `mkdir /www; echo page of $(hostname) >/www/index.html; exec httpd -
 
 // get is a shell command that fetches a page. Debian's static busybox cannot use
 // its wget: glibc resolves names, even numeric ones, by libraries that are not there.
-func get(host, port string) string { return getWithin(5, host, port) }
+func get(host, port string) string { return getWithin(15, host, port) }
 
 // getWithin gives up after so many seconds: what no packet gets through to is not waited for as what may be slow is.
 func getWithin(seconds int, host, port string) string {

@@ -120,6 +120,7 @@ func TestSharedNetworkNamespace(t *testing.T) {
 		net, n := made(t, e, program, "-net"), name(t)
 		server(t, e, program, n, "--network", net, "-p", "80")
 		remove(t, e, n+"-2")
+		reaches(t, e, n, "127.0.0.1", "page of "+n) // once it listens
 		r := e.Do(t, program, "", "run", "--name", n+"-2", "--network", "container:"+n, "busybox", "sh", "-c", "hostname; "+get("127.0.0.1", "80")+"; grep -c "+n+" /etc/hosts")
 		if r.Code != 0 || r.Line() != n+"\npage of "+n+"\n1" {
 			t.Errorf("in the network of another: %s", r)

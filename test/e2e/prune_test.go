@@ -187,7 +187,7 @@ func TestPruneBuildCache(t *testing.T) {
 	if err != nil || cache != 0 {
 		t.Errorf("%d files of the cache are left, %v", cache, err)
 	}
-	since := e.OK(t, "docker", "events", "--since", "1h", "--until", "0s", "--filter", "type=builder", "--format", "{{.Type}} {{.Action}}")
+	since := e.OK(t, "docker", "events", "--since", "1h", "--until", now(), "--filter", "type=builder", "--format", "{{.Type}} {{.Action}}")
 	if !strings.HasPrefix(since, "builder prune") {
 		t.Errorf("events: %q", since)
 	}

@@ -31,6 +31,7 @@ func TestHelloWorld(t *testing.T) {
 
 func TestRunExitCodesOfFailures(t *testing.T) {
 	e := engine(t, "busybox")
+	mark := "of=" + name(t)
 	each(t, func(t *testing.T, program string) {
 		for _, c := range []struct {
 			what string
@@ -47,15 +48,16 @@ func TestRunExitCodesOfFailures(t *testing.T) {
 			{"upper case", []string{"Busybox"}, 125, "must be lowercase"},
 			{"bad port", []string{"-p", "99999:80", "busybox"}, 125, "99999"},
 		} {
-			r := e.Do(t, program, "", append([]string{"run", "--rm"}, c.args...)...)
+			r := e.Do(t, program, "", append([]string{"run", "--rm", "--label", mark}, c.args...)...)
 			if r.Code != c.code || !strings.Contains(strings.ToLower(r.Stderr), strings.ToLower(c.text)) {
 				t.Errorf("%s: want exit %d and %q, got %s", c.what, c.code, c.text, r)
 			}
 		}
 	})
-	if left := e.OK(t, "cleat", "ps", "-aq"); left != "" {
-		t.Errorf("failed runs left containers: %s", left)
-	}
+	harness.Eventually(t, func() (bool, string) {
+		left := e.OK(t, "cleat", "ps", "-aq", "--filter", "label="+mark)
+		return left == "", "failed runs left containers: " + left
+	})
 }
 
 func TestStdinAndHalfClose(t *testing.T) {

@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"os"
 	"strconv"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -39,13 +37,13 @@ func TestTimeSlices(t *testing.T) {
 		}
 		pids[name], pids[name+"'s exec"] = pid, x.inspect(x.detached(name, false, "sleep", "100000")).PID
 	}
-	children, err := os.ReadFile("/proc/" + strconv.Itoa(pids["init"]) + "/task/" + strconv.Itoa(pids["init"]) + "/children")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if pids["init's command"], err = strconv.Atoi(strings.Fields(string(children) + " none")[0]); err != nil {
-		t.Fatal(err)
-	}
+	init := strconv.Itoa(pids["init"])
+	harness.Eventually(t, func() (bool, string) { // it has begun, and starts its command
+		children := readFile("/proc/" + init + "/task/" + init + "/children")
+		var err error
+		pids["init's command"], err = strconv.Atoi(children)
+		return err == nil, "init's children: " + children
+	})
 	for name, pid := range pids {
 		if got := slice(pid); got != own {
 			t.Errorf("%s has a slice of %d ns, others %d ns", name, got, own)

@@ -13,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -96,12 +98,13 @@ func TestSettingsFile(t *testing.T) {
 // hangUp sends SIGHUP and waits until the engine has logged text anew.
 func hangUp(t *testing.T, e *harness.Engine, text string) {
 	t.Helper()
-	before := strings.Count(e.Log(), text)
+	log := filepath.Join(e.Dir, "cleatd.log") // all of it
+	before := strings.Count(readFile(log), text)
 	if err := syscall.Kill(e.PID(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	harness.Eventually(t, func() (bool, string) {
-		return strings.Count(e.Log(), text) > before, "the engine has not logged " + text
+		return strings.Count(readFile(log), text) > before, "the engine has not logged " + text
 	})
 }
 
@@ -177,15 +180,30 @@ func TestInheritedSocket(t *testing.T) {
 	}
 }
 
+// nextPort counts what freePort has given away.
+var nextPort atomic.Int32
+
+// freePort is a port that nobody has, on any address, and nobody will: not of those that the kernel chooses for whoever
+// connects or wants any, and not given to another test of this suite.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 20000, 9000
+	for range ports {
+		port := strconv.Itoa(first + (os.Getpid()*31+int(nextPort.Add(1)))%ports)
+		tcp, err := net.Listen("tcp", ":"+port)
+		if err != nil {
+			continue
+		}
+		tcp.Close()
+		udp, err := net.ListenPacket("udp", ":"+port)
+		if err != nil {
+			continue
+		}
+		udp.Close()
+		return port
 	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
+	t.Fatal("no port is free")
+	return ""
 }
 
 // makeCertificates writes an authority, what it has signed for a server and a client, and a stranger's.

@@ -46,11 +46,12 @@ func TestEnginesOverSSH(t *testing.T) {
 					t.Errorf("%s", r)
 				}
 				// A stream that is silent does not keep the remote end alive when its client is killed.
+				remote := "unix://" + e.Socket + "\x00system\x00dial-stdio"
+				harness.Eventually(t, func() (bool, string) { return remoteEnds(remote) == 0, "the remote end of what has ended stays" })
 				events := e.Command(t, program, append(over(host), "events", "--filter", "container=nosuch")...)
 				if err := events.Start(); err != nil {
 					t.Fatal(err)
 				}
-				remote := "unix://" + e.Socket + "\x00system\x00dial-stdio"
 				harness.Eventually(t, func() (bool, string) { return remoteEnds(remote) == 1, "no remote end" })
 				if err := events.Process.Kill(); err != nil {
 					t.Error(err)

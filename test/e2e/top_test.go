@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/test/harness"
 )
 
 func TestTop(t *testing.T) {
@@ -15,14 +18,19 @@ func TestTop(t *testing.T) {
 	remove(t, e, n)
 	e.OK(t, "docker", "run", "-d", "--init", "--name", n, "busybox", "sh", "-c", "sleep 6543 & exec sleep 6544")
 	e.OK(t, "docker", "exec", "-d", "-u", "1234", n, "sleep", "6545")
+	for _, program := range []string{"sleep\x006543", "sleep\x006544", "sleep\x006545"} {
+		pidOf(t, e, program)
+	}
 	pid := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", n)
 	for _, args := range [][]string{
 		{}, {"-ef"}, {"aux"}, {"-o", "pid,ppid,user,comm,args"}, {"-eo", "pid,args"}, {"axo", "pid,stat,tty,cmd"}, {"-o", "comm"},
 	} {
-		got := e.OK(t, "cleat", append([]string{"top", n}, args...)...)
-		if want := e.OK(t, "docker", append([]string{"top", n}, args...)...); got != want {
-			t.Errorf("top %v:\n%s\nwith docker\n%s", args, got, want)
-		}
+		var got string
+		harness.Eventually(t, func() (bool, string) { // shares and states of processes differ from one moment to the next
+			got = e.OK(t, "cleat", append([]string{"top", n}, args...)...)
+			want := e.OK(t, "docker", append([]string{"top", n}, args...)...)
+			return got == want, fmt.Sprintf("top %v:\n%s\nwith docker\n%s", args, got, want)
+		})
 		if lines := strings.Split(got, "\n"); len(lines) != 5 {
 			t.Errorf("top %v: %d lines, want a title, init and three programs\n%s", args, len(lines), got)
 		}

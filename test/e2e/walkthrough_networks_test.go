@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -45,7 +44,7 @@ func TestWebAppAndPostgresByName(t *testing.T) {
 		visits := func(when, want string) {
 			t.Helper()
 			harness.Eventually(t, func() (bool, string) {
-				got, err := body(url)
+				got, err := bodyWithin(harness.Patience, url) // one that is given up is counted nevertheless
 				if strings.HasPrefix(got, "no database") || err != nil {
 					return false, fmt.Sprintf("%s: %q %v", when, got, err)
 				}
@@ -77,12 +76,7 @@ func TestNginxOnTheHostsNetwork(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
 		remove(t, e, n)
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		l.Close()
+		addr := "127.0.0.1:" + freePort(t)
 		conf := filepath.Join(t.TempDir(), "nginx.conf")
 		if err := os.WriteFile(conf, []byte("events {} http { server { listen "+addr+"; location / { return 200 \"on the host\\n\"; } } }"), 0o644); err != nil {
 			t.Fatal(err)
