@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func startDaemon(t *testing.T, env []string, name string, args ...string) (stop 
 			return
 		}
 		stopped = true
-		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Process.Signal(syscall.SIGTERM) // an interrupt is ignored in a job of the background
 		_ = cmd.Wait()
 		out.Close()
 		if text, err := os.ReadFile(out.Name()); t.Failed() && err == nil {

@@ -46,7 +46,7 @@ func startServiceManager(t *testing.T) *serviceManager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = bus.Process.Signal(os.Interrupt)
+		_ = bus.Process.Signal(syscall.SIGTERM) // an interrupt is ignored in a job of the background
 		_ = bus.Wait()
 	})
 	var conn *dbus.Conn

@@ -68,7 +68,11 @@ func surely(t *testing.T, files ...string) bool {
 
 // Projects that are surely valid are loaded without the library's validation as they are with it, and most of them are.
 func TestValidationMakesNoDifference(t *testing.T) {
-	const corpus = "../../../test/e2e/testdata/compose-config"
+	// The library says once in a process that a file's version is obsolete: these files have names of this run's own.
+	corpus := filepath.Join(t.TempDir(), "corpus")
+	if err := os.CopyFS(corpus, os.DirFS("../../../test/e2e/testdata/compose-config")); err != nil {
+		t.Fatal(err)
+	}
 	t.Setenv("FROM_SHELL", "from shell")
 	files, err := filepath.Glob(corpus + "/*.yaml")
 	if err != nil || len(files) < 50 {
