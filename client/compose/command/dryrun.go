@@ -62,11 +62,13 @@ func (p *pipes) Close() error { return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "rehearsal"} }
 
 // changing tells the calls by their paths, without version.
-var changing = regexp.MustCompile(`^(?:/v[0-9.]+)?/(containers|networks|volumes|images|build|exec)(/.*)?$`)
+var changing = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:/v[0-9.]+)?/(containers|networks|volumes|images|build|exec)(/.*)?$`)
+})
 
 // ServeHTTP implements http.Handler.
 func (r *rehearsal) ServeHTTP(w http.ResponseWriter, q *http.Request) {
-	parts := changing.FindStringSubmatch(q.URL.Path)
+	parts := changing().FindStringSubmatch(q.URL.Path)
 	switch {
 	case q.Method == http.MethodGet && parts != nil && r.pretended(w, parts[1], parts[2]):
 	case q.Method == http.MethodGet || q.Method == http.MethodHead || parts == nil:

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -49,14 +50,14 @@ func Locate(err error, files []string) error {
 	if place, ok := syntaxPlace(text); ok {
 		return &PlacedError{err, place}
 	}
-	if m := missingFile.FindStringSubmatch(text); m != nil && !slices.Contains(files, m[1]) {
+	if m := missingFile().FindStringSubmatch(text); m != nil && !slices.Contains(files, m[1]) {
 		return located(err, files, func(root *yaml.Node, dir string) (*yaml.Node, int) { return valueOf(root, dir, m[1]+m[2]), 1 })
 	}
 	path := pathOf(text)
 	if path == nil {
 		return err
 	}
-	if m := validated.FindStringSubmatch(text); m != nil && !slices.Contains(files, m[1]) {
+	if m := validated().FindStringSubmatch(text); m != nil && !slices.Contains(files, m[1]) {
 		files = append(slices.Clone(files), m[1])
 	}
 	return located(err, files, func(root *yaml.Node, _ string) (*yaml.Node, int) { return find(root, path) })
@@ -93,16 +94,16 @@ func line(data []byte, number int) string {
 }
 
 var (
-	parseFailed = regexp.MustCompile(`^failed to parse (.+?): yaml: `)
-	parsedLine  = regexp.MustCompile(`line (\d+)(?:, column (\d+))?: `)
-	validated   = regexp.MustCompile(`^validating (.+?): `)
-	missingFile = regexp.MustCompile(`(?:open|env file|stat) (/\S+?)(?: not found)?: (?:stat .*: )?no such file or directory|bind source path does not exist: (/\S+)`)
+	parseFailed = expression(`^failed to parse (.+?): yaml: `)
+	parsedLine  = expression(`line (\d+)(?:, column (\d+))?: `)
+	validated   = expression(`^validating (.+?): `)
+	missingFile = expression(`(?:open|env file|stat) (/\S+?)(?: not found)?: (?:stat .*: )?no such file or directory|bind source path does not exist: (/\S+)`)
 )
 
 // syntaxPlace is that of what the parser of YAML did not understand, which says so itself.
 func syntaxPlace(text string) (Place, bool) {
-	m := parseFailed.FindStringSubmatch(text)
-	lines := parsedLine.FindAllStringSubmatch(text, -1)
+	m := parseFailed().FindStringSubmatch(text)
+	lines := parsedLine().FindAllStringSubmatch(text, -1)
 	if m == nil || lines == nil {
 		return Place{}, false
 	}
@@ -123,51 +124,51 @@ func syntaxPlace(text string) (Place, bool) {
 
 // The texts of errors that say what they are about, and how the path to it is made of that.
 var paths = []struct {
-	text *regexp.Regexp
+	text func() *regexp.Regexp
 	path string // with $1 … for what the text has; segments are parted by NUL, as names have dots
 }{
-	{regexp.MustCompile(`^validating .+?: (\S*) ?additional properties '([^']+)'`), "$1\x00$2"},
-	{regexp.MustCompile(`^validating .+?: (\S+) `), "$1"},
-	{regexp.MustCompile(`^error while interpolating (\S+): `), "$1"},
-	{regexp.MustCompile(`^invalid interpolation format for (\S+)\.\n`), "$1"},
-	{regexp.MustCompile(`(?m)^'([^'\s]+)' `), "$1"},
-	{regexp.MustCompile(`service "([^"]+)" depends on undefined service "([^"]+)"`), "services\x00$1\x00depends_on\x00$2"},
-	{regexp.MustCompile(`service "([^"]+)" refers to undefined (network|volume|secret|config) ([^\s:]+)`), "services\x00$1\x00${2}s\x00$3"},
-	{regexp.MustCompile(`service "([^"]+)" has neither an image nor a build`), "services\x00$1"},
-	{regexp.MustCompile(`^cannot extend service "([^"]+)"`), "services\x00$1\x00extends"},
-	{regexp.MustCompile(`dependency cycle detected: (\S+) -> ([^\s:]+)`), "services\x00$1\x00depends_on\x00$2"},
-	{regexp.MustCompile(`service "([^"]+)": the attribute ([^\s:]+)`), "services\x00$1\x00$2"},
-	{regexp.MustCompile(`service "([^"]+)": the container name `), "services\x00$1\x00container_name"},
-	{regexp.MustCompile(`service "([^"]+)": (\w+): `), "services\x00$1\x00$2"},
-	{regexp.MustCompile(`service "([^"]+)": `), "services\x00$1\x00image"},
-	{regexp.MustCompile(`network (\S+) declared as external`), "networks\x00$1"},
-	{regexp.MustCompile(`external volume "([^"]+)" not found`), "volumes\x00$1"},
-	{regexp.MustCompile(`Bind for \S+:(\d+) failed: port is already allocated`), "services\x00*\x00ports\x00$1"},
-	{regexp.MustCompile(`invalid (?:hostPort|containerPort|IP address|proto|start port|port range)\w*: "?([^\s"]+)`), "services\x00*\x00ports\x00$1"},
+	{expression(`^validating .+?: (\S*) ?additional properties '([^']+)'`), "$1\x00$2"},
+	{expression(`^validating .+?: (\S+) `), "$1"},
+	{expression(`^error while interpolating (\S+): `), "$1"},
+	{expression(`^invalid interpolation format for (\S+)\.\n`), "$1"},
+	{expression(`(?m)^'([^'\s]+)' `), "$1"},
+	{expression(`service "([^"]+)" depends on undefined service "([^"]+)"`), "services\x00$1\x00depends_on\x00$2"},
+	{expression(`service "([^"]+)" refers to undefined (network|volume|secret|config) ([^\s:]+)`), "services\x00$1\x00${2}s\x00$3"},
+	{expression(`service "([^"]+)" has neither an image nor a build`), "services\x00$1"},
+	{expression(`^cannot extend service "([^"]+)"`), "services\x00$1\x00extends"},
+	{expression(`dependency cycle detected: (\S+) -> ([^\s:]+)`), "services\x00$1\x00depends_on\x00$2"},
+	{expression(`service "([^"]+)": the attribute ([^\s:]+)`), "services\x00$1\x00$2"},
+	{expression(`service "([^"]+)": the container name `), "services\x00$1\x00container_name"},
+	{expression(`service "([^"]+)": (\w+): `), "services\x00$1\x00$2"},
+	{expression(`service "([^"]+)": `), "services\x00$1\x00image"},
+	{expression(`network (\S+) declared as external`), "networks\x00$1"},
+	{expression(`external volume "([^"]+)" not found`), "volumes\x00$1"},
+	{expression(`Bind for \S+:(\d+) failed: port is already allocated`), "services\x00*\x00ports\x00$1"},
+	{expression(`invalid (?:hostPort|containerPort|IP address|proto|start port|port range)\w*: "?([^\s"]+)`), "services\x00*\x00ports\x00$1"},
 }
 
-var variable = regexp.MustCompile(`required variable (\w+) is missing`)
+var variable = expression(`required variable (\w+) is missing`)
 
-var index = regexp.MustCompile(`\[([^\]]*)\]`)
+var index = expression(`\[([^\]]*)\]`)
 
 // pathOf is the path to what an error's text is about: keys and positions, nil if it does not
 // tell.
 func pathOf(text string) []string {
 	for _, p := range paths {
-		m := p.text.FindStringSubmatchIndex(text)
+		m := p.text().FindStringSubmatchIndex(text)
 		if m == nil {
 			continue
 		}
-		path := string(p.text.ExpandString(nil, p.path, text, m))
+		path := string(p.text().ExpandString(nil, p.path, text, m))
 		if !strings.Contains(path, "services\x00") {
 			first, last, two := strings.Cut(path, "\x00")
-			path = strings.ReplaceAll(index.ReplaceAllString(first, ".$1"), ".", "\x00")
+			path = strings.ReplaceAll(index().ReplaceAllString(first, ".$1"), ".", "\x00")
 			if two {
 				path += "\x00" + last
 			}
 		}
 		segments := strings.Split(strings.TrimLeft(path, "\x00"), "\x00")
-		if v := variable.FindStringSubmatch(text); v != nil {
+		if v := variable().FindStringSubmatch(text); v != nil {
 			// Which entry of a list it is, is not told: it is one that has the variable.
 			for i := range segments {
 				segments[i] = cmp.Or(segments[i], "${"+v[1])
@@ -316,4 +317,9 @@ func valueOf(n *yaml.Node, dir, file string) *yaml.Node {
 		}
 	}
 	return nil
+}
+
+// expression is a regular expression that is compiled when it is first used: most runs have no error to explain.
+func expression(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
 }

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 )
@@ -60,8 +61,8 @@ func (l *Loader) Load(ctx context.Context, path string) (string, error) {
 type source struct{ remote, ref, directory string }
 
 var (
-	commit = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
-	scp    = regexp.MustCompile(`^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^:]+$`)
+	commit = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`) })
+	scp    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^:]+$`) })
 )
 
 // parse reads the name of a repository. What is a file's name is none.
@@ -82,7 +83,7 @@ func parse(path string) (source, bool) {
 		}
 		return source{}, false
 	}
-	return s, scp.MatchString(remote)
+	return s, scp().MatchString(remote)
 }
 
 // fetched is the directory with the commit's files.
@@ -129,7 +130,7 @@ func (s source) String() string {
 
 // resolve finds the commit that is meant.
 func (s source) resolve(ctx context.Context) (string, error) {
-	if commit.MatchString(s.ref) {
+	if commit().MatchString(s.ref) {
 		return s.ref, nil
 	}
 	ref := s.ref
@@ -144,7 +145,7 @@ func (s source) resolve(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("failed to access repository at %s: %w", s, err)
 	}
 	id, _, _ := strings.Cut(out, "\t")
-	if !commit.MatchString(id) {
+	if !commit().MatchString(id) {
 		return "", fmt.Errorf("repository %s: git gives %q for a commit", s, id)
 	}
 	return id, nil
