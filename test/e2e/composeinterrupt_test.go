@@ -17,25 +17,26 @@ import (
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// slowRegistry accepts connections and never answers what is asked of an image. gone is closed
-// when a client has gone away.
-func slowRegistry(t *testing.T) (addr string, gone chan struct{}) {
+// slowRegistry accepts connections and never answers what is asked of an image. asked is closed
+// when somebody asks, and gone when a client that has asked has gone away.
+func slowRegistry(t *testing.T) (addr string, asked, gone chan struct{}) {
 	t.Helper()
-	gone = make(chan struct{})
-	var once sync.Once
+	asked, gone = make(chan struct{}), make(chan struct{})
+	var comes, goes sync.Once
 	end := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/" {
 			return
 		}
+		comes.Do(func() { close(asked) })
 		select {
 		case <-r.Context().Done():
-			once.Do(func() { close(gone) })
+			goes.Do(func() { close(gone) })
 		case <-end:
 		}
 	}))
 	t.Cleanup(func() { close(end); s.Close() })
-	return strings.TrimPrefix(s.URL, "http://"), gone
+	return strings.TrimPrefix(s.URL, "http://"), asked, gone
 }
 
 // A running application ends in good time at an interrupt, at two, and when its client is
@@ -43,7 +44,7 @@ func slowRegistry(t *testing.T) (addr string, gone chan struct{}) {
 // checks at the end of each.
 func TestComposeInterrupted(t *testing.T) {
 	e := engine(t, "busybox")
-	addr, gone := slowRegistry(t)
+	addr, _, _ := slowRegistry(t)
 	const sleeper = "image: busybox, command: sleep 1000, stop_signal: SIGKILL"
 	var many strings.Builder
 	many.WriteString("services:\n")
@@ -98,10 +99,26 @@ func TestComposeInterrupted(t *testing.T) {
 			})
 		}
 	}
-	select {
-	case <-gone:
-	case <-time.After(harness.Patience):
-		t.Error("an interrupted pull goes on")
+}
+
+// The engine gives up a pull whose client was interrupted. That it has asked the registry is waited for: what compose
+// says of a pull comes before.
+func TestComposePullInterrupted(t *testing.T) {
+	addr, asked, gone := slowRegistry(t)
+	a := compose(t, engine(t, "busybox"), map[string]string{"compose.yaml": "services: {a: {image: '" + addr + "/slow:1'}}"})
+	up := harness.Begin(t, a.command(t, "up", "-d"))
+	awaits := func(what chan struct{}, failure string) {
+		select {
+		case <-what:
+		case <-time.After(harness.Patience):
+			t.Fatalf("%s\n%s", failure, up)
+		}
+	}
+	awaits(asked, "the registry is not asked")
+	up.Signal(t, syscall.SIGINT)
+	awaits(gone, "an interrupted pull goes on")
+	if code := up.Exit(t); code != 130 {
+		t.Errorf("exit code %d\n%s", code, up)
 	}
 }
 
