@@ -24,13 +24,13 @@ func (w *imageWorker) DiskUsage(ctx context.Context, opt bkclient.DiskUsageInfo)
 
 // Prune tells of what it removes as DiskUsage does.
 func (w *imageWorker) Prune(ctx context.Context, ch chan bkclient.UsageInfo, opts ...bkclient.PruneInfo) error {
-	items, err := w.Worker.DiskUsage(ctx, bkclient.DiskUsageInfo{})
+	records, err := w.MetadataStore.All()
 	if err != nil {
 		return err
 	}
 	unpacked := make(map[string]int64)
-	for _, i := range items {
-		unpacked[i.ID] = w.unpackedSize(ctx, i.ID)
+	for _, r := range records {
+		unpacked[r.ID()] = w.unpackedSize(ctx, r.ID())
 	}
 	removed := make(chan bkclient.UsageInfo)
 	told := make(chan struct{})
@@ -44,8 +44,8 @@ func (w *imageWorker) Prune(ctx context.Context, ch chan bkclient.UsageInfo, opt
 	err = w.Worker.Prune(ctx, removed, opts...)
 	close(removed)
 	<-told
-	for _, i := range items {
-		contenthash.ClearCacheContext(recordID{id: i.ID}) // nobody else knows of those that are gone
+	for _, r := range records {
+		contenthash.ClearCacheContext(recordID{id: r.ID()}) // nobody else knows of those that are gone
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/health"
+	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/stdio"
 )
@@ -54,7 +55,8 @@ func (l *lives) drop(c *container.Container) {
 // life is what one container has beyond its record: attached clients, the
 // process of the present run, a restart that is due.
 type life struct {
-	hub *stdio.Hub
+	hub  *stdio.Hub
+	bell logs.Bell // of the container's log
 
 	mu   sync.Mutex
 	run  *run // the present or the last one

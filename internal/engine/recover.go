@@ -190,11 +190,11 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}
-	writer, err := rc.starter.delivery.Open(ctx, logConfig(r, rc.starter.pool), false)
+	l := rc.lives.of(c)
+	writer, err := rc.starter.delivery.Open(ctx, logConfig(r, rc.starter.pool, &l.bell), false)
 	if err != nil {
 		rc.deps.Log.Error("log of an adopted container: its output is dropped", "container", c.ID(), "error", err)
 	}
-	l := rc.lives.of(c)
 	run, err := rc.starter.follow(c, l, proc, writer)
 	if err != nil {
 		rc.deps.Log.Error("output of an adopted container", "container", c.ID(), "error", err)

@@ -476,7 +476,7 @@ func fillVolumes(rootFD int, r *container.Record) error {
 // startProcess starts the keeper and the process, and their output.
 func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, error) {
 	s := a.s
-	writer, err := s.delivery.Open(ctx, logConfig(a.r, s.pool), !a.unattended)
+	writer, err := s.delivery.Open(ctx, logConfig(a.r, s.pool, &a.life.bell), !a.unattended)
 	if err != nil {
 		return nil, err
 	}
@@ -544,7 +544,7 @@ func (s *Starter) follow(c *container.Container, l *life, proc *runtime.Process,
 // its keeper died before it was in the log.
 func (s *Starter) replay(c *container.Container) error {
 	r := c.Load()
-	writer, err := s.delivery.Open(context.Background(), logConfig(r, s.pool), false)
+	writer, err := s.delivery.Open(context.Background(), logConfig(r, s.pool, &s.lives.of(c).bell), false)
 	if err != nil || writer == nil {
 		return err
 	}

@@ -183,7 +183,7 @@ func (a *attachment) replay(ctx context.Context, client StreamIO) error {
 		return nil // nothing was kept
 	}
 	o := logs.ReadOptions{Tail: -1, Stdout: a.opts.Stdout, Stderr: a.opts.Stderr, To: a.logged}
-	return logs.Read(ctx, logConfig(a.rec, a.s.pool), o, nil, func(e logs.Entry) error {
+	return logs.Read(ctx, logConfig(a.rec, a.s.pool, nil), o, nil, func(e logs.Entry) error {
 		w := client.Stdout
 		if e.Stream == stdio.Stderr {
 			w = client.Stderr
@@ -213,11 +213,12 @@ func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*
 		return nil, failure.NotImplemented("configured logging driver does not support reading")
 	}
 	var live <-chan struct{}
-	if r := s.lives.of(c).live(); r != nil {
+	l := s.lives.of(c)
+	if r := l.live(); r != nil {
 		live = r.exited
 	}
 	return NewLogSession(rec.Config.Tty, func(ctx context.Context, emit func(stdio.Stream, []byte) error) error {
-		return logs.Read(ctx, logConfig(rec, s.pool), opts, live, func(e logs.Entry) error {
+		return logs.Read(ctx, logConfig(rec, s.pool, &l.bell), opts, live, func(e logs.Entry) error {
 			return emit(e.Stream, e.Line)
 		})
 	}), nil

@@ -44,6 +44,8 @@ type Config struct {
 	Run     string
 	// Turns, if set, counts the log's rotations, for a Cursor.
 	Turns *atomic.Uint64
+	// Bell is what Open's Writer rings and Read listens to with Follow; nil where nobody follows.
+	Bell *Bell
 	// Pool lends buffers; nil makes a private one.
 	Pool *stdio.Pool
 }

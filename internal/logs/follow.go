@@ -4,70 +4,8 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-// pollInterval is how often a follower looks at the log when the kernel gives it
-// no inotify instance (fs.inotify.max_user_instances).
-const pollInterval = 100 * time.Millisecond
-
-// watcher says when something changed in the log's directory.
-type watcher struct {
-	f       *os.File
-	changed chan struct{}
-	ticker  *time.Ticker
-}
-
-func newWatcher(path string) *watcher {
-	w := &watcher{changed: make(chan struct{}, 1)}
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err == nil {
-		const mask = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE_SELF
-		if _, err = unix.InotifyAddWatch(fd, filepath.Dir(path), mask); err != nil {
-			_ = unix.Close(fd)
-		}
-	}
-	if err != nil {
-		w.ticker = time.NewTicker(pollInterval)
-		return w
-	}
-	w.f = os.NewFile(uintptr(fd), "inotify")
-	go w.run()
-	return w
-}
-
-// run turns events into signals until the file is closed.
-func (w *watcher) run() {
-	buf := make([]byte, 16*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
-	for {
-		if _, err := w.f.Read(buf); err != nil {
-			return
-		}
-		select {
-		case w.changed <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (w *watcher) tick() <-chan time.Time {
-	if w.ticker == nil {
-		return nil
-	}
-	return w.ticker.C
-}
-
-func (w *watcher) close() {
-	if w.f != nil {
-		_ = w.f.Close()
-	}
-	if w.ticker != nil {
-		w.ticker.Stop()
-	}
-}
 
 // follow reads what is written until live is closed, until passes or ctx ends.
 func (r *reader) follow(live <-chan struct{}) error {
@@ -88,8 +26,7 @@ func (r *reader) follow(live <-chan struct{}) error {
 			return err
 		}
 		select {
-		case <-r.watch.changed:
-		case <-r.watch.tick():
+		case <-r.changed:
 		case <-live:
 			over = true // what was written before is read in one last round
 		case <-deadline:

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -327,7 +328,7 @@ func expect(t *testing.T, lines chan string, want ...string) {
 }
 
 func TestFollow(t *testing.T) {
-	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log")}
+	cfg := logs.Config{Bell: new(logs.Bell), Path: filepath.Join(t.TempDir(), "log")}
 	live := make(chan struct{})
 	o := all()
 	early, earlyResult, _ := following(t, cfg, o, live) // before there is a file
@@ -368,7 +369,7 @@ func TestFollowAcrossRotations(t *testing.T) {
 		{"max-size": "2k", "max-file": "5000", "compress": "true"},
 	} {
 		t.Run(fmt.Sprint(opts), func(t *testing.T) {
-			cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Opts: opts}
+			cfg := logs.Config{Bell: new(logs.Bell), Path: filepath.Join(t.TempDir(), "log"), Opts: opts}
 			live := make(chan struct{})
 			lines, result, _ := following(t, cfg, all(), live)
 			w := open(t, cfg)
@@ -388,6 +389,76 @@ func TestFollowAcrossRotations(t *testing.T) {
 				t.Errorf("doubled: %q", extra)
 			}
 		})
+	}
+}
+
+// Followers are woken in memory: a kernel that gives out no more instances of inotify, of which there are 128 for all
+// programs of a user, delays none.
+func TestManyFollowers(t *testing.T) {
+	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Bell: new(logs.Bell)}
+	w := open(t, cfg)
+	live := make(chan struct{})
+	var all300 []chan string
+	var results []chan error
+	feed(t, w, stdio.Stdout, "first\n", noon, false)
+	for range 300 {
+		lines, result, _ := following(t, cfg, all(), live)
+		all300, results = append(all300, lines), append(results, result)
+	}
+	for _, lines := range all300 {
+		expect(t, lines, "first\n")
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); to == "anon_inode:inotify" {
+			t.Errorf("descriptor %s is one of inotify", fd.Name())
+		}
+	}
+	feed(t, w, stdio.Stdout, "second\n", noon.Add(time.Second), false)
+	for _, lines := range all300 {
+		expect(t, lines, "second\n")
+	}
+	close(live)
+	for _, r := range results {
+		if err := <-r; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What an engine that was killed has not compressed is at the next output, also what it was about to.
+func TestCompressionCutShort(t *testing.T) {
+	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Opts: map[string]string{"max-size": "1k", "max-file": "3", "compress": "true"}}
+	plain := logs.Config{Path: cfg.Path, Opts: map[string]string{"max-size": "1k", "max-file": "3"}}
+	w := open(t, plain)
+	for i := range 15 {
+		feed(t, w, stdio.Stdout, fmt.Sprintf("line %d\n", i), noon.Add(time.Duration(i)*time.Second), false)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := read(t, cfg, all())
+	unfinished := cfg.Path + ".1.gz.tmp"
+	if err := os.WriteFile(unfinished, []byte("half"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	w = open(t, cfg)
+	if _, err := os.Lstat(unfinished); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("half a file is left: %v", err)
+	}
+	feed(t, w, stdio.Stdout, "last\n", noon.Add(time.Minute), false)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := logs.Files(cfg)
+	if err != nil || len(files) != 2 || !strings.HasSuffix(files[0], ".1.gz") {
+		t.Errorf("files: %q, %v", files, err)
+	}
+	if got := read(t, cfg, all()); got != want+"last\n" {
+		t.Errorf("read back: %q, want %q and the last", got, want)
 	}
 }
 

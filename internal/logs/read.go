@@ -40,9 +40,12 @@ func Read(ctx context.Context, c Config, o ReadOptions, live <-chan struct{}, em
 	if c.Driver == driverNone {
 		return failure.NotImplemented("configured logging driver does not support reading")
 	}
-	r := &reader{ctx: ctx, path: c.Path, o: o, emit: emit, since: math.MinInt64, until: math.MaxInt64, pool: c.Pool}
+	r := &reader{ctx: ctx, path: c.Path, o: o, bell: c.Bell, emit: emit, since: math.MinInt64, until: math.MaxInt64, pool: c.Pool}
 	if r.pool == nil {
 		r.pool = new(stdio.Pool)
+	}
+	if r.bell == nil {
+		r.bell = new(Bell) // which nobody rings
 	}
 	if !o.Since.IsZero() {
 		r.since = o.Since.UnixNano()
@@ -63,6 +66,7 @@ type reader struct {
 	ctx          context.Context
 	path         string
 	o            ReadOptions
+	bell         *Bell
 	emit         func(Entry) error
 	since, until int64
 
@@ -73,13 +77,15 @@ type reader struct {
 	stamp stamp
 	rec   record
 	line  []byte
-	watch *watcher
+	// What tells of more to follow, and what ends that; nil while nobody follows.
+	changed <-chan struct{}
+	stop    func()
 }
 
 func (r *reader) close() {
 	closeFiles(r.files)
-	if r.watch != nil {
-		r.watch.close()
+	if r.stop != nil {
+		r.stop()
 	}
 }
 
@@ -94,7 +100,7 @@ func (r *reader) read(live <-chan struct{}) error {
 	follow := r.o.Follow && live != nil
 	if follow {
 		// Before the first look at the files, so that no change is missed.
-		r.watch = newWatcher(r.path)
+		r.changed, r.stop = r.bell.listen()
 	}
 	files, err := openFiles(r.path)
 	if err != nil {

@@ -93,6 +93,9 @@ func (w *writer) startCompression() {
 	})
 }
 
+// unfinished is where a file's gzip form is while it is being made.
+func unfinished(path string) string { return path + gzSuffix + tmpSuffix }
+
 // compress replaces a file by its gzip form, which is complete when it gets its
 // name.
 func compress(path string) (err error) {
@@ -105,7 +108,7 @@ func compress(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	tmp := path + gzSuffix + tmpSuffix
+	tmp := unfinished(path)
 	dst, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return err

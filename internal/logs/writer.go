@@ -25,6 +25,7 @@ type writer struct {
 	opts options
 	enc  encoder
 	pool *stdio.Pool
+	bell *Bell // nil where nobody follows
 
 	turns *atomic.Uint64 // of rotations; nil where nobody asks
 
@@ -55,9 +56,14 @@ func Open(c Config) (Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{path: c.Path, opts: opts, enc: encoder{attrs: attrs}, pool: c.Pool, turns: c.Turns}
+	w := &writer{path: c.Path, opts: opts, enc: encoder{attrs: attrs}, pool: c.Pool, bell: c.Bell, turns: c.Turns}
 	if w.pool == nil {
 		w.pool = new(stdio.Pool)
+	}
+	if opts.compress {
+		// What was rotated and not compressed before the end of the writer before, or of its engine, is at the next output.
+		w.rotated = true
+		_ = os.Remove(unfinished(rotatedName(c.Path, 1, false)))
 	}
 	return w, nil
 }
@@ -84,6 +90,7 @@ func (w *writer) Append(s stdio.Stream, p []byte, t time.Time, last bool) (int, 
 		w.open = open
 		return 0, err
 	}
+	defer w.bell.ring()
 	if w.full(w.size) {
 		if err := w.rotate(); err != nil {
 			return n, fmt.Errorf("rotate the log %s: %w", w.path, err)

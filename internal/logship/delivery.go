@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// longestWait is the longest pause between two tries to reach a server.
-	longestWait = 30 * time.Second
+	// reopenWait is between two tries to open the note of how far the sending got.
+	reopenWait = 30 * time.Second
 	// The kernel's acknowledgement is asked for after firstLook, then ever later up to
 	// longestLook, and only while one is outstanding.
 	firstLook   = time.Millisecond
@@ -67,7 +67,7 @@ func (d *delivery) open(ctx context.Context) bool {
 			return false
 		}
 		d.log.Error("the lines of a container are not sent", "container", d.sh.id, "error", err)
-		if !sleep(ctx, longestWait) {
+		if !sleep(ctx, reopenWait) {
 			d.sh.s.mu.Lock()
 			d.sh.leave()
 			d.sh.s.mu.Unlock()
@@ -298,21 +298,13 @@ func (d *delivery) failed(ctx context.Context, err error) {
 		d.log.Warn("lines of a container cannot be sent: they wait in its local log",
 			"container", d.sh.id, "name", d.sh.name(), "address", d.target.Address, "error", err)
 	}
-	sleep(ctx, d.pause())
-}
-
-// pause grows with each failure.
-func (d *delivery) pause() time.Duration {
-	p := d.target.FirstWait
-	for i := 1; i < d.failures && p < longestWait; i++ {
-		p = p * 3 / 2
-	}
-	return min(p, longestWait)
+	d.sh.s.servers.await(ctx, d.target.Address, pause(d.target, d.failures))
 }
 
 // recovered is called when something has arrived.
 func (d *delivery) recovered() {
 	if d.told {
+		d.sh.s.servers.reached(d.target.Address)
 		d.log.Info("lines of a container are sent again", "container", d.sh.id, "name", d.sh.name(), "address", d.target.Address)
 	}
 	d.told, d.failures = false, 0

@@ -43,6 +43,8 @@ type Service struct {
 	log   *slog.Logger
 	dir   string // of removed containers' lines
 
+	servers servers
+
 	mu    sync.Mutex
 	byKey map[string]*shipment
 }
@@ -70,6 +72,7 @@ func (s *Service) Open(ctx context.Context, c logs.Config, connect bool) (logs.W
 		if sender, err = target.Dial(ctx); err != nil {
 			return nil, failure.New(errdefs.ErrInternal, "failed to create task for container: failed to initialize logging driver: %w: %s", err, target.Advice)
 		}
+		s.servers.reached(target.Address)
 	}
 	sh := s.take(c.ContainerID, c)
 	c.Turns = &sh.turns

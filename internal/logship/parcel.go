@@ -54,7 +54,19 @@ func pack(parent string, c logs.Config) (string, error) {
 		return "", err
 	}
 	p := &parcel{Driver: c.Driver, Options: logs.SendOptions(c), Source: *src, File: filepath.Base(c.Path), Removed: time.Now()}
-	return dir, record.WriteJSON(filepath.Join(dir, parcelFile), p, 0o600)
+	if err := record.WriteJSON(filepath.Join(dir, parcelFile), p, 0o600); err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, nil
+}
+
+// discard takes back what pack has made, unless lines have come there already.
+func discard(dir string, c logs.Config) error {
+	c.Path = filepath.Join(dir, filepath.Base(c.Path))
+	if files, err := logs.Files(c); err != nil || len(files) > 0 {
+		return err
+	}
+	return os.RemoveAll(dir)
 }
 
 // moveFiles moves a log, and its position with it, which has two names meanwhile: of whichever place an engine that is

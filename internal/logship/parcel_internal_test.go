@@ -2,9 +2,12 @@ package logship
 
 import (
 	"os"
+	"os/signal"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/stdio"
@@ -64,4 +67,73 @@ func TestMoveFilesCutShort(t *testing.T) {
 	if unsent, err := logs.Unsent(c); err != nil || unsent {
 		t.Errorf("the container is left with something to be sent, %v", err)
 	}
+}
+
+// A removal that fails leaves nothing behind of which nothing can be sent.
+func TestParcelThatFails(t *testing.T) {
+	t.Run("its file cannot be written", func(t *testing.T) {
+		parent := t.TempDir()
+		c := logs.Config{Driver: "syslog", ContainerID: "c", Path: filepath.Join(t.TempDir(), "c.log"), Opts: map[string]string{"tag": "{{.Name}}"}}
+		limited(t, func() {
+			if dir, err := pack(parent, c); err == nil {
+				t.Errorf("packed in %s where nothing can be written", dir)
+			}
+		})
+		empty(t, parent)
+	})
+	t.Run("the log cannot be moved", func(t *testing.T) {
+		parent := t.TempDir()
+		c := logs.Config{Path: filepath.Join(t.TempDir(), "c.log")}
+		dir := filepath.Join(parent, "c-1")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, parcelFile), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := discard(dir, c); err != nil {
+			t.Error(err)
+		}
+		empty(t, parent)
+	})
+	t.Run("a part was moved", func(t *testing.T) {
+		dir := t.TempDir()
+		c := logs.Config{Path: filepath.Join(t.TempDir(), "c.log")}
+		if err := os.WriteFile(filepath.Join(dir, "c.log.1"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := discard(dir, c); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "c.log.1")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// limited runs f while no file can become longer than a byte, as on a full disk.
+func limited(t *testing.T, f func()) {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	f()
 }

@@ -2,6 +2,7 @@ package logship
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -156,7 +157,7 @@ func (sh *shipment) moveOut(c logs.Config) error {
 		return err
 	}
 	if err := moveFiles(c, dir); err != nil {
-		return err
+		return errors.Join(err, discard(dir, c))
 	}
 	sh.dir, sh.until = dir, time.Now().Add(keepFor)
 	sh.path = filepath.Join(dir, filepath.Base(c.Path))

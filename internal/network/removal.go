@@ -24,6 +24,7 @@ import (
 type removals struct {
 	remove func([]*Record) []error
 	wake   chan struct{}
+	ended  chan struct{} // closed when nobody is left to do it
 
 	mu      sync.Mutex
 	pending []*removal
@@ -44,7 +45,7 @@ type removal struct {
 }
 
 func newRemovals(group *supervise.Group, remove func([]*Record) []error) *removals {
-	r := &removals{remove: remove, wake: make(chan struct{}, 1)}
+	r := &removals{remove: remove, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	group.Go("network-removals", r.run)
 	return r
 }
@@ -72,8 +73,8 @@ func (r *removals) stir() {
 	}
 }
 
-// await waits until no bridge of that name is about to go. One that cannot be deleted is tried once more, and then the
-// error says why.
+// await waits until no bridge of that name is about to go, or the engine ends. One that cannot be deleted is tried once
+// more, and then the error says why.
 func (r *removals) await(ctx context.Context, link string) error {
 	for tries := 0; ; tries++ {
 		r.mu.Lock()
@@ -90,6 +91,8 @@ func (r *removals) await(ctx context.Context, link string) error {
 		r.stir()
 		select {
 		case <-tried:
+		case <-r.ended:
+			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -170,6 +173,7 @@ func (r *removals) finish() {
 		closed := r.closed
 		r.mu.Unlock()
 		if closed {
+			close(r.ended)
 			return
 		}
 	}

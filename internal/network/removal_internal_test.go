@@ -125,3 +125,21 @@ func TestFailedRemovalIsAwaited(t *testing.T) {
 		}
 	})
 }
+
+// Who begins to wait between the last attempt and the end of it all does not wait for what nobody does.
+func TestAwaitedAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &stubbornKernel{left: map[string]int{"br-bad": 1 << 30}}
+		group := supervise.New(context.Background())
+		r := newRemovals(group, k.remove)
+		r.add(&Record{Name: "bad", Link: "br-bad"})
+		synctest.Wait()
+		if err := group.Stop(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		r.closed = false // as it is until just after that attempt
+		if err := r.await(context.Background(), "br-bad"); err != nil {
+			t.Error(err)
+		}
+	})
+}

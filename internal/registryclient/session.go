@@ -101,7 +101,7 @@ func (s *Session) add(c *Client, base *url.URL, certName string, auth *registry.
 	if auth != nil && auth.RegistryToken != "" {
 		h.Header = http.Header{"Authorization": []string{"Bearer " + auth.RegistryToken}}
 	} else {
-		h.Authorizer = docker.NewDockerAuthorizer(
+		h.Authorizer = newAuthorizer(
 			docker.WithAuthClient(client),
 			docker.WithAuthHeader(header),
 			docker.WithAuthCreds(credentials(base.Host, auth)))
