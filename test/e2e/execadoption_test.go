@@ -272,23 +272,28 @@ func TestExecKilledBetweenStartAndNote(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
 	id := e.OK(t, "docker", "run", "-d", "--name", "box", "busybox", "sleep", "600")
+	detached, attached := []string{"exec", "-d", "box", "sleep", "601"}, []string{"exec", "box", "sleep", "601"}
 	for _, c := range []struct {
 		failpoint string
+		command   []string
 		left      int
-	}{{"engine.exec.after-prepare", 0}, {"runtime.start.after-fork", 0}, {"engine.exec.after-process", 0}, {"engine.exec.after-note", 1}} {
+	}{
+		{"engine.exec.after-prepare", detached, 0}, {"runtime.start.after-fork", detached, 0}, {"engine.exec.after-process", detached, 0},
+		{"engine.exec.after-note", detached, 1}, {"engine.exec.after-process", attached, 0}, {"engine.exec.after-note", attached, 1},
+	} {
 		e.Stop(t)
 		e.SetEnv("CLEAT_FAILPOINTS=" + c.failpoint)
 		e.Run(t)
 		e.SetEnv()
-		if r := e.Docker(t, "exec", "-d", "box", "sleep", "601"); r.Code == 0 {
-			t.Fatalf("%s: the exec was acknowledged", c.failpoint)
+		if r := e.Docker(t, c.command...); r.Code == 0 {
+			t.Fatalf("%s, %q: the exec was acknowledged", c.failpoint, c.command)
 		}
 		<-e.Exited()
 		e.Run(t)
 		x := &execs{t, e.Client(t)}
 		there := x.of("box")
 		if n := processes(t, e, id); len(there) != c.left || n != c.left+1 {
-			t.Errorf("%s: %d execs, %d processes", c.failpoint, len(there), n)
+			t.Errorf("%s, %q: %d execs, %d processes", c.failpoint, c.command, len(there), n)
 		}
 		for _, exec := range there {
 			syscall.Kill(x.inspect(exec).PID, syscall.SIGTERM)
