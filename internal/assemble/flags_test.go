@@ -64,6 +64,7 @@ func TestFlagsOfDockerdActAreNeedlessOrAreRefusedByName(t *testing.T) {
 		{[]string{"--default-network-opt", "bridge=x"}, "", "driver=option=value"},
 		{[]string{"--default-network-opt", "overlay=x=y"}, "", "overlay"},
 		{[]string{"--default-publish-address", "127.0.0.1"}, "", ""},
+		{[]string{"--ip", "::1"}, "", ""},
 		{[]string{"--default-publish-address", "127.0.0.1", "--ip", "127.0.0.2"}, "", "different addresses"},
 		{[]string{"--default-publish-address", "here"}, "", "--default-publish-address"},
 		{[]string{"--label", "x"}, "", "is not key=value"},

@@ -132,8 +132,12 @@ func (s *Service) defaultSubnets(address, address6 netip.Prefix) ([]Subnet, erro
 // defaultBridge describes the default network.
 func (s *Service) defaultBridge(subnets []Subnet, made bool) *bridge {
 	bind, mtu, d := netip.IPv4Unspecified(), 1500, s.cfg.Default
+	var own netip.Addr // of IPv4; one of IPv6 is for all networks that choose none (see wish)
 	if s.cfg.BindIP.IsValid() {
-		bind = s.cfg.BindIP
+		bind = s.cfg.BindIP.Unmap()
+	}
+	if s.cfg.BindIP.Unmap().Is4() {
+		own = bind
 	}
 	if s.cfg.MTU > 0 {
 		mtu = s.cfg.MTU
@@ -141,7 +145,7 @@ func (s *Service) defaultBridge(subnets []Subnet, made bool) *bridge {
 	return &bridge{
 		host: s.host, made: made,
 		opts: bridgeOptions{
-			icc: !d.NoICC, masquerade: !d.NoMasquerade, mtu: s.cfg.MTU, mode: modeNAT, mode6: modeNAT, prefix: "eth", bind: s.cfg.BindIP, direct: s.cfg.DirectRouting,
+			icc: !d.NoICC, masquerade: !d.NoMasquerade, mtu: s.cfg.MTU, mode: modeNAT, mode6: modeNAT, prefix: "eth", bind: own, direct: s.cfg.DirectRouting,
 		},
 		rec: &Record{
 			ID: s.state.IDs[ModeBridge], Name: ModeBridge, Driver: driverBridge, Created: s.state.Created, EnableIPv4: true, EnableIPv6: d.IPv6,

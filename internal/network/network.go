@@ -97,8 +97,8 @@ type Config struct {
 	FirewallIntegrate bool
 	// MTU of bridge and containers, in bytes; 0 leaves the kernel's default (1500).
 	MTU int
-	// BindIP is the host address for published ports that name none; zero means
-	// all IPv4 addresses and ::1.
+	// BindIP is the host address for published ports that name none, of IPv4 or IPv6 and then
+	// of that family alone; zero means all addresses of both.
 	BindIP netip.Addr
 	// DNS, DNSSearch and DNSOptions are the engine's defaults for containers that
 	// name none.

@@ -115,14 +115,19 @@ func checkPort(p network.Port) error {
 	return nil
 }
 
-// wish reads one binding. One without an address of the host is a wish for nothing: the
-// container's networks publish nothing, or need no port of the host for it.
+// wish reads one binding. What comes out without an address of the host is a wish for nothing: the
+// container's networks publish nothing, or need no port of the host for it. Where the engine's own
+// choice of an address is one of IPv6, it is as if the binding had named it: nothing is published
+// on IPv4, as with dockerd.
 func (s *Service) wish(port network.Port, b network.PortBinding, t targets) (w wish, err error) {
 	w.port = port
 	if w.first, w.last, err = hostPorts(b.HostPort); err != nil {
 		return wish{}, failure.Invalid("cannot publish port %s: %w", port, err)
 	}
-	host := b.HostIP.Unmap()
+	host, instead := b.HostIP.Unmap(), "leave out the address or name one of IPv4"
+	if d := s.cfg.BindIP.Unmap(); !host.IsValid() && d.Is6() && !t.four.bind.IsValid() && !t.six.bind.IsValid() {
+		host, instead = d, fmt.Sprintf("name an address of IPv4, as in -p 0.0.0.0:PORT:%d", port.Num())
+	}
 	switch {
 	case !host.IsValid():
 		s.wishEverywhere(&w, t)
@@ -132,10 +137,10 @@ func (s *Service) wish(port network.Port, b network.PortBinding, t targets) (w w
 		return wish{}, failure.NotImplemented("cannot publish port %s on %s: network %q has no IPv4; leave out the address or name an IPv6 address", port, host, t.network)
 	case host.Is6() && s.servedOnly(host, t):
 		if port.Proto() == network.SCTP {
-			return wish{}, failure.NotImplemented("cannot publish port %s on %s: the engine would have to relay it, as %s, and relays tcp and udp only; leave out the address or name one of IPv4", port, host, whyServed(host, t))
+			return wish{}, failure.NotImplemented("cannot publish port %s on %s: the engine would have to relay it, as %s, and relays tcp and udp only; %s", port, host, whyServed(host, t), instead)
 		}
 		if s.cfg.NoProxy {
-			return wish{}, failure.NotImplemented("cannot publish port %s on %s: the engine would have to serve it itself, as %s, and does not with --userland-proxy=false; leave out the address or name one of IPv4", port, host, whyServed(host, t))
+			return wish{}, failure.NotImplemented("cannot publish port %s on %s: the engine would have to serve it itself, as %s, and does not with --userland-proxy=false; %s", port, host, whyServed(host, t), instead)
 		}
 		w.host6 = host
 	case host.Is6() && t.six.binds():
@@ -161,7 +166,7 @@ func whyServed(host netip.Addr, t targets) string {
 }
 
 // wishEverywhere is for a binding that names no address: the network's or the engine's
-// own choice, else all.
+// own choice of one of IPv4, else all.
 func (s *Service) wishEverywhere(w *wish, t targets) {
 	if t.four.binds() {
 		w.host = netip.IPv4Unspecified()

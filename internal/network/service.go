@@ -170,8 +170,8 @@ func (c *Config) complete() error {
 		return failure.Invalid("invalid --bip %s: want the bridge's own IPv4 address with a prefix length of at most 30, such as 172.17.0.1/16", c.BIP)
 	case c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535):
 		return failure.Invalid("invalid MTU %d: want 68 to 65535", c.MTU)
-	case c.BindIP.IsValid() && !c.BindIP.Unmap().Is4():
-		return failure.NotImplemented("publishing on IPv6 address %s by default (--ip) is not supported", c.BindIP)
+	case c.BindIP.Zone() != "":
+		return failure.Invalid("invalid --ip %s: want an address without a zone", c.BindIP)
 	}
 	if err := c.Default.check(); err != nil {
 		return err

@@ -272,3 +272,23 @@ func TestNetworkSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestPublishedOnIPv6ByDefault: ports are published where --ip says, which may be an address of IPv6, and nowhere else.
+func TestPublishedOnIPv6ByDefault(t *testing.T) {
+	e := harness.Start(t, harness.Options{Args: []string{"--ip", "::1"}})
+	e.Load(t, "busybox")
+	server(t, e, "docker", "published", "-p", "80", "-p", "0.0.0.0::81")
+	for port, want := range map[string]string{"80": "[::1]:", "81": "0.0.0.0:"} {
+		if got := e.OK(t, "docker", "port", "published", port); !strings.HasPrefix(got, want) || strings.Contains(got, "\n") {
+			t.Errorf("port %s is published at %q, want %s", port, got, want)
+		}
+	}
+	at := e.OK(t, "cleat", "port", "published", "80")
+	harness.Eventually(t, func() (bool, string) {
+		got, err := body("http://" + at)
+		return got == "page of published\n", fmt.Sprintf("%s: %q %v", at, got, err)
+	})
+	if got := e.OK(t, "docker", "network", "inspect", "-f", `{{index .Options "com.docker.network.bridge.host_binding_ipv4"}}`, "bridge"); got != "::1" {
+		t.Errorf("host_binding_ipv4 of the default network is %q", got)
+	}
+}
