@@ -146,8 +146,12 @@ func (r *rule) outSet(set string) *rule {
 	return r.say("oifname @"+set).meta(unix.NFT_META_OIFNAME, reg1).lookup(set, false)
 }
 
-func (r *rule) inForeign() *rule {
-	return r.say("iifname != @bridges").meta(unix.NFT_META_IIFNAME, reg1).lookup(setBridges, true)
+// overLoopback matches what comes in by the loopback link, whose index is the same in every
+// namespace. Nobody but the host itself sends there.
+func (r *rule) overLoopback() *rule {
+	const lo = 1
+	r.say(`iif "lo"`).meta(unix.NFT_META_IIF, reg1)
+	return r.cmp(unix.NFT_CMP_EQ, reg1, binary.NativeEndian.AppendUint32(nil, lo))
 }
 
 func (r *rule) outForeign() *rule {

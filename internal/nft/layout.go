@@ -24,6 +24,7 @@ const (
 	setServedRng  = "served_ranges6"
 	setServedAddr = "addr_served6"
 	chainAdmin    = "admin"
+	chainInner    = "contained"
 	chainServed   = "served"
 	chainIncoming = "incoming"
 	chainPublish  = "publish"
@@ -129,6 +130,7 @@ func layoutChains(accept *Mark) []chain {
 	return []chain{
 		// Evaluated before every accept of ours; its rules are the administrator's.
 		{name: chainAdmin, adminOwned: true},
+		{name: chainInner, rules: containedRules()},
 		{
 			name: "raw", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, hookName: "prerouting", priority: -300, priorityName: "raw",
 			rules: rawRules(accept),
@@ -182,22 +184,25 @@ func layoutChains(accept *Mark) []chain {
 
 func newRule() *rule { return new(rule) }
 
-// rawRules see every packet that the host receives, so what sorts most of them out is
-// what is asked first: a comparison before a look into a set, and of these the one that
-// a packet of a container fails.
+// containedRules are for what comes from containers: route_localnet, which published ports
+// on 127.0.0.1 need, would else let them reach services that listen on the host's loopback.
+func containedRules() []*rule {
+	return []*rule{newRule().fromLoopback().drop(), newRule().toLoopback().drop()}
+}
+
+// rawRules see every packet that the host receives, also those that its own programs send
+// to one another, so these are let go at once, and the set of bridges is asked once.
 func rawRules(accept *Mark) []*rule {
 	rules := []*rule{
-		// route_localnet, which published ports on 127.0.0.1 need, would else let
-		// containers reach services that listen on the host's loopback.
-		newRule().fromLoopback().inOurs().drop(),
-		newRule().toLoopback().inOurs().drop(),
+		newRule().overLoopback().accept(),
+		newRule().inOurs().goTo(chainInner),
 	}
 	if accept != nil {
 		rules = append(rules, newRule().marked(*accept).accept())
 	}
 	for _, f := range families() {
 		// A neighbour that routes to a container's address would get around publishing.
-		rules = append(rules, newRule().protocol(f).inForeign().daddrIn(f, setClosed).untrusted(f).daddrLocal(false).drop())
+		rules = append(rules, newRule().protocol(f).daddrIn(f, setClosed).untrusted(f).daddrLocal(false).drop())
 	}
 	return rules
 }
