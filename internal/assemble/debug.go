@@ -42,6 +42,7 @@ func (s *services) serveDebug() (stop func(), err error) {
 		reply(w, text, err)
 	})
 	mux.HandleFunc("GET /fsck", func(w http.ResponseWriter, r *http.Request) {
+		s.engine.Debug.Settle(r.Context()) // what nobody waits for is no difference
 		reply(w, strings.Join(append(engine.Check(s.containers, s.base, s.networks.Check), s.builder.Check()...), "\n"), nil)
 	})
 	mux.HandleFunc("GET /tasks", func(w http.ResponseWriter, r *http.Request) {
@@ -130,7 +131,7 @@ func (c *Config) checkOffline() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	settings := engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.CgroupParent, Slices: systemd.Booted()}
+	settings := engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.ownGroup(), Slices: systemd.Booted()}
 	diff := engine.Check(containers, settings, func(running []*network.Sandbox) []string {
 		diff, err := network.Check(c.network(), running)
 		if err != nil {
@@ -159,11 +160,12 @@ func DebugTeardown(ctx context.Context, c Config, out io.Writer) error {
 		}
 		defer lock.Close()
 	}
-	if err := errors.Join(c.refuseRunning(), refusePopulated(c.CgroupParent)); err != nil {
+	group := c.ownGroup()
+	if err := errors.Join(c.refuseRunning(), refusePopulated(group)); err != nil {
 		return err
 	}
 	return errors.Join(c.teardownNetwork(ctx, out), mount.UnmountAll(filepath.Join(c.DataRoot, "volumes")),
-		build.Sweep(c.buildRoot(), c.temporary()), removeCgroups(c.CgroupParent), c.removeSockets(), dropStale(c.Pidfile), os.RemoveAll(c.ExecRoot))
+		build.Sweep(c.buildRoot(), c.temporary()), removeCgroups(group), c.removeSockets(), dropStale(c.Pidfile), os.RemoveAll(c.ExecRoot))
 }
 
 // teardownNetwork removes bridge and table. Without the engine's data nobody knows

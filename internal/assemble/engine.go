@@ -94,6 +94,9 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	if err := s.startSlice(ctx); err != nil {
 		return s, err
 	}
+	if err := s.claimGroup(); err != nil {
+		return s, err
+	}
 	// The sockets come before all that would have to be taken down again if one
 	// is not to be had. A client that calls already waits until it is answered.
 	if !c.onlyStops {
@@ -196,7 +199,7 @@ func (s *services) prepareRoots() error {
 	if err := s.useTemporary(); err != nil {
 		return err
 	}
-	idFile := filepath.Join(s.config.DataRoot, "engine-id")
+	idFile := s.config.idFile()
 	if _, err := os.Stat(idFile); err == nil {
 		return nil
 	}

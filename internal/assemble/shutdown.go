@@ -91,7 +91,7 @@ func (c *Config) leftRunning() (bool, error) {
 	}
 	defer lock.Close()
 	// A container whose keeper was killed has processes all the same.
-	err = errors.Join(c.refuseRunning(), refusePopulated(c.CgroupParent))
+	err = errors.Join(c.refuseRunning(), refusePopulated(c.ownGroup()))
 	if errors.Is(err, errdefs.ErrConflict) {
 		return true, nil
 	}

@@ -33,6 +33,8 @@ type Hierarchy struct {
 
 	mu      sync.Mutex
 	parents map[string]parent // those that were made or checked already
+	// own is the path that this engine has claimed, "" if none, and owner its id.
+	own, owner string
 }
 
 // tree is one v1 hierarchy.

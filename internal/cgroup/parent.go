@@ -38,6 +38,7 @@ func (h *Hierarchy) prepareParent(path string) (parent, error) {
 		clone, err := readString(filepath.Join(t.mount, path), "cgroup.clone_children")
 		p.inheritsCpuset = err == nil && clone == "1"
 	}
+	h.claimAgain(path)
 	h.parents[path] = p
 	return p, nil
 }

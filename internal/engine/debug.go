@@ -75,6 +75,10 @@ func (d *Debug) Launch(ctx context.Context, name string) (string, error) {
 	return d.runtime.Dump(spec)
 }
 
+// Settle takes away what containers that have ended have left, which otherwise waits for a moment without other work: what
+// is still there then is a difference.
+func (d *Debug) Settle(ctx context.Context) { d.starter.exits.leftovers.Settle(ctx) }
+
 // Check compares the records with the kernel and says what differs, one
 // sentence each; none means that all is well. It works without an engine too.
 // networks compares what concerns the network, and is given what the records of

@@ -23,13 +23,15 @@ type Lull[T any] struct {
 	mu      sync.Mutex
 	pending []T
 	running bool
+	idle    chan struct{} // closed when nothing runs any more; made anew for each run
 	added   chan struct{} // holds a token when pending has grown
+	hurry   chan struct{} // holds a token when somebody waits after all
 }
 
 // NewLull has do run with what was added, as a task of that name: at once when there are most
 // of it, and one batch at a time.
 func NewLull[T any](name string, tasks *Group, most int, do func(context.Context, []T)) *Lull[T] {
-	return &Lull[T]{name: name, tasks: tasks, most: most, do: do, added: make(chan struct{}, 1)}
+	return &Lull[T]{name: name, tasks: tasks, most: most, do: do, added: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 }
 
 // Add takes over x. It reports false, and has not, when the engine ends: what the caller
@@ -45,10 +47,30 @@ func (l *Lull[T]) Add(x T) bool {
 		}
 		return true
 	}
+	l.idle = make(chan struct{})
 	if l.running = l.tasks.Go(l.name, l.run); !l.running {
 		l.pending = nil
+		close(l.idle)
 	}
 	return l.running
+}
+
+// Settle has what was put off be done now, and returns when nothing is left, or ctx ends.
+func (l *Lull[T]) Settle(ctx context.Context) {
+	l.mu.Lock()
+	running, idle := l.running, l.idle
+	l.mu.Unlock()
+	if !running {
+		return
+	}
+	select {
+	case l.hurry <- struct{}{}:
+	default:
+	}
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
 }
 
 // run goes on until nothing is pending.
@@ -59,6 +81,9 @@ func (l *Lull[T]) run(ctx context.Context) {
 		batch := l.pending
 		l.pending = nil
 		l.running = len(batch) > 0
+		if !l.running {
+			close(l.idle)
+		}
 		l.mu.Unlock()
 		if len(batch) == 0 {
 			return
@@ -75,6 +100,8 @@ func (l *Lull[T]) awaitPause(ctx context.Context) {
 		case <-time.After(lullPause):
 			return
 		case <-latest:
+			return
+		case <-l.hurry:
 			return
 		case <-ctx.Done():
 			return

@@ -2,6 +2,7 @@ package supervise_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cleatlabs/cleat/internal/supervise"
@@ -48,5 +49,30 @@ func TestLullOfAnEngineThatEnds(t *testing.T) {
 	}
 	if n := <-done; n != 1 { // Stop has waited for it
 		t.Errorf("%d is done", n)
+	}
+}
+
+// Who waits for what was put off finds it done, be it pending, under way or done already.
+func TestLullThatSettles(t *testing.T) {
+	tasks := supervise.New(t.Context())
+	var done atomic.Int32
+	l := supervise.NewLull("lull", tasks, 100, func(_ context.Context, batch []int) { done.Add(int32(len(batch))) })
+	l.Settle(t.Context()) // nothing was ever added
+	for n := range 20 {
+		l.Add(n)
+		if n%3 == 0 {
+			continue
+		}
+		l.Settle(t.Context())
+		if got := int(done.Load()); got != n+1 {
+			t.Fatalf("%d of %d are done", got, n+1)
+		}
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	l.Add(0)
+	l.Settle(over) // does not wait
+	if err := tasks.Stop(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

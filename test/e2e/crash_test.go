@@ -246,8 +246,7 @@ func (w *workload) isWitness(id string, items []container.Summary) bool {
 
 // populated tells whether any control group of the container has a process.
 func populated(parent, id string) bool {
-	procs, _ := filepath.Glob("/sys/fs/cgroup/*" + parent + "/" + id + "/cgroup.procs")
-	for _, p := range procs {
+	for _, p := range groupsNamed(filepath.Join(parent, id, "cgroup.procs")) {
 		if b, err := os.ReadFile(p); err == nil && len(b) > 0 {
 			return true
 		}

@@ -23,6 +23,11 @@ func TestFsckSaysWhatDiffers(t *testing.T) {
 	if out, err := e.Debug(t, "fsck"); err != nil || !strings.Contains(out, "agree") {
 		t.Errorf("of a sound engine: %v\n%s", err, out)
 	}
+	e.OK(t, "cleat", "run", "-d", "--name", "gone", "busybox", "sleep", "600")
+	e.OK(t, "cleat", "rm", "-f", "gone")
+	if out, err := e.Debug(t, "fsck"); err != nil {
+		t.Errorf("what the engine has put off is no difference: %v\n%s", err, out)
+	}
 	pid := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "victim")
 	e.Kill()
 	harness.Eventually(t, func() (bool, string) { // its spare links vanish with it, in the background
@@ -33,7 +38,7 @@ func TestFsckSaysWhatDiffers(t *testing.T) {
 	if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	stray := filepath.Join("/sys/fs/cgroup/memory", e.CgroupParent, strings.Repeat("ab", 32))
+	stray := filepath.Join(hierarchies()[0], e.CgroupParent, strings.Repeat("ab", 32))
 	if err := os.Mkdir(stray, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -186,8 +191,7 @@ func TestTeardownRefusesWhileSomethingRunsAndLeavesNothing(t *testing.T) {
 	if _, err := net.InterfaceByName(e.Bridge); err == nil {
 		t.Error("the bridge is left")
 	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + e.CgroupParent)
-	for _, p := range append(groups, e.Socket, filepath.Join(e.Dir, "cleatd.pid"), e.ExecRoot) {
+	for _, p := range append(groupsNamed(e.CgroupParent), e.Socket, filepath.Join(e.Dir, "cleatd.pid"), e.ExecRoot) {
 		if _, err := os.Lstat(p); err == nil {
 			t.Errorf("%s is left", p)
 		}

@@ -1,0 +1,70 @@
+package assemble
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatlabs/cleat/internal/cgroup"
+)
+
+// idFile holds the engine's id, which is made at its first start.
+func (c *Config) idFile() string { return filepath.Join(c.DataRoot, "engine-id") }
+
+// id is the engine's; "" before its first start.
+func (c *Config) id() string {
+	b, err := os.ReadFile(c.idFile())
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// shortID is as much of an engine's id as the names of control groups hold.
+const shortID = 12
+
+// groupIn is the control group that the engine's containers lie below: the one that it was told, or, where another engine
+// has its containers in that, one next to it with the engine's id in its name. It stays there as long as that exists, as
+// containers that go on without their engine lie in it.
+func (c *Config) groupIn(h *cgroup.Hierarchy) string {
+	id := c.id()
+	if len(id) < shortID {
+		return c.CgroupParent
+	}
+	beside := c.CgroupParent + "-" + id[:shortID]
+	if h.Exists(beside) || h.Foreign(c.CgroupParent, id) != "" {
+		return beside
+	}
+	return c.CgroupParent
+}
+
+// ownGroup is groupIn for commands that work without the engine.
+func (c *Config) ownGroup() string {
+	h, err := cgroup.Detect()
+	if err != nil {
+		return c.CgroupParent // there is nothing in it
+	}
+	return c.groupIn(h)
+}
+
+// claimGroup settles which control group is this engine's, for the services that are opened next.
+func (s *services) claimGroup() error {
+	told := s.config.CgroupParent
+	group := s.config.groupIn(s.cgroups)
+	err := s.cgroups.Claim(group, s.config.id())
+	if errdefs.IsConflict(err) { // another engine was quicker
+		group = s.config.groupIn(s.cgroups)
+		err = s.cgroups.Claim(group, s.config.id())
+	}
+	if err != nil {
+		return err
+	}
+	if group != told {
+		s.log.Warn("another engine has its containers in the control group that was meant for this one's",
+			"meant", told, "used", group, "engine", s.cgroups.Foreign(told, s.config.id()))
+	}
+	s.config.CgroupParent = group
+	return nil
+}

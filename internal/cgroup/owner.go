@@ -1,0 +1,98 @@
+package cgroup
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
+)
+
+// ownerMark is an attribute of the directory that an engine's groups lie in: the engine's id. An engine ends what it finds
+// there and does not know, so a directory must not be two engines' own, as it would be of those in containers that see
+// the host's tree (`--cgroupns host`, privileged pods of Kubernetes) and of those in one slice.
+const ownerMark = "trusted.cleat.owner"
+
+// longestOwner bounds what is read of the mark; an engine's id has half of that.
+const longestOwner = 64
+
+// Claim makes the directory of path, and makes it that of the engine whose id is owner. If processes of another engine are
+// in it, that is errdefs.ErrConflict; what another engine has left empty is taken over. It holds until the host is booted
+// or the directory is removed, over the engine's end. Where the kernel keeps no attributes, nothing is claimed.
+func (h *Hierarchy) Claim(path, owner string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if err := h.makeClaimed(path, owner); err != nil {
+		return err
+	}
+	dir := h.claimed(path)
+	err := unix.Setxattr(dir, ownerMark, []byte(owner), unix.XATTR_CREATE)
+	if !errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if other := h.Foreign(path, owner); other != "" {
+		return failure.Conflict("the control group %s is that of another engine (%s)", path, other)
+	}
+	if err := unix.Setxattr(dir, ownerMark, []byte(owner), unix.XATTR_REPLACE); err != nil {
+		return &os.PathError{Op: "setxattr", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// Foreign is the id of another engine than owner that has claimed the directory of path and has processes in it; "" if
+// there is none.
+func (h *Hierarchy) Foreign(path, owner string) string {
+	dir := h.claimed(path)
+	buf := make([]byte, longestOwner)
+	n, err := unix.Getxattr(dir, ownerMark, buf)
+	if err != nil || string(buf[:n]) == owner || !holdsProcesses(dir) {
+		return ""
+	}
+	return string(buf[:n])
+}
+
+// Exists tells whether there is a directory of path.
+func (h *Hierarchy) Exists(path string) bool { return exists(h.claimed(path)) }
+
+// claimed is the one directory of path that the mark is on: keepers lie in the unified hierarchy where there is one, so
+// that it holds processes as long as its engine lives.
+func (h *Hierarchy) claimed(path string) string {
+	if h.unified != "" {
+		return filepath.Join(h.unified, path)
+	}
+	return filepath.Join(h.primary(), path)
+}
+
+// makeClaimed makes the claimed directory, and notes whose it is for when it is made again.
+func (h *Hierarchy) makeClaimed(path, owner string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.own, h.owner = path, owner
+	if h.unified != "" {
+		return h.mkdirUnified(path)
+	}
+	t, ok := h.tree("freezer")
+	if !ok {
+		t = h.v1[0]
+	}
+	return h.mkdirV1(t, path)
+}
+
+// claimAgain marks the engine's own directory, which somebody has removed. h.mu is held.
+func (h *Hierarchy) claimAgain(path string) {
+	if path == h.own {
+		_ = unix.Setxattr(h.claimed(path), ownerMark, []byte(h.owner), 0)
+	}
+}
+
+// holdsProcesses tells whether a process is in the group or below it; if that cannot be read, it may be.
+func holdsProcesses(dir string) bool {
+	if n, err := readKey(dir, "cgroup.events", "populated"); err == nil {
+		return n == 1
+	}
+	pids, err := procsBelow(dir)
+	return err != nil || len(pids) > 0
+}
