@@ -31,9 +31,7 @@ func TestAdoptionOfRunningContainers(t *testing.T) {
 			port := e.OK(t, "docker", "inspect", "-f", `{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}`, "web")
 			pid := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", "web")
 			end(t, e)
-			if got, err := body("http://127.0.0.1:" + port + "/"); !strings.Contains(got, "page of") {
-				t.Errorf("without an engine the published port is silent: %q %v", got, err)
-			}
+			page(t, "http://127.0.0.1:"+port+"/", "without an engine the published port")
 			sleeper := pidOf(t, e, "sleep\x00600")
 			if err := syscall.Kill(sleeper, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
@@ -42,9 +40,7 @@ func TestAdoptionOfRunningContainers(t *testing.T) {
 			if got := e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}} {{.State.Status}}", "web"); got != pid+" running" {
 				t.Errorf("adopted: %s, before %s", got, pid)
 			}
-			if got, err := body("http://127.0.0.1:" + port + "/"); !strings.Contains(got, "page of") {
-				t.Errorf("after adoption: %q %v", got, err)
-			}
+			page(t, "http://127.0.0.1:"+port+"/", "after adoption the published port")
 			if got := e.OK(t, "docker", "wait", "sleeper"); got != "137" {
 				t.Errorf("the exit code of what ended meanwhile: %s", got)
 			}
@@ -76,6 +72,15 @@ func TestAdoptionOfRunningContainers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// page waits until the server that web is answers, which may just be starting.
+func page(t *testing.T, url, what string) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		got, err := body(url)
+		return strings.HasPrefix(got, "page of"), fmt.Sprintf("%s says %q %v", what, got, err)
+	})
 }
 
 // wholeCount fails unless out is "line 0" to "line n-1", each once and in order.
@@ -191,7 +196,5 @@ func TestTwoEnginesDoNotMeet(t *testing.T) {
 	b.Run(t)
 	b.OK(t, "docker", "rm", "-f", "same")
 	port := a.OK(t, "docker", "inspect", "-f", `{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}`, "same")
-	if got, err := body("http://127.0.0.1:" + port + "/"); !strings.Contains(got, "page of") {
-		t.Errorf("the other engine's life touched this one: %q %v", got, err)
-	}
+	page(t, "http://127.0.0.1:"+port+"/", "the port of the other engine")
 }

@@ -26,9 +26,10 @@ func TestMistakesAreExplained(t *testing.T) {
 	if err := os.Chmod(filepath.Join(dir, "plain"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	before := e.Things(t)
 	const stopped = "advice-stopped"
 	e.OK(t, "cleat", "run", "--name", stopped, "busybox", "true")
-	defer e.OK(t, "cleat", "rm", "-f", stopped)
+	remove(t, e, stopped)
 	script := func(name string) []string {
 		return []string{"run", "--rm", "-v", dir + ":/s:ro", "busybox", "/s/" + name}
 	}
@@ -80,9 +81,8 @@ func TestMistakesAreExplained(t *testing.T) {
 	if r.Code != 127 || strings.Contains(r.Stderr, "Not every image") {
 		t.Errorf("advice about what a shell in the container said: %s", r)
 	}
-	if left := e.OK(t, "cleat", "ps", "-aq", "--filter", "ancestor=busybox", "--filter", "status=created"); left != "" {
-		t.Errorf("mistakes left containers: %s", left)
-	}
+	e.OK(t, "cleat", "rm", stopped)
+	e.NothingNew(t, before)
 }
 
 // TestComposeSaysWhatItWaitsFor has an application wait for one that can never be

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -30,10 +32,13 @@ func failSyncs(t *testing.T, e *harness.Engine) (mend func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	line, err := bufio.NewReader(said).ReadString('\n')
+	from := bufio.NewReader(said)
+	line, err := from.ReadString('\n')
 	if err != nil || !strings.Contains(line, "attached") {
 		t.Fatalf("strace: %q, %v", line, err)
 	}
+	var reading sync.WaitGroup
+	reading.Go(func() { _, _ = io.Copy(io.Discard, from) }) // a full pipe would keep strace, and with it the engine, from going on
 	done := false
 	mend = func() {
 		if done {
@@ -41,6 +46,7 @@ func failSyncs(t *testing.T, e *harness.Engine) (mend func()) {
 		}
 		done = true
 		_ = cmd.Process.Signal(syscall.SIGTERM)
+		reading.Wait()
 		_ = cmd.Wait() // it says how the signal has ended it
 	}
 	t.Cleanup(mend)
@@ -140,12 +146,11 @@ func TestFullDisk(t *testing.T) {
 			t.Error(r)
 		}
 		e.Stop(t)
-		if out, err := e.Debug(t, "teardown"); err != nil { // while it is known what there is
-			t.Errorf("%v\n%s", err, out)
-		}
-		if err := unix.Unmount(e.DataRoot, 0); err != nil {
-			t.Error(err)
-		}
+		e.Teardown(t)                                 // while it is known what there is
+		harness.Eventually(t, func() (bool, string) { // a keeper that is ending may still have its log open
+			err := unix.Unmount(e.DataRoot, 0)
+			return err == nil, fmt.Sprint(err)
+		})
 		e.Destroy(t)
 	})
 	e.Load(t, "busybox")

@@ -132,6 +132,16 @@ func build(t *testing.T, e *harness.Engine, program, dir string, args ...string)
 	return buildLog(r.Stdout + r.Stderr)
 }
 
+// forget has a builder forget all that it has made. What a build has used it lets go of behind its end.
+func forget(t *testing.T, e *harness.Engine) {
+	t.Helper()
+	harness.Eventually(t, func() (bool, string) {
+		e.OK(t, "docker", "buildx", "prune", "-af")
+		left := e.OK(t, "cleat", "builder", "du", "--format", "{{.ID}}")
+		return left == "", "not pruned: " + left
+	})
+}
+
 // buildFails builds dir and fails the test unless that is refused with all of want.
 func buildFails(t *testing.T, e *harness.Engine, program, dir string, args []string, want ...string) {
 	t.Helper()

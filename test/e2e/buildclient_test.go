@@ -260,7 +260,7 @@ func TestBuilderCommands(t *testing.T) {
 	if out := e.OK(t, "cleat", "buildx", "ls"); !strings.Contains(out, "default*") || !strings.Contains(out, "linux/amd64") {
 		t.Errorf("%s", out)
 	}
-	e.OK(t, "cleat", "builder", "prune", "-f", "-a")
+	forget(t, e)
 	if out := e.OK(t, "cleat", "builder", "du", "--filter", "type=exec.cachemount", "--format", "{{.ID}}"); out != "" {
 		t.Errorf("left after prune: %s", out)
 	}

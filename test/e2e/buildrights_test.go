@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,9 +85,10 @@ func emulate(t *testing.T, name, magic, interpreter string) {
 			t.Fatalf("binfmt_misc: %v", err)
 		}
 		t.Cleanup(func() {
-			if err := syscall.Unmount(dir, 0); err != nil {
-				t.Errorf("binfmt_misc: %v", err)
-			}
+			harness.Eventually(t, func() (bool, string) { // an engine may be looking there
+				err := syscall.Unmount(dir, 0)
+				return err == nil, fmt.Sprintf("binfmt_misc: %v", err)
+			})
 		})
 	}
 	var escaped strings.Builder

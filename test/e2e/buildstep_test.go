@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -97,12 +96,23 @@ func TestBuildStepReachesWhatContainersReach(t *testing.T) {
 	hostOpen := answering(t, gatewayAddr+":0", "bridge")
 	names := []string{name(t) + "-private", name(t) + "-public"}
 	remove(t, e, names...)
-	serve := "while :; do echo container | nc -l -p 80; done"
+	serve := "exec nc -lk -p 80 -e echo container"
 	e.OK(t, "docker", "run", "-d", "--name", names[0], "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve)
 	e.OK(t, "docker", "run", "-d", "--name", names[1], "-p", "80", "busybox", "sh", "-c", serve)
 	port := func(name string) string {
 		line, _, _ := strings.Cut(e.OK(t, "docker", "port", name, "80"), "\n")
 		return line[strings.LastIndex(line, ":")+1:]
+	}
+	for _, n := range names { // once both listen
+		harness.Eventually(t, func() (bool, string) {
+			conn, err := net.Dial("tcp", "127.0.0.1:"+port(n))
+			if err != nil {
+				return false, err.Error()
+			}
+			defer conn.Close()
+			said, err := io.ReadAll(conn)
+			return string(said) == "container\n", fmt.Sprintf("%q %v", said, err)
+		})
 	}
 	script := "cat /etc/resolv.conf | grep -v '^#'; ip route | cut -d' ' -f1-5\n"
 	for _, to := range []string{
@@ -155,11 +165,10 @@ func TestBuildStepLimits(t *testing.T) {
 	if err != nil || !strings.HasPrefix(got, "77\n") {
 		t.Errorf("%q %v", got, err)
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup" + e.CgroupParent + "-steps", "/sys/fs/cgroup/*" + e.CgroupParent + "-steps"} {
-		if left, _ := filepath.Glob(pattern); len(left) > 0 {
-			t.Errorf("control groups are left: %v", left)
-		}
-	}
+	harness.Eventually(t, func() (bool, string) {
+		left := groupsNamed(e.CgroupParent + "-steps")
+		return len(left) == 0, fmt.Sprintf("control groups are left: %v", left)
+	})
 	if _, err := runStep(t, c, "true", llb.WithCgroupParent("system.slice:")); err == nil || !strings.Contains(err.Error(), "systemd slices are not supported") {
 		t.Errorf("%v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -111,7 +112,7 @@ func (p aPhase) lay(t *testing.T) string {
 	dir := project(t, p.files)
 	for n, text := range p.files {
 		if text == "SPARSE" {
-			if err := os.Truncate(filepath.Join(dir, n), 400<<20); err != nil {
+			if err := os.Truncate(filepath.Join(dir, n), 4<<30); err != nil { // which nobody lets come to its end
 				t.Fatal(err)
 			}
 		}
@@ -212,9 +213,9 @@ func TestBuildKilled(t *testing.T) {
 			b := startBuild(t, e, dir, append([]string{"-t", tag}, p.args...)...)
 			b.Shows(t, p.at)
 			e.Kill()
-			said := fails(t, b)
-			if !strings.Contains(said, "ERROR") {
-				t.Errorf("no error: %s", said)
+			// An export may be over already.
+			if code := b.Exit(t); p.at != "exporting" && code == 0 || code != 0 && !strings.Contains(b.String(), "ERROR") {
+				t.Errorf("the client ends with %d, and no error: %s", code, b)
 			}
 			harness.Eventually(t, func() (bool, string) {
 				left := running("sleep " + mark)
@@ -304,7 +305,6 @@ func TestBuildAfterACrashOfTheMachine(t *testing.T) {
 	e := ownBuilder(t)
 	mark := fmt.Sprint(500000 + os.Getpid())
 	early := project(t, dockerfile("FROM busybox\nRUN echo early "+mark+" >/early\n"))
-	late := project(t, dockerfile("FROM busybox\nRUN echo late "+mark+" >/late\nRUN sleep 0\n"))
 	build(t, e, "docker", early, "-o", "type=cacheonly")
 	note := filepath.Join(e.DataRoot, "build", "aftermath.json")
 	var last struct {
@@ -320,11 +320,25 @@ func TestBuildAfterACrashOfTheMachine(t *testing.T) {
 		}
 		return err == nil && last.Settled.After(built), fmt.Sprintf("%s, %v", text, err)
 	})
-	build(t, e, "docker", late, "-o", "type=cacheonly")
-	e.OK(t, "docker", "create", "--name", "survivor", "busybox", "true")
-	e.Kill()
-	if text, err := os.ReadFile(note); err != nil || json.Unmarshal(text, &last) != nil || !last.Open {
-		t.Fatalf("%s, %v", text, err)
+	var late, content string
+	for attempt := 1; ; attempt++ {
+		content = fmt.Sprintf("late %s-%d", mark, attempt)
+		late = project(t, dockerfile("FROM busybox\nRUN echo "+content+" >/late\nRUN sleep 0\n"))
+		began := time.Now()
+		build(t, e, "docker", late, "-o", "type=cacheonly")
+		e.OK(t, "docker", "create", "--name", "survivor", "busybox", "true")
+		e.Kill()
+		if text, err := os.ReadFile(note); err != nil || json.Unmarshal(text, &last) != nil || !last.Open {
+			t.Fatalf("%s, %v", text, err)
+		}
+		if last.Settled.Before(began) {
+			break
+		}
+		if attempt == 20 {
+			t.Fatal("what is built is on the disk before the engine can be killed")
+		}
+		e.Run(t) // the clients were so slow that the engine had the time to sync
+		e.OK(t, "docker", "rm", "survivor")
 	}
 	boot := last.Boot
 	last.Boot = "another"
@@ -337,6 +351,7 @@ func TestBuildAfterACrashOfTheMachine(t *testing.T) {
 		err = errors.Join(err, os.Rename(c, strings.TrimSuffix(c, boot)+"another"))
 	}
 	written, _ := filepath.Glob(filepath.Join(e.DataRoot, "*/snapshots/snapshots/*/fs/late"))
+	written = slices.DeleteFunc(written, func(file string) bool { return readFile(file) != content })
 	if err != nil || len(written) != 1 {
 		t.Fatal(written, copies, err)
 	}
@@ -348,7 +363,7 @@ func TestBuildAfterACrashOfTheMachine(t *testing.T) {
 	e.OK(t, "docker", "rm", "survivor")
 	dropImages(t, e, "after-crash")
 	build(t, e, "docker", late, "-t", "after-crash")
-	if got := e.OK(t, "docker", "run", "--rm", "after-crash", "cat", "/late"); got != "late "+mark {
+	if got := e.OK(t, "docker", "run", "--rm", "after-crash", "cat", "/late"); got != content {
 		t.Errorf("the image holds %q", got)
 	}
 	if log := build(t, e, "docker", early, "-o", "type=cacheonly"); !log.cached(t, "echo early") {
@@ -379,9 +394,10 @@ func TestEngineStopsWhileItBuilds(t *testing.T) {
 	b.Shows(t, "under way")
 	e.Stop(t)
 	fails(t, b)
-	if left := running("sleep " + mark); len(left) > 0 {
-		t.Errorf("still running: %v", left)
-	}
+	harness.Eventually(t, func() (bool, string) { // what is killed has no command line left a moment later
+		left := running("sleep " + mark)
+		return len(left) == 0, fmt.Sprint("still running: ", left)
+	})
 }
 
 // agrees waits until fsck finds nothing: some things go away in the background.

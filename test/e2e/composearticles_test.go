@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -51,13 +50,8 @@ func says(t *testing.T, a *application, url, want string) string {
 	var last time.Time
 	logs := ""
 	harness.Eventually(t, func() (bool, string) {
-		res, err := http.Get(url)
-		if err == nil {
-			var b []byte
-			b, err = io.ReadAll(res.Body)
-			res.Body.Close()
-			got = string(b)
-		}
+		var err error
+		got, err = fetched(url)
 		if err == nil && strings.Contains(got, want) {
 			return true, ""
 		}
@@ -388,7 +382,10 @@ except OSError:
 		t.Errorf("app finds db at %q", got)
 	}
 	if got := a.ok(t, "exec", "-T", "app", "python3", "-c", `import socket
-s = socket.create_connection(("db", 6379), 10)
+import time
+while True: # it may just be starting
+    try: s = socket.create_connection(("db", 6379), 10); break
+    except ConnectionRefusedError: time.sleep(0.1)
 s.sendall(b"PING\r\n")
 print(s.recv(16).decode().strip())`); got != "+PONG" {
 		t.Errorf("db answers app %q", got)
@@ -424,7 +421,7 @@ func TestComposeArticleProfiles(t *testing.T) {
     stop_signal: SIGKILL
   cli:
     image: redis:7-alpine
-    command: redis-cli -h db incr migrations
+    command: sh -c "until redis-cli -h db ping; do sleep 0.1; done >/dev/null 2>&1; redis-cli -h db incr migrations"
     profiles: [tools]
     depends_on: [db]
   debugger:

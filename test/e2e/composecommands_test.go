@@ -35,7 +35,7 @@ services:
 			t.Errorf("web is %s, not %s", got, want)
 		}
 	}
-	told := a.begin(t, "events", "--json")
+	told := a.begin(t, "events", "--json", "--since", now()) // which may not listen yet when the first comes
 	a.ok(t, "up", "-d", "--build")
 	told.Shows(t, `"action":"start"`)
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,14 +100,16 @@ configs:
 	}
 	e.Kill()
 	e.Run(t)
-	if _, err := os.Stat(stray); !os.IsNotExist(err) {
-		t.Errorf("files of no container are left: %v", err)
-	}
+	harness.Eventually(t, func() (bool, string) {
+		_, err := os.Stat(stray)
+		return os.IsNotExist(err), fmt.Sprintf("files of no container are left: %v", err)
+	})
 	check(want)
 	a.ok(t, "down", "-t", "0")
-	if left, err := os.ReadDir(filepath.Join(e.ExecRoot, "files")); err != nil || len(left) > 0 {
-		t.Errorf("left in memory: %v, %v", left, err)
-	}
+	harness.Eventually(t, func() (bool, string) {
+		left, err := os.ReadDir(filepath.Join(e.ExecRoot, "files"))
+		return err == nil && len(left) == 0, fmt.Sprintf("left in memory: %v, %v", left, err)
+	})
 
 	a.env = nil
 	if r := a.run(t, "up", "-d"); r.Code == 0 || !strings.Contains(r.Stderr, `environment variable "TOKEN" required by secret`) {

@@ -10,7 +10,7 @@ import (
 )
 
 // passing matches what is another at each call: ages, and the instants that they come from.
-var passing = regexp.MustCompile(`(Up )?(About |Less than )?(an?|\d+) (second|minute)s?( ago)?|\d\d:\d\d:\d\d`)
+var passing = regexp.MustCompile(`(Up )?(About |Less than )?(an?|\d+) (second|minute|hour|day|week|month|year)s?( ago)?|\d\d:\d\d(:\d\d)?`)
 
 // alike are lines without what changes between two calls, sorted unless their order is
 // the same each time.

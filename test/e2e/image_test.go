@@ -80,8 +80,6 @@ func TestRegistryTrouble(t *testing.T) {
 		return strings.TrimPrefix(s.URL, "http://")
 	}
 	e := harness.Start(t, harness.Options{Args: []string{"--registry-mirror", "http://" + reg.Addr}})
-	stopped := httptest.NewServer(nil)
-	stopped.Close()
 	each(t, func(t *testing.T, program string) {
 		for _, c := range []struct{ what, ref, text string }{
 			{"unknown repository", reg.Addr + "/no/such", "pull access denied for " + reg.Addr + "/no/such, repository does not exist or may require 'docker login'"},
@@ -89,7 +87,7 @@ func TestRegistryTrouble(t *testing.T) {
 			{"upper case", "Ubuntu", "must be lowercase"},
 			{"unauthorized", answer(401, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`) + "/x", "login"},
 			{"too many requests", answer(429, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`) + "/x", "toomanyrequests"},
-			{"registry is down", strings.TrimPrefix(stopped.URL, "http://") + "/x", "cannot reach the registry at " + strings.TrimPrefix(stopped.URL, "http://") + ": connection refused"},
+			{"registry is down", "127.0.0.1:1/x", "cannot reach the registry at 127.0.0.1:1: connection refused"},
 		} {
 			if r := e.Do(t, program, "", "pull", c.ref); r.Code != 1 || !strings.Contains(strings.ToLower(r.Stderr), c.text) {
 				t.Errorf("%s: want %q: %s", c.what, c.text, r)
@@ -148,7 +146,7 @@ func TestBrokenArchives(t *testing.T) {
 			}
 		}
 	})
-	if after := e.OK(t, "cleat", "images", "-aq"); after != before {
+	if after := e.OK(t, "cleat", "images", "-aq"); sorted(after) != sorted(before) {
 		t.Errorf("broken archives left images: %q, before %q", after, before)
 	}
 	if _, err := os.Stat("/etc/evil"); err == nil {

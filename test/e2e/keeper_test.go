@@ -184,12 +184,10 @@ func TestMemoryLimitTooSmallToStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
 		harness.Eventually(t, func() (bool, string) { // the others are the engine's
+			err := os.Remove(dir)
 			left, _ := filepath.Glob("/sys/fs/cgroup/*/" + parent)
-			return len(left) == 0, fmt.Sprint(left)
+			return len(left) == 0, fmt.Sprint(err, left)
 		})
 	})
 	if err := os.WriteFile(filepath.Join(dir, limit), []byte("16384"), 0); err != nil {
@@ -205,10 +203,10 @@ func TestMemoryLimitTooSmallToStart(t *testing.T) {
 		if got := e.OK(t, program, "inspect", "-f", "{{.State.Status}} {{.State.Pid}}", n); got != "created 0" {
 			t.Errorf("%s", got)
 		}
-		entries, _ := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(dir)), "*", parent, strings.Repeat("[0-9a-f]", 64)))
-		if len(entries) > 0 {
-			t.Errorf("left: %v", entries)
-		}
+		harness.Eventually(t, func() (bool, string) {
+			entries, _ := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(dir)), "*", parent, strings.Repeat("[0-9a-f]", 64)))
+			return len(entries) == 0, fmt.Sprintf("left: %v", entries)
+		})
 	})
 	if r := e.Docker(t, "run", "--rm", "-m", "5m", "busybox", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "Minimum memory limit allowed is 6MB") {
 		t.Errorf("%s", r)

@@ -43,10 +43,12 @@ func TestKeepersOutsideTheService(t *testing.T) {
 		return n
 	}
 	x := &execs{t, e.Client(t)}
+	var all []int
 	start := func(name string) {
 		e.OK(t, "docker", "run", "-d", "--name", name, "busybox", "sleep", "100000")
 		exec := x.detached(name, false, "sleep", "100000")
 		for what, of := range map[string]int{"container": pid(name), "exec": x.inspect(exec).PID} {
+			all = append(all, keeperOf(t, of))
 			if got := groupOf(t, keeperOf(t, of)); got != group {
 				t.Errorf("the keeper of %s's %s is in %s, want %s; the engine is in %s", name, what, got, group, own)
 			}
@@ -71,6 +73,9 @@ func TestKeepersOutsideTheService(t *testing.T) {
 	e.Run(t)
 	start("second")
 	e.OK(t, "docker", "rm", "-f", "first", "second")
+	for _, keeper := range all { // which end behind what they have kept
+		awaitDeath(t, keeper)
+	}
 	e.Stop(t)
 	if _, err := os.Stat(filepath.Join(unified(t), group)); !os.IsNotExist(err) {
 		t.Errorf("the group is left without an engine and containers: %v", err)

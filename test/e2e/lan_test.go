@@ -118,7 +118,7 @@ func TestMacvlanModes(t *testing.T) {
 	private := made(t, e, "cleat", "-private", "-d", "macvlan", "--subnet", l.subnet+"0/24", "-o", "parent="+l.parent, "-o", "macvlan_mode=private")
 	server(t, e, "cleat", "one", "--network", private)
 	server(t, e, "cleat", "two", "--network", private)
-	if r := e.Cleat(t, "exec", "one", "sh", "-c", get(address(t, e, "two", private), "80")); r.Line() != "" {
+	if r := e.Cleat(t, "exec", "one", "sh", "-c", getWithin(3, address(t, e, "two", private), "80")); r.Line() != "" {
 		t.Errorf("private links reach each other: %s", r)
 	}
 	if got := l.outside(t, address(t, e, "two", private)); got != "page of two" {
@@ -196,9 +196,10 @@ func TestKernelsWithoutTheLinks(t *testing.T) {
 		e.Cleat(t, "rm", "-f", c)
 		e.Cleat(t, "network", "rm", n)
 		for _, made := range []string{l.parent + ".10", l.parent + ".20"} {
-			if _, err := net.InterfaceByName(made); err == nil {
-				t.Errorf("%s: %s is left", options, made)
-			}
+			harness.Eventually(t, func() (bool, string) {
+				_, err := net.InterfaceByName(made)
+				return err != nil, fmt.Sprintf("%s: %s is left", options, made)
+			})
 		}
 	}
 }

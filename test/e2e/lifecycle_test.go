@@ -168,7 +168,7 @@ func TestStopIsNotInVain(t *testing.T) {
 		}
 		e.OK(t, program, "run", "-d", "--name", n+"-trap", "busybox", "sh", "-c", "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.1; done")
 		harness.Eventually(t, func() (bool, string) { s := e.OK(t, program, "logs", n+"-trap"); return s == "ready", s })
-		e.OK(t, program, "stop", n+"-trap")
+		e.OK(t, program, "stop", "-t", "100", n+"-trap")
 		if got := e.OK(t, program, "inspect", "-f", "{{.State.ExitCode}}", n+"-trap"); got != "5" {
 			t.Errorf("the trap's exit code is %s", got)
 		}
@@ -181,15 +181,16 @@ func TestEventsInOrder(t *testing.T) {
 		n := name(t)
 		begin := now()
 		e.OK(t, program, "run", "--rm", "--name", n, "busybox", "true")
-		var actions []string
-		for line := range strings.Lines(e.OK(t, program, "events", "--since", begin, "--until", now(), "--filter", "type=container", "--format", "{{.Action}} {{.Actor.Attributes.name}}")) {
-			if a, who, _ := strings.Cut(strings.TrimSpace(line), " "); who == n {
-				actions = append(actions, a)
+		want := []string{"create", "attach", "start", "die", "destroy"}
+		harness.Eventually(t, func() (bool, string) {
+			var actions []string
+			for line := range strings.Lines(e.OK(t, program, "events", "--since", begin, "--until", now(), "--filter", "type=container", "--format", "{{.Action}} {{.Actor.Attributes.name}}")) {
+				if a, who, _ := strings.Cut(strings.TrimSpace(line), " "); who == n {
+					actions = append(actions, a)
+				}
 			}
-		}
-		if want := []string{"create", "attach", "start", "die", "destroy"}; !slices.Equal(actions, want) {
-			t.Errorf("%v, want %v", actions, want)
-		}
+			return slices.Equal(actions, want), fmt.Sprintf("%v, want %v", actions, want)
+		})
 	})
 }
 

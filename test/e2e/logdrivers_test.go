@@ -185,9 +185,7 @@ func TestFluentdDriver(t *testing.T) {
 // fluentd-async, lines wait in the local log until the server comes.
 func TestLogServerAway(t *testing.T) {
 	e := engine(t, "busybox")
-	l := listen(t, "tcp", "127.0.0.1:0")
-	address := l.Addr().String()
-	l.Close()
+	address := "127.0.0.1:" + freePort(t)
 	for _, test := range []struct{ driver, option, advice string }{
 		{"syslog", "syslog-address=tcp://" + address, "udp://"},
 		{"syslog", "syslog-address=unix:///no/such/socket", "udp://"},
@@ -258,19 +256,19 @@ func TestLogOptionsAreChecked(t *testing.T) {
 func TestLogServerComesAndGoes(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
-	l := listen(t, "tcp", "127.0.0.1:0")
-	address := l.Addr().String()
-	s := streamServer(t, l, forward)
+	address := "127.0.0.1:" + freePort(t)
+	s := streamServer(t, listen(t, "tcp", address), forward)
 	const lines = 3000
 	e.OK(t, "docker", "run", "-d", "--name", "stream", "--log-driver", "fluentd", "--log-opt", "fluentd-address="+address,
 		"--log-opt", "fluentd-request-ack=true", "--log-opt", "fluentd-retry-wait=20ms", "--log-opt", "tag=t",
 		"--log-opt", "cache-max-size=50k", "--log-opt", "cache-max-file=50", "busybox", "sh", "-c",
-		fmt.Sprintf(`i=1; while [ $i -le %d ]; do echo line $i; i=$((i+1)); [ $((i %% 50)) -ne 0 ] || sleep 0.02; done`, lines))
+		fmt.Sprintf(`i=1; while [ $i -le %d ]; do echo line $i; i=$((i+1)); [ $((i %% 50)) -ne 0 ] || sleep 0.02; [ $i -ne 1500 ] || until [ -e /on ]; do sleep 0.02; done; done`, lines))
 	s.await(t, "log=line 100 ")
 	e.Kill()
 	e.Run(t)
 	s.await(t, "log=line 900 ")
 	s.close()
+	e.OK(t, "docker", "exec", "stream", "touch", "/on") // it has not written all of it before its server has gone
 	harness.Eventually(t, func() (bool, string) {
 		return strings.Contains(e.Log(), "lines of a container cannot be sent"), "the engine's log: " + e.Log()
 	})
@@ -306,9 +304,7 @@ func TestLogServerComesAndGoes(t *testing.T) {
 func TestRemovedContainersLines(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
-	free := listenPacket(t, "udp", "127.0.0.1:0")
-	address := free.LocalAddr().String()
-	free.Close()
+	address := "127.0.0.1:" + freePort(t)
 	e.OK(t, "docker", "run", "--rm", "--log-driver", "gelf", "--log-opt", "gelf-address=udp://"+address, "--log-opt", "labels=colour", "--label", "colour=red",
 		"busybox", "sh", "-c", "echo last words")
 	unsent := filepath.Join(e.DataRoot, "unsent")
@@ -497,7 +493,7 @@ func TestSyslogOverTLS(t *testing.T) {
 func TestRestartsDoNotAskForLogServer(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
-	s := streamServer(t, listen(t, "tcp", "127.0.0.1:0"), byLine)
+	s := streamServer(t, listen(t, "tcp", "127.0.0.1:"+freePort(t)), byLine) // which it listens on again
 	e.OK(t, "docker", "run", "-d", "--name", "always", "--restart", "always", "--log-driver", "syslog", "--log-opt", "syslog-address=tcp://"+s.addr,
 		"busybox", "sh", "-c", "echo run of $$; exec sleep 600")
 	s.await(t, "run of")

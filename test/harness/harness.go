@@ -200,6 +200,56 @@ func (e *Engine) Debug(t testing.TB, what string) (string, error) {
 	return string(out), err
 }
 
+// Teardown runs `cleatd debug teardown` until it finds nothing that runs, and returns what it then printed: processes
+// that nobody needs, such as spare ones, end behind their engine and their container.
+func (e *Engine) Teardown(t testing.TB) (out string) {
+	t.Helper()
+	Eventually(t, func() (bool, string) {
+		var err error
+		out, err = e.Debug(t, "teardown")
+		return err == nil, fmt.Sprintf("cleatd debug teardown: %v\n%s", err, out)
+	})
+	return out
+}
+
+// RemoveAll removes every container. One may go by itself meanwhile, as --rm has it.
+func (e *Engine) RemoveAll(t testing.TB) {
+	t.Helper()
+	Eventually(t, func() (bool, string) {
+		ids := strings.Fields(e.Cleat(t, "ps", "-aq").Stdout)
+		if len(ids) == 0 {
+			return true, ""
+		}
+		return false, e.Cleat(t, append([]string{"rm", "-f", "-v"}, ids...)...).String()
+	})
+}
+
+// Things are the containers, volumes and networks that an engine has.
+func (e *Engine) Things(t testing.TB) map[string]bool {
+	t.Helper()
+	things := map[string]bool{}
+	for _, list := range [][]string{{"ps", "-aq", "--no-trunc"}, {"volume", "ls", "-q"}, {"network", "ls", "-q", "--no-trunc"}} {
+		for _, id := range strings.Fields(e.OK(t, "cleat", list...)) {
+			things[list[0]+" "+id] = true
+		}
+	}
+	return things
+}
+
+// NothingNew waits until the engine has none of these that it had not before: what others have left goes meanwhile.
+func (e *Engine) NothingNew(t testing.TB, before map[string]bool) {
+	t.Helper()
+	Eventually(t, func() (bool, string) {
+		var left []string
+		for thing := range e.Things(t) {
+			if !before[thing] {
+				left = append(left, thing)
+			}
+		}
+		return len(left) == 0, fmt.Sprintf("left behind: %v", left)
+	})
+}
+
 // Log returns the last part of what the engine printed.
 func (e *Engine) Log() string {
 	b, _ := os.ReadFile(e.log.Name())
@@ -235,15 +285,9 @@ func (e *Engine) Destroy(t testing.TB) {
 		}
 	default:
 	}
-	if ids := strings.Fields(e.Cleat(t, "ps", "-aq").Stdout); len(ids) > 0 {
-		if r := e.Cleat(t, append([]string{"rm", "-f", "-v"}, ids...)...); r.Code != 0 {
-			t.Errorf("cleanup: rm -f: %s", r)
-		}
-	}
+	e.RemoveAll(t)
 	e.Stop(t)
-	if out, err := e.Debug(t, "teardown"); err != nil {
-		t.Errorf("cleanup: cleatd debug teardown: %v\n%s", err, out)
-	}
+	e.Teardown(t)
 	e.log.Close()
 	e.slot.Close()
 	for _, d := range []string{e.ExecRoot, e.Dir} {

@@ -128,7 +128,7 @@ func (s Snapshot) dirs() error {
 // namespaces go away a moment after their last user, and returns what stays.
 func (s Snapshot) Leftovers() []string {
 	var left []string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		now, err := Take()
 		if err != nil {
 			return []string{err.Error()}
