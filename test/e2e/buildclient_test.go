@@ -65,7 +65,8 @@ func TestBuildInvokeOnATerminal(t *testing.T) {
 	dir := project(t, dockerfile("FROM debian:bookworm-slim\nWORKDIR /w\nRUN echo half > done && exit 3\n"))
 	tm := onTerminal(t, e, 30, 100, "cleat", "build", "--invoke", "bash --norc", dir)
 	tm.Shows(t, "Running bash --norc")
-	tm.Type(t, "echo size $(stty size) $(cat done) $((20 + 22))\r")
+	// The size comes behind the shell's start.
+	tm.Type(t, "until [ \"$(stty size)\" = '30 100' ]; do sleep 0.1; done; echo size $(stty size) $(cat done) $((20 + 22))\r")
 	tm.Shows(t, "size 30 100 half 42")
 	tm.Type(t, "exit 5\r")
 	tm.Shows(t, "exit code: 3")
