@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -57,10 +58,11 @@ func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
 		defer close(ended)
 		buf := make([]byte, 4096)
 		for {
-			if _, err := events.Read(buf); err != nil {
+			n, err := events.Read(buf)
+			if err != nil {
 				return
 			}
-			happened, goOn := alive()
+			happened, goOn := alive(buf[:n])
 			if happened {
 				select {
 				case out <- struct{}{}:
@@ -77,7 +79,7 @@ func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
 
 // watchV1 asks the kernel to count its out-of-memory notices in an eventfd. It counts there once more when the group is
 // removed.
-func (g *Group) watchV1() (*os.File, func() (happened, alive bool), error) {
+func (g *Group) watchV1() (*os.File, func(event []byte) (happened, alive bool), error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, nil, err
@@ -85,7 +87,7 @@ func (g *Group) watchV1() (*os.File, func() (happened, alive bool), error) {
 	events := os.NewFile(uintptr(fd), "oom events")
 	dir, ok := g.controller("memory")
 	if !ok {
-		return events, func() (bool, bool) { return false, true }, nil
+		return events, func([]byte) (bool, bool) { return false, true }, nil
 	}
 	control, err := openFile(dir+"/memory.oom_control", unix.O_RDONLY)
 	if err != nil {
@@ -97,7 +99,7 @@ func (g *Group) watchV1() (*os.File, func() (happened, alive bool), error) {
 		events.Close()
 		return nil, nil, err
 	}
-	return events, func() (bool, bool) {
+	return events, func([]byte) (bool, bool) {
 		alive := exists(dir)
 		return alive, alive
 	}, nil
@@ -105,22 +107,26 @@ func (g *Group) watchV1() (*os.File, func() (happened, alive bool), error) {
 
 // watchV2 is told of every change of memory.events: those that are not about running out of memory are passed over. The
 // kernel does not tell of a group's removal, but that its last process has ended.
-func (g *Group) watchV2() (*os.File, func() (happened, alive bool), error) {
+func (g *Group) watchV2() (*os.File, func(event []byte) (happened, alive bool), error) {
 	dir := g.in(g.h.unified)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, nil, err
 	}
 	events := os.NewFile(uintptr(fd), "oom events")
-	before, populated := oomCount(dir), false
+	before, populated, changes := oomCount(dir), false, -1
 	for _, name := range []string{"cgroup.events", "memory.events"} {
-		_, err := unix.InotifyAddWatch(fd, filepath.Join(dir, name), unix.IN_MODIFY)
+		wd, err := unix.InotifyAddWatch(fd, filepath.Join(dir, name), unix.IN_MODIFY)
+		if name == "cgroup.events" {
+			changes = wd
+		}
 		if err != nil && (name != "memory.events" || !errors.Is(err, unix.ENOENT) || !exists(dir)) {
 			events.Close()
 			return nil, nil, err
 		}
 	}
-	check := func() (happened, alive bool) {
+	check := func(event []byte) (happened, alive bool) {
+		populated = populated || concerns(event, changes) // it may have ended before this was read
 		now := oomCount(dir)
 		happened = now > before
 		before = now
@@ -129,8 +135,20 @@ func (g *Group) watchV2() (*os.File, func() (happened, alive bool), error) {
 		populated = populated || n == 1
 		return happened, alive
 	}
-	check() // processes may have been there before
+	check(nil) // processes may have been there before
 	return events, check, nil
+}
+
+// concerns tells whether one of inotify's events is about the watch wd.
+func concerns(events []byte, wd int) bool {
+	for len(events) >= unix.SizeofInotifyEvent {
+		if int(int32(binary.NativeEndian.Uint32(events))) == wd {
+			return true
+		}
+		const nameLen = 12 // the last field of the header
+		events = events[min(len(events), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(events[nameLen:]))):]
+	}
+	return false
 }
 
 // oomCount is how often the group ran out of memory: "oom" counts each time, "oom_kill" each process killed for it. Both

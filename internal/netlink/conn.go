@@ -147,6 +147,10 @@ func (c *Conn) Query(m *Message) ([]byte, error) {
 	return reply, err
 }
 
+// dumpBuffer is as much as the kernel puts into one message of a dump, if there is room: the fewer it takes, the fewer
+// changes come in between.
+const dumpBuffer = 32 << 10
+
 // Dump sends one dump request and calls each for every message of the answer, with
 // the message's type and its payload, fixed header included. each must not keep the
 // payload. A dump that the kernel marks as interrupted by a change is reported as
@@ -154,6 +158,9 @@ func (c *Conn) Query(m *Message) ([]byte, error) {
 func (c *Conn) Dump(m *Message, each func(typ uint16, body []byte) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.buf) < dumpBuffer {
+		c.buf = make([]byte, dumpBuffer)
+	}
 	m.addFlags(unix.NLM_F_DUMP)
 	if err := c.send([]*Message{m}); err != nil {
 		return err

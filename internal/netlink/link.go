@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -358,12 +359,22 @@ func RouteOf(body []byte) (r Route, ok bool) {
 	return r, err == nil && r.Dst.IsValid()
 }
 
+const (
+	// dumpAtOnce is how often an interrupted list is repeated at once: most changes are single ones.
+	dumpAtOnce = 5
+	// dumpPatience bounds how long it is repeated after that, with pauses that grow: where containers come and go without
+	// an end, as on a machine with many engines or pods, each list may meet a change for a while.
+	dumpPatience = 5 * time.Second
+	dumpPauseMax = 20 * time.Millisecond
+)
+
 // dump repeats a list that a change interrupted, so that what it returns is a state
 // that the kernel was in.
 func dump[T any](c *Conn, request, reply uint16, header []byte, object string, parse func([]byte) (T, error)) ([]T, error) {
-	for try := 0; ; try++ {
-		var all []T
-		err := c.Dump(NewMessage(request, 0, header, object), func(typ uint16, body []byte) error {
+	var all []T
+	err := repeated(func() error {
+		all = nil
+		return c.Dump(NewMessage(request, 0, header, object), func(typ uint16, body []byte) error {
 			if typ != reply {
 				return nil
 			}
@@ -374,10 +385,27 @@ func dump[T any](c *Conn, request, reply uint16, header []byte, object string, p
 			all = append(all, v)
 			return nil
 		})
-		if errors.Is(err, unix.EINTR) && try < 5 {
-			continue
+	})
+	return all, err
+}
+
+// repeated calls list until no change interrupts it, or for dumpPatience.
+func repeated(list func() error) error {
+	var since time.Time // when it was no more repeated at once
+	for try := 0; ; try++ {
+		err := list()
+		if !errors.Is(err, unix.EINTR) {
+			return err
 		}
-		return all, err
+		switch {
+		case try < dumpAtOnce:
+			continue
+		case try == dumpAtOnce:
+			since = time.Now()
+		case time.Since(since) > dumpPatience:
+			return err
+		}
+		time.Sleep(min(time.Duration(try-dumpAtOnce+1)*time.Millisecond, dumpPauseMax))
 	}
 }
 
