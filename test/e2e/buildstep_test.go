@@ -96,7 +96,7 @@ func TestBuildStepReachesWhatContainersReach(t *testing.T) {
 	hostOpen := answering(t, gatewayAddr+":0", "bridge")
 	names := []string{name(t) + "-private", name(t) + "-public"}
 	remove(t, e, names...)
-	serve := "exec nc -lk -p 80 -e echo container"
+	serve := "exec nc -ll -p 80 -e echo container"
 	e.OK(t, "docker", "run", "-d", "--name", names[0], "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve)
 	e.OK(t, "docker", "run", "-d", "--name", names[1], "-p", "80", "busybox", "sh", "-c", serve)
 	port := func(name string) string {
