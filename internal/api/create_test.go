@@ -102,6 +102,11 @@ func TestCreateRefusals(t *testing.T) {
 		{41, "", `{"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","VolumeOptions":{}}]}}`, 201, ""},
 		{56, "?platform=a/b/c/d/e", `{"Image":"x"}`, 400, `invalid platform "a/b/c/d/e"`},
 		{56, "", `{"Image":"x","HostConfig":{"PortBindings":{"x/tcp":[]}}}`, 400, "invalid JSON"},
+		{56, "", `{"Image":"x","ExposedPorts":{"9001-9003":{},"80":{}}}`, 201, ""},
+		{56, "", `{"Image":"x","ExposedPorts":null}`, 201, ""},
+		{56, "", `{"Image":"x","ExposedPorts":{"x":{}}}`, 400, "invalid JSON: invalid port 'x': invalid syntax"},
+		{56, "", `{"Image":"x","ExposedPorts":{"9003-9001":{}}}`, 400, "invalid JSON: invalid port range: 9003-9001"},
+		{56, "", `{"Image":"x","ExposedPorts":{"1-65536":{}}}`, 400, "invalid JSON: invalid end port '65536'"},
 		{56, "", `{"Image":"x","HostConfig":{"Sysctls":{"net.ipv4.conf.eth0.log_martians":"1"}}}`, 400, "interface specific sysctl setting"},
 		{47, "", `{"Image":"x","HostConfig":{"Sysctls":{"net.ipv4.conf.eth1.log_martians":"1"}}}`, 400, "unable to determine network endpoint for sysctl"},
 	} {

@@ -2,8 +2,10 @@ package api
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 )
 
 // words is a command line. The API's description has it "as a string or an array of
@@ -22,21 +24,50 @@ func (w *words) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// createBody is the body of a create request; its command lines shadow those of the
-// configuration.
+// exposed are ports that are exposed. A range in one entry stands for its ports: engines before version 29 took it,
+// docker compose up to 2.40 sends it.
+type exposed network.PortSet
+
+func (e *exposed) UnmarshalJSON(text []byte) error {
+	var entries map[string]struct{}
+	if err := json.Unmarshal(text, &entries); err != nil || entries == nil {
+		return err
+	}
+	*e = make(exposed, len(entries))
+	for entry := range entries {
+		if single, err := network.ParsePort(entry); err == nil {
+			(*e)[single] = struct{}{}
+			continue
+		} else if number, _, _ := strings.Cut(entry, "/"); !strings.Contains(number, "-") {
+			return err
+		}
+		ports, err := network.ParsePortRange(entry)
+		if err != nil {
+			return err
+		}
+		for port := range ports.All() {
+			(*e)[port] = struct{}{}
+		}
+	}
+	return nil
+}
+
+// createBody is the body of a create request; its command lines and exposed ports shadow those
+// of the configuration.
 type createBody struct {
 	container.CreateRequest
-	Cmd        words
-	Entrypoint words
+	Cmd          words
+	Entrypoint   words
+	ExposedPorts exposed
 }
 
 // request is the body with its command lines where they belong.
 func (b *createBody) request() *container.CreateRequest {
-	if b.Config == nil && (b.Cmd != nil || b.Entrypoint != nil) {
+	if b.Config == nil && (b.Cmd != nil || b.Entrypoint != nil || b.ExposedPorts != nil) {
 		b.Config = &container.Config{}
 	}
 	if b.Config != nil {
-		b.Config.Cmd, b.Config.Entrypoint = b.Cmd, b.Entrypoint
+		b.Config.Cmd, b.Config.Entrypoint, b.Config.ExposedPorts = b.Cmd, b.Entrypoint, network.PortSet(b.ExposedPorts)
 	}
 	return &b.CreateRequest
 }
@@ -44,8 +75,9 @@ func (b *createBody) request() *container.CreateRequest {
 // commitBody is the body of a commit request, likewise.
 type commitBody struct {
 	container.Config
-	Cmd        words
-	Entrypoint words
+	Cmd          words
+	Entrypoint   words
+	ExposedPorts exposed
 }
 
 // config is nil for no body.
@@ -53,6 +85,6 @@ func (b *commitBody) config() *container.Config {
 	if b == nil {
 		return nil
 	}
-	b.Config.Cmd, b.Config.Entrypoint = b.Cmd, b.Entrypoint
+	b.Config.Cmd, b.Config.Entrypoint, b.Config.ExposedPorts = b.Cmd, b.Entrypoint, network.PortSet(b.ExposedPorts)
 	return &b.Config
 }

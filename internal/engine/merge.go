@@ -20,14 +20,15 @@ func mergeImageConfig(c *container.Config, img *dockerspec.DockerOCIImageConfig)
 		c.User = img.User
 	}
 	for p := range img.ExposedPorts {
-		port, err := network.ParsePort(p)
+		// Other builders than Docker's leave ranges as they are.
+		ports, err := network.ParsePortRange(p)
 		if err != nil {
 			return failure.Invalid("the image exposes %q, which is not a port: %w", p, err)
 		}
-		if _, ok := c.ExposedPorts[port]; !ok {
-			if c.ExposedPorts == nil {
-				c.ExposedPorts = network.PortSet{}
-			}
+		if c.ExposedPorts == nil {
+			c.ExposedPorts = network.PortSet{}
+		}
+		for port := range ports.All() {
 			c.ExposedPorts[port] = struct{}{}
 		}
 	}

@@ -138,6 +138,9 @@ func TestComposeEnvironment(t *testing.T) {
 	if got := a.ok(t, "ps", "--services"); got != "" {
 		t.Errorf("after a kill with orphans %q run", got)
 	}
+	if r := a.run(t, "kill", "--remove-orphans"); r.Code != 0 || !strings.Contains(r.Stderr, "no container to kill") || strings.Contains(r.Stderr, "Killing") {
+		t.Errorf("a kill of what has ended: %s", r)
+	}
 	a.env = append(a.env, "COMPOSE_REMOVE_ORPHANS=true")
 	a.ok(t, "down")
 	if left := a.ids(t); len(left) != 0 {

@@ -33,7 +33,7 @@ services:
     environment: {VALUE: "${VALUE:-one}", EMPTY: ~}
     env_file: [{path: web.env}, {path: none.env, required: false}]
     ports: ["127.0.0.1:%s:80", "127.0.0.1::81/udp"]
-    expose: ["90"]
+    expose: ["90", "9001-9003"]
     volumes: [".:/src:ro", data:/data, /anonymous, {type: tmpfs, target: /tmp2, tmpfs: {size: 1m}}]
     secrets: [token, {source: file, target: /etc/token}]
     configs: [{source: page, target: /srv/index.html}]

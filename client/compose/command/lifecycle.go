@@ -109,13 +109,19 @@ func (a *app) killCommand() *cobra.Command {
 	var signal string
 	var orphans bool
 	cmd := command("kill [OPTIONS] [SERVICE...]", "Force stop service containers", func(ctx context.Context, args []string) error {
-		return a.onAll(ctx, args, "Killing", "Killed", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
-			if c.State != container.StateRunning && c.State != container.StatePaused {
-				return nil
-			}
-			if _, known := o.Service(c); !known && o.Project != nil && !orphans {
-				return nil
-			}
+		o, list, err := a.containers(ctx, args, true) // those of run, too
+		if err != nil {
+			return err
+		}
+		list = slices.DeleteFunc(list, func(c operate.Container) bool {
+			_, known := o.Service(c)
+			return c.State != container.StateRunning && c.State != container.StatePaused || !known && o.Project != nil && !orphans
+		})
+		if len(list) == 0 {
+			_, _ = fmt.Fprintln(a.err, "no container to kill")
+			return nil
+		}
+		return a.onEach(ctx, o, list, "Killing", "Killed", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
 			_, err := o.API.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: signal})
 			return err
 		})
@@ -204,6 +210,11 @@ func (a *app) onAll(ctx context.Context, services []string, doing, done string, 
 	if err != nil {
 		return err
 	}
+	return a.onEach(ctx, o, list, doing, done, do)
+}
+
+// onEach does something to containers, and tells.
+func (a *app) onEach(ctx context.Context, o *operate.Operator, list []operate.Container, doing, done string, do func(context.Context, *operate.Operator, operate.Container) error) error {
 	return o.Each(ctx, list, func(ctx context.Context, c operate.Container) error {
 		a.reporter.Report("Container", c.Name, doing)
 		if err := do(ctx, o, c); err != nil {

@@ -50,6 +50,9 @@ func Locate(err error, files []string) error {
 	if place, ok := syntaxPlace(text); ok {
 		return &PlacedError{err, place}
 	}
+	if strings.HasPrefix(text, "yaml: ") {
+		return misread(err, files)
+	}
 	if m := missingFile().FindStringSubmatch(text); m != nil && !slices.Contains(files, m[1]) {
 		return located(err, files, func(root *yaml.Node, dir string) (*yaml.Node, int) { return valueOf(root, dir, m[1]+m[2]), 1 })
 	}
@@ -118,8 +121,35 @@ func syntaxPlace(text string) (Place, bool) {
 	if strings.Contains(text, "while parsing ") {
 		p.Line++ // there the parser counts from 0
 	}
+	if p.Line > strings.Count(string(data), "\n")+1 {
+		return Place{}, false
+	}
 	p.Text = line(data, p.Line)
 	return p, true
+}
+
+// misread names the file that an error of the parser comes from: where the library looks for the project's name it
+// does not. It is the first that the parser does not understand.
+func misread(err error, files []string) error {
+	for _, file := range files {
+		data, rerr := os.ReadFile(file)
+		if rerr != nil {
+			continue
+		}
+		var doc yaml.Node
+		if perr := yaml.Unmarshal(data, &doc); perr != nil {
+			said := fmt.Errorf("failed to parse %s: %w", file, perr)
+			if place, ok := syntaxPlace(said.Error()); ok {
+				return &PlacedError{said, place}
+			}
+			return said
+		}
+		if len(doc.Content) > 0 && doc.Content[0].Kind != yaml.MappingNode {
+			at := doc.Content[0]
+			return &PlacedError{fmt.Errorf("failed to parse %s: top-level object must be a mapping", file), Place{file, at.Line, at.Column, line(data, at.Line)}}
+		}
+	}
+	return err
 }
 
 // The texts of errors that say what they are about, and how the path to it is made of that.

@@ -75,6 +75,28 @@ func TestPlacesInSeveralFiles(t *testing.T) {
 	}
 }
 
+// A file that the parser does not understand is named whether the project has a name or it is looked for in the files.
+func TestPlacesOfBadSyntax(t *testing.T) {
+	for text, want := range map[string]string{
+		"services:\n  web:\n    image: x\n   ports: [80]\n": ":4:4\n    4 |    ports: [80]",
+		"services:\n  web:\n    image: x\n\tports: [80]\n":  ":4\n    4 | \tports: [80]",
+		"services:\n  web: {image: *nope}\n":                ":2:17\n    2 |   web: {image: *nope}",
+		"services:\n  web: {image: x}\n  web: {image: x}\n": ":3\n    3 |   web: {image: x}",
+		"- a\n": "top-level object must be a mapping",
+	} {
+		file := filepath.Join(t.TempDir(), "compose.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"p", ""} {
+			_, err := Load(t.Context(), Options{Files: []string{file}, Name: name}, Raw{})
+			if err == nil || !strings.Contains(err.Error(), want) || name == "" && !strings.HasPrefix(err.Error(), "failed to parse "+file+": ") {
+				t.Errorf("%q, name %q: %v, want %q", text, name, err, want)
+			}
+		}
+	}
+}
+
 // What the engine says of a service gets its place, too.
 func TestPlacesOfLaterErrors(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "compose.yaml")
