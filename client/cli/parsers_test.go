@@ -313,7 +313,7 @@ func TestDemultiplex(t *testing.T) {
 			if got != want {
 				t.Errorf("%q, want %q", got, want)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%q is held back", want)
 		}
 	}

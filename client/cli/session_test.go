@@ -22,7 +22,7 @@ import (
 	"github.com/cleatlabs/cleat/test/expect"
 )
 
-const patience = 20 * time.Second
+const patience = expect.Patience
 
 // environ is the environment of a user without configuration.
 func environ(host string, more ...string) []string {

@@ -178,7 +178,7 @@ func screen(t *testing.T, rows, cols uint16) (*term.Output, func() string) {
 		select {
 		case s := <-read:
 			return s
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the terminal does not end")
 			return ""
 		}

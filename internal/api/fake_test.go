@@ -449,7 +449,7 @@ type door struct {
 }
 
 // patience bounds a hang; no verdict depends on anything being faster.
-const patience = 20 * time.Second
+const patience = expect.Patience
 
 func serve(t testing.TB, f *fake) *door {
 	t.Helper()

@@ -349,7 +349,7 @@ func TestRemoveWaitsForProcesses(t *testing.T) {
 	if !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(err.Error(), fmt.Sprint(cmd.Process.Pid)) {
 		t.Errorf("with a process inside: %v", err)
 	}
-	if d := time.Since(start); d < 500*time.Millisecond || d > 3*time.Second {
+	if d := time.Since(start); d < 500*time.Millisecond || d > expect.Patience {
 		t.Errorf("waited %v for a process that does not end", d)
 	}
 	done := make(chan error)
@@ -435,7 +435,7 @@ func TestOOM(t *testing.T) {
 		if !ok {
 			t.Fatal("watch ended early")
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(expect.Patience):
 		t.Fatal("no event")
 	}
 	cmd.Wait()
@@ -470,7 +470,7 @@ func TestWatchOOMEndsWithTheGroup(t *testing.T) {
 		if ok {
 			t.Error("an event for a removed group")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(expect.Patience):
 		t.Error("the watch of a removed group goes on")
 	}
 }

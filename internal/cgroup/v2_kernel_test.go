@@ -107,7 +107,7 @@ func TestV2OOM(t *testing.T) {
 		if !ok {
 			t.Fatal("watch ended early")
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(expect.Patience):
 		t.Fatal("no event")
 	}
 	cmd.Wait()

@@ -243,7 +243,7 @@ func TestV2FreezeAndKill(t *testing.T) {
 	if err := g.Freeze(); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("processes that do not stand still: %v", err)
 	}
-	if d := time.Since(start); d < time.Second || d > 5*time.Second {
+	if d := time.Since(start); d < time.Second || d > time.Minute {
 		t.Errorf("gave up after %v", d)
 	}
 	if b, _ := os.ReadFile(dir + "cgroup.freeze"); string(b) != "0" {
@@ -280,7 +280,7 @@ func TestV2Usage(t *testing.T) {
 	set("low 0\nhigh 9\nmax 8\noom 1\noom_kill 1\n")
 	select {
 	case <-events:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no event")
 	}
 	select {

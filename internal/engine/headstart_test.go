@@ -28,8 +28,16 @@ func (l *lab) groups(id string) []string {
 
 func TestAContainerThatIsNotStartedKeepsNoGroup(t *testing.T) {
 	l := newLab(t)
-	id := l.create(spec{cmd: []string{"true"}})
-	l.eventually("a group made ahead", func() bool { return len(l.groups(id)) > 0 })
+	id := ""
+	l.eventually("a group made ahead", func() bool {
+		id = l.create(spec{cmd: []string{"true"}}) // another one, as its group may have gone before anybody has looked
+		for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if len(l.groups(id)) > 0 {
+				return true
+			}
+		}
+		return false
+	})
 	l.eventually("no group any more", func() bool { return len(l.groups(id)) == 0 })
 	if err := l.Start(context.Background(), id); err != nil {
 		t.Fatal(err)
@@ -58,13 +66,15 @@ func TestAStartMeetsTheEndOfItsHeadStart(t *testing.T) {
 	var all sync.WaitGroup
 	for range 16 {
 		id := l.create(spec{cmd: []string{"true"}})
-		whole := 0
 		all.Go(func() {
-			l.eventually("a group that begins to go", func() bool {
+			// Until its group begins to go, or has gone before anybody has looked.
+			for whole, end := 0, time.Now().Add(5*time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 				n := len(l.groups(id))
-				whole = max(whole, n)
-				return n < whole
-			})
+				if n < whole {
+					break
+				}
+				whole = n
+			}
 			if err := l.Start(context.Background(), id); err != nil {
 				t.Error(err)
 			} else if code := l.wait(id, ""); code != 0 {

@@ -125,7 +125,11 @@ func TestOpenProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if n, err := unix.Poll(p, 10000); n != 1 || err != nil {
+	n, err := unix.Poll(p, 60_000)
+	for err == unix.EINTR { // by the signal that tells of the end
+		n, err = unix.Poll(p, 60_000)
+	}
+	if n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 	if w, ok := keeper.ExitInfo(fd); !ok || w.Signal() != unix.SIGTERM {

@@ -321,7 +321,7 @@ func expect(t *testing.T, lines chan string, want ...string) {
 			if got != w {
 				t.Fatalf("got %q (%v), want %q", got, ok, w)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%q did not come", w)
 		}
 	}

@@ -191,6 +191,18 @@ func (c *Conn) Dump(m *Message, each func(typ uint16, body []byte) error) error 
 	return nil
 }
 
+// largestPiece is what the kernel puts into one piece of a list at most.
+const largestPiece = 32 << 10
+
+// readLarger has lists come in as few pieces as can be: a change between two of them interrupts the list.
+func (c *Conn) readLarger() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.buf) < largestPiece {
+		c.buf = make([]byte, largestPiece)
+	}
+}
+
 func (m *Message) addFlags(flags uint16) {
 	binary.NativeEndian.PutUint16(m.b[6:], binary.NativeEndian.Uint16(m.b[6:])|flags)
 }

@@ -372,8 +372,12 @@ const (
 // that the kernel was in.
 func dump[T any](c *Conn, request, reply uint16, header []byte, object string, parse func([]byte) (T, error)) ([]T, error) {
 	var all []T
+	tries := 0
 	err := repeated(func() error {
 		all = nil
+		if tries++; tries > 1 {
+			c.readLarger()
+		}
 		return c.Dump(NewMessage(request, 0, header, object), func(typ uint16, body []byte) error {
 			if typ != reply {
 				return nil

@@ -209,6 +209,53 @@ func TestConcurrentRequestsDoNotMix(t *testing.T) {
 	wg.Wait()
 }
 
+// A list is that of one instant, and can be had, whatever comes and goes while it is read.
+func TestListsWhileLinksComeAndGo(t *testing.T) {
+	home, ns, conn := space(t)
+	const pairs = 60 // enough for a list of many pieces
+	var links []*netlink.Message
+	for i := range pairs {
+		links = append(links, netlink.NewVeth(netlink.Veth{Name: fmt.Sprint("a", i), Peer: fmt.Sprint("b", i), PeerNS: ns}))
+	}
+	if err := conn.Do(links...); err != nil {
+		t.Fatal(err)
+	}
+	var restless sync.WaitGroup
+	defer restless.Wait()
+	quit := make(chan struct{})
+	defer close(quit)
+	for w := range 2 {
+		var other *netlink.Conn
+		if err := netlink.InNS(home, ns, func() (err error) { other, err = netlink.Dial(unix.NETLINK_ROUTE); return err }); err != nil {
+			t.Fatal(err)
+		}
+		restless.Go(func() {
+			defer other.Close()
+			for {
+				select {
+				case <-quit:
+					return
+				default:
+				}
+				name := fmt.Sprint("w", w)
+				if err := errors.Join(other.Do(netlink.NewBridge(name, nil, 0)), other.Do(netlink.DeleteLink(name))); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 40 {
+		links, err := conn.Links()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(links); n < 2*pairs {
+			t.Fatalf("%d links of %d", n, 2*pairs)
+		}
+	}
+}
+
 func FuzzParseAttrs(f *testing.F) {
 	f.Add([]byte{8, 0, 1, 0, 1, 2, 3, 4})
 	f.Add([]byte{5, 0, 1, 0, 1, 0, 0})

@@ -44,13 +44,13 @@ func TestContainersThatAreKeptApart(t *testing.T) {
 			meet := func(when string) {
 				t.Helper()
 				for _, port := range []string{":80", ":81"} {
-					h.expect(when+": its address", h.dial(b.ns, "tcp4", a.IP.String()+port), "no connection")
-					h.expect(when+": its IPv6 address", h.dial(b.ns, "tcp6", "["+a.IP6.String()+"]"+port), "no connection")
+					h.meets(when+": its address", b.ns, "tcp4", a.IP.String()+port, "no connection")
+					h.meets(when+": its IPv6 address", b.ns, "tcp6", "["+a.IP6.String()+"]"+port, "no connection")
 				}
 				for _, c := range []struct{ proto, addr string }{
 					{"tcp4", hostAddr + ":8080"}, {"tcp4", a.Gateway.String() + ":8080"}, {"tcp6", "[" + a.Gateway6.String() + "]:8080"},
 				} {
-					if got := h.dial(b.ns, c.proto, c.addr); !strings.HasPrefix(got, "a sees ") {
+					if got := h.dialWithin(patience, b.ns, c.proto, c.addr); !strings.HasPrefix(got, "a sees ") {
 						t.Errorf("%s: published, %s: %s", when, c.addr, got)
 					}
 				}
@@ -58,8 +58,8 @@ func TestContainersThatAreKeptApart(t *testing.T) {
 			meet("as made")
 			if filtered == "1" {
 				filterBridged(t, "0")
-				h.expect("no longer filtered: its address", h.dial(b.ns, "tcp4", a.IP.String()+":81"), "no connection")
-				h.expect("no longer filtered: its IPv6 address", h.dial(b.ns, "tcp6", "["+a.IP6.String()+"]:81"), "no connection")
+				h.meets("no longer filtered: its address", b.ns, "tcp4", a.IP.String()+":81", "no connection")
+				h.meets("no longer filtered: its IPv6 address", b.ns, "tcp6", "["+a.IP6.String()+"]:81", "no connection")
 			}
 		})
 	}
@@ -85,11 +85,11 @@ func TestDirectRouting(t *testing.T) {
 		h.run(h.outside, "ip", "route", "add", x.IP.String(), "via", hostAddr)
 	}
 	for _, x := range []*box{a, b} {
-		h.expect("its published port", h.dial(h.outside, "tcp4", x.IP.String()+":80"), "it sees "+outsideAddr)
-		h.expect("another port", h.dial(h.outside, "tcp4", x.IP.String()+":81"), "no connection")
+		h.meets("its published port", h.outside, "tcp4", x.IP.String()+":80", "it sees "+outsideAddr)
+		h.meets("another port", h.outside, "tcp4", x.IP.String()+":81", "no connection")
 	}
-	h.expect("on an internal network", h.dial(h.outside, "tcp4", c.IP.String()+":80"), "no connection")
-	h.expect("from another network", h.dial(a.ns, "tcp4", b.IP.String()+":81"), "no connection")
+	h.meets("on an internal network", h.outside, "tcp4", c.IP.String()+":80", "no connection")
+	h.meets("from another network", a.ns, "tcp4", b.IP.String()+":81", "no connection")
 }
 
 // What another program of the host has marked is let through, published or not.
@@ -105,7 +105,7 @@ func TestAcceptedMark(t *testing.T) {
 		h.listen(x.ns, "it", ":81")
 		h.run(h.outside, "ip", "route", "add", x.IP.String(), "via", hostAddr)
 	}
-	h.expect("without the mark", h.dial(h.outside, "tcp4", a.IP.String()+":81"), "no connection")
+	h.meets("without the mark", h.outside, "tcp4", a.IP.String()+":81", "no connection")
 	const table = "marks"
 	mark := func(value string) {
 		t.Helper()
@@ -114,8 +114,8 @@ func TestAcceptedMark(t *testing.T) {
 	}
 	defer func() { _ = exec.Command("nft", "delete table ip "+table).Run() }()
 	mark("0x20")
-	h.expect("with another mark", h.dial(h.outside, "tcp4", a.IP.String()+":81"), "no connection")
+	h.meets("with another mark", h.outside, "tcp4", a.IP.String()+":81", "no connection")
 	mark("0x51")
-	h.expect("with the mark", h.dial(h.outside, "tcp4", a.IP.String()+":81"), "it sees "+outsideAddr)
-	h.expect("on an internal network", h.dial(h.outside, "tcp4", c.IP.String()+":81"), "no connection")
+	h.meets("with the mark", h.outside, "tcp4", a.IP.String()+":81", "it sees "+outsideAddr)
+	h.meets("on an internal network", h.outside, "tcp4", c.IP.String()+":81", "no connection")
 }

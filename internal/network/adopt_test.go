@@ -108,8 +108,8 @@ func TestKilledEngineIsFollowedWithoutALeak(t *testing.T) {
 	h.listen(kept.ns, "kept", ":80")
 	h.listen(free.ns, "free", ":80")
 	kill()
-	h.expect("while no engine runs", h.dial(h.outside, "tcp4", hostAddr+":8080"), "kept sees "+outsideAddr)
-	h.expect("while no engine runs, by 127.0.0.1", h.dial(h.home, "tcp4", "127.0.0.1:8080"), "kept sees 172.29.0.1")
+	h.meets("while no engine runs", h.outside, "tcp4", hostAddr+":8080", "kept sees "+outsideAddr)
+	h.meets("while no engine runs, by 127.0.0.1", h.home, "tcp4", "127.0.0.1:8080", "kept sees 172.29.0.1")
 
 	// The next engine knows of two of the three: the record of the other was not
 	// written, or its container died.
@@ -117,14 +117,14 @@ func TestKilledEngineIsFollowedWithoutALeak(t *testing.T) {
 	ctx := context.Background()
 	must(t, s.Adopt(ctx, kept.Sandbox, os.Getpid()))
 	must(t, s.Adopt(ctx, free.Sandbox, os.Getpid()))
-	h.expect("between adoption and reconciliation", h.dial(h.outside, "tcp4", hostAddr+":8080"), "kept sees "+outsideAddr)
+	h.meets("between adoption and reconciliation", h.outside, "tcp4", hostAddr+":8080", "kept sees "+outsideAddr)
 	must(t, s.Reconcile(ctx, []*network.Sandbox{kept.Sandbox, free.Sandbox}))
 	if got := s.Warnings(); len(got) != 0 {
 		t.Errorf("warnings %q", got)
 	}
-	h.expect("adopted", h.dial(h.outside, "tcp4", hostAddr+":8080"), "kept sees "+outsideAddr)
-	h.expect("adopted, by ::1", h.dial(h.home, "tcp6", "[::1]:8080"), "kept sees 172.29.0.1")
-	h.expect("adopted free port", h.dial(h.outside, "tcp4", hostAddr+":"+free.hostPort("80/tcp")), "free sees "+outsideAddr)
+	h.meets("adopted", h.outside, "tcp4", hostAddr+":8080", "kept sees "+outsideAddr)
+	h.meets("adopted, by ::1", h.home, "tcp6", "[::1]:8080", "kept sees 172.29.0.1")
+	h.meets("adopted free port", h.outside, "tcp4", hostAddr+":"+free.hostPort("80/tcp"), "free sees "+outsideAddr)
 	if text := ruleset(t); strings.Contains(text, lost.IP.String()) {
 		t.Errorf("rules of a container that is gone:\n%s", text)
 	}
@@ -141,7 +141,7 @@ func TestKilledEngineIsFollowedWithoutALeak(t *testing.T) {
 		t.Errorf("address %s was given out twice", next.IP)
 	}
 	h.detach(s, kept)
-	h.expect("after detach", h.dial(h.outside, "tcp4", hostAddr+":8080"), "no connection")
+	h.meets("after detach", h.outside, "tcp4", hostAddr+":8080", "no connection")
 	h.attach(s, "8080:80/tcp", "5353:53/udp")
 }
 
@@ -181,14 +181,14 @@ func TestClosedServiceLeavesTrafficAlone(t *testing.T) {
 	a := h.attach(s, "8080:80/tcp")
 	h.listen(a.ns, "a", ":80")
 	must(t, s.Close())
-	h.expect("after Close", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("after Close", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	if _, _, err := s.Attach(context.Background(), request(9, nil)); err == nil {
 		t.Error("a closed service attaches")
 	}
 	h.nft("flush ruleset")
 	next := h.open(cfg)
 	must(t, next.Adopt(context.Background(), a.Sandbox, os.Getpid()))
-	h.expect("adopted after a flush", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("adopted after a flush", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 }
 
 func TestAdoptedPortThatAnotherProcessTook(t *testing.T) {
@@ -204,7 +204,7 @@ func TestAdoptedPortThatAnotherProcessTook(t *testing.T) {
 	if got := strings.Join(s.Warnings(), "\n"); !strings.Contains(got, fmt.Sprintf("pid %d", pid)) || !strings.Contains(got, "c1") {
 		t.Errorf("warnings %q do not name container and process", got)
 	}
-	h.expect("the container keeps its port", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("the container keeps its port", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 }
 
 func TestDetachTwiceAndUnknown(t *testing.T) {
@@ -218,7 +218,7 @@ func TestDetachTwiceAndUnknown(t *testing.T) {
 	must(t, err)
 	must(t, s.Detach(context.Background(), a.Sandbox))
 	h.listen(again.ns, "again", ":80")
-	h.expect("after a late detach", h.dial(h.outside, "tcp4", hostAddr+":8080"), "again sees "+outsideAddr)
+	h.meets("after a late detach", h.outside, "tcp4", hostAddr+":8080", "again sees "+outsideAddr)
 	h.expect("its address", again.IP.String(), a.IP.String())
 	if _, err := h.request(s, network.Request{ContainerID: a.ContainerID}); err == nil {
 		t.Error("one container was attached twice")

@@ -38,7 +38,7 @@ func TestLinksThatArePluggedInAhead(t *testing.T) {
 		t.Errorf("the third container's link %s is not among %s", c.Link, links)
 	}
 	h.listen(c.ns, "c", ":80")
-	h.expect("by its link", h.dial(a.ns, "tcp4", c.IP.String()+":80"), "c sees "+a.IP.String())
+	h.meets("by its link", a.ns, "tcp4", c.IP.String()+":80", "c sees "+a.IP.String())
 	if odd := s.Check([]*network.Sandbox{a.Sandbox, b.Sandbox, c.Sandbox}); len(odd) > 0 {
 		t.Errorf("fsck: %q", odd)
 	}
@@ -58,7 +58,7 @@ func TestLinksThatArePluggedInAhead(t *testing.T) {
 	f := h.join(s, on("f", "n5"))
 	h.listen(f.ns, "f", ":80")
 	g := h.join(s, on("g", "n5"))
-	h.expect("on the bridge that was made again", h.dial(g.ns, "tcp4", f.IP.String()+":80"), "f sees "+g.IP.String())
+	h.meets("on the bridge that was made again", g.ns, "tcp4", f.IP.String()+":80", "f sees "+g.IP.String())
 
 	for _, x := range []*box{a, b, c} {
 		h.detach(s, x)

@@ -16,9 +16,9 @@ func TestBridgeConnectsContainers(t *testing.T) {
 	h.expect("MAC", a.MAC.String(), "02:42:ac:1d:00:02")
 	h.listen(a.ns, "a", ":80")
 	h.listen(h.outside, "outside", ":80")
-	h.expect("host to container", h.dial(h.home, "tcp4", a.IP.String()+":80"), "a sees 172.29.0.1")
-	h.expect("container to container", h.dial(b.ns, "tcp4", a.IP.String()+":80"), "a sees "+b.IP.String())
-	h.expect("container to outside", h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+	h.meets("host to container", h.home, "tcp4", a.IP.String()+":80", "a sees 172.29.0.1")
+	h.meets("container to container", b.ns, "tcp4", a.IP.String()+":80", "a sees "+b.IP.String())
+	h.meets("container to outside", b.ns, "tcp4", outsideAddr+":80", "outside sees "+hostAddr)
 }
 
 // Bridged packets may pass the firewall or not, as another program on the host
@@ -65,7 +65,7 @@ func publishedPortFromEverywhere(t *testing.T) {
 		{"the container itself by the gateway", a.ns, "tcp4", "172.29.0.1:8080", "a sees 172.29.0.1"},
 		{"another container", b.ns, "tcp4", hostAddr + ":8080", "a sees 172.29.0.1"},
 	} {
-		h.expect(c.from, h.dial(c.ns, c.proto, c.addr), c.want)
+		h.meets(c.from, c.ns, c.proto, c.addr, c.want)
 	}
 }
 
@@ -98,8 +98,8 @@ func TestForeignBridgeKeepsItsAddress(t *testing.T) {
 			h.listen(a.ns, "a", ":80")
 			h.listen(h.outside, "outside", ":80")
 			reach := func(when string) {
-				h.expect("outside, "+when, h.dial(a.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
-				h.expect("published, "+when, h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+				h.meets("outside, "+when, a.ns, "tcp4", outsideAddr+":80", "outside sees "+hostAddr)
+				h.meets("published, "+when, h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 			}
 			reach("at first")
 			h.addPort(cfg.Bridge, "clt-low", "02:00:00:00:00:01")

@@ -31,12 +31,12 @@ func TestDefaultNetworkWithIPv6(t *testing.T) {
 	}
 	h.expect("gateway", h.routeOf(a.ns, "-6"), "default via fd00:d0c:1::1 dev eth0")
 	h.listen6(a.ns, "a", "[::]:80")
-	h.expect("container to container", h.dial(b.ns, "tcp6", "["+a.IP6.String()+"]:80"), "a sees "+b.IP6.String())
+	h.meets("container to container", b.ns, "tcp6", "["+a.IP6.String()+"]:80", "a sees "+b.IP6.String())
 	const outside6, host6 = "2001:db8::1", "2001:db8::2"
 	h.run(h.home, "ip", "addr", "add", host6+"/64", "dev", "uplink", "nodad")
 	h.run(h.outside, "ip", "addr", "add", outside6+"/64", "dev", "wan0", "nodad")
 	expect.Eventually(t, "published on IPv6", func() bool { return h.dial(h.outside, "tcp6", "["+host6+"]:8080") == "a sees "+outside6 })
-	h.expect("published on ::1", strings.Fields(h.dial(h.home, "tcp6", "[::1]:8080"))[0], "a")
+	h.expect("published on ::1", strings.Fields(h.dialWithin(patience, h.home, "tcp6", "[::1]:8080"))[0], "a")
 	n, err := s.Inspect(context.Background(), "bridge")
 	must(t, err)
 	if c := n.IPAM.Config; !n.EnableIPv6 || len(c) != 2 || c[1].Subnet != cfg.Default.FixedCIDR6 || c[1].Gateway.String() != "fd00:d0c:1::1" {
@@ -53,7 +53,7 @@ func TestDefaultNetworkWithIPv6(t *testing.T) {
 	if c := h.attach(s); c.IP6.IsValid() || c.IP == a.IP {
 		t.Errorf("a container of the engine without IPv6 has %s and %s", c.IP, c.IP6)
 	}
-	h.expect("an adopted one", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("an adopted one", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 }
 
 // A subnet that nobody named is chosen once and kept.
@@ -149,12 +149,12 @@ func TestDefaultNetworkApartAndNotTranslated(t *testing.T) {
 	s := h.open(cfg)
 	a, b := h.attach(s, "8080:80/tcp"), h.attach(s)
 	h.listen(a.ns, "a", ":80")
-	h.expect("container to container", h.dial(b.ns, "tcp4", a.IP.String()+":80"), "no connection")
-	h.expect("from outside", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("container to container", b.ns, "tcp4", a.IP.String()+":80", "no connection")
+	h.meets("from outside", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	h.run(h.outside, "ip", "route", "add", "172.29.0.0/16", "via", hostAddr)
 	h.listen(h.outside, "outside", ":80")
-	h.expect("out", h.dial(a.ns, "tcp4", outsideAddr+":80"), "outside sees "+a.IP.String())
-	h.expect("in, past the published port", h.dial(h.outside, "tcp4", a.IP.String()+":80"), "no connection")
+	h.meets("out", a.ns, "tcp4", outsideAddr+":80", "outside sees "+a.IP.String())
+	h.meets("in, past the published port", h.outside, "tcp4", a.IP.String()+":80", "no connection")
 	n, err := s.Inspect(context.Background(), "bridge")
 	must(t, err)
 	for _, o := range []string{"enable_icc", "enable_ip_masquerade"} {

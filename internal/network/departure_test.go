@@ -37,10 +37,10 @@ func TestNextContainerHasTheAddress(t *testing.T) {
 	}
 	reach := func(b *box) {
 		t.Helper()
-		h.expect("neighbour of "+b.Name, h.dial(friend.ns, "tcp4", b.IP.String()+":80"), b.Name+" sees "+friend.IP.String())
-		h.expect("neighbour of "+b.Name+", IPv6", h.dial(friend.ns, "tcp6", "["+b.IP6.String()+"]:80"), b.Name+" sees "+friend.IP6.String())
-		h.expect("outside of "+b.Name, h.dial(h.outside, "tcp4", hostAddr+":8080"), b.Name+" sees "+outsideAddr)
-		h.expect("host of "+b.Name+", IPv6", h.dial(h.home, "tcp6", "[::1]:8080"), b.Name+" sees "+h.gateway6(s, "n"))
+		h.meets("neighbour of "+b.Name, friend.ns, "tcp4", b.IP.String()+":80", b.Name+" sees "+friend.IP.String())
+		h.meets("neighbour of "+b.Name+", IPv6", friend.ns, "tcp6", "["+b.IP6.String()+"]:80", b.Name+" sees "+friend.IP6.String())
+		h.meets("outside of "+b.Name, h.outside, "tcp4", hostAddr+":8080", b.Name+" sees "+outsideAddr)
+		h.meets("host of "+b.Name+", IPv6", h.home, "tcp6", "[::1]:8080", b.Name+" sees "+h.gateway6(s, "n"))
 	}
 	first := publish("first", "")
 	reach(first)
@@ -64,7 +64,7 @@ func TestNextContainerHasTheAddress(t *testing.T) {
 		b := h.join(s, req)
 		h.listen6(b.ns, "own", ":80")
 		h.expect("IPv6 address", b.IP6.String(), first.IP6.String())
-		h.expect("neighbour", h.dial(friend.ns, "tcp6", "["+b.IP6.String()+"]:80"), "own sees "+friend.IP6.String())
+		h.meets("neighbour", friend.ns, "tcp6", "["+b.IP6.String()+"]:80", "own sees "+friend.IP6.String())
 		must(t, s.Detach(context.Background(), b.Sandbox))
 		defer b.close()
 	}
@@ -90,14 +90,14 @@ func TestEndedContainerStaysUnheard(t *testing.T) {
 			s := h.open(cfg)
 			friend, first := h.attach(s), h.attach(s)
 			h.listen(first.ns, "first", ":80")
-			h.expect("first", h.dial(friend.ns, "tcp4", first.IP.String()+":80"), "first sees "+friend.IP.String())
+			h.meets("first", friend.ns, "tcp4", first.IP.String()+":80", "first sees "+friend.IP.String())
 			must(t, s.Detach(context.Background(), first.Sandbox))
 			second := h.attach(s)
 			h.expect("address", second.IP.String(), first.IP.String())
 			h.listen(second.ns, "second", ":80")
 			for end := time.Now().Add(over + 300*time.Millisecond); time.Now().Before(end) && !t.Failed(); time.Sleep(50 * time.Millisecond) {
 				h.run(friend.ns, "ip", "neigh", "flush", "all")
-				h.expect("second", h.dial(friend.ns, "tcp4", second.IP.String()+":80"), "second sees "+friend.IP.String())
+				h.meets("second", friend.ns, "tcp4", second.IP.String()+":80", "second sees "+friend.IP.String())
 			}
 		})
 	}
@@ -263,11 +263,11 @@ func TestRecreatedHundredTimes(t *testing.T) {
 		h.expect("addresses", b.IP.String()+" "+b.IP6.String(), address+" "+address6)
 		h.listen6(b.ns, name, ":80")
 		h.listenUDP(b.ns, name, ":53")
-		h.expect("neighbour", h.dial(friend.ns, "tcp4", address+":80"), name+" sees "+friend.IP.String())
-		h.expect("neighbour, IPv6", h.dial(friend.ns, "tcp6", "["+address6+"]:80"), name+" sees "+friend.IP6.String())
+		h.meets("neighbour", friend.ns, "tcp4", address+":80", name+" sees "+friend.IP.String())
+		h.meets("neighbour, IPv6", friend.ns, "tcp6", "["+address6+"]:80", name+" sees "+friend.IP6.String())
 		h.expect("neighbour, UDP", askFrom(steady, address+":53"), name+" sees "+friend.IP.String())
-		h.expect("outside", h.dial(h.outside, "tcp4", hostAddr+":8080"), name+" sees "+outsideAddr)
-		h.expect("outside, UDP", h.dial(h.outside, "udp4", hostAddr+":5353"), name+" sees "+outsideAddr)
+		h.meets("outside", h.outside, "tcp4", hostAddr+":8080", name+" sees "+outsideAddr)
+		h.meets("outside, UDP", h.outside, "udp4", hostAddr+":5353", name+" sees "+outsideAddr)
 		switch i % 4 {
 		case 0:
 			h.detach(s, b)
@@ -287,11 +287,11 @@ func TestRecreatedHundredTimes(t *testing.T) {
 	}
 }
 
-// askFrom sends one datagram and returns the answer, which comes at once or not at all.
+// askFrom sends one datagram and returns the answer.
 func askFrom(c net.Conn, to string) string {
 	conn := c.(*net.UDPConn)
 	addr := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := conn.WriteTo([]byte("hello"), addr); err != nil {
 		return err.Error()
 	}

@@ -42,7 +42,9 @@ func startDaemon(t *testing.T, env []string, name string, args ...string) (stop 
 		}
 		stopped = true
 		_ = cmd.Process.Signal(syscall.SIGTERM) // an interrupt is ignored in a job of the background
+		late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
+		late.Stop()
 		out.Close()
 		if text, err := os.ReadFile(out.Name()); t.Failed() && err == nil {
 			t.Logf("%s said:\n%s", name, text)
@@ -71,7 +73,7 @@ func TestFirewalld(t *testing.T) {
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
 	s := h.open(cfg)
 	a := h.attach(s, "8080:80/tcp")
-	h.expect("without D-Bus", h.dial(a.ns, "tcp4", outsideAddr+":80"), "no connection")
+	h.meets("without D-Bus", a.ns, "tcp4", outsideAddr+":80", "no connection")
 	if w := strings.Join(s.Warnings(), "\n"); !strings.Contains(w, "firewall-cmd") || !strings.Contains(w, cfg.Bridge) {
 		t.Errorf("warnings %q", w)
 	}
@@ -96,10 +98,10 @@ func TestFirewalld(t *testing.T) {
 	patiently(t, "the bridge joins", joined(cfg.Bridge))
 	out := func(what string, b *box) {
 		t.Helper()
-		h.expect(what, h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+		h.meets(what, b.ns, "tcp4", outsideAddr+":80", "outside sees "+hostAddr)
 	}
 	out("out", a)
-	h.expect("in", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("in", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	if w := s.Warnings(); len(w) != 0 {
 		t.Errorf("warnings %q", w)
 	}
@@ -183,8 +185,8 @@ func TestUFW(t *testing.T) {
 	s := h.open(cfg)
 	a := h.attach(s, "8080:80/tcp")
 	h.listen(a.ns, "a", ":80")
-	h.expect("out, with ufw's default", h.dial(a.ns, "tcp4", outsideAddr+":80"), "no connection")
-	h.expect("out, with ufw's default, IPv6", h.dial(a.ns, "tcp6", "[2001:db8::1]:81"), "no connection")
+	h.meets("out, with ufw's default", a.ns, "tcp4", outsideAddr+":80", "no connection")
+	h.meets("out, with ufw's default, IPv6", a.ns, "tcp6", "[2001:db8::1]:81", "no connection")
 	w := s.Warnings()
 	if text := strings.Join(w, "\n"); len(w) != 2 || !strings.Contains(text, "ip filter") || !strings.Contains(text, "ip6 filter") {
 		t.Errorf("warnings of IPv4 and IPv6: %q", w)
@@ -195,9 +197,9 @@ func TestUFW(t *testing.T) {
 		t.Fatalf("warnings %q", w)
 	}
 	ufw(command)
-	h.expect("out, allowed", h.dial(a.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
-	h.expect("out, allowed, IPv6", h.dial(a.ns, "tcp6", "[2001:db8::1]:81"), "outside sees 2001:db8::2")
-	h.expect("in, allowed", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("out, allowed", a.ns, "tcp4", outsideAddr+":80", "outside sees "+hostAddr)
+	h.meets("out, allowed, IPv6", a.ns, "tcp6", "[2001:db8::1]:81", "outside sees 2001:db8::2")
+	h.meets("in, allowed", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	if w := s.Warnings(); len(w) != 0 {
 		t.Errorf("warnings after %q: %q", command, w)
 	}
@@ -209,9 +211,9 @@ func TestUFW(t *testing.T) {
 	s = h.open(cfg)
 	h.network(s, api.CreateRequest{Name: "later"})
 	b := h.on(s, "b", at("later"))
-	h.expect("out, integrated", h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+	h.meets("out, integrated", b.ns, "tcp4", outsideAddr+":80", "outside sees "+hostAddr)
 	c := h.attach(s)
-	h.expect("out, integrated, IPv6", h.dial(c.ns, "tcp6", "[2001:db8::1]:81"), "outside sees 2001:db8::2")
+	h.meets("out, integrated, IPv6", c.ns, "tcp6", "[2001:db8::1]:81", "outside sees 2001:db8::2")
 	ufw("ufw reload")
 	patiently(t, "integrated again", func() bool { return h.dial(b.ns, "tcp4", outsideAddr+":80") == "outside sees "+hostAddr })
 	must(t, s.Teardown())
@@ -223,7 +225,7 @@ func TestUFW(t *testing.T) {
 // patiently is eventually for what programs in Python take their time with.
 func patiently(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if cond() {
 			return
 		}

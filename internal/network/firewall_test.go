@@ -25,7 +25,7 @@ func TestFlushedRulesetComesBackByItself(t *testing.T) {
 		expect.Eventually(t, "the ruleset is back", func() bool { return ruleset(t) == before })
 	}
 	h.listen(a.ns, "a", ":80")
-	h.expect("after a flush", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("after a flush", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	// Only our rules, not the table.
 	h.nft("flush table inet " + tableOf(t, before))
 	expect.Eventually(t, "the rules are back", func() bool { return ruleset(t) == before })
@@ -129,7 +129,7 @@ func TestFirewallIntegrate(t *testing.T) {
 	s := h.open(cfg)
 	a := h.attach(s, "8080:80/tcp")
 	h.listen(a.ns, "a", ":80")
-	h.expect("without", h.dial(h.outside, "tcp4", hostAddr+":8080"), "no connection")
+	h.meets("without", h.outside, "tcp4", hostAddr+":8080", "no connection")
 	must(t, s.Teardown())
 	a.close()
 
@@ -138,8 +138,8 @@ func TestFirewallIntegrate(t *testing.T) {
 	b := h.attach(s, "8080:80/tcp")
 	h.listen(b.ns, "b", ":80")
 	h.listen(h.outside, "outside", ":80")
-	h.expect("in", h.dial(h.outside, "tcp4", hostAddr+":8080"), "b sees "+outsideAddr)
-	h.expect("out", h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+hostAddr)
+	h.meets("in", h.outside, "tcp4", hostAddr+":8080", "b sees "+outsideAddr)
+	h.meets("out", b.ns, "tcp4", outsideAddr+":80", "outside sees "+hostAddr)
 	if got := s.Warnings(); len(got) != 0 {
 		t.Errorf("warnings %q", got)
 	}
@@ -147,7 +147,7 @@ func TestFirewallIntegrate(t *testing.T) {
 	// The foreign firewall reloads.
 	h.nft("flush chain inet fw guard")
 	expect.Eventually(t, "integrated again", func() bool { return strings.Count(ruleset(t), "comment \"cleat-") == 4 })
-	h.expect("after a reload", h.dial(h.outside, "tcp4", hostAddr+":8080"), "b sees "+outsideAddr)
+	h.meets("after a reload", h.outside, "tcp4", hostAddr+":8080", "b sees "+outsideAddr)
 	h.nft("add rule inet fw guard tcp dport 1 accept")
 	must(t, s.Teardown())
 	if after := ruleset(t); after != before {
@@ -164,17 +164,17 @@ func TestTwoServicesDoNotMeet(t *testing.T) {
 	a, b := h.attach(s1, "8080:80/tcp"), h.attach(s2, "8081:80/tcp")
 	h.listen(a.ns, "a", ":80")
 	h.listen(b.ns, "b", ":80")
-	h.expect("first", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
-	h.expect("second", h.dial(h.outside, "tcp4", hostAddr+":8081"), "b sees "+outsideAddr)
-	h.expect("container of the other, directly", h.dial(a.ns, "tcp4", b.IP.String()+":80"), "no connection")
-	h.expect("container of the other, published", h.dial(a.ns, "tcp4", hostAddr+":8081"), "b sees 172.30.0.1")
+	h.meets("first", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
+	h.meets("second", h.outside, "tcp4", hostAddr+":8081", "b sees "+outsideAddr)
+	h.meets("container of the other, directly", a.ns, "tcp4", b.IP.String()+":80", "no connection")
+	h.meets("container of the other, published", a.ns, "tcp4", hostAddr+":8081", "b sees 172.30.0.1")
 	if _, err := h.tryAttach(s2, "8080:80/tcp"); err == nil {
 		t.Error("both could publish 8080")
 	}
 	must(t, s1.Reconcile(context.Background(), nil))
-	h.expect("second, after the first threw all out", h.dial(h.outside, "tcp4", hostAddr+":8081"), "b sees "+outsideAddr)
+	h.meets("second, after the first threw all out", h.outside, "tcp4", hostAddr+":8081", "b sees "+outsideAddr)
 	must(t, s1.Teardown())
-	h.expect("second, after the first was torn down", h.dial(h.outside, "tcp4", hostAddr+":8081"), "b sees "+outsideAddr)
+	h.meets("second, after the first was torn down", h.outside, "tcp4", hostAddr+":8081", "b sees "+outsideAddr)
 }
 
 func TestOneEngineForEachBridge(t *testing.T) {
@@ -187,7 +187,7 @@ func TestOneEngineForEachBridge(t *testing.T) {
 	other.StateFile += ".other"
 	_, err := network.Open(context.Background(), other)
 	wantError(t, err, errConflict, cfg.Bridge, fmt.Sprintf("(pid %d)", os.Getpid()), "--bridge")
-	h.expect("the first one's container", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("the first one's container", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	must(t, s.Close())
 	h.open(cfg)
 }
@@ -203,7 +203,7 @@ func TestExistingBridgeIsUsedAndKept(t *testing.T) {
 	a := h.attach(s, "8080:80/tcp")
 	h.expect("address", a.IP.String()+" "+a.Gateway.String(), "198.51.100.2 198.51.100.1")
 	h.listen(a.ns, "a", ":80")
-	h.expect("published", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("published", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	must(t, s.Teardown())
 	if out, err := exec.Command("ip", "-br", "addr", "show", cfg.Bridge).Output(); err != nil || !strings.Contains(string(out), "198.51.100.1/24") {
 		t.Errorf("the bridge that was there is gone or changed (%v): %s", err, out)
@@ -294,5 +294,5 @@ func TestReconcileKeepsWhatWasNotAdopted(t *testing.T) {
 	h.listen(boxes[0].ns, "a", ":80")
 	s := h.open(cfg)
 	must(t, s.Reconcile(context.Background(), []*network.Sandbox{boxes[0].Sandbox}))
-	h.expect("kept", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("kept", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 }

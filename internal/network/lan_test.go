@@ -80,7 +80,7 @@ func TestLinksOnAParent(t *testing.T) {
 			}
 			// A router outside knows the way to where an L3 link's containers are; here ARP has to do.
 			if c.mode != "l3" && c.mode != "l3s" {
-				h.expect("from inside to outside", strings.Fields(h.dial(one.ns, "tcp", outsideAddr+":80"))[0], "outside")
+				h.expect("from inside to outside", strings.Fields(h.dialWithin(patience, one.ns, "tcp", outsideAddr+":80"))[0], "outside")
 			}
 			h.in(one.ns, func() error { return defaultRouteIs(c.gateway) })
 			h.detach(s, one)

@@ -208,28 +208,73 @@ func client(a net.Addr) string {
 	return netip.MustParseAddrPort(a.String()).Addr().Unmap().String()
 }
 
-// dial opens one connection from a namespace and returns the answer, or the error's
-// text.
+// meets opens one connection from a namespace, as dial does, and compares what comes of it. What is to be answered may
+// be so as late as the machine is slow, but is by the first packet: nothing was sent again.
+func (h *host) meets(what string, ns int, proto, addr, want string) {
+	h.t.Helper()
+	within := patience
+	if want == noConnection {
+		within = shortly
+	}
+	h.expect(what, h.dialWithin(within, ns, proto, addr), want)
+}
+
+const (
+	noConnection = "no connection"
+	patience     = 30 * time.Second
+	// shortly is waited for what is not to come, and for what is asked for again and again.
+	shortly = time.Second
+)
+
+// dial opens one connection from a namespace and returns the answer, or that there was none before long.
 func (h *host) dial(ns int, proto, addr string) string {
+	h.t.Helper()
+	return h.dialWithin(shortly, ns, proto, addr)
+}
+
+func (h *host) dialWithin(within time.Duration, ns int, proto, addr string) string {
 	h.t.Helper()
 	var conn net.Conn
 	h.in(ns, func() error {
 		var err error
-		d := net.Dialer{Timeout: time.Second}
+		d := net.Dialer{Timeout: within}
 		if conn, err = d.Dial(proto, addr); err != nil {
 			conn = nil
 		}
 		return nil
 	})
 	if conn == nil {
-		return "no connection"
+		return noConnection
 	}
 	defer conn.Close()
-	return ask(conn)
+	if n := sentAgain(conn); n > 0 {
+		return fmt.Sprintf("%s before the %d. packet", noConnection, n+1)
+	}
+	return askWithin(within, conn)
 }
 
-func ask(conn net.Conn) string {
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
+// sentAgain is how often something had to be sent once more over a connection of TCP.
+func sentAgain(conn net.Conn) (n uint32) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return 0
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Total_retrans
+		}
+	})
+	return n
+}
+
+func ask(conn net.Conn) string { return askWithin(shortly, conn) }
+
+func askWithin(within time.Duration, conn net.Conn) string {
+	_ = conn.SetDeadline(time.Now().Add(within))
 	if strings.HasPrefix(conn.LocalAddr().Network(), "udp") {
 		if _, err := io.WriteString(conn, "hello"); err != nil {
 			return "no answer"

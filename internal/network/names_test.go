@@ -76,7 +76,7 @@ func TestContainersFindEachOtherByName(t *testing.T) {
 	upstream := h.nameServer(h.outside, outsideAddr+":53", "203.0.113.7")
 	cfg := h.config()
 	cfg.ResolvConf = filepath.Join(t.TempDir(), "resolv.conf")
-	must(t, os.WriteFile(cfg.ResolvConf, []byte("nameserver "+outsideAddr+"\nsearch example.org\noptions timeout:1\n"), 0o600))
+	must(t, os.WriteFile(cfg.ResolvConf, []byte("nameserver "+outsideAddr+"\nsearch example.org\noptions timeout:20\n"), 0o600))
 	s := h.open(cfg)
 	h.network(s, api.CreateRequest{Name: "front"})
 	h.network(s, api.CreateRequest{Name: "back", Internal: true})
@@ -122,7 +122,7 @@ func TestContainersFindEachOtherByName(t *testing.T) {
 		must(t, err)
 		return string(text)
 	}
-	h.expect("resolv.conf", resolv(web), "nameserver 127.0.0.11\nsearch example.org\noptions timeout:1 ndots:0\n")
+	h.expect("resolv.conf", resolv(web), "nameserver 127.0.0.11\nsearch example.org\noptions timeout:20 ndots:0\n")
 	if plain.ns < 0 {
 		t.Fatal("not attached")
 	}

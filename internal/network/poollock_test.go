@@ -82,7 +82,7 @@ func TestNobodyElseKeepsAnEngineFromChoosing(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "holds\n" {
 		t.Fatalf("%q %v", line, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_, _, err = s.Create(ctx, api.CreateRequest{Name: "n"})
 	must(t, err)

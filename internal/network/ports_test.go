@@ -81,8 +81,8 @@ func TestHostPortChosenFromRangeOrFree(t *testing.T) {
 		t.Errorf("free ports %q and %q", p, q)
 	}
 	h.listen(a.ns, "a", ":81")
-	h.expect("free port", h.dial(h.outside, "tcp4", hostAddr+":"+a.hostPort("81/tcp")), "a sees "+outsideAddr)
-	h.expect("free port by ::1", h.dial(h.home, "tcp6", "[::1]:"+a.hostPort("81/tcp")), "a sees 172.29.0.1")
+	h.meets("free port", h.outside, "tcp4", hostAddr+":"+a.hostPort("81/tcp"), "a sees "+outsideAddr)
+	h.meets("free port by ::1", h.home, "tcp6", "[::1]:"+a.hostPort("81/tcp"), "a sees 172.29.0.1")
 }
 
 func TestPublishAllAndExposed(t *testing.T) {
@@ -110,7 +110,7 @@ func TestThousandPortRangeIsOneElement(t *testing.T) {
 	}
 	b := h.attach(s, ports...)
 	h.listen(b.ns, "b", ":20999")
-	h.expect("last of the range", h.dial(h.outside, "tcp4", hostAddr+":20999"), "b sees "+outsideAddr)
+	h.meets("last of the range", h.outside, "tcp4", hostAddr+":20999", "b sees "+outsideAddr)
 	text := ruleset(t)
 	if !strings.Contains(text, "0.0.0.0/0 . tcp . 20000-20999 : "+b.IP.String()) {
 		t.Errorf("the range is not one element:\n%s", text)
@@ -161,7 +161,7 @@ func TestShiftedRange(t *testing.T) {
 	s := h.open(h.config())
 	b := h.attach(s, "9000:80/tcp", "9001:81/tcp", "9002:82/tcp")
 	h.listen(b.ns, "b", ":81")
-	h.expect("middle of the range", h.dial(h.outside, "tcp4", hostAddr+":9001"), "b sees "+outsideAddr)
+	h.meets("middle of the range", h.outside, "tcp4", hostAddr+":9001", "b sees "+outsideAddr)
 }
 
 func TestRefusedPorts(t *testing.T) {
@@ -234,10 +234,10 @@ func TestContainersCannotReachTheHostsLoopback(t *testing.T) {
 	a := h.attach(s, "127.0.0.1:8088:80/tcp")
 	h.listen(h.home, "secret", "127.0.0.1:6666")
 	must(t, h.routeLoopback(a.ns, "172.29.0.1"))
-	h.expect("host's 127.0.0.1 from a container", h.dial(a.ns, "tcp4", "127.0.0.1:6666"), "no connection")
-	h.expect("host's 127.0.0.1 from outside", h.dial(h.outside, "tcp4", "127.0.0.1:6666"), "no connection")
+	h.meets("host's 127.0.0.1 from a container", a.ns, "tcp4", "127.0.0.1:6666", "no connection")
+	h.meets("host's 127.0.0.1 from outside", h.outside, "tcp4", "127.0.0.1:6666", "no connection")
 	must(t, h.routeLoopback(h.outside, hostAddr))
-	h.expect("port published on 127.0.0.1 from outside", h.dial(h.outside, "tcp4", "127.0.0.1:8088"), "no connection")
+	h.meets("port published on 127.0.0.1 from outside", h.outside, "tcp4", "127.0.0.1:8088", "no connection")
 }
 
 func TestContainerAddressIsNotReachableFromOutside(t *testing.T) {
@@ -246,8 +246,8 @@ func TestContainerAddressIsNotReachableFromOutside(t *testing.T) {
 	a := h.attach(s, "8080:80/tcp")
 	h.listen(a.ns, "a", ":80")
 	h.run(h.outside, "ip", "route", "add", "172.29.0.0/16", "via", hostAddr)
-	h.expect("by its own address", h.dial(h.outside, "tcp4", a.IP.String()+":80"), "no connection")
-	h.expect("published", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("by its own address", h.outside, "tcp4", a.IP.String()+":80", "no connection")
+	h.meets("published", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 }
 
 func TestAdminChainComesFirst(t *testing.T) {
@@ -257,8 +257,8 @@ func TestAdminChainComesFirst(t *testing.T) {
 	a := h.attach(s, "8080:80/tcp")
 	h.listen(a.ns, "a", ":80")
 	h.nft("add rule inet cleat-" + cfg.Bridge + " admin ip saddr " + outsideAddr + " drop")
-	h.expect("blocked by the administrator", h.dial(h.outside, "tcp4", hostAddr+":8080"), "no connection")
-	h.expect("others", h.dial(h.home, "tcp4", "127.0.0.1:8080"), "a sees 172.29.0.1")
+	h.meets("blocked by the administrator", h.outside, "tcp4", hostAddr+":8080", "no connection")
+	h.meets("others", h.home, "tcp4", "127.0.0.1:8080", "a sees 172.29.0.1")
 }
 
 func wantError(t *testing.T, err, class error, texts ...string) {

@@ -51,14 +51,14 @@ func TestPublishedPortIsOneSocket(t *testing.T) {
 		t.Errorf("a thousand ports took %d sockets", n)
 	}
 	h.listen(b.ns, "b", ":20999")
-	h.expect("by 127.0.0.1", h.dial(h.home, "tcp4", "127.0.0.1:20999"), "b sees 172.29.0.1")
-	h.expect("by ::1", h.dial(h.home, "tcp6", "[::1]:20999"), "b sees 172.29.0.1")
+	h.meets("by 127.0.0.1", h.home, "tcp4", "127.0.0.1:20999", "b sees 172.29.0.1")
+	h.meets("by ::1", h.home, "tcp6", "[::1]:20999", "b sees 172.29.0.1")
 	if l, err := net.Listen("tcp", "[::1]:20500"); err == nil {
 		l.Close()
 		t.Error("another process could listen on a published port of ::1")
 	}
 	h.detach(s, b)
-	h.expect("by ::1, freed", h.dial(h.home, "tcp6", "[::1]:20999"), "no connection")
+	h.meets("by ::1, freed", h.home, "tcp6", "[::1]:20999", "no connection")
 	l, err := net.Listen("tcp", "[::1]:20500")
 	must(t, err)
 	l.Close()
@@ -133,7 +133,7 @@ func TestContainerWithoutIPv6IsPublishedOnIPv6(t *testing.T) {
 		{"what is published on 0.0.0.0", "tcp6", host6, "8082", "no connection", h.outside},
 		{"what is published on 0.0.0.0, by ::1", "tcp6", "::1", "8082", "no connection", h.home},
 	} {
-		h.expect(c.what, h.dial(c.ns, c.proto, net.JoinHostPort(c.host, c.port)), c.want)
+		h.meets(c.what, c.ns, c.proto, net.JoinHostPort(c.host, c.port), c.want)
 	}
 	if got := a.Ports[api.MustParsePort("53/udp")]; len(got) != 2 || got[0].HostIP.String() != "0.0.0.0" || got[1].HostIP.String() != "::" || got[1].HostPort != "5353" {
 		t.Errorf("shown: %v", got)
@@ -142,16 +142,16 @@ func TestContainerWithoutIPv6IsPublishedOnIPv6(t *testing.T) {
 	b, err := h.request(s, network.Request{ContainerID: strings.Repeat("b", 64), Ports: on6("80/tcp", "::", "8090")})
 	must(t, err)
 	h.listen(b.ns, "b", ":80")
-	h.expect("on ::", h.dial(h.outside, "tcp6", "["+host6+"]:8090"), "b sees 172.29.0.1")
-	h.expect("on ::, by ::1", h.dial(h.home, "tcp6", "[::1]:8090"), "b sees 172.29.0.1")
-	h.expect("on ::, by IPv4", h.dial(h.home, "tcp4", "127.0.0.1:8090"), "no connection")
+	h.meets("on ::", h.outside, "tcp6", "["+host6+"]:8090", "b sees 172.29.0.1")
+	h.meets("on ::, by ::1", h.home, "tcp6", "[::1]:8090", "b sees 172.29.0.1")
+	h.meets("on ::, by IPv4", h.home, "tcp4", "127.0.0.1:8090", "no connection")
 	c, err := h.request(s, network.Request{ContainerID: strings.Repeat("c", 64), Ports: on6("80/tcp", host6, "8091")})
 	must(t, err)
 	h.listen(c.ns, "c", ":80")
-	h.expect("on one address", h.dial(h.outside, "tcp6", "["+host6+"]:8091"), "c sees 172.29.0.1")
-	h.expect("on one address, by ::1", h.dial(h.home, "tcp6", "[::1]:8091"), "no connection")
+	h.meets("on one address", h.outside, "tcp6", "["+host6+"]:8091", "c sees 172.29.0.1")
+	h.meets("on one address, by ::1", h.home, "tcp6", "[::1]:8091", "no connection")
 	h.detach(s, a)
-	h.expect("freed", h.dial(h.outside, "tcp6", "["+host6+"]:8080"), "no connection")
+	h.meets("freed", h.outside, "tcp6", "["+host6+"]:8080", "no connection")
 	for _, addr := range []string{"[::]:8080", "0.0.0.0:8080"} {
 		l, err := net.Listen("tcp", addr)
 		must(t, err)
@@ -193,9 +193,9 @@ func TestWithoutUserlandProxy(t *testing.T) {
 	host6, outside6 := h.ipv6()
 	a := h.attach(s, "8080:80/tcp")
 	h.listen(a.ns, "a", ":80")
-	h.expect("IPv4", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
-	h.expect("IPv6", h.dial(h.outside, "tcp6", "["+host6+"]:8080"), "no connection")
-	h.expect("::1", h.dial(h.home, "tcp6", "[::1]:8080"), "no connection")
+	h.meets("IPv4", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
+	h.meets("IPv6", h.outside, "tcp6", "["+host6+"]:8080", "no connection")
+	h.meets("::1", h.home, "tcp6", "[::1]:8080", "no connection")
 	if got := a.Ports[api.MustParsePort("80/tcp")]; len(got) != 1 {
 		t.Errorf("shown: %v", got)
 	}
@@ -208,8 +208,8 @@ func TestWithoutUserlandProxy(t *testing.T) {
 	req.Ports = ports("80/tcp", "8083")
 	d := h.join(s, req)
 	h.listen6(d.ns, "d", "[::]:80")
-	h.expect("a container with IPv6", h.dial(h.outside, "tcp6", "["+host6+"]:8083"), "d sees "+outside6)
-	h.expect("a container with IPv6, by ::1", h.dial(h.home, "tcp6", "[::1]:8083"), "no connection")
+	h.meets("a container with IPv6", h.outside, "tcp6", "["+host6+"]:8083", "d sees "+outside6)
+	h.meets("a container with IPv6, by ::1", h.home, "tcp6", "[::1]:8083", "no connection")
 	h.expectTaken("tcp6", "[::]:8083")
 }
 
@@ -226,9 +226,9 @@ func TestAdoptedPortsAreServedOnIPv6(t *testing.T) {
 	boxes, kill := h.engine(job{Config: cfg, Attach: []network.Request{request(1, ports("80/tcp", "8080")), request(2, ranged), request(3, ports("80/tcp", "8083"))}})
 	h.listen(boxes[0].ns, "a", ":80")
 	h.listen(boxes[1].ns, "b", ":6050")
-	h.expect("before", h.dial(h.outside, "tcp6", "["+host6+"]:8080"), "a sees 172.29.0.1")
+	h.meets("before", h.outside, "tcp6", "["+host6+"]:8080", "a sees 172.29.0.1")
 	kill()
-	h.expect("while no engine runs", h.dial(h.outside, "tcp6", "["+host6+"]:8080"), "no connection")
+	h.meets("while no engine runs", h.outside, "tcp6", "["+host6+"]:8080", "no connection")
 	s := h.open(cfg)
 	kept := []*network.Sandbox{boxes[0].Sandbox, boxes[1].Sandbox}
 	for _, sb := range kept {
@@ -238,8 +238,8 @@ func TestAdoptedPortsAreServedOnIPv6(t *testing.T) {
 	if w := s.Warnings(); len(w) > 0 {
 		t.Errorf("warnings of the next engine: %q", w)
 	}
-	h.expect("a port", h.dial(h.outside, "tcp6", "["+host6+"]:8080"), "a sees 172.29.0.1")
-	h.expect("a port of a range", h.dial(h.home, "tcp6", "[::1]:6050"), "b sees 172.29.0.1")
+	h.meets("a port", h.outside, "tcp6", "["+host6+"]:8080", "a sees 172.29.0.1")
+	h.meets("a port of a range", h.home, "tcp6", "[::1]:6050", "b sees 172.29.0.1")
 	if text := ruleset(t); strings.Contains(text, "tcp . 8083") {
 		t.Errorf("elements of before are left:\n%s", text)
 	}

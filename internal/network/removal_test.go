@@ -28,7 +28,7 @@ func TestNetworkIsMadeAgainAtOnce(t *testing.T) {
 		}
 		a, b := h.join(s, on("a", "again")), h.join(s, on("b", "again"))
 		h.listen(a.ns, "a", ":80")
-		h.expect("neighbour", h.dial(b.ns, "tcp4", a.IP.String()+":80"), "a sees "+b.IP.String())
+		h.meets("neighbour", b.ns, "tcp4", a.IP.String()+":80", "a sees "+b.IP.String())
 		h.detach(s, a)
 		h.detach(s, b)
 		_, err := s.Remove(context.Background(), "again")

@@ -36,9 +36,9 @@ func TestPortsFollowTheFamiliesOfLiveNetworks(t *testing.T) {
 	h.listenUDP6(a.ns, "a", "[::]:53")
 	sees := func(what string, want4, want6 string) {
 		t.Helper()
-		h.expect(what+": IPv4", h.dial(h.outside, "tcp4", hostAddr+":8080"), want4)
-		h.expect(what+": IPv6", h.dial(h.outside, "tcp6", "["+host6+"]:8080"), want6)
-		h.expect(what+": a port that was chosen, IPv6", h.dial(h.outside, "tcp6", "["+host6+"]:"+chosen), want6)
+		h.meets(what+": IPv4", h.outside, "tcp4", hostAddr+":8080", want4)
+		h.meets(what+": IPv6", h.outside, "tcp6", "["+host6+"]:8080", want6)
+		h.meets(what+": a port that was chosen, IPv6", h.outside, "tcp6", "["+host6+"]:"+chosen, want6)
 		if got := h.dial(h.home, "tcp6", "[::1]:8080"); strings.HasPrefix(got, "a sees ") != (want4 != "no connection") {
 			t.Errorf("%s: ::1: %s", what, got)
 		}
@@ -53,7 +53,7 @@ func TestPortsFollowTheFamiliesOfLiveNetworks(t *testing.T) {
 	e, err := s.Connect(ctx, req, network.EndpointRequest{Network: "dual", GwPriority: 1}, a.ns, persist)
 	must(t, err)
 	sees("after a live connect", "a sees "+outsideAddr, "a sees "+outside6)
-	h.expect("UDP, IPv6", h.dial(h.outside, "udp6", "["+host6+"]:5353"), "a sees "+outside6)
+	h.meets("UDP, IPv6", h.outside, "udp6", "["+host6+"]:5353", "a sees "+outside6)
 	if got := len(shown.Ports[api.MustParsePort("80/tcp")]); got != 2 || (&box{Sandbox: shown}).hostPort("81/tcp") != chosen {
 		t.Errorf("shown: %v", shown.Ports)
 	}

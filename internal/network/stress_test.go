@@ -59,7 +59,7 @@ func TestManyAtOnce(t *testing.T) {
 		text := ruleset(t)
 		return strings.Count(text, " : 172.29.") == 1 && strings.Contains(text, "9999 : "+stay.IP.String())
 	})
-	h.expect("the one that stays", h.dial(h.outside, "tcp4", hostAddr+":9999"), "stay sees "+outsideAddr)
+	h.meets("the one that stays", h.outside, "tcp4", hostAddr+":9999", "stay sees "+outsideAddr)
 	in, err := s.Inspect(ctx, "bridge")
 	must(t, err)
 	if len(in.Containers) != 1 {

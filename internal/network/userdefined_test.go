@@ -85,9 +85,9 @@ func TestNetworksAreIsolated(t *testing.T) {
 		{p2, p.IP.String(), "no connection"},
 		{p2, outsideAddr, "outside sees " + hostAddr},
 	} {
-		h.expect(c.from.Name+" to "+c.to, h.dial(c.from.ns, "tcp4", c.to+":80"), c.want)
+		h.meets(c.from.Name+" to "+c.to, c.from.ns, "tcp4", c.to+":80", c.want)
 	}
-	h.expect("host to one", h.dial(h.home, "tcp4", a.IP.String()+":80")[:7], "a sees ")
+	h.expect("host to one", h.dialWithin(patience, h.home, "tcp4", a.IP.String()+":80")[:7], "a sees ")
 	if in.Gateway.IsValid() {
 		t.Errorf("a container of an internal network has gateway %s", in.Gateway)
 	}
@@ -124,12 +124,12 @@ func TestDualStack(t *testing.T) {
 		{"host by its own address", "tcp6", "[" + host6 + "]:8080", "a sees " + host6, h.home},
 		{"hairpin", "tcp6", "[" + host6 + "]:8080", "a sees " + rec.Subnets[1].Gateway.String(), a.ns},
 	} {
-		h.expect(c.what, h.dial(c.ns, c.proto, c.addr), c.want)
+		h.meets(c.what, c.ns, c.proto, c.addr, c.want)
 	}
-	if got := h.dial(h.home, "tcp6", "[::1]:8080"); !strings.HasPrefix(got, "a sees ") {
+	if got := h.dialWithin(patience, h.home, "tcp6", "[::1]:8080"); !strings.HasPrefix(got, "a sees ") {
 		t.Errorf("::1: %s", got)
 	}
-	if got := h.dial(h.home, "udp6", "[::1]:5353"); !strings.HasPrefix(got, "a sees ") {
+	if got := h.dialWithin(patience, h.home, "udp6", "[::1]:5353"); !strings.HasPrefix(got, "a sees ") {
 		t.Errorf("::1, UDP: %s", got)
 	}
 	for _, bound := range []string{"0.0.0.0", "::"} {
@@ -159,9 +159,9 @@ func TestOnlyIPv6(t *testing.T) {
 		t.Fatalf("addresses %s and %s", a.IP, a.IP6)
 	}
 	h.listen6(a.ns, "a", "[::]:80")
-	h.expect("container to container", h.dial(b.ns, "tcp6", "["+a.IP6.String()+"]:80"), "a sees "+b.IP6.String())
+	h.meets("container to container", b.ns, "tcp6", "["+a.IP6.String()+"]:80", "a sees "+b.IP6.String())
 	h.listen6(h.home, "host", "["+a.Gateway6.String()+"]:80")
-	h.expect("container to host", h.dial(a.ns, "tcp6", "["+a.Gateway6.String()+"]:80"), "host sees "+a.IP6.String())
+	h.meets("container to host", a.ns, "tcp6", "["+a.Gateway6.String()+"]:80", "host sees "+a.IP6.String())
 	_, _, err := s.Create(context.Background(), api.CreateRequest{Name: "neither", EnableIPv4: no()})
 	wantError(t, err, errInvalid, "IPv4 or IPv6 must be enabled")
 }
@@ -195,22 +195,22 @@ func TestGatewayModes(t *testing.T) {
 		{"routed", 8002, "no connection", "routed sees " + outsideAddr, "no connection", ""},
 	} {
 		b := boxes[c.mode]
-		h.expect(c.mode+": the host's port", h.dial(h.outside, "tcp4", fmt.Sprintf("%s:%d", hostAddr, c.port)), c.host)
-		h.expect(c.mode+": the container's port", h.dial(h.outside, "tcp4", b.IP.String()+":80"), c.own)
-		h.expect(c.mode+": a port that is not published", h.dial(h.outside, "tcp4", b.IP.String()+":81"), c.shut)
+		h.meets(c.mode+": the host's port", h.outside, "tcp4", fmt.Sprintf("%s:%d", hostAddr, c.port), c.host)
+		h.meets(c.mode+": the container's port", h.outside, "tcp4", b.IP.String()+":80", c.own)
+		h.meets(c.mode+": a port that is not published", h.outside, "tcp4", b.IP.String()+":81", c.shut)
 		sees := c.sees
 		if sees == "" {
 			sees = b.IP.String()
 		}
-		h.expect(c.mode+": going out", h.dial(b.ns, "tcp4", outsideAddr+":80"), "outside sees "+sees)
+		h.meets(c.mode+": going out", b.ns, "tcp4", outsideAddr+":80", "outside sees "+sees)
 	}
-	h.run(h.outside, "busybox", "ping", "-c1", "-W2", boxes["routed"].IP.String())
+	h.run(h.outside, "busybox", "ping", "-c1", "-W30", boxes["routed"].IP.String())
 	_, _, err := s.Create(context.Background(), api.CreateRequest{Name: "x", Options: map[string]string{mode4: "isolated"}})
 	wantError(t, err, errInvalid, "gateway mode 'isolated' can only be used for an internal network")
 	h.create(s, api.CreateRequest{Name: "isolated", Internal: true, IPAM: subnets("10.99.9.0/24"), Options: map[string]string{mode4: "isolated"}})
 	i := h.join(s, on("i", "isolated"))
 	h.listen(i.ns, "i", ":80")
-	h.expect("isolated: from the host", h.dial(h.home, "tcp4", i.IP.String()+":80"), "no connection")
+	h.meets("isolated: from the host", h.home, "tcp4", i.IP.String()+":80", "no connection")
 }
 
 func TestTrustedInterface(t *testing.T) {
@@ -223,9 +223,9 @@ func TestTrustedInterface(t *testing.T) {
 	a := h.join(s, req)
 	h.listen(a.ns, "a", ":80")
 	h.listen(a.ns, "a", ":81")
-	h.expect("published", h.dial(h.outside, "tcp4", a.IP.String()+":80"), "a sees "+outsideAddr)
-	h.expect("not published", h.dial(h.outside, "tcp4", a.IP.String()+":81"), "no connection")
-	h.expect("the host's port", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("published", h.outside, "tcp4", a.IP.String()+":80", "a sees "+outsideAddr)
+	h.meets("not published", h.outside, "tcp4", a.IP.String()+":81", "no connection")
+	h.meets("the host's port", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 }
 
 // The default route is that of the network with the highest priority, else of the first
@@ -246,7 +246,7 @@ func TestDefaultRouteAndPortsFollowThePriority(t *testing.T) {
 	a := h.join(s, req)
 	h.listen(a.ns, "a", ":80")
 	h.expect("by name", route(a), "default via 10.99.0.1 dev eth1")
-	h.expect("published", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("published", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	if text := ruleset(t); !strings.Contains(text, "tcp . 8080 : 10.99.0.2 . 80") {
 		t.Errorf("ports do not lead to the network of the default route:\n%s", text)
 	}
@@ -256,11 +256,11 @@ func TestDefaultRouteAndPortsFollowThePriority(t *testing.T) {
 	_, err := s.Connect(ctx, req, network.EndpointRequest{Network: "late", GwPriority: 5}, a.ns, persist)
 	must(t, err)
 	h.expect("with priority", route(a), "default via 10.99.7.1 dev eth3")
-	h.expect("published over the new route", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("published over the new route", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	if text := ruleset(t); !strings.Contains(text, "tcp . 8080 : 10.99.7.2 . 80") || strings.Contains(text, "10.99.0.2 . 80") {
 		t.Errorf("ports do not follow the default route:\n%s", text)
 	}
-	if got := h.dial(h.home, "tcp6", "[::1]:8080"); !strings.HasPrefix(got, "a sees ") {
+	if got := h.dialWithin(patience, h.home, "tcp6", "[::1]:8080"); !strings.HasPrefix(got, "a sees ") {
 		t.Errorf("::1: %s", got)
 	}
 	id := func(name string) string { rec, err := s.Find(name); must(t, err); return rec.ID }
@@ -269,12 +269,12 @@ func TestDefaultRouteAndPortsFollowThePriority(t *testing.T) {
 	_, err = s.Disconnect(ctx, req, id("late"), a.ns, persist)
 	must(t, err)
 	h.expect("after disconnect", route(a), "default via 10.99.0.1 dev eth1")
-	h.expect("published after disconnect", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("published after disconnect", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 	for _, n := range []string{"alpha", "beta"} {
 		_, err = s.Disconnect(ctx, req, id(n), a.ns, persist)
 		must(t, err)
 	}
-	h.expect("with the internal network only", h.dial(h.outside, "tcp4", hostAddr+":8080"), "no connection")
+	h.meets("with the internal network only", h.outside, "tcp4", hostAddr+":8080", "no connection")
 	// The port is free.
 	other := on("b", "alpha")
 	other.Ports = ports("80/tcp", "8080")
@@ -283,7 +283,7 @@ func TestDefaultRouteAndPortsFollowThePriority(t *testing.T) {
 	// Back on a network that publishes.
 	_, err = s.Connect(ctx, req, network.EndpointRequest{Network: "beta"}, a.ns, persist)
 	must(t, err)
-	h.expect("published again", h.dial(h.outside, "tcp4", hostAddr+":8080"), "a sees "+outsideAddr)
+	h.meets("published again", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 }
 
 // Somebody deletes the bridges: they are made again, and nobody on them is lost.

@@ -171,7 +171,7 @@ func allowCommand(c foreignChain, all []foreignChain, bridge string) string {
 
 // listTries is how often a list is read anew that changes while it is read, as those of a host do on which other engines
 // and firewalls are at work; one try takes less than a millisecond.
-const listTries = 20
+const listTries = 200
 
 // steady calls list until nothing has changed while it read. list begins anew each time.
 func steady(list func() error) error {

@@ -137,23 +137,25 @@ func TestPortInUseNamesTheHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	mark := "of=" + name(t)
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
 		remove(t, e, n)
 		e.OK(t, program, "run", "-d", "--name", n, "-p", "18081:80", "busybox", "sleep", "600")
-		r := e.Do(t, program, "", "run", "--rm", "-p", "18081:80", "busybox", "true")
+		r := e.Do(t, program, "", "run", "--rm", "--label", mark, "-p", "18081:80", "busybox", "true")
 		if r.Code != 125 || !strings.Contains(r.Stderr, "port is already allocated") || !strings.Contains(r.Stderr, n) {
 			t.Errorf("a container's port: %s", r)
 		}
 		_, port, _ := net.SplitHostPort(l.Addr().String())
-		r = e.Do(t, program, "", "run", "--rm", "-p", "127.0.0.1:"+port+":80", "busybox", "true")
+		r = e.Do(t, program, "", "run", "--rm", "--label", mark, "-p", "127.0.0.1:"+port+":80", "busybox", "true")
 		if r.Code != 125 || !strings.Contains(r.Stderr, port) || !strings.Contains(r.Stderr, "e2e.test") {
 			t.Errorf("a process's port: %s", r)
 		}
 	})
-	if left := e.OK(t, "cleat", "ps", "-aq", "-f", "status=created"); left != "" {
-		e.OK(t, "cleat", append([]string{"rm"}, strings.Fields(left)...)...)
-	}
+	harness.Eventually(t, func() (bool, string) {
+		left := e.OK(t, "cleat", "ps", "-aq", "--filter", "label="+mark)
+		return left == "", "what was refused is still there: " + left
+	})
 }
 
 func TestContainersReachEachOtherAndTheHostsWorld(t *testing.T) {
