@@ -148,24 +148,6 @@ func (s *Store) Intend(id string, volumes []string) error {
 	return record.WriteJSON(filepath.Join(s.DirOf(id), intentFile), volumes, 0o600)
 }
 
-// EmptyTrash deletes what Remove has put aside. What names the volumes goes last,
-// so that an interrupted deletion can be taken up again.
-func EmptyTrash(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, e := range entries {
-		if e.Name() != configFile && e.Name() != intentFile {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-		}
-	}
-	if err != nil {
-		return err
-	}
-	return os.RemoveAll(dir)
-}
-
 // Orphans returns the anonymous volumes that a crash kept from being removed
 // together with their containers, or from getting one. They may be in use by
 // others, or gone.

@@ -36,10 +36,14 @@ func (l *leftover) now() {
 // leftoverBatch bounds how many control groups and filesystems of ended containers the kernel keeps.
 const leftoverBatch = 32
 
-// tidyAll ends the mounts, too: to take an overlay down writes to the disk what is dirty below it.
+// tidyAll ends the mounts, too. To take an overlay down has the kernel write all of the filesystem below it that is not
+// on the disk yet: they go together, so that the first writes it and the others find it written.
 func tidyAll(_ context.Context, runs []*run) {
 	for _, r := range runs {
-		r.tidy()
+		r.left.tidy()
+	}
+	for _, r := range runs {
+		r.unmount()
 	}
 }
 

@@ -1,0 +1,62 @@
+package container
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// EmptyTrash deletes what Remove has put aside. What names the volumes goes last,
+// so that an interrupted deletion can be taken up again.
+//
+// Most directories of containers hold a handful of files and empty directories. These
+// are deleted as what they are, relative to their directory; what is full, or will not
+// go, is left to os.RemoveAll, which tries each name as a file and then as a directory.
+func EmptyTrash(dir string) error {
+	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
+	var last []fs.DirEntry
+	for _, e := range entries {
+		if e.Name() == configFile || e.Name() == intentFile {
+			last = append(last, e)
+			continue
+		}
+		if !deleted(int(d.Fd()), e) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range last {
+		deleted(int(d.Fd()), e)
+	}
+	if unix.Rmdir(dir) == nil {
+		return nil
+	}
+	return os.RemoveAll(dir)
+}
+
+// deleted deletes an entry of the directory fd. It reports false where that has not worked, be it that a directory is
+// not empty: one may hold an empty one of its own name, as the kernel leaves the work directory of an overlay.
+func deleted(fd int, e fs.DirEntry) bool {
+	name := e.Name()
+	if !e.IsDir() {
+		return unix.Unlinkat(fd, name, 0) == nil
+	}
+	err := unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
+	if err == unix.ENOTEMPTY && unix.Unlinkat(fd, filepath.Join(name, name), unix.AT_REMOVEDIR) == nil {
+		err = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
+	}
+	return err == nil
+}
