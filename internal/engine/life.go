@@ -36,20 +36,21 @@ func (l *lives) of(c *container.Container) *life {
 	return life
 }
 
-// drop forgets a removed container.
-func (l *lives) drop(c *container.Container) {
+// drop forgets a removed container, and returns its last run, nil if there was none.
+func (l *lives) drop(c *container.Container) *run {
 	l.mu.Lock()
 	life := l.m[c.ID()]
 	delete(l.m, c.ID())
 	l.mu.Unlock()
 	if life == nil {
-		return
+		return nil
 	}
 	life.hub.Close()
 	life.mu.Lock()
 	defer life.mu.Unlock()
 	life.gone = true
 	life.signal()
+	return life.run
 }
 
 // life is what one container has beyond its record: attached clients, the
@@ -184,6 +185,15 @@ func (r *run) unmount() {
 		_ = unix.Close(r.rootFD)
 		r.rootFD = -1
 	}
+}
+
+// unmounted says whether unmount has done its work.
+func (r *run) unmounted() bool {
+	if !r.unmounting.TryLock() {
+		return false
+	}
+	defer r.unmounting.Unlock()
+	return r.rootFD < 0
 }
 
 func (r *run) setMonitor(m *health.Monitor) {
