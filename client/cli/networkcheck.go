@@ -21,6 +21,7 @@ type networkReport struct {
 		Name, Driver, Interface string
 		IP, IP6, Gateway        string `json:",omitempty"`
 		Internal, Reaches       bool
+		Blocked                 string `json:",omitempty"`
 		Peers                   []string
 	}
 	Ports []struct {
@@ -96,6 +97,8 @@ func (r *networkReport) write(w io.Writer) {
 		switch {
 		case n.Internal:
 			say("    outside   not reached: the network is internal")
+		case n.Blocked != "":
+			say("    outside   not reached: %s", n.Blocked)
 		case n.Gateway != "":
 			say("    outside   by %s", n.Gateway)
 		default:

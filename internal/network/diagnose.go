@@ -35,6 +35,9 @@ type CheckedNetwork struct {
 	Name, Driver, Interface string
 	IP, IP6, Gateway        netip.Addr `json:",omitzero"`
 	Internal                bool
+	// Blocked says what of the host drops the packets between the container and what is
+	// outside; empty if nothing is known to.
+	Blocked string `json:",omitempty"`
 	// Peers are the other running containers on it; Reaches says whether these and the
 	// container can talk to each other.
 	Peers   []string
@@ -282,6 +285,7 @@ func (s *Service) diagnoseHost(c *Diagnosis, sb *Sandbox) {
 		c.problem("sysctl -w net.ipv6.conf.all.forwarding=1", "the host does not forward IPv6 packets (net.ipv6.conf.all.forwarding is 0): the container reaches nothing outside over IPv6")
 	}
 	if four != nil && !forwards(ipForward) {
+		c.block(sb, func(e *Endpoint) bool { return e == four }, "net.ipv4.ip_forward is 0: the host forwards no packets")
 		c.problem("sysctl -w net.ipv4.ip_forward=1", "the host does not forward IPv4 packets (net.ipv4.ip_forward is 0): the container reaches nothing outside, and no other host reaches it")
 	}
 	if intact, err := s.table.Intact(); err == nil && !intact {
@@ -293,11 +297,12 @@ func (s *Service) diagnoseHost(c *Diagnosis, sb *Sandbox) {
 // returns the families that some of them drop.
 func (s *Service) diagnoseFirewall(c *Diagnosis, sb *Sandbox) (blocked dropped) {
 	var bridges []nft.Forwarded
+	links := map[*Endpoint]string{}
 	s.mu.Lock()
 	for _, e := range sb.Endpoints {
 		if n := s.networks[e.NetworkID]; n != nil {
 			if b, ok := n.drv.(*bridge); ok {
-				bridges = append(bridges, b.forwarded())
+				bridges, links[e] = append(bridges, b.forwarded()), b.name()
 			}
 		}
 	}
@@ -310,10 +315,22 @@ func (s *Service) diagnoseFirewall(c *Diagnosis, sb *Sandbox) (blocked dropped) 
 		c.note("", "the host's firewall could not be read: %v", err)
 	}
 	for _, b := range blockers {
+		what := fmt.Sprintf("chain %q of nftables table \"%s %s\" drops it", b.Chain, b.Family, b.Table)
+		c.block(sb, func(e *Endpoint) bool { return links[e] != "" && slices.Contains(b.Bridges, links[e]) }, what)
 		c.problem(b.Allow, "chain %q of the host's firewall (nftables table \"%s %s\") drops what goes to and comes from the container outside its network", b.Chain, b.Family, b.Table)
 		blocked.four, blocked.six = blocked.four || b.Family != "ip6", blocked.six || b.Family != "ip"
 	}
 	return blocked
+}
+
+// block notes at some of the container's networks what drops their packets: of several, the
+// first that is found.
+func (c *Diagnosis) block(sb *Sandbox, these func(*Endpoint) bool, what string) {
+	for i, e := range sb.Endpoints {
+		if n := &c.Networks[i]; these(e) && n.Blocked == "" {
+			n.Blocked = what
+		}
+	}
 }
 
 // diagnoseNames asks the container's name server, and those behind it.

@@ -94,6 +94,7 @@ func TestNetworkCheckNamesTheFirewall(t *testing.T) {
 		"add rule inet " + table + " fw iifname != { " + e.Bridge + "x } oifname != { " + e.Bridge + "x } accept")
 	t.Cleanup(func() { nft("delete table inet " + table) })
 	check(t, e, "one", 1, `chain "fw" of the host's firewall (nftables table "inet `+table+`") drops`, "nft insert rule inet "+table+" fw iifname "+e.Bridge+" accept",
+		`outside   not reached: chain "fw" of nftables table "inet `+table+`" drops it`,
 		"-> 80/tcp: reached by this host only, as its firewall drops what comes from others",
 		"[::]:", "-> 80/tcp: reached by this host, other hosts, containers") // on IPv6 the engine serves it
 	r := e.Cleat(t, "info")
