@@ -329,7 +329,8 @@ func (e *Engine) Do(t testing.TB, program, stdin string, args ...string) Result 
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stop := time.AfterFunc(2*Patience, func() { cmd.Process.Kill() })
+	// An image of hundreds of megabytes, that is loaded on a busy machine, takes minutes.
+	stop := time.AfterFunc(5*Patience, func() { cmd.Process.Kill() })
 	defer stop.Stop()
 	err := cmd.Wait()
 	var exit *exec.ExitError
