@@ -1,0 +1,33 @@
+package engine
+
+import (
+	"testing"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Images of other builders have ranges among what they expose, and any image may have anything there.
+func TestPortsThatImagesExpose(t *testing.T) {
+	for exposed, want := range map[string][]string{
+		"80": {"80/tcp"}, "53/udp": {"53/udp"}, "33060-33061/tcp": {"33060/tcp", "33061/tcp"}, "90-91/udp": {"90/udp", "91/udp"},
+		"x": nil, "": nil, "2-1": nil, "1-65536": nil, "1-2-3": nil,
+	} {
+		c := &container.Config{ExposedPorts: network.PortSet{network.MustParsePort("1"): {}}}
+		image := &dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{ExposedPorts: map[string]struct{}{exposed: {}}}}
+		err := mergeImageConfig(c, image)
+		if (err == nil) != (want != nil) {
+			t.Errorf("%q: %v", exposed, err)
+		}
+		for _, port := range want {
+			if _, ok := c.ExposedPorts[network.MustParsePort(port)]; !ok {
+				t.Errorf("%q: %v lacks %s", exposed, c.ExposedPorts, port)
+			}
+		}
+		if err == nil && len(c.ExposedPorts) != len(want)+1 {
+			t.Errorf("%q: %v", exposed, c.ExposedPorts)
+		}
+	}
+}
