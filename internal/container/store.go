@@ -236,7 +236,11 @@ func (s *Store) AddDraft(c *Container, durable bool) error {
 	if err != nil {
 		return fmt.Errorf("container %s: %w", r.Name, err)
 	}
-	if err := record.WritePrepared(c.Path(configFile), data, 0o600, durable); err != nil {
+	write := record.Write
+	if durable {
+		write = record.WritePrepared
+	}
+	if err := write(c.Path(configFile), data, 0o600); err != nil {
 		return err
 	}
 	record.Failpoint("container.add.after-config")

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
-	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
@@ -21,32 +19,22 @@ import (
 // create only has to rename: making one takes longer than all else in a create but
 // its wait for the disk, and that is shorter, too, where the disk knows the
 // directory already.
-//
-// While containers come and go, most are made of removed ones' directories. What a
-// container could get at is never used again, as somebody may have it open still: its
-// layer and the files that are bound into it are deleted and made anew. What is kept
-// (the directory itself, the work directory's place, and the record's file with its
-// blocks) is half the work, and the disk need not be waited for.
 type directories struct {
-	root    string // of those that lie ready
-	sweeper *sweeper
-	tasks   *supervise.Group
-	log     *slog.Logger
-	ready   *supervise.Reserve[string] // nil before keepReady
-	made    int
+	root  string // of those that lie ready
+	tasks *supervise.Group
+	log   *slog.Logger
+	ready *supervise.Reserve[string] // nil before keepReady
+	made  int
 }
 
 const (
 	spareDirectories = 16
 	// directoriesQuiet is longer than a short-lived container takes.
 	directoriesQuiet = 20 * time.Millisecond
-	// anewEvery is how often one is made anew although there is one to be used again: around a directory that many
-	// containers have had lie the inodes of what they deleted, which ext4 without a journal steps over for minutes.
-	anewEvery = 8
 )
 
-func newDirectories(d *Deps, s *sweeper) *directories {
-	return &directories{root: filepath.Join(d.Settings.DataRoot, "spare"), sweeper: s, tasks: d.Tasks, log: d.Log}
+func newDirectories(d *Deps) *directories {
+	return &directories{root: filepath.Join(d.Settings.DataRoot, "spare"), tasks: d.Tasks, log: d.Log}
 }
 
 // keepReady begins to make directories ahead, until the engine ends. What an
@@ -84,9 +72,9 @@ func (d *directories) prepare(n int) (made []string, err error) {
 		}
 		container.Spread(d.root)
 	}
-	used := d.useAgain(n)
-	for range n - len(used) {
-		dir := d.next()
+	for range n {
+		d.made++
+		dir := filepath.Join(d.root, strconv.Itoa(d.made))
 		if err = makeAll(dir); err != nil {
 			_ = os.RemoveAll(dir)
 			break
@@ -97,45 +85,9 @@ func (d *directories) prepare(n int) (made []string, err error) {
 		for _, dir := range made {
 			_ = os.RemoveAll(dir)
 		}
-		return used, perr
+		return nil, perr
 	}
-	return append(used, made...), err
-}
-
-func (d *directories) next() string {
-	d.made++
-	return filepath.Join(d.root, strconv.Itoa(d.made))
-}
-
-// useAgain makes up to n directories of those of removed containers. An engine that dies
-// meanwhile leaves them where the next one removes everything, under either name.
-func (d *directories) useAgain(n int) (used []string) {
-	var stripped []string
-	names := []string{d.root}
-	for _, trash := range d.sweeper.reusable(n) {
-		dir := d.next()
-		if d.made%anewEvery == 0 || container.Strip(trash, workDir) != nil || unix.Rename(trash, dir) != nil {
-			d.sweeper.empty(trash)
-			continue
-		}
-		stripped, names = append(stripped, dir), []string{d.root, filepath.Dir(trash)}
-	}
-	if len(stripped) == 0 {
-		return nil
-	}
-	// Else a loss of power could bring a removed container back, with another one's record.
-	var err error
-	for _, dir := range names {
-		err = errors.Join(err, record.SyncDir(dir))
-	}
-	for _, dir := range stripped {
-		if err == nil && container.Reuse(dir) == nil && makeRest(dir) == nil {
-			used = append(used, dir)
-		} else {
-			_ = os.RemoveAll(dir)
-		}
-	}
-	return used
+	return made, err
 }
 
 // make makes dir, a container's directory.
@@ -173,14 +125,6 @@ func makeDirs(dir string) error {
 		}
 	}
 	return nil
-}
-
-// makeRest is makeAll of a directory that was a removed container's.
-func makeRest(dir string) error {
-	if err := os.Mkdir(filepath.Join(dir, upperDir), 0o755); err != nil {
-		return err
-	}
-	return makeFiles(dir)
 }
 
 // makeFiles makes the files that the first start fills, empty.

@@ -36,21 +36,20 @@ func (l *lives) of(c *container.Container) *life {
 	return life
 }
 
-// drop forgets a removed container, and returns its last run, nil if there was none.
-func (l *lives) drop(c *container.Container) *run {
+// drop forgets a removed container.
+func (l *lives) drop(c *container.Container) {
 	l.mu.Lock()
 	life := l.m[c.ID()]
 	delete(l.m, c.ID())
 	l.mu.Unlock()
 	if life == nil {
-		return nil
+		return
 	}
 	life.hub.Close()
 	life.mu.Lock()
 	defer life.mu.Unlock()
 	life.gone = true
 	life.signal()
-	return life.run
 }
 
 // life is what one container has beyond its record: attached clients, the
@@ -185,15 +184,6 @@ func (r *run) unmount() {
 		_ = unix.Close(r.rootFD)
 		r.rootFD = -1
 	}
-}
-
-// unmounted says whether unmount has done its work.
-func (r *run) unmounted() bool {
-	if !r.unmounting.TryLock() {
-		return false
-	}
-	defer r.unmounting.Unlock()
-	return r.rootFD < 0
 }
 
 func (r *run) setMonitor(m *health.Monitor) {

@@ -129,7 +129,7 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 	}
 	c.SetStateInMemory(func(st *container.State) { st.Status = api.StateRemoving })
 	rm.keepUnsent(rec)
-	dir, err := rm.containers.Remove(c, volumes)
+	trash, err := rm.containers.Remove(c, volumes)
 	if err != nil {
 		c.SetStateInMemory(func(st *container.State) { *st = rec.State })
 		return err
@@ -140,12 +140,9 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 	record.Failpoint("engine.rm.after-volumes")
 	rm.say.container(c, apievents.ActionDestroy)
 	c.Removed()
-	last := rm.lives.drop(c)
+	rm.lives.drop(c)
 	rm.stopper.starter.prober.monitors.Forget(rec)
-	if rec.Project != 0 {
-		last = nil // the directory is of a quota's project
-	}
-	rm.sweeper.add(trash{dir: dir, run: last})
+	rm.sweeper.add(trash)
 	if err := dropOwnFiles(rm.settings, rec); err != nil {
 		rm.log.Warn("files of a removed container", "container", rec.ID, "error", err)
 	}

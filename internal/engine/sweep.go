@@ -16,15 +16,7 @@ type sweeper struct {
 	containers *container.Store
 	images     *image.Service
 	log        *slog.Logger
-	trash      *supervise.Lull[trash]
-}
-
-// trash is the directory of a removed container.
-type trash struct {
-	dir string // what store.Remove has called so
-	// run is the container's last; nil where it had none, or where something of the
-	// directory is not as every container's is.
-	run *run
+	trash      *supervise.Lull[string] // what store.Remove has called so
 }
 
 const sweepBatch = 128
@@ -37,28 +29,13 @@ func newSweeper(d *Deps) *sweeper {
 
 // add takes over the files of a removed container. Those of an engine that ends
 // before it deletes them are the next one's.
-func (s *sweeper) add(t trash) { s.trash.Add(t) }
+func (s *sweeper) add(trash string) { s.trash.Add(trash) }
 
-// reusable hands over up to n directories of containers whose filesystems the engine
-// does not hold any more.
-func (s *sweeper) reusable(n int) []string {
-	taken := s.trash.Take(n, func(t trash) bool { return t.run != nil && t.run.unmounted() })
-	dirs := make([]string, len(taken))
-	for i, t := range taken {
-		dirs[i] = t.dir
-	}
-	return dirs
-}
-
-func (s *sweeper) empty(dir string) {
-	if err := container.EmptyTrash(dir); err != nil {
-		s.log.Warn("files of a removed container are left: the next start of the engine tries again", "dir", dir, "error", err)
-	}
-}
-
-func (s *sweeper) sweep(ctx context.Context, batch []trash) {
-	for _, t := range batch {
-		s.empty(t.dir)
+func (s *sweeper) sweep(ctx context.Context, batch []string) {
+	for _, trash := range batch {
+		if err := container.EmptyTrash(trash); err != nil {
+			s.log.Warn("files of a removed container are left: the next start of the engine tries again", "dir", trash, "error", err)
+		}
 	}
 	if err := s.images.ReleaseUnused(ctx, func(id string) bool { return imageInUse(s.containers, id) }); err != nil && ctx.Err() == nil {
 		s.log.Warn("layers of an unused image could not be released", "error", err)

@@ -20,7 +20,7 @@ func New(d Deps) *Engine {
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: s.lives, features: d.Features}
 	volumes := &Volumes{service: d.Volumes, containers: d.Containers, still: s.still, say: s.say}
 	images := &Images{Service: d.Images, containers: d.Containers}
-	dirs := newDirectories(&d, c.remover.sweeper)
+	dirs := newDirectories(&d)
 	updater := &Updater{
 		containers: d.Containers, runtime: d.Runtime, lives: s.lives, specs: s.specs, features: d.Features, limits: s.limits, say: s.say, log: d.Log,
 	}

@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,13 +45,13 @@ func WriteDurable(path string, data []byte, perm os.FileMode) error {
 	return write(path, data, perm, true)
 }
 
-// WritePrepared is WriteDurable, or Write, of a path that Prepare may have readied, and
-// that was not written since.
-func WritePrepared(path string, data []byte, perm os.FileMode, durable bool) error {
+// WritePrepared is WriteDurable of a path that Prepare may have readied, and that was
+// not written since.
+func WritePrepared(path string, data []byte, perm os.FileMode) error {
 	tmp := tempOf(path)
-	filled, err := overwrite(tmp, data, durable)
+	filled, err := overwrite(tmp, data)
 	if err == nil && !filled {
-		err = fill(tmp, data, perm, durable)
+		err = fill(tmp, data, perm, true)
 	}
 	return put(tmp, path, err)
 }
@@ -114,7 +113,7 @@ func finish(fd int, data []byte, durable bool) (err error) {
 
 // overwrite is fill of what Prepare has made; false if there is none with room for
 // data. What is blank behind it stays.
-func overwrite(path string, data []byte, durable bool) (bool, error) {
+func overwrite(path string, data []byte) (bool, error) {
 	fd := -1
 	err := uninterrupted(func() (err error) {
 		fd, err = unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
@@ -130,7 +129,7 @@ func overwrite(path string, data []byte, durable bool) (bool, error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Size != preparedSize || len(data) > preparedSize {
 		return false, errors.Join(err, unix.Close(fd))
 	}
-	return true, finish(fd, data, durable)
+	return true, finish(fd, data, true)
 }
 
 func uninterrupted(call func() error) error {
@@ -176,39 +175,6 @@ func Prepare(paths []string, perm os.FileMode) error {
 		return fmt.Errorf("preparing records: %w", err)
 	}
 	return nil
-}
-
-// PrepareAgain is Prepare of a path that WritePrepared has written and nothing else
-// since, for another file in its place. It does not wait for the disk: the blocks are
-// there. The caller sees to it that on the disk, too, the file is nobody's any more.
-// errors.ErrUnsupported is a file that Prepare has not made, or that was written otherwise.
-func PrepareAgain(path string) error {
-	tmp := tempOf(path)
-	if err := uninterrupted(func() error { return unix.Rename(path, tmp) }); err != nil {
-		return fmt.Errorf("preparing %s: %w", path, err)
-	}
-	f, err := os.OpenFile(tmp, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	held := make([]byte, preparedSize+1)
-	n, err := f.ReadAt(held, 0)
-	if n != preparedSize || !errors.Is(err, io.EOF) {
-		return fmt.Errorf("preparing %s: %w", path, errors.ErrUnsupported)
-	}
-	written := len(bytes.TrimRight(held[:n], " "))
-	_, err = f.WriteAt(bytes.Repeat([]byte(" "), written), 0)
-	return err
-}
-
-// SyncDir has on the disk which names dir has. It is meant for when nobody waits.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // SyncTree has everything on the disk that was written below dir: it writes out the

@@ -1,7 +1,6 @@
 package record_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -154,7 +153,7 @@ func TestWritePrepared(t *testing.T) {
 				t.Errorf("before it is written: %v", err)
 			}
 			before := record.Syncs()
-			if err := record.WritePrepared(path, []byte(c.data), 0o600, true); err != nil {
+			if err := record.WritePrepared(path, []byte(c.data), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if n := record.Syncs() - before; n != 1 {
@@ -179,56 +178,4 @@ func TestWritePrepared(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestPrepareAgain(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "r.json")
-	if err := record.Prepare([]string{path}, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, data := range []string{`{"a":"` + strings.Repeat("long", 1500) + `"}`, `{"b":2}`, `{"c":"` + strings.Repeat("x", 3000) + `"}`} {
-		before := inode(t, path)
-		if err := record.WritePrepared(path, []byte(data), 0o600, false); err != nil {
-			t.Fatal(err)
-		}
-		var got, want any
-		if err := record.ReadJSON(path, &got); err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal([]byte(data), &want); err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("read back %.80v", got)
-		}
-		if now := inode(t, path); before != 0 && now != before {
-			t.Errorf("%.10s is another file", data)
-		}
-		if err := record.PrepareAgain(path); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("the file of before is there: %v", err)
-		}
-	}
-	for name, write := range map[string]func() error{
-		"too large":     func() error { return record.WritePrepared(path, bytes.Repeat([]byte("1"), 9000), 0o600, false) },
-		"written anew":  func() error { return record.Write(path, []byte("1"), 0o600) },
-		"there is none": func() error { return os.RemoveAll(path) },
-	} {
-		if err := write(); err != nil {
-			t.Fatal(err)
-		}
-		if err := record.PrepareAgain(path); err == nil {
-			t.Errorf("%s: prepared", name)
-		}
-	}
-}
-
-// inode is that of what PrepareAgain makes for path; 0 without.
-func inode(t *testing.T, path string) uint64 {
-	t.Helper()
-	for _, p := range []string{path, filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path))} {
-		if info, err := os.Stat(p); err == nil {
-			return info.Sys().(*syscall.Stat_t).Ino
-		}
-	}
-	return 0
 }

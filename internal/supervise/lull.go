@@ -2,7 +2,6 @@ package supervise
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -72,23 +71,6 @@ func (l *Lull[T]) Settle(ctx context.Context) {
 	case <-idle:
 	case <-ctx.Done():
 	}
-}
-
-// Take gives the caller up to n of the things that are pending and that want says yes
-// to, the oldest first: he has a use for them and does with them what there is to do.
-// One stays at least, so that do is called in the next pause.
-func (l *Lull[T]) Take(n int, want func(T) bool) (taken []T) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n = min(n, len(l.pending)-1)
-	l.pending = slices.DeleteFunc(l.pending, func(x T) bool {
-		if len(taken) >= n || !want(x) {
-			return false
-		}
-		taken = append(taken, x)
-		return true
-	})
-	return taken
 }
 
 // run goes on until nothing is pending.

@@ -2,7 +2,6 @@ package supervise_test
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -73,36 +72,6 @@ func TestLullThatSettles(t *testing.T) {
 	cancel()
 	l.Add(0)
 	l.Settle(over) // does not wait
-	if err := tasks.Stop(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
-// What somebody takes is not done any more; the rest is, of which something always stays.
-func TestLullTake(t *testing.T) {
-	tasks := supervise.New(t.Context())
-	done := make(chan []int)
-	l := supervise.NewLull("lull", tasks, 1, func(_ context.Context, batch []int) { done <- batch; done <- batch })
-	l.Add(-1)
-	<-done // under way, so that what comes now stays pending
-	for n := range 6 {
-		l.Add(n)
-	}
-	even := func(n int) bool { return n%2 == 0 }
-	if got := l.Take(2, even); !slices.Equal(got, []int{0, 2}) {
-		t.Errorf("taken: %v", got)
-	}
-	if got := l.Take(9, func(int) bool { return true }); !slices.Equal(got, []int{1, 3, 4}) {
-		t.Errorf("taken of the rest: %v", got)
-	}
-	if got := l.Take(9, func(int) bool { return true }); len(got) != 0 {
-		t.Errorf("taken though it is all there is: %v", got)
-	}
-	<-done
-	if got := <-done; !slices.Equal(got, []int{5}) {
-		t.Errorf("done: %v", got)
-	}
-	<-done
 	if err := tasks.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
