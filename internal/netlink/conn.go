@@ -147,8 +147,8 @@ func (c *Conn) Query(m *Message) ([]byte, error) {
 	return reply, err
 }
 
-// dumpBuffer is as much as the kernel puts into one message of a dump, if there is room: the fewer it takes, the fewer
-// changes come in between.
+// dumpBuffer is as much as the kernel puts into one piece of a dump, if there is room: a change between two of them
+// interrupts it.
 const dumpBuffer = 32 << 10
 
 // Dump sends one dump request and calls each for every message of the answer, with
@@ -189,18 +189,6 @@ func (c *Conn) Dump(m *Message, each func(typ uint16, body []byte) error) error 
 		return &Error{Object: m.object, Errno: unix.EINTR}
 	}
 	return nil
-}
-
-// largestPiece is what the kernel puts into one piece of a list at most.
-const largestPiece = 32 << 10
-
-// readLarger has lists come in as few pieces as can be: a change between two of them interrupts the list.
-func (c *Conn) readLarger() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.buf) < largestPiece {
-		c.buf = make([]byte, largestPiece)
-	}
 }
 
 func (m *Message) addFlags(flags uint16) {

@@ -318,9 +318,16 @@ func (c *Conn) LinkByIndex(index int) (Link, error) {
 	return parseLink(body)
 }
 
+// withoutCounters is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.
+const withoutCounters = 1 << 3
+
 // Links lists all links of the namespace.
 func (c *Conn) Links() ([]Link, error) {
-	return dump(c, unix.RTM_GETLINK, unix.RTM_NEWLINK, ifInfo(0, 0, 0), "list of links", parseLink)
+	// Without their counters, a quarter of what the kernel has to tell, so that the list takes fewer pieces.
+	header := binary.NativeEndian.AppendUint16(ifInfo(0, 0, 0), attrLen+4)
+	header = binary.NativeEndian.AppendUint16(header, unix.IFLA_EXT_MASK)
+	header = binary.NativeEndian.AppendUint32(header, withoutCounters)
+	return dump(c, unix.RTM_GETLINK, unix.RTM_NEWLINK, header, "list of links", parseLink)
 }
 
 // Addrs lists all IPv4 and IPv6 addresses of the namespace.
@@ -372,12 +379,8 @@ const (
 // that the kernel was in.
 func dump[T any](c *Conn, request, reply uint16, header []byte, object string, parse func([]byte) (T, error)) ([]T, error) {
 	var all []T
-	tries := 0
 	err := repeated(func() error {
 		all = nil
-		if tries++; tries > 1 {
-			c.readLarger()
-		}
 		return c.Dump(NewMessage(request, 0, header, object), func(typ uint16, body []byte) error {
 			if typ != reply {
 				return nil
