@@ -2,10 +2,11 @@ package api
 
 import (
 	"encoding/json"
-	"strings"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/engine"
 )
 
 // words is a command line. The API's description has it "as a string or an array of
@@ -24,8 +25,7 @@ func (w *words) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// exposed are ports that are exposed. A range in one entry stands for its ports: engines before version 29 took it,
-// docker compose up to 2.40 sends it.
+// exposed are ports that are exposed; a range in one entry stands for its ports.
 type exposed network.PortSet
 
 func (e *exposed) UnmarshalJSON(text []byte) error {
@@ -33,23 +33,9 @@ func (e *exposed) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &entries); err != nil || entries == nil {
 		return err
 	}
-	*e = make(exposed, len(entries))
-	for entry := range entries {
-		if single, err := network.ParsePort(entry); err == nil {
-			(*e)[single] = struct{}{}
-			continue
-		} else if number, _, _ := strings.Cut(entry, "/"); !strings.Contains(number, "-") {
-			return err
-		}
-		ports, err := network.ParsePortRange(entry)
-		if err != nil {
-			return err
-		}
-		for port := range ports.All() {
-			(*e)[port] = struct{}{}
-		}
-	}
-	return nil
+	ports, err := engine.ExposedPorts(entries)
+	*e = exposed(ports)
+	return err
 }
 
 // createBody is the body of a create request; its command lines and exposed ports shadow those

@@ -8,7 +8,6 @@ import (
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 )
@@ -19,18 +18,13 @@ func mergeImageConfig(c *container.Config, img *dockerspec.DockerOCIImageConfig)
 	if c.User == "" {
 		c.User = img.User
 	}
-	for p := range img.ExposedPorts {
-		// Other builders than Docker's leave ranges as they are.
-		ports, err := network.ParsePortRange(p)
-		if err != nil {
-			return failure.Invalid("the image exposes %q, which is not a port: %w", p, err)
-		}
-		if c.ExposedPorts == nil {
-			c.ExposedPorts = network.PortSet{}
-		}
-		for port := range ports.All() {
-			c.ExposedPorts[port] = struct{}{}
-		}
+	exposed, err := ExposedPorts(img.ExposedPorts)
+	if err != nil {
+		return failure.Invalid("the image exposes what is not a port: %w", err)
+	}
+	if len(exposed) > 0 {
+		maps.Copy(exposed, c.ExposedPorts)
+		c.ExposedPorts = exposed
 	}
 	c.Env = appendMissingEnv(c.Env, img.Env)
 	if len(img.Labels) > 0 {

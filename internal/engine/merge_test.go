@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -29,5 +31,20 @@ func TestPortsThatImagesExpose(t *testing.T) {
 		if err == nil && len(c.ExposedPorts) != len(want)+1 {
 			t.Errorf("%q: %v", exposed, c.ExposedPorts)
 		}
+	}
+}
+
+// A few kilobytes of ranges do not keep the engine busy for minutes.
+func TestRangesThatStandForTooMuch(t *testing.T) {
+	entries := map[string]struct{}{}
+	for end := 65000; end < 65010; end++ {
+		entries[fmt.Sprintf("1-%d/tcp", end)] = struct{}{}
+	}
+	if _, err := ExposedPorts(entries); err == nil || !strings.Contains(err.Error(), "262144") {
+		t.Errorf("%d ranges: %v", len(entries), err)
+	}
+	all := map[string]struct{}{"1-65535/tcp": {}, "1-65535/udp": {}, "1-65535/sctp": {}, "80": {}}
+	if ports, err := ExposedPorts(all); err != nil || len(ports) != 3*65535 {
+		t.Errorf("%d ports, %v", len(ports), err)
 	}
 }
