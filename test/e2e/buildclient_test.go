@@ -62,6 +62,11 @@ func TestBuildInvoke(t *testing.T) {
 // TestBuildInvokeOnATerminal: the shell has the terminal, and gives it back.
 func TestBuildInvokeOnATerminal(t *testing.T) {
 	e := builder(t)
+	// To pull and unpack the image is longer than a terminal is waited for.
+	ready := project(t, dockerfile("FROM debian:bookworm-slim\nWORKDIR /w\n"))
+	if r := (buildRun{dir: ready, args: []string{"-o", "type=cacheonly", "."}}).do(t, e, "cleat"); r.Code != 0 {
+		t.Fatal(r)
+	}
 	dir := project(t, dockerfile("FROM debian:bookworm-slim\nWORKDIR /w\nRUN echo half > done && exit 3\n"))
 	tm := onTerminal(t, e, 30, 100, "cleat", "build", "--invoke", "bash --norc", dir)
 	tm.Shows(t, "Running bash --norc")
