@@ -81,7 +81,8 @@ func (h *Hierarchy) makeClaimed(path, owner string) error {
 	return h.mkdirV1(t, path)
 }
 
-// claimAgain marks the engine's own directory, which somebody has removed. h.mu is held.
+// claimAgain marks the engine's own directory, which somebody has removed. Where that cannot be, it is as in Claim. h.mu is
+// held.
 func (h *Hierarchy) claimAgain(path string) {
 	if path == h.own {
 		_ = unix.Setxattr(h.claimed(path), ownerMark, []byte(h.owner), 0)

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -283,4 +285,37 @@ func TestNoTerminalOutputIsLostOrDoubledOverSIGKILL(t *testing.T) {
 func setPipeSize(f *os.File, n int) error {
 	_, err := unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, n)
 	return err
+}
+
+// What an engine that was killed has not compressed is at the next output, also what it was about to.
+func TestCompressionCutShort(t *testing.T) {
+	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Opts: map[string]string{"max-size": "1k", "max-file": "3", "compress": "true"}}
+	plain := logs.Config{Path: cfg.Path, Opts: map[string]string{"max-size": "1k", "max-file": "3"}}
+	w := open(t, plain)
+	for i := range 15 {
+		feed(t, w, stdio.Stdout, fmt.Sprintf("line %d\n", i), noon.Add(time.Duration(i)*time.Second), false)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := read(t, cfg, all())
+	unfinished := cfg.Path + ".1.gz.tmp"
+	if err := os.WriteFile(unfinished, []byte("half"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	w = open(t, cfg)
+	if _, err := os.Lstat(unfinished); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("half a file is left: %v", err)
+	}
+	feed(t, w, stdio.Stdout, "last\n", noon.Add(time.Minute), false)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := logs.Files(cfg)
+	if err != nil || len(files) != 2 || !strings.HasSuffix(files[0], ".1.gz") {
+		t.Errorf("files: %q, %v", files, err)
+	}
+	if got := read(t, cfg, all()); got != want+"last\n" {
+		t.Errorf("read back: %q, want %q and the last", got, want)
+	}
 }
