@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,18 +85,8 @@ func (a *application) ids(t *testing.T) map[string]string {
 	return found
 }
 
-// fetched is a page. Each has a connection of its own: one that is kept may lead to a container that is no more. What does
-// not answer is asked again, but a server may take long to answer once.
-func fetched(url string) (string, error) {
-	c := http.Client{Timeout: harness.Patience / 2, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := c.Get(url)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	return string(b), err
-}
+// fetched is a page. What does not answer is asked again, but a server may take long to answer once.
+func fetched(url string) (string, error) { return bodyWithin(harness.Patience/2, url) }
 
 // serves waits until a server, which may just be starting, answers with a page.
 func serves(t *testing.T, url, want string) {
