@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
@@ -46,11 +48,28 @@ func TestMain(m *testing.M) {
 	if shared.hub != nil {
 		shared.hub.Stop()
 	}
+	if !before["mount "+namedNetns] {
+		forgetNamedNetns()
+	}
 	if left := before.Leftovers(); len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "FAIL: the suite left behind:\n  %s\n", strings.Join(left, "\n  "))
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// namedNetns is where ip keeps network namespaces with a name.
+const namedNetns = "/run/netns"
+
+// forgetNamedNetns takes off the mount that ip makes of its directory with the first namespace and never takes off. It
+// stays while somebody has a namespace there.
+func forgetNamedNetns() {
+	if names, err := os.ReadDir(namedNetns); err != nil || len(names) > 0 {
+		return
+	}
+	if err := unix.Unmount(namedNetns, unix.MNT_DETACH); err == nil {
+		_ = os.Remove(namedNetns) // it is in the way of nobody
+	}
 }
 
 // engine returns the engine that tests share when they do not stop or break it,
