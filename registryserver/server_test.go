@@ -22,6 +22,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/cleatlabs/cleat/registryserver"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func TestMain(m *testing.M) {
@@ -53,7 +54,7 @@ func serve(t *testing.T, cfg registryserver.Config) (addr string, end func() err
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(30 * time.Second):
+		case <-time.After(expect.Patience):
 			t.Fatal("the server does not end")
 			return nil
 		}

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
@@ -31,7 +30,7 @@ import (
 
 const (
 	inWorld  = "CLEAT_BUILDEXEC_TEST_WORLD"
-	patience = 30 * time.Second
+	patience = expect.Patience
 )
 
 // TestMain moves the test process into a network namespace of its own, which plays the host.

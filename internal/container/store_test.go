@@ -16,6 +16,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 
 	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 func open(t *testing.T, root string) *container.Store {
@@ -301,7 +302,7 @@ func TestWaitMissesNoExit(t *testing.T) {
 		select {
 		case e := <-ch:
 			return e.Code
-		case <-time.After(10 * time.Second):
+		case <-time.After(expect.Patience):
 			t.Fatal("no answer")
 			return 0
 		}

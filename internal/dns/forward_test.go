@@ -3,6 +3,7 @@ package dns_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	wire "github.com/miekg/dns"
 
 	"github.com/cleatlabs/cleat/internal/dns"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // outside is a name server of the test: UDP and TCP at one port.
@@ -137,12 +139,16 @@ func TestSilentServerIsRemembered(t *testing.T) {
 		t.Error(got)
 	}
 	both.client.See(&dns.View{Servers: func() []dns.Upstream { return []dns.Upstream{lone, nx.upstream()} }})
-	start := time.Now()
-	if got := say(both.ask("c.example", wire.TypeA)); got != "NXDOMAIN" {
-		t.Error(got)
+	quickest := time.Hour // of a few: any may meet a processor that is busy with something else
+	for i := 0; i < 5 && quickest > 900*time.Millisecond; i++ {
+		start := time.Now()
+		if got := say(both.ask(fmt.Sprintf("c%d.example", i), wire.TypeA)); got != "NXDOMAIN" {
+			t.Error(got)
+		}
+		quickest = min(quickest, time.Since(start))
 	}
-	if took := time.Since(start); took > 900*time.Millisecond {
-		t.Errorf("it waited %v for a server that is known to be silent", took)
+	if quickest > 900*time.Millisecond {
+		t.Errorf("it waited %v for a server that is known to be silent", quickest)
 	}
 }
 
@@ -224,7 +230,7 @@ func TestCircleEnds(t *testing.T) {
 	t.Parallel()
 	var s *service
 	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
-		c := wire.Client{Timeout: 20 * time.Second}
+		c := wire.Client{Timeout: expect.Patience}
 		fwd := q.Copy()
 		fwd.Id = wire.Id()
 		r, _, err := c.Exchange(fwd, s.addr)
@@ -250,31 +256,36 @@ func TestCircleEnds(t *testing.T) {
 	}
 }
 
+// same is one name, as clients spell it differently.
+func same(i int) string { return []string{"SAME.example.", "same.example."}[i%2] }
+
 // The same question by many is one question; each gets its own answer.
 func TestSameQuestionIsAskedOnce(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) { <-release; says("192.0.2.1")(w, q) })
 	s := withServers(t, up.upstream())
-	var wg sync.WaitGroup
-	for i := range 20 {
-		wg.Go(func() {
-			name := "same.example."
-			if i%2 == 0 {
-				name = "SAME.example."
-			}
-			m := new(wire.Msg).SetQuestion(name, wire.TypeA)
-			r := s.exchange("udp", m)
-			if say(r) != "NOERROR 192.0.2.1" || r.Question[0].Name != name {
-				t.Errorf("%v", r)
-			}
-		})
+	conns := make([]*wire.Conn, 20)
+	for i := range conns {
+		conn, err := net.Dial("udp", s.addr)
+		must(t, err)
+		defer conn.Close()
+		conns[i] = &wire.Conn{Conn: conn}
+		must(t, conns[i].WriteMsg(new(wire.Msg).SetQuestion(same(i), wire.TypeA)))
 	}
-	for up.asked.Load() == 0 {
-		time.Sleep(time.Millisecond)
+	if got := say(s.ask("web", wire.TypeA)); got != "NOERROR 172.20.0.2" { // read behind the others
+		t.Error(got)
 	}
 	close(release)
-	wg.Wait()
+	for i, co := range conns {
+		must(t, co.SetReadDeadline(time.Now().Add(expect.Patience)))
+		r, err := co.ReadMsg()
+		must(t, err)
+		if say(r) != "NOERROR 192.0.2.1" || r.Question[0].Name != same(i) {
+			t.Errorf("%v", r)
+		}
+	}
+	// Once, and again each second while there is no answer.
 	if n := up.asked.Load(); n > 5 {
 		t.Errorf("asked %d times", n)
 	}
@@ -298,7 +309,7 @@ func TestFloodIsBounded(t *testing.T) {
 	web := func() {
 		t.Helper()
 		c := wire.Client{Timeout: 50 * time.Millisecond}
-		for deadline := time.Now().Add(20 * time.Second); ; {
+		for deadline := time.Now().Add(expect.Patience); ; {
 			r, _, err := c.Exchange(new(wire.Msg).SetQuestion("web.", wire.TypeA), s.addr)
 			if err == nil && say(r) == "NOERROR 172.20.0.2" {
 				return

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/cleatlabs/cleat/internal/supervise"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // FuzzQuery feeds a container's bytes to the server, and checks that what comes back
@@ -60,7 +61,7 @@ func FuzzQuery(f *testing.F) {
 		var b []byte
 		select {
 		case b = <-replies:
-		case <-time.After(20 * time.Second):
+		case <-time.After(expect.Patience):
 			t.Fatal("no answer")
 		}
 		var m dns.Msg

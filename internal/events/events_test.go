@@ -35,7 +35,7 @@ func rest(t *testing.T, ch <-chan events.Message, n int) (list []events.Message)
 				return list
 			}
 			list = append(list, m)
-		case <-time.After(20 * time.Second):
+		case <-time.After(expect.Patience):
 			t.Fatalf("only %d events came", len(list))
 		}
 	}

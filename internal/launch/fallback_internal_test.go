@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // Where memfds cannot be executed the stub is a file that leaves no name behind and that nobody can write to, not even
@@ -60,7 +62,7 @@ func TestFileExecutable(t *testing.T) {
 		t.Fatal(err)
 	}
 	// That it has been executed is told a moment before it is so in every respect.
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(expect.Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if to, err := os.Readlink(link); err != nil || to != own {
 			break
 		}

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/test/expect"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,7 +53,7 @@ func run(t testing.TB, s *launch.Stub, p *launch.Program, files ...int) outcome 
 		t.Fatal(err)
 	}
 	defer unix.Close(c.PIDFD)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), expect.Patience)
 	defer cancel()
 	var o outcome
 	o.report, o.err = c.Await(ctx)

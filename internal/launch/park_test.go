@@ -34,7 +34,7 @@ func runIn(t testing.TB, s *launch.Stub, k *launch.Parked, p *launch.Program, na
 		t.Fatal(err)
 	}
 	defer unix.Close(c.PIDFD)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), expect.Patience)
 	defer cancel()
 	var o outcome
 	o.report, o.err = c.Await(ctx)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/netlink"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // space is a namespace of the test's own, with a connection to it.
@@ -62,7 +63,7 @@ func TestLinksAddressesRoutes(t *testing.T) {
 		t.Errorf("veth is %+v and %+v", v, p)
 	}
 	must(conn.Do(netlink.SetMAC(p.Index, []byte{2, 0x42, 8, 8, 8, 8}), netlink.SetUp(p.Index)))
-	for deadline := time.Now().Add(5 * time.Second); !v.Ready && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(expect.Patience); !v.Ready && time.Now().Before(deadline); {
 		v, err = conn.LinkByName("v0")
 		must(err)
 	}
@@ -177,7 +178,7 @@ func TestThreadThatCannotGoBackEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	unix.Close(fd)
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(expect.Patience); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid)); os.IsNotExist(err) {
 			return
 		}

@@ -221,7 +221,7 @@ func (h *host) meets(what string, ns int, proto, addr, want string) {
 
 const (
 	noConnection = "no connection"
-	patience     = 30 * time.Second
+	patience     = expect.Patience
 	// shortly is waited for what is not to come, and for what is asked for again and again.
 	shortly = time.Second
 )

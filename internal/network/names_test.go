@@ -48,12 +48,12 @@ func (h *host) lookUp(ns int, proto, name string, qtype uint16) string {
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
 	var conn net.Conn
 	h.in(ns, func() (err error) {
-		d := net.Dialer{Timeout: 20 * time.Second}
+		d := net.Dialer{Timeout: expect.Patience}
 		conn, err = d.Dial(proto, "127.0.0.11:53")
 		return err
 	})
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(expect.Patience))
 	co := &dns.Conn{Conn: conn}
 	must(h.t, co.WriteMsg(m))
 	r, err := co.ReadMsg()

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/network"
@@ -26,8 +25,8 @@ func (h *host) sctpSocket(ns int) (fd int, ok bool) {
 		return -1, false
 	}
 	must(h.t, err)
-	patience := unix.NsecToTimeval(int64(10 * time.Second))
-	must(h.t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience))
+	limit := unix.NsecToTimeval(int64(patience))
+	must(h.t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
 	h.t.Cleanup(func() { unix.Close(fd) })
 	return fd, true
 }

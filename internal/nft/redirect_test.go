@@ -80,12 +80,12 @@ func TestRedirectPasses(t *testing.T) {
 	echo(t, "its own", "0.0.0.0:53")
 	for _, network := range []string{"udp4", "tcp4"} {
 		for addr, want := range map[string]string{"127.0.0.11:53": "ours", "127.0.0.1:53": "its own"} {
-			c, err := net.DialTimeout(network, addr, 20*time.Second)
+			c, err := net.DialTimeout(network, addr, expect.Patience)
 			if err != nil {
 				t.Errorf("%s %s: %v", network, addr, err)
 				continue
 			}
-			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(expect.Patience))
 			fmt.Fprint(c, "who is there?")
 			if u, ok := c.(*net.TCPConn); ok {
 				_ = u.CloseWrite()

@@ -24,6 +24,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/internal/registryclient"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // receiver is a registry that takes one blob, as it is told to.
@@ -158,14 +159,20 @@ func (f *receiver) serve() *httptest.Server {
 	return ts
 }
 
-// pusher opens a session about lab/x at ts that is not patient.
+// pusher opens a session about lab/x at ts that does not pause, and waits for a busy machine.
 func pusher(t *testing.T, ts *httptest.Server, auth *registry.AuthConfig) *registryclient.Session {
+	t.Helper()
+	return stallPusher(t, ts, auth, expect.Patience)
+}
+
+// stallPusher is a pusher that gives up an upload which takes no byte for so long.
+func stallPusher(t *testing.T, ts *httptest.Server, auth *registry.AuthConfig, stall time.Duration) *registryclient.Session {
 	t.Helper()
 	c, err := registryclient.New(registryclient.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Hasten(time.Millisecond, 500*time.Millisecond, 30*time.Second)
+	c.Hasten(time.Millisecond, stall, expect.Patience)
 	named, err := reference.ParseNormalizedNamed(hostOf(ts.URL) + "/lab/x:1")
 	if err != nil {
 		t.Fatal(err)
@@ -291,7 +298,7 @@ func TestStalledUploadIsGivenUp(t *testing.T) {
 	ts := f.serve()
 	t.Cleanup(func() { close(release) })
 	u := blobOf(24 << 20)
-	if _, err := pusher(t, ts, nil).PushBlob(context.Background(), u); err != nil || !f.has(u.Digest) {
+	if _, err := stallPusher(t, ts, nil, 500*time.Millisecond).PushBlob(context.Background(), u); err != nil || !f.has(u.Digest) {
 		t.Errorf("%v\n%s", err, f.calls())
 	}
 }
@@ -573,7 +580,7 @@ func FuzzChallenge(f *testing.F) {
 		}))
 		defer ts.Close()
 		s := pusher(t, ts, &registry.AuthConfig{Username: "alice", Password: "pw"})
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), expect.Patience)
 		defer cancel()
 		err := s.ExplainPush(s.PushManifest(ctx, ocispec.Descriptor{Digest: digest.FromString("")}, nil, "v1", nil))
 		if err == nil || ctx.Err() != nil || strings.Contains(err.Error(), "pw") && !strings.Contains(challenge, "pw") {

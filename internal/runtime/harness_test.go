@@ -20,6 +20,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/cleatlabs/cleat/test/expect"
 	"golang.org/x/sys/unix"
 )
 
@@ -166,7 +167,7 @@ func (l *lab) start(s *runtime.Spec) *running {
 }
 
 func (l *lab) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), expect.Patience)
 	l.t.Cleanup(cancel)
 	return ctx
 }
@@ -192,7 +193,7 @@ func (l *lab) startFails(s *runtime.Spec) error {
 // terminate sends SIGTERM until the process has ended: busybox's shell can miss one that comes while it forks.
 func (c *running) terminate() {
 	c.l.t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(expect.Patience); time.Now().Before(end); {
 		if err := c.Signal(15); err != nil && !errors.Is(err, runtime.ErrNotRunning) {
 			c.l.t.Fatal(err)
 		}
@@ -209,7 +210,7 @@ func (c *running) wait() runtime.Status {
 	c.l.t.Helper()
 	select {
 	case <-c.Done():
-	case <-time.After(30 * time.Second):
+	case <-time.After(expect.Patience):
 		c.l.t.Fatal("the process does not end")
 	}
 	c.readers.Wait()

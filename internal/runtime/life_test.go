@@ -174,7 +174,7 @@ func consoleOf(p *runtime.Process) *console {
 
 func (c *console) expect(t testing.TB, want string) {
 	t.Helper()
-	c.f.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.f.SetReadDeadline(time.Now().Add(expect.Patience))
 	var seen strings.Builder
 	for !strings.Contains(seen.String(), want) {
 		b, err := c.r.ReadByte()

@@ -123,7 +123,7 @@ func wait(t *testing.T, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(20 * time.Second):
+	case <-time.After(expect.Patience):
 		buf := make([]byte, 1<<16)
 		t.Fatalf("%s did not happen\n%s", what, buf[:runtime.Stack(buf, true)])
 	}
@@ -132,7 +132,7 @@ func wait(t *testing.T, what string, c <-chan struct{}) {
 // collect reads a subscription to its end.
 func collect(t *testing.T, sub *stdio.Subscription) (map[stdio.Stream]string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), expect.Patience)
 	defer cancel()
 	got := map[stdio.Stream]string{}
 	for {

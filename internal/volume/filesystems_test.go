@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/volume"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // quotaDirs names directories on filesystems with project quota, separated by colons,
@@ -161,7 +162,7 @@ func sizeIsLimited(t *testing.T, root string) {
 		}
 		// XFS counts what is deleted in its own time.
 		files, err := p.Files()
-		for end := time.Now().Add(30 * time.Second); files != 0 && err == nil && time.Now().Before(end); {
+		for end := time.Now().Add(expect.Patience); files != 0 && err == nil && time.Now().Before(end); {
 			time.Sleep(10 * time.Millisecond)
 			files, err = p.Files()
 		}
@@ -244,7 +245,7 @@ func sizeIsLimited(t *testing.T, root string) {
 		}
 		// XFS counts what is deleted in its own time.
 		used, limit, err := p.Used()
-		for end := time.Now().Add(30 * time.Second); used != 0 && err == nil && time.Now().Before(end); {
+		for end := time.Now().Add(expect.Patience); used != 0 && err == nil && time.Now().Before(end); {
 			time.Sleep(10 * time.Millisecond)
 			used, limit, err = p.Used()
 		}
