@@ -179,6 +179,7 @@ func (o Options) projectOptions(raw Raw) (*cli.ProjectOptions, error) {
 		cli.WithConsistency(!raw.NoConsistency),
 		cli.WithResolvedPaths(!raw.NoPaths),
 		cli.WithoutEnvironmentResolution,
+		cli.WithLoadOptions(withBounds),
 		cli.WithWorkingDirectory(o.Directory),
 		cli.WithOsEnv, // it wins over all files
 	}

@@ -82,7 +82,7 @@ func (d *draft) casts(o *loader.Options) {
 // interpolating is what the library interpolates by.
 func interpolating(options *cli.ProjectOptions) *interpolation.Options {
 	details := types.ConfigDetails{Environment: options.Environment}
-	return loader.ToOptions(&details, nil).Interpolate
+	return loader.ToOptions(&details, []func(*loader.Options){withBounds}).Interpolate
 }
 
 // collectKeys adds all keys of all maps in a value.

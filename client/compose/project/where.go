@@ -27,8 +27,15 @@ func (p Place) String() string {
 	if p.Column > 0 {
 		at += ":" + strconv.Itoa(p.Column)
 	}
-	return fmt.Sprintf("  --> %s\n%5d | %s", at, p.Line, p.Text)
+	text := p.Text
+	if len(text) > mostShown {
+		text = strings.ToValidUTF8(text[:mostShown], "") + "…"
+	}
+	return fmt.Sprintf("  --> %s\n%5d | %s", at, p.Line, text)
 }
+
+// mostShown is how many bytes of a line an error shows.
+const mostShown = 240
 
 // PlacedError is an error with the place in the compose file that it comes from.
 type PlacedError struct {
