@@ -188,7 +188,7 @@ func (b *bridge) down() error {
 	if !b.made {
 		return nil
 	}
-	return b.host.deleteLinks([]string{b.name()})
+	return b.host.deleteLink(b.name())
 }
 
 func (b *bridge) firewall() (nft.Network, bool) { return b.opts.firewall(b.rec), true }
@@ -306,11 +306,16 @@ func (b *bridge) reattach(links []string) error {
 	return errors.Join(errs...)
 }
 
-// unplug deletes the veth of a container that lives on.
+// unplug deletes the veth of a container that lives on. While it cannot be deleted, the container is kept off the
+// network nevertheless.
 func (b *bridge) unplug(_ int, e *Endpoint) error {
 	if e.Link == "" {
 		return nil
 	}
 	b.host.disown(e.Link)
-	return b.host.deleteLinks([]string{e.Link})
+	err := b.host.unused.now([]string{e.Link})
+	if err != nil {
+		err = errors.Join(err, b.mute(e.Link))
+	}
+	return err
 }

@@ -322,20 +322,26 @@ func (n *netw) awaits(want, leaving netip.Addr) bool {
 	return n.addrs.prefers(leaving)
 }
 
-// silence has the bridge take nothing more from the port and know no address behind it. The
-// link itself goes with its namespace; to delete it would take a hundred times as long.
+// silence has nothing heard of an ended container. The link itself goes with its namespace; to delete it would take a
+// hundred times as long. One that the bridge does not let go of is deleted all the same, and tried again until it has
+// gone: that is told of as long as it lasts.
 func (b *bridge) silence(_ int, e *Endpoint) error {
-	if e.Link == "" || !linkExists(e.Link) {
-		return nil
+	if e.Link != "" && linkExists(e.Link) && b.mute(e.Link) != nil {
+		_ = b.host.unused.now([]string{e.Link})
 	}
+	return nil
+}
+
+// mute has the bridge take nothing more from a port and know no address behind it. A port that is gone is no error.
+func (b *bridge) mute(link string) error {
 	err := error(unix.EBUSY)
 	if b.made {
-		err = b.host.conn.Do(netlink.SilencePort(e.Link))
+		err = b.host.conn.Do(netlink.SilencePort(link))
 	}
 	if errors.Is(err, unix.EBUSY) {
 		// The bridge decides about its ports itself, at once (STP) or some time later, as
 		// it has a forward delay that is not ours to change. This takes longer.
-		err = b.host.conn.Do(netlink.SetMaster(e.Link, 0))
+		err = b.host.conn.Do(netlink.SetMaster(link, 0))
 	}
 	if err == nil || errors.Is(err, unix.ENODEV) {
 		return nil // or the kernel was faster

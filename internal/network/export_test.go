@@ -43,3 +43,22 @@ func (s *Service) Leaving() int { return len(s.leaving.list()) }
 
 // FindFlowsByList has the service do what it has to on kernels before Linux 6.8.
 func (s *Service) FindFlowsByList() { s.flows.FindByList() }
+
+// FailLinkRemovals has containers' links not be deleted while failing gives an error.
+func (s *Service) FailLinkRemovals(failing func() error) {
+	remove := s.host.unused.remove
+	s.host.unused.remove = func(names []string) []error {
+		err := failing()
+		if err == nil {
+			return remove(names)
+		}
+		errs := make([]error, len(names))
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+}
+
+// RetryLinkRemovals has those that failed tried again now.
+func (s *Service) RetryLinkRemovals() { s.host.unused.stir() }

@@ -210,7 +210,7 @@ func (l *lan) down() error {
 	if !l.rec.LinkMade {
 		return nil
 	}
-	return l.host.deleteLinks([]string{l.rec.Link})
+	return l.host.deleteLink(l.rec.Link)
 }
 
 func (l *lan) firewall() (nft.Network, bool) { return nft.Network{}, false }

@@ -16,18 +16,22 @@ import (
 	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
-// removals delete the bridges of networks that are no more. The kernel takes 30 to 60 ms for one, or for many at once,
-// as it waits until no processor looks at them any more; nobody has to wait for that with it. Before, the bridge is set
-// down, which takes its routes away: its subnet is free for other networks. A note on the disk, which was the network's
-// record, says that the bridge is to go until it has: an engine that dies in between leaves it to the next. One that
-// cannot be deleted is tried again: with the next that is to go, and after pauses.
-type removals struct {
-	remove func([]*Record) []error
+// removals delete links of the host that are of no use any more. One that cannot be deleted is tried again: with the
+// next that is to go, and after pauses. There are those of bridges and those of containers' links.
+//
+// A bridge goes behind the removal of its network: the kernel takes 30 to 60 ms for one, or for many at once, as it
+// waits until no processor looks at them any more; nobody has to wait for that with it. Before, the bridge is set down,
+// which takes its routes away: its subnet is free for other networks. A note on the disk, which was the network's
+// record, says that the bridge is to go until it has: an engine that dies in between leaves it to the next, as it does a
+// container's link, which the next finds to be nobody's.
+type removals[T any] struct {
+	link   func(T) string // its name
+	remove func([]T) []error
 	wake   chan struct{}
 	ended  chan struct{} // closed when nobody is left to do it
 
 	mu      sync.Mutex
-	pending []*removal
+	pending []*removal[T]
 	closed  bool // nobody is left to do it
 }
 
@@ -37,48 +41,71 @@ const (
 	lastRetry  = 5 * time.Minute
 )
 
-// removal is that of one bridge.
-type removal struct {
-	rec   *Record
+// removal is that of one link.
+type removal[T any] struct {
+	what  T
 	tried chan struct{} // closed when the next attempt has ended
 	err   error         // of the last attempt
 }
 
-func newRemovals(group *supervise.Group, remove func([]*Record) []error) *removals {
-	r := &removals{remove: remove, wake: make(chan struct{}, 1), ended: make(chan struct{})}
-	group.Go("network-removals", r.run)
+// newRemovals deletes by a function that gives an error for each, in the order that it was given them.
+func newRemovals[T any](group *supervise.Group, name string, link func(T) string, remove func([]T) []error) *removals[T] {
+	r := &removals[T]{link: link, remove: remove, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	group.Go(name, r.run)
 	return r
 }
 
-// add has a bridge deleted that is down and of which there is a note.
-func (r *removals) add(rec *Record) {
+// newBridgeRemovals are those of bridges that are down and of which there are notes.
+func newBridgeRemovals(group *supervise.Group, remove func([]*Record) []error) *removals[*Record] {
+	return newRemovals(group, "network-removals", func(rec *Record) string { return rec.Link }, remove)
+}
+
+// newLinkRemovals are those of containers' links, by name.
+func newLinkRemovals(group *supervise.Group, remove func([]string) []error) *removals[string] {
+	return newRemovals(group, "network-link-removals", func(name string) string { return name }, remove)
+}
+
+// add has one deleted.
+func (r *removals[T]) add(what T) {
 	r.mu.Lock()
 	closed := r.closed
 	if !closed {
-		r.pending = append(r.pending, &removal{rec: rec, tried: make(chan struct{})})
+		r.pending = append(r.pending, &removal[T]{what: what, tried: make(chan struct{})})
 	}
 	r.mu.Unlock()
 	if closed {
-		r.remove([]*Record{rec}) // what fails has its note, for the next engine
+		r.remove([]T{what}) // what fails is left to the next engine
 		return
 	}
 	r.stir()
 }
 
+// now deletes some before it returns. Its error is about those that are still there, and tried again.
+func (r *removals[T]) now(all []T) error {
+	var errs []error
+	for i, err := range r.remove(all) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w; it is tried again", err))
+			r.add(all[i])
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // stir has those that are pending tried now.
-func (r *removals) stir() {
+func (r *removals[T]) stir() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
 }
 
-// await waits until no bridge of that name is about to go, or the engine ends. One that cannot be deleted is tried once
+// await waits until no link of that name is about to go, or the engine ends. One that cannot be deleted is tried once
 // more, and then the error says why.
-func (r *removals) await(ctx context.Context, link string) error {
+func (r *removals[T]) await(ctx context.Context, link string) error {
 	for tries := 0; ; tries++ {
 		r.mu.Lock()
-		i := slices.IndexFunc(r.pending, func(p *removal) bool { return p.rec.Link == link })
+		i := slices.IndexFunc(r.pending, func(p *removal[T]) bool { return r.link(p.what) == link })
 		if i < 0 || r.closed {
 			r.mu.Unlock()
 			return nil
@@ -100,7 +127,7 @@ func (r *removals) await(ctx context.Context, link string) error {
 }
 
 // warnings name those that could not be deleted so far.
-func (r *removals) warnings() []string {
+func (r *removals[T]) warnings() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
@@ -113,7 +140,7 @@ func (r *removals) warnings() []string {
 }
 
 // run deletes what there is to delete, also what is left at the end.
-func (r *removals) run(ctx context.Context) {
+func (r *removals[T]) run(ctx context.Context) {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for pause := firstRetry; ; {
@@ -139,33 +166,33 @@ func (r *removals) run(ctx context.Context) {
 }
 
 // attempt tries to delete all that are pending, and says whether all have gone.
-func (r *removals) attempt() bool {
+func (r *removals[T]) attempt() bool {
 	r.mu.Lock()
 	all := slices.Clone(r.pending)
 	r.mu.Unlock()
 	if len(all) == 0 {
 		return true
 	}
-	var recs []*Record
+	var what []T
 	for _, one := range all {
-		recs = append(recs, one.rec)
+		what = append(what, one.what)
 	}
-	errs := r.remove(recs)
+	errs := r.remove(what)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, one := range all {
 		close(one.tried)
 		one.tried, one.err = make(chan struct{}), errs[i]
 		if errs[i] == nil {
-			r.pending = slices.DeleteFunc(r.pending, func(p *removal) bool { return p == one })
+			r.pending = slices.DeleteFunc(r.pending, func(p *removal[T]) bool { return p == one })
 		}
 	}
 	return errors.Join(errs...) == nil
 }
 
 // finish tries all once more, and those that come meanwhile.
-func (r *removals) finish() {
-	untried := func(p *removal) bool { return p.err == nil }
+func (r *removals[T]) finish() {
+	untried := func(p *removal[T]) bool { return p.err == nil }
 	for {
 		r.attempt()
 		r.mu.Lock()

@@ -10,6 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/netlink"
 	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
@@ -47,7 +50,7 @@ func TestFailedRemovalIsTriedAgain(t *testing.T) {
 		const failures = 12
 		k := &stubbornKernel{left: map[string]int{"br-bad": failures}}
 		group := supervise.New(context.Background())
-		r := newRemovals(group, k.remove)
+		r := newBridgeRemovals(group, k.remove)
 		begin := time.Now()
 		r.add(&Record{Name: "bad", Link: "br-bad"})
 		synctest.Wait()
@@ -93,7 +96,7 @@ func TestFailedRemovalIsAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &stubbornKernel{left: map[string]int{"br-bad": 1 << 30, "br-slow": 2}}
 		group := supervise.New(context.Background())
-		r := newRemovals(group, k.remove)
+		r := newBridgeRemovals(group, k.remove)
 		for _, name := range []string{"bad", "good", "slow"} {
 			r.add(&Record{Name: name, Link: "br-" + name})
 		}
@@ -126,12 +129,51 @@ func TestFailedRemovalIsAwaited(t *testing.T) {
 	})
 }
 
+// The port of an ended container that its bridge cannot be had to silence is deleted, and if that fails, too, tried again.
+func TestPortThatCannotBeSilenced(t *testing.T) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close() // the kernel takes nothing from it any more
+	synctest.Test(t, func(t *testing.T) {
+		group := supervise.New(context.Background())
+		const port = "lo" // a link that there is
+		attempts := 0
+		host := &uplink{conn: conn, unused: newLinkRemovals(group, func(names []string) []error {
+			if attempts++; !slices.Equal(names, []string{port}) {
+				t.Errorf("attempt %d is about %q", attempts, names)
+			}
+			if attempts < 4 {
+				return []error{errors.New("no buffers")}
+			}
+			return []error{nil}
+		})}
+		b := &bridge{host: host, rec: &Record{Link: "br-bad"}, made: true}
+		if err := b.silence(-1, &Endpoint{Link: port}); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if want := []string{"no buffers; it is tried again"}; attempts != 2 || !slices.Equal(host.unused.warnings(), want) {
+			t.Errorf("%d attempts, told: %q", attempts, host.unused.warnings())
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if left := host.unused.warnings(); attempts != 4 || len(left) > 0 {
+			t.Errorf("%d attempts, told: %q", attempts, left)
+		}
+		if err := group.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Who begins to wait between the last attempt and the end of it all does not wait for what nobody does.
 func TestAwaitedAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &stubbornKernel{left: map[string]int{"br-bad": 1 << 30}}
 		group := supervise.New(context.Background())
-		r := newRemovals(group, k.remove)
+		r := newBridgeRemovals(group, k.remove)
 		r.add(&Record{Name: "bad", Link: "br-bad"})
 		synctest.Wait()
 		if err := group.Stop(context.Background()); err != nil {

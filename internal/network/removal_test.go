@@ -2,9 +2,12 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/netlink"
 	"github.com/cleatlabs/cleat/internal/network"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // Whoever makes the network again that was just removed does not meet what the kernel still has of it: the subnet and
@@ -108,6 +112,74 @@ func TestNextEngineDeletesTheBridge(t *testing.T) {
 	if notes := notes(t, cfg); len(notes) > 0 {
 		t.Errorf("notes are left: %v", notes)
 	}
+}
+
+// A container that has left a network is kept off it while its link cannot be deleted. That is told of, and tried again
+// until the link has gone.
+func TestLinkThatCannotBeDeleted(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	h.create(s, api.CreateRequest{Name: "left"})
+	req := on("a", "left")
+	a, b := h.join(s, req), h.join(s, on("b", "left"))
+	h.listen(a.ns, "a", ":80")
+	h.meets("before", b.ns, "tcp4", a.IP.String()+":80", "a sees "+b.IP.String())
+	var stuck atomic.Bool
+	stuck.Store(true)
+	s.FailLinkRemovals(func() error {
+		if stuck.Load() {
+			return errors.New("no buffers for " + a.Link)
+		}
+		return nil
+	})
+	_, err := s.Disconnect(context.Background(), req, a.NetworkID, a.ns, func(*network.Sandbox) error { return nil })
+	if want := "no buffers for " + a.Link + "; it is tried again"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("disconnected: %v, not: %s", err, want)
+	}
+	if !exists(t, a.Link) {
+		t.Fatal("the link was deleted all the same")
+	}
+	told := func() bool { return strings.Contains(strings.Join(s.Warnings(), "\n"), a.Link) }
+	expect.Eventually(t, "warning", told)
+	h.meets("disconnected", b.ns, "tcp4", a.IP.String()+":80", "no connection")
+	stuck.Store(false)
+	s.RetryLinkRemovals()
+	expect.Eventually(t, "removal of the link", func() bool { return !exists(t, a.Link) })
+	expect.Eventually(t, "end of the warning", func() bool { return !told() })
+	expect.Eventually(t, "return of the address", func() bool { return s.Leaving() == 0 })
+	h.expect("address of the next", h.join(s, on("c", "left")).IP.String(), a.IP.String())
+}
+
+// A link that nobody uses and that the engine cannot delete when it starts is deleted later.
+func TestStrayThatCannotBeDeleted(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	const stray = "cltstray"
+	h.addPort(h.config().Bridge, stray, "02:00:00:00:00:01")
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", stray).Run() })
+	var tries atomic.Int32
+	s.FailLinkRemovals(func() error {
+		if tries.Add(1) < 3 {
+			return errors.New("no buffers")
+		}
+		return nil
+	})
+	if err := s.Reconcile(context.Background(), nil); err == nil || !strings.Contains(err.Error(), "no buffers; it is tried again") {
+		t.Errorf("reconciled: %v", err)
+	}
+	expect.Eventually(t, "removal of the link", func() bool { return !exists(t, stray) })
+}
+
+func exists(t *testing.T, link string) bool {
+	t.Helper()
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+	must(t, err)
+	defer conn.Close()
+	_, err = conn.LinkByName(link)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		t.Fatal(err)
+	}
+	return err == nil
 }
 
 // Who waits for a bridge to go may give up.

@@ -55,7 +55,7 @@ type Service struct {
 	flows    *nft.Flows
 	stale    *forgetter
 	leaving  *departures
-	removals *removals
+	removals *removals[*Record]
 	removing *netlink.Conn // by which removals go
 	lookups  *nameService
 	zone     zone
@@ -124,7 +124,8 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if s.removing, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
 		return nil, err
 	}
-	s.removals = newRemovals(s.group, func(recs []*Record) []error { return removeBridges(s.removing, s.records, recs) })
+	s.host.unused = newLinkRemovals(s.group, s.host.deleteLinks)
+	s.removals = newBridgeRemovals(s.group, func(recs []*Record) []error { return removeBridges(s.removing, s.records, recs) })
 	for _, rec := range s.undeleted {
 		s.removals.add(rec)
 	}
@@ -468,7 +469,7 @@ func (s *Service) Teardown() error {
 		}
 	}
 	strays, strayErr := s.host.strays(s.bridgeIndexes())
-	err = errors.Join(err, strayErr, s.host.deleteLinks(strays))
+	err = errors.Join(append(s.host.deleteLinks(strays), err, strayErr)...)
 	s.mu.Lock()
 	all := slices.Collect(maps.Values(s.networks))
 	s.mu.Unlock()

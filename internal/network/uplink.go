@@ -32,6 +32,8 @@ type uplink struct {
 	// making is held while a link is made. The kernel makes one at a time anyway, and
 	// whoever writes a setting of another meanwhile must try again and again (see attempts).
 	making sync.Mutex
+	// unused deletes the host's ends of links that no container uses any more.
+	unused *removals[string]
 
 	mu    sync.Mutex
 	links map[string]bool // host's ends made by this process and still in use
@@ -57,16 +59,19 @@ func (u *uplink) owns(link string) bool {
 	return u.links[link]
 }
 
-// deleteLinks takes 10 to 30 ms each. One that is gone is no error.
-func (u *uplink) deleteLinks(names []string) error {
-	var errs []error
-	for _, n := range names {
+// deleteLinks takes 10 to 30 ms each, and gives an error for each. One that is gone is no error.
+func (u *uplink) deleteLinks(names []string) []error {
+	errs := make([]error, len(names))
+	for i, n := range names {
 		if err := u.conn.Do(netlink.DeleteLink(n)); err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, err)
+			errs[i] = fmt.Errorf("link %s, which is of no use any more, is still there: %w", n, err)
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
+
+// deleteLink is that of one.
+func (u *uplink) deleteLink(name string) error { return u.deleteLinks([]string{name})[0] }
 
 // strays are veths of this or an earlier engine on these bridges that nobody uses.
 func (u *uplink) strays(bridges map[int]bool) ([]string, error) {

@@ -100,7 +100,7 @@ func (s *Service) Warnings() []string {
 	s.mu.Lock()
 	out := append([]string(nil), s.warnings...)
 	s.mu.Unlock()
-	out = append(out, s.removals.warnings()...)
+	out = slices.Concat(out, s.removals.warnings(), s.host.unused.warnings())
 	if !forwards(ipForward) {
 		out = append(out, "IPv4 forwarding is disabled on this host: containers reach nothing beyond it, and nobody reaches their published ports from outside; allow it with: sysctl net.ipv4.ip_forward=1")
 	}
@@ -148,7 +148,7 @@ func (s *Service) sweep(ctx context.Context, keep []*Sandbox) error {
 	if ctx.Err() != nil {
 		return errors.Join(err, e, ctx.Err())
 	}
-	err = errors.Join(err, e, s.host.deleteLinks(strays))
+	err = errors.Join(err, e, s.host.unused.now(strays))
 	if len(strays) > 0 {
 		err = errors.Join(err, s.repair())
 	}
