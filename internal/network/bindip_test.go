@@ -27,7 +27,7 @@ func TestPublishedOnIPv6ByDefault(t *testing.T) {
 		{"an address that is named", "tcp4", "127.0.0.1:8081", "a sees 172.29.0.1"},
 		{"an address that is named, IPv6", "tcp6", "[::1]:8081", "no connection"},
 	} {
-		h.expect(c.what, h.dial(h.home, c.proto, c.addr), c.want)
+		h.meets(c.what, h.home, c.proto, c.addr, c.want)
 	}
 	if got := a.Ports[api.MustParsePort("80/tcp")]; len(got) != 2 || got[0].HostIP.String() != "0.0.0.0" && got[1].HostIP.String() != "0.0.0.0" {
 		t.Errorf("bound: %v", got)
@@ -43,15 +43,15 @@ func TestPublishedOnIPv6ByDefault(t *testing.T) {
 	req.Ports = ports("80/tcp", "8082")
 	d := h.join(s, req)
 	h.listen6(d.ns, "d", "[::]:80")
-	h.expect("one address", h.dial(h.outside, "tcp6", "["+host6+"]:8082"), "d sees "+outside6)
-	h.expect("one address, ::1", h.dial(h.home, "tcp6", "[::1]:8082"), "no connection")
-	h.expect("one address, IPv4", h.dial(h.outside, "tcp4", hostAddr+":8082"), "no connection")
+	h.meets("one address", h.outside, "tcp6", "["+host6+"]:8082", "d sees "+outside6)
+	h.meets("one address, ::1", h.home, "tcp6", "[::1]:8082", "no connection")
+	h.meets("one address, IPv4", h.outside, "tcp4", hostAddr+":8082", "no connection")
 	req = on("e", "own")
 	req.Ports = ports("80/tcp", "8083")
 	e := h.join(s, req)
 	h.listen(e.ns, "e", ":80")
-	h.expect("the network's own choice", h.dial(h.home, "tcp4", "127.0.0.1:8083"), "e sees "+own.Subnets[0].Gateway.String())
-	h.expect("the network's own choice, IPv6", h.dial(h.outside, "tcp6", "["+host6+"]:8083"), "no connection")
+	h.meets("the network's own choice", h.home, "tcp4", "127.0.0.1:8083", "e sees "+own.Subnets[0].Gateway.String())
+	h.meets("the network's own choice, IPv6", h.outside, "tcp6", "["+host6+"]:8083", "no connection")
 }
 
 // What only the engine itself could serve, and does not, is refused with a way out that fits.

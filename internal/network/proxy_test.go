@@ -174,15 +174,15 @@ func TestAdminChainJudgesIPv6Too(t *testing.T) {
 	h.listen(a.ns, "a", ":80")
 	h.listen(a.ns, "a", ":20001")
 	h.listen(b.ns, "b", ":80")
-	at := func(ns int, port string) string { return h.dial(ns, "tcp6", "["+host6+"]:"+port) }
-	h.expect("from an internal network", at(inner.ns, "8080"), "no connection")
-	h.expect("before", at(h.outside, "8080"), "a sees 172.29.0.1")
+	at := func(what string, ns int, port, want string) { h.meets(what, ns, "tcp6", "["+host6+"]:"+port, want) }
+	at("from an internal network", inner.ns, "8080", "no connection")
+	at("before", h.outside, "8080", "a sees 172.29.0.1")
 	h.nft("add rule inet cleat-" + cfg.Bridge + " admin ip6 saddr " + outside6 + " drop")
 	for _, port := range []string{"8080", "20001", "8091"} {
-		h.expect("blocked by the administrator, port "+port, at(h.outside, port), "no connection")
+		at("blocked by the administrator, port "+port, h.outside, port, "no connection")
 	}
-	h.expect("the host's own servers are not meant", at(h.outside, "7"), "host sees "+outside6)
-	h.expect("the host itself", at(h.home, "8080"), "a sees 172.29.0.1")
+	at("the host's own servers are not meant", h.outside, "7", "host sees "+outside6)
+	at("the host itself", h.home, "8080", "a sees 172.29.0.1")
 }
 
 func TestWithoutUserlandProxy(t *testing.T) {
