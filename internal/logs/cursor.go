@@ -82,7 +82,7 @@ func (c *Cursor) drop() {
 // Rest gives the buffers back while there is nothing to read. What Next returned is
 // not valid any more.
 func (c *Cursor) Rest() {
-	c.got = nil
+	c.got, c.rec = nil, record{} // their texts lie in the buffer
 	if c.f == nil || c.lent == nil {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -164,6 +165,30 @@ func TestCursorKnowsThatNothingIsLost(t *testing.T) {
 		r.Close()
 		w.Close()
 	}
+}
+
+// TestCursorsThatRestHoldNoBuffers: a container whose lines have been sent costs little, also where all have been sent
+// at the same time.
+func TestCursorsThatRestHoldNoBuffers(t *testing.T) {
+	c, w := sendingLog(t, nil)
+	defer w.Close()
+	feed(t, w, stdio.Stdout, "a line\n", noon, false)
+	before := heap()
+	cursors := make([]*logs.Cursor, 100)
+	for i := range cursors {
+		cursors[i] = logs.NewCursor(c, logs.Position{}, func() { t.Error("lost") })
+		defer cursors[i].Close()
+		if lines, err := cursors[i].Next(); err != nil || len(lines) != 1 {
+			t.Fatal(len(lines), err)
+		}
+	}
+	for _, r := range cursors {
+		r.Rest()
+	}
+	if each := (heap() - before) / int64(len(cursors)); each > 8<<10 {
+		t.Errorf("each cursor that rests holds %d bytes", each)
+	}
+	runtime.KeepAlive(cursors)
 }
 
 // TestCursorCountsPieces: pieces of long lines have their numbers, also for a cursor

@@ -494,8 +494,17 @@ func TestFlushComesBeforeWaiting(t *testing.T) {
 	}
 }
 
+// heap is how many bytes are held.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // the first only retires what pools hold
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
 // TestReadersThatWaitHoldNoBuffers: a thousand clients that do not read what they asked
-// for cost little.
+// for cost little, also where all of them have read at the same time, each into a buffer of its own.
 func TestReadersThatWaitHoldNoBuffers(t *testing.T) {
 	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Pool: new(stdio.Pool)}
 	w := open(t, cfg)
@@ -503,17 +512,11 @@ func TestReadersThatWaitHoldNoBuffers(t *testing.T) {
 		feed(t, w, stdio.Stdout, strings.Repeat("x", 99)+"\n", noon.Add(time.Duration(i)), false)
 	}
 	const readers = 200
-	heap := func() uint64 {
-		runtime.GC()
-		runtime.GC() // the first only retires what pools hold
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	before := heap()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var waiting, over sync.WaitGroup
+	var reading, waiting, over sync.WaitGroup
+	reading.Add(readers)
 	waiting.Add(readers)
 	for range readers {
 		over.Go(func() {
@@ -526,13 +529,20 @@ func TestReadersThatWaitHoldNoBuffers(t *testing.T) {
 				<-ctx.Done()
 				return ctx.Err()
 			}
-			if err := logs.Read(ctx, cfg, o, nil, func(logs.Entry) error { return nil }); !errors.Is(err, context.Canceled) {
+			together := sync.OnceFunc(func() { reading.Done(); reading.Wait() })
+			emit := func(logs.Entry) error {
+				if rounds == 2 {
+					together()
+				}
+				return nil
+			}
+			if err := logs.Read(ctx, cfg, o, nil, emit); !errors.Is(err, context.Canceled) {
 				t.Errorf("the reading ended with %v", err)
 			}
 		})
 	}
 	waiting.Wait()
-	if each := int64(heap()-before) / readers; each > 8<<10 {
+	if each := (heap() - before) / readers; each > 8<<10 {
 		t.Errorf("each reader that waits holds %d bytes", each)
 	}
 	cancel()

@@ -231,6 +231,7 @@ func (r *reader) lend(f *logFile) {
 // giveBack takes f's buffer away, but for the unfinished line.
 func (r *reader) giveBack(f *logFile) {
 	f.rest, f.buf = slices.Clone(f.rest), nil
+	r.rec = record{} // its text lies in the buffer
 	if r.lent != nil {
 		r.pool.Put(r.lent)
 		r.lent = nil
