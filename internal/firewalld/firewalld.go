@@ -89,22 +89,24 @@ func (c *Client) open(ctx context.Context) error {
 // Close ends the connection and a waiting Await.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Await returns true when firewalld has started or was reloaded, so that every link has
-// to join again, and false when the connection or ctx has ended.
-func (c *Client) Await(ctx context.Context) bool {
+// Await returns when firewalld has started or was reloaded, so that every link has to join again, or when something
+// comes from due. Not open, the connection or ctx has ended.
+func (c *Client) Await(ctx context.Context, due <-chan time.Time) (forgotten, open bool) {
 	for {
 		select {
 		case s, ok := <-c.signals:
 			if !ok {
-				return false
+				return false, false
 			}
 			if started(s) {
-				return true
+				return true, true
 			}
+		case <-due:
+			return false, true
 		case <-c.conn.Context().Done():
-			return false
+			return false, false
 		case <-ctx.Done():
-			return false
+			return false, false
 		}
 	}
 }

@@ -2,15 +2,19 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/godbus/dbus/v5"
 	api "github.com/moby/moby/api/types/network"
 )
 
@@ -143,6 +147,63 @@ func TestFirewalld(t *testing.T) {
 	must(t, s.Teardown())
 	if got := runWith(env, "firewall-cmd", "--zone=trusted", "--list-interfaces"); got != "" {
 		t.Errorf("left in the zone: %s", got)
+	}
+}
+
+// slowFirewalld answers as firewalld does while it starts: at first only with errors.
+type slowFirewalld struct {
+	ready atomic.Bool
+	asked atomic.Int32
+	links sync.Map // by name, with their zones
+}
+
+func (f *slowFirewalld) GetZoneOfInterface(link string) (string, *dbus.Error) {
+	f.asked.Add(1)
+	if !f.ready.Load() {
+		return "", dbus.MakeFailedError(errors.New("not yet"))
+	}
+	zone, _ := f.links.Load(link)
+	name, _ := zone.(string)
+	return name, nil
+}
+
+func (f *slowFirewalld) AddInterface(zone, link string) (string, *dbus.Error) {
+	f.links.Store(link, zone)
+	return zone, nil
+}
+
+func (f *slowFirewalld) RemoveInterface(zone, link string) (string, *dbus.Error) {
+	f.links.Delete(link)
+	return zone, nil
+}
+
+// A firewalld that is on the bus before it can take bridges is told of them again, and the warning lasts until it has
+// taken them.
+func TestFirewalldThatIsNotReady(t *testing.T) {
+	address := startBus(t)
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+	conn, err := dbus.Connect(address)
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	f := &slowFirewalld{}
+	methods := map[string]string{"GetZoneOfInterface": "getZoneOfInterface", "AddInterface": "addInterface", "RemoveInterface": "removeInterface"}
+	must(t, conn.ExportWithMap(f, methods, "/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1.zone"))
+	_, err = conn.RequestName("org.fedoraproject.FirewallD1", dbus.NameFlagDoNotQueue)
+	must(t, err)
+	h := newHost(t)
+	cfg := h.config()
+	s := h.open(cfg)
+	told := func() bool {
+		return strings.Contains(strings.Join(s.Warnings(), "\n"), "bridge "+cfg.Bridge+": firewalld: not yet; it is tried again")
+	}
+	patiently(t, "warning", told)
+	patiently(t, "another attempt", func() bool { return f.asked.Load() > 1 })
+	f.ready.Store(true)
+	patiently(t, "the bridge joins", func() bool { _, in := f.links.Load(cfg.Bridge); return in })
+	patiently(t, "end of the warning", func() bool { return !told() })
+	rec := h.create(s, api.CreateRequest{Name: "later"})
+	if zone, _ := f.links.Load(rec.Link); zone != "trusted" {
+		t.Errorf("a later network's bridge is in zone %v", zone)
 	}
 }
 

@@ -6,16 +6,21 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cleatlabs/cleat/internal/firewalld"
 	"github.com/cleatlabs/cleat/internal/nft"
 )
 
-// zone keeps the bridges in a zone of the host's firewalld, if it has one.
+// zone keeps the bridges in a zone of the host's firewalld, if it has one. What firewalld refuses or has no time for, as
+// when it is still starting, is told of and tried again, after pauses as those of removals.
 type zone struct {
 	mu     sync.Mutex
 	client *firewalld.Client // nil: not connected
-	joined []string          // links that were asked to join
+	joined []string          // links that have joined
+	failed []string          // what is wrong with the others
+	retry  *time.Timer
+	pause  time.Duration
 }
 
 // keepZone has the bridges join when firewalld starts or is reloaded, until ctx ends.
@@ -29,47 +34,78 @@ func (s *Service) keepZone(ctx context.Context) {
 		return
 	}
 	defer c.Close()
-	s.zone.mu.Lock()
-	s.zone.client = c
-	s.zone.mu.Unlock()
+	z := &s.zone
+	z.mu.Lock()
+	z.client, z.retry = c, time.NewTimer(lastRetry)
+	z.mu.Unlock()
 	defer func() {
-		s.zone.mu.Lock()
-		s.zone.client = nil
-		s.zone.mu.Unlock()
+		z.mu.Lock()
+		z.client, z.failed = nil, nil
+		z.retry.Stop()
+		z.mu.Unlock()
 	}()
-	for again := true; again; again = c.Await(ctx) {
-		s.zone.mu.Lock()
-		s.zone.joined = nil // firewalld has forgotten them
-		s.zone.mu.Unlock()
+	for forgotten, open := true, true; open; forgotten, open = c.Await(ctx, z.retry.C) {
+		if forgotten {
+			z.mu.Lock()
+			z.joined, z.pause = nil, firstRetry
+			z.mu.Unlock()
+		}
 		s.joinZone(ctx)
 	}
 }
 
 // joinZone has the bridges that are there join, and those that are gone leave.
 func (s *Service) joinZone(ctx context.Context) {
-	s.zone.mu.Lock()
-	defer s.zone.mu.Unlock()
-	if s.zone.client == nil {
+	z := &s.zone
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.client == nil {
 		return
 	}
-	bridges := s.bridges()
-	for _, b := range s.zone.joined {
-		if !slices.Contains(bridges, b) {
-			s.zoneError(ctx, b, s.zone.client.Leave(ctx, b))
-		}
+	err := z.follow(ctx, s.bridges())
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		z.failed, z.pause = nil, firstRetry
+		z.retry.Stop()
+	default:
+		z.failed = []string{err.Error() + "; it is tried again"}
+		z.retry.Reset(z.pause)
+		z.pause = min(2*z.pause, lastRetry)
 	}
-	for _, b := range bridges {
-		if !slices.Contains(s.zone.joined, b) {
-			s.zoneError(ctx, b, s.zone.client.Join(ctx, b))
-		}
-	}
-	s.zone.joined = bridges
 }
 
-func (s *Service) zoneError(ctx context.Context, bridge string, err error) {
-	if err != nil && ctx.Err() == nil {
-		s.warn(fmt.Sprintf("bridge %s: %v", bridge, err))
+// follow has those links join, and others leave. A firewalld that does not answer is asked no more. The caller holds z.mu.
+func (z *zone) follow(ctx context.Context, links []string) error {
+	var errs []error
+	tell := func(link string, do func(context.Context, string) error) (done bool) {
+		if len(errs) > 0 && errors.Is(errs[len(errs)-1], context.DeadlineExceeded) {
+			return false
+		}
+		err := do(ctx, link)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("bridge %s: %w", link, err))
+		}
+		return err == nil
 	}
+	for _, link := range slices.Clone(z.joined) {
+		if !slices.Contains(links, link) && tell(link, z.client.Leave) {
+			z.joined = slices.DeleteFunc(z.joined, func(l string) bool { return l == link })
+		}
+	}
+	for _, link := range links {
+		if !slices.Contains(z.joined, link) && tell(link, z.client.Join) {
+			z.joined = append(z.joined, link)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// warnings name what firewalld was told in vain so far.
+func (z *zone) warnings() []string {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.failed
 }
 
 // leaveZone is for Teardown.
