@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,7 +23,14 @@ func TestComposeMistakesSayWhere(t *testing.T) {
 			"bind source path does not exist", "5:30\n    5 |       - {type: bind"},
 		"a port for two": {fmt.Sprintf("services:\n  a: &a\n    image: busybox\n    command: sleep 1000\n    stop_signal: SIGKILL\n    ports:\n      - 127.0.0.1:%s:80\n  b: *a\n", port),
 			"port is already allocated", "7:9\n    7 |       - 127.0.0.1:" + port},
-		"a network that is not there": {"services:\n  a: {image: busybox, networks: [n]}\nnetworks:\n  n:\n    external: true\n", "cleat network create n", "4:3\n    4 |   n:"},
+		"a network that is not there":            {"services:\n  a: {image: busybox, networks: [n]}\nnetworks:\n  n:\n    external: true\n", "cleat network create n", "4:3\n    4 |   n:"},
+		"what the engine refuses at the create":  {"services:\n  a:\n    image: busybox\n  b:\n    image: busybox\n    cap_add: [NOPE]\n", "invalid capability", "4:3\n    4 |   b:"},
+		"what the engine refuses at the start":   {"services:\n  a:\n    image: busybox\n    user: nobodyhere\n", "unable to find user", "2:3\n    2 |   a:"},
+		"a network that cannot be made":          {"services:\n  a: {image: busybox, networks: [n]}\nnetworks:\n  n:\n    driver: nope\n", "failed to create network", "4:3\n    4 |   n:"},
+		"no name of an image":                    {"services:\n  a:\n    image: busybox\n  b:\n    image: BusyBox\n", "unable to get image 'BusyBox'", "5:12\n    5 |     image: BusyBox"},
+		"one container name for two":             {"services:\n  a:\n    image: busybox\n    container_name: own\n  b:\n    image: busybox\n    container_name: own\n", `the container name "own" is that of service "a"`, "7:5\n    7 |     container_name: own"},
+		"a directory that is not there to build": {"services:\n  a:\n    build: ./none\n", "could not be built", "3:5\n    3 |     build: ./none"},
+		"a service without anything":             {"services:\n  a:\n", "services.a must be a mapping", "2:3\n    2 |   a:"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := compose(t, e, map[string]string{"compose.yaml": "services: {a: {image: busybox}, b: {image: busybox}}\n", "wrong.yaml": c.file})
@@ -35,5 +43,32 @@ func TestComposeMistakesSayWhere(t *testing.T) {
 				t.Errorf("what was given up has another's error: %s", r.Stderr)
 			}
 		})
+	}
+}
+
+// A project whose file is broken is looked at and taken down by its name, as docker compose does; a file that was chosen
+// by -f counts, and so does one whose project has no name but there.
+func TestComposeDownOfABrokenFile(t *testing.T) {
+	e := engine(t, "busybox")
+	whole := "services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}}\n"
+	a := compose(t, e, map[string]string{"compose.yaml": whole})
+	a.ok(t, "up", "-d")
+	if err := os.WriteFile(filepath.Join(a.dir, "compose.yaml"), []byte("services: [\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := a.run(t, "-f", "compose.yaml", "down"); r.Code != 1 || !strings.Contains(r.Stderr, "compose.yaml:") {
+		t.Errorf("with -f: %+v", r)
+	}
+	if r := a.run(t, "ps", "-q"); r.Code != 0 || strings.TrimSpace(r.Stdout) == "" || !strings.Contains(r.Stderr, "known by its name alone") {
+		t.Errorf("ps: %+v", r)
+	}
+	if r := a.run(t, "down"); r.Code != 0 || !strings.Contains(r.Stderr, "known by its name alone") || !strings.Contains(r.Stderr, "compose.yaml:") {
+		t.Errorf("down: %+v", r)
+	}
+	if left := a.ids(t); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+	if err := os.WriteFile(filepath.Join(a.dir, "compose.yaml"), []byte(whole), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -136,14 +136,30 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	if connect.IsUnreachable(err) {
 		err = &connect.UnreachableError{Host: a.host, Program: a.program, Cause: err}
 	}
-	if placed := new(project.PlacedError); a.project != nil && !errors.As(err, &placed) {
-		err = project.Locate(err, a.project.ComposeFiles)
+	if a.project != nil {
+		err = locate(err, a.project.ComposeFiles)
 	}
 	_, _ = fmt.Fprintln(a.err, err)
 	if errors.Is(err, project.ErrNone) {
 		return 14
 	}
 	return 1
+}
+
+// locate adds the place in the project's files that an error comes from, if it has none: what its text tells of, or else
+// the object that it is about.
+func locate(err error, files []string) error {
+	placed := new(project.PlacedError)
+	if errors.As(err, &placed) {
+		return err
+	}
+	if err = project.Locate(err, files); errors.As(err, &placed) {
+		return err
+	}
+	if about := new(operate.AboutError); errors.As(err, &about) {
+		return project.LocateAt(err, files, about.Kind, about.Key)
+	}
+	return err
 }
 
 // root is the command that holds all others.
@@ -301,7 +317,8 @@ func (a *app) begin(ctx context.Context, load func() error) (*operate.Operator, 
 }
 
 // known is the project if there are files, else only its name, for commands that need no
-// more than what the engine has.
+// more than what the engine has. Files that cannot be read do not keep a project that is named from being looked at and
+// taken down.
 func (a *app) known(ctx context.Context) (string, *types.Project, error) {
 	p, err := a.load(ctx)
 	if err == nil {
@@ -311,7 +328,14 @@ func (a *app) known(ctx context.Context) (string, *types.Project, error) {
 	if name == "" {
 		name = os.Getenv("COMPOSE_PROJECT_NAME")
 	}
-	if errors.Is(err, project.ErrNone) && name != "" {
+	switch {
+	case name == "", ctx.Err() != nil:
+		return "", nil, err
+	case errors.Is(err, project.ErrNone):
+		return name, nil, nil
+	case len(a.options.Files) == 0 || os.Getenv("COMPOSE_PROJECT_NAME") != "":
+		a.reporter.Warn(fmt.Sprintf("the project %s is known by its name alone, as its files cannot be read: %v",
+			name, err))
 		return name, nil, nil
 	}
 	return "", nil, err

@@ -130,8 +130,11 @@ func (o *Operator) imageIDs(ctx context.Context, p *types.Project) (map[string]s
 			if gone(err) {
 				return nil // the create will say so
 			}
+			if err != nil {
+				return fmt.Errorf("unable to get image '%s': %w", name, err)
+			}
 			ids[i] = inspected.ID
-			return err
+			return nil
 		})
 	}
 	err := group.Wait()
@@ -425,7 +428,7 @@ func (c *converging) create(ctx context.Context, s types.ServiceConfig, number i
 	r := c.replica(s, number)
 	c.Report.Report("Container", r.Name, "Creating")
 	made, err := c.make(ctx, r, r.Name)
-	return made, c.ended(ctx, "Container", r.Name, "Created", err)
+	return made, about("services", s.Name, c.ended(ctx, "Container", r.Name, "Created", err))
 }
 
 // make is the create of a container under a name, with its networks and files. What it
@@ -482,7 +485,7 @@ func (o *Operator) discard(ctx context.Context, id string) error {
 func (c *converging) replace(ctx context.Context, s types.ServiceConfig, old Container) (Container, error) {
 	c.Report.Report("Container", old.Name, "Recreate")
 	made, err := c.exchange(ctx, s, old)
-	return made, c.ended(ctx, "Container", old.Name, "Recreated", err)
+	return made, about("services", s.Name, c.ended(ctx, "Container", old.Name, "Recreated", err))
 }
 
 func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Container) (Container, error) {

@@ -25,11 +25,11 @@ func (o *Operator) EnsureObjects(ctx context.Context, p *types.Project) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, key := range slices.Sorted(maps.Keys(p.Networks)) {
 		n := p.Networks[key]
-		group.Go(func() error { return o.ensureNetwork(ctx, p, key, n) })
+		group.Go(func() error { return about("networks", key, o.ensureNetwork(ctx, p, key, n)) })
 	}
 	for _, key := range slices.Sorted(maps.Keys(p.Volumes)) {
 		v := p.Volumes[key]
-		group.Go(func() error { return o.ensureVolume(ctx, p, key, v) })
+		group.Go(func() error { return about("volumes", key, o.ensureVolume(ctx, p, key, v)) })
 	}
 	return group.Wait()
 }

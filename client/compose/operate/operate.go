@@ -212,6 +212,24 @@ func (e *NoContainerError) Error() string {
 	return fmt.Sprintf("service %q is not running", e.Service)
 }
 
+// AboutError is an error that is about one of a project's objects, by its key in the files: what the engine says names
+// neither.
+type AboutError struct {
+	Kind, Key string // "services", "web"
+	Err       error
+}
+
+func (e *AboutError) Error() string { return e.Err.Error() }
+
+func (e *AboutError) Unwrap() error { return e.Err }
+
+func about(kind, key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &AboutError{kind, key, err}
+}
+
 // ended is done for a step that may have been cancelled because another failed, or by the user:
 // what it says then is not its own error.
 func (o *Operator) ended(ctx context.Context, kind, name, state string, err error) error {

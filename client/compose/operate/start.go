@@ -88,7 +88,7 @@ func (o *Operator) start(ctx context.Context, p *types.Project, s types.ServiceC
 	if err == nil {
 		err = o.Hooks(ctx, c, s.PostStart)
 	}
-	return o.ended(ctx, "Container", c.Name, "Started", err)
+	return about("services", s.Name, o.ended(ctx, "Container", c.Name, "Started", err))
 }
 
 // news wakes whoever waits for something to happen to a project's containers.

@@ -21,6 +21,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/errdefs"
 	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/schema"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/cli/pkg/kvfile"
 
@@ -93,31 +94,31 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 // files are valid.
 func loadProject(ctx context.Context, options *cli.ProjectOptions, raw Raw) (*types.Project, error) {
 	if raw != (Raw{}) {
-		return options.LoadProject(ctx)
+		return checked(ctx, options)
 	}
 	files, ok := drafted(options)
 	if !ok {
-		return options.LoadProject(ctx)
+		return checked(ctx, options)
 	}
 	unchecked := func() (*types.Project, error) {
 		again := *options                                                       // a load adds to them
 		_ = cli.WithLoadOptions(loader.WithSkipValidation, files.casts)(&again) // it has no errors
-		return again.LoadProject(ctx)
+		return guarded(options.ConfigPaths, func() (*types.Project, error) { return again.LoadProject(ctx) })
 	}
 	said, speak := silence()
 	var obsolete []int
 	var valid bool
-	checked := make(chan struct{})
+	judged := make(chan struct{})
 	go func() {
-		defer close(checked)
+		defer close(judged)
 		obsolete, valid = files.surelyValid()
 	}()
 	p, err := unchecked()
-	<-checked
+	<-judged
 	speak()
 	switch {
 	case !valid:
-		return options.LoadProject(ctx)
+		return checked(ctx, options)
 	case said.Len() > 0:
 		p, err = unchecked() // which of the two has said it is not known
 	}
@@ -133,6 +134,39 @@ func loadProject(ctx context.Context, options *cli.ProjectOptions, raw Raw) (*ty
 	return p, nil
 }
 
+// checked has the library load the project with all of its validation.
+func checked(ctx context.Context, options *cli.ProjectOptions) (*types.Project, error) {
+	return guarded(options.ConfigPaths, func() (*types.Project, error) { return options.LoadProject(ctx) })
+}
+
+// guarded is what the library makes of files, where it panics an error: it looks at some values, as if they were of the
+// right kind, before it validates the files.
+func guarded[T any](files []string, load func() (T, error)) (result T, err error) {
+	defer func() {
+		if said := recover(); said != nil {
+			err = unexpected(files, said)
+		}
+	}()
+	return load()
+}
+
+// unexpected says what is wrong with files that the library panics at.
+func unexpected(files []string, said any) error {
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		if content, err := sole(data); err == nil {
+			if err := schema.Validate(content); err != nil {
+				return fmt.Errorf("validating %s: %w", file, err)
+			}
+		}
+	}
+	return fmt.Errorf("a value in %s, or in a file that is included there, is of a kind that cannot stand where it does: %v",
+		strings.Join(files, ", "), said)
+}
+
 // Model is the project as its merged files say it, without types: where variables stand in
 // the place of their values, there are none.
 func Model(ctx context.Context, o Options, raw Raw) (map[string]any, error) {
@@ -143,7 +177,7 @@ func Model(ctx context.Context, o Options, raw Raw) (map[string]any, error) {
 	if err := checkAnchors(options.ConfigPaths); err != nil {
 		return nil, err
 	}
-	model, err := options.LoadModel(ctx)
+	model, err := guarded(options.ConfigPaths, func() (map[string]any, error) { return options.LoadModel(ctx) })
 	if err != nil {
 		return nil, Locate(explain(err), options.ConfigPaths)
 	}

@@ -56,6 +56,11 @@ func drafted(options *cli.ProjectOptions) (d draft, ok bool) {
 // version. The steps are those of the library's loader up to its validation, with the library's own functions, and for
 // the schema itself package grammar. What the library warns of, it says here, too.
 func (d *draft) surelyValid() (obsolete []int, valid bool) {
+	defer func() {
+		if recover() != nil { // as in guarded
+			valid = false
+		}
+	}()
 	g, err := grammar.New()
 	if err != nil {
 		return nil, false

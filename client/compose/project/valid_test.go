@@ -27,7 +27,7 @@ func loaded(t *testing.T, files []string, skip bool) (*types.Project, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	load := options.LoadProject
+	load := func(ctx context.Context) (*types.Project, error) { return checked(ctx, options) }
 	if skip {
 		load = func(ctx context.Context) (*types.Project, error) { return loadProject(ctx, options, Raw{}) }
 	}

@@ -73,6 +73,11 @@ func Locate(err error, files []string) error {
 	return located(err, files, func(root *yaml.Node, _ string) (*yaml.Node, int) { return find(root, path) })
 }
 
+// LocateAt adds to an error the place of what it is about, by its keys.
+func LocateAt(err error, files []string, path ...string) error {
+	return located(err, files, func(root *yaml.Node, _ string) (*yaml.Node, int) { return find(root, path) })
+}
+
 // located asks each file, from the last on, for what an error is about, and how near it is to
 // that.
 func located(err error, files []string, look func(root *yaml.Node, dir string) (*yaml.Node, int)) error {
@@ -176,6 +181,12 @@ var paths = []struct {
 	{expression(`dependency cycle detected: (\S+) -> ([^\s:]+)`), "services\x00$1\x00depends_on\x00$2"},
 	{expression(`service "([^"]+)": the attribute ([^\s:]+)`), "services\x00$1\x00$2"},
 	{expression(`service "([^"]+)": the container name `), "services\x00$1\x00container_name"},
+	{expression(`service "([^"]+)" could not be built`), "services\x00$1\x00build"},
+	{expression(`service (\S+) declares mutually exclusive .(network_mode)`), "services\x00$1\x00$2"},
+	{expression(`unable to get image '([^']+)'`), "services\x00*\x00image\x00$1"},
+	{expression(`^(services\.\S+?)\.?(\[\d+\])?: unexpected type `), "$1$2"},
+	{expression(`^(\w+) must be a mapping$`), "$1"},
+	{expression(`invalid ranges specified for container and host Ports: \S+ and (\S+)`), "services\x00*\x00ports\x00$1"},
 	{expression(`service "([^"]+)": (\w+): `), "services\x00$1\x00$2"},
 	{expression(`service "([^"]+)": `), "services\x00$1\x00image"},
 	{expression(`network (\S+) declared as external`), "networks\x00$1"},
@@ -250,6 +261,10 @@ func child(n *yaml.Node, path []string) (key, value *yaml.Node, used int) {
 			if reaches(n.Content[i+1], path[1:]) {
 				return n.Content[i], n.Content[i+1], 1
 			}
+		}
+	case yaml.ScalarNode:
+		if n.Value == path[0] {
+			return n, n, 1
 		}
 	case yaml.SequenceNode:
 		if i, err := strconv.Atoi(path[0]); err == nil && i >= 0 && i < len(n.Content) {

@@ -39,6 +39,11 @@ func TestMistakesHaveAPlace(t *testing.T) {
 		"indentation":             {"services:\n  web:\n    image: x\n   command: y\n", "did not find expected key", 4, 4},
 		"an anchor in itself":     {"services:\n  a: &a\n    <<: *a\n", "contains itself", 3, 9},
 		"two anchors in a circle": {"x-a: &a\n  b: &b\n    - c: *a\nservices:\n  web: {image: x}\n", "contains itself", 3, 10},
+		"an empty service":        {"services:\n  a: {image: x}\n  web:\n", "services.web must be a mapping", 3, 3},
+		"services in a list":      {"name: x\nservices:\n  - web: {image: x}\n", "services must be a mapping", 2, 1},
+		"a mapping in a list":     {"services:\n  web:\n    image: x\n    environment:\n      - A=1\n      - B: c\n", "unexpected type", 6, 9},
+		"ranges of two lengths":   {"services:\n  web:\n    image: x\n    ports: ['8000-8002:80-81']\n", "invalid ranges", 4, 13},
+		"two kinds of network":    {"services:\n  web:\n    image: x\n    networks: [default]\n    network_mode: host\n", "mutually exclusive", 5, 5},
 		"a tab":                   {"services:\n\tweb: {}\n", "cannot start any token", 2, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -21,6 +21,15 @@ func Check(p *types.Project) error {
 			errs = append(errs, fmt.Errorf("service %q: %w", name, err))
 		}
 	}
+	owner := map[string]string{} // of container names
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		of := p.Services[name].ContainerName
+		if other, taken := owner[of]; taken && of != "" {
+			errs = append(errs, fmt.Errorf("service %q: the container name %q is that of service %q, too: "+
+				"give each its own, or leave them out", name, of, other))
+		}
+		owner[of] = name
+	}
 	files := func(kind, name string, f types.FileObjectConfig) {
 		for _, of := range []struct {
 			attribute string
