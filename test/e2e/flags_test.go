@@ -33,6 +33,8 @@ func TestFlagsOfRun(t *testing.T) {
 		{"--privileged --device /dev/null:/dev/own", "test -c /dev/own && test -c /dev/kmsg && echo there", "there"},
 		{"--sysctl net.ipv4.ip_forward=1 --sysctl kernel.msgmax=9999", "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax", "1\n9999"},
 		{"--uts host", "hostname", hostname},
+		{"--hostname box --domainname example.org", "hostname; cat /proc/sys/kernel/domainname; hostname -f; tail -1 /etc/hosts | cut -f2",
+			"box\nexample.org\nbox.example.org\nbox.example.org box"},
 		{"--shm-size 3m", "df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2", "3072"},
 		{"--group-add 777 --group-add 10", "id -G", "0 10 777"},
 		{"--oom-score-adj 321", "cat /proc/self/oom_score_adj", "321"},

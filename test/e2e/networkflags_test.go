@@ -69,7 +69,7 @@ func TestPublishAll(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
-		server(t, e, program, n, "-P", "--expose", "80", "--expose", "90-91/udp", "-p", "127.0.0.1::92")
+		server(t, e, program, n, "-P", "--expose", "80", "--expose", "90-91/udp", "--publish", "127.0.0.1::92")
 		seen := map[string]bool{}
 		for _, port := range []string{"80/tcp", "90/udp", "91/udp", "92/tcp"} {
 			got := strings.Fields(e.OK(t, program, "port", n, port))[0]
