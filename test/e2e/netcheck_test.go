@@ -34,7 +34,7 @@ func TestNetworkCheck(t *testing.T) {
 	}
 	good := run("good", "-p", "80", "busybox", "httpd", "-f", "-p", "80")
 	check(t, e, good, 0, "on eth0", "reached by this host, other hosts, containers", "names: 127.0.0.11 answers", "no problem found")
-	lonely := run("lonely", "-p", "8080:80", "busybox", "httpd", "-f", "-p", "127.0.0.1:80")
+	lonely := run("lonely", "-p", freePort(t)+":80", "busybox", "httpd", "-f", "-p", "127.0.0.1:80")
 	check(t, e, lonely, 1, "port 80/tcp is published, but the program in the container listens on 127.0.0.1 only", "listen on 0.0.0.0", "reaches   "+good)
 	wrong := run("wrong", "-p", "80", "busybox", "httpd", "-f", "-p", "3000")
 	check(t, e, wrong, 1, "nothing in the container listens on it", "listens on 3000/tcp: publish that")

@@ -141,8 +141,9 @@ func TestPortInUseNamesTheHolder(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
 		remove(t, e, n)
-		e.OK(t, program, "run", "-d", "--name", n, "-p", "18081:80", "busybox", "sleep", "600")
-		r := e.Do(t, program, "", "run", "--rm", "--label", mark, "-p", "18081:80", "busybox", "true")
+		taken := freePort(t)
+		e.OK(t, program, "run", "-d", "--name", n, "-p", taken+":80", "busybox", "sleep", "600")
+		r := e.Do(t, program, "", "run", "--rm", "--label", mark, "-p", taken+":80", "busybox", "true")
 		if r.Code != 125 || !strings.Contains(r.Stderr, "port is already allocated") || !strings.Contains(r.Stderr, n) {
 			t.Errorf("a container's port: %s", r)
 		}

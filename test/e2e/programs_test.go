@@ -13,9 +13,10 @@ func TestNginx(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		n := name(t)
 		remove(t, e, n)
-		e.OK(t, program, "run", "-d", "--name", n, "-p", "18088:80", "nginx")
+		port := freePort(t)
+		e.OK(t, program, "run", "-d", "--name", n, "-p", port+":80", "nginx")
 		harness.Eventually(t, func() (bool, string) {
-			got, err := body("http://127.0.0.1:18088/")
+			got, err := body("http://127.0.0.1:" + port + "/")
 			return strings.Contains(got, "nginx"), fmt.Sprint(got, err)
 		})
 		harness.Eventually(t, func() (bool, string) {
