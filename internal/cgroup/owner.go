@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -20,7 +21,8 @@ const longestOwner = 64
 
 // Claim makes the directory of path, and makes it that of the engine whose id is owner. If processes of another engine are
 // in it, that is errdefs.ErrConflict; what another engine has left empty is taken over. It holds until the host is booted
-// or the directory is removed, over the engine's end. Where the kernel keeps no attributes, nothing is claimed.
+// or the directory is removed, over the engine's end. Where the kernel keeps no such attributes, or does not let this
+// process set them (in a user namespace), nothing is claimed.
 func (h *Hierarchy) Claim(path, owner string) error {
 	if err := checkPath(path); err != nil {
 		return err
@@ -30,28 +32,44 @@ func (h *Hierarchy) Claim(path, owner string) error {
 	}
 	dir := h.claimed(path)
 	err := unix.Setxattr(dir, ownerMark, []byte(owner), unix.XATTR_CREATE)
-	if !errors.Is(err, unix.EEXIST) {
-		return nil
+	if errors.Is(err, unix.EEXIST) {
+		if other := h.Foreign(path, owner); other != "" {
+			return failure.Conflict("the control group %s is that of another engine (%s)", path, other)
+		}
+		err = unix.Setxattr(dir, ownerMark, []byte(owner), unix.XATTR_REPLACE)
 	}
-	if other := h.Foreign(path, owner); other != "" {
-		return failure.Conflict("the control group %s is that of another engine (%s)", path, other)
-	}
-	if err := unix.Setxattr(dir, ownerMark, []byte(owner), unix.XATTR_REPLACE); err != nil {
-		return &os.PathError{Op: "setxattr", Path: dir, Err: err}
+	if err != nil && !unmarkable(err) {
+		return fmt.Errorf("claim the control group %s (choose another one with --cgroup-parent): %w", path,
+			&os.PathError{Op: "setxattr", Path: dir, Err: err})
 	}
 	return nil
 }
 
+// unmarkable tells of an error of setxattr(2) that it says no mark can be kept, so that nobody has one; any other leaves
+// open whose the directory is.
+func unmarkable(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+}
+
 // Foreign is the id of another engine than owner that has claimed the directory of path and has processes in it; "" if
-// there is none.
+// there is none. A mark that cannot be read is that of an engine whose id is not known.
 func (h *Hierarchy) Foreign(path, owner string) string {
 	dir := h.claimed(path)
 	buf := make([]byte, longestOwner)
 	n, err := unix.Getxattr(dir, ownerMark, buf)
-	if err != nil || string(buf[:n]) == owner || !holdsProcesses(dir) {
+	other := string(buf[:max(n, 0)])
+	switch {
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), err != nil && unmarkable(err):
+		return ""
+	case err != nil:
+		other = fmt.Sprintf("whose mark cannot be read: %v", err)
+	case other == owner:
 		return ""
 	}
-	return string(buf[:n])
+	if !holdsProcesses(dir) {
+		return ""
+	}
+	return other
 }
 
 // Exists tells whether there is a directory of path.

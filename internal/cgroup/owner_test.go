@@ -2,9 +2,11 @@ package cgroup_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
 )
@@ -82,4 +84,43 @@ func TestClaimOfWhatIsMadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
+}
+
+// A mark that cannot be read is taken for another engine's, as an engine ends what it does not know in a directory of its own.
+func TestClaimOfWhatCannotBeRead(t *testing.T) {
+	h := hierarchy(t)
+	parent := parentDir() + "/unreadable"
+	if err := h.Claim(parent, strings.Repeat("x", 100)); err != nil { // longer than any engine's id
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.RemoveParent(parent); err != nil {
+			t.Error(err)
+		}
+	})
+	g := create(t, h, "unreadable/x", cgroup.Resources{AllowAllDevices: true})
+	cmd := run(t, g, "sleep 1000")
+	err := h.Claim(parent, "first-engine")
+	if !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(err.Error(), "numerical result out of range") {
+		t.Errorf("a claim of it: %v", err)
+	}
+	if err := g.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+}
+
+// A mark that the kernel refuses for another reason than that it keeps none is an error that says so.
+func TestClaimThatFails(t *testing.T) {
+	h := hierarchy(t)
+	parent := parentDir() + "/failing"
+	t.Cleanup(func() {
+		if err := h.RemoveParent(parent); err != nil {
+			t.Error(err)
+		}
+	})
+	err := h.Claim(parent, strings.Repeat("x", 1<<20)) // longer than any attribute
+	if !errors.Is(err, unix.E2BIG) || !strings.Contains(err.Error(), "--cgroup-parent") {
+		t.Errorf("a claim that fails: %v", err)
+	}
 }
