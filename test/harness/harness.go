@@ -129,11 +129,17 @@ func (e *Engine) Args() []string { return e.args }
 // SetEnv replaces the additional environment of the next Run.
 func (e *Engine) SetEnv(env ...string) { e.env = env }
 
-// Run starts cleatd and waits until it answers pings; it fails the test otherwise.
+// Run starts cleatd and waits until it answers pings; it fails the test otherwise. Of an
+// engine that does not come up the first time nothing stays.
 func (e *Engine) Run(t testing.TB) {
 	t.Helper()
+	first := e.done == nil
 	if err := e.TryRun(t); err != nil {
-		t.Fatalf("%v\nlog of the engine:\n%s", err, e.Log())
+		said := e.Log()
+		if first {
+			e.discard(t)
+		}
+		t.Fatalf("%v\nlog of the engine:\n%s", err, said)
 	}
 }
 
@@ -288,6 +294,21 @@ func (e *Engine) Destroy(t testing.TB) {
 	e.RemoveAll(t)
 	e.Stop(t)
 	e.Teardown(t)
+	e.removeFiles(t)
+}
+
+// discard takes down what an engine that never answered has left: it had no containers.
+func (e *Engine) discard(t testing.TB) {
+	t.Helper()
+	if e.done != nil { // it began to run
+		e.Kill()
+		e.Teardown(t)
+	}
+	e.removeFiles(t)
+}
+
+func (e *Engine) removeFiles(t testing.TB) {
+	t.Helper()
 	e.log.Close()
 	e.slot.Close()
 	for _, d := range []string{e.ExecRoot, e.Dir} {
