@@ -95,7 +95,9 @@ func archive(t testing.TB, headers ...tar.Header) []byte {
 	w := tar.NewWriter(&b)
 	for _, h := range headers {
 		content := h.PAXRecords["content"]
-		h.PAXRecords = nil
+		if content != "" {
+			h.PAXRecords = nil
+		}
 		if h.Mode == 0 {
 			h.Mode = 0o644
 		}
@@ -338,6 +340,66 @@ func TestSparseFilesAreBounded(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the build context's huge has") {
 		t.Errorf("%v", err)
 	}
+}
+
+// What an archive says about its files is in memory, and a compressed one says a gigabyte in a megabyte.
+func TestDescriptionsAreBounded(t *testing.T) {
+	const attribute = "SCHILY.xattr.user.a"
+	with := func(size int) tar.Header {
+		return tar.Header{Name: "f", Typeflag: tar.TypeReg, Format: tar.FormatPAX, PAXRecords: map[string]string{attribute: strings.Repeat("x", size)}}
+	}
+	many := []tar.Header{{Name: "f", Typeflag: tar.TypeReg}}
+	for range 2100 {
+		many = append(many, with(64<<10))
+	}
+	for want, headers := range map[string][]tar.Header{
+		"an extended attribute \"user.a\" of 65537 bytes": {with(64<<10 + 1)},
+		"come to more than 128 MiB":                       many,
+		"a name of 5000 bytes":                            {{Name: strings.Repeat("d/", 2500), Typeflag: tar.TypeDir, Format: tar.FormatPAX}},
+	} {
+		body := archive(t, append([]tar.Header{file("Dockerfile", "FROM scratch\n")}, headers...)...)
+		_, err := request(t, &solver{answer: answer()}, "", bytes.NewReader(body))
+		if err == nil || !strings.Contains(err.Error(), want) || !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	body := archive(t, file("Dockerfile", "FROM scratch\n"), with(64<<10))
+	if _, err := request(t, &solver{answer: answer()}, "", bytes.NewReader(body)); err != nil {
+		t.Errorf("as much as a file can have: %v", err)
+	}
+}
+
+// A context that its client does not send to the end is the client's error, at whichever byte it ends.
+func TestHalfSentContexts(t *testing.T) {
+	whole := archive(t, file("Dockerfile", "FROM scratch\n"), file("f", strings.Repeat("x", 100_000)))
+	packed := compressed(t, whole)
+	for name, body := range map[string][]byte{
+		"in a file": whole[:20_000], "in a header": whole[:1300], "in compressed data": packed[:len(packed)/2],
+	} {
+		_, err := request(t, &solver{answer: answer()}, "", bytes.NewReader(body))
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "build context") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	broken := io.MultiReader(bytes.NewReader(whole), errReader{errors.New("connection reset")})
+	if _, err := request(t, &solver{answer: answer()}, "", broken); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("behind the archive's end: %v", err)
+	}
+}
+
+type errReader struct{ err error }
+
+func (r errReader) Read([]byte) (int, error) { return 0, r.err }
+
+func compressed(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, err := w.Write(data)
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 func TestWhatBuildKitIsAsked(t *testing.T) {

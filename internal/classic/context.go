@@ -27,6 +27,12 @@ import (
 const (
 	// maxEntries bounds what an archive of nothing but headers can make of memory.
 	maxEntries = 2_000_000
+	// maxDescribed bounds, in bytes, what the archive says about its files: their names, links and extended attributes.
+	// All of it is in memory, several times while it goes through BuildKit, and a compressed archive has a gigabyte of
+	// it in a megabyte.
+	maxDescribed = 128 << 20
+	// maxAttribute is the most bytes that an extended attribute has on Linux.
+	maxAttribute = 64 << 10
 	// maxLinks bounds a chain of hard links to hard links.
 	maxLinks = 40
 )
@@ -81,7 +87,7 @@ func readSources(ctx context.Context, dir string, body io.Reader) (*sources, err
 // has read all that the client has to send.
 func passOver(ctx context.Context, body io.Reader) error {
 	if _, err := io.Copy(io.Discard, whileAlive{ctx, body}); err != nil {
-		return fmt.Errorf("read the rest of the build context: %w", err)
+		return fmt.Errorf("read the build context: %w", err)
 	}
 	return nil
 }
@@ -101,6 +107,7 @@ func freeSpace(dir string) (int64, error) {
 // a sparse file of a few bytes in the archive can be of any size.
 func (s *sources) fill(ctx context.Context, r io.Reader, free int64) error {
 	var at int64
+	described := 0
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
@@ -112,6 +119,13 @@ func (s *sources) fill(ctx context.Context, r io.Reader, free int64) error {
 		}
 		if len(s.entries) >= maxEntries {
 			return failure.Invalid("the build context has more than %d files: exclude what the build does not need by a .dockerignore", maxEntries)
+		}
+		size, err := describes(h)
+		if err != nil {
+			return err
+		}
+		if described += size; described > maxDescribed {
+			return failure.Invalid("the names and attributes of the files of the build context come to more than %d MiB: exclude what the build does not need by a .dockerignore", maxDescribed>>20)
 		}
 		e, err := s.add(h, at)
 		if err != nil {
@@ -136,7 +150,23 @@ func (s *sources) fill(ctx context.Context, r io.Reader, free int64) error {
 	return nil
 }
 
-// whileAlive reads until the build is cancelled.
+// describes is how many bytes a header says about a file, of those that are kept. What no file can have is an error.
+func describes(h *tar.Header) (int, error) {
+	if err := archive.CheckName(h); err != nil {
+		return 0, err
+	}
+	size := len(h.Name) + len(h.Linkname)
+	for name, value := range attributes(h) {
+		if len(value) > maxAttribute {
+			return 0, failure.Invalid("the build context's %s has an extended attribute %.40q of %d bytes, and no file can have more than %d: exclude it by a .dockerignore",
+				h.Name, name, len(value), maxAttribute)
+		}
+		size += len(name) + len(value)
+	}
+	return size, nil
+}
+
+// whileAlive reads until the build is cancelled. What else ends it before the end is the client's doing.
 type whileAlive struct {
 	ctx context.Context
 	r   io.Reader
@@ -146,7 +176,14 @@ func (w whileAlive) Read(p []byte) (int, error) {
 	if err := w.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return w.r.Read(p)
+	n, err := w.r.Read(p)
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+		return n, err
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return n, failure.Invalid("it ends in the middle: %w", err)
+	}
+	return n, failure.Invalid("it cannot be read: %w", err)
 }
 
 // add indexes one entry; nil for one that is no file of a context. A later entry of the

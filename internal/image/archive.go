@@ -27,6 +27,10 @@ import (
 const (
 	maxLayers = 1000
 	maxNames  = 10_000
+	// maxFiles bounds the blobs of an archive and the links among them, of which a compressed one has millions in a few
+	// megabytes; maxHops a chain of these.
+	maxFiles = 100_000
+	maxHops  = 40
 )
 
 // archive is an image archive while it is read: once, from front to back, every blob
@@ -100,6 +104,12 @@ func (a *archive) read(ctx context.Context, r io.Reader) error {
 }
 
 func (a *archive) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
+	if err := pack.CheckName(h); err != nil {
+		return err
+	}
+	if len(a.files)+len(a.links) >= maxFiles {
+		return failure.Invalid("the image archive has more than %d files: save fewer images into one", maxFiles)
+	}
 	name, err := inside(h.Name)
 	if err != nil {
 		return err
@@ -226,8 +236,8 @@ func (a *archive) followLinks() error {
 	for name := range a.links {
 		target := name
 		for hops := 0; a.links[target] != ""; hops++ {
-			if hops > len(a.links) {
-				return failure.Invalid("the image archive's link %s leads in a circle", name)
+			if hops > maxHops {
+				return failure.Invalid("the image archive's link %s leads in a circle, or over more than %d others", name, maxHops)
 			}
 			target = a.links[target]
 		}

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -279,6 +280,9 @@ func TestLoadRefusesBadArchivesAndLeavesNothing(t *testing.T) {
 		{"link out", tarOf(t, tar.Header{Name: "a/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../../../etc/shadow"}), "outside of the archive"},
 		{"absolute link", tarOf(t, tar.Header{Name: "a/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "/etc/shadow"}), "outside of the archive"},
 		{"hard link out", tarOf(t, tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "/etc/shadow"}), "outside of the archive"},
+		{"a name of a megabyte", tarOf(t, tar.Header{Name: strings.Repeat("x", 1<<20-100), Typeflag: tar.TypeSymlink, Linkname: "b"}), "a name of 1048476 bytes"},
+		{"a chain of links", chainOfLinks(t, 1000), "over more than 40 others"},
+		{"too many links", chainOfLinks(t, 110_000), "more than 100000 files"},
 		{"link in a circle", tarOf(t, tar.Header{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "b"}, tar.Header{Name: "b", Typeflag: tar.TypeSymlink, Linkname: "a"}), "in a circle"},
 		{"blob with another digest", bytes.Replace(oci, []byte(layerName), []byte("blobs/sha256/"+strings.Repeat("ab", 32)), 1), "damaged"},
 		{"blob missing", withoutFile(t, oci, layerName), "is missing"},
@@ -307,6 +311,16 @@ func TestLoadRefusesBadArchivesAndLeavesNothing(t *testing.T) {
 			b.mustBeEmpty(t)
 		})
 	}
+}
+
+// chainOfLinks is an archive of n links, each to the next.
+func chainOfLinks(t testing.TB, n int) []byte {
+	t.Helper()
+	links := make([]tar.Header, n)
+	for i := range links {
+		links[i] = tar.Header{Name: fmt.Sprint(i), Typeflag: tar.TypeSymlink, Linkname: fmt.Sprint(i + 1)}
+	}
+	return tarOf(t, links...)
 }
 
 func withJSON(t testing.TB, name, text string) []byte {
