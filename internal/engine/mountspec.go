@@ -21,6 +21,7 @@ const localDriver = "local"
 // mountPlan is the mounts of a request, checked but with no volume made yet.
 type mountPlan struct {
 	mounts []own.Mount
+	taken  map[string]bool // destinations of mounts
 	// volumes are labels and driver of the volumes to make, by index in mounts.
 	volumes map[int]volumeSpec
 }
@@ -33,7 +34,7 @@ type volumeSpec struct {
 
 // planMounts reads Binds, Mounts, Tmpfs and Volumes of a merged request.
 func planMounts(c *container.Config, h *container.HostConfig, inherited []own.Mount) (*mountPlan, error) {
-	p := &mountPlan{volumes: map[int]volumeSpec{}}
+	p := &mountPlan{taken: map[string]bool{}, volumes: map[int]volumeSpec{}}
 	for _, b := range h.Binds {
 		m, err := parseBind(b, h.VolumeDriver)
 		if err != nil {
@@ -63,8 +64,8 @@ func planMounts(c *container.Config, h *container.HostConfig, inherited []own.Mo
 	}
 	// What the request did not say comes from --volumes-from, then the image.
 	for _, m := range inherited {
-		if !p.has(m.Destination) {
-			p.mounts = append(p.mounts, m)
+		if !p.taken[m.Destination] {
+			p.place(m)
 		}
 	}
 	for dst := range c.Volumes {
@@ -72,11 +73,11 @@ func planMounts(c *container.Config, h *container.HostConfig, inherited []own.Mo
 		if err != nil {
 			return nil, err
 		}
-		if p.has(clean) {
+		if p.taken[clean] {
 			continue
 		}
 		p.volumes[len(p.mounts)] = volumeSpec{driver: h.VolumeDriver}
-		p.mounts = append(p.mounts, own.Mount{Type: mount.TypeVolume, Destination: clean, Driver: localDriver, CopyUp: true, Anonymous: true})
+		p.place(own.Mount{Type: mount.TypeVolume, Destination: clean, Driver: localDriver, CopyUp: true, Anonymous: true})
 	}
 	return p, nil
 }
@@ -91,18 +92,19 @@ func (p *mountPlan) shallow() {
 	}
 }
 
-func (p *mountPlan) has(dst string) bool {
-	return slices.ContainsFunc(p.mounts, func(m own.Mount) bool { return m.Destination == dst })
+func (p *mountPlan) place(m own.Mount) {
+	p.taken[m.Destination] = true
+	p.mounts = append(p.mounts, m)
 }
 
 func (p *mountPlan) add(m own.Mount, spec volumeSpec) error {
-	if p.has(m.Destination) {
+	if p.taken[m.Destination] {
 		return failure.Invalid("Duplicate mount point: %s", m.Destination)
 	}
 	if m.Type == mount.TypeVolume {
 		p.volumes[len(p.mounts)] = spec
 	}
-	p.mounts = append(p.mounts, m)
+	p.place(m)
 	return nil
 }
 
@@ -124,6 +126,9 @@ func checkTarget(target, spec string) (string, error) {
 // parseBind reads one of HostConfig.Binds: source:target[:mode].
 func parseBind(raw, driver string) (own.Mount, error) {
 	var m own.Mount
+	if strings.ContainsRune(raw, 0) {
+		return m, failure.Invalid("invalid volume specification: %q holds a zero byte", raw)
+	}
 	parts := strings.Split(raw, ":")
 	var source, target, mode string
 	switch len(parts) {
@@ -251,6 +256,9 @@ func parseMount(r *mount.Mount) (own.Mount, volumeSpec, error) {
 	}
 	if r.Target == "" {
 		return bad("field Target must not be empty")
+	}
+	if strings.ContainsRune(r.Source, 0) {
+		return bad("the source %q holds a zero byte", r.Source)
 	}
 	clean, err := checkTarget(r.Target, r.Target)
 	if err != nil {
@@ -475,6 +483,9 @@ func tmpfsDefaults(opts []string, readOnly bool) []string {
 func checkTmpfsOptions(opts []string) error {
 	for _, o := range opts {
 		key, value, hasValue := strings.Cut(o, "=")
+		if strings.ContainsRune(o, 0) {
+			return fmt.Errorf("%q holds a zero byte", o)
+		}
 		switch key {
 		case "size", "mode", "uid", "gid", "nr_inodes", "nr_blocks":
 			if !hasValue || value == "" {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -45,6 +46,9 @@ func checkName(name string) (string, error) {
 func checkConfig(c *container.Config) error {
 	if c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
 		return failure.Invalid("the working directory '%s' is invalid, it needs to be an absolute path", c.WorkingDir)
+	}
+	if strings.ContainsRune(c.WorkingDir, 0) {
+		return failure.Invalid("the working directory %q is invalid: it holds a zero byte", c.WorkingDir)
 	}
 	for _, e := range c.Env {
 		if name, _, _ := strings.Cut(e, "="); name == "" {
@@ -102,6 +106,11 @@ func checkHostConfig(h *container.HostConfig, f kernel.Features) (warnings []str
 	}
 	if err := checkExtraHosts(h.ExtraHosts); err != nil {
 		return nil, err
+	}
+	for _, word := range slices.Concat(h.DNSSearch, h.DNSOptions) {
+		if strings.ContainsFunc(word, unicode.IsControl) { // a line of its own in resolv.conf
+			return nil, failure.Invalid("invalid DNS search domain or option %q: it holds a control character", word)
+		}
 	}
 	if err := checkSysctls(h); err != nil {
 		return nil, err
@@ -197,7 +206,10 @@ func checkExtraHosts(hosts []string) error {
 func checkSysctls(h *container.HostConfig) error {
 	ipc := []string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
 		"kernel.shmmni", "kernel.shm_rmid_forced"}
-	for k := range h.Sysctls {
+	for k, v := range h.Sysctls {
+		if strings.ContainsRune(k+v, 0) {
+			return failure.Invalid("invalid sysctl %q: it holds a zero byte", k+"="+v)
+		}
 		key := strings.ReplaceAll(k, "/", ".")
 		switch {
 		case strings.HasPrefix(key, "net."):
