@@ -198,11 +198,17 @@ services: {web: {image: busybox, command: sh -c "echo began; exec sleep 1000", s
 		text := up.String()
 		return strings.Contains(text, "web-1  | began") && strings.Contains(text, "web-1  Started"), text
 	})
+	logs, told := a.begin(t, "logs", "-f"), a.begin(t, "events", "--since", now())
+	logs.Shows(t, "began")
+	a.ok(t, "exec", "web", "true")
+	told.Shows(t, "exec_start")
 	before := a.ids(t)
 	e.Kill()
-	up.Shows(t, "lost the connection to the engine")
-	if code := up.Exit(t); code != 1 {
-		t.Errorf("exit code %d", code)
+	for _, c := range []*harness.Session{up, logs, told} {
+		c.Shows(t, "lost the connection to the engine")
+		if code := c.Exit(t); code != 1 {
+			t.Errorf("exit code %d", code)
+		}
 	}
 	e.Run(t)
 	if r := a.ok(t, "ps", "--status", "running", "-q"); r == "" {

@@ -176,9 +176,14 @@ func (s *session) lose(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.once.Do(func() {
-		s.lost = fmt.Errorf("lost the connection to the engine (%w): what runs goes on, and `%s compose up` shows it again", err, s.app.program)
+		s.lost = s.app.lost(err, "up")
 		close(s.ended)
 	})
+}
+
+// lost is the error of a stream that has ended before the engine did end it; verb is the command to be run again.
+func (a *app) lost(err error, verb string) error {
+	return fmt.Errorf("lost the connection to the engine (%w): what runs goes on, and `%s compose %s` shows it again", err, a.program, verb)
 }
 
 // hold keeps the session from ending while containers are replaced or started again.
@@ -338,7 +343,7 @@ func (s *session) follow(c operate.Container, wait client.ContainerWaitResult, o
 		go func() {
 			defer close(copied)
 			defer output.Close()
-			copyOutput(stdout, stderr, output, s.p.Services[c.Service].Tty)
+			_ = copyOutput(stdout, stderr, output, s.p.Services[c.Service].Tty) // the events tell of an engine that has gone
 		}()
 	}
 	s.group.Go(func() {
@@ -356,15 +361,16 @@ func (s *session) follow(c operate.Container, wait client.ContainerWaitResult, o
 	})
 }
 
-// copyOutput splits a container's stream into lines. The end of the stream is no error.
-func copyOutput(stdout, stderr *show.Lines, r io.Reader, tty bool) {
+// copyOutput splits a container's stream into lines. The end of the stream is no error, but that of the engine is.
+func copyOutput(stdout, stderr *show.Lines, r io.Reader, tty bool) (err error) {
 	if tty {
-		_, _ = io.Copy(stdout, r)
+		_, err = io.Copy(stdout, r)
 	} else {
-		_, _ = stdcopy.StdCopy(stdout, stderr, r)
+		_, err = stdcopy.StdCopy(stdout, stderr, r)
 	}
 	stdout.Flush()
 	stderr.Flush()
+	return err
 }
 
 // exited takes note of a container that has ended, unless it is started again.

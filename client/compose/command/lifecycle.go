@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -282,7 +283,10 @@ func (a *app) firstExit(ctx context.Context, o *operate.Operator, list []operate
 		}()
 	}
 	first := <-endings
-	if first.err != nil {
+	switch {
+	case errors.Is(first.err, io.ErrUnexpectedEOF):
+		return 0, a.lost(first.err, "wait")
+	case first.err != nil:
 		return 0, first.err
 	}
 	_, _ = fmt.Fprintf(a.out, "container %q exited with status code %d\n", first.name, first.code)

@@ -43,6 +43,9 @@ func (a *app) logsCommand() *cobra.Command {
 		if ctx.Err() != nil {
 			return &exitError{code: 130}
 		}
+		if errors.Is(err, io.ErrUnexpectedEOF) { // as many times as there are containers
+			return a.lost(io.ErrUnexpectedEOF, "logs")
+		}
 		return err
 	})
 	f := cmd.Flags()
@@ -148,7 +151,9 @@ func (f *following) show(ctx context.Context, c operate.Container, options clien
 		return err
 	}
 	defer stream.Close()
-	copyOutput(stdout, stderr, stream, inspected.Container.Config.Tty)
+	if err := copyOutput(stdout, stderr, stream, inspected.Container.Config.Tty); errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
 	return nil
 }
 
@@ -173,8 +178,11 @@ func (a *app) eventsCommand() *cobra.Command {
 					a.printEvent(m, asJSON)
 				}
 			case err := <-stream.Err:
-				if errors.Is(err, io.EOF) || ctx.Err() != nil {
+				switch {
+				case errors.Is(err, io.EOF), ctx.Err() != nil:
 					return nil
+				case errors.Is(err, io.ErrUnexpectedEOF):
+					return a.lost(err, "events")
 				}
 				return err
 			}
