@@ -111,18 +111,19 @@ func (d *DiskUsages) ofImages(ctx context.Context) (*apiimage.DiskUsage, error) 
 	if err != nil {
 		return nil, err
 	}
-	u := &apiimage.DiskUsage{Items: list, TotalCount: int64(len(list))}
-	if u.TotalSize, err = d.images.DiskUsage(ctx); err != nil {
-		return nil, err
-	}
+	inUse := map[string]bool{}
 	for i := range list {
 		if list[i].Containers > 0 {
-			u.ActiveCount++
-		} else {
-			u.Reclaimable += list[i].Size - list[i].SharedSize
+			inUse[list[i].ID] = true
 		}
 	}
-	return u, nil
+	total, kept, err := d.images.DiskUsage(ctx, inUse)
+	if err != nil {
+		return nil, err
+	}
+	return &apiimage.DiskUsage{
+		Items: list, TotalCount: int64(len(list)), ActiveCount: int64(len(inUse)), TotalSize: total, Reclaimable: total - kept,
+	}, nil
 }
 
 func (d *DiskUsages) ofVolumes(ctx context.Context) (*apivolume.DiskUsage, error) {

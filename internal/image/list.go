@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,7 +37,7 @@ func (s *Service) List(ctx context.Context, req ListRequest, uses func() map[str
 			return nil, err
 		}
 		if req.SharedSize {
-			if err := s.countLayers(ctx, l.variants, shared, string(id)); err != nil {
+			if err := s.countParts(ctx, l.variants, shared, string(id)); err != nil {
 				return nil, err
 			}
 		}
@@ -122,9 +123,9 @@ func (s *Service) totalSize(ctx context.Context, c *catalog, variants []variant)
 	return total, nil
 }
 
-// sharing finds the unpacked layers that several images stand on.
+// sharing finds the blobs and unpacked layers that several images have.
 type sharing struct {
-	users map[digest.Digest]map[string]bool // images by chain
+	users map[digest.Digest]map[string]bool // images by blob or chain
 	sizes map[digest.Digest]int64
 }
 
@@ -132,29 +133,41 @@ func newSharing() *sharing {
 	return &sharing{users: map[digest.Digest]map[string]bool{}, sizes: map[digest.Digest]int64{}}
 }
 
-func (s *Service) countLayers(ctx context.Context, variants []variant, sh *sharing, id string) error {
+func (s *Service) countParts(ctx context.Context, variants []variant, sh *sharing, id string) error {
+	ctx = s.store.Context(ctx)
 	for i := range variants {
 		v := &variants[i]
-		usage, err := s.layerUsage(s.store.Context(ctx), v)
+		usage, err := s.layerUsage(ctx, v)
 		if err != nil {
 			return err
 		}
 		for j, chain := range chainIDs(v.config.RootFS.DiffIDs) {
-			if sh.users[chain] == nil {
-				sh.users[chain] = map[string]bool{}
+			sh.add(chain, id, usage[j])
+		}
+		for _, b := range v.blobs() {
+			if _, err := s.store.Content.Info(ctx, b.Digest); err == nil {
+				sh.add(b.Digest, id, b.Size)
+			} else if !errdefs.IsNotFound(err) {
+				return err
 			}
-			sh.users[chain][id] = true
-			sh.sizes[chain] = usage[j]
 		}
 	}
 	return nil
 }
 
+func (sh *sharing) add(part digest.Digest, image string, size int64) {
+	if sh.users[part] == nil {
+		sh.users[part] = map[string]bool{}
+	}
+	sh.users[part][image] = true
+	sh.sizes[part] = size
+}
+
 func (sh *sharing) of(id string) int64 {
 	var n int64
-	for chain, users := range sh.users {
+	for part, users := range sh.users {
 		if users[id] && len(users) > 1 {
-			n += sh.sizes[chain]
+			n += sh.sizes[part]
 		}
 	}
 	return n

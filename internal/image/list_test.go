@@ -38,8 +38,15 @@ func TestListInspectHistory(t *testing.T) {
 		!slices.Equal(s.RepoDigests, []string{"one@" + id}) || s.Labels["who"] != "test" || s.Descriptor.Digest.String() != id {
 		t.Errorf("summary %+v", s)
 	}
-	if s.SharedSize < 100_000 || s.SharedSize > 120_000 || s.Size < 300_000 {
+	if s.SharedSize < 200_000 || s.SharedSize > 240_000 || s.Size < 300_000 {
 		t.Errorf("size %d, shared %d", s.Size, s.SharedSize)
+	}
+	// Without the other image only what is its own goes; without both, all.
+	if total, kept, err := b.images.DiskUsage(ctx, map[string]bool{id: true}); err != nil || total < s.Size || total-kept <= 0 || total-kept > 20_000 {
+		t.Errorf("of %d bytes %d stay, %v", total, kept, err)
+	}
+	if total, kept, err := b.images.DiskUsage(ctx, nil); err != nil || total < s.Size || kept != 0 {
+		t.Errorf("of %d bytes %d stay without images, %v", total, kept, err)
 	}
 
 	r, err := b.images.Inspect(ctx, "one:1", "")

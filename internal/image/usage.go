@@ -12,29 +12,35 @@ import (
 
 // DiskUsage is how many bytes all images take together, each blob and each unpacked layer
 // counted once, whoever shares it: those of images with a name, and the layers of others
-// that containers still use. What only the build cache has is not the images'.
-func (s *Service) DiskUsage(ctx context.Context) (int64, error) {
+// that containers still use. What only the build cache has is not the images'. kept is
+// how many of them stay when all images but those in use (by their ids) are removed.
+func (s *Service) DiskUsage(ctx context.Context, inUse map[string]bool) (total, kept int64, err error) {
 	c, err := s.catalog(ctx)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	u := &usage{s: s, blobs: map[digest.Digest]bool{}, layers: map[string]bool{}}
 	ctx = s.store.Context(ctx)
-	for _, id := range c.ids {
-		if err := u.image(ctx, c, id); err != nil {
-			return 0, fmt.Errorf("measure the image %s: %w", id, err)
-		}
+	if err := u.images(ctx, c, func(id string) bool { return inUse[id] }); err != nil {
+		return 0, 0, err
 	}
 	err = s.store.Snapshots.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		if info.Kind == snapshots.KindView && strings.HasPrefix(info.Name, viewPrefix) {
-			return u.chain(ctx, info.Parent)
+		of, isView := strings.CutPrefix(info.Name, viewPrefix)
+		if info.Kind != snapshots.KindView || !isView {
+			return nil
 		}
-		return nil
+		of, _, _ = strings.Cut(of, "-")
+		if len(c.byID[digest.NewDigestFromEncoded(digest.Canonical, of)]) > 0 {
+			return nil // goes with its image
+		}
+		return u.chain(ctx, info.Parent)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("measure the layers of images: %w", err)
+		return 0, 0, fmt.Errorf("measure the layers of images: %w", err)
 	}
-	return u.total, nil
+	kept = u.total
+	err = u.images(ctx, c, func(string) bool { return true })
+	return u.total, kept, err
 }
 
 // usage sums up what was not counted yet.
@@ -43,6 +49,18 @@ type usage struct {
 	total  int64
 	blobs  map[digest.Digest]bool
 	layers map[string]bool
+}
+
+func (u *usage) images(ctx context.Context, c *catalog, chosen func(id string) bool) error {
+	for _, id := range c.ids {
+		if !chosen(id.String()) {
+			continue
+		}
+		if err := u.image(ctx, c, id); err != nil {
+			return fmt.Errorf("measure the image %s: %w", id, err)
+		}
+	}
+	return nil
 }
 
 func (u *usage) image(ctx context.Context, c *catalog, id digest.Digest) error {
@@ -56,12 +74,8 @@ func (u *usage) image(ctx context.Context, c *catalog, id digest.Digest) error {
 	}
 	for i := range variants {
 		v := &variants[i]
-		list := []digest.Digest{v.desc.Digest, v.manifest.Config.Digest}
-		for _, l := range v.manifest.Layers {
-			list = append(list, l.Digest)
-		}
-		for _, d := range list {
-			if err := u.blob(ctx, d); err != nil {
+		for _, b := range v.blobs() {
+			if err := u.blob(ctx, b.Digest); err != nil {
 				return err
 			}
 		}

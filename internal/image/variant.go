@@ -199,12 +199,8 @@ func (s *Service) sizeOf(ctx context.Context, c *catalog, v *variant) (variantSi
 	}
 	ctx = s.store.Context(ctx)
 	z := variantSize{available: v.present}
-	blobs := append([]ocispec.Descriptor{v.desc}, v.manifest.Layers...)
-	if v.manifest.Config.Digest != "" {
-		blobs = append(blobs, v.manifest.Config)
-	}
 	seen := map[digest.Digest]bool{}
-	for _, b := range blobs {
+	for _, b := range v.blobs() {
 		if seen[b.Digest] {
 			continue
 		}
@@ -228,6 +224,15 @@ func (s *Service) sizeOf(ctx context.Context, c *catalog, v *variant) (variantSi
 	}
 	c.sizes.Store(v.desc.Digest, z)
 	return z, nil
+}
+
+// blobs are those a variant consists of, here or not; a layer that it has twice is there twice.
+func (v *variant) blobs() []ocispec.Descriptor {
+	list := append([]ocispec.Descriptor{v.desc}, v.manifest.Layers...)
+	if v.manifest.Config.Digest != "" {
+		list = append(list, v.manifest.Config)
+	}
+	return list
 }
 
 // layerUsage is the disk space of each unpacked layer, bottom first; 0 for one that is
