@@ -76,7 +76,8 @@ func TestDiskUsage(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		"cannot be used together": {"--verbose", "--format", "x"}, "expects a duration": {"--filter", "until=soon"}, "conflicting filters": {"--filter", "until=1h", "--filter", "unused-for=1h"},
-		"expects only one value": {"--filter", "id=a", "--filter", "id=b"}, "template parsing error": {"--format", "{{.Nonsuch}}"},
+		"invalid filter 'kind': must be one of description, id,": {"--filter", "kind=regular"},
+		"expects only one value":                                 {"--filter", "id=a", "--filter", "id=b"}, "template parsing error": {"--format", "{{.Nonsuch}}"},
 	} {
 		if r := cleat("", append([]string{"buildx", "du"}, args...)...); r.code != 1 || !strings.Contains(r.stderr, want) {
 			t.Errorf("%v: %+v", args, r)

@@ -240,6 +240,11 @@ func withDefaults(given client.Filters, defaults []string) client.Filters {
 	return out
 }
 
+// cacheFilters are the keys of filters; BuildKit takes any other and finds nothing by it. No record has a label.
+func cacheFilters() []string {
+	return []string{"description", "id", "immutable", "inuse", "label", "mutable", "parents", "private", "shared", "type", "until", "unused-for"}
+}
+
 // cacheFilter is a list of filters as BuildKit takes them: how long unused records are
 // kept, and which are meant.
 func cacheFilter(filters client.Filters) (keep time.Duration, which []string, err error) {
@@ -252,6 +257,9 @@ func cacheFilter(filters client.Filters) (keep time.Duration, which []string, er
 	}
 	var parts []string
 	for _, key := range slices.Sorted(maps.Keys(filters)) {
+		if !slices.Contains(cacheFilters(), strings.TrimRight(key, "!~")) {
+			return 0, nil, fmt.Errorf("invalid filter '%s': must be one of %s", key, strings.Join(cacheFilters(), ", "))
+		}
 		values := slices.Sorted(maps.Keys(filters[key]))
 		if len(values) > 1 {
 			return 0, nil, fmt.Errorf("%q filter expects only one value", key)

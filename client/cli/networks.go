@@ -146,7 +146,7 @@ func (f *networkFlags) ipam() ([]network.IPAMConfig, error) {
 	}
 	for name, text := range f.aux.GetAll() {
 		if text == "" {
-			continue
+			return nil, fmt.Errorf("invalid aux-address %q: write it as NAME=ADDRESS", name)
 		}
 		addr, err := netip.ParseAddr(text)
 		if err != nil {

@@ -65,6 +65,7 @@ func TestConfigurationFile(t *testing.T) {
 		"refused key":              {text: `{"userns-remap": "default"}`, bad: `"userns-remap" in `},
 		"refused plural":           {text: `{"runtimes": {"crun": {"path": "/usr/bin/crun"}}}`, bad: `"runtimes" in `},
 		"refused value":            {text: `{"exec-opts": ["native.cgroupdriver=systemd"]}`, bad: "systemd in "},
+		"unknown feature":          {text: `{"features": {"nonsuch": true}}`, bad: "buildkit, containerd-snapshotter and cdi are always on, and there is no other"},
 		"bad value":                {text: `{"mtu": "big"}`, bad: `"mtu": "big" is not a whole number`},
 		"bad truth value":          {text: `{"debug": "yes"}`, bad: `"debug": "yes" is neither true nor false`},
 		"bad value, later checked": {text: `{"bip": "10.0.0.1"}`, bad: `"bip" in `},

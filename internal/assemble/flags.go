@@ -155,7 +155,7 @@ var needless = []needlessFlag{
 	{name: "rootless", bool: true, values: []string{"false"}, why: "the engine runs as root"},
 	{name: "exec-opt", values: []string{"native.cgroupdriver=cgroupfs"}, why: "control groups are managed without systemd"},
 	{name: "storage-opt", values: []string{"overlay2.override_kernel_check=true", "overlay2.override_kernel_check=false"}, why: "the kernel is checked by what it can do"},
-	{name: "feature", values: []string{"buildkit=true", "containerd-snapshotter=true", "cdi=true"}, why: "it is always so"},
+	{name: "feature", values: []string{"buildkit=true", "containerd-snapshotter=true", "cdi=true"}, why: "buildkit, containerd-snapshotter and cdi are always on, and there is no other"},
 	{name: "raw-logs", bool: true, why: "the engine's log is never coloured"},
 }
 
