@@ -29,6 +29,9 @@ func checkEndpoints(mode container.NetworkMode, nc *apinetwork.NetworkingConfig,
 			if name == apinetwork.NetworkDefault {
 				name = network.ModeBridge
 			}
+			if e != nil && len(e.MacAddress) > 0 && (mode.IsHost() || mode.IsNone() || mode.IsContainer()) {
+				return nil, failure.Invalid("conflicting options: mac-address and the network mode")
+			}
 			canonical, checked, err := checkEndpoint(name, e, find)
 			if err != nil {
 				return nil, err

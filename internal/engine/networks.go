@@ -67,7 +67,7 @@ func (n *Networks) announce(rec *network.Record, action apievents.Action) {
 }
 
 // Prune removes the networks that no container refers to, running or not, and returns
-// their names. filters are Docker's: label, label! and until.
+// their names; configurations that networks are made from stay. filters are Docker's: label, label! and until.
 func (n *Networks) Prune(ctx context.Context, filters map[string][]string) ([]string, error) {
 	chosen, err := pruneFilter(filters, time.Now())
 	if err != nil {
@@ -84,7 +84,7 @@ func (n *Networks) Prune(ctx context.Context, filters map[string][]string) ([]st
 	}
 	removed := []string{}
 	for _, rec := range n.service.Records() {
-		if used[rec.Name] || used[rec.ID] || !chosen(rec) {
+		if rec.ConfigOnly || used[rec.Name] || used[rec.ID] || !chosen(rec) {
 			continue
 		}
 		switch err := n.Remove(ctx, rec.ID); {
@@ -165,16 +165,18 @@ func (n *Networks) Connect(ctx context.Context, nameOrID, containerName string, 
 	if err := connectable(r); err != nil {
 		return err
 	}
-	rec, err := n.service.Find(nameOrID)
-	if err != nil && r.State.Alive() {
+	if _, err := n.service.Find(nameOrID); err != nil && r.State.Alive() {
 		return err
 	}
 	name, e, err := checkEndpoint(nameOrID, asked, n.service.Find)
 	if err != nil {
 		return err
 	}
-	if rec != nil && (rec.Name == network.ModeHost || rec.Name == network.ModeNone) {
-		return failure.Forbidden("container cannot be disconnected from host network or connected to host network")
+	switch name {
+	case network.ModeHost:
+		return errConnectHost
+	case network.ModeNone:
+		return errConnectNone
 	}
 	_, has := r.Networks()[name]
 	if !r.State.Alive() {
@@ -189,15 +191,21 @@ func (n *Networks) Connect(ctx context.Context, nameOrID, containerName string, 
 	return n.connectRunning(ctx, c, name, e)
 }
 
+// What cannot be had beside other networks; programs match on dockerd's words.
+var (
+	errConnectHost = failure.Invalid("cannot connect container to host network - container must be created in host network mode")
+	errLeaveHost   = failure.Invalid("cannot disconnect container from host network - container was created in host network mode")
+	errConnectNone = failure.Invalid("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+	errShared      = failure.Invalid("container sharing network namespace with another container or host cannot be connected to any other network")
+)
+
 // connectable says why a container's networks cannot be changed.
 func connectable(r *container.Record) error {
 	switch mode := r.HostConfig.NetworkMode; {
-	case mode.IsContainer():
-		return failure.Forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
-	case mode.IsHost():
-		return failure.Forbidden("container cannot be disconnected from host network or connected to host network")
+	case mode.IsContainer(), mode.IsHost():
+		return errShared
 	case mode.IsNone():
-		return failure.Forbidden("conflicting options: container cannot be connected to multiple networks with one of the networks in private (none) mode")
+		return errConnectNone
 	}
 	return nil
 }
@@ -260,7 +268,7 @@ func (n *Networks) Disconnect(ctx context.Context, nameOrID, containerName strin
 	defer unlock()
 	r := c.Load()
 	if r.HostConfig.NetworkMode.IsHost() && name == network.ModeHost {
-		return failure.Forbidden("container cannot be disconnected from host network or connected to host network")
+		return errLeaveHost
 	}
 	e, has := r.Networks()[name]
 	if !has {

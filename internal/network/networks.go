@@ -167,6 +167,9 @@ func (s *Service) newRecord(req *network.CreateRequest) (*Record, error) {
 	for _, key := range slices.Sorted(maps.Keys(r.IPAMOptions)) {
 		return nil, failure.Invalid("IPAM option %q is not supported: the default IPAM driver has none", key)
 	}
+	if r.ConfigOnly {
+		r.Driver = driverNull // as dockerd does: it is no network of any driver
+	}
 	return r, checkConfigNetwork(r, req)
 }
 

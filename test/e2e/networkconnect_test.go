@@ -83,6 +83,32 @@ func TestEveryFlagOfNetworkConnect(t *testing.T) {
 	})
 }
 
+// TestNetworksThatExclude: host and none are no networks beside others; programs match on dockerd's words and statuses.
+func TestNetworksThatExclude(t *testing.T) {
+	t.Parallel()
+	e := engine(t, "busybox")
+	n, p := name(t), plainly(t, e)
+	net := made(t, e, "docker", "-net")
+	for mode, want := range map[string]map[string]string{
+		"bridge": {"host": "cannot connect container to host network", "none": "private (none) mode"},
+		"none":   {net: "private (none) mode"},
+		"host":   {net: "sharing network namespace"},
+	} {
+		c := n + "-" + mode
+		remove(t, e, c)
+		e.OK(t, "docker", "run", "-d", "--name", c, "--network", mode, "busybox", "sleep", "600")
+		for to, say := range want {
+			p.want(400, "POST", "/v1.44/networks/"+to+"/connect", `{"Container":"`+c+`"}`, say)
+		}
+	}
+	p.want(400, "POST", "/v1.44/networks/host/disconnect", `{"Container":"`+n+`-host"}`, "cannot disconnect container from host network")
+	remove(t, e, n+"-mac")
+	for _, mode := range []string{"host", "none", "container:" + n + "-bridge"} {
+		p.want(400, "POST", "/v1.44/containers/create?name="+n+"-mac", `{"Image":"busybox","HostConfig":{"NetworkMode":"`+mode+
+			`"},"NetworkingConfig":{"EndpointsConfig":{"`+mode+`":{"MacAddress":"02:00:00:00:00:05"}}}}`, "conflicting options: mac-address and the network mode")
+	}
+}
+
 // TestNetworkListsAndRemovals: filters of ls and prune, and what rm makes of several names.
 func TestNetworkListsAndRemovals(t *testing.T) {
 	t.Parallel()

@@ -53,7 +53,8 @@ func TestEveryFlagOfNetworkCreate(t *testing.T) {
 		for args, want := range map[string]string{
 			"--ingress": "ingress", "--scope swarm": "swarm", "--ipam-driver nosuch": `"nosuch"`, "--ipam-opt key=value": `"key"`, "-d overlay": "overlay",
 			"-d nosuch": "nosuch", "--subnet 10.193.21.0/24 --gateway 10.1.1.1": "10.1.1.1", "--subnet 10.193.21.0/24 --ip-range 10.1.1.0/28": "10.1.1.0/28",
-			"-o " + bridge + "nosuch=1": "nosuch", "--subnet 10.193.20.128/25": own, "--ipv4=false": "IPv4 or IPv6",
+			"--subnet 10.193.21.0/24 --aux-address printer": "aux-address",
+			"-o " + bridge + "nosuch=1":                     "nosuch", "--subnet 10.193.20.128/25": own, "--ipv4=false": "IPv4 or IPv6",
 		} {
 			r := e.Do(t, program, "", append(append([]string{"network", "create"}, strings.Fields(args)...), n+"-refused")...)
 			if r.Code == 0 || !strings.Contains(r.Stderr, want) {

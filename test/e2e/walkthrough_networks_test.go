@@ -168,7 +168,7 @@ func TestNetworkOptions(t *testing.T) {
 func TestConfigOnlyNetworks(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
-		conf := made(t, e, program, "-conf", "--config-only", "--subnet", "10.193.9.0/24", "--gateway", "10.193.9.254", "-o", "com.docker.network.driver.mtu=1370", "--label", "kind=shop")
+		conf := made(t, e, program, "-conf", "--config-only", "--subnet", "10.193.9.0/24", "--gateway", "10.193.9.254", "-o", "com.docker.network.driver.mtu=1370", "--label", "kind=shop", "--label", "of="+name(t))
 		net := made(t, e, program, "-net", "--config-from", conf)
 		got := e.OK(t, program, "run", "--rm", "--network", net, "busybox", "sh", "-c", "ip -4 -o addr show eth0 | awk '{print $4}'; ip route | grep ^default | cut -d' ' -f3; cat /sys/class/net/eth0/mtu")
 		if got != "10.193.9.1/24\n10.193.9.254\n1370" {
@@ -185,6 +185,15 @@ func TestConfigOnlyNetworks(t *testing.T) {
 			if r.Code == 0 || !strings.Contains(r.Stderr, what) {
 				t.Errorf("want %q: %s", what, r)
 			}
+		}
+		// It is no network of any driver, and prune leaves it.
+		for _, gone := range []string{"Deleted Networks:\n" + net, ""} {
+			if got := strings.TrimSpace(e.OK(t, program, "network", "prune", "-f", "--filter", "label=of="+name(t))); got != gone {
+				t.Errorf("prune: %q, want %q", got, gone)
+			}
+		}
+		if got := e.OK(t, program, "network", "inspect", "-f", "{{.ConfigOnly}} {{.Driver}} {{.Scope}}", conf); got != "true null local" {
+			t.Errorf("inspect: %s", got)
 		}
 	})
 }
