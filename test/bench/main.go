@@ -96,7 +96,7 @@ func bench(ctx context.Context, o options) (err error) {
 	}
 	t := newTable(systems)
 	t.shares = buildShares()
-	if err := measure(ctx, t, slices.Concat(works(), networkWorks(), buildWorks()), systems, o); err != nil {
+	if err := measure(ctx, t, slices.Concat([]work{aloneWork(st)}, works(), networkWorks(), buildWorks()), systems, o); err != nil {
 		return err
 	}
 	if composed := composeWorks(st); slices.ContainsFunc(composed, func(w work) bool { return w.chosen(o.only) }) {
