@@ -3,6 +3,7 @@ package build
 import (
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"time"
 
@@ -12,21 +13,24 @@ import (
 
 // pace lets garbage be while something is built. A build is short and leaves much of it, beside an engine that holds
 // little: the collector would go round for every few megabytes, on the processor that the build's own goroutines want.
-// Memory stays small, for it is a small heap that grows.
+// It grows by so many megabytes only: what a large build holds would let as much again and again be garbage.
 type pace struct {
-	mu     sync.Mutex
-	builds int
-	usual  int         // the percentage that was set before; valid while timer is not nil
-	timer  *time.Timer // ends it
-	rest   *time.Timer // comes a while after that; nil while something is built
+	mu      sync.Mutex
+	builds  int
+	usual   int         // the percentage that was set before; valid while timer is not nil
+	timer   *time.Timer // ends it
+	watched bool        // the collector's next round comes to round
+	rest    *time.Timer // comes a while after that; nil while something is built
 	// forget gives up what only a next build would use; nil if there is nothing.
 	forget func()
 }
 
 const (
 	// hurriedGarbage is the percentage by which the heap may grow between two rounds of the collector while something
-	// is built.
+	// is built, if that is no more than mostGarbage bytes or usualGarbage.
 	hurriedGarbage = 400
+	usualGarbage   = 100
+	mostGarbage    = 128 << 20
 	// hurriedTime is how long it stays so, and memory is given back: another build may follow.
 	hurriedTime = 5 * time.Second
 	// restTime is how long after that what the next build could use is kept in memory.
@@ -43,8 +47,9 @@ func (p *pace) begin() (end func()) {
 		p.rest = nil
 	}
 	if p.timer == nil {
-		p.usual = debug.SetGCPercent(hurriedGarbage)
+		p.usual = debug.SetGCPercent(garbageBeside(liveHeap()))
 		p.timer = time.AfterFunc(hurriedTime, p.relax)
+		p.watch()
 	}
 	return sync.OnceFunc(func() {
 		p.mu.Lock()
@@ -53,6 +58,36 @@ func (p *pace) begin() (end func()) {
 			p.timer.Reset(hurriedTime)
 		}
 	})
+}
+
+// garbageBeside is the percentage of live bytes that may be garbage beside them while something is built.
+func garbageBeside(live uint64) int {
+	return int(max(usualGarbage, min(hurriedGarbage, mostGarbage*100/max(live, 1))))
+}
+
+// liveHeap is how many bytes the collector's last round has found in use.
+func liveHeap() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// watch has round called after the collector's next one. The caller holds mu.
+func (p *pace) watch() {
+	if !p.watched {
+		p.watched = true
+		runtime.AddCleanup(new(*pace), (*pace).round, p)
+	}
+}
+
+// round follows what the build holds, round by round.
+func (p *pace) round() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watched = false; p.timer != nil {
+		debug.SetGCPercent(garbageBeside(liveHeap()))
+		p.watch()
+	}
 }
 
 func (p *pace) relax() {

@@ -1,9 +1,12 @@
 package build
 
 import (
+	"runtime"
 	"runtime/debug"
 	"testing"
 	"time"
+
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // gcPercent reads what is set.
@@ -70,4 +73,30 @@ func TestPace(t *testing.T) {
 	if forgotten != 1 {
 		t.Errorf("it is forgotten %d times", forgotten)
 	}
+}
+
+// TestGarbageBeside holds that a heap which is large already does not grow to many times that.
+func TestGarbageBeside(t *testing.T) {
+	for live, want := range map[uint64]int{0: 400, 2 << 20: 400, 32 << 20: 400, 64 << 20: 200, 128 << 20: 100, 1 << 30: 100} {
+		if got := garbageBeside(live); got != want {
+			t.Errorf("beside %d bytes: %d %%, want %d", live, got, want)
+		}
+	}
+}
+
+// TestPaceFollowsTheHeap holds that the collector's rounds set what the next one waits for, while something is built. It
+// must not run beside other tests.
+func TestPaceFollowsTheHeap(t *testing.T) {
+	before := debug.SetGCPercent(123)
+	defer debug.SetGCPercent(before)
+	var p pace
+	end := p.begin()
+	defer func() { p.timer.Stop() }()
+	held := make([]byte, 100<<20)
+	expect.Eventually(t, "the heap may grow by less, as much is held", func() bool {
+		runtime.GC()
+		return gcPercent() < hurriedGarbage/2
+	})
+	runtime.KeepAlive(held)
+	end()
 }
