@@ -51,7 +51,7 @@ func (o *Options) Install(fs *pflag.FlagSet) {
 		certDir = configDir
 	}
 	fs.StringVar(&o.ConfigDir, "config", configDir, "Location of client config files")
-	fs.StringVarP(&o.Context, "context", "c", "", `Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with "docker context use")`)
+	fs.StringVarP(&o.Context, "context", "c", "", `Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with "cleat context use")`)
 	fs.BoolVarP(&o.Debug, "debug", "D", false, "Enable debug mode")
 	fs.VarP(opts.NewListOptsRef(&o.Hosts, nil), "host", "H", "Daemon socket to connect to")
 	fs.StringVarP(&o.LogLevel, "log-level", "l", "info", `Set the logging level ("debug", "info", "warn", "error", "fatal")`)
