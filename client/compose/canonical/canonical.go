@@ -13,8 +13,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"reflect"
-	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/opencontainers/go-digest"
@@ -91,8 +89,7 @@ func ServiceHash(s types.ServiceConfig) (string, error) {
 		deploy.Replicas = nil
 		s.Deploy = &deploy
 	}
-	data, err := attributes(serviceOf(s))
-	return digested(data, err)
+	return hash(serviceOf(s))
 }
 
 // NetworkHash changes when a network has to be made anew.
@@ -108,43 +105,8 @@ func VolumeHash(v types.VolumeConfig) (string, error) {
 
 func hash(value any) (string, error) {
 	data, err := json.Marshal(value)
-	return digested(data, err)
-}
-
-func digested(data []byte, err error) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("hash the configuration: %w", err)
 	}
 	return digest.SHA256.FromBytes(data).Encoded(), nil
-}
-
-// attributes is a service as json.Marshal writes it, which looks at all types that any attribute can have first: that was
-// a twentieth of what the client does for an `up` of what is up.
-func attributes(s service) ([]byte, error) {
-	v := reflect.ValueOf(s)
-	b := []byte{'{'}
-	for i := range v.NumField() {
-		name, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-		if name == "-" || options == "omitempty" && empty(v.Field(i)) {
-			continue
-		}
-		value, err := json.Marshal(v.Field(i).Interface())
-		if err != nil {
-			return nil, err
-		}
-		if len(b) > 1 {
-			b = append(b, ',')
-		}
-		b = append(append(append(append(b, '"'), name...), '"', ':'), value...)
-	}
-	return append(b, '}'), nil
-}
-
-// empty is what json.Marshal takes for nothing.
-func empty(v reflect.Value) bool {
-	switch v.Kind() {
-	case reflect.Slice, reflect.Map:
-		return v.Len() == 0
-	}
-	return v.IsZero()
 }

@@ -67,7 +67,7 @@ func (d *draft) surelyValid() (obsolete []int, valid bool) {
 	}
 	v := validator{grammar: g, interpolate: d.interpolate, merged: map[string]any{}}
 	for i, content := range d.contents {
-		if !v.add(i, content, i == len(d.contents)-1) {
+		if !v.add(i, content) {
 			return nil, false
 		}
 	}
@@ -135,8 +135,8 @@ type validator struct {
 	obsolete    []int
 }
 
-// add merges one more file, and says whether all is right so far. Of the last one only what is still looked at is kept.
-func (v *validator) add(number int, content map[string]any, last bool) bool {
+// add merges one more file, and says whether all is right so far.
+func (v *validator) add(number int, content map[string]any) bool {
 	content, err := interpolation.Interpolate(content, v.interpolate)
 	if err != nil {
 		return false
@@ -152,43 +152,11 @@ func (v *validator) add(number int, content map[string]any, last bool) bool {
 		v.obsolete = append(v.obsolete, number)
 		delete(merged, "version")
 	}
-	if last {
-		merged = examined(merged)
-	}
 	if merged, err = transform.Canonical(merged, false); err != nil {
 		return false
 	}
 	v.merged, err = override.EnforceUnicity(loader.OmitEmpty(merged))
 	return err == nil
-}
-
-// examined is what validation.Validate looks at: to bring all of a large project into its canonical form once more for it
-// was half of the check.
-func examined(merged map[string]any) map[string]any {
-	kept := map[string]any{}
-	for _, key := range []string{"volumes", "configs", "secrets"} {
-		if value, ok := merged[key]; ok {
-			kept[key] = value
-		}
-	}
-	services := map[string]any{}
-	of, _ := merged["services"].(map[string]any)
-	for name, value := range of {
-		attributes, _ := value.(map[string]any)
-		some := map[string]any{}
-		for _, key := range []string{"ports", "develop", "deploy", "gpus"} {
-			if value, ok := attributes[key]; ok {
-				some[key] = value
-			}
-		}
-		if len(some) > 0 {
-			services[name] = some
-		}
-	}
-	if len(services) > 0 {
-		kept["services"] = services
-	}
-	return kept
 }
 
 // sole is the only document of a file.

@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -145,11 +142,6 @@ func TestSurelyValid(t *testing.T) {
 		{"services: {a: {image: x}}\nsecrets: {s: {file: ''}}", true},
 		{"services: {a: {image: x}}\nsecrets: {s: {}}", false},
 		{"services: {a: {image: x, ports: [{target: 80, host_ip: no}]}}", false},
-		{"services: {a: {image: x, ports: ['no:80:80']}}", false},
-		{"services: {a: {image: x, gpus: [{count: 1, device_ids: ['0']}]}}", false},
-		{"services: {a: {image: x, deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 1, device_ids: ['0']}]}}}}}", false},
-		{"services: {a: {image: x, develop: {watch: [{path: '', action: sync, target: /a}]}}}", false},
-		{"services: {a: {image: x}}\nconfigs: {c: {content: a, file: b}}", false},
 		{"services:", false},
 		{"", false},
 		{"- a", false},
@@ -171,34 +163,5 @@ func TestSurelyValid(t *testing.T) {
 	}
 	if surely(t, base, writeFile(t, dir, "less.yaml", "services: {a: {networks: 3}}")) || surely(t, base, filepath.Join(dir, "none.yaml")) {
 		t.Error("a second file that is wrong, or not there, is surely valid")
-	}
-}
-
-// What the library's validation looks at in a project is what is kept for it.
-func TestExamined(t *testing.T) {
-	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", "github.com/compose-spec/compose-go/v2/validation").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "validation.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	looked := regexp.MustCompile(`(?m)^\t"([a-z*.]+)":\s+check`).FindAllStringSubmatch(string(source), -1)
-	if len(looked) < 7 {
-		t.Fatalf("the library looks at %q", looked)
-	}
-	for _, m := range looked {
-		var value any = "something"
-		for _, key := range slices.Backward(strings.Split(m[1], ".")) {
-			value = map[string]any{key: value}
-		}
-		all := value.(map[string]any)
-		if kept := examined(all); !reflect.DeepEqual(kept, all) {
-			t.Errorf("of %v, %v is kept", all, kept)
-		}
-	}
-	if kept := examined(map[string]any{"services": map[string]any{"a": map[string]any{"image": "x"}}, "networks": nil}); len(kept) > 0 {
-		t.Errorf("%v is kept, too", kept)
 	}
 }
