@@ -179,8 +179,14 @@ func printRuntimes(w io.Writer, s *system.Info) {
 		slices.Sort(names)
 		_, _ = fmt.Fprintf(w, " Runtimes: %s\n Default Runtime: %s\n", strings.Join(names, " "), s.DefaultRuntime)
 	}
-	_, _ = fmt.Fprintf(w, " Init Binary: %s\n containerd version: %s\n runc version: %s\n init version: %s\n",
-		s.InitBinary, s.ContainerdCommit.ID, s.RuncCommit.ID, s.InitCommit.ID)
+	// An engine with these built in has no versions of theirs to tell.
+	for _, part := range [][2]string{
+		{"Init Binary", s.InitBinary}, {"containerd version", s.ContainerdCommit.ID}, {"runc version", s.RuncCommit.ID}, {"init version", s.InitCommit.ID},
+	} {
+		if part[1] != "" {
+			_, _ = fmt.Fprintf(w, " %s: %s\n", part[0], part[1])
+		}
+	}
 	options := security.DecodeOptions(s.SecurityOptions)
 	if len(options) > 0 {
 		_, _ = fmt.Fprintln(w, " Security Options:")

@@ -436,6 +436,7 @@ func TestBadRequests(t *testing.T) {
 		"digest":  {Tags: []string{"a@" + image}},
 		"outputs": {Outputs: []build.Output{{Type: "local"}}},
 		"refused": {NetworkMode: "web"},
+		"remoteURL (x) could not be recognized as URL": {Remote: "x"},
 	} {
 		_, err := run(t, &solver{answer: answer()}, classic.Request{Request: r}, nil)
 		if err == nil || !strings.Contains(err.Error(), want) || !errdefs.IsInvalidArgument(err) {

@@ -199,7 +199,7 @@ func TestParkedEnd(t *testing.T) {
 	}
 	defer r.Close()
 	child, err := os.StartProcess(self, []string{self, "-test.run=^TestParkedEnd$"}, &os.ProcAttr{
-		Env: append(os.Environ(), "LAUNCH_TEST_PARK=1"), Files: []*os.File{nil, w, w},
+		Env: append(os.Environ(), "LAUNCH_TEST_PARK=1", "TMPDIR="+t.TempDir()), Files: []*os.File{nil, w, w},
 	})
 	w.Close()
 	if err != nil {

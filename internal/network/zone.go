@@ -12,6 +12,9 @@ import (
 	"github.com/cleatlabs/cleat/internal/nft"
 )
 
+// lastZoneRetry bounds the pause between tries: containers may be cut off until firewalld has taken their bridge in.
+const lastZoneRetry = 20 * time.Second
+
 // zone keeps the bridges in a zone of the host's firewalld, if it has one. What firewalld refuses or has no time for, as
 // when it is still starting, is told of and tried again, after pauses as those of removals.
 type zone struct {
@@ -36,7 +39,7 @@ func (s *Service) keepZone(ctx context.Context) {
 	defer c.Close()
 	z := &s.zone
 	z.mu.Lock()
-	z.client, z.retry = c, time.NewTimer(lastRetry)
+	z.client, z.retry = c, time.NewTimer(lastZoneRetry)
 	z.mu.Unlock()
 	defer func() {
 		z.mu.Lock()
@@ -71,7 +74,7 @@ func (s *Service) joinZone(ctx context.Context) {
 	default:
 		z.failed = []string{err.Error() + "; it is tried again"}
 		z.retry.Reset(z.pause)
-		z.pause = min(2*z.pause, lastRetry)
+		z.pause = min(2*z.pause, lastZoneRetry)
 	}
 }
 
