@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/firewalld"
@@ -18,10 +19,12 @@ const lastZoneRetry = 20 * time.Second
 // zone keeps the bridges in a zone of the host's firewalld, if it has one. What firewalld refuses or has no time for, as
 // when it is still starting, is told of and tried again, after pauses as those of removals.
 type zone struct {
-	mu     sync.Mutex
+	// failed is what is wrong with the links that have not joined; nil if nothing. Who asks does not wait for firewalld.
+	failed atomic.Pointer[string]
+
+	mu     sync.Mutex        // held while firewalld is told: one after another
 	client *firewalld.Client // nil: not connected
 	joined []string          // links that have joined
-	failed []string          // what is wrong with the others
 	retry  *time.Timer
 	pause  time.Duration
 }
@@ -43,7 +46,8 @@ func (s *Service) keepZone(ctx context.Context) {
 	z.mu.Unlock()
 	defer func() {
 		z.mu.Lock()
-		z.client, z.failed = nil, nil
+		z.client = nil
+		z.failed.Store(nil)
 		z.retry.Stop()
 		z.mu.Unlock()
 	}()
@@ -69,10 +73,12 @@ func (s *Service) joinZone(ctx context.Context) {
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
-		z.failed, z.pause = nil, firstRetry
+		z.failed.Store(nil)
+		z.pause = firstRetry
 		z.retry.Stop()
 	default:
-		z.failed = []string{err.Error() + "; it is tried again"}
+		said := err.Error() + "; it is tried again"
+		z.failed.Store(&said)
 		z.retry.Reset(z.pause)
 		z.pause = min(2*z.pause, lastZoneRetry)
 	}
@@ -106,9 +112,10 @@ func (z *zone) follow(ctx context.Context, links []string) error {
 
 // warnings name what firewalld was told in vain so far.
 func (z *zone) warnings() []string {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	return z.failed
+	if said := z.failed.Load(); said != nil {
+		return []string{*said}
+	}
+	return nil
 }
 
 // leaveZone is for Teardown.

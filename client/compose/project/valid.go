@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 
@@ -84,9 +85,10 @@ func (d *draft) casts(o *loader.Options) {
 	}
 }
 
-// interpolating is what the library interpolates by.
+// interpolating is what the library interpolates by. It has variables of its own: a load, which goes on meanwhile, adds the
+// project's name to those of its options.
 func interpolating(options *cli.ProjectOptions) *interpolation.Options {
-	details := types.ConfigDetails{Environment: options.Environment}
+	details := types.ConfigDetails{Environment: maps.Clone(options.Environment)}
 	return loader.ToOptions(&details, []func(*loader.Options){withBounds}).Interpolate
 }
 

@@ -165,3 +165,23 @@ func TestSurelyValid(t *testing.T) {
 		t.Error("a second file that is wrong, or not there, is surely valid")
 	}
 }
+
+// A load adds to the variables of its options: what is looked through beside it has its own.
+func TestDraftHasItsVariables(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "compose.yaml")
+	if err := os.WriteFile(file, []byte("services: {a: {image: x}}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	options, err := Options{Files: []string{file}}.projectOptions(Raw{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, ok := drafted(options)
+	if !ok {
+		t.Fatal("not drafted")
+	}
+	options.Environment["ADDED_BY_A_LOAD"] = "1"
+	if value, found := d.interpolate.LookupValue("ADDED_BY_A_LOAD"); found {
+		t.Errorf("the draft sees what is added: %q", value)
+	}
+}

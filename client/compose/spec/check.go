@@ -21,15 +21,7 @@ func Check(p *types.Project) error {
 			errs = append(errs, fmt.Errorf("service %q: %w", name, err))
 		}
 	}
-	owner := map[string]string{} // of container names
-	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
-		of := p.Services[name].ContainerName
-		if other, taken := owner[of]; taken && of != "" {
-			errs = append(errs, fmt.Errorf("service %q: the container name %q is that of service %q, too: "+
-				"give each its own, or leave them out", name, of, other))
-		}
-		owner[of] = name
-	}
+	errs = append(errs, sharedNames(p)...)
 	files := func(kind, name string, f types.FileObjectConfig) {
 		for _, of := range []struct {
 			attribute string
@@ -103,4 +95,22 @@ func unheeded(s types.ServiceConfig) []string {
 		note("deploy.restart_policy.window", r.Window != nil)
 	}
 	return found
+}
+
+// sharedNames are errors about services whose containers are to have the same name. One that has no container, as it is
+// scaled to none, has no name.
+func sharedNames(p *types.Project) (errs []error) {
+	owner := map[string]string{} // by container name
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		s := p.Services[name]
+		if s.ContainerName == "" || s.GetScale() == 0 {
+			continue
+		}
+		if other, taken := owner[s.ContainerName]; taken {
+			errs = append(errs, fmt.Errorf("service %q: the container name %q is that of service %q, too: "+
+				"give each its own, or leave them out", name, s.ContainerName, other))
+		}
+		owner[s.ContainerName] = name
+	}
+	return errs
 }

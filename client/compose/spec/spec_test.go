@@ -152,3 +152,18 @@ func TestHashIgnoresWhatMakesNoContainer(t *testing.T) {
 		t.Error("a variable does not make the container anew")
 	}
 }
+
+// Two services cannot have the same container name, unless only one of them has a container.
+func TestSharedNames(t *testing.T) {
+	for more, want := range map[string]string{
+		"":                   `service "b": the container name "own" is that of service "a", too`,
+		", scale: 0":         "",
+		", profiles: [dev]":  "",
+		", restart: always ": `is that of service "a", too`,
+	} {
+		err := spec.Check(load(t, "services: {a: {image: x, container_name: own}, b: {image: x, container_name: own"+more+"}}"))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", more, err, want)
+		}
+	}
+}
