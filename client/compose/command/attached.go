@@ -70,7 +70,8 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 	follow, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	s.hold()
-	if err := s.join(follow, list); err != nil {
+	leave, err := s.join(follow, list)
+	if err != nil {
 		return err
 	}
 	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) error { return s.attach(follow, c) }})
@@ -87,6 +88,7 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 	if err := s.stop(timeout); err != nil {
 		return err
 	}
+	leave() // nobody joins the group while it is waited for
 	s.group.Wait()
 	return s.result(interrupted)
 }
@@ -104,18 +106,22 @@ func (s *session) announce(list []operate.Container) {
 	}
 }
 
-// join attaches to what runs already, and to what is started from now on.
-func (s *session) join(ctx context.Context, list []operate.Container) error {
-	news := s.o.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).Add("type", string(events.ContainerEventType)).
+// join attaches to what runs already, and to what is started from now on until leave has returned.
+func (s *session) join(ctx context.Context, list []operate.Container) (leave func(), err error) {
+	hearing, deaf := context.WithCancel(ctx)
+	news := s.o.API.Events(hearing, client.EventsListOptions{Filters: make(client.Filters).Add("type", string(events.ContainerEventType)).
 		Add("event", string(events.ActionStart), string(events.ActionStop), string(events.ActionDestroy)).Add("label", label.Project+"="+s.p.Name)})
 	for _, c := range list {
 		if c.State == container.StateRunning || c.State == container.StatePaused {
 			if err := s.attach(ctx, c); err != nil {
-				return err
+				deaf()
+				return nil, err
 			}
 		}
 	}
+	heard := make(chan struct{})
 	go func() {
+		defer close(heard)
 		for {
 			select {
 			case m := <-news.Messages:
@@ -124,15 +130,15 @@ func (s *session) join(ctx context.Context, list []operate.Container) error {
 				} else {
 					s.givenUp(m.Actor.ID)
 				}
-			case err := <-news.Err: // at the latest when ctx ends
-				if ctx.Err() == nil {
+			case err := <-news.Err: // at the latest when hearing ends
+				if hearing.Err() == nil {
 					s.lose(err)
 				}
 				return
 			}
 		}
 	}()
-	return nil
+	return func() { deaf(); <-heard }, nil
 }
 
 // work goes on until all has ended, or the user has had enough of it, or does not want to
