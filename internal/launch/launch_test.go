@@ -282,6 +282,38 @@ func TestStubIsSealed(t *testing.T) {
 	}
 }
 
+// What a stream holds is saved where nobody will read it, be it that FIONREAD does not tell of it: a terminal's master
+// has only what the kernel has passed on to it meanwhile. An eventfd never tells.
+func TestKeepSavesWhatIsNotCounted(t *testing.T) {
+	status, err := os.Create(filepath.Join(t.TempDir(), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer status.Close()
+	stream := func(value uint) int {
+		fd, err := unix.Eventfd(value, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	p := launch.NewProgram(false)
+	p.ReportReached()
+	p.Call(unix.SYS_CLOSE, "report", launch.Int(launch.ReportFD))
+	p.Keep(launch.Int(0), launch.Int(launch.FirstFD), 0, launch.Int(launch.FirstFD+1))
+	if o := run(t, newStub(t), p, int(status.Fd()), stream(7), stream(0)); o.err != nil || o.status.ExitStatus() != 0 {
+		t.Fatalf("%+v", o)
+	}
+	got, err := os.ReadFile(status.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := string(make([]byte, 24)) + "\x08" + string(make([]byte, 15)) + "\x07" + string(make([]byte, 7)); string(got) != want {
+		t.Errorf("status file:\n%q, want\n%q", got, want)
+	}
+}
+
 // An engine with many open files starts processes too: the executable's descriptor is not overwritten on the way.
 func TestManyOpenFiles(t *testing.T) {
 	s := newStub(t)

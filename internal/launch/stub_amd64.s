@@ -378,15 +378,15 @@ drainLook:
 	MOVQ $0x541b, SI
 	LEAQ -248(R15), DX
 	SYSCALL
-	MOVL -256(R15), AX
-	ORL  -248(R15), AX
-	JZ   keepDone
 	MOVQ $73, AX // flock(status, LOCK_EX|LOCK_NB)
 	MOVQ R12, DI
 	MOVQ $6, SI
 	SYSCALL
-	TESTQ AX, AX
+	TESTQ AX, AX // before FIONREAD is believed: it does not see what a terminal has yet to pass on, as read does
 	JZ   save
+	MOVL -256(R15), AX
+	ORL  -248(R15), AX
+	JZ   keepDone
 	CMPQ -264(R15), $500000000
 	JGT  keepDone
 	MOVQ $0, -256(R15)

@@ -359,15 +359,15 @@ drainLook:
 	MOVD $0x541b, R1
 	ADD  $8, R23, R2
 	SVC
-	MOVWU 0(R23), R9
-	MOVWU 8(R23), R10
-	ORR  R9, R10
-	CBZ  R10, keepDone
-	MOVD $32, R8 // flock
+	MOVD $32, R8 // flock, before FIONREAD is believed
 	MOVD R25, R0
 	MOVD $6, R1
 	SVC
 	CBZ  R0, save
+	MOVWU 0(R23), R9
+	MOVWU 8(R23), R10
+	ORR  R9, R10
+	CBZ  R10, keepDone
 	MOVD $500000000, R9
 	CMP  R9, R20
 	BGT  keepDone
