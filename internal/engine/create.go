@@ -227,14 +227,17 @@ func (cr *Creator) checkNetwork(def *container.Definition, req CreateRequest) (e
 		return err
 	}
 	if host.NetworkMode.IsContainer() {
-		var other *container.Container
-		if host.NetworkMode, other, err = sharedNetwork(cr.containers, def.ID, host.NetworkMode); err != nil {
+		other, err := cr.containers.Find(host.NetworkMode.ConnectedContainer())
+		if err != nil {
 			return notTheImage(err)
 		}
+		host.NetworkMode = api.NetworkMode(containerMode + other.ID())
 		cfg.Hostname, cfg.Domainname = other.Load().Config.Hostname, other.Load().Config.Domainname
 	}
-	if rec, err := cr.networks.Find(string(host.NetworkMode)); err == nil && host.NetworkMode.IsUserDefined() {
-		host.NetworkMode = api.NetworkMode(rec.Name)
+	if host.NetworkMode.IsUserDefined() {
+		if rec, err := cr.networks.Find(string(host.NetworkMode)); err == nil {
+			host.NetworkMode = api.NetworkMode(rec.Name)
+		}
 	}
 	if def.Endpoints, err = checkEndpoints(host.NetworkMode, req.NetworkingConfig, cr.networks.Find); err != nil {
 		return err

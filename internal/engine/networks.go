@@ -8,11 +8,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
-	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 	apinetwork "github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
@@ -327,17 +325,4 @@ func openNetNS(r *container.Record) (int, error) {
 		return -1, failure.Conflict("container %s is not running", r.Name)
 	}
 	return fd, nil
-}
-
-// sharedNetwork resolves the container that a mode container:NAME names.
-func sharedNetwork(containers *container.Store, id string, mode api.NetworkMode) (api.NetworkMode, *container.Container, error) {
-	name := mode.ConnectedContainer()
-	if name == "" || strings.HasPrefix(id, name) {
-		return "", nil, failure.Invalid("cannot join own network namespace")
-	}
-	c, err := containers.Find(name)
-	if err != nil {
-		return "", nil, err
-	}
-	return api.NetworkMode("container:" + c.ID()), c, nil
 }
