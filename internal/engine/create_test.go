@@ -59,6 +59,7 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"a working directory with a zero byte", spec{cfg: func(c *api.Config) { c.WorkingDir = "/a\x00b" }}, errdefs.IsInvalidArgument, "holds a zero byte"},
 		{"a line in a search domain", spec{host: func(h *api.HostConfig) { h.DNSSearch = []string{"a\nnameserver 192.0.2.1"} }}, errdefs.IsInvalidArgument, "holds a control character"},
 		{"a line in a DNS option", spec{host: func(h *api.HostConfig) { h.DNSOptions = []string{"a\nnameserver 192.0.2.1"} }}, errdefs.IsInvalidArgument, "holds a control character"},
+		{"a sysctl that leads elsewhere", spec{host: func(h *api.HostConfig) { h.Sysctls = map[string]string{"net.../kernel.panic": "1"} }}, errdefs.IsInvalidArgument, "kernel.panic"},
 		{"host sysctl", spec{host: func(h *api.HostConfig) { h.Sysctls = map[string]string{"kernel.panic": "1"} }}, errdefs.IsInvalidArgument, "kernel.panic"},
 		{"relative mount", spec{host: func(h *api.HostConfig) { h.Binds = []string{"/tmp:x"} }}, errdefs.IsInvalidArgument, "mount path must be absolute"},
 		{"two mounts on one target", spec{host: func(h *api.HostConfig) { h.Binds = []string{"/tmp:/a", "/var:/a/"} }}, errdefs.IsInvalidArgument, "Duplicate mount point: /a"},

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"runtime"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +17,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/health"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/logs"
+	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
 const (
@@ -201,27 +202,14 @@ func checkExtraHosts(hosts []string) error {
 	return nil
 }
 
-// checkSysctls allows only what a namespace of the container's own holds: the
-// rest would change the host.
+// checkSysctls refuses at the create what the start would.
 func checkSysctls(h *container.HostConfig) error {
-	ipc := []string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-		"kernel.shmmni", "kernel.shm_rmid_forced"}
 	for k, v := range h.Sysctls {
 		if strings.ContainsRune(k+v, 0) {
 			return failure.Invalid("invalid sysctl %q: it holds a zero byte", k+"="+v)
 		}
-		key := strings.ReplaceAll(k, "/", ".")
-		switch {
-		case strings.HasPrefix(key, "net."):
-			if h.NetworkMode.IsHost() {
-				return failure.Invalid("sysctl %q is not allowed in the host's network namespace", k)
-			}
-		case slices.Contains(ipc, key), strings.HasPrefix(key, "fs.mqueue."):
-			if h.IpcMode.IsHost() {
-				return failure.Invalid("sysctl %q is not allowed in the host's IPC namespace", k)
-			}
-		default:
-			return failure.Invalid("sysctl '%s' is not allowed: it is not namespaced, so it would change the host", k)
+		if err := runtime.CheckSysctl(k, h.NetworkMode.IsHost(), h.IpcMode.IsHost()); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -251,8 +239,8 @@ func checkResources(h *container.HostConfig) (warnings []string, err error) {
 		return bad("Conflicting options: Nano CPUs and CPU Period cannot both be set.")
 	case r.NanoCPUs > 0 && r.CPUQuota > 0:
 		return bad("Conflicting options: Nano CPUs and CPU Quota cannot both be set.")
-	case r.NanoCPUs < 0 || r.NanoCPUs > int64(runtime.NumCPU())*1e9:
-		return bad("Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", runtime.NumCPU(), runtime.NumCPU())
+	case r.NanoCPUs < 0 || r.NanoCPUs > int64(goruntime.NumCPU())*1e9:
+		return bad("Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", goruntime.NumCPU(), goruntime.NumCPU())
 	case r.CPUShares < 0:
 		return bad("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):

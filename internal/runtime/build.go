@@ -1,11 +1,8 @@
 package runtime
 
 import (
-	"maps"
 	"path"
 	"slices"
-	"sort"
-	"strings"
 	"syscall"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
@@ -204,70 +201,6 @@ func (b *builder) names() {
 	if d := b.s.Domainname; d != "" {
 		b.p.Call(unix.SYS_SETDOMAINNAME, d, b.p.Str(d), launch.Int(len(d)))
 	}
-}
-
-// networkSysctls are set in every network namespace of our own making: they make unprivileged ports and ping work
-// without capabilities, as Docker does.
-var networkSysctls = map[string]string{
-	"net.ipv4.ip_unprivileged_port_start": "0",
-	"net.ipv4.ping_group_range":           "0 2147483647",
-}
-
-// sysctls are written through a procfs that nobody has mounted anything on, before it is attached.
-func (b *builder) sysctls() error {
-	values := map[string]string{}
-	if b.s.NetNS == NewNetwork && b.spareNet < 0 {
-		maps.Copy(values, networkSysctls)
-	}
-	for k, v := range b.s.Sysctls {
-		values[k] = v
-	}
-	keys := make([]string, 0, len(values))
-	for k := range values {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	if len(keys) == 0 {
-		return nil
-	}
-	how := b.strict(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC")
-	for _, k := range keys {
-		if err := b.checkSysctl(k); err != nil {
-			return err
-		}
-		fd, op := b.openat2(b.proc, "sys/"+strings.ReplaceAll(k, ".", "/"), how)
-		if _, asked := b.s.Sysctls[k]; !asked {
-			op.Ignore(syscall.ENOENT) // a kernel without IPv4 ping sockets
-		}
-		v := values[k]
-		b.p.Call(unix.SYS_WRITE, "sysctl "+k, fd.Arg(), b.p.Str(v), launch.Int(len(v)))
-	}
-	return nil
-}
-
-// checkSysctl lets through what belongs to one of the container's own namespaces.
-func (b *builder) checkSysctl(key string) error {
-	ipc := map[string]bool{
-		"kernel.msgmax": true, "kernel.msgmnb": true, "kernel.msgmni": true, "kernel.sem": true, "kernel.shmall": true, "kernel.shmmax": true,
-		"kernel.shmmni": true, "kernel.shm_rmid_forced": true,
-	}
-	clean := path.Clean("/" + strings.ReplaceAll(key, ".", "/"))
-	switch {
-	case clean != "/"+strings.ReplaceAll(key, ".", "/"):
-	case ipc[key] || strings.HasPrefix(key, "fs.mqueue."):
-		if b.s.HostIPC {
-			return invalid("sysctl %q is not allowed in the host's IPC namespace", key)
-		}
-		return nil
-	case strings.HasPrefix(key, "net."):
-		if b.s.NetNS == HostNetwork {
-			return invalid("sysctl %q is not allowed in the host's network namespace", key)
-		}
-		return nil
-	case key == "kernel.domainname" || key == "kernel.hostname":
-		return invalid("sysctl %q: set the host name and the domain name with their own options", key)
-	}
-	return invalid("sysctl %q is not in a separate kernel namespace", key)
 }
 
 // workdir makes what is missing of the working directory, then enters it. openat2 refuses magic links, so that no image

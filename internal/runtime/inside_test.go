@@ -232,7 +232,7 @@ func TestNamesAndSysctls(t *testing.T) {
 	l := newLab(t)
 	s := l.spec("sh", "-c", "hostname; cat /proc/sys/kernel/domainname /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ping_group_range /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni; ip -o link show lo; cat /proc/self/oom_score_adj")
 	s.Hostname, s.Domainname, s.OOMScoreAdj = "box", "example.org", 321
-	s.Sysctls = map[string]string{"net.ipv4.ip_forward": "1", "kernel.shmmni": "123"}
+	s.Sysctls = map[string]string{"net/ipv4/ip_forward": "1", "kernel.shmmni": "123"} // slashes are as good as dots
 	out := l.run(s)
 	if !strings.HasPrefix(out, "box\nexample.org\n0\n0\t2147483647\n1\n123\n") {
 		t.Error(out)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/kernel"
@@ -56,7 +55,7 @@ func emptyNetwork() (int, error) {
 	}
 	for key, value := range networkSysctls {
 		// What is below /proc/sys/net is that of the thread which opens it.
-		err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(key, ".", "/"), []byte(value), 0)
+		err := os.WriteFile("/proc/sys/"+sysctlFile(key), []byte(value), 0)
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without IPv4 ping sockets
 			return -1, fmt.Errorf("sysctl %s of a network namespace: %w", key, err)
 		}
