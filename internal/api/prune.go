@@ -13,6 +13,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/build"
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/filter"
 )
 
 func (h *Handler) containerPrune(ctx context.Context, w http.ResponseWriter, q *request) error {
@@ -63,17 +64,16 @@ func (q *request) buildPruneRequest() (req build.PruneRequest, none bool, err er
 	req.All = q.boolean("all")
 	none = len(req.Filters["label"]) > 0
 	for _, key := range []string{"until", "unused-for"} { // the second is the first's older name
-		values := req.Filters[key]
+		since, err := filter.Until(key, req.Filters[key], time.Now())
+		if err != nil {
+			return req, false, err
+		}
 		delete(req.Filters, key)
-		if len(values) == 0 {
+		if since.IsZero() {
 			continue
 		}
-		if req.UnusedFor != 0 || len(values) > 1 {
+		if req.UnusedFor != 0 {
 			return req, false, failure.Invalid("more than one until filter specified")
-		}
-		since, err := engine.ParseUntil(values[0], time.Now())
-		if err != nil {
-			return req, false, failure.Invalid("invalid filter '%s=%s': %w", key, values[0], err)
 		}
 		req.UnusedFor = max(time.Since(since), 0)
 	}

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/filter"
 )
 
 // listFilter is the filters of a container list. Different keys are joined by
@@ -54,14 +54,14 @@ var filterMakers = map[string]func(context.Context, *Queries, []string) (func(*c
 func newListFilter(ctx context.Context, q *Queries, filters map[string][]string) (*listFilter, error) {
 	f := &listFilter{}
 	for key, values := range filters {
-		make := filterMakers[key]
-		if make == nil {
+		maker := filterMakers[key]
+		if maker == nil {
 			return nil, failure.Invalid("invalid filter '%s'", key)
 		}
 		if len(values) == 0 {
 			continue
 		}
-		test, err := make(ctx, q, values)
+		test, err := maker(ctx, q, values)
 		if err != nil {
 			return nil, err
 		}
@@ -87,17 +87,7 @@ func ancestorFilter(ctx context.Context, q *Queries, values []string) (func(*con
 
 func keyValueFilter(of func(*container.Record) map[string]string) func(context.Context, *Queries, []string) (func(*container.Record) bool, error) {
 	return func(_ context.Context, _ *Queries, values []string) (func(*container.Record) bool, error) {
-		return func(r *container.Record) bool {
-			have := of(r)
-			for _, v := range values {
-				key, want, exact := strings.Cut(v, "=")
-				got, ok := have[key]
-				if !ok || (exact && got != want) {
-					return false
-				}
-			}
-			return true
-		}, nil
+		return func(r *container.Record) bool { return filter.HasLabels(of(r), values) }, nil
 	}
 }
 
@@ -194,14 +184,10 @@ func healthFilter(_ context.Context, _ *Queries, values []string) (func(*contain
 }
 
 func idFilter(_ context.Context, _ *Queries, values []string) (func(*container.Record) bool, error) {
+	found := filter.Names(values)
 	return func(r *container.Record) bool {
-		return slices.ContainsFunc(values, func(v string) bool { return strings.HasPrefix(r.ID, v) || matches(v, r.ID) })
+		return found(r.ID) || slices.ContainsFunc(values, func(v string) bool { return strings.HasPrefix(r.ID, v) })
 	}, nil
-}
-
-func matches(pattern, s string) bool {
-	re, err := regexp.Compile(pattern)
-	return err == nil && re.MatchString(s)
 }
 
 func isTaskFilter(_ context.Context, _ *Queries, values []string) (func(*container.Record) bool, error) {
@@ -217,17 +203,8 @@ func isTaskFilter(_ context.Context, _ *Queries, values []string) (func(*contain
 }
 
 func nameFilter(_ context.Context, _ *Queries, values []string) (func(*container.Record) bool, error) {
-	var exprs []*regexp.Regexp
-	for _, v := range values {
-		re, err := regexp.Compile(v)
-		if err != nil {
-			re = regexp.MustCompile(regexp.QuoteMeta(v))
-		}
-		exprs = append(exprs, re)
-	}
-	return func(r *container.Record) bool {
-		return slices.ContainsFunc(exprs, func(re *regexp.Regexp) bool { return re.MatchString(r.Name) || re.MatchString("/"+r.Name) })
-	}, nil
+	found := filter.Names(values)
+	return func(r *container.Record) bool { return found(r.Name) || found("/"+r.Name) }, nil
 }
 
 func networkFilter(_ context.Context, q *Queries, values []string) (func(*container.Record) bool, error) {

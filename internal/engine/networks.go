@@ -2,13 +2,10 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
-	"time"
 
 	"github.com/containerd/errdefs"
 	apievents "github.com/moby/moby/api/types/events"
@@ -67,7 +64,7 @@ func (n *Networks) announce(rec *network.Record, action apievents.Action) {
 // Prune removes the networks that no container refers to, running or not, and returns
 // their names; configurations that networks are made from stay. filters are Docker's: label, label! and until.
 func (n *Networks) Prune(ctx context.Context, filters map[string][]string) ([]string, error) {
-	chosen, err := pruneFilter(filters, time.Now())
+	chosen, err := newPruneChoice(filters)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +79,7 @@ func (n *Networks) Prune(ctx context.Context, filters map[string][]string) ([]st
 	}
 	removed := []string{}
 	for _, rec := range n.service.Records() {
-		if rec.ConfigOnly || used[rec.Name] || used[rec.ID] || !chosen(rec) {
+		if rec.ConfigOnly || used[rec.Name] || used[rec.ID] || !chosen.match(rec.Created, rec.Labels) {
 			continue
 		}
 		switch err := n.Remove(ctx, rec.ID); {
@@ -100,55 +97,6 @@ func (n *Networks) Prune(ctx context.Context, filters map[string][]string) ([]st
 	slices.Sort(removed)
 	n.say.publish(apievents.NetworkEventType, apievents.ActionPrune, "", map[string]string{"reclaimed": "0"})
 	return removed, nil
-}
-
-// pruneFilter reads the filters of prune.
-func pruneFilter(filters map[string][]string, now time.Time) (func(*network.Record) bool, error) {
-	var until time.Time
-	for key, values := range filters {
-		switch key {
-		case "label", "label!":
-		case "until":
-			if len(values) != 1 {
-				return nil, failure.Invalid("more than one until filter specified")
-			}
-			t, err := ParseUntil(values[0], now)
-			if err != nil {
-				return nil, failure.Invalid("invalid filter 'until=%s': %w", values[0], err)
-			}
-			until = t
-		default:
-			return nil, failure.Invalid("invalid filter '%s'", key)
-		}
-	}
-	return func(r *network.Record) bool {
-		if !until.IsZero() && r.Created.After(until) || !network.HasLabels(r.Labels, filters["label"]) {
-			return false
-		}
-		for _, unwanted := range filters["label!"] {
-			if network.HasLabels(r.Labels, []string{unwanted}) {
-				return false
-			}
-		}
-		return true
-	}, nil
-}
-
-// ParseUntil reads a time as Docker's filters have it: Unix seconds, RFC 3339, or a
-// duration before now.
-func ParseUntil(text string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(text); err == nil {
-		return now.Add(-d), nil
-	}
-	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
-		return time.Unix(0, int64(seconds*1e9)), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, errors.New("want a time such as 2006-01-02T15:04:05, Unix seconds, or a duration such as 24h")
 }
 
 // Connect adds a network to a container. A container that does not run is connected

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/filter"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/record"
 )
@@ -38,36 +38,15 @@ type pruneChoice struct {
 
 // newPruneChoice reads until, label and label!.
 func newPruneChoice(filters map[string][]string) (*pruneChoice, error) {
-	f := &pruneChoice{with: filters["label"], without: filters["label!"]}
-	switch until := filters["until"]; len(until) {
-	case 0:
-	case 1:
-		t, err := ParseUntil(until[0], time.Now())
-		if err != nil {
-			return nil, failure.Invalid("invalid filter 'until=%s': %w", until[0], err)
-		}
-		f.until = t
-	default:
-		return nil, failure.Invalid("more than one until filter specified")
-	}
-	return f, nil
+	until, err := filter.Until("until", filters["until"], time.Now())
+	return &pruneChoice{until: until, with: filters["label"], without: filters["label!"]}, err
 }
 
 func (f *pruneChoice) match(created time.Time, labels map[string]string) bool {
-	if !f.until.IsZero() && created.After(f.until) {
+	if !f.until.IsZero() && created.After(f.until) || !filter.HasLabels(labels, f.with) {
 		return false
 	}
-	has := func(want string) bool {
-		key, value, exact := strings.Cut(want, "=")
-		have, ok := labels[key]
-		return ok && (!exact || have == value)
-	}
-	for _, w := range f.with {
-		if !has(w) {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(f.without, has)
+	return !slices.ContainsFunc(f.without, func(unwanted string) bool { return filter.HasLabel(labels, unwanted) })
 }
 
 var errPruning = failure.Conflict("a prune operation is already running")
@@ -125,9 +104,11 @@ func (p *Pruner) PruneImages(ctx context.Context, filters map[string][]string) (
 	if err != nil {
 		return nil, err
 	}
-	dangling, err := danglingFilter(filters["dangling"])
-	if err != nil {
-		return nil, err
+	dangling := true
+	if asked := filters["dangling"]; len(asked) > 0 {
+		if dangling, err = filter.Bool("dangling", asked); err != nil {
+			return nil, err
+		}
 	}
 	if !p.imagesBusy.TryLock() {
 		return nil, errPruning
@@ -170,17 +151,4 @@ func (p *Pruner) PruneImages(ctx context.Context, filters map[string][]string) (
 	}
 	p.pruned(apievents.ImageEventType, report.SpaceReclaimed)
 	return report, nil
-}
-
-// danglingFilter reads the filter of that name; without one it is true.
-func danglingFilter(values []string) (bool, error) {
-	dangling := true
-	for i, v := range values {
-		b, err := strconv.ParseBool(v)
-		if err != nil || i > 0 && b != dangling {
-			return false, failure.Invalid("invalid filter 'dangling=%v'", values)
-		}
-		dangling = b
-	}
-	return dangling, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/filter"
 )
 
 // objectKeys are the filters that match an object's id or name by prefix.
@@ -38,7 +39,7 @@ func NewFilter(filters map[string][]string) (func(Message) bool, error) {
 	add("event", matchAction)
 	add("type", func(m Message, v []string) bool { return slices.Contains(v, string(m.Type)) })
 	add("scope", func(m Message, v []string) bool { return slices.Contains(v, m.Scope) })
-	add("label", matchLabels)
+	add("label", func(m Message, v []string) bool { return filter.HasLabels(m.Actor.Attributes, v) })
 	add("image", matchImage)
 	for _, key := range objectKeys {
 		add(string(key), matchObject)
@@ -69,17 +70,6 @@ func matchObject(m Message, values []string) bool {
 
 func hasPrefix(s string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })
-}
-
-func matchLabels(m Message, values []string) bool {
-	for _, want := range values {
-		key, value, hasValue := strings.Cut(want, "=")
-		got, ok := m.Actor.Attributes[key]
-		if !ok || hasValue && got != value {
-			return false
-		}
-	}
-	return true
 }
 
 // matchImage takes an image by id, name or name without tag, and the containers

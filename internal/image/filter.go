@@ -4,13 +4,13 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/distribution/reference"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/filter"
 )
 
 // newFilter makes the test that an image must pass to be listed. Values of one filter
@@ -42,12 +42,10 @@ func (s *Service) newFilter(ctx context.Context, c *catalog, filters map[string]
 func (s *Service) filterTest(ctx context.Context, c *catalog, name string, values []string) (func(*listed) bool, error) {
 	switch name {
 	case "dangling":
-		want, err := boolFilter(name, values)
+		want, err := filter.Bool(name, values)
 		return func(l *listed) bool { return l.dangling == want }, err
 	case "label":
-		return func(l *listed) bool {
-			return !slices.ContainsFunc(values, func(v string) bool { return !hasLabel(l.summary.Labels, v) })
-		}, nil
+		return func(l *listed) bool { return filter.HasLabels(l.summary.Labels, values) }, nil
 	case "reference":
 		return referenceFilter(values)
 	case "before":
@@ -57,22 +55,10 @@ func (s *Service) filterTest(ctx context.Context, c *catalog, name string, value
 		t, err := s.createdOf(ctx, c, values)
 		return func(l *listed) bool { return l.created.After(t) }, err
 	case "until":
-		t, err := untilFilter(values)
+		t, err := filter.Until(name, values, time.Now())
 		return func(l *listed) bool { return l.created.Before(t) }, err
 	}
 	return nil, failure.Invalid("invalid filter '%s'", name)
-}
-
-func boolFilter(name string, values []string) (bool, error) {
-	want, known := false, false
-	for _, v := range values {
-		b, err := strconv.ParseBool(v)
-		if err != nil || (known && b != want) {
-			return false, failure.Invalid("invalid filter '%s=%v'", name, values)
-		}
-		want, known = b, true
-	}
-	return want, nil
 }
 
 func referenceFilter(patterns []string) (func(*listed) bool, error) {
@@ -125,28 +111,4 @@ func (s *Service) createdOf(ctx context.Context, c *catalog, refs []string) (tim
 		return time.Time{}, nil
 	}
 	return *v.config.Created, nil
-}
-
-// untilFilter reads a point in time: a duration before now, Unix seconds, or a date.
-func untilFilter(values []string) (time.Time, error) {
-	if len(values) != 1 {
-		return time.Time{}, failure.Invalid("the filter until takes one point in time, not %v", values)
-	}
-	v := values[0]
-	if d, err := time.ParseDuration(v); err == nil {
-		return time.Now().Add(-d), nil
-	}
-	if seconds, fraction, _ := strings.Cut(v, "."); seconds != "" {
-		sec, err := strconv.ParseInt(seconds, 10, 64)
-		nano, nerr := strconv.ParseInt((fraction + "000000000")[:9], 10, 64)
-		if err == nil && nerr == nil {
-			return time.Unix(sec, nano), nil
-		}
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, v, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, failure.Invalid("invalid filter 'until=%s': neither a duration (24h), Unix seconds nor a date (2006-01-02T15:04:05)", v)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -216,11 +215,4 @@ func (s *Service) manifests(ctx context.Context, c *catalog, variants []variant)
 		list = append(list, m)
 	}
 	return list, nil
-}
-
-// hasLabel matches "key" and "key=value".
-func hasLabel(labels map[string]string, want string) bool {
-	k, v, withValue := strings.Cut(want, "=")
-	have, ok := labels[k]
-	return ok && (!withValue || have == v)
 }

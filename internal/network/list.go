@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,12 +10,14 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/filter"
 )
 
 // List returns the networks that pass the filters (Docker's: driver, id, label,
 // name, scope, type, dangling), sorted by name.
 func (s *Service) List(ctx context.Context, filters map[string][]string) ([]network.Summary, error) {
-	if err := checkFilters(filters); err != nil {
+	passes, err := newFilter(filters)
+	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -31,7 +32,7 @@ func (s *Service) List(ctx context.Context, filters map[string][]string) ([]netw
 	s.mu.Unlock()
 	all := []network.Summary{}
 	for _, n := range found {
-		if passes(n.rec, used[n], filters) {
+		if passes(n.rec, used[n]) {
 			all = append(all, network.Summary{Network: n.rec.describe()})
 		}
 	}
@@ -67,41 +68,25 @@ func checkFilters(filters map[string][]string) error {
 	return nil
 }
 
-// passes joins keys by AND and the values of one key by OR, except labels.
-func passes(r *Record, used bool, filters map[string][]string) bool {
+// newFilter joins keys by AND and the values of one key by OR, except labels.
+func newFilter(filters map[string][]string) (func(r *Record, used bool) bool, error) {
+	if err := checkFilters(filters); err != nil {
+		return nil, err
+	}
 	any := func(key string, match func(string) bool) bool {
 		values := filters[key]
 		return len(values) == 0 || slices.ContainsFunc(values, match)
 	}
-	return any("driver", func(v string) bool { return r.Driver == v }) &&
-		any("id", func(v string) bool { return strings.HasPrefix(r.ID, v) || matches(v, r.ID) }) &&
-		any("name", func(v string) bool { return matches(v, r.Name) }) &&
-		any("scope", func(v string) bool { return v == "local" }) &&
-		any("type", func(v string) bool { return (v == "builtin") == r.predefined() }) &&
-		any("dangling", func(v string) bool { b, _ := strconv.ParseBool(v); return b == (!used && !r.predefined()) }) &&
-		HasLabels(r.Labels, filters["label"])
-}
-
-// matches says whether the pattern, a regular expression as scripts give with
-// name=^web$, is found in s; what is none is looked for as it stands.
-func matches(pattern, s string) bool {
-	re, err := regexp.Compile(pattern)
-	if err != nil {
-		return strings.Contains(s, pattern)
-	}
-	return re.MatchString(s)
-}
-
-// HasLabels says whether all wanted labels, "key" or "key=value", are among labels.
-func HasLabels(labels map[string]string, wanted []string) bool {
-	for _, w := range wanted {
-		key, value, valued := strings.Cut(w, "=")
-		have, ok := labels[key]
-		if !ok || valued && have != value {
-			return false
-		}
-	}
-	return true
+	id, name := filter.Names(filters["id"]), filter.Names(filters["name"])
+	return func(r *Record, used bool) bool {
+		return any("driver", func(v string) bool { return r.Driver == v }) &&
+			(id(r.ID) || any("id", func(v string) bool { return strings.HasPrefix(r.ID, v) })) &&
+			name(r.Name) &&
+			any("scope", func(v string) bool { return v == "local" }) &&
+			any("type", func(v string) bool { return (v == "builtin") == r.predefined() }) &&
+			any("dangling", func(v string) bool { b, _ := strconv.ParseBool(v); return b == (!used && !r.predefined()) }) &&
+			filter.HasLabels(r.Labels, filters["label"])
+	}, nil
 }
 
 // Inspect returns one network, found by full id, name or unique id prefix.

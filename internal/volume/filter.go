@@ -1,12 +1,10 @@
 package volume
 
 import (
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/filter"
 )
 
 // parseFilters makes one test out of the filters of a volume list: different
@@ -19,7 +17,7 @@ func parseFilters(filters map[string][]string) (func(name string, e *entry) bool
 		}
 		switch key {
 		case "dangling":
-			want, err := parseBoolean(key, values)
+			want, err := filter.Bool(key, values)
 			if err != nil {
 				return nil, err
 			}
@@ -29,10 +27,10 @@ func parseFilters(filters map[string][]string) (func(name string, e *entry) bool
 		case "label", "label!":
 			has := key == "label"
 			tests = append(tests, func(_ string, e *entry) bool {
-				return !slices.ContainsFunc(values, func(v string) bool { return hasLabel(e, v) != has })
+				return !slices.ContainsFunc(values, func(v string) bool { return filter.HasLabel(e.meta.Labels, v) != has })
 			})
 		case "name":
-			match := nameMatcher(values)
+			match := filter.Names(values)
 			tests = append(tests, func(name string, _ *entry) bool { return match(name) })
 		default:
 			return nil, failure.Invalid("invalid filter '%s': volumes are filtered by dangling, driver, label and name", key)
@@ -46,38 +44,4 @@ func parseFilters(filters map[string][]string) (func(name string, e *entry) bool
 		}
 		return true
 	}, nil
-}
-
-func parseBoolean(key string, values []string) (bool, error) {
-	var want, seen bool
-	for _, v := range values {
-		b, err := strconv.ParseBool(v)
-		if err != nil || seen && b != want {
-			return false, failure.Invalid("invalid filter '%s=[%s]': give true or false", key, strings.Join(values, " "))
-		}
-		want, seen = b, true
-	}
-	return want, nil
-}
-
-func hasLabel(e *entry, want string) bool {
-	key, value, hasValue := strings.Cut(want, "=")
-	got, ok := e.meta.Labels[key]
-	return ok && (!hasValue || got == value)
-}
-
-// nameMatcher matches as Docker does: a value is a regular expression that may
-// match anywhere in the name. One that does not compile is taken literally.
-func nameMatcher(values []string) func(string) bool {
-	var exprs []*regexp.Regexp
-	for _, v := range values {
-		re, err := regexp.Compile(v)
-		if err != nil {
-			re = regexp.MustCompile(regexp.QuoteMeta(v))
-		}
-		exprs = append(exprs, re)
-	}
-	return func(name string) bool {
-		return slices.ContainsFunc(exprs, func(re *regexp.Regexp) bool { return re.MatchString(name) })
-	}
 }

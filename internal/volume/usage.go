@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/volume"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/filter"
 	"github.com/cleatlabs/cleat/internal/mount"
 )
 
@@ -112,7 +113,7 @@ func parsePrune(filters map[string][]string) (all bool, err error) {
 		switch key {
 		case "label", "label!":
 		case "all":
-			if all, err = parseBoolean(key, values); err != nil {
+			if all, err = filter.Bool(key, values); err != nil {
 				return false, err
 			}
 		default:

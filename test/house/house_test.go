@@ -23,7 +23,7 @@ const module = "github.com/cleatlabs/cleat"
 var floors = map[string]int{
 	"internal/launch": 0, "internal/apparmor": 0, "internal/seccomp": 0, "internal/cgroup": 0, "internal/netlink": 0, "internal/nft": 0,
 	"internal/mount": 0, "internal/rootpath": 0, "internal/kernel": 0, "internal/failure": 0, "internal/proctable": 0,
-	"internal/archive": 0, "internal/changes": 0, "internal/instruction": 0,
+	"internal/archive": 0, "internal/changes": 0, "internal/instruction": 0, "internal/filter": 0,
 
 	"internal/runtime": 1, "internal/keeper": 1, "internal/store": 1, "internal/record": 1,
 	"internal/registryclient": 1, "internal/supervise": 1, "internal/stdio": 1, "internal/plugin": 1, "internal/dns": 1, "internal/firewalld": 1, "internal/cdi": 1, "internal/systemd": 1, "internal/logsend": 1,
@@ -51,6 +51,7 @@ var arrows = map[string][]string{
 	"internal/registryclient": {"internal/store"},
 	"internal/changes":        {"internal/archive", "internal/failure"},
 	"internal/instruction":    {"internal/failure"},
+	"internal/filter":         {"internal/failure"},
 	"internal/archive":        {"internal/rootpath", "internal/failure"},
 	"internal/mount":          {"internal/kernel", "internal/rootpath", "internal/failure"},
 	"internal/cgroup":         {"internal/failure", "internal/kernel"},
