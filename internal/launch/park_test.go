@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -193,23 +194,10 @@ func TestParkedEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	child, err := os.StartProcess(self, []string{self, "-test.run=^TestParkedEnd$"}, &os.ProcAttr{
-		Env: append(os.Environ(), "LAUNCH_TEST_PARK=1", "TMPDIR="+t.TempDir()), Files: []*os.File{nil, w, w},
-	})
-	w.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child.Wait()
-	out, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cmd := exec.Command(self, "-test.run=^TestParkedEnd$")
+	dir := t.TempDir() // for what the killed one leaves
+	cmd.Env = append(os.Environ(), "LAUNCH_TEST_PARK=1", "TMPDIR="+dir, "GOTMPDIR="+dir)
+	out, _ := cmd.CombinedOutput() // killed
 	pid := 0
 	if _, err := fmt.Sscan(string(out), &pid); err != nil {
 		t.Fatalf("%v: %s", err, out)
