@@ -91,7 +91,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 
 // Await returns when firewalld has started or was reloaded, so that every link has to join again, or when something
 // comes from due. Not open, the connection or ctx has ended.
-func (c *Client) Await(ctx context.Context, due <-chan time.Time) (forgotten, open bool) {
+func (c *Client) Await(ctx context.Context, due <-chan struct{}) (forgotten, open bool) {
 	for {
 		select {
 		case s, ok := <-c.signals:

@@ -201,6 +201,11 @@ func SetUp(index int) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, unix.IFF_UP, unix.IFF_UP), fmt.Sprintf("link %d", index))
 }
 
+// SetDown asks for a link to be down.
+func SetDown(index int) *Message {
+	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(index, 0, unix.IFF_UP), fmt.Sprintf("link %d", index))
+}
+
 // SetDownNamed asks for a link to be down.
 func SetDownNamed(name string) *Message {
 	return NewMessage(unix.RTM_NEWLINK, 0, ifInfo(0, 0, unix.IFF_UP), linkObject(name)).Str(unix.IFLA_IFNAME, name)
@@ -237,6 +242,11 @@ func DeleteGroup(group uint32) *Message {
 // never on a request's path.
 func DeleteLink(name string) *Message {
 	return NewMessage(unix.RTM_DELLINK, 0, ifInfo(0, 0, 0), linkObject(name)).Str(unix.IFLA_IFNAME, name)
+}
+
+// DeleteLinkIndex is DeleteLink for a link whose name others may have changed.
+func DeleteLinkIndex(index int) *Message {
+	return NewMessage(unix.RTM_DELLINK, 0, ifInfo(index, 0, 0), fmt.Sprintf("link %d", index))
 }
 
 // NewAddr asks for an address on a link. It fails with EEXIST if it is there.

@@ -232,6 +232,9 @@ func (s *Service) free(a *attachment) error {
 	a.gone = true // no Connect commits any more
 	sb, guests := a.sandbox, a.guests
 	s.mu.Unlock()
+	if guests == 0 {
+		s.host.leaveInners(a.namespace())
+	}
 	s.namesDetach(sb)
 	err := s.unpublish(a)
 	for _, e := range sb.Endpoints {

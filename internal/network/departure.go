@@ -349,6 +349,13 @@ func (b *bridge) mute(link string) error {
 	return fmt.Errorf("silence a port of bridge %q: %w", b.name(), err)
 }
 
-// silence deletes the link: there is no port of the host that could be closed, and the
-// parent takes no second link with the same hardware address.
-func (l *lan) silence(ns int, e *Endpoint) error { return l.unplug(ns, e) }
+// silence deletes the link: there is no port of the host that could be closed, and the parent takes no second link with
+// the same hardware address. It is not tried again, for which its namespace, with which it goes, would have to be kept.
+func (l *lan) silence(ns int, e *Endpoint) error {
+	link, err := l.inner(ns, e)
+	if link == nil || err != nil {
+		return err
+	}
+	defer link.ns.Close()
+	return l.host.deleteInner(link)
+}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/godbus/dbus/v5"
 	api "github.com/moby/moby/api/types/network"
+
+	"github.com/cleatlabs/cleat/internal/network"
 )
 
 // startBus runs a D-Bus system bus of the test's own and returns its address.
@@ -150,15 +152,19 @@ func TestFirewalld(t *testing.T) {
 	}
 }
 
-// slowFirewalld answers as firewalld does while it starts: at first only with errors.
+// slowFirewalld answers as firewalld does while it starts: at first only with errors, or not at all.
 type slowFirewalld struct {
 	ready atomic.Bool
+	hangs atomic.Pointer[chan struct{}] // until it is closed
 	asked atomic.Int32
 	links sync.Map // by name, with their zones
 }
 
 func (f *slowFirewalld) GetZoneOfInterface(link string) (string, *dbus.Error) {
 	f.asked.Add(1)
+	if until := f.hangs.Load(); until != nil {
+		<-*until
+	}
 	if !f.ready.Load() {
 		return "", dbus.MakeFailedError(errors.New("not yet"))
 	}
@@ -177,19 +183,25 @@ func (f *slowFirewalld) RemoveInterface(zone, link string) (string, *dbus.Error)
 	return zone, nil
 }
 
-// A firewalld that is on the bus before it can take bridges is told of them again, and the warning lasts until it has
-// taken them.
-func TestFirewalldThatIsNotReady(t *testing.T) {
+// publish puts it on a bus of the test's own.
+func (f *slowFirewalld) publish(t *testing.T) {
+	t.Helper()
 	address := startBus(t)
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
 	conn, err := dbus.Connect(address)
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
-	f := &slowFirewalld{}
 	methods := map[string]string{"GetZoneOfInterface": "getZoneOfInterface", "AddInterface": "addInterface", "RemoveInterface": "removeInterface"}
 	must(t, conn.ExportWithMap(f, methods, "/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1.zone"))
 	_, err = conn.RequestName("org.fedoraproject.FirewallD1", dbus.NameFlagDoNotQueue)
 	must(t, err)
+}
+
+// A firewalld that is on the bus before it can take bridges is told of them again, and the warning lasts until it has
+// taken them.
+func TestFirewalldThatIsNotReady(t *testing.T) {
+	f := &slowFirewalld{}
+	f.publish(t)
 	h := newHost(t)
 	cfg := h.config()
 	s := h.open(cfg)
@@ -205,6 +217,35 @@ func TestFirewalldThatIsNotReady(t *testing.T) {
 	if zone, _ := f.links.Load(rec.Link); zone != "trusted" {
 		t.Errorf("a later network's bridge is in zone %v", zone)
 	}
+}
+
+// Nobody who makes or removes a network waits for a firewalld that hangs; the bridges join when it answers again.
+func TestFirewalldThatHangs(t *testing.T) {
+	f := &slowFirewalld{}
+	f.ready.Store(true)
+	f.publish(t)
+	h := newHost(t)
+	cfg := h.config()
+	s := h.open(cfg)
+	patiently(t, "the bridge joins", func() bool { _, in := f.links.Load(cfg.Bridge); return in })
+	until := make(chan struct{})
+	f.hangs.Store(&until)
+	t.Cleanup(sync.OnceFunc(func() { close(until) }))
+	quickest := time.Hour
+	var last *network.Record
+	for n := range 3 {
+		began := time.Now()
+		last = h.create(s, api.CreateRequest{Name: fmt.Sprintf("hung%d", n)})
+		quickest = min(quickest, time.Since(began))
+	}
+	// One call is given up after 5 s.
+	if quickest > 3*time.Second {
+		t.Errorf("the quickest of three networks takes %v", quickest)
+	}
+	patiently(t, "warning", func() bool { return strings.Contains(strings.Join(s.Warnings(), "\n"), "it is tried again") })
+	f.hangs.Store(nil)
+	patiently(t, "the last joins", func() bool { _, in := f.links.Load(last.Link); return in })
+	patiently(t, "end of the warning", func() bool { return !strings.Contains(strings.Join(s.Warnings(), "\n"), "it is tried again") })
 }
 
 // runWith runs a program and returns what it says.

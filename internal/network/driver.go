@@ -22,7 +22,7 @@ type driver interface {
 	// finish completes an endpoint that has its addresses, or says which of its wishes
 	// the driver cannot do.
 	finish(e *Endpoint) error
-	// plug gives the namespace an interface for e, sets e.Link and returns the
+	// plug gives the namespace an interface for e, sets e.Link or e.Index and returns the
 	// interface's index. The interface is up and has no address yet.
 	plug(in *inside, e *Endpoint) (index int, err error)
 	// unplug removes the interface of an endpoint whose namespace lives on: ns, which is

@@ -46,19 +46,30 @@ func (s *Service) FindFlowsByList() { s.flows.FindByList() }
 
 // FailLinkRemovals has containers' links not be deleted while failing gives an error.
 func (s *Service) FailLinkRemovals(failing func() error) {
-	remove := s.host.unused.remove
-	s.host.unused.remove = func(names []string) []error {
-		err := failing()
-		if err == nil {
-			return remove(names)
+	fail(s.host.unused, func(string) error { return failing() })
+	fail(s.host.inners, func(l *innerLink) error {
+		if l.ended.Load() {
+			return nil
 		}
-		errs := make([]error, len(names))
-		for i := range errs {
-			errs[i] = err
+		return failing()
+	})
+}
+
+func fail[T any](r *removals[T], failing func(T) error) {
+	remove := r.remove
+	r.remove = func(all []T) []error {
+		errs := make([]error, len(all))
+		for i, one := range all {
+			if errs[i] = failing(one); errs[i] == nil {
+				errs[i] = remove([]T{one})[0]
+			}
 		}
 		return errs
 	}
 }
 
 // RetryLinkRemovals has those that failed tried again now.
-func (s *Service) RetryLinkRemovals() { s.host.unused.stir() }
+func (s *Service) RetryLinkRemovals() {
+	s.host.unused.stir()
+	s.host.inners.stir()
+}

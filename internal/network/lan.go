@@ -267,6 +267,7 @@ func (l *lan) plug(in *inside, e *Endpoint) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("in the container's namespace: %w", err)
 	}
+	e.Index = got.Index
 	return got.Index, nil
 }
 
@@ -280,20 +281,22 @@ func passingName(e *Endpoint) string {
 // nameSize is how long the name of a link can be.
 const nameSize = unix.IFNAMSIZ - 1
 
-// unplug deletes the link from inside: outside there is nothing of it.
+// unplug deletes the link from inside: outside there is nothing of it. While it cannot be deleted, it is down.
 func (l *lan) unplug(ns int, e *Endpoint) error {
-	if ns < 0 {
-		return nil
-	}
-	in, err := l.host.enter(ns)
-	if err != nil {
+	link, err := l.inner(ns, e)
+	if link == nil || err != nil {
 		return err
 	}
-	defer in.close()
-	if err := in.conn.Do(netlink.DeleteLink(e.Interface)); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("in the container's namespace: %w", err)
+	if err = l.host.inners.now([]*innerLink{link}); err != nil {
+		// By the index in a namespace that is still the caller's: link's may be given up by now.
+		in, e := l.host.enter(ns)
+		if e == nil {
+			defer in.close()
+			e = in.conn.Do(netlink.SetDown(link.index))
+		}
+		err = errors.Join(err, e)
 	}
-	return nil
+	return err
 }
 
 // lanLink is the name of a macvlan or ipvlan network's parent. The caller holds s.mu.

@@ -235,9 +235,12 @@ type Endpoint struct {
 
 	MAC network.HardwareAddr `json:",omitempty"`
 	// Link is the host's end of the veth, Interface the container's.
-	Link       string `json:",omitempty"`
-	Interface  string `json:",omitempty"`
-	GwPriority int    `json:",omitempty"`
+	Link      string `json:",omitempty"`
+	Interface string `json:",omitempty"`
+	// Index is the container's end's, of drivers whose links are deleted from inside. A container may rename its links
+	// and make others; indexes the kernel counts up, and gives none twice. 0: an earlier engine's, who knew it by name.
+	Index      int `json:",omitempty"`
+	GwPriority int `json:",omitempty"`
 	// DNSNames are the names that other containers of the network find this one by:
 	// its name, aliases, short id and host name. None on the default bridge.
 	DNSNames []string `json:",omitempty"`

@@ -17,7 +17,7 @@ import (
 )
 
 // removals delete links of the host that are of no use any more. One that cannot be deleted is tried again: with the
-// next that is to go, and after pauses. There are those of bridges and those of containers' links.
+// next that is to go, and after pauses. There are those of bridges, and those of containers' links on the host and inside.
 //
 // A bridge goes behind the removal of its network: the kernel takes 30 to 60 ms for one, or for many at once, as it
 // waits until no processor looks at them any more; nobody has to wait for that with it. Before, the bridge is set down,
@@ -65,6 +65,11 @@ func newLinkRemovals(group *supervise.Group, remove func([]string) []error) *rem
 	return newRemovals(group, "network-link-removals", func(name string) string { return name }, remove)
 }
 
+// newInnerRemovals are those of links inside containers' namespaces.
+func newInnerRemovals(group *supervise.Group, remove func([]*innerLink) []error) *removals[*innerLink] {
+	return newRemovals(group, "network-inner-link-removals", func(l *innerLink) string { return l.name }, remove)
+}
+
 // add has one deleted.
 func (r *removals[T]) add(what T) {
 	r.mu.Lock()
@@ -90,6 +95,17 @@ func (r *removals[T]) now(all []T) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// all are those that are pending.
+func (r *removals[T]) all() []T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []T
+	for _, p := range r.pending {
+		all = append(all, p.what)
+	}
+	return all
 }
 
 // stir has those that are pending tried now.

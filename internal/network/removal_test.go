@@ -150,6 +150,61 @@ func TestLinkThatCannotBeDeleted(t *testing.T) {
 	h.expect("address of the next", h.join(s, on("c", "left")).IP.String(), a.IP.String())
 }
 
+// A link that can only be deleted from inside is down while it cannot be, and is tried again: whatever the container has
+// made of the names meanwhile. With the container it goes by itself.
+func TestInnerLinkThatCannotBeDeleted(t *testing.T) {
+	h := newHost(t)
+	if !hasKind(t, "macvlan") {
+		t.Skip("the kernel has no macvlan links")
+	}
+	s := h.open(h.config())
+	rec, _, err := s.Create(context.Background(), lanRequest("lan", "macvlan", "10.5.0.0/24", map[string]string{"parent": "uplink"}))
+	must(t, err)
+	var stuck atomic.Bool
+	s.FailLinkRemovals(func() error {
+		if stuck.Load() {
+			return errors.New("no buffers")
+		}
+		return nil
+	})
+	told := func() bool { return strings.Contains(strings.Join(s.Warnings(), "\n"), "no buffers") }
+	disconnect := func(n int) *box {
+		b := h.onLAN(s, n)
+		stuck.Store(true)
+		req := network.Request{ContainerID: b.ContainerID, Name: b.Name, FilesDir: t.TempDir()}
+		_, err := s.Disconnect(context.Background(), req, rec.ID, b.ns, func(*network.Sandbox) error { return nil })
+		if err == nil || !strings.Contains(err.Error(), "no buffers; it is tried again") {
+			t.Errorf("disconnected: %v", err)
+		}
+		h.in(b.ns, func() error {
+			conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+			must(t, err)
+			defer conn.Close()
+			if link, err := conn.LinkByName("eth0"); err != nil || link.Up {
+				t.Errorf("the link of the disconnected: %+v, %v", link, err)
+			}
+			return nil
+		})
+		expect.Eventually(t, "warning", told)
+		return b
+	}
+	one := disconnect(1)
+	h.run(one.ns, "ip", "link", "set", "eth0", "name", "mine")
+	h.run(one.ns, "ip", "link", "add", "eth0", "type", "bridge")
+	stuck.Store(false)
+	s.RetryLinkRemovals()
+	expect.Eventually(t, "end of the warning", func() bool { return !told() })
+	h.in(one.ns, func() error {
+		if exists(t, "mine") || !exists(t, "eth0") {
+			t.Error("the container's own link is deleted instead")
+		}
+		return nil
+	})
+	two := disconnect(2)
+	h.detach(s, two)
+	expect.Eventually(t, "end of the warning with the container", func() bool { return !told() })
+}
+
 // A link that nobody uses and that the engine cannot delete when it starts is deleted later.
 func TestStrayThatCannotBeDeleted(t *testing.T) {
 	h := newHost(t)

@@ -82,6 +82,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 		cfg: cfg, claim: -1, records: records{cfg.Dir}, networks: map[string]*netw{}, names: map[string]*netw{},
 		attachments: map[string]*attachment{}, held: map[string][]heldAddr{},
 		host: &uplink{ns: -1, links: map[string]bool{}, stays: cfg.NoForwarding, direct: cfg.DirectRouting},
+		zone: zone{wake: make(chan struct{}, 1)},
 	}
 	defer func() {
 		if err != nil {
@@ -125,6 +126,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s.host.unused = newLinkRemovals(s.group, s.host.deleteLinks)
+	s.host.inners = newInnerRemovals(s.group, s.host.deleteInners)
 	s.removals = newBridgeRemovals(s.group, func(recs []*Record) []error { return removeBridges(s.removing, s.records, recs) })
 	for _, rec := range s.undeleted {
 		s.removals.add(rec)

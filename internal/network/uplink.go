@@ -34,6 +34,8 @@ type uplink struct {
 	making sync.Mutex
 	// unused deletes the host's ends of links that no container uses any more.
 	unused *removals[string]
+	// inners deletes those that can only be deleted from inside the namespace of a container that lives on.
+	inners *removals[*innerLink]
 
 	mu    sync.Mutex
 	links map[string]bool // host's ends made by this process and still in use

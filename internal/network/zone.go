@@ -16,20 +16,29 @@ import (
 // lastZoneRetry bounds the pause between tries: containers may be cut off until firewalld has taken their bridge in.
 const lastZoneRetry = 20 * time.Second
 
+// zonePatience bounds what a change of the bridges waits for firewalld, which takes some 10 ms where nothing is wrong.
+const zonePatience = 500 * time.Millisecond
+
 // zone keeps the bridges in a zone of the host's firewalld, if it has one. What firewalld refuses or has no time for, as
-// when it is still starting, is told of and tried again, after pauses as those of removals.
+// when it is still starting, is told of and tried again, after pauses as those of removals. Only keepZone speaks to it:
+// nobody waits for one that hangs.
 type zone struct {
 	// failed is what is wrong with the links that have not joined; nil if nothing. Who asks does not wait for firewalld.
 	failed atomic.Pointer[string]
+	wake   chan struct{}
 
-	mu     sync.Mutex        // held while firewalld is told: one after another
-	client *firewalld.Client // nil: not connected
-	joined []string          // links that have joined
+	mu      sync.Mutex
+	kept    bool            // by keepZone, which is connected
+	waiting []chan struct{} // closed when an attempt has ended that begins from now on
+
+	// keepZone's alone.
+	client *firewalld.Client
+	joined []string // links that have joined
 	retry  *time.Timer
 	pause  time.Duration
 }
 
-// keepZone has the bridges join when firewalld starts or is reloaded, until ctx ends.
+// keepZone has the bridges join when firewalld starts or is reloaded and when there are others, until ctx ends.
 func (s *Service) keepZone(ctx context.Context) {
 	c, err := firewalld.Dial(ctx)
 	if errors.Is(err, firewalld.ErrNoBus) {
@@ -41,34 +50,79 @@ func (s *Service) keepZone(ctx context.Context) {
 	}
 	defer c.Close()
 	z := &s.zone
-	z.mu.Lock()
-	z.client, z.retry = c, time.NewTimer(lastZoneRetry)
-	z.mu.Unlock()
+	z.client, z.retry = c, time.AfterFunc(lastZoneRetry, z.stir)
+	z.keep(true)
 	defer func() {
-		z.mu.Lock()
-		z.client = nil
-		z.failed.Store(nil)
 		z.retry.Stop()
-		z.mu.Unlock()
+		z.failed.Store(nil)
+		z.keep(false)
 	}()
-	for forgotten, open := true, true; open; forgotten, open = c.Await(ctx, z.retry.C) {
+	for forgotten, open := true, true; open; forgotten, open = c.Await(ctx, z.wake) {
 		if forgotten {
-			z.mu.Lock()
 			z.joined, z.pause = nil, firstRetry
-			z.mu.Unlock()
 		}
 		s.joinZone(ctx)
+	}
+}
+
+// keep says whether there is anybody to wait for.
+func (z *zone) keep(kept bool) {
+	z.mu.Lock()
+	z.kept = kept
+	z.mu.Unlock()
+	if !kept {
+		z.tell(z.begin())
+	}
+}
+
+// begin is who waits for the attempt that begins now.
+func (z *zone) begin() []chan struct{} {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	waiting := z.waiting
+	z.waiting = nil
+	return waiting
+}
+
+func (z *zone) tell(waiting []chan struct{}) {
+	for _, w := range waiting {
+		close(w)
+	}
+}
+
+// stir has keepZone look.
+func (z *zone) stir() {
+	select {
+	case z.wake <- struct{}{}:
+	default:
+	}
+}
+
+// change has the bridges that are there join, and those that are gone leave; it waits for that as long as firewalld
+// usually takes, and for one that has failed last not at all.
+func (z *zone) change() {
+	z.mu.Lock()
+	if !z.kept {
+		z.mu.Unlock()
+		return
+	}
+	done := make(chan struct{})
+	z.waiting = append(z.waiting, done)
+	z.mu.Unlock()
+	z.stir()
+	if z.failed.Load() != nil {
+		return
+	}
+	select {
+	case <-done:
+	case <-time.After(zonePatience):
 	}
 }
 
 // joinZone has the bridges that are there join, and those that are gone leave.
 func (s *Service) joinZone(ctx context.Context) {
 	z := &s.zone
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	if z.client == nil {
-		return
-	}
+	defer z.tell(z.begin())
 	err := z.follow(ctx, s.bridges())
 	switch {
 	case ctx.Err() != nil:
@@ -84,7 +138,7 @@ func (s *Service) joinZone(ctx context.Context) {
 	}
 }
 
-// follow has those links join, and others leave. A firewalld that does not answer is asked no more. The caller holds z.mu.
+// follow has those links join, and others leave. A firewalld that does not answer is asked no more.
 func (z *zone) follow(ctx context.Context, links []string) error {
 	var errs []error
 	tell := func(link string, do func(context.Context, string) error) (done bool) {
@@ -137,7 +191,7 @@ func (s *Service) leaveZone(ctx context.Context) error {
 
 // bridgesChanged tells the host's firewall of a bridge that has come or gone.
 func (s *Service) bridgesChanged() {
-	s.joinZone(s.group.Context())
+	s.zone.change()
 	if !s.cfg.FirewallIntegrate {
 		return
 	}
