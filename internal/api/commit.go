@@ -43,8 +43,15 @@ func (h *Handler) containerCommit(ctx context.Context, w http.ResponseWriter, q 
 	if req.Container == "" {
 		return failure.Invalid("the query names no container to commit: container is empty")
 	}
+	body, err := readBody(q.Request)
+	if err != nil {
+		return err
+	}
 	var sent *commitBody
-	if err := readJSON(q.Request, &sent); err != nil {
+	if len(body) > 0 { // else nothing, which may come in chunks, too
+		err = decodeJSON(body, &sent)
+	}
+	if err != nil {
 		return err
 	}
 	req.Config = sent.config()

@@ -152,12 +152,8 @@ func (h *Handler) containerRename(ctx context.Context, w http.ResponseWriter, q 
 }
 
 func (h *Handler) containerUpdate(ctx context.Context, w http.ResponseWriter, q *request) error {
-	body, err := readBody(q.Request)
-	if err != nil {
-		return err
-	}
 	var req container.UpdateConfig
-	if err := decodeJSON(body, &req); err != nil {
+	if err := readJSON(q.Request, &req); err != nil {
 		return err
 	}
 	if q.version.below(40) {

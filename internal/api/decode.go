@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,14 +21,17 @@ import (
 // around one MiB.
 const maxBody = 16 << 20
 
-// readBody returns the JSON body of a request, nil if there is none. A body
-// must be called application/json; parameters of the type are allowed.
+// readBody returns the JSON body of a request, nil if there is none. A body, and none of a type that is given, must be
+// called application/json; parameters of the type are allowed.
 func readBody(r *http.Request) ([]byte, error) {
-	if r.Body == nil || r.ContentLength == 0 {
-		return nil, nil
+	empty := r.Body == nil || r.ContentLength == 0
+	if given := r.Header.Get("Content-Type"); given != "" || !empty {
+		if err := requireJSON(given); err != nil {
+			return nil, err
+		}
 	}
-	if err := requireJSON(r.Header.Get("Content-Type")); err != nil {
-		return nil, err
+	if empty {
+		return nil, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {
@@ -66,6 +70,11 @@ func decodeJSON(body []byte, value any) error {
 	if err := dec.Decode(value); err != nil {
 		if errors.Is(err, io.EOF) {
 			return failure.Invalid("invalid JSON: got EOF while reading request body")
+		}
+		if json.Valid(body) {
+			if m := findMisfit(body, reflect.TypeOf(value).Elem(), ""); m != nil {
+				return m.error()
+			}
 		}
 		return failure.Invalid("invalid JSON: %w", err)
 	}

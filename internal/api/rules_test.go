@@ -259,8 +259,11 @@ func TestBodies(t *testing.T) {
 		{"/containers/x/exec", `{"Cmd":["a"]}`, ";;", 400, "malformed Content-Type header"},
 		{"/containers/x/exec", `{"Cmd":["a"]}{}`, "application/json", 400, "unexpected content after JSON"},
 		{"/containers/x/exec", `{"Cmd":`, "application/json", 400, "invalid JSON"},
-		{"/containers/x/exec", `{"Cmd":"a"}`, "application/json", 400, "invalid JSON"},
+		{"/containers/x/exec", `{"Cmd":"a"}`, "application/json", 400, `invalid value of Cmd: "a" is no list`},
 		{"/containers/x/exec", ` `, "application/json", 400, "invalid JSON: got EOF while reading request body"},
+		{"/containers/x/exec", ``, "text/plain", 400, "unsupported Content-Type header (text/plain): must be 'application/json'"},
+		{"/containers/x/update", ``, "application/json", 404, "No such thing: update:0:"},
+		{"/containers/x/update", `{`, "application/json", 400, "invalid JSON: unexpected EOF"},
 		{"/containers/x/exec", ``, "application/json", 400, "No exec command specified"},
 		{"/containers/x/exec", `{"Cmd":[]}`, "application/json", 400, "No exec command specified"},
 		{"/containers/create", ``, "application/json", 400, "invalid JSON: got EOF while reading request body"},
@@ -277,6 +280,34 @@ func TestBodies(t *testing.T) {
 	big := `{"Cmd":["` + strings.Repeat("a", 17<<20) + `"]}`
 	if got := d.call("POST", "/containers/x/exec", big); got.status != 400 || !strings.Contains(got.message(), "larger than 16 MiB") {
 		t.Errorf("17 MiB body: %d %.100s", got.status, got.body)
+	}
+}
+
+// A value that its field cannot hold is named with the field, whoever decodes it.
+func TestValuesThatNoFieldCanHold(t *testing.T) {
+	d := serve(t, &fake{})
+	for _, test := range [][3]string{
+		{"/networks/create", `{"IPAM":{"Config":[{},{"Subnet":"rubbish"}]}}`, `IPAM.Config[1].Subnet: "rubbish" is no subnet such as 10.1.0.0/24`},
+		{"/networks/create", `{"ipam":{"config":[{"subnet":7}]}}`, `ipam.config[0].subnet: 7 is no subnet such as 10.1.0.0/24`},
+		{"/networks/create", `{"IPAM":{"Config":[{"AuxiliaryAddresses":{"a":"x"}}]}}`, `IPAM.Config[0].AuxiliaryAddresses["a"]: "x" is no IP address`},
+		{"/networks/x/connect", `{"EndpointConfig":{"MacAddress":"x"}}`, `EndpointConfig.MacAddress: "x" is no MAC address such as 02:42:0a:01:00:02`},
+		{"/networks/x/connect", `{"EndpointConfig":{"IPAMConfig":{"LinkLocalIPs":["169.254.1.1","x"]}}}`, `EndpointConfig.IPAMConfig.LinkLocalIPs[1]: "x" is no IP address`},
+		{"/containers/create", `{"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"x"}]}}}`, `HostConfig.PortBindings["80/tcp"][0].HostIp: "x" is no IP address`},
+		{"/containers/create", `{"HostConfig":{"Memory":"1g"}}`, `HostConfig.Memory: "1g" is no whole number that fits`},
+		{"/containers/create", `{"HostConfig":{"ConsoleSize":[-1,2]}}`, `HostConfig.ConsoleSize[0]: -1 is no whole number from 0 on that fits`},
+		{"/containers/create", `{"HostConfig":{"Init":"yes"}}`, `HostConfig.Init: "yes" is neither true nor false`},
+		{"/containers/create", `{"HostConfig":{"IpcMode":7}}`, `HostConfig.IpcMode: 7 is no string`},
+		{"/containers/create", `{"HostConfig":{"RestartPolicy":"always"}}`, `HostConfig.RestartPolicy: "always" is no object`},
+		{"/containers/create", `{"Healthcheck":{"Interval":"5s"}}`, `Healthcheck.Interval: "5s" is no number of nanoseconds`},
+		{"/containers/create", `{"Env":"` + strings.Repeat("A", 100) + `"}`, `Env: "` + strings.Repeat("A", 79) + `… is no list`},
+		{"/containers/x/update", `{"NanoCpus":1.5}`, `NanoCpus: 1.5 is no whole number that fits`},
+	} {
+		if got := d.call("POST", test[0], test[1]); got.status != 400 || got.message() != "invalid value of "+test[2] {
+			t.Errorf("%s %s: %d %s", test[0], test[1], got.status, got.message())
+		}
+	}
+	if got := d.call("POST", "/networks/create", `[]`); got.status != 400 || got.message() != "invalid JSON: [] is no object" {
+		t.Errorf("a list: %d %s", got.status, got.message())
 	}
 }
 
