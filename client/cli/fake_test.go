@@ -45,11 +45,17 @@ type fake struct {
 
 func newFake(t testing.TB) *fake {
 	t.Helper()
+	return newFakeOf(t, "1.56")
+}
+
+// newFakeOf is newFake whose newest API version is version.
+func newFakeOf(t testing.TB, version string) *fake {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "cleat-cli-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{socket: filepath.Join(dir, "s"), version: "1.56", bodies: map[string][]byte{}, exited: make(chan struct{}), abandoned: make(chan struct{})}
+	f := &fake{socket: filepath.Join(dir, "s"), version: version, bodies: map[string][]byte{}, exited: make(chan struct{}), abandoned: make(chan struct{})}
 	l, err := net.Listen("unix", f.socket)
 	if err != nil {
 		t.Fatal(err)

@@ -56,8 +56,7 @@ func TestOlderEngine(t *testing.T) {
 		{"exec -i web cat", "typed", "exec out\ntyped"}, {"load", "archive", "Loaded image: hello-world:latest\n"}, {"wait x", "", "0\n"},
 		{"attach web", "", ""}, {"start x", "", "x\n"}, {"version --format {{.Client.APIVersion}}/{{.Client.DefaultAPIVersion}}", "", "1.44/1.56\n"},
 	} {
-		f := newFake(t)
-		f.version = "1.44"
+		f := newFakeOf(t, "1.44")
 		if strings.HasPrefix(c.line, "wait") || strings.HasPrefix(c.line, "attach") {
 			f.finish()
 		}
@@ -66,10 +65,12 @@ func TestOlderEngine(t *testing.T) {
 			t.Errorf("%s: %+v, want stdout %q", c.line, r, c.want)
 		}
 	}
-	f := newFake(t)
-	f.version = "1.44"
-	if r := call(t, program, f.host(), "archive", "load"); string(f.bodies["POST /images/load"]) != "archive" {
-		t.Errorf("what was read from stdin was lost: %q (%+v)", f.bodies["POST /images/load"], r)
+	f := newFakeOf(t, "1.44")
+	r := call(t, program, f.host(), "archive", "load")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if got := string(f.bodies["POST /images/load"]); got != "archive" {
+		t.Errorf("what was read from stdin was lost: %q (%+v)", got, r)
 	}
 }
 
