@@ -174,10 +174,23 @@ func (l *lab) destroy() {
 	if files, _ := filepath.Glob(filepath.Join(l.dir, "run/runtime/build-*")); len(files) > 0 {
 		l.t.Errorf("left: %v", files)
 	}
+	if n := openMountNamespaces(); n > 0 {
+		l.t.Errorf("%d mount namespaces of steps are still open, with all of their mounts", n)
+	}
 	for _, d := range []string{"run", "disk"} {
 		l.check(unix.Unmount(filepath.Join(l.dir, d), unix.MNT_DETACH))
 	}
 	l.check(os.RemoveAll(l.dir))
+}
+
+func openMountNamespaces() (n int) {
+	files, _ := filepath.Glob("/proc/self/fd/*")
+	for _, f := range files {
+		if of, err := os.Readlink(f); err == nil && strings.HasPrefix(of, "mnt:") {
+			n++
+		}
+	}
+	return n
 }
 
 func (l *lab) leftGroups() []string {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
@@ -205,6 +206,9 @@ func (s *step) close() error {
 	var errs []error
 	if s.process != nil {
 		errs = append(errs, s.process.Release())
+		var mounts sync.WaitGroup // to take them down waits for all processors of the machine: the rest is done meanwhile
+		mounts.Go(s.process.LetMountsGo)
+		defer mounts.Wait()
 	}
 	errs = append(errs, s.group.Discard())
 	if s.groupPath != "" {

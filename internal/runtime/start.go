@@ -194,6 +194,8 @@ func (l *starting) process(child *launch.Child, report launch.Report) (*Process,
 	}
 	if err := p.supervise(child.PIDFD); err != nil {
 		l.abandon(child)
+		p.letMounts()
+		p.closePidfd()
 		return nil, err
 	}
 	return p, nil
