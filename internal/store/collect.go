@@ -56,14 +56,16 @@ func (c *collector) stop() {
 }
 
 // GarbageCollect frees what nobody refers to. It does so only by what is on the disk: what a transaction that a crash
-// of the machine takes back has let go must still be there then.
+// of the machine takes back has let go must still be there then. A collection that has begun goes on when ctx ends: what
+// the prune of a client that has gone away let go is not to stay, and containerd's collector leaves a goroutine behind
+// when it is interrupted.
 func (s *Store) GarbageCollect(ctx context.Context) (gc.Stats, error) {
 	resume, err := s.deferrals.suspend()
 	defer resume()
 	if err != nil {
 		return nil, err
 	}
-	return s.meta.GarbageCollect(ctx)
+	return s.meta.GarbageCollect(context.WithoutCancel(ctx))
 }
 
 // ScheduleGC makes the collector run soon. It returns at once.
