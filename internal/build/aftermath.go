@@ -9,11 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/moby/buildkit/cache/metadata"
 	bkclient "github.com/moby/buildkit/client"
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/record"
@@ -281,23 +283,33 @@ func (b *Builder) madeAfter(ctx context.Context, item *metadata.StorageItem, set
 	return err == nil && info.Created.After(settled)
 }
 
-// soundDatabase removes a database that a crash of the machine has torn. It is for one that
-// BuildKit never syncs and that can be done without: then nothing is found in the cache.
-func soundDatabase(path string) error {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+// soundDatabase removes a database that is damaged, by a crash of the machine or a full disk, and tells of it: the
+// builder's can be done without, then there is less in the cache, or in the history. Only with thorough it is read to
+// its end. What is only not to be had (a lock, a disk that fails) is left for who opens it next to say.
+func soundDatabase(path string, thorough bool, warn func(error)) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Mode().IsRegular() {
 		return nil
 	}
-	if intact(path) == nil {
+	var errno syscall.Errno
+	if err == nil && st.Size() == 0 {
+		err = errors.New("empty") // what is made in its place has room from the start, see store.WidenDatabase
+	} else if err == nil {
+		err = intact(path, thorough)
+	}
+	if err == nil || errors.Is(err, berrors.ErrTimeout) || errors.As(err, &errno) {
 		return nil
 	}
+	warn(fmt.Errorf("%s is made anew, as it is damaged: %w", path, err))
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("remove the damaged database %s: %w", path, err)
 	}
 	return nil
 }
 
-// intact reads a database to its end. The library panics at some damage.
-func intact(path string) (err error) {
+// intact looks at how a database begins and whether all of it is there, and with thorough reads it to its end. The
+// library panics at some damage.
+func intact(path string, thorough bool) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("damaged: %v", p)
@@ -315,6 +327,9 @@ func intact(path string) (err error) {
 	return db.View(func(tx *bolt.Tx) (err error) {
 		if tx.Size() > st.Size() { // to look at what is not there would be a fault that nothing recovers from
 			return fmt.Errorf("damaged: %d bytes of %d are there", st.Size(), tx.Size())
+		}
+		if !thorough {
+			return nil
 		}
 		for e := range tx.Check() {
 			err = errors.Join(err, e)

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -105,28 +106,61 @@ func TestTornDatabaseIsRemoved(t *testing.T) {
 		}
 		return err
 	})
-	if err := errors.Join(err, db.Close(), soundDatabase(path)); err != nil {
+	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatalf("a sound one is gone: %v", err)
-	}
-	short := filepath.Join(t.TempDir(), "short.db")
-	if err := errors.Join(os.WriteFile(short, text[:4*4096], 0o600), soundDatabase(short)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(short); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("one that was cut short is still there: %v", err)
+	torn := bytes.Clone(text)
+	for at := 4 * 4096; at < len(torn); at += 2 * 4096 {
+		clear(torn[at:min(at+4096, len(torn))])
 	}
-	for at := 4 * 4096; at < len(text); at += 2 * 4096 {
-		clear(text[at:min(at+4096, len(text))])
+	for _, c := range []struct {
+		name            string
+		text            []byte
+		thorough, stays bool
+	}{
+		{"sound", text, false, true},
+		{"sound, read to its end", text, true, true},
+		{"torn, and looked at only quickly", torn, false, true},
+		{"torn", torn, true, false},
+		{"empty", nil, false, false},
+		{"half made on a full disk", text[:4096], false, false},
+		{"cut short", text[:4*4096], false, false},
+		{"blank", make([]byte, len(text)), false, false},
+		{"of another kind", bytes.Repeat([]byte("garbage!"), 4096), false, false},
+	} {
+		told := 0
+		err := os.WriteFile(path, c.text, 0o600)
+		for range 2 {
+			err = errors.Join(err, soundDatabase(path, c.thorough, func(error) { told++ }))
+		}
+		_, there := os.Stat(path)
+		if err != nil || (there == nil) != c.stays || (told == 0) != c.stays || told > 1 {
+			t.Errorf("a database that is %s: is there: %v; was told of %d times; %v", c.name, there, told, err)
+		}
 	}
-	if err := errors.Join(os.WriteFile(path, text, 0o600), soundDatabase(path), soundDatabase(path)); err != nil {
+}
+
+// Who has a database open, or what is no file, is no damage.
+func TestDatabaseInUseIsNotRemoved(t *testing.T) {
+	warn := func(err error) { t.Errorf("warned: %v", err) }
+	path := filepath.Join(t.TempDir(), "x.db")
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a torn one is still there: %v", err)
+	defer db.Close()
+	dir := t.TempDir()
+	if err := errors.Join(soundDatabase(path, true, warn), soundDatabase(dir, true, warn)); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{path, dir} {
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

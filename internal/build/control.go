@@ -59,7 +59,11 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 			}
 		}
 	}()
-	history, err := openDatabase(filepath.Join(b.cfg.Root, "history.db"))
+	historyPath := filepath.Join(b.cfg.Root, "history.db")
+	if err := soundDatabase(historyPath, false, b.warn); err != nil {
+		return nil, nil, err
+	}
+	history, err := openDatabase(historyPath)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,10 +72,8 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 	if err != nil {
 		return nil, nil, err
 	}
-	if crashed {
-		if err := soundDatabase(filepath.Join(b.cfg.Root, keysFile)); err != nil {
-			return nil, nil, err
-		}
+	if err := soundDatabase(filepath.Join(b.cfg.Root, keysFile), crashed, b.warn); err != nil { // BuildKit never syncs it
+		return nil, nil, err
 	}
 	keys, err := bboltcachestorage.NewStore(filepath.Join(b.cfg.Root, keysFile))
 	if err != nil {

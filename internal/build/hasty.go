@@ -31,6 +31,9 @@ func (b *Builder) openRefs(path string) (refs *metadata.Store, end func() error,
 	if err := store.RecoverDatabase(path); err != nil {
 		return nil, nil, err
 	}
+	if err := soundDatabase(path, false, b.warn); err != nil {
+		return nil, nil, err
+	}
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		if refs, err = metadata.NewStore(path); err == nil {
 			err = refs.Close()
