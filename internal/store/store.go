@@ -130,6 +130,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := RecoverDatabase(filepath.Join(cfg.Root, "meta.db")); err != nil {
 		return nil, err
 	}
+	if err := checkDatabases(cfg.Root); err != nil {
+		return nil, err
+	}
 	if s.db, err = openDatabase(filepath.Join(cfg.Root, "meta.db"), cfg); err != nil {
 		return nil, err
 	}
@@ -170,6 +173,26 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		s.ScheduleGC()
 	}
 	return s, nil
+}
+
+// checkDatabases refuses a store whose database has been lost while what it lists is there: to a database that is made
+// anew all of that would be garbage.
+func checkDatabases(root string) error {
+	for _, c := range []struct{ database, lists string }{
+		{"meta.db", "content/blobs/sha256"},
+		{"meta.db", "content/woven"},
+		{"snapshots/metadata.db", "snapshots/snapshots"},
+	} {
+		if st, err := os.Stat(filepath.Join(root, c.database)); err == nil && st.Size() > 0 {
+			continue
+		}
+		if entries, err := os.ReadDir(filepath.Join(root, c.lists)); err == nil && len(entries) > 0 {
+			return fmt.Errorf("%s is gone or empty, but what it lists is there, in %s: put a copy back, or remove %s "+
+				"to start without any image (containers that are kept need theirs again)",
+				filepath.Join(root, c.database), filepath.Join(root, c.lists), root)
+		}
+	}
+	return nil
 }
 
 func openDatabase(path string, cfg Config) (*bolt.DB, error) {

@@ -310,6 +310,45 @@ func TestRootIsChecked(t *testing.T) {
 	}
 }
 
+// A database that is made anew knows nothing: all that is beside it would be removed as garbage.
+func TestLostDatabaseIsNotMadeAnew(t *testing.T) {
+	for _, c := range []struct{ database, listed string }{
+		{"meta.db", "content/blobs/sha256/0123"},
+		{"meta.db", "content/woven/0123"},
+		{"snapshots/metadata.db", "snapshots/snapshots/1"},
+	} {
+		root := t.TempDir()
+		open := func() error {
+			s, err := store.Open(context.Background(), store.Config{Root: root})
+			if err == nil {
+				err = s.Close()
+			}
+			return err
+		}
+		listed, database := filepath.Join(root, c.listed), filepath.Join(root, c.database)
+		if err := errors.Join(open(), os.MkdirAll(listed, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		for what, lose := range map[string]func(string) error{"emptied": func(name string) error { return os.WriteFile(name, nil, 0o600) }, "removed": os.Remove} {
+			if err := lose(database); err != nil {
+				t.Fatal(err)
+			}
+			if err := open(); err == nil || !strings.Contains(err.Error(), database) {
+				t.Errorf("%s is %s: %v", c.database, what, err)
+			}
+			if _, err := os.Stat(listed); err != nil {
+				t.Errorf("%s is %s: %v", c.database, what, err)
+			}
+			if err := os.WriteFile(database, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(os.Remove(listed), open()); err != nil {
+			t.Errorf("without anything listed: %v", err)
+		}
+	}
+}
+
 func TestKeyedLock(t *testing.T) {
 	var k store.KeyedLock
 	ctx := context.Background()
