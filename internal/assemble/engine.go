@@ -26,7 +26,6 @@ import (
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/plugin"
-	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/registryclient"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/internal/store"
@@ -199,11 +198,7 @@ func (s *services) prepareRoots() error {
 	if err := s.useTemporary(); err != nil {
 		return err
 	}
-	idFile := s.config.idFile()
-	if _, err := os.Stat(idFile); err == nil {
-		return nil
-	}
-	return record.Write(idFile, []byte(container.NewID()[:32]+"\n"), 0o600)
+	return s.config.makeID()
 }
 
 func (s *services) openImages(ctx context.Context) (err error) {

@@ -1,6 +1,8 @@
 package assemble
 
 import (
+	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatlabs/cleat/internal/cgroup"
+	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // idFile holds the engine's id, which is made at its first start.
@@ -20,6 +24,19 @@ func (c *Config) id() string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// makeID gives an engine that has no id one. One that is damaged is not replaced where anything is left of it: containers
+// may run that are the engine's by it.
+func (c *Config) makeID() error {
+	id := c.id()
+	if id == "" {
+		return record.WriteDurable(c.idFile(), []byte(container.NewID()[:32]+"\n"), 0o600)
+	}
+	if b, err := hex.DecodeString(id); err != nil || len(b) != 16 {
+		return fmt.Errorf("%s is damaged: it is to hold 32 hexadecimal digits; when no containers run, remove it and the engine makes another", c.idFile())
+	}
+	return nil
 }
 
 // shortID is as much of an engine's id as the names of control groups hold.

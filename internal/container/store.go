@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 
@@ -30,6 +31,9 @@ const (
 	// intentFile names the anonymous volumes of a container in the making.
 	intentFile = "volumes.json"
 )
+
+// LostCode is the exit code of a container whose real one nobody knows.
+const LostCode = 255
 
 // Store is the set of all containers. Look-ups never wait for I/O.
 type Store struct {
@@ -77,20 +81,16 @@ func (s *Store) load(name string) error {
 		return s.abandon(dir) // a create that never answered
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("container: %w: move the directory %s away to start the engine without it (its files are in upper there)", err, dir)
 	}
 	if r.Layout > Layout || r.ID != name || r.Config == nil || r.HostConfig == nil {
-		return fmt.Errorf("container %s: its record (layout %d) is not one this engine can read", name, r.Layout)
+		return fmt.Errorf("container %s: its record (layout %d) is not one this engine can read: start a newer one, "+
+			"or move the directory %s away", name, r.Layout, dir)
 	}
 	if err := record.SweepTemp(dir); err != nil {
 		return err
 	}
-	err = record.ReadJSON(filepath.Join(dir, stateFile), &r.State)
-	if errors.Is(err, fs.ErrNotExist) || isDamaged(err) {
-		// Only loss of power leaves no whole state file (it is renamed without
-		// a sync). No process has survived that: the container is as created.
-		r.State = State{Status: container.StateCreated}
-	} else if err != nil {
+	if r.State, err = readState(filepath.Join(dir, stateFile)); err != nil {
 		return err
 	}
 	if r.State.Keeper != nil {
@@ -106,6 +106,25 @@ func (s *Store) load(name string) error {
 	s.byID[r.ID] = c
 	s.names[r.Name] = r.ID
 	return nil
+}
+
+// readState reads a container's state. Only loss of power leaves no whole file (it is renamed without a sync), and no
+// process survives that. Where there is none the container is as created; where there is one that is damaged it was
+// started, and when it ended nobody knows.
+func readState(path string) (st State, err error) {
+	err = record.ReadJSON(path, &st)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return State{Status: container.StateCreated}, nil
+	case isDamaged(err):
+		st, ended := State{Status: container.StateExited, ExitCode: LostCode, Error: err.Error()}, time.Now().UTC()
+		if info, err := os.Stat(path); err == nil {
+			ended = info.ModTime().UTC()
+		}
+		st.StartedAt, st.FinishedAt = ended, ended
+		return st, nil
+	}
+	return st, err
 }
 
 // sweep deletes the rest of a removed container.

@@ -148,7 +148,7 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	if err := s.ForgetOrphans(); err != nil {
 		t.Error(err)
 	}
-	if all := s.All(); len(all) != 1 || all[0].Load().Name != "whole" || all[0].Load().State.Status != api.StateCreated {
+	if all := s.All(); len(all) != 1 || all[0].Load().Name != "whole" || all[0].Load().State.Status != api.StateExited {
 		t.Errorf("loaded: %v", all)
 	}
 	entries, _ := os.ReadDir(root)
@@ -175,6 +175,28 @@ func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 		}
 		if _, err := container.Open(root); err == nil || !strings.Contains(err.Error(), id("1")) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A state file that is damaged is that of a container that was started: its restart policy holds.
+func TestDamagedStateIsThatOfAnEndedContainer(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	for i, content := range []string{"", `{"Status":"run`, "\x00\x00\x00"} {
+		c := add(t, s, id(fmt.Sprint(i)), fmt.Sprint(i))
+		if err := os.WriteFile(c.Path("state.json"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(t, s, id("9"), "never started")
+	for _, c := range open(t, root).All() {
+		st, want := c.Load().State, api.StateExited
+		if c.Load().Name == "never started" {
+			want = api.StateCreated
+		}
+		if st.Status != want || st.StartedAt.IsZero() != (want == api.StateCreated) || (st.ExitCode == container.LostCode) != (want == api.StateExited) {
+			t.Errorf("%s: %+v", c.Load().Name, st)
 		}
 	}
 }

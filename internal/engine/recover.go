@@ -17,9 +17,6 @@ import (
 	"github.com/cleatlabs/cleat/internal/network"
 )
 
-// lostCode is the exit code of a container whose real one nobody knows.
-const lostCode = 255
-
 // Recovery brings a new engine and what earlier ones left into line.
 type Recovery struct {
 	deps    Deps
@@ -216,7 +213,7 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 // lost notes the end of a container whose exit code is unknown.
 func (rc *Recovery) lost(c *container.Container, reason string) {
 	err := c.SetExited(func(st *container.State) {
-		st.Status, st.ExitCode, st.Error = api.StateExited, lostCode, reason
+		st.Status, st.ExitCode, st.Error = api.StateExited, container.LostCode, reason
 		st.FinishedAt = time.Now().UTC()
 		st.Keeper, st.Sandbox = nil, nil
 	}, nil)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,24 @@ func TestStatusFile(t *testing.T) {
 	c, _ := io.ReadAll(rest)
 	if string(a) != "out" || string(c) != "er" {
 		t.Errorf("saved output %q %q", a, c)
+	}
+}
+
+// What fills the memory of the exec root is nothing of the engine's: the error says where to look.
+func TestStatusFileOnAFullFilesystem(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
+		t.Skip("mounting needs root: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keeper.CreateStatus(dir); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "df -h "+dir) {
+		t.Errorf("%v", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("left: %v, %v", entries, err)
 	}
 }
 

@@ -47,6 +47,10 @@ func CreateStatus(dir string) (*os.File, error) {
 	if _, err := f.WriteAt(b, 0); err != nil {
 		f.Close()
 		os.Remove(f.Name())
+		if errors.Is(err, unix.ENOSPC) {
+			return nil, fmt.Errorf("status file: %w: the filesystem of --exec-root is full, which holds nothing that prune would remove; "+
+				"\"df -h %s\" shows it", err, dir)
+		}
 		return nil, fmt.Errorf("status file: %w", err)
 	}
 	return f, nil

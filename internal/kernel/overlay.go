@@ -24,7 +24,7 @@ func CheckOverlay(dir string) error {
 	}
 	defer removeTree(tmp)
 	if err := tryOverlay(tmp); err != nil {
-		return failure.New(errdefs.ErrFailedPrecondition, "%s lies on %s, which cannot hold the writable layers of containers (%w): choose a data root on ext4, xfs (made with ftype=1) or btrfs",
+		return failure.New(errdefs.ErrFailedPrecondition, "%s lies on %s, which cannot hold the writable layers of containers (%w): choose a data root on ext4, xfs (made with ftype=1) or btrfs; in a container, a volume",
 			dir, filesystemName(dir), err)
 	}
 	return nil

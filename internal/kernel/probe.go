@@ -124,7 +124,7 @@ func checkSyscalls() error {
 		_, _, e := unix.Syscall6(c.nr, c.args[0], c.args[1], c.args[2], c.args[3], 0, 0)
 		switch e {
 		case unix.ENOSYS:
-			return failure.Unavailable("the kernel refuses the system call %s: run the engine on the host itself, or in a container whose seccomp profile allows it", c.name)
+			return failure.Unavailable("the kernel refuses the system call %s: run the engine on the host itself, or in a container that is --privileged", c.name)
 		case unix.EPERM:
 			return failure.Unavailable("the engine may not call %s: run it as root with CAP_SYS_ADMIN (a container needs --privileged)", c.name)
 		}

@@ -127,10 +127,10 @@ func (f records) read(suffix, other string) ([]*Record, error) {
 		}
 		var r Record
 		if err := record.ReadJSON(path, &r); err != nil {
-			return nil, fmt.Errorf("network: %w", err)
+			return nil, fmt.Errorf("network: %w: move that file away to start the engine without the network", err)
 		}
 		if r.Layout > recordLayout || r.ID != id {
-			return nil, fmt.Errorf("%s (layout %d) is not a record that this engine can read", path, r.Layout)
+			return nil, fmt.Errorf("%s (layout %d) is not a record that this engine can read: start a newer one, or move the file away", path, r.Layout)
 		}
 		all = append(all, &r)
 	}
