@@ -68,7 +68,10 @@ func shutdownCommand(config *assemble.Config) *cobra.Command {
 }
 
 func debugCommand(config *assemble.Config) *cobra.Command {
-	cmd := &cobra.Command{Use: "debug", Short: "Look into an engine and its traces"}
+	cmd := &cobra.Command{
+		Use: "debug", Short: "Look into an engine and its traces",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // else what is mistyped would be a success
+	}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "launch CONTAINER", Short: "Print the launch program of a container: the system calls that start it", Args: cobra.ExactArgs(1),

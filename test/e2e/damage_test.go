@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// damage ends the engine, gives a file of it the contents and returns what undoes that.
+func damage(t *testing.T, e *harness.Engine, path string, contents []byte) (undo func()) {
+	t.Helper()
+	e.Kill()
+	path = filepath.Join(e.DataRoot, path)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, contents, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := os.WriteFile(path, before, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDamagedFiles: what the engine cannot do without it names, and says the way out; nothing is removed, and what runs
+// goes on. What it can do without it makes anew.
+func TestDamagedFiles(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "network", "create", "net")
+	id := e.OK(t, "cleat", "run", "-d", "--name", "kept", "--network", "net", "--restart", "always", "busybox", "sleep", "1000")
+	network := e.OK(t, "cleat", "network", "inspect", "-f", "{{.Id}}", "net")
+	pid := e.OK(t, "cleat", "inspect", "-f", "{{.State.Pid}}", "kept")
+	garbage := bytes.Repeat([]byte("garbage!"), 2048)
+	for _, c := range []struct {
+		path, says string
+		contents   []byte
+	}{
+		{"engine-id", "remove it", []byte("nonsense")},
+		{"containers/" + id + "/config.json", "move the directory", garbage},
+		{"networks/" + network + ".json", "move that file away", nil},
+		{"images/meta.db", "put a copy back", nil},
+		{"images/snapshots/metadata.db", "put a copy back", nil},
+	} {
+		undo := damage(t, e, c.path, c.contents)
+		said := len(e.Log())
+		err := e.TryRun(t)
+		if err == nil {
+			t.Errorf("the engine starts with a damaged %s", c.path)
+			e.Kill()
+		} else if log := e.Log()[said:]; !strings.Contains(log, filepath.Join(e.DataRoot, c.path)) || !strings.Contains(log, c.says) {
+			t.Errorf("%s: %s", c.path, log)
+		}
+		undo()
+		e.Run(t)
+		if now := e.OK(t, "cleat", "inspect", "-f", "{{.State.Pid}}", "kept"); now != pid {
+			t.Errorf("after a damaged %s the container has process %s, not %s", c.path, now, pid)
+		}
+	}
+	e.OK(t, "cleat", "run", "--rm", "busybox", "true")
+
+	damage(t, e, "containers/"+id+"/state.json", nil) // as a crash of the machine may leave it
+	e.Run(t)
+	harness.Eventually(t, func() (bool, string) {
+		state := e.OK(t, "cleat", "inspect", "-f", "{{.State.Status}}", "kept")
+		return state == "running", "the restart policy does not hold for a container whose state is lost: it is " + state
+	})
+	damagedCaches(t, e, garbage)
+}
+
+// damagedCaches looks at the databases of builds, which are made anew.
+func damagedCaches(t *testing.T, e *harness.Engine, garbage []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM busybox\nRUN echo built > /x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.OK(t, "cleat", "build", "-q", "-t", "built", dir)
+	for _, name := range []string{"history.db", "cache.db", "refs.db"} {
+		whole, err := os.ReadFile(filepath.Join(e.DataRoot, "build", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, contents := range map[string][]byte{"empty": nil, "half made": whole[:4096], "cut short": whole[:3*4096], "overwritten": garbage} {
+			damage(t, e, "build/"+name, contents)
+			e.Run(t)
+			if r := e.Cleat(t, "build", "-q", "-t", "built", dir); r.Code != 0 {
+				t.Errorf("a build when %s is %s: %s\n%s", name, what, r, e.Log())
+			}
+			if out := e.OK(t, "cleat", "run", "--rm", "built", "cat", "/x"); out != "built" {
+				t.Errorf("what is built when %s is %s: %q", name, what, out)
+			}
+		}
+	}
+}
