@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -184,38 +183,4 @@ func (a *application) interrupt(t *testing.T, until string, args []string, signa
 	}
 	code = s.Exit(t)
 	return s.String(), code
-}
-
-// An attached `up` whose engine is killed says so and ends; the containers go on, and the next one shows them again.
-func TestComposeUpOfAnEngineThatIsKilled(t *testing.T) {
-	e := harness.Start(t, harness.Options{})
-	e.Load(t, "busybox")
-	a := compose(t, e, map[string]string{"compose.yaml": `
-services: {web: {image: busybox, command: sh -c "echo began; exec sleep 1000", stop_signal: SIGKILL}}
-`})
-	up := a.begin(t, "up", "--no-color")
-	harness.Eventually(t, func() (bool, string) { // in whichever order
-		text := up.String()
-		return strings.Contains(text, "web-1  | began") && strings.Contains(text, "web-1  Started"), text
-	})
-	logs, told := a.begin(t, "logs", "-f"), a.begin(t, "events", "--since", now())
-	logs.Shows(t, "began")
-	a.ok(t, "exec", "web", "true")
-	told.Shows(t, "exec_start")
-	before := a.ids(t)
-	e.Kill()
-	for _, c := range []*harness.Session{up, logs, told} {
-		c.Shows(t, "lost the connection to the engine")
-		if code := c.Exit(t); code != 1 {
-			t.Errorf("exit code %d", code)
-		}
-	}
-	e.Run(t)
-	if r := a.ok(t, "ps", "--status", "running", "-q"); r == "" {
-		t.Error("the container has not gone on")
-	}
-	a.begin(t, "up", "--no-color").Shows(t, "Attaching to web-1")
-	if after := a.ids(t); !maps.Equal(after, before) {
-		t.Errorf("%v, before %v", after, before)
-	}
 }

@@ -12,16 +12,19 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 
+	"github.com/cleatlabs/cleat/client/compose/follow"
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/show"
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 // session is an attached `up`: it shows the output of containers, whoever starts them, until
@@ -33,16 +36,19 @@ type session struct {
 	flags   *up
 	logs    *show.Logs
 	visible map[string]bool // services whose output is shown
+	engine  *follow.Engine
 
 	mu       sync.Mutex
-	live     map[string]int   // runs that have begun and not ended yet, by id
-	expected map[string]int   // starts to come, by id, that are attached to already
-	due      map[string]bool  // ids of containers that have ended and are started again
-	held     int              // the session goes on though nothing runs: something is being started
-	starts   int              // how many the engine has told of
-	codes    map[string]int64 // by service, of the first container that ended
-	lost     error            // why the engine is not heard any more
-	ended    chan struct{}    // closed when nothing runs any more, or should
+	tails    map[string]*follow.Tail  // of what is shown, by id
+	live     map[string]int           // runs that have begun and not ended yet, by id
+	expected map[string]chan struct{} // starts to come, by id, that are waited for already; closed when they are told of
+	rejoined map[string]string        // when the run began, by id, that was joined after the engine had been away
+	due      map[string]bool          // ids of containers that have ended and are started again
+	held     int                      // the session goes on though nothing runs: something is being started
+	starts   int                      // how many the engine has told of
+	codes    map[string]int64         // by service, of the first container that ended
+	lost     error                    // why the engine is not heard any more
+	ended    chan struct{}            // closed when nothing runs any more, or should
 	once     sync.Once
 	group    sync.WaitGroup
 }
@@ -51,9 +57,11 @@ type session struct {
 // user interrupts, which stops them, or one ends that ends all.
 func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Project, services []string, u *up, timeout *int) error {
 	s := &session{
-		app: a, o: o, p: p, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), live: map[string]int{}, expected: map[string]int{}, due: map[string]bool{},
+		app: a, o: o, p: p, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), due: map[string]bool{}, live: map[string]int{},
+		tails: map[string]*follow.Tail{}, expected: map[string]chan struct{}{}, rejoined: map[string]string{},
 		logs: &show.Logs{Out: a.out, Err: a.err, NoPrefix: u.noPrefix, Colours: a.coloured(u.noColour), Timestamps: u.timestamps},
 	}
+	s.engine = &follow.Engine{API: o.API, Patience: follow.Patience, Say: s.logs.Notice}
 	o.HookOutput = s.hook
 	list, err := o.Created(ctx, p.Name)
 	if err != nil {
@@ -67,25 +75,28 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 		o.Report = silent{s.logs}
 	}
 	s.announce(list)
-	follow, end := context.WithCancel(context.WithoutCancel(ctx))
+	following, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	s.hold()
-	leave, err := s.join(follow, list)
+	leave, err := s.join(following, list)
 	if err != nil {
 		return err
 	}
-	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) error { return s.attach(follow, c) }})
+	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) error { return s.attach(following, c) }})
 	if err != nil {
 		// What has been started is stopped, as after an interrupt.
 		return errors.Join(err, s.stop(timeout))
 	}
 	a.reporter.End()
-	detached, err := s.work(ctx, follow)
+	detached, err := s.work(ctx, following)
 	if detached || err != nil {
 		return err
 	}
 	interrupted := ctx.Err() != nil
-	if err := s.stop(timeout); err != nil {
+	switch err := s.stop(timeout); {
+	case interrupted && connect.IsUnreachable(err):
+		return &exitError{130, fmt.Errorf("the engine is away: what runs goes on, and `%s compose stop` stops it when it is back", s.app.program)}
+	case err != nil:
 		return err
 	}
 	leave() // nobody joins the group while it is waited for
@@ -109,8 +120,7 @@ func (s *session) announce(list []operate.Container) {
 // join attaches to what runs already, and to what is started from now on until leave has returned.
 func (s *session) join(ctx context.Context, list []operate.Container) (leave func(), err error) {
 	hearing, deaf := context.WithCancel(ctx)
-	news := s.o.API.Events(hearing, client.EventsListOptions{Filters: make(client.Filters).Add("type", string(events.ContainerEventType)).
-		Add("event", string(events.ActionStart), string(events.ActionStop), string(events.ActionDestroy)).Add("label", label.Project+"="+s.p.Name)})
+	news := s.news(hearing)
 	for _, c := range list {
 		if c.State == container.StateRunning || c.State == container.StatePaused {
 			if err := s.attach(ctx, c); err != nil {
@@ -123,30 +133,82 @@ func (s *session) join(ctx context.Context, list []operate.Container) (leave fun
 	go func() {
 		defer close(heard)
 		for {
-			select {
-			case m := <-news.Messages:
-				if m.Action == events.ActionStart {
-					s.started(ctx, m)
-				} else {
-					s.givenUp(m.Actor.ID)
-				}
-			case err := <-news.Err: // at the latest when hearing ends
-				if hearing.Err() == nil {
-					s.lose(err)
-				}
+			since := time.Now()
+			err := s.hear(ctx, news) // at the latest when hearing ends
+			if follow.Broken(err) && hearing.Err() == nil {
+				err = s.engine.Back(hearing, since)
+			}
+			if hearing.Err() != nil {
 				return
 			}
+			if err != nil {
+				s.lose(err)
+				return
+			}
+			news = s.news(hearing)
+			s.rejoin(ctx)
 		}
 	}()
 	return func() { deaf(); <-heard }, nil
 }
 
+// news are the events of the project that matter here.
+func (s *session) news(ctx context.Context) client.EventsResult {
+	return s.o.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).Add("type", string(events.ContainerEventType)).
+		Add("event", string(events.ActionStart), string(events.ActionStop), string(events.ActionDestroy)).Add("label", label.Project+"="+s.p.Name)})
+}
+
+// hear acts on events until there are no more.
+func (s *session) hear(ctx context.Context, news client.EventsResult) error {
+	for {
+		select {
+		case m := <-news.Messages:
+			if m.Action == events.ActionStart {
+				s.started(ctx, m)
+			} else {
+				s.givenUp(m.Actor.ID)
+			}
+		case err := <-news.Err:
+			return err
+		}
+	}
+}
+
+// rejoin makes up for the events that nobody has heard while the engine was away. What is followed already finds out
+// for itself.
+func (s *session) rejoin(ctx context.Context) {
+	list, err := s.o.Containers(ctx, s.p.Name, false)
+	if err != nil {
+		return // the events break off, too, and all this begins again
+	}
+	now := map[string]container.ContainerState{}
+	for _, c := range list {
+		now[c.ID] = c.State
+		s.mu.Lock()
+		followed := s.live[c.ID] > 0
+		s.mu.Unlock()
+		_, ours := s.p.Services[c.Service]
+		if ours && !followed && (c.State == container.StateRunning || c.State == container.StatePaused) {
+			s.remember(ctx, c.ID)
+			s.begin(ctx, c, time.Now().UnixNano())
+		}
+	}
+	s.mu.Lock()
+	for id := range s.due {
+		if now[id] != container.StateRestarting {
+			delete(s.due, id)
+		}
+	}
+	s.mu.Unlock()
+	s.settle()
+}
+
 // work goes on until all has ended, or the user has had enough of it, or does not want to
 // watch any more.
-func (s *session) work(ctx, follow context.Context) (detached bool, err error) {
-	w := &watcher{app: s.app, project: s.p, log: s.logs, quiet: s.flags.quietBuild, prune: true, hold: s.hold, release: s.release}
+func (s *session) work(ctx, following context.Context) (detached bool, err error) {
+	w := &watcher{app: s.app, project: s.p, log: s.logs, engine: s.engine, quiet: s.flags.quietBuild, prune: true, hold: s.hold, release: s.release}
 	if s.flags.watch {
-		if err := w.start(follow); err != nil {
+		if err := w.start(following); err != nil {
 			return false, errors.Join(err, s.stop(nil))
 		}
 	}
@@ -170,7 +232,7 @@ func (s *session) work(ctx, follow context.Context) (detached bool, err error) {
 			case 'd':
 				return true, nil
 			case 'w':
-				w.toggle(follow)
+				w.toggle(following)
 				m.draw()
 			}
 		}
@@ -226,10 +288,10 @@ func (s *session) settle() {
 // idle says whether nothing is known to run or to be started. The caller holds the lock.
 func (s *session) idle() bool { return len(s.live) == 0 && len(s.due) == 0 && s.held == 0 }
 
-// runs says whether the engine has anything of the project that runs. One that does not answer has nothing.
+// runs says whether the engine has anything of the project that runs. One that is away tells when it is back.
 func (s *session) runs() bool {
 	list, err := s.o.Containers(context.Background(), s.p.Name, false)
-	return err == nil && slices.ContainsFunc(list, func(c operate.Container) bool {
+	return follow.Broken(err) || err == nil && slices.ContainsFunc(list, func(c operate.Container) bool {
 		_, ours := s.p.Services[c.Service]
 		return ours && (c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting)
 	})
@@ -258,38 +320,70 @@ func (s *session) shown(p *types.Project, services []string) map[string]bool {
 	return shown
 }
 
+// run is a run of a container that is waited for.
+type run struct {
+	operate.Container
+	tail  *follow.Tail // nil: it is not shown
+	from  client.ContainerLogsOptions
+	begun chan struct{} // closed when the run has begun; nil if it has
+	wait  client.ContainerWaitResult
+}
+
 // attach shows a container's output from now on, and waits for its end. One that does not
 // run is about to be started.
 func (s *session) attach(ctx context.Context, c operate.Container) error {
-	wait := s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
-	var output io.ReadCloser
-	if s.visible[c.Service] {
-		stream, err := s.o.API.ContainerAttach(ctx, c.ID, client.ContainerAttachOptions{Stream: true, Stdout: true, Stderr: true})
-		if err != nil {
-			return err
-		}
-		output = attachment{stream.Reader, stream.Close}
+	r := &run{Container: c, tail: s.tail(c), from: client.ContainerLogsOptions{Follow: true}}
+	runs := c.State == container.StateRunning || c.State == container.StatePaused
+	if !runs {
+		r.begun = make(chan struct{})
+	}
+	r.wait = s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
+	if err := s.open(ctx, r, runs); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	s.live[c.ID]++
-	if c.State != container.StateRunning && c.State != container.StatePaused {
-		s.expected[c.ID]++
+	if !runs {
+		s.expected[c.ID] = r.begun
 	}
 	s.mu.Unlock()
-	s.follow(c, wait, output)
+	s.follow(ctx, r)
 	return nil
 }
 
-// attachment is the output of an attached container.
-type attachment struct {
-	io.Reader
-	close func()
+// open chooses from where on a container is shown, and opens what would be lost otherwise.
+func (s *session) open(ctx context.Context, r *run, runs bool) error {
+	logging := s.p.Services[r.Service].Logging
+	switch {
+	case r.tail == nil:
+		return nil
+	case logging != nil && logging.Driver == "none":
+		return r.tail.OpenOutput(ctx)
+	case runs:
+		r.from.Tail = "0"
+		return r.tail.Open(ctx, r.from)
+	case r.State == container.StateCreated:
+		return nil
+	}
+	found, err := s.o.API.ContainerInspect(ctx, r.ID, client.ContainerInspectOptions{})
+	if err == nil && found.Container.State.StartedAt > "0002" { // it has run before
+		r.from.Since = found.Container.State.FinishedAt
+	}
+	return err
 }
 
-// Close implements io.Closer.
-func (a attachment) Close() error {
-	a.close()
-	return nil
+// tail shows a container's log, nil for one that is not shown.
+func (s *session) tail(c operate.Container) *follow.Tail {
+	if !s.visible[c.Service] {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tails[c.ID] == nil {
+		stdout, stderr := s.logs.Container(c.Short())
+		s.tails[c.ID] = &follow.Tail{API: s.o.API, ID: c.ID, TTY: s.p.Services[c.Service].Tty, Stdout: stdout, Stderr: stderr, Attach: true}
+	}
+	return s.tails[c.ID]
 }
 
 // started attaches to a container that somebody has started: a policy, another client, or
@@ -300,36 +394,54 @@ func (s *session) started(ctx context.Context, m events.Message) {
 		return
 	}
 	s.mu.Lock()
-	known := s.expected[m.Actor.ID] > 0
-	if known {
-		s.expected[m.Actor.ID]--
-	} else {
-		s.live[m.Actor.ID]++
-	}
+	begun := s.expected[m.Actor.ID]
+	delete(s.expected, m.Actor.ID)
 	s.starts++
 	delete(s.due, m.Actor.ID)
+	rejoined := s.rejoined[m.Actor.ID]
 	s.mu.Unlock()
-	if known {
+	if begun != nil {
+		close(begun)
+		return
+	}
+	if rejoined != "" && rejoined == s.beginning(ctx, m.Actor.ID) {
 		return
 	}
 	c := operate.Container{Name: m.Actor.Attributes["name"], Service: service}
 	c.ID, c.Labels = m.Actor.ID, m.Actor.Attributes
 	c.Number, _ = strconv.Atoi(c.Labels[label.Number]) // 0 for what is not numbered
-	wait := s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
-	var output io.ReadCloser
-	if s.visible[service] {
-		logs, err := s.o.API.ContainerLogs(ctx, c.ID, client.ContainerLogsOptions{
-			ShowStdout: true, ShowStderr: true, Follow: true, Since: s.o.RunSince(ctx, c.ID, m.TimeNano),
-		})
-		if err != nil { // a log driver that cannot be read: what comes from now on is shown
-			if stream, err := s.o.API.ContainerAttach(ctx, c.ID, client.ContainerAttachOptions{Stream: true, Stdout: true, Stderr: true}); err == nil {
-				output = attachment{stream.Reader, stream.Close}
-			}
-		} else {
-			output = logs
-		}
+	s.begin(ctx, c, m.TimeNano)
+}
+
+// begin follows the present run of a container; at, in nanoseconds since 1970, lies in it.
+func (s *session) begin(ctx context.Context, c operate.Container, at int64) {
+	s.mu.Lock()
+	s.live[c.ID]++
+	s.mu.Unlock()
+	r := &run{Container: c, tail: s.tail(c), from: client.ContainerLogsOptions{Follow: true}}
+	r.wait = s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	if r.tail != nil {
+		r.from.Since = s.o.RunSince(ctx, c.ID, at)
 	}
-	s.follow(c, wait, output)
+	s.follow(ctx, r)
+}
+
+// beginning is when a container's present run has begun, "" if that is not known.
+func (s *session) beginning(ctx context.Context, id string) string {
+	found, err := s.o.API.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return ""
+	}
+	return found.Container.State.StartedAt
+}
+
+// remember takes note of the run that is joined when the engine is back: its start may be told of yet.
+func (s *session) remember(ctx context.Context, id string) {
+	at := s.beginning(ctx, id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rejoined[id] = at
+	delete(s.expected, id)
 }
 
 // givenUp takes note of a container that is not started again after all.
@@ -340,43 +452,81 @@ func (s *session) givenUp(id string) {
 	s.settle()
 }
 
-// follow shows the output, nil for none, until the container ends.
-func (s *session) follow(c operate.Container, wait client.ContainerWaitResult, output io.ReadCloser) {
-	var copied chan struct{}
-	if output != nil {
-		copied = make(chan struct{})
-		stdout, stderr := s.logs.Container(c.Short())
-		go func() {
-			defer close(copied)
-			defer output.Close()
-			_ = copyOutput(stdout, stderr, output, s.p.Services[c.Service].Tty) // the events tell of an engine that has gone
-		}()
-	}
+// follow shows a run's output until the container ends, or the session, with an engine that goes away in between.
+func (s *session) follow(ctx context.Context, r *run) {
 	s.group.Go(func() {
-		var code int64
-		select {
-		case r := <-wait.Result:
-			code = r.StatusCode
-		case <-wait.Error:
-			return
+		for {
+			since := time.Now()
+			code, err := s.end(ctx, r)
+			switch {
+			case err == nil:
+				s.exited(r.Container, code, r.tail != nil)
+				return
+			case errdefs.IsNotFound(err):
+				s.removed(r.ID)
+				return
+			case !follow.Broken(err) || s.engine.Back(ctx, since) != nil:
+				return // the events tell of an engine that has gone
+			}
+			s.remember(ctx, r.ID)
+			r.begun = nil
+			r.wait = s.o.API.ContainerWait(ctx, r.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 		}
-		if copied != nil {
-			<-copied
-		}
-		s.exited(c, code, copied != nil)
 	})
 }
 
-// copyOutput splits a container's stream into lines. The end of the stream is no error, but that of the engine is.
-func copyOutput(stdout, stderr *show.Lines, r io.Reader, tty bool) (err error) {
-	if tty {
-		_, err = io.Copy(stdout, r)
-	} else {
-		_, err = stdcopy.StdCopy(stdout, stderr, r)
+// end shows a run's output until the container ends, and gives its exit code.
+func (s *session) end(ctx context.Context, r *run) (code int64, err error) {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	shown := make(chan error, 1)
+	show := sync.OnceFunc(func() {
+		if r.tail == nil {
+			shown <- nil
+			return
+		}
+		go func() { shown <- r.tail.Follow(ctx, r.from) }()
+	})
+	if r.begun == nil || r.tail != nil && r.tail.Opened() {
+		show()
 	}
-	stdout.Flush()
-	stderr.Flush()
-	return err
+	begun, output, result := r.begun, shown, r.wait.Result
+	for {
+		select {
+		case <-begun:
+			begun = nil
+			show()
+		case err := <-output:
+			if output = nil; follow.Broken(err) {
+				return 0, err
+			}
+			if result == nil {
+				return code, nil
+			}
+		case w := <-result:
+			code, result = w.StatusCode, nil
+			if output == nil {
+				return code, nil
+			}
+			show()
+		case err := <-r.wait.Error:
+			leave()
+			if output != nil {
+				show()
+				<-output
+			}
+			return 0, err
+		}
+	}
+}
+
+// removed takes note of a container that there is no more.
+func (s *session) removed(id string) {
+	s.mu.Lock()
+	delete(s.live, id)
+	delete(s.due, id)
+	s.mu.Unlock()
+	s.settle()
 }
 
 // exited takes note of a container that has ended, unless it is started again.

@@ -11,10 +11,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"github.com/cleatlabs/cleat/client/compose/follow"
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/show"
@@ -39,12 +42,13 @@ func (a *app) logsCommand() *cobra.Command {
 		}
 		o.ShowStdout, o.ShowStderr = true, true
 		f := &following{op: op, logs: logs, options: o, seen: map[string]bool{}}
+		f.engine = &follow.Engine{API: op.API, Patience: follow.Patience, Say: (&show.Logs{Err: a.err}).Notice}
 		err = f.run(ctx, list, args)
 		if ctx.Err() != nil {
 			return &exitError{code: 130}
 		}
-		if errors.Is(err, io.ErrUnexpectedEOF) { // as many times as there are containers
-			return a.lost(io.ErrUnexpectedEOF, "logs")
+		if f.lost != nil { // as many times as there are containers
+			return a.lost(f.lost, "logs")
 		}
 		return err
 	})
@@ -63,6 +67,7 @@ func (a *app) logsCommand() *cobra.Command {
 // following shows the logs of containers, and with Follow of those that are started later.
 type following struct {
 	op      *operate.Operator
+	engine  *follow.Engine
 	logs    *show.Logs
 	options client.ContainerLogsOptions
 
@@ -70,6 +75,7 @@ type following struct {
 	seen  map[string]bool
 	group sync.WaitGroup
 	errs  []error
+	lost  error // why the engine is not heard any more
 }
 
 func (f *following) run(ctx context.Context, list []operate.Container, services []string) error {
@@ -86,38 +92,62 @@ func (f *following) run(ctx context.Context, list []operate.Container, services 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	project := list[0].Labels[label.Project]
-	started := f.op.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
-		Add("type", string(events.ContainerEventType)).Add("event", string(events.ActionStart)).Add("label", label.Project+"="+project)})
+	started := f.starts(ctx, project)
 	for _, c := range list {
 		f.add(ctx, c, f.options)
 	}
 	ended := make(chan struct{})
 	go func() { f.group.Wait(); close(ended) }()
+	since := time.Now()
 	for {
 		select {
 		case m := <-started.Messages:
-			f.joined(ctx, m, services)
+			service := m.Actor.Attributes[label.Service]
+			c := operate.Container{Name: m.Actor.Attributes["name"], Service: service, OneOff: m.Actor.Attributes[label.OneOff] != "False"}
+			c.ID = m.Actor.ID
+			f.joined(ctx, c, m.TimeNano, services)
 		case <-ended:
 			return errors.Join(f.errs...)
 		case err := <-started.Err:
-			<-ended
-			return errors.Join(append(f.errs, err)...)
+			if !follow.Broken(err) || f.engine.Back(ctx, since) != nil {
+				<-ended
+				return errors.Join(append(f.errs, err)...)
+			}
+			since, started = time.Now(), f.starts(ctx, project)
+			f.rejoin(ctx, project, services)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// joined follows a container that was started, from that start on.
-func (f *following) joined(ctx context.Context, m events.Message, services []string) {
-	service := m.Actor.Attributes[label.Service]
-	if m.Actor.Attributes[label.OneOff] != "False" || len(services) > 0 && !slices.Contains(services, service) {
+// starts are the events of containers that are started.
+func (f *following) starts(ctx context.Context, project string) client.EventsResult {
+	return f.op.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
+		Add("type", string(events.ContainerEventType)).Add("event", string(events.ActionStart)).Add("label", label.Project+"="+project)})
+}
+
+// rejoin follows what was started while the engine was not heard.
+func (f *following) rejoin(ctx context.Context, project string, services []string) {
+	list, err := f.op.Containers(ctx, project, false)
+	if err != nil {
+		return // the events break off, too, and all this begins again
+	}
+	for _, c := range list {
+		if c.State == container.StateRunning || c.State == container.StatePaused {
+			f.joined(ctx, c, time.Now().UnixNano(), services)
+		}
+	}
+}
+
+// joined follows a container that was started, from that start on, which was at the latest at this time, in nanoseconds
+// since 1970.
+func (f *following) joined(ctx context.Context, c operate.Container, at int64, services []string) {
+	if c.OneOff || len(services) > 0 && !slices.Contains(services, c.Service) {
 		return
 	}
 	options := f.options
-	options.Since, options.Tail = f.op.RunSince(ctx, m.Actor.ID, m.TimeNano), "all"
-	c := operate.Container{Name: m.Actor.Attributes["name"], Service: service}
-	c.ID = m.Actor.ID
+	options.Since, options.Tail = f.op.RunSince(ctx, c.ID, at), "all"
 	f.add(ctx, c, options)
 }
 
@@ -136,25 +166,40 @@ func (f *following) add(ctx context.Context, c operate.Container, options client
 		defer f.mu.Unlock()
 		delete(f.seen, c.ID)
 		if err != nil && ctx.Err() == nil {
+			if follow.Broken(err) || errors.Is(err, follow.ErrGone) {
+				f.lost = err
+			}
 			f.errs = append(f.errs, fmt.Errorf("logs of %s: %w", c.Name, err))
 		}
 	})
 }
 
+// show shows a container's log until it ends: that of one that runs does so when the engine goes.
 func (f *following) show(ctx context.Context, c operate.Container, options client.ContainerLogsOptions, stdout, stderr *show.Lines) error {
 	inspected, err := f.op.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 	if err != nil {
 		return err
 	}
-	stream, err := f.op.API.ContainerLogs(ctx, c.ID, options)
-	if err != nil {
-		return err
+	t := &follow.Tail{API: f.op.API, ID: c.ID, TTY: inspected.Container.Config.Tty, Stdout: stdout, Stderr: stderr}
+	for {
+		since := time.Now()
+		err := t.Follow(ctx, options)
+		if !options.Follow || options.Until != "" {
+			return err
+		}
+		if err == nil {
+			inspected, err = f.op.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+			if errdefs.IsNotFound(err) || err == nil && !inspected.Container.State.Running {
+				return nil
+			}
+		}
+		if err != nil && !follow.Broken(err) {
+			return err
+		}
+		if err := f.engine.Back(ctx, since); err != nil {
+			return err
+		}
 	}
-	defer stream.Close()
-	if err := copyOutput(stdout, stderr, stream, inspected.Container.Config.Tty); errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
-	}
-	return nil
 }
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -179,9 +224,9 @@ func (a *app) eventsCommand() *cobra.Command {
 				}
 			case err := <-stream.Err:
 				switch {
-				case errors.Is(err, io.EOF), ctx.Err() != nil:
+				case errors.Is(err, io.EOF) && o.Until != "", ctx.Err() != nil:
 					return nil
-				case errors.Is(err, io.ErrUnexpectedEOF):
+				case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 					return a.lost(err, "events")
 				}
 				return err

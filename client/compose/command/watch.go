@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"github.com/cleatlabs/cleat/client/compose/follow"
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
@@ -53,6 +54,7 @@ func (a *app) watchCommand() *cobra.Command {
 			app: a, project: p, quiet: quiet, prune: prune, log: &show.Logs{Out: a.out, Err: a.err, Colours: a.coloured(false)},
 			hold: func() {}, release: func() {},
 		}
+		w.engine = &follow.Engine{API: a.api, Patience: follow.Patience, Say: w.log.Watch}
 		if err := w.start(ctx); err != nil {
 			return err
 		}
@@ -104,6 +106,7 @@ type watcher struct {
 	app           *app
 	project       *types.Project
 	log           *show.Logs
+	engine        *follow.Engine
 	quiet, prune  bool
 	hold, release func() // around what stops containers for a moment
 
@@ -152,7 +155,15 @@ func (w *watcher) start(ctx context.Context) error {
 		defer close(w.done)
 		defer files.Close()
 		for batch := range files.Batches(ctx) {
-			if err := w.handle(ctx, rules, batch); err != nil && ctx.Err() == nil {
+			since := time.Now()
+			err := w.handle(ctx, rules, batch)
+			for follow.Broken(err) && ctx.Err() == nil {
+				if err = w.engine.Back(ctx, since); err == nil {
+					since = time.Now()
+					err = w.handle(ctx, rules, batch)
+				}
+			}
+			if err != nil && ctx.Err() == nil {
 				w.log.Watch("Error handling changed files: " + err.Error())
 			}
 		}
@@ -330,15 +341,24 @@ func (w *watcher) rebuild(ctx context.Context, services []string) error {
 	}
 	b := building{quiet: w.quiet, lines: func(string) io.WriteCloser { return &watchLines{log: w.log} }}
 	if err := w.app.build(ctx, w.project, services, b); err != nil {
+		if _, away := o.API.Ping(ctx, client.PingOptions{}); follow.Broken(away) {
+			return away // the program that builds tells of it in words alone
+		}
 		w.log.Watch("Build failed. Error: " + err.Error())
 		return nil // the next change may mend it
 	}
 	w.log.Watch(fmt.Sprintf("service(s) %q successfully built", services))
 	if err := o.Create(ctx, w.project, operate.CreateOptions{Services: services, Recreate: operate.Always, Dependencies: operate.Never, IgnoreOrphans: true}); err != nil {
+		if follow.Broken(err) {
+			return err
+		}
 		w.log.Watch("Failed to recreate services after update. Error: " + err.Error())
 		return nil
 	}
 	if err := o.Start(ctx, w.project, operate.StartOptions{Services: services}); err != nil {
+		if follow.Broken(err) {
+			return err
+		}
 		w.log.Watch("Application failed to start after update. Error: " + err.Error())
 		return nil
 	}

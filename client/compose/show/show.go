@@ -198,6 +198,13 @@ func (l *Logs) Status(name, text string) {
 	_ = l.write(l.Out, fmt.Appendf(nil, "%s %s\n", name, text))
 }
 
+// Notice prints a line that is about none of the containers.
+func (l *Logs) Notice(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.write(l.Err, []byte(text+"\n"))
+}
+
 // Watch prints what the watch of files has to say, each line beside the containers' names.
 func (l *Logs) Watch(text string) {
 	l.mu.Lock()

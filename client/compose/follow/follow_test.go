@@ -1,0 +1,147 @@
+package follow_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/compose/follow"
+	"github.com/cleatlabs/cleat/client/compose/show"
+)
+
+func engine(t *testing.T, h http.HandlerFunc) *client.Client {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	api, err := client.New(client.WithHost("tcp://"+s.Listener.Addr().String()), client.WithAPIVersion("1.50"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Close() })
+	return api
+}
+
+// frame is an entry of a log as the engine sends it where there are two streams.
+func frame(text string) string {
+	return string(binary.BigEndian.AppendUint32([]byte{1, 0, 0, 0}, uint32(len(text)))) + text
+}
+
+const noon = "2026-01-02T12:00:00.00000000"
+
+// A stream that breaks is gone on with: lines of the same time are counted, a frame and a line that had not come whole
+// are shown whole, and what a long line consists of stays one line.
+func TestTailGoesOnWhereItBrokeOff(t *testing.T) {
+	first := []string{noon + "1Z one\n", noon + "2Z same\n", noon + "2Z same\n"}
+	then := []string{noon + "2Z same\n", noon + "2Z same\n", noon + "2Z same\n", noon + "3Z last and ", noon + "3Z long\n"}
+	for _, tty := range []bool{false, true} {
+		wire := func(entries []string) string {
+			if tty {
+				return strings.Join(entries, "")
+			}
+			var b strings.Builder
+			for _, e := range entries {
+				b.WriteString(frame(e))
+			}
+			return b.String()
+		}
+		var since []string
+		api := engine(t, func(w http.ResponseWriter, r *http.Request) {
+			since = append(since, r.URL.Query().Get("since"))
+			if len(since) == 1 {
+				half := wire(then[2:3])
+				_, _ = w.Write([]byte(wire(first) + half[:len(half)-2]))
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}
+			entries := then
+			if tty { // a long line has no second time that could be told from its text
+				entries = append(then[:3:3], noon+"3Z last and long\n")
+			}
+			_, _ = w.Write([]byte(wire(entries)))
+		})
+		var out bytes.Buffer
+		stdout, stderr := (&show.Logs{Out: &out, Err: &out, NoPrefix: true}).Container("web")
+		tail := &follow.Tail{API: api, ID: "1", TTY: tty, Stdout: stdout, Stderr: stderr}
+		if err := tail.Follow(t.Context(), client.ContainerLogsOptions{Follow: true}); !follow.Broken(err) {
+			t.Fatalf("a stream that breaks: %v", err)
+		}
+		if err := tail.Follow(t.Context(), client.ContainerLogsOptions{Follow: true}); err != nil {
+			t.Fatal(err)
+		}
+		if want := "one\nsame\nsame\nsame\nlast and long\n"; out.String() != want {
+			t.Errorf("tty %v: %q, want %q", tty, out.String(), want)
+		}
+		if want := "1767355200.000000002"; since[0] != "" || since[1] != want {
+			t.Errorf("asked since %q, want none and %q", since, want)
+		}
+	}
+}
+
+// What breaks before anything was shown begins again as it was asked for, but for lines that were to be left out.
+func TestTailBeginsAgain(t *testing.T) {
+	var asked []string
+	api := engine(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Query().Get("tail"))
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	for tail, again := range map[string]string{"5": "5", "0": ""} {
+		asked = nil
+		stdout, stderr := (&show.Logs{}).Container("web")
+		f := &follow.Tail{API: api, ID: "1", Stdout: stdout, Stderr: stderr}
+		for range 2 {
+			if err := f.Follow(t.Context(), client.ContainerLogsOptions{Follow: true, Tail: tail}); !follow.Broken(err) {
+				t.Fatal(err)
+			}
+		}
+		if len(asked) != 2 || asked[0] != tail || asked[1] != again {
+			t.Errorf("asked for %q, want %q and %q", asked, tail, again)
+		}
+	}
+}
+
+// All who miss the engine wait together; it is told once that it is away, and once that it is back.
+func TestBackIsToldOnce(t *testing.T) {
+	var there atomic.Bool
+	api := engine(t, func(w http.ResponseWriter, _ *http.Request) {
+		if !there.Load() {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	said := make(chan string, 10)
+	e := &follow.Engine{API: api, Patience: time.Minute, Say: func(text string) { said <- text }}
+	done := make(chan error, 5)
+	for range cap(done) {
+		go func() { done <- e.Back(t.Context(), time.Time{}) }()
+	}
+	if text := <-said; !strings.Contains(text, "is away") {
+		t.Error(text)
+	}
+	there.Store(true)
+	for range cap(done) {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if text := <-said; text != "The engine is back" || len(said) != 0 {
+		t.Errorf("%q, and %d more", text, len(said))
+	}
+}
+
+// An engine that does not return is not waited for without end.
+func TestBackIsBounded(t *testing.T) {
+	api := engine(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	e := &follow.Engine{API: api, Patience: time.Millisecond, Say: func(string) {}}
+	if err := e.Back(t.Context(), time.Time{}); !errors.Is(err, follow.ErrGone) {
+		t.Error(err)
+	}
+}

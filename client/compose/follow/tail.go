@@ -1,0 +1,206 @@
+package follow
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/compose/show"
+)
+
+// Tail shows the log of a container, over its restarts and those of the engine, each line once: the engine gives every
+// line with the time at which it came, and what was shown last is where the next connection goes on.
+type Tail struct {
+	API            *client.Client
+	ID             string
+	TTY            bool
+	Stdout, Stderr *show.Lines
+	Attach         bool // a log that cannot be read is no error: what comes from now on is shown
+
+	mu     sync.Mutex // held by who shows
+	stream io.ReadCloser
+	stamps bool      // the times are shown, too
+	opened time.Time // when the first stream was
+
+	last string // the time of the line that was shown last, "" before the first
+	same int    // how many lines of that time were shown
+	skip int    // how many of them the present stream is going to tell again
+}
+
+// Open opens the log with these options, or where the last stream has ended. Follow shows it.
+func (t *Tail) Open(ctx context.Context, o client.ContainerLogsOptions) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open(ctx, o)
+}
+
+// OpenOutput opens what the container says from now on, for a log that cannot be read.
+func (t *Tail) OpenOutput(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.attach(ctx)
+}
+
+func (t *Tail) attach(ctx context.Context) error {
+	stream, err := t.API.ContainerAttach(ctx, t.ID, client.ContainerAttachOptions{Stream: true, Stdout: true, Stderr: true})
+	if err != nil {
+		return err
+	}
+	t.stream = attachment{stream.Reader, stream.Close}
+	return nil
+}
+
+// attachment is the output of an attached container.
+type attachment struct {
+	io.Reader
+	close func()
+}
+
+// Close implements io.Closer.
+func (a attachment) Close() error {
+	a.close()
+	return nil
+}
+
+func (t *Tail) open(ctx context.Context, o client.ContainerLogsOptions) error {
+	t.stamps = o.Timestamps
+	o.ShowStdout, o.ShowStderr, o.Timestamps = true, true, true
+	switch {
+	case t.last != "":
+		o.Since, o.Tail = t.last, "all"
+	case t.opened.IsZero():
+		t.opened = time.Now()
+	case o.Tail == "0": // nothing has come since
+		o.Since, o.Tail = t.opened.Format(time.RFC3339Nano), "all"
+	}
+	t.skip = t.same
+	stream, err := t.API.ContainerLogs(ctx, t.ID, o)
+	if err == nil {
+		t.stream = entries{stream}
+		return nil
+	}
+	if t.Attach && !Broken(err) && ctx.Err() == nil {
+		return t.attach(ctx)
+	}
+	return err
+}
+
+// entries is a stream whose lines begin with their times.
+type entries struct{ io.ReadCloser }
+
+// Follow shows what was opened, or else opens it first, until it ends. A connection that breaks is an error that Broken
+// knows; the next Follow goes on from there.
+func (t *Tail) Follow(ctx context.Context, o client.ContainerLogsOptions) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stream == nil {
+		if err := t.open(ctx, o); err != nil {
+			return err
+		}
+	}
+	stream := t.stream
+	t.stream = nil
+	defer stream.Close()
+	stdout, stderr := io.Writer(t.Stdout), io.Writer(t.Stderr)
+	_, stamped := stream.(entries)
+	if stamped {
+		stdout, stderr = &entryWriter{t, t.Stdout}, &entryWriter{t, t.Stderr}
+	}
+	var err error
+	switch {
+	case t.TTY && stamped:
+		l := &lineWriter{to: stdout}
+		if _, err = io.Copy(l, stream); err == nil {
+			err = l.flush()
+		}
+	case t.TTY:
+		_, err = io.Copy(stdout, stream)
+	default:
+		_, err = stdcopy.StdCopy(stdout, stderr, stream)
+	}
+	if Broken(err) {
+		return err // the rest of a line is to come
+	}
+	t.Stdout.Flush()
+	t.Stderr.Flush()
+	return err
+}
+
+// Opened says whether there is something that Follow shows without opening it.
+func (t *Tail) Opened() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stream != nil
+}
+
+// entryWriter is given one entry of the log at a time: a line, or a part of a long one.
+type entryWriter struct {
+	t  *Tail
+	to *show.Lines
+}
+
+// Write implements io.Writer.
+func (w *entryWriter) Write(p []byte) (int, error) {
+	stamp, text, found := bytes.Cut(p, []byte(" "))
+	if _, err := time.Parse(time.RFC3339Nano, string(stamp)); !found || err != nil {
+		return w.to.Write(p) // an error of the engine, or the rest of a line that a terminal's long one was parted from
+	}
+	if w.t.shown(string(stamp)) {
+		return len(p), nil
+	}
+	if w.t.stamps {
+		text = p
+	}
+	if _, err := w.to.Write(text); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// shown says whether the entry of this time was shown already, and takes note of it otherwise.
+func (t *Tail) shown(stamp string) bool {
+	if t.skip > 0 && stamp == t.last {
+		t.skip--
+		return true
+	}
+	t.skip = 0
+	if stamp != t.last {
+		t.last, t.same = stamp, 0
+	}
+	t.same++
+	return false
+}
+
+// lineWriter hands on whole lines, one at a time.
+type lineWriter struct {
+	to   io.Writer
+	rest []byte
+}
+
+// Write implements io.Writer.
+func (l *lineWriter) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		i := bytes.IndexByte(l.rest, '\n')
+		if i < 0 {
+			return len(p), nil
+		}
+		if _, err := l.to.Write(l.rest[:i+1]); err != nil {
+			return 0, err
+		}
+		l.rest = l.rest[i+1:]
+	}
+}
+
+func (l *lineWriter) flush() error {
+	if len(l.rest) == 0 {
+		return nil
+	}
+	_, err := l.to.Write(l.rest)
+	return err
+}

@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// counted checks that a service's lines "line 1", "line 2" and so on were shown, each once and in order, and gives how
+// many there are.
+func counted(t *testing.T, said, service string) int {
+	t.Helper()
+	n := 0
+	for line := range strings.Lines(said) {
+		name, text, _ := strings.Cut(line, " | ")
+		if number, ok := strings.CutPrefix(text, "line "); ok && strings.HasPrefix(name, service+"-1") {
+			if n++; strings.TrimSpace(number) != fmt.Sprint(n) {
+				t.Errorf("%s: line %q where %d is due", service, strings.TrimSpace(number), n)
+				return n
+			}
+		}
+	}
+	return n
+}
+
+// Whoever looks at a project stays with it when the engine is killed, or ends, and returns: no line is lost or comes
+// twice, ends in between are told, and what is started later is shown.
+func TestComposeStaysWithAnEngineThatReturns(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	const counts = `command: "sh -c 'i=0; while :; do i=$$((i+1)); echo line $$i; usleep 5000; done'", stop_signal: SIGKILL`
+	for how, end := range map[string]func(){"killed": e.Kill, "stopped": func() { e.Stop(t) }} {
+		t.Run(how, func(t *testing.T) {
+			a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  plain: {image: busybox, ` + counts + `}
+  terminal: {image: busybox, tty: true, ` + counts + `}
+  short: {image: busybox, command: "sh -c 'echo began; until test -e /shared/end; do usleep 10000; done; echo over; exit 3'", volumes: [./shared:/shared]}
+  silent: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, logging: {driver: none}}
+`})
+			if err := os.Mkdir(filepath.Join(a.dir, "shared"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			up := a.begin(t, "up", "--no-color", "--no-attach", "silent")
+			up.Shows(t, "short-1     | began")
+			up.Shows(t, "line 20")
+			logs, told := a.begin(t, "logs", "--no-color", "-f", "plain", "terminal"), a.begin(t, "events", "--since", now())
+			logs.Shows(t, "line 20")
+			a.ok(t, "exec", "short", "true")
+			told.Shows(t, "exec_start")
+			end()
+			for _, c := range []*harness.Session{up, logs} {
+				c.Shows(t, "The engine is away")
+			}
+			told.Shows(t, "lost the connection to the engine")
+			if code := told.Exit(t); code != 1 {
+				t.Errorf("events: exit code %d", code)
+			}
+			if err := os.WriteFile(filepath.Join(a.dir, "shared", "end"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			e.Run(t)
+			up.Shows(t, "short-1     | over")
+			up.Shows(t, "short-1 exited with code 3")
+			a.ok(t, "start", "short")
+			harness.Eventually(t, func() (bool, string) {
+				said := up.String()
+				return strings.Count(said, "short-1     | over") == 2 && strings.Count(said, "short-1 exited with code 3") == 2, said
+			})
+			for _, c := range []*harness.Session{logs, up} { // up stops what it has started
+				harness.Eventually(t, func() (bool, string) { return strings.Count(c.String(), "The engine is back") == 1, c.String() })
+				before := counted(t, c.String(), "plain")
+				harness.Eventually(t, func() (bool, string) { return counted(t, c.String(), "plain") > before, "the output has ended" })
+				c.Signal(t, syscall.SIGINT)
+				if code := c.Exit(t); code != 130 {
+					t.Errorf("exit code %d", code)
+				}
+				if counted(t, c.String(), "plain") < 40 || counted(t, c.String(), "terminal") < 40 {
+					t.Errorf("too little is shown:\n%s", c)
+				}
+			}
+			if left := a.ok(t, "ps", "-q", "--status", "running"); left != "" {
+				t.Errorf("an interrupted up leaves running: %s", left)
+			}
+		})
+	}
+}
+
+// Who does not want to wait for the engine interrupts; what runs goes on, and the next up shows it.
+func TestComposeUpIsInterruptedWithoutTheEngine(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services: {web: {image: busybox, command: sh -c "echo began; exec sleep 1000", stop_signal: SIGKILL}}
+`})
+	up := harness.Begin(t, a.command(t, "up", "--no-color"))
+	up.Shows(t, "web-1  | began")
+	e.Kill()
+	up.Shows(t, "The engine is away")
+	up.Signal(t, syscall.SIGINT)
+	if code := up.Exit(t); code != 130 || !strings.Contains(up.String(), "what runs goes on, and `cleat compose stop` stops it") {
+		t.Errorf("exit code %d: %s", code, up)
+	}
+	e.Run(t)
+	if r := a.ok(t, "ps", "--status", "running", "-q"); r == "" {
+		t.Error("the container has not gone on")
+	}
+	a.begin(t, "up", "--no-color").Shows(t, "Attaching to web-1")
+}
+
+// What is changed while the engine is away comes into the container when it is back.
+func TestComposeWatchWaitsForTheEngine(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	a := compose(t, e, map[string]string{"app/page": "first\n", "compose.yaml": `
+services:
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, build: ., develop: {watch: [{action: sync, path: ./app, target: /app}]}}
+`})
+	a.ok(t, "up", "-d", "--no-build")
+	watch := a.begin(t, "watch", "--no-up")
+	watch.Shows(t, "Watch enabled")
+	e.Kill()
+	if err := os.WriteFile(filepath.Join(a.dir, "app", "page"), []byte("second\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	watch.Shows(t, "The engine is away")
+	e.Run(t)
+	harness.Eventually(t, func() (bool, string) {
+		r := a.run(t, "exec", "-T", "web", "cat", "/app/page")
+		return r.Stdout == "second\n", r.String() + watch.String()
+	})
+	if strings.Contains(watch.String(), "Error") {
+		t.Error(watch)
+	}
+}
