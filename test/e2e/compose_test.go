@@ -301,8 +301,10 @@ func TestComposeMistakes(t *testing.T) {
 		"an unknown service":      {"services: {a: {image: busybox}}", "no such service: b", []string{"up", "-d", "b"}},
 		"one name for two":        {"services: {a: {image: busybox, container_name: own, scale: 2}}", "container_name", nil},
 		"nothing to watch":        {"services: {a: {image: busybox}}", "none of the selected services is configured for watch", []string{"up", "--watch"}},
-		"never healthy":           {"services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, healthcheck: {test: [CMD, 'false'], interval: 50ms, retries: 1}}, b: {image: busybox, depends_on: {a: {condition: service_healthy}}}}", "is unhealthy", nil},
-		"a dependency that fails": {"services: {a: {image: busybox, command: 'false'}, b: {image: busybox, depends_on: {a: {condition: service_completed_successfully}}}}", "didn't complete successfully", nil},
+		"never healthy":           {"services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, healthcheck: {test: 'echo no >&2; echo database >&2; exit 3', interval: 50ms, retries: 1}}, b: {image: busybox, depends_on: {a: {condition: service_healthy}}}}", "is unhealthy; its last check ended with status 3 and said:\n    no\n    database\n", nil},
+		"waited for in vain":      {"services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, healthcheck: {test: 'false', interval: 50ms, retries: 1}}}", "is unhealthy; its last check ended with status 1 and said nothing\n", []string{"up", "--wait"}},
+		"a dependency that fails": {"services: {a: {image: busybox, command: \"sh -c 'seq 1 12; exit 2'\"}, b: {image: busybox, depends_on: {a: {condition: service_completed_successfully}}}}", "exited with status 2; it said:\n    3\n    4\n    5\n", nil},
+		"ends unhealthily":        {"services: {a: {image: busybox, command: 'false', healthcheck: {test: 'true'}}, b: {image: busybox, depends_on: {a: {condition: service_healthy}}}}", "exited (1); it said nothing", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := compose(t, e, map[string]string{"compose.yaml": c.file})

@@ -243,7 +243,11 @@ func (o *Operator) ended(ctx context.Context, kind, name, state string, err erro
 // done reports the end of a step of an object's life, or its error.
 func (o *Operator) done(kind, name, state string, err error) error {
 	if err != nil {
-		o.Report.Report(kind, name, "Error "+err.Error())
+		short := err
+		if long := new(reasonError); errors.As(err, &long) {
+			short = long.err // the rest is told at the end
+		}
+		o.Report.Report(kind, name, "Error "+short.Error())
 		return err
 	}
 	o.Report.Report(kind, name, state)

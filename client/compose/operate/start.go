@@ -96,13 +96,15 @@ type news struct {
 	cancel context.CancelFunc
 	begin  func() // subscribes, once there is something to wait for
 	subs   chan func(map[chan struct{}]bool)
+	deaf   chan struct{} // closed when there are no more events
+	lost   error         // why, written before
 }
 
 // watch is the project's events: whoever waits is subscribed before anything is looked
 // at, so that none is missed.
 func (o *Operator) watch(ctx context.Context, project string) *news {
 	ctx, cancel := context.WithCancel(ctx)
-	n := &news{cancel: cancel, subs: make(chan func(map[chan struct{}]bool))}
+	n := &news{cancel: cancel, subs: make(chan func(map[chan struct{}]bool)), deaf: make(chan struct{})}
 	n.begin = sync.OnceFunc(func() {
 		stream := o.API.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
 			Add("type", string(events.ContainerEventType)).Add("label", label.Project+"="+project)})
@@ -130,9 +132,9 @@ func (n *news) run(ctx context.Context, stream client.EventsResult) {
 			change(waiting)
 		case <-stream.Messages:
 			wake()
-		case <-stream.Err:
-			// The engine is gone: whoever asks it again will hear so.
-			wake()
+		case err := <-stream.Err:
+			n.lost = fmt.Errorf("lost the connection to the engine (%w): run this again when it is back", err)
+			close(n.deaf)
 			stream.Messages, stream.Err = nil, nil
 		case <-ctx.Done():
 			return
@@ -157,12 +159,22 @@ func (n *news) until(ctx context.Context, look func() (done bool, err error)) er
 		}
 	}()
 	for {
+		var lost error
+		select {
+		case <-n.deaf:
+			lost = n.lost
+		default:
+		}
 		done, err := look()
 		if done || err != nil {
 			return err
 		}
+		if lost != nil {
+			return lost // though the next engine may have answered already: nothing tells when to look again
+		}
 		select {
 		case <-woken:
+		case <-n.deaf:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -216,11 +228,17 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 			o.Report.Warn(fmt.Sprintf("container %s, which others wait for, ends again and again: 'compose logs %s' shows why", c.Name, c.Service))
 			restarts = told
 		}
+		var done bool
 		if condition == types.ServiceConditionCompletedSuccessfully {
 			state = "Exited"
-			return completed(c.Name, inspected.Container.State)
+			done, err = completed(c.Name, inspected.Container.State)
+		} else {
+			done, err = healthy(c.Name, inspected.Container.State, condition == types.ServiceConditionHealthy)
 		}
-		return healthy(c.Name, inspected.Container.State, condition == types.ServiceConditionHealthy)
+		if err != nil {
+			err = o.withReason(ctx, inspected.Container, err)
+		}
+		return done, err
 	})
 	return o.ended(ctx, "Container", c.Name, state, err)
 }
