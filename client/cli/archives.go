@@ -22,6 +22,7 @@ func (a *app) commit() spec {
 		use: "commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]", short: "Create a new image from a container's changes",
 		args: a.rangeArgs(1, 2), shownAs: []string{"container commit", "commit"},
 		setup: func(fs *pflag.FlagSet) action {
+			fs.SetInterspersed(false)
 			var changes []string
 			author := fs.StringP("author", "a", "", `Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")`)
 			fs.VarP(opts.NewListOptsRef(&changes, nil), "change", "c", "Apply Dockerfile instruction to the created image")

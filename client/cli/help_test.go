@@ -155,6 +155,31 @@ func TestHelpLikeDocker(t *testing.T) {
 	}
 }
 
+// TestFlagsAfterArguments: a command takes flags behind its arguments where docker's does.
+func TestFlagsAfterArguments(t *testing.T) {
+	const unknown = "unknown flag: --no-such-flag"
+	taken, left := 0, 0
+	for _, c := range commands {
+		args := append(strings.Fields(c), "x", "y", "--no-such-flag")
+		want := call(t, docker(t), "unix:///nowhere", "", args...).stderr
+		if c == "" || strings.Contains(want, "unknown command") || strings.Contains(want, "Usage:  docker "+c+" COMMAND") {
+			continue // not docker's, or no command to run
+		}
+		got := call(t, asDocker, "unix:///nowhere", "", args...).stderr
+		if strings.Contains(got, unknown) != strings.Contains(want, unknown) {
+			t.Errorf("%s:\n%s\ndocker's:\n%s", c, got, want)
+		}
+		if strings.Contains(want, unknown) {
+			taken++
+		} else {
+			left++
+		}
+	}
+	if taken < 50 || left < 10 {
+		t.Errorf("%d commands of docker's take flags behind their arguments, %d do not", taken, left)
+	}
+}
+
 func TestCommandsOfLater(t *testing.T) {
 	for _, line := range []string{"swarm init", "stack deploy x"} {
 		r := call(t, program, "unix:///nowhere", "", strings.Fields(line)...)

@@ -317,7 +317,8 @@ func (a *app) tag() spec {
 	return spec{
 		use: "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", short: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
 		args: a.exactArgs(2), shownAs: []string{"image tag", "tag"},
-		setup: func(*pflag.FlagSet) action {
+		setup: func(fs *pflag.FlagSet) action {
+			fs.SetInterspersed(false)
 			return func(ctx context.Context, args []string) error {
 				c, err := a.api()
 				if err != nil {
