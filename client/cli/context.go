@@ -164,7 +164,7 @@ func (a *app) updateContext(name, description string, values map[string]string) 
 
 func (a *app) contextUse() spec {
 	return spec{
-		use: "use CONTEXT", short: "Set the current docker context", args: a.exactArgs(1),
+		use: "use CONTEXT", short: "Set the current " + a.name + " context", args: a.exactArgs(1),
 		setup: func(*pflag.FlagSet) action {
 			return func(_ context.Context, args []string) error {
 				name, stored := args[0], ""

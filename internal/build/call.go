@@ -101,6 +101,9 @@ func (b *Builder) Build(ctx context.Context, r Request, progress Progress) error
 	if id, upload := strings.CutPrefix(r.ID, RemoteUpload+":"); upload {
 		return b.upload(ctx, id, r.Context)
 	}
+	if err := r.checkRemote(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if r.ID != "" {
@@ -133,8 +136,6 @@ func (b *Builder) Build(ctx context.Context, r Request, progress Progress) error
 		defer forget()
 		req.FrontendAttrs["context"] = url
 	case RemoteSession:
-	case RemoteUpload:
-		return failure.Invalid("the remote %q needs the parameter buildid", RemoteUpload)
 	default:
 		req.FrontendAttrs["context"] = r.Remote
 	}

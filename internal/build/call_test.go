@@ -107,8 +107,18 @@ func TestBuildOfFilesInACallOfTheirOwn(t *testing.T) {
 	if told.image == "" {
 		t.Error("no image was made")
 	}
-	if err := b.builder.Build(context.Background(), build.Request{Remote: build.RemoteUpload}, told); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("without an id: %v", err)
+}
+
+// A context that nobody can bring is refused as a request, before anything is built.
+func TestRemotesThatAreRefused(t *testing.T) {
+	b := bareBench(t)
+	for remote, want := range map[string]string{
+		build.RemoteUpload: "needs the parameter buildid", build.RemoteSession: "needs the parameter session", "x": "remoteURL (x) could not be recognized as URL",
+	} {
+		err := b.builder.Build(context.Background(), build.Request{Remote: remote}, &account{})
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", remote, err)
+		}
 	}
 }
 

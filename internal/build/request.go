@@ -9,6 +9,7 @@ import (
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/util/entitlements"
 	"github.com/moby/moby/api/types/container"
 
@@ -78,6 +79,32 @@ const (
 	// outputNothing is an output that leaves a cache only.
 	outputNothing = "cacheonly"
 )
+
+// checkRemote refuses a context that nobody can bring.
+func (r *Request) checkRemote() error {
+	switch {
+	case r.Remote == "":
+		return nil
+	case r.Remote == RemoteSession && r.Session == "":
+		return failure.Invalid("the remote %q needs the parameter session", RemoteSession)
+	case r.Remote == RemoteUpload && r.ID == "":
+		return failure.Invalid("the remote %q needs the parameter buildid", RemoteUpload)
+	case r.Remote == RemoteSession, r.Remote == RemoteUpload:
+		return nil
+	}
+	return CheckURL(r.Remote)
+}
+
+// CheckURL refuses what is neither a git repository nor something that HTTP gets.
+func CheckURL(remote string) error {
+	if strings.HasPrefix(remote, "http://") || strings.HasPrefix(remote, "https://") {
+		return nil
+	}
+	if _, git, _ := dfgitutil.ParseGitRef(remote); git {
+		return nil
+	}
+	return failure.Invalid("remoteURL (%s) could not be recognized as URL: give that of a git repository, an archive or a Dockerfile", remote)
+}
 
 // solveRequest makes BuildKit's form of the request, without the attribute context.
 func (b *Builder) solveRequest(r *Request, ref string) (*controlapi.SolveRequest, error) {

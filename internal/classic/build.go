@@ -14,7 +14,6 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/util/entitlements"
@@ -93,8 +92,10 @@ func normalize(r *Request) error {
 	if r.NetworkMode == "bridge" {
 		r.NetworkMode = "" // the same to a step
 	}
-	if r.Remote != "" && !isURL(r.Remote) {
-		return failure.Invalid("remoteURL (%s) could not be recognized as URL: give that of a git repository, an archive or a Dockerfile", r.Remote)
+	if r.Remote != "" {
+		if err := build.CheckURL(r.Remote); err != nil {
+			return err
+		}
 	}
 	if len(r.Outputs) > 0 {
 		return failure.Invalid("outputs need BuildKit: build with version=2, as docker buildx and cleat build do")
@@ -252,13 +253,4 @@ func missingFile(text string) (string, bool) {
 	}
 	text = strings.TrimSuffix(text, end)
 	return strings.TrimPrefix(text[strings.LastIndexByte(text, '"')+1:], "/"), true
-}
-
-// isURL says whether a remote context is a git repository or something that HTTP gets.
-func isURL(remote string) bool {
-	if strings.HasPrefix(remote, "http://") || strings.HasPrefix(remote, "https://") {
-		return true
-	}
-	_, git, _ := dfgitutil.ParseGitRef(remote)
-	return git
 }
