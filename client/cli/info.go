@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/docker/cli/templates"
 	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/security"
@@ -93,116 +95,120 @@ func (a *app) printInfo(info systemInfo, serverErr error) error {
 	return nil
 }
 
+// infoLines writes what `info` says of the engine, in Docker's order and words.
+type infoLines struct{ w io.Writer }
+
+func (l infoLines) line(indent, name string, v any) {
+	_, _ = fmt.Fprintf(l.w, "%s%s: %v\n", indent, name, v)
+}
+
+// some is a line unless there is nothing to say.
+func (l infoLines) some(name, v string) {
+	if v != "" {
+		l.line(" ", name, v)
+	}
+}
+
+func (l infoLines) list(name string, items []string) {
+	if len(items) > 0 {
+		_, _ = fmt.Fprintf(l.w, " %s:\n", name)
+	}
+	for _, i := range items {
+		_, _ = fmt.Fprintf(l.w, "  %s\n", i)
+	}
+}
+
 func printServerInfo(w io.Writer, s *system.Info, debug bool) {
-	line := func(indent, name string, v any) { _, _ = fmt.Fprintf(w, "%s%s: %v\n", indent, name, v) }
-	some := func(name, v string) {
-		if v != "" {
-			line(" ", name, v)
-		}
-	}
-	list := func(name string, items []string) {
-		if len(items) > 0 {
-			_, _ = fmt.Fprintf(w, " %s:\n", name)
-		}
-		for _, i := range items {
-			_, _ = fmt.Fprintf(w, "  %s\n", i)
-		}
-	}
-	line(" ", "Containers", s.Containers)
-	line("  ", "Running", s.ContainersRunning)
-	line("  ", "Paused", s.ContainersPaused)
-	line("  ", "Stopped", s.ContainersStopped)
-	line(" ", "Images", s.Images)
-	some("Server Version", s.ServerVersion)
-	some("Storage Driver", s.Driver)
-	for _, pair := range s.DriverStatus {
-		line("  ", pair[0], pair[1])
-	}
-	some("Logging Driver", s.LoggingDriver)
-	some("Cgroup Driver", s.CgroupDriver)
-	some("Cgroup Version", s.CgroupVersion)
-	_, _ = fmt.Fprintln(w, " Plugins:")
-	line("  ", "Volume", strings.Join(s.Plugins.Volume, " "))
-	line("  ", "Network", strings.Join(s.Plugins.Network, " "))
-	if len(s.Plugins.Authorization) > 0 {
-		line("  ", "Authorization", strings.Join(s.Plugins.Authorization, " "))
-	}
-	line("  ", "Log", strings.Join(s.Plugins.Log, " "))
-	list("CDI spec directories", s.CDISpecDirs)
-	line(" ", "Swarm", s.Swarm.LocalNodeState)
-	printRuntimes(w, s)
-	some("Kernel Version", s.KernelVersion)
-	some("Operating System", s.OperatingSystem)
-	some("OSType", s.OSType)
-	some("Architecture", s.Architecture)
-	line(" ", "CPUs", s.NCPU)
-	line(" ", "Total Memory", units.BytesSize(float64(s.MemTotal)))
-	some("Name", s.Name)
-	some("ID", s.ID)
-	line(" ", "Docker Root Dir", s.DockerRootDir)
-	line(" ", "Debug Mode", s.Debug)
+	l := infoLines{w}
+	l.contents(s)
+	l.plugins(s)
+	l.list("CDI spec directories", s.CDISpecDirs)
+	l.line(" ", "Swarm", s.Swarm.LocalNodeState)
+	l.runtimes(s)
+	l.host(s)
+	l.line(" ", "Docker Root Dir", s.DockerRootDir)
+	l.line(" ", "Debug Mode", s.Debug)
 	if s.Debug || debug {
-		line("  ", "File Descriptors", s.NFd)
-		line("  ", "Goroutines", s.NGoroutines)
-		line("  ", "System Time", s.SystemTime)
-		line("  ", "EventsListeners", s.NEventsListener)
+		l.line("  ", "File Descriptors", s.NFd)
+		l.line("  ", "Goroutines", s.NGoroutines)
+		l.line("  ", "System Time", s.SystemTime)
+		l.line("  ", "EventsListeners", s.NEventsListener)
 	}
-	some("HTTP Proxy", s.HTTPProxy)
-	some("HTTPS Proxy", s.HTTPSProxy)
-	some("No Proxy", s.NoProxy)
-	list("Labels", s.Labels)
-	line(" ", "Experimental", s.ExperimentalBuild)
-	printRegistries(s, list)
-	line(" ", "Live Restore Enabled", s.LiveRestoreEnabled)
-	some("Product License", s.ProductLicense)
-	if len(s.DefaultAddressPools) > 0 {
-		_, _ = fmt.Fprintln(w, " Default Address Pools:")
-		for _, p := range s.DefaultAddressPools {
-			_, _ = fmt.Fprintf(w, "   Base: %s, Size: %d\n", p.Base, p.Size)
-		}
-	}
-	if s.FirewallBackend != nil {
-		line(" ", "Firewall Backend", s.FirewallBackend.Driver)
-		for _, v := range s.FirewallBackend.Info {
-			line("  ", v[0], v[1])
-		}
-	}
+	l.some("HTTP Proxy", s.HTTPProxy)
+	l.some("HTTPS Proxy", s.HTTPSProxy)
+	l.some("No Proxy", s.NoProxy)
+	l.list("Labels", s.Labels)
+	l.line(" ", "Experimental", s.ExperimentalBuild)
+	l.registries(s.RegistryConfig)
+	l.line(" ", "Live Restore Enabled", s.LiveRestoreEnabled)
+	l.some("Product License", s.ProductLicense)
+	l.networking(s)
 	_, _ = fmt.Fprintln(w)
 }
 
-func printRuntimes(w io.Writer, s *system.Info) {
+// contents says what the engine has, and where and how it keeps it.
+func (l infoLines) contents(s *system.Info) {
+	l.line(" ", "Containers", s.Containers)
+	l.line("  ", "Running", s.ContainersRunning)
+	l.line("  ", "Paused", s.ContainersPaused)
+	l.line("  ", "Stopped", s.ContainersStopped)
+	l.line(" ", "Images", s.Images)
+	l.some("Server Version", s.ServerVersion)
+	l.some("Storage Driver", s.Driver)
+	for _, pair := range s.DriverStatus {
+		l.line("  ", pair[0], pair[1])
+	}
+	l.some("Logging Driver", s.LoggingDriver)
+	l.some("Cgroup Driver", s.CgroupDriver)
+	l.some("Cgroup Version", s.CgroupVersion)
+}
+
+func (l infoLines) plugins(s *system.Info) {
+	_, _ = fmt.Fprintln(l.w, " Plugins:")
+	l.line("  ", "Volume", strings.Join(s.Plugins.Volume, " "))
+	l.line("  ", "Network", strings.Join(s.Plugins.Network, " "))
+	if len(s.Plugins.Authorization) > 0 {
+		l.line("  ", "Authorization", strings.Join(s.Plugins.Authorization, " "))
+	}
+	l.line("  ", "Log", strings.Join(s.Plugins.Log, " "))
+}
+
+func (l infoLines) runtimes(s *system.Info) {
 	if len(s.Runtimes) > 0 {
-		names := make([]string, 0, len(s.Runtimes))
-		for n := range s.Runtimes {
-			names = append(names, n)
-		}
-		slices.Sort(names)
-		_, _ = fmt.Fprintf(w, " Runtimes: %s\n Default Runtime: %s\n", strings.Join(names, " "), s.DefaultRuntime)
+		l.line(" ", "Runtimes", strings.Join(slices.Sorted(maps.Keys(s.Runtimes)), " "))
+		l.line(" ", "Default Runtime", s.DefaultRuntime)
 	}
 	// An engine with these built in has no versions of theirs to tell.
-	for _, part := range [][2]string{
-		{"Init Binary", s.InitBinary}, {"containerd version", s.ContainerdCommit.ID}, {"runc version", s.RuncCommit.ID}, {"init version", s.InitCommit.ID},
-	} {
-		if part[1] != "" {
-			_, _ = fmt.Fprintf(w, " %s: %s\n", part[0], part[1])
-		}
-	}
+	l.some("Init Binary", s.InitBinary)
+	l.some("containerd version", s.ContainerdCommit.ID)
+	l.some("runc version", s.RuncCommit.ID)
+	l.some("init version", s.InitCommit.ID)
 	options := security.DecodeOptions(s.SecurityOptions)
 	if len(options) > 0 {
-		_, _ = fmt.Fprintln(w, " Security Options:")
+		_, _ = fmt.Fprintln(l.w, " Security Options:")
 	}
 	for _, o := range options {
-		_, _ = fmt.Fprintln(w, "  "+o.Name)
+		_, _ = fmt.Fprintln(l.w, "  "+o.Name)
 		for _, kv := range o.Options {
 			if kv.Key == "profile" {
-				_, _ = fmt.Fprintln(w, "   Profile:", kv.Value)
+				l.line("   ", "Profile", kv.Value)
 			}
 		}
 	}
 }
 
-func printRegistries(s *system.Info, list func(string, []string)) {
-	r := s.RegistryConfig
+func (l infoLines) host(s *system.Info) {
+	l.some("Kernel Version", s.KernelVersion)
+	l.some("Operating System", s.OperatingSystem)
+	l.some("OSType", s.OSType)
+	l.some("Architecture", s.Architecture)
+	l.line(" ", "CPUs", s.NCPU)
+	l.line(" ", "Total Memory", units.BytesSize(float64(s.MemTotal)))
+	l.some("Name", s.Name)
+	l.some("ID", s.ID)
+}
+
+func (l infoLines) registries(r *registry.ServiceConfig) {
 	if r == nil {
 		return
 	}
@@ -216,6 +222,21 @@ func printRegistries(s *system.Info, list func(string, []string)) {
 	for _, cidr := range r.InsecureRegistryCIDRs {
 		insecure = append(insecure, cidr.String())
 	}
-	list("Insecure Registries", insecure)
-	list("Registry Mirrors", r.Mirrors)
+	l.list("Insecure Registries", insecure)
+	l.list("Registry Mirrors", r.Mirrors)
+}
+
+func (l infoLines) networking(s *system.Info) {
+	if len(s.DefaultAddressPools) > 0 {
+		_, _ = fmt.Fprintln(l.w, " Default Address Pools:")
+		for _, p := range s.DefaultAddressPools {
+			_, _ = fmt.Fprintf(l.w, "   Base: %s, Size: %d\n", p.Base, p.Size)
+		}
+	}
+	if s.FirewallBackend != nil {
+		l.line(" ", "Firewall Backend", s.FirewallBackend.Driver)
+		for _, v := range s.FirewallBackend.Info {
+			l.line("  ", v[0], v[1])
+		}
+	}
 }

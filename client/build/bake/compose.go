@@ -130,12 +130,14 @@ func composeEnv(vars map[string]string) (map[string]string, error) {
 	return env, nil
 }
 
+// fromService makes a target of a service's build.
 func fromService(project *types.Project, s types.ServiceConfig) (*target, error) {
 	b := s.Build
 	t := &target{
 		Name: strings.ReplaceAll(s.Name, ".", "_"), Tags: b.Tags, Platforms: b.Platforms, CacheFrom: specs(b.CacheFrom), CacheTo: specs(b.CacheTo),
 		Context: said(b.Context), Dockerfile: said(b.Dockerfile), DockerfileInline: said(b.DockerfileInline), Network: said(b.Network), Target: said(b.Target),
-		Entitlements: b.Entitlements,
+		Entitlements: b.Entitlements, Contexts: namedContexts(b.AdditionalContexts), Ulimits: composeUlimits(b.Ulimits), Args: composeArgs(project, s),
+		Labels: map[string]*string{}, ExtraHosts: map[string]*string{},
 	}
 	if err := checkName(t.Name); err != nil {
 		return nil, err
@@ -150,32 +152,12 @@ func fromService(project *types.Project, s types.ServiceConfig) (*target, error)
 		size := opts.MemBytes(b.ShmSize)
 		t.ShmSize = pointer(size.String())
 	}
-	t.Contexts = namedContexts(b.AdditionalContexts)
-	for _, name := range slices.Sorted(maps.Keys(b.Ulimits)) {
-		u := b.Ulimits[name]
-		soft, hard := u.Soft, u.Hard
-		if u.Single != 0 {
-			soft, hard = u.Single, u.Single
-		}
-		t.Ulimits = append(t.Ulimits, fmt.Sprintf("%s=%d:%d", name, soft, hard))
-	}
-	t.ExtraHosts = map[string]*string{}
 	for host, addrs := range b.ExtraHosts {
 		t.ExtraHosts[host] = pointer(strings.Join(addrs, ","))
 	}
-	t.Labels = map[string]*string{}
 	for k, v := range b.Labels {
 		t.Labels[k] = pointer(v)
 	}
-	t.Args = map[string]*string{}
-	args := b.Args.Resolve(func(k string) (string, bool) {
-		if v, ok := s.Environment[k]; ok && v != nil {
-			return *v, true
-		}
-		v, ok := project.Environment[k]
-		return v, ok
-	})
-	t.Args = mergeMap(t.Args, args)
 	for _, key := range b.SSH {
 		one := key.ID
 		if key.Path != "" {
@@ -203,6 +185,31 @@ func fromService(project *types.Project, s types.ServiceConfig) (*target, error)
 		t.Tags = []string{s.Image}
 	}
 	return t, nil
+}
+
+// composeUlimits are limits as NAME=SOFT:HARD, by their names.
+func composeUlimits(limits map[string]*types.UlimitsConfig) (out []string) {
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		u := limits[name]
+		soft, hard := u.Soft, u.Hard
+		if u.Single != 0 {
+			soft, hard = u.Single, u.Single
+		}
+		out = append(out, fmt.Sprintf("%s=%d:%d", name, soft, hard))
+	}
+	return out
+}
+
+// composeArgs are a build's arguments; those without a value have that of the service's environment, or of the project's.
+func composeArgs(project *types.Project, s types.ServiceConfig) map[string]*string {
+	args := s.Build.Args.Resolve(func(k string) (string, bool) {
+		if v, ok := s.Environment[k]; ok && v != nil {
+			return *v, true
+		}
+		v, ok := project.Environment[k]
+		return v, ok
+	})
+	return mergeMap(map[string]*string{}, args)
 }
 
 func said(s string) *string {
