@@ -159,7 +159,7 @@ func (a *app) volumeRm() spec {
 
 func (a *app) volumePrune() spec {
 	return spec{
-		use: "prune [OPTIONS]", short: "Remove unused local volumes", args: a.noArgs, shownAs: []string{"volume prune"},
+		use: "prune [OPTIONS]", short: "Remove unused local volumes", args: a.noArgs,
 		setup: func(fs *pflag.FlagSet) action {
 			all := fs.BoolP("all", "a", false, "Remove all unused volumes, not just anonymous ones")
 			force := fs.BoolP("force", "f", false, "Do not prompt for confirmation")
@@ -203,7 +203,7 @@ func (a *app) volumePrune() spec {
 
 func (a *app) volumeUpdate() spec {
 	return spec{
-		use: "update [OPTIONS] [VOLUME]", short: "Update a volume (cluster volumes only)", args: a.exactArgs(1), shownAs: []string{"volume update"},
+		use: "update [OPTIONS] [VOLUME]", short: "Update a volume (cluster volumes only)", args: a.exactArgs(1),
 		setup: func(fs *pflag.FlagSet) action {
 			availability := fs.String("availability", "active", `Cluster Volume availability ("active", "pause", "drain")`)
 			return func(ctx context.Context, args []string) error {
