@@ -175,16 +175,25 @@ services:
 		t.Error("the project was stopped by a detach")
 	}
 
-	up = begin("up", "--menu=false")
-	up.Shows(t, "Attaching to")
-	up.Type(t, "\x03")
-	if code := up.Exit(t); code != 130 {
-		t.Errorf("Ctrl-C: %d", code)
+	without := func(how string, args ...string) {
+		t.Helper()
+		up := begin(append([]string{"up"}, args...)...)
+		up.Shows(t, "Attaching to")
+		up.Type(t, "\x03")
+		if code := up.Exit(t); code != 130 {
+			t.Errorf("Ctrl-C: %d", code)
+		}
+		if a.ok(t, "ps", "-q") != "" {
+			t.Error("Ctrl-C has stopped nothing")
+		}
+		if strings.Contains(up.String(), "Enable Watch") {
+			t.Errorf("a menu in spite of %s", how)
+		}
 	}
-	if a.ok(t, "ps", "-q") != "" {
-		t.Error("Ctrl-C has stopped nothing")
-	}
-	if strings.Contains(up.String(), "Enable Watch") {
-		t.Error("a menu that was not wanted")
-	}
+	without("the flag", "--menu=false")
+	dotenv(t, a, "COMPOSE_MENU=0\n")
+	without("the project's .env")
+	dotenv(t, a, "COMPOSE_MENU=1\n")
+	a.env = []string{"COMPOSE_MENU=0"}
+	without("the environment")
 }

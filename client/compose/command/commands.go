@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // commands are all that compose has.
@@ -50,6 +51,18 @@ func (a *app) refusal(cmd *cobra.Command, name, why string) {
 			return before(cmd, args)
 		}
 		return nil
+	}
+}
+
+// orphansFlag adds --remove-orphans. Where it is not given COMPOSE_REMOVE_ORPHANS counts, which the project's .env may
+// have: the function gives its value once that has been read.
+func orphansFlag(f *pflag.FlagSet) func() bool {
+	asked := f.Bool("remove-orphans", false, "Remove containers for services not defined in the Compose file")
+	return func() bool {
+		if f.Changed("remove-orphans") {
+			return *asked
+		}
+		return enabled("COMPOSE_REMOVE_ORPHANS", false)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 func (a *app) downCommand() *cobra.Command {
 	var opts operate.DownOptions
 	var timeout func() *int
+	var removeOrphans func() bool
 	cmd := command("down [OPTIONS] [SERVICES]", "Stop and remove containers, networks", func(ctx context.Context, args []string) error {
 		switch opts.Images {
 		case "", "local", "all":
@@ -41,11 +42,11 @@ func (a *app) downCommand() *cobra.Command {
 				return fmt.Errorf("no such service: %s", s)
 			}
 		}
-		opts.Services, opts.Timeout = args, timeout()
+		opts.Services, opts.Timeout, opts.RemoveOrphans = args, timeout(), removeOrphans()
 		return o.Down(ctx, name, p, opts)
 	})
 	f := cmd.Flags()
-	f.BoolVar(&opts.RemoveOrphans, "remove-orphans", enabled("COMPOSE_REMOVE_ORPHANS", false), "Remove containers for services not defined in the Compose file")
+	removeOrphans = orphansFlag(f)
 	f.BoolVarP(&opts.Volumes, "volumes", "v", false, "Remove named volumes declared in the \"volumes\" section of the Compose file and anonymous volumes attached to containers")
 	f.StringVar(&opts.Images, "rmi", "", `Remove images used by services. "local" remove only images that don't have a custom tag ("local"|"all")`)
 	timeout = timeoutFlag(cmd, "Specify a shutdown timeout in seconds")
@@ -108,7 +109,7 @@ func (a *app) restartCommand() *cobra.Command {
 
 func (a *app) killCommand() *cobra.Command {
 	var signal string
-	var orphans bool
+	var orphans func() bool
 	cmd := command("kill [OPTIONS] [SERVICE...]", "Force stop service containers", func(ctx context.Context, args []string) error {
 		o, list, err := a.containers(ctx, args, true) // those of run, too
 		if err != nil {
@@ -116,7 +117,7 @@ func (a *app) killCommand() *cobra.Command {
 		}
 		list = slices.DeleteFunc(list, func(c operate.Container) bool {
 			_, known := o.Service(c)
-			return c.State != container.StateRunning && c.State != container.StatePaused || !known && o.Project != nil && !orphans
+			return c.State != container.StateRunning && c.State != container.StatePaused || !known && o.Project != nil && !orphans()
 		})
 		if len(list) == 0 {
 			_, _ = fmt.Fprintln(a.err, "no container to kill")
@@ -128,7 +129,7 @@ func (a *app) killCommand() *cobra.Command {
 		})
 	})
 	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGKILL", "SIGNAL to send to the container")
-	cmd.Flags().BoolVar(&orphans, "remove-orphans", enabled("COMPOSE_REMOVE_ORPHANS", false), "Remove containers for services not defined in the Compose file")
+	orphans = orphansFlag(cmd.Flags())
 	return cmd
 }
 

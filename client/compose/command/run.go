@@ -40,7 +40,7 @@ func (a *app) runCommand() *cobra.Command {
 	f.BoolVar(&o.quietPull, "quiet-pull", false, "Pull without printing progress information")
 	f.BoolVar(&o.quietBuild, "quiet-build", false, "Suppress progress output from the build process")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Don't print anything to STDOUT")
-	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "Remove containers for services not defined in the Compose file")
+	o.removeOrphans = orphansFlag(f)
 	f.BoolVar(&o.noDeps, "no-deps", false, "Don't start linked services")
 	f.BoolVarP(&o.detach, "detach", "d", false, "Run container in background and print container ID")
 	f.BoolVarP(&o.noTTY, "no-tty", "T", false, "Disable pseudo-TTY allocation (default: auto-detected)")
@@ -196,7 +196,8 @@ func (a *app) startDependencies(ctx context.Context, op *operate.Operator, p *ty
 	if len(others.Services) == 0 || o.noDeps {
 		return op.EnsureObjects(ctx, p)
 	}
-	if err := op.Create(ctx, others, operate.CreateOptions{IgnoreOrphans: !o.removeOrphans && !enabled("COMPOSE_REMOVE_ORPHANS", false), RemoveOrphans: o.removeOrphans || enabled("COMPOSE_REMOVE_ORPHANS", false)}); err != nil {
+	remove := o.removeOrphans()
+	if err := op.Create(ctx, others, operate.CreateOptions{IgnoreOrphans: !remove, RemoveOrphans: remove}); err != nil {
 		return err
 	}
 	if err := op.Start(ctx, others, operate.StartOptions{}); err != nil {

@@ -125,12 +125,10 @@ func (a *app) coloured(none bool) bool {
 }
 
 // orphans completes what is done about containers of services that the project no longer has.
-func orphans(p *types.Project, o *operate.CreateOptions, asked bool) error {
-	if !asked && enabled("COMPOSE_REMOVE_ORPHANS", false) {
-		o.RemoveOrphans = true
-	}
+func orphans(p *types.Project, o *operate.CreateOptions, remove bool) error {
+	o.RemoveOrphans = remove
 	if ignore, _ := strconv.ParseBool(p.Environment["COMPOSE_IGNORE_ORPHANS"]); ignore {
-		if o.RemoveOrphans {
+		if remove {
 			return errors.New("cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans")
 		}
 		o.IgnoreOrphans = true

@@ -21,10 +21,11 @@ import (
 
 // making are the flags that up, create, run and scale share.
 type making struct {
-	build, noBuild, force, noRecreate, always, renew, removeOrphans, noDeps, quietPull, quietBuild, watched, orphansSet bool
-	pull                                                                                                                string
-	scale                                                                                                               []string
-	exitCodeFrom                                                                                                        string // a service that there must be
+	build, noBuild, force, noRecreate, always, renew, noDeps, quietPull, quietBuild, watched bool
+	pull                                                                                     string
+	scale                                                                                    []string
+	exitCodeFrom                                                                             string      // a service that there must be
+	removeOrphans                                                                            func() bool // as orphansFlag gives it
 }
 
 func (m *making) install(f *pflag.FlagSet) {
@@ -34,7 +35,7 @@ func (m *making) install(f *pflag.FlagSet) {
 	f.BoolVar(&m.quietPull, "quiet-pull", false, "Pull without printing progress information")
 	f.BoolVar(&m.force, "force-recreate", false, "Recreate containers even if their configuration and image haven't changed")
 	f.BoolVar(&m.noRecreate, "no-recreate", false, "If containers already exist, don't recreate them. Incompatible with --force-recreate.")
-	f.BoolVar(&m.removeOrphans, "remove-orphans", false, "Remove containers for services not defined in the Compose file")
+	m.removeOrphans = orphansFlag(f)
 	f.StringArrayVar(&m.scale, "scale", nil, "Scale SERVICE to NUM instances. Overrides the `scale` setting in the Compose file if present.")
 	f.BoolP("yes", "y", false, `Assume "yes" as answer to all prompts and run non-interactively`)
 }
@@ -53,7 +54,7 @@ func (m *making) check() error {
 
 // options are those of the create.
 func (m *making) options(services []string, timeout *int) operate.CreateOptions {
-	o := operate.CreateOptions{Services: services, RenewVolumes: m.renew, RemoveOrphans: m.removeOrphans, Timeout: timeout}
+	o := operate.CreateOptions{Services: services, RenewVolumes: m.renew, Timeout: timeout}
 	switch {
 	case m.force:
 		o.Recreate = operate.Always
@@ -139,7 +140,7 @@ func (a *app) made(ctx context.Context, services []string, m *making, timeout *i
 		return nil, nil, err
 	}
 	options := m.options(services, timeout)
-	if err := orphans(p, &options, m.orphansSet); err != nil {
+	if err := orphans(p, &options, m.removeOrphans()); err != nil {
 		return nil, nil, err
 	}
 	return o, p, o.Create(ctx, p, options)
@@ -200,7 +201,7 @@ func (a *app) upCommand() *cobra.Command {
 		if m.noBuild && u.watch {
 			return errors.New("--no-build and --watch are incompatible")
 		}
-		m.watched, u.quietBuild, m.orphansSet = u.watch, m.quietBuild, f.Changed("remove-orphans")
+		m.watched, u.quietBuild = u.watch, m.quietBuild
 		return a.up(cmd.Context(), args, &m, &u, timeout())
 	}
 	return cmd
@@ -259,7 +260,7 @@ func (a *app) createCommand() *cobra.Command {
 }
 
 func (a *app) scaleCommand() *cobra.Command {
-	var m making
+	m := making{removeOrphans: func() bool { return enabled("COMPOSE_REMOVE_ORPHANS", false) }}
 	cmd := command("scale [SERVICE=REPLICAS...]", "Scale services", func(ctx context.Context, args []string) error {
 		if len(args) == 0 {
 			return errors.New("requires at least 1 argument: SERVICE=REPLICAS")
