@@ -99,8 +99,7 @@ func TestBuildTwiceIsOneImage(t *testing.T) {
 // TestBuildIsCancelled: the first Ctrl-C cancels the build, also in the engine.
 func TestBuildIsCancelled(t *testing.T) {
 	e := builder(t)
-	mark := "cancel-" + name(t)
-	dir := project(t, dockerfile("FROM busybox\nRUN echo started; sleep 987 # "+mark+"\n"))
+	dir := project(t, dockerfile("FROM busybox\nRUN echo started; sleep 987 # cancel-"+name(t)+"\n"))
 	cmd := e.Command(t, "cleat", "build", "--progress", "plain", ".")
 	cmd.Dir = dir
 	var out expect.Output
@@ -111,6 +110,12 @@ func TestBuildIsCancelled(t *testing.T) {
 	harness.Eventually(t, func() (bool, string) {
 		return regexp.MustCompile(`(?m)^#\d+ \d\S* started`).MatchString(out.String()), out.String()
 	})
+	running := func() string {
+		return e.OK(t, "cleat", "buildx", "history", "ls", "--format", "{{.Status}}", "--filter", "status=running")
+	}
+	if got := running(); got != "Running" {
+		t.Errorf("of a build under way the history says %q", got)
+	}
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -118,10 +123,7 @@ func TestBuildIsCancelled(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 130 {
 		t.Errorf("exit code %d:\n%s", code, out.String())
 	}
-	harness.Eventually(t, func() (bool, string) {
-		r := e.Cleat(t, "buildx", "history", "ls", "--format", "{{.Status}}", "--filter", "status=running")
-		return r.Code == 0 && r.Stdout == "", r.String()
-	})
+	harness.Eventually(t, func() (bool, string) { got := running(); return got == "", got })
 }
 
 // TestBakeLikeBuildx: stock buildx and cleat make the same of bake files, and build it.

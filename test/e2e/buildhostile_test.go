@@ -71,22 +71,13 @@ func TestBuildStepIsConfined(t *testing.T) {
 func TestBuildCacheMountStaysInside(t *testing.T) {
 	e := builder(t)
 	for _, s := range []stop{
-		{name: "a link in a cache", files: dockerfile("FROM busybox\nRUN --mount=type=cache,target=/c,id=evil ln -s / /c/root && ln -s /etc /c/etc\nRUN --mount=type=cache,target=/c,id=evil,source=root [ ! -e /c" + e.Dir + " ]\n"), fails: []string{""}},
+		{name: "a link in a cache", files: dockerfile("FROM busybox\nRUN --mount=type=cache,target=/c,id=evil ln -s / /c/root && ln -s /etc /c/etc\nRUN --mount=type=cache,target=/c,id=evil,source=root [ ! -e /c" + e.Dir + " ]\n")},
 		{name: "a source above", files: files{"Dockerfile": "FROM busybox\nRUN --mount=type=bind,source=../../../../../../.." + e.Dir + ",target=/x ls /x\n", "a": "a"}, fails: []string{"not found"}},
-		{name: "a link in a stage", files: dockerfile("FROM busybox AS evil\nRUN ln -s " + e.Dir + " /link\nFROM busybox\nRUN --mount=from=evil,source=/link,target=/x ls /x | grep -v data\n"), fails: []string{""}},
+		{name: "a link in a stage", files: dockerfile("FROM busybox AS evil\nRUN ln -s " + e.Dir + " /link\nFROM busybox\nRUN --mount=from=evil,source=/link,target=/x ls /x | grep -v data\n"), fails: []string{`"/link": not found`}},
 		{name: "a target in another process's root", files: dockerfile("FROM busybox\nRUN ln -s /proc/1/root /p\nRUN --mount=type=tmpfs,target=/p/mnt true\n"), fails: []string{"symbolic link"}},
 		{name: "a target through a link", files: dockerfile("FROM busybox\nRUN ln -s / /r\nRUN --mount=type=cache,target=/r/../../../../tmp/x touch /tmp/x/y\n")},
 	} {
-		t.Run(s.name, func(t *testing.T) {
-			dir := project(t, s.files)
-			r := buildRun{dir: dir, args: []string{"--no-cache", "-o", "type=cacheonly", "."}}.do(t, e, "docker")
-			if strings.Contains(r.Stdout+r.Stderr, "cleat.sock") {
-				t.Errorf("a mount shows the engine's files: %s", r)
-			}
-			if s.fails == nil && r.Code != 0 {
-				t.Error(r)
-			}
-		})
+		t.Run(s.name, func(t *testing.T) { s.args = append(s.args, "--no-cache"); s.run(t, e) })
 	}
 }
 

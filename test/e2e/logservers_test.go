@@ -40,12 +40,6 @@ func (s *logServer) all() []string {
 	return append([]string(nil), s.messages...)
 }
 
-// port of an IP address.
-func (s *logServer) port() string {
-	_, port, _ := net.SplitHostPort(s.addr)
-	return port
-}
-
 // close ends the server and its connections.
 func (s *logServer) close() {
 	_ = s.listener.Close()

@@ -154,7 +154,7 @@ func TestCancelledPush(t *testing.T) {
 			t.Errorf("the registry has %s", got)
 		}
 		harness.Eventually(t, func() (bool, string) {
-			left, err := filepath.Glob(e.DataRoot + "/image/content/ingest/*")
+			left, err := os.ReadDir(filepath.Join(e.DataRoot, "images", "content", "ingest"))
 			return len(left) == 0 && err == nil, fmt.Sprint(left, err)
 		})
 	})
