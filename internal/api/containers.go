@@ -199,6 +199,7 @@ func (h *Handler) containerWait(ctx context.Context, w http.ResponseWriter, q *r
 	if err != nil {
 		return err
 	}
+	delivered := h.deps.Upkeep.Delivery(q.param("id"))
 	w.Header().Set("Content-Type", mediaJSON)
 	out := newRecordWriter(w, false)
 	if q.version.from(30) {
@@ -216,6 +217,7 @@ func (h *Handler) containerWait(ctx context.Context, w http.ResponseWriter, q *r
 		if result.Err != "" {
 			answer.Error = &container.WaitExitError{Message: result.Err}
 		}
+		delivered(ctx)
 		// It is sent with the end of the answer. A write that fails means that the client has gone.
 		_ = out.enc.Encode(answer)
 	case <-ctx.Done():

@@ -48,6 +48,7 @@ type Upkeep interface {
 	// Wait has registered the waiter when it returns. The channel gives one
 	// result at most, and none once ctx has ended, which it must in the end.
 	Wait(ctx context.Context, name string, cond container.WaitCondition) (<-chan engine.WaitResult, error)
+	Delivery(name string) func(context.Context)
 	Resize(ctx context.Context, name string, rows, cols uint16) error
 }
 

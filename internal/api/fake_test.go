@@ -130,6 +130,8 @@ func (f *fake) Remove(ctx context.Context, name string, opts engine.RemoveOption
 	return f.do(ctx, "remove", name)
 }
 
+func (f *fake) Delivery(string) func(context.Context) { return func(context.Context) {} }
+
 func (f *fake) Wait(ctx context.Context, name string, cond container.WaitCondition) (<-chan engine.WaitResult, error) {
 	f.called("wait", name, string(cond))
 	if f.wait == nil {

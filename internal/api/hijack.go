@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/engine"
+	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/stdio"
 )
 
@@ -36,6 +37,7 @@ type session struct {
 	eofed   sync.Once
 	cancel  context.CancelFunc
 	forget  func()
+	hasty   bool // the client takes a wait's answer for the end of the output
 }
 
 // Bounds on a client that does not do its part of closing.
@@ -65,13 +67,16 @@ func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request
 	}
 	head.WriteString("\r\n")
 
+	if err := skipOptions(q.Request); err != nil {
+		return nil, nil, err
+	}
 	h.sessions.Add(1)
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		h.sessions.Done()
 		return nil, nil, fmt.Errorf("cannot take over the connection: %w", err)
 	}
-	s := &session{conn: conn, in: buf.Reader, eof: make(chan struct{})}
+	s := &session{conn: conn, in: buf.Reader, eof: make(chan struct{}), hasty: hasty(q.Header)}
 	// net/http takes a client's half-close for its going away.
 	ctx, s.cancel = h.streamContext(context.WithoutCancel(ctx), w)
 	s.forget = h.hangup.watch(conn, func() { go s.gone() })
@@ -79,9 +84,25 @@ func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request
 		s.cancel() // the client has gone before it was served
 	}
 	if forgetful(q.Header.Get("User-Agent")) {
-		s.awaitHeadTaken(ctx)
+		s.awaitTaken(ctx)
 	}
 	return ctx, s, nil
+}
+
+// longestOptions is the size in bytes up to which a body is taken for options.
+const longestOptions = 64 << 10
+
+// skipOptions reads a body that the request declares: dockerode and what is built on it
+// send the parameters of an attach a second time there, as JSON, and it is no input for
+// the container. A longer one is input from a client that says how much it will send.
+func skipOptions(r *http.Request) error {
+	if r.ContentLength <= 0 || r.ContentLength > longestOptions {
+		return nil
+	}
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return failure.Invalid("the body of the request ended before its end: %w", err)
+	}
+	return nil
 }
 
 // forgetful reports whether a User-Agent is that of Docker's Python SDK: as it is, in
@@ -93,12 +114,17 @@ func forgetful(agent string) bool {
 	return strings.HasPrefix(agent, "docker-sdk-python/") || strings.HasPrefix(agent, "ansible-community.docker") || strings.Contains(agent, "docker-py/")
 }
 
-// headPatience bounds the wait for a client that does not read its answer.
-const headPatience = 2 * time.Second
+// hasty reports whether a request is from a program that names itself nowhere, as those
+// on Node's http module with dockerode are. Its run() attaches, waits, and hands over
+// what has come by then; of two connections that are ready, Node may read the later first.
+func hasty(header http.Header) bool { return header.Get("User-Agent") == "" }
 
-// awaitHeadTaken waits until the client has read all that was written so far. Only
+// takingPatience bounds the wait for a client that does not read what it was sent.
+const takingPatience = 2 * time.Second
+
+// awaitTaken waits until the client has read all that was written so far. Only
 // a Unix socket tells.
-func (s *session) awaitHeadTaken(ctx context.Context) {
+func (s *session) awaitTaken(ctx context.Context) {
 	conn, ok := s.conn.(*net.UnixConn)
 	if !ok {
 		return
@@ -108,7 +134,7 @@ func (s *session) awaitHeadTaken(ctx context.Context) {
 		return
 	}
 	const interval = 100 * time.Microsecond
-	for end := time.Now().Add(headPatience); ctx.Err() == nil && time.Now().Before(end); time.Sleep(interval) {
+	for end := time.Now().Add(takingPatience); ctx.Err() == nil && time.Now().Before(end); time.Sleep(interval) {
 		left := 0
 		// The kernel counts what the peer has not taken yet; it has no event for that.
 		if raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) }) != nil || err != nil || left == 0 {
@@ -184,6 +210,9 @@ func (s *session) streams(tty, stdin, stdout, stderr bool) engine.StreamIO {
 	}
 	if stderr && !tty {
 		client.Stderr = stdio.NewMuxWriter(s.conn, stdio.Stderr)
+	}
+	if s.hasty {
+		client.Sent = s.awaitTaken
 	}
 	return client
 }

@@ -68,6 +68,9 @@ type AttachOptions struct {
 type StreamIO struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	// Sent is called when all output of an attach was written, before a wait for the
+	// container is answered; nil is nothing.
+	Sent func(context.Context)
 }
 
 // AttachSession is an attach whose preconditions hold. The caller takes over

@@ -113,6 +113,9 @@ func (a *attachment) run(ctx context.Context, client StreamIO) error {
 		}()
 	}
 	err := copyOutput(ctx, a.sub, client)
+	if err == nil && client.Sent != nil {
+		client.Sent(ctx)
+	}
 	if a.rec.Config.StdinOnce && a.opts.Stdin {
 		if r := a.life.live(); r != nil {
 			if !errors.Is(context.Cause(ctx), stdio.ErrDetached) {

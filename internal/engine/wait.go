@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	api "github.com/moby/moby/api/types/container"
 
@@ -12,6 +13,7 @@ import (
 // Waiter waits for containers.
 type Waiter struct {
 	containers *container.Store
+	lives      *lives
 }
 
 // Wait returns a channel that yields the result of cond ("" is not-running)
@@ -32,4 +34,19 @@ func (w *Waiter) Wait(ctx context.Context, name string, cond api.WaitCondition) 
 	exit, cancel := c.Wait(cond)
 	context.AfterFunc(ctx, cancel)
 	return exit, nil
+}
+
+// deliveryPatience bounds the wait for an attached client that does not read.
+const deliveryPatience = time.Second
+
+// Delivery returns what waits, after an exit, until attached clients have been sent the
+// container's output. Programs that attach, wait for the end and then use what has come
+// find it all there, as they do with an engine that takes its time over an exit.
+func (w *Waiter) Delivery(name string) func(context.Context) {
+	c, err := w.containers.Find(name)
+	if err != nil {
+		return func(context.Context) {} // it has gone meanwhile
+	}
+	hub := w.lives.of(c).hub
+	return func(ctx context.Context) { hub.Delivered(ctx, deliveryPatience) }
 }

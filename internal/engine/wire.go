@@ -38,7 +38,7 @@ func New(d Deps) *Engine {
 		Meter:      stats.NewMeter(d.Containers, &measuredRuns{lives: s.lives, specs: s.specs, runtime: d.Runtime}, d.Cgroups.Version() == 2, d.Tasks),
 		Tops:       &Tops{containers: d.Containers, runtime: d.Runtime, specs: s.specs, say: s.say},
 		Renamer:    &Renamer{containers: d.Containers, networks: d.Networks, say: s.say, writers: &s.filesystems.writers},
-		Waiter:     &Waiter{containers: d.Containers},
+		Waiter:     &Waiter{containers: d.Containers, lives: s.lives},
 		Streams:    &Streams{containers: d.Containers, lives: s.lives, say: s.say, pool: s.pool},
 		Queries:    queries,
 		Copier:     &Copier{fs: s.filesystems, say: s.say},

@@ -1,10 +1,12 @@
 package stdio
 
 import (
+	"context"
 	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Hub hands the output of a process to live clients. It belongs to a container
@@ -15,6 +17,7 @@ type Hub struct {
 	subs   atomic.Pointer[[]*Subscription] // replaced, never changed in place
 	pump   atomic.Pointer[Pump]            // the one that runs, or nil
 	closed bool
+	ending []*Subscription // that are at their end, while their clients still take what was queued
 }
 
 // NewHub makes a Hub without subscribers.
@@ -67,8 +70,30 @@ func (h *Hub) remove(s *Subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	subs := slices.Clone(h.list())
-	subs = slices.DeleteFunc(subs, func(o *Subscription) bool { return o == s })
+	isIt := func(o *Subscription) bool { return o == s }
+	subs = slices.DeleteFunc(subs, isIt)
 	h.subs.Store(&subs)
+	h.ending = slices.DeleteFunc(h.ending, isIt)
+}
+
+// Delivered waits until the clients whose subscriptions have ended have closed them, as
+// they do when they have passed the output on; ctx's end, or patience, ends the wait.
+func (h *Hub) Delivered(ctx context.Context, patience time.Duration) {
+	h.mu.Lock()
+	ending := slices.Clone(h.ending)
+	h.mu.Unlock()
+	if len(ending) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, s := range ending {
+		select {
+		case <-s.gone:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (h *Hub) list() []*Subscription {
@@ -88,6 +113,7 @@ func (h *Hub) End(err error) {
 	h.mu.Lock()
 	subs := h.list()
 	h.subs.Store(nil)
+	h.ending = append(h.ending, subs...)
 	h.mu.Unlock()
 	for _, s := range subs {
 		s.end(err)

@@ -569,3 +569,29 @@ func TestIdlePumpIsSmall(t *testing.T) {
 		t.Errorf("idle pumps made %v", left)
 	}
 }
+
+// Delivered waits for clients that still take what was queued for them, and for no others.
+func TestDelivered(t *testing.T) {
+	h := stdio.NewHub()
+	h.Delivered(t.Context(), time.Hour) // nobody is there
+	gone, slow := h.Subscribe(true, true), h.Subscribe(true, true)
+	h.Delivered(t.Context(), time.Hour) // theirs goes on
+	gone.Close()
+	h.End(nil)
+	defer h.Subscribe(true, true).Close() // of the next run
+	h.Delivered(t.Context(), time.Nanosecond)
+	delivered := make(chan struct{})
+	go func() { h.Delivered(t.Context(), time.Hour); close(delivered) }()
+	_, _, err := slow.Next(t.Context())
+	select {
+	case <-delivered:
+		t.Error("a client that has not closed its subscription has all its output")
+	default:
+	}
+	slow.Close()
+	wait(t, "the delivery", delivered)
+	h.Delivered(t.Context(), time.Hour)
+	if err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}

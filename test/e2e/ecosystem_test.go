@@ -2,8 +2,16 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/test/harness"
 )
 
 // What follows holds the habits of programs that were seen to fail for them: each is
@@ -123,4 +131,111 @@ func TestCommandLinesAreStrings(t *testing.T) {
 	}
 	p.want(400, "POST", "/containers/create", `{"Image":"busybox","Cmd":5}`, "Cmd")
 	p.want(400, "POST", "/containers/create", `{"Cmd":"true"}`, "no image")
+}
+
+// TestOptionsInAnAttachsBody: dockerode, and what is built on it, sends the parameters
+// of an attach in the request's body, too. What the request declares as its body is no
+// input, whether it comes together with the head or after it; what follows is.
+func TestOptionsInAnAttachsBody(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	const options = `{"stream":true,"stdin":true,"stdout":true,"hijack":true}`
+	for _, test := range []struct{ upgrade, withHead, after string }{
+		{"Connection: Upgrade\r\nUpgrade: tcp\r\n", options, "hello\n"},
+		{"Connection: Upgrade\r\nUpgrade: tcp\r\n", "", options + "hello\n"},
+		{"", options + "hello\n", ""},
+	} {
+		id := p.create(`{"Image":"busybox","Cmd":["cat"],"OpenStdin":true,"StdinOnce":true}`)
+		raw := dialSocket(t, e)
+		fmt.Fprintf(raw, "POST /containers/%s/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\n%sContent-Type: application/json\r\n"+
+			"Content-Length: %d\r\n\r\n%s", id, test.upgrade, len(options), test.withHead)
+		p.want(204, "POST", "/containers/"+id+"/start", "")
+		fmt.Fprint(raw, test.after)
+		if err := raw.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		rest, err := io.ReadAll(raw)
+		if _, output, _ := strings.Cut(string(rest), "\r\n\r\n"); err != nil || output != "\x01\x00\x00\x00\x00\x00\x00\x06hello\n" {
+			t.Errorf("%+v: %q %v", test, rest, err)
+		}
+	}
+}
+
+func dialSocket(t *testing.T, e *harness.Engine) *net.UnixConn {
+	t.Helper()
+	raw, err := net.Dial("unix", e.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	if err := raw.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	return raw.(*net.UnixConn)
+}
+
+// TestWaitAfterOutput has what dockerode's run() does: it attaches, starts, waits, and
+// hands over what has come when the wait is answered. The answer does not come before
+// the output; nor, to a program that says no name, before that was read.
+func TestWaitAfterOutput(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	run := func(agent string) (attach, wait *net.UnixConn, id string) {
+		id = p.create(`{"Image":"busybox","Cmd":["echo","hi"],"Tty":true}`)
+		attach, wait = dialSocket(t, e), dialSocket(t, e)
+		fmt.Fprintf(attach, "POST /containers/%s/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\n%s\r\n", id, agent)
+		if err := readTo(attach, "\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		p.want(204, "POST", "/containers/"+id+"/start", "")
+		fmt.Fprintf(wait, "POST /containers/%s/wait HTTP/1.1\r\nHost: x\r\n\r\n", id)
+		return attach, wait, id
+	}
+	for range 10 {
+		attach, wait, _ := run("User-Agent: some\r\n")
+		if err := readTo(wait, `"StatusCode":0`); err != nil {
+			t.Fatal(err)
+		}
+		if got := present(t, attach); got != "hi\r\n" {
+			t.Errorf("when the wait was answered the output was %q", got)
+		}
+	}
+	_, wait, id := run("")
+	err := readTo(wait, `"StatusCode":0`)
+	answered := time.Now()
+	var state struct {
+		State struct{ FinishedAt time.Time }
+	}
+	if err := json.Unmarshal([]byte(p.want(200, "GET", "/containers/"+id+"/json", "", "FinishedAt")), &state); err != nil {
+		t.Fatal(err)
+	}
+	// Its patience is a second.
+	if after := answered.Sub(state.State.FinishedAt); err != nil || after < 900*time.Millisecond {
+		t.Errorf("the wait was answered %v after the exit, while the output was unread: %v", after, err)
+	}
+}
+
+// readTo reads from a connection until it has given text.
+func readTo(from io.Reader, text string) error {
+	var got []byte
+	for one := make([]byte, 1); !strings.HasSuffix(string(got), text); got = append(got, one...) {
+		if _, err := from.Read(one); err != nil {
+			return fmt.Errorf("%q: %w", got, err)
+		}
+	}
+	return nil
+}
+
+// present is what has arrived on a connection by now.
+func present(t *testing.T, conn *net.UnixConn) string {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf, n := make([]byte, 4096), 0
+	if err := raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT) }); err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:max(n, 0)])
 }
