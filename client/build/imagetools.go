@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -58,10 +59,13 @@ func (a *app) registryOver(insecure bool) remotes.Resolver {
 	if insecure {
 		plain = docker.MatchAllHosts
 	}
-	return docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
-		docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthCreds(credentials))),
-		docker.WithPlainHTTP(plain),
-	)})
+	return docker.NewResolver(docker.ResolverOptions{Hosts: trusting(certificatesDir, func(client *http.Client) docker.RegistryHosts {
+		return docker.ConfigureDefaultRegistries(
+			docker.WithClient(client),
+			docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthCreds(credentials), docker.WithAuthClient(client))),
+			docker.WithPlainHTTP(plain),
+		)
+	})})
 }
 
 // maxManifest bounds a manifest, an index or a configuration, bytes.

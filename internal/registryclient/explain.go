@@ -142,11 +142,10 @@ func unreachable(err error) string {
 		return "the connection was reset"
 	}
 	text := err.Error()
-	if i := strings.Index(text, "tls: "); i >= 0 {
-		return text[i:] + "; put its certificate authority into certs.d, or start the engine with --insecure-registry for it"
-	}
-	if i := strings.Index(text, "x509: "); i >= 0 {
-		return text[i:] + "; put its certificate authority into certs.d, or start the engine with --insecure-registry for it"
+	for _, layer := range []string{"tls: ", "x509: "} {
+		if i := strings.Index(text, layer); i >= 0 {
+			return text[i:] + "; put the certificate of its authority into /etc/docker/certs.d/HOST:PORT/ca.crt, or start the engine with --insecure-registry for it"
+		}
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
