@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/cleatlabs/cleat/internal/container"
 )
 
 // goingDown is the reason that events give for the ends of containers.
@@ -29,7 +27,7 @@ func (s *Stopper) StopAll(ctx context.Context) error {
 			continue
 		}
 		all.Go(func() {
-			if err := s.stopWithMachine(ctx, c, r); err != nil {
+			if err := s.end(ctx, c, r, StopOptions{}, earlyKillReason, goingDown); err != nil {
 				mu.Lock()
 				errs = append(errs, err)
 				mu.Unlock()
@@ -43,25 +41,6 @@ func (s *Stopper) StopAll(ctx context.Context) error {
 // RestartNothing leaves what restart policies ask for to the next engine. Called before Recovery.Run, that starts nothing
 // either.
 func (s *Stopper) RestartNothing() { s.exits.machineEnds.Store(true) }
-
-func (s *Stopper) stopWithMachine(ctx context.Context, c *container.Container, r *run) error {
-	rec := c.Load()
-	sig, err := stopSignal(rec, "")
-	if err != nil {
-		return err
-	}
-	timeout, byDefault := s.timeout(rec, StopOptions{})
-	defer r.endBegins()()
-	r.stopMonitor()
-	asked, err := s.ask(c, r, sig, earlyKillReason, goingDown)
-	if err != nil {
-		return err
-	}
-	if asked && s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
-		return nil
-	}
-	return s.kill(c, r, earlyKillReason, goingDown)
-}
 
 // LongestStop is how long StopAll may take: the longest of the running containers' timeouts, and what a kill may take.
 // The containers that are to be waited for without end do not count.

@@ -126,6 +126,16 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 		return nil
 	}
 	r.stopByHand()
+	if err := s.end(ctx, c, r, opts); err != nil {
+		return err
+	}
+	s.say.container(c, apievents.ActionStop)
+	return nil
+}
+
+// end asks a run to end, and kills it when its time is over or ctx ends. It returns when the exit is in the state. extra
+// goes with the events of the signals.
+func (s *Stopper) end(ctx context.Context, c *container.Container, r *run, opts StopOptions, extra ...string) error {
 	rec := c.Load()
 	sig, err := stopSignal(rec, opts.Signal)
 	if err != nil {
@@ -134,43 +144,27 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 	timeout, byDefault := s.timeout(rec, opts)
 	defer r.endBegins()()
 	r.stopMonitor() // a probe would be work that hides that nothing else is done
-	asked, err := s.ask(c, r, sig)
+	asked, err := s.ask(c, r, sig, extra...)
 	if err != nil {
 		return err
 	}
 	record.Failpoint("engine.stop.after-signal")
-	if !asked || !s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
-		if err := s.kill(c, r); err != nil {
-			return err
-		}
+	if asked && s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
+		return nil
 	}
-	s.say.container(c, apievents.ActionStop)
-	return nil
+	return s.kill(c, r, extra...)
 }
 
 // endUnhealthy ends a run whose health checks have failed: kindly, as stop
 // does, or at once. What follows is for its exit to decide.
 func (s *Stopper) endUnhealthy(c *container.Container, r *run, action health.Action) error {
-	rec := c.Load()
-	sig, err := stopSignal(rec, "")
-	if err != nil {
-		return err
-	}
 	reason := "unhealthy, and --health-on-failure is " + string(action)
 	if action == health.Kill {
 		return s.kill(c, r, earlyKillReason, reason)
 	}
-	timeout, byDefault := s.timeout(rec, StopOptions{})
-	defer r.endBegins()()
-	r.stopMonitor()
-	asked, err := s.ask(c, r, sig, earlyKillReason, reason)
-	if err != nil {
+	// Once begun it goes on to its end, also over that of the health checks which have asked for it.
+	if err := s.end(context.Background(), c, r, StopOptions{}, earlyKillReason, reason); err != nil {
 		return err
-	}
-	if !asked || !s.awaitExit(context.Background(), c, r, sig, timeout, byDefault) {
-		if err := s.kill(c, r); err != nil {
-			return err
-		}
 	}
 	s.say.container(c, apievents.ActionStop)
 	return nil
