@@ -136,7 +136,7 @@ func (h *Handler) execStart(ctx context.Context, w http.ResponseWriter, q *reque
 	if err := readJSON(q.Request, &req); err != nil {
 		return err
 	}
-	opts := engine.ExecStartOptions{Detach: req.Detach, TTY: req.Tty, ConsoleSize: req.ConsoleSize}
+	opts := engine.ExecStartOptions{Detach: req.Detach, ConsoleSize: req.ConsoleSize}
 	if q.version.below(42) || !req.Tty {
 		opts.ConsoleSize = nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -53,7 +52,6 @@ type Creator struct {
 	limits     cgroup.Support
 	layers     *layerQuota
 	heads      *headStarts
-	log        *slog.Logger
 }
 
 // Create makes a container that is ready to start and returns its id. A
@@ -174,35 +172,29 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if err := cr.specs.confine(&runtime.Spec{}, host); err != nil {
 		return nil, err
 	}
-	publishes := len(host.PortBindings) > 0 || host.PublishAllPorts
-	if host.NetworkMode == network.ModeNone && publishes {
-		warnings = append(warnings, "Published ports are discarded without a network")
-	}
-	if publishes {
-		warnings = append(warnings, cr.unpublished(def)...)
-	}
-	if host.NetworkMode == network.ModeHost {
-		if publishes {
-			warnings = append(warnings, "Published ports are discarded when using host network mode")
+	switch {
+	case cfg.Hostname != "":
+	case host.NetworkMode.IsHost() || host.UTSMode.IsHost():
+		if cfg.Hostname, err = os.Hostname(); err != nil {
+			return nil, fmt.Errorf("host name: %w", err)
 		}
-		if cfg.Hostname == "" {
-			if cfg.Hostname, err = os.Hostname(); err != nil {
-				return nil, fmt.Errorf("host name: %w", err)
-			}
-		}
+	default:
+		cfg.Hostname = def.ID[:12]
 	}
-	if cfg.Hostname == "" {
-		if host.UTSMode.IsHost() {
-			cfg.Hostname, err = os.Hostname()
-		} else {
-			cfg.Hostname = def.ID[:12]
-		}
-	}
-	return warnings, err
+	return append(warnings, cr.unpublished(def)...), nil
 }
 
-// unpublished warns if all networks of a container are such that publish no ports.
+// unpublished warns of ports that the container's networks do not publish.
 func (cr *Creator) unpublished(def *container.Definition) []string {
+	host := def.HostConfig
+	switch {
+	case len(host.PortBindings) == 0 && !host.PublishAllPorts:
+		return nil
+	case host.NetworkMode.IsNone():
+		return []string{"Published ports are discarded without a network"}
+	case host.NetworkMode.IsHost():
+		return []string{"Published ports are discarded when using host network mode"}
+	}
 	why := ""
 	for name := range def.Endpoints {
 		rec, err := cr.networks.Find(name)

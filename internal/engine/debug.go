@@ -27,7 +27,6 @@ type Debug struct {
 	containers *container.Store
 	starter    *Starter
 	runtime    *runtime.Runtime
-	networks   *network.Service
 }
 
 // Launch returns the text of the launch program that a start of the container

@@ -36,7 +36,6 @@ type Execs struct {
 	lives      *lives
 	say        *announcer
 	specs      *specBuilder
-	settings   Settings
 	tasks      *supervise.Group
 	pool       *stdio.Pool
 	log        *slog.Logger
@@ -136,13 +135,13 @@ func (x *Execs) announce(e *execution, action apievents.Action) {
 func (x *Execs) runningRun(ctx context.Context, c *container.Container) (*run, error) {
 	switch c.Load().State.Status {
 	case api.StatePaused:
-		return nil, failure.Conflict("container %s is paused, unpause the container before exec", c.ID())
+		return nil, paused(c.ID(), "exec")
 	case api.StateRestarting:
-		return nil, failure.Conflict("container %s is restarting, wait until the container is running", c.ID())
+		return nil, restarting(c.ID())
 	}
 	r := x.lives.of(c).live()
 	if r == nil {
-		return nil, failure.Conflict("container %s is not running", c.ID())
+		return nil, notRunning(c)
 	}
 	// A process that joins a frozen group never gets on, whoever froze it.
 	if !x.isFrozen(c) {
@@ -152,7 +151,7 @@ func (x *Execs) runningRun(ctx context.Context, c *container.Container) (*run, e
 		return x.runningRun(ctx, c)
 	}
 	if x.isFrozen(c) {
-		return nil, failure.Conflict("container %s is paused, unpause the container before exec", c.ID())
+		return nil, paused(c.ID(), "exec")
 	}
 	return r, nil
 }
@@ -172,7 +171,7 @@ func (x *Execs) lookupUser(c *container.Container, r *run, user string) (rootpat
 	root, err := x.runtime.RootFD(r.process)
 	if err != nil {
 		if errors.Is(err, runtime.ErrNotRunning) {
-			return rootpath.User{}, failure.Conflict("container %s is not running", c.ID())
+			return rootpath.User{}, notRunning(c)
 		}
 		return rootpath.User{}, err
 	}
@@ -427,7 +426,7 @@ func (e *execution) failed(err error) error {
 		}
 		err = failure.New(errdefs.ErrInvalidArgument, "OCI runtime exec failed: exec failed: unable to start container process: %w", err)
 	} else if errors.Is(err, runtime.ErrNotRunning) {
-		err = failure.Conflict("container %s is not running", e.c.ID())
+		err = notRunning(e.c)
 	}
 	e.end(code)
 	return err

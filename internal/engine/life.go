@@ -78,7 +78,6 @@ type run struct {
 	process *runtime.Process
 	pump    *stdio.Pump
 	log     interface{ Close() error } // nil with log driver none
-	started time.Time
 	// rootFD holds the root filesystem while the run lasts, -1 if another engine
 	// mounted it. The kernel takes a filesystem down with the last who holds it,
 	// and for an overlay that writes what is dirty below it to the disk: the

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 
@@ -25,7 +24,6 @@ type Networks struct {
 	service    *network.Service
 	containers *container.Store
 	say        *announcer
-	log        *slog.Logger
 }
 
 // List returns the networks that filters select, sorted by name; never nil.

@@ -40,7 +40,7 @@ type StopOptions struct {
 type RemoveOptions struct {
 	Force   bool // kill a running container first
 	Volumes bool // remove its anonymous volumes too
-	Link    bool // remove a link, not a container: refused, links are not supported
+	Link    bool // remove a link, not a container: refused, a link goes with the container that was made with it
 }
 
 // WaitResult is how a container ended.
@@ -71,6 +71,14 @@ type StreamIO struct {
 	// Sent is called when all output of an attach was written, before a wait for the
 	// container is answered; nil is nothing.
 	Sent func(context.Context)
+}
+
+// writer is where a stream goes; nil is nowhere.
+func (c *StreamIO) writer(stream stdio.Stream) io.Writer {
+	if stream == stdio.Stderr {
+		return c.Stderr
+	}
+	return c.Stdout
 }
 
 // AttachSession is an attach whose preconditions hold. The caller takes over
@@ -114,7 +122,6 @@ func (s *LogSession) Run(ctx context.Context, emit func(stream stdio.Stream, lin
 // ExecStartOptions are those of POST /exec/{id}/start.
 type ExecStartOptions struct {
 	Detach      bool
-	TTY         bool     // of the stream to the client, which decides about frames
 	ConsoleSize *[2]uint // rows, columns
 }
 

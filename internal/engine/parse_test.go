@@ -167,12 +167,12 @@ func TestSecurityOpts(t *testing.T) {
 		"seccomp=unconfined":      {unconfined: true},
 		"seccomp:unconfined":      {unconfined: true},
 		"seccomp=builtin":         {},
-		"systempaths=unconfined":  {systemPaths: true},
+		"systempaths=unconfined":  {},
 		"label=disable":           {},
 		"apparmor=unconfined":     {appArmor: "unconfined"},
 	} {
 		got, err := parseSecurityOpts([]string{opt}, kernel.Features{})
-		if err != nil || got.noNewPrivs != want.noNewPrivs || got.unconfined != want.unconfined || got.systemPaths != want.systemPaths || got.appArmor != want.appArmor {
+		if err != nil || got.noNewPrivs != want.noNewPrivs || got.unconfined != want.unconfined || got.appArmor != want.appArmor {
 			t.Errorf("%s: %+v, %v", opt, got, err)
 		}
 	}

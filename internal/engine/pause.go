@@ -42,7 +42,7 @@ func (p *Pauser) Pause(ctx context.Context, name string) error {
 	case api.StatePaused:
 		return failure.Conflict("container %s is already paused", c.ID())
 	case api.StateRestarting:
-		return failure.Conflict("container %s is restarting, wait until the container is running", c.ID())
+		return restarting(c.ID())
 	}
 	r := p.lives.of(c).live()
 	if r == nil {
@@ -167,6 +167,14 @@ func (p *Pauser) group(c *container.Container) (*cgroup.Group, error) {
 
 func notRunning(c *container.Container) error {
 	return failure.Conflict("container %s is not running", c.ID())
+}
+
+func restarting(ref string) error {
+	return failure.Conflict("container %s is restarting, wait until the container is running", ref)
+}
+
+func paused(ref, verb string) error {
+	return failure.Conflict("container %s is paused, unpause the container before %s", ref, verb)
 }
 
 func ignoreNotFound(err error) error {

@@ -21,7 +21,6 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/image"
-	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/logs"
 	"github.com/cleatlabs/cleat/internal/network"
 )
@@ -34,7 +33,6 @@ type Queries struct {
 	networks   *network.Service
 	images     *image.Service
 	lives      *lives
-	features   kernel.Features
 
 	imageSizes sync.Map // chain id → bytes; layers never change
 }

@@ -24,7 +24,6 @@ type Recovery struct {
 	dirs    *directories
 	starter *Starter
 	exits   *exiter
-	remover *Remover
 	stopper *Stopper
 	execs   *Execs
 	pauser  *Pauser
@@ -200,7 +199,6 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 		rc.lost(c, err.Error())
 		return false
 	}
-	run.started = r.State.StartedAt
 	if r.State.StoppedByHand {
 		run.stopByHand()
 	}

@@ -16,7 +16,6 @@ type securityOpts struct {
 	profile    []byte // seccomp=<JSON>; the client has read the file
 	// What a request says wins over the engine's defaults.
 	noNewPrivsGiven, seccompGiven bool
-	systemPaths                   bool   // systempaths=unconfined
 	appArmor                      string // profile, "" is the default one
 }
 
@@ -55,7 +54,7 @@ func parseSecurityOpts(opts []string, f kernel.Features) (securityOpts, error) {
 			if value != "unconfined" {
 				return s, failure.Invalid("invalid --security-opt 2: %q", opt)
 			}
-			s.systemPaths = true
+			// fillPaths does what it says.
 		case "apparmor":
 			if value != apparmor.Unconfined && !f.AppArmor {
 				return s, failure.Invalid("--security-opt apparmor=%s: AppArmor is not enabled on this host: leave the option away, or say apparmor=unconfined", value)

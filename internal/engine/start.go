@@ -398,7 +398,7 @@ func (a *attempt) attachToOther(ctx context.Context, req network.Request) error 
 	}
 	r := other.Load()
 	if r.State.Status == api.StateRestarting {
-		return failure.Conflict("container %s is restarting, wait until the container is running", other.ID())
+		return restarting(other.ID())
 	}
 	if !r.State.Alive() {
 		return failure.Conflict("cannot join network namespace of a non running container: %s", r.Name)
@@ -495,7 +495,6 @@ func (a *attempt) startProcess(ctx context.Context, spec *runtime.Spec) (*run, e
 		proc.LetMountsGo()
 		return nil, err
 	}
-	started.started = a.started
 	started.rootFD, a.rootFD = a.rootFD, -1
 	return started, nil
 }
@@ -566,5 +565,3 @@ func closeLog(w logs.Writer) {
 		_ = w.Close()
 	}
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -41,9 +41,9 @@ func (s *Streams) Attach(_ context.Context, name string, opts AttachOptions) (*A
 	}
 	switch rec.State.Status {
 	case api.StatePaused:
-		return nil, failure.Conflict("container %s is paused, unpause the container before attach", name)
+		return nil, paused(name, "attach")
 	case api.StateRestarting:
-		return nil, failure.Conflict("container %s is restarting, wait until the container is running", name)
+		return nil, restarting(name)
 	}
 	a := &attachment{s: s, c: c, rec: rec, opts: opts, keys: keys, life: s.lives.of(c)}
 	session := NewAttachSession(rec.Config.Tty, a.run, nil)
@@ -167,10 +167,7 @@ func copyOutput(ctx context.Context, sub *stdio.Subscription, client StreamIO) e
 		if err != nil {
 			return err
 		}
-		w := client.Stdout
-		if stream == stdio.Stderr {
-			w = client.Stderr
-		}
+		w := client.writer(stream)
 		if w == nil {
 			continue
 		}
@@ -187,10 +184,7 @@ func (a *attachment) replay(ctx context.Context, client StreamIO) error {
 	}
 	o := logs.ReadOptions{Tail: -1, Stdout: a.opts.Stdout, Stderr: a.opts.Stderr, To: a.logged}
 	return logs.Read(ctx, logConfig(a.rec, a.s.pool, nil), o, nil, func(e logs.Entry) error {
-		w := client.Stdout
-		if e.Stream == stdio.Stderr {
-			w = client.Stderr
-		}
+		w := client.writer(e.Stream)
 		if w == nil {
 			return nil
 		}
@@ -235,11 +229,11 @@ func (s *Streams) Resize(_ context.Context, name string, rows, cols uint16) erro
 	}
 	r := s.lives.of(c).live()
 	if r == nil {
-		return failure.Conflict("container %s is not running", c.ID())
+		return notRunning(c)
 	}
 	if err := r.process.Resize(rows, cols); err != nil {
 		if errors.Is(err, runtime.ErrNotRunning) {
-			return failure.Conflict("container %s is not running", c.ID())
+			return notRunning(c)
 		}
 		return err
 	}

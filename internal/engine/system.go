@@ -23,7 +23,6 @@ import (
 	"github.com/cleatlabs/cleat/internal/cdi"
 	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
-	"github.com/cleatlabs/cleat/internal/events"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/logs"
@@ -42,7 +41,6 @@ type System struct {
 	profiles   *apparmor.Profiles
 	settings   Settings
 	adjustable *adjustable
-	bus        *events.Bus
 }
 
 // Version describes what answers.

@@ -7,7 +7,6 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 
 	"github.com/cleatlabs/cleat/internal/container"
-	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/proctable"
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
@@ -33,7 +32,7 @@ func (t *Tops) Top(_ context.Context, name, args string) (*api.TopResponse, erro
 	case !rec.State.Running():
 		return nil, notRunning(c)
 	case rec.State.Status == api.StateRestarting:
-		return nil, failure.Conflict("container %s is restarting, wait until the container is running", c.ID())
+		return nil, restarting(c.ID())
 	}
 	format, err := proctable.Parse(args)
 	if err != nil {

@@ -133,7 +133,7 @@ func settle(host, delta *api.Resources) {
 		host.PidsLimit = nil
 	}
 	if delta.PidsLimit != nil && *delta.PidsLimit <= 0 {
-		delta.PidsLimit = ptr(int64(-1))
+		delta.PidsLimit = new(int64(-1))
 	}
 	for _, r := range []*api.Resources{host, delta} {
 		if r.CPUShares > 0 {

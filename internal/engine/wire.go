@@ -17,7 +17,7 @@ import (
 func New(d Deps) *Engine {
 	s := newParts(&d)
 	c := newCycle(&d, s)
-	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: s.lives, features: d.Features}
+	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: s.lives}
 	volumes := &Volumes{service: d.Volumes, containers: d.Containers, still: s.still, say: s.say}
 	images := &Images{Service: d.Images, containers: d.Containers}
 	dirs := newDirectories(&d)
@@ -27,7 +27,7 @@ func New(d Deps) *Engine {
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: s.lives, say: s.say, features: d.Features,
-			specs: s.specs, dirs: dirs, cgroupV2: d.Cgroups.Version() == 2, limits: s.limits, layers: s.layers, heads: s.heads, log: d.Log,
+			specs: s.specs, dirs: dirs, cgroupV2: d.Cgroups.Version() == 2, limits: s.limits, layers: s.layers, heads: s.heads,
 		},
 		Starter:    c.starter,
 		Stopper:    c.stopper,
@@ -49,16 +49,16 @@ func New(d Deps) *Engine {
 		NetCheck:   &NetCheck{containers: d.Containers, networks: d.Networks},
 		System: &System{
 			containers: d.Containers, volumes: d.Volumes, images: d.Images, networks: d.Networks, cgroups: d.Cgroups, features: d.Features,
-			profiles: d.AppArmor, settings: d.Settings, adjustable: s.adjusted, bus: d.Events,
+			profiles: d.AppArmor, settings: d.Settings, adjustable: s.adjusted,
 		},
 		Images:   images,
 		Volumes:  volumes,
-		Networks: &Networks{service: d.Networks, containers: d.Containers, say: s.say, log: d.Log},
+		Networks: &Networks{service: d.Networks, containers: d.Containers, say: s.say},
 		Recovery: &Recovery{
-			deps: d, dirs: dirs, lives: s.lives, starter: c.starter, exits: c.exits, remover: c.remover, stopper: c.stopper, pauser: c.pauser,
+			deps: d, dirs: dirs, lives: s.lives, starter: c.starter, exits: c.exits, stopper: c.stopper, pauser: c.pauser,
 			updater: updater, execs: c.execs, volumes: volumes, boot: c.exits.boot,
 		},
-		Debug: &Debug{containers: d.Containers, starter: c.starter, runtime: d.Runtime, networks: d.Networks},
+		Debug: &Debug{containers: d.Containers, starter: c.starter, runtime: d.Runtime},
 	}
 }
 
@@ -114,7 +114,7 @@ func newCycle(d *Deps, s *parts) *cycle {
 		},
 		pauser: &Pauser{containers: d.Containers, runtime: d.Runtime, lives: s.lives, specs: s.specs, say: s.say, log: d.Log},
 		execs: &Execs{
-			containers: d.Containers, runtime: d.Runtime, lives: s.lives, say: s.say, specs: s.specs, settings: d.Settings, tasks: d.Tasks, pool: s.pool,
+			containers: d.Containers, runtime: d.Runtime, lives: s.lives, say: s.say, specs: s.specs, tasks: d.Tasks, pool: s.pool,
 			log: d.Log, byID: map[string]*execution{}, still: s.still, preparing: make(chan struct{}, preparedMost),
 		},
 	}
