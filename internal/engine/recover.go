@@ -43,6 +43,9 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	if err := rc.volumes.recover(); err != nil {
 		rc.deps.Log.Error("volumes", "error", err)
 	}
+	for _, w := range rc.deps.Volumes.Warnings() {
+		rc.deps.Log.Warn(w)
+	}
 	found := rc.takeOver(ctx)
 	if err := rc.sweep(ctx, found); err != nil {
 		return err

@@ -110,7 +110,7 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	if list, err := s.images.List(ctx, image.ListRequest{}, nil); err == nil {
 		i.Images = len(list)
 	}
-	i.Warnings = slices.Concat(now.Warnings, s.features.Warnings, s.networks.Warnings())
+	i.Warnings = slices.Concat(now.Warnings, s.features.Warnings, s.networks.Warnings(), s.volumes.Warnings())
 	if w := s.profiles.Warning(); w != "" {
 		i.Warnings = append(i.Warnings, w)
 	}
@@ -172,25 +172,10 @@ func (s *System) ContainerCounts() (n ContainerCounts) {
 
 // limits says which resource limits the kernel offers.
 func (s *System) limits(i *system.Info) {
-	if s.cgroups.Version() == 2 {
-		controllers := strings.Fields(readLine("/sys/fs/cgroup/cgroup.controllers"))
-		i.MemoryLimit = slices.Contains(controllers, "memory")
-		i.SwapLimit = s.cgroups.Support().Swap
-		i.CPUCfsPeriod = slices.Contains(controllers, "cpu")
-		i.CPUCfsQuota, i.CPUShares = i.CPUCfsPeriod, i.CPUCfsPeriod
-		i.CPUSet = slices.Contains(controllers, "cpuset")
-		i.PidsLimit = slices.Contains(controllers, "pids")
-		return
-	}
-	has := func(file string) bool { return exists("/sys/fs/cgroup/" + file) }
-	i.MemoryLimit = has("memory/memory.limit_in_bytes")
-	i.SwapLimit = has("memory/memory.memsw.limit_in_bytes")
-	i.OomKillDisable = has("memory/memory.oom_control")
-	i.CPUCfsPeriod = has("cpu/cpu.cfs_period_us")
-	i.CPUCfsQuota = has("cpu/cpu.cfs_quota_us")
-	i.CPUShares = has("cpu/cpu.shares")
-	i.CPUSet = has("cpuset/cpuset.cpus")
-	i.PidsLimit = has("pids/cgroup.procs")
+	can := s.cgroups.Support()
+	i.MemoryLimit, i.SwapLimit, i.OomKillDisable = can.Memory, can.Swap, can.OOMKillDisable
+	i.CPUShares, i.CPUCfsPeriod, i.CPUCfsQuota = can.CPUShares, can.CPUQuota, can.CPUQuota
+	i.CPUSet, i.PidsLimit = can.Cpuset, can.Pids
 }
 
 func (s *System) registryConfig() *registry.ServiceConfig {
