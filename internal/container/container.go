@@ -65,7 +65,7 @@ func (c *Container) SetState(change func(*State)) error {
 	c.mu.Lock()
 	c.apply(change)
 	c.mu.Unlock()
-	return c.persist()
+	return c.Persist()
 }
 
 // WriteAhead writes to disk what the state is about to become, before anybody sees
@@ -103,7 +103,7 @@ func (c *Container) Settle(a *Ahead, change func(*State)) error {
 	c.apply(change)
 	c.mu.Unlock()
 	if a == nil {
-		return c.persist()
+		return c.Persist()
 	}
 	if err := c.disk.lock(context.Background()); err != nil {
 		return err
@@ -113,11 +113,8 @@ func (c *Container) Settle(a *Ahead, change func(*State)) error {
 	if written {
 		return nil
 	}
-	return c.persist()
+	return c.Persist()
 }
-
-// Persist writes the state to the disk if what is there is not the same.
-func (c *Container) Persist() error { return c.persist() }
 
 // SetStateInMemory is SetState without the write, for changes that the next
 // engine finds out by itself.
@@ -134,9 +131,9 @@ func (c *Container) apply(change func(*State)) {
 	c.snapshot.Store(&next)
 }
 
-// persist writes the latest snapshot. Of several callers at once the first
-// writes for all whose change it already saw.
-func (c *Container) persist() error {
+// Persist writes the state to the disk if what is there is not the same. Of several
+// callers at once the first writes for all whose change it already saw.
+func (c *Container) Persist() error {
 	if err := c.disk.lock(context.Background()); err != nil {
 		return err
 	}

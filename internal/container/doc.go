@@ -3,7 +3,7 @@
 //
 // Promises:
 //   - One directory per container, <root>/<id>/, holds everything durable:
-//     config.json (what it is; written at create and rename), state.json (what
+//     config.json (what it is; written at create, rename and update), state.json (what
 //     happened to it), its writable layer and its engine-made files. Each file
 //     is replaced atomically, so a crash leaves a whole old or a whole new one;
 //     a directory without config.json is a create that never answered and is

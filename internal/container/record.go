@@ -32,7 +32,7 @@ func (r *Record) Networks() map[string]*apinetwork.EndpointSettings {
 	return r.Definition.Endpoints
 }
 
-// Definition is what a container is. It changes only by rename.
+// Definition is what a container is. It changes by Rename and Redefine.
 type Definition struct {
 	Layout  int
 	ID      string
@@ -50,7 +50,7 @@ type Definition struct {
 	Endpoints map[string]*apinetwork.EndpointSettings
 	// Mounts are resolved, sorted so that parents come before children.
 	Mounts []Mount
-	// LogPath is the log of json-file or local; empty with log driver none.
+	// LogPath is where its log is kept, whatever the log driver; empty with none.
 	LogPath string
 	// Project is the quota's of a writable layer of limited size, 0 of one without.
 	Project uint32 `json:",omitempty"`

@@ -334,27 +334,15 @@ func (s *Store) All() []*Container {
 }
 
 // Rename gives c a new name, which must be free. The caller holds c's lock.
-func (s *Store) Rename(_ context.Context, c *Container, name string) error {
+func (s *Store) Rename(c *Container, name string) error {
 	old := c.Load().Name
 	if err := s.ReserveName(name, c.id); err != nil {
 		return err
 	}
-	def := c.Load().Definition
-	def.Name = name
-	data, err := json.Marshal(&def)
-	if err == nil {
-		err = record.WriteDurable(c.Path(configFile), data, 0o600)
-	}
-	if err != nil {
+	if err := c.define(func(d *Definition) { d.Name = name }, func() { record.Failpoint("container.rename.after-config") }); err != nil {
 		s.FreeName(name, c.id)
 		return fmt.Errorf("rename %s: %w", old, err)
 	}
-	record.Failpoint("container.rename.after-config")
-	c.mu.Lock()
-	next := *c.snapshot.Load()
-	next.Name = name
-	c.snapshot.Store(&next)
-	c.mu.Unlock()
 	s.FreeName(old, c.id)
 	return nil
 }
@@ -363,16 +351,24 @@ func (s *Store) Rename(_ context.Context, c *Container, name string) error {
 // gets a copy of the definition and must not modify what that points to. The caller
 // holds c's lock.
 func (s *Store) Redefine(c *Container, change func(*Definition)) error {
+	if err := c.define(change, func() { record.Failpoint("container.redefine.after-config") }); err != nil {
+		return fmt.Errorf("container %s: %w", c.Load().Name, err)
+	}
+	return nil
+}
+
+// define writes a changed definition, which readers see after that.
+func (c *Container) define(change func(*Definition), written func()) error {
 	def := c.Load().Definition
 	change(&def)
 	data, err := json.Marshal(&def)
-	if err == nil {
-		err = record.WriteDurable(c.Path(configFile), data, 0o600)
-	}
 	if err != nil {
-		return fmt.Errorf("container %s: %w", def.Name, err)
+		return err
 	}
-	record.Failpoint("container.redefine.after-config")
+	if err := record.WriteDurable(c.Path(configFile), data, 0o600); err != nil {
+		return err
+	}
+	written()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := *c.snapshot.Load()

@@ -103,7 +103,7 @@ func TestRecordsSurviveReopening(t *testing.T) {
 	if err := c.SetState(func(st *container.State) { st.Status, st.ExitCode = api.StateExited, 42 }); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Rename(context.Background(), c, "after"); err != nil {
+	if err := s.Rename(c, "after"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Find("before"); err == nil {

@@ -64,11 +64,11 @@ func (c *Container) Wait(cond container.WaitCondition) (exit <-chan Exit, cancel
 // lock. The write to disk is as in SetState.
 func (c *Container) SetExited(change func(*State), announce func()) error {
 	c.SetExitedInMemory(change, announce)
-	return c.persist()
+	return c.Persist()
 }
 
-// SetExitedInMemory is SetExited without the write, for a container that is about to
-// be removed.
+// SetExitedInMemory is SetExited without the write, which is the caller's: by Persist, or none where the container is
+// about to be removed.
 func (c *Container) SetExitedInMemory(change func(*State), announce func()) {
 	c.mu.Lock()
 	c.apply(change)

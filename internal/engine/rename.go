@@ -43,7 +43,7 @@ func (rn *Renamer) Rename(ctx context.Context, name, newName string) error {
 	case bare == old:
 		return failure.Invalid("Renaming a container with the same name as its current name")
 	}
-	if err := rn.containers.Rename(ctx, c, bare); err != nil {
+	if err := rn.containers.Rename(c, bare); err != nil {
 		return err
 	}
 	if sb := rn.networks.Rename(c.ID(), bare); sb != nil {
