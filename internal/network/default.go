@@ -218,7 +218,7 @@ func (s *Service) bridgeAddress6(link netlink.Link, made bool, taken map[netip.P
 	}
 	p := &planner{pools: s.cfg.AddressPools, ula: s.state.ULA, taken: taken, routes: routes}
 	if !address.IsValid() && s.state.Address6.IsValid() {
-		if clash, _ := p.clash(s.state.Address6.Masked()); !clash.IsValid() {
+		if !p.clashes(s.state.Address6.Masked()) {
 			address = s.state.Address6
 		}
 	}
@@ -284,7 +284,7 @@ func (s *Service) pickAddress(p *planner) (netip.Prefix, error) {
 		return netip.PrefixFrom(within.Masked().Addr().Next(), within.Bits()), nil
 	}
 	if before := s.state.Address; before.IsValid() {
-		if clash, _ := p.clash(before.Masked()); !clash.IsValid() {
+		if !p.clashes(before.Masked()) {
 			return before, nil
 		}
 	}

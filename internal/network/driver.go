@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -80,7 +81,7 @@ func (in *inside) do(f func() error) error { return netlink.InNS(in.home, in.ns,
 // prepare sets what an endpoint's interface needs before it has addresses. Mostly that
 // is nothing, and costs nothing.
 func (in *inside) prepare(e *Endpoint, o endpointOptions) error {
-	if !e.IP6.IsValid() && len(o.sysctls) == 0 && !hasIPv6(e.LinkLocal) {
+	if !e.IP6.IsValid() && len(o.sysctls) == 0 && !slices.ContainsFunc(e.LinkLocal, netip.Addr.Is6) {
 		return nil
 	}
 	return in.do(func() error { return interfaceSysctls(in.proc, e, o) })
@@ -119,21 +120,12 @@ func (in *inside) settle(d driver, index int, e *Endpoint) error {
 	return d.settle(e)
 }
 
-func hasIPv6(addrs []netip.Addr) bool {
-	for _, a := range addrs {
-		if a.Is6() {
-			return true
-		}
-	}
-	return false
-}
-
 // interfaceSysctls are those of one interface, on a thread in the namespace. IPv6 is off
 // in a namespace until an endpoint has it; duplicate addresses need not be looked for
 // where the engine gives all of them out, and would hold a start up for a second.
 func interfaceSysctls(proc *sysctls, e *Endpoint, o endpointOptions) error {
 	var all []sysctl
-	if e.IP6.IsValid() || hasIPv6(e.LinkLocal) {
+	if e.IP6.IsValid() || slices.ContainsFunc(e.LinkLocal, netip.Addr.Is6) {
 		all = append(all, sysctl{"/proc/sys/net/ipv6/conf/%s/accept_dad", "0"}, sysctl{"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "0"})
 	}
 	for _, s := range append(all, o.sysctls...) {

@@ -278,16 +278,15 @@ func familyName(six bool) string {
 	return "IPv4"
 }
 
-func (p *planner) clash(candidate netip.Prefix) (with netip.Prefix, why string) {
+// clashes says whether a subnet overlaps another network's or a route of the host.
+func (p *planner) clashes(candidate netip.Prefix) bool {
 	for other := range p.taken {
 		if other.Overlaps(candidate) {
-			return other, ""
+			return true
 		}
 	}
-	if route, link, ok := overlap(candidate, p.routes); ok {
-		return route, fmt.Sprintf("%s is the host's route dev %s", route, link)
-	}
-	return netip.Prefix{}, ""
+	_, _, found := overlap(candidate, p.routes)
+	return found
 }
 
 // nextPrefix is the prefix of candidate's length behind both.
@@ -365,22 +364,15 @@ func (a *addresses) full(six bool) error {
 	var all []netip.Prefix
 	for _, s := range a.subnets {
 		if s.Prefix.Addr().Is6() == six {
-			all = append(all, cmpPrefix(s.Range, s.Prefix))
+			all = append(all, cmp.Or(s.Range, s.Prefix))
 		}
 	}
 	hint := "make a network with a larger --subnet"
 	if a.network == ModeBridge {
 		hint = "give the bridge a larger subnet with --bip"
 	}
-	return failure.New(errdefs.ErrResourceExhausted, "no available IPv%s addresses on network %s: no address is left in %s: all are held by containers; remove some, or %s",
-		map[bool]string{false: "4", true: "6"}[six], a.network, joinPrefixes(all), hint)
-}
-
-func cmpPrefix(a, b netip.Prefix) netip.Prefix {
-	if a.IsValid() {
-		return a
-	}
-	return b
+	return failure.New(errdefs.ErrResourceExhausted, "no available %s addresses on network %s: no address is left in %s: all are held by containers; remove some, or %s",
+		familyName(six), a.network, joinPrefixes(all), hint)
 }
 
 func joinPrefixes(ps []netip.Prefix) string {

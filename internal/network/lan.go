@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -81,12 +82,7 @@ func oneOf[T any](key, value string, known map[string]T) (string, error) {
 	if _, ok := known[value]; ok {
 		return value, nil
 	}
-	var names []string
-	for name := range known {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return "", failure.Invalid("unknown value %q of option %s: there are %s", value, key, strings.Join(names, ", "))
+	return "", failure.Invalid("unknown value %q of option %s: there are %s", value, key, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 }
 
 // checkParent refuses what can never be the name of a parent.

@@ -42,9 +42,11 @@ func (s *Service) List(ctx context.Context, filters map[string][]string) ([]netw
 
 func checkFilters(filters map[string][]string) error {
 	for key, values := range filters {
+		if !slices.Contains([]string{"driver", "id", "label", "name", "scope", "type", "dangling"}, key) {
+			return failure.Invalid("invalid filter '%s'", key)
+		}
 		for _, v := range values {
 			switch key {
-			case "driver", "id", "label", "name":
 			case "scope":
 				if v != "local" && v != "global" && v != "swarm" {
 					return failure.Invalid("invalid filter 'scope=%s': want local, global or swarm", v)
@@ -57,12 +59,7 @@ func checkFilters(filters map[string][]string) error {
 				if _, err := strconv.ParseBool(v); err != nil {
 					return failure.Invalid("invalid filter 'dangling=%s': want true or false", v)
 				}
-			default:
-				return failure.Invalid("invalid filter '%s'", key)
 			}
-		}
-		if len(values) == 0 && !slices.Contains([]string{"driver", "id", "label", "name", "scope", "type", "dangling"}, key) {
-			return failure.Invalid("invalid filter '%s'", key)
 		}
 	}
 	return nil
