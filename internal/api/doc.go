@@ -1,5 +1,5 @@
 // Package api is the engine's door: the Docker Engine API, versions 1.22 to
-// 1.56, over HTTP/1.1 on Unix sockets.
+// 1.56, over HTTP/1.1, and BuildKit's own API over HTTP/2.
 //
 // It promises:
 //

@@ -26,7 +26,6 @@ func (h *Handler) imageList(ctx context.Context, w http.ResponseWriter, q *reque
 		filters["reference"] = []string{name}
 	}
 	req := image.ListRequest{
-		All:        q.boolean("all"),
 		SharedSize: q.version.from(42) && q.boolean("shared-size"),
 		Manifests:  q.version.from(47) && q.boolean("manifests"),
 		Filters:    filters,
@@ -115,7 +114,7 @@ func (h *Handler) imageRemove(ctx context.Context, w http.ResponseWriter, q *req
 	if len(q.query["platforms"]) > 0 && q.version.from(50) {
 		return unsupported("removing single platforms of an image (platforms)")
 	}
-	opts := image.RemoveOptions{Force: q.boolean("force"), NoPrune: q.boolean("noprune")}
+	opts := image.RemoveOptions{Force: q.boolean("force")}
 	removed, err := h.deps.Images.Remove(context.WithoutCancel(ctx), q.param("name"), opts)
 	if err != nil {
 		return err

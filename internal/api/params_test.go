@@ -15,12 +15,11 @@ import (
 var withoutEffect = map[string]string{
 	"POST /containers/{id}/start detachKeys": "a start attaches nobody; Docker does not read it either",
 	"GET /images/json digests":               "digests are always part of the answer",
-	"POST /images/create repo":               "for imports, which are refused by fromSrc",
-	"POST /images/create message":            "for imports, which are refused by fromSrc",
 	"POST /build forcerm":                    "no intermediate containers are kept",
 	"POST /build rm":                         "no intermediate containers are kept",
 	"POST /build Content-type":               "whatever it says, a tar archive is read",
-	"POST /images/create changes":            "for imports, which are refused by fromSrc",
+	"GET /images/json all":                   "there are no intermediate images",
+	"DELETE /images/{name} noprune":          "no image has a parent that could be removed with it",
 	"GET /plugins filters":                   "there are no plugins to choose from",
 }
 

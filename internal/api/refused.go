@@ -15,7 +15,6 @@ type refusal struct {
 
 // notYet are the operations whose engine part is still to come.
 var notYet = []refusal{
-
 	{"GET", "/containers/{id}/checkpoints", "checkpoints"},
 	{"POST", "/containers/{id}/checkpoints", "checkpoints"},
 

@@ -19,7 +19,7 @@ type request struct {
 // param returns a part of the path by its name in the route's pattern.
 func (q *request) param(name string) string { return q.params[name] }
 
-// handlerFunc answers a request. An error is written by the router; a handler
+// handlerFunc answers a request. An error is written by ServeHTTP; a handler
 // that has begun its answer must not return one that matters to the client.
 type handlerFunc func(ctx context.Context, w http.ResponseWriter, q *request) error
 

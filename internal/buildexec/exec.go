@@ -45,7 +45,7 @@ func (e *Executor) execSpec(r *running, process *executor.ProcessInfo) (*runtime
 	}
 	s := &runtime.ExecSpec{
 		ID: "build-" + newID(), ContainerID: of.ID, Target: r.process, Args: m.Args, Env: of.Env, Cwd: of.Cwd, User: of.User,
-		TTY: m.Tty, OpenStdin: process.Stdin != nil, Capabilities: of.Capabilities, Privileged: of.Privileged, Seccomp: of.Seccomp,
+		TTY: m.Tty, OpenStdin: process.Stdin != nil, Capabilities: of.Capabilities, Seccomp: of.Seccomp,
 		CgroupPath: of.CgroupPath, Rlimits: of.Rlimits, AppArmorProfile: of.AppArmorProfile,
 	}
 	if m.Cwd != "" {

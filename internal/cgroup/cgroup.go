@@ -143,9 +143,7 @@ func (h *Hierarchy) Driver() string { return "cgroupfs" }
 // Support tells which limits the host's controllers can carry.
 type Support struct {
 	Memory, Swap, Swappiness, OOMKillDisable, MemoryReservation bool
-	CPUShares, CPUQuota, CPURealtime, Cpuset                    bool
-	Pids, BlkioWeight, BlkioThrottle, Hugetlb                   bool
-	Devices, Freezer                                            bool
+	CPUShares, CPUQuota, Cpuset, Pids, BlkioWeight              bool
 }
 
 // Support looks at the controllers' files. A limit that is not supported is an error in Create and Update; callers that
@@ -158,10 +156,7 @@ func (h *Hierarchy) Support() Support {
 		t, ok := h.tree(controller)
 		return ok && exists(filepath.Join(t.mount, file))
 	}
-	_, hugetlb := h.tree("hugetlb")
-	_, freezer := h.tree("freezer")
 	_, pids := h.tree("pids")
-	_, devices := h.tree("devices")
 	return Support{
 		Memory:            root("memory", "memory.limit_in_bytes"),
 		Swap:              root("memory", "memory.memsw.limit_in_bytes"),
@@ -170,14 +165,9 @@ func (h *Hierarchy) Support() Support {
 		MemoryReservation: root("memory", "memory.soft_limit_in_bytes"),
 		CPUShares:         root("cpu", "cpu.shares"),
 		CPUQuota:          root("cpu", "cpu.cfs_quota_us"),
-		CPURealtime:       root("cpu", "cpu.rt_runtime_us"),
 		Cpuset:            root("cpuset", "cpuset.cpus"),
 		Pids:              pids,
 		BlkioWeight:       root("blkio", "blkio.weight") || root("blkio", "blkio.bfq.weight"),
-		BlkioThrottle:     root("blkio", "blkio.throttle.read_bps_device"),
-		Hugetlb:           hugetlb,
-		Devices:           devices,
-		Freezer:           freezer,
 	}
 }
 
@@ -190,8 +180,7 @@ func (h *Hierarchy) supportV2() Support {
 	has := func(c string) bool { return slices.Contains(list, c) }
 	return Support{
 		Memory: has("memory"), Swap: has("memory") && h.countsSwap(), MemoryReservation: has("memory"),
-		CPUShares: has("cpu"), CPUQuota: has("cpu"), Cpuset: has("cpuset"), Pids: has("pids"),
-		BlkioWeight: has("io"), BlkioThrottle: has("io"), Hugetlb: has("hugetlb"), Devices: true, Freezer: true,
+		CPUShares: has("cpu"), CPUQuota: has("cpu"), Cpuset: has("cpuset"), Pids: has("pids"), BlkioWeight: has("io"),
 	}
 }
 

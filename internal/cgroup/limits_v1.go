@@ -43,7 +43,7 @@ func (g *Group) setLimits(r Resources) error {
 	if g.h.mode == "v2" {
 		return g.setLimitsV2(r)
 	}
-	for _, set := range []func(Resources) error{g.setMemoryV1, g.setCPUV1, g.setCpusetV1, g.setPidsV1, g.setBlkioV1, g.setHugetlbV1} {
+	for _, set := range []func(Resources) error{g.setMemoryV1, g.setCPUV1, g.setCpusetV1, g.setPidsV1, g.setBlkioV1} {
 		if err := set(r); err != nil {
 			return err
 		}
@@ -319,30 +319,6 @@ func explainBlkio(file, value string, err error) error {
 			"echo bfq >/sys/dev/block/%s/queue/scheduler", value, device)
 	case err != nil:
 		return fmt.Errorf("block I/O limit: %w", err)
-	}
-	return nil
-}
-
-func (g *Group) setHugetlbV1(r Resources) error {
-	if len(r.Hugetlb) == 0 {
-		return nil
-	}
-	dir, ok := g.controller("hugetlb")
-	if !ok {
-		return missing("huge pages", "it has no hugetlb control group")
-	}
-	return setHugetlb(dir, r.Hugetlb, "limit_in_bytes")
-}
-
-func setHugetlb(dir string, limits []HugetlbLimit, suffix string) error {
-	for _, l := range limits {
-		err := writeFile(dir, "hugetlb."+l.PageSize+"."+suffix, strconv.FormatUint(l.Limit, 10))
-		if errors.Is(err, os.ErrNotExist) {
-			return missing("huge pages", "it has none of "+strconv.Quote(l.PageSize))
-		}
-		if err != nil {
-			return fmt.Errorf("huge pages: %w", err)
-		}
 	}
 	return nil
 }

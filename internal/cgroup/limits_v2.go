@@ -24,11 +24,9 @@ func (g *Group) setLimitsV2(r Resources) error {
 		return err
 	}
 	if r.PidsLimit != 0 {
-		if err := setPids(dir, r.PidsLimit); err != nil {
-			return err
-		}
+		return setPids(dir, r.PidsLimit)
 	}
-	return setHugetlb(dir, r.Hugetlb, "max")
+	return nil
 }
 
 // orMax formats a limit for v2's files.

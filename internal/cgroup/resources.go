@@ -21,7 +21,6 @@ type Resources struct {
 	BlkioThrottleWriteBps  []DeviceLimit
 	BlkioThrottleReadIOPS  []DeviceLimit
 	BlkioThrottleWriteIOPS []DeviceLimit
-	Hugetlb                []HugetlbLimit
 
 	// Devices are applied in order, the last that matches an access counts; what none matches is denied, unless
 	// AllowAllDevices is set, which ignores them. Both count in Create only: Update refuses them.
@@ -39,10 +38,4 @@ type DeviceWeight struct {
 type DeviceLimit struct {
 	Major, Minor int64
 	Rate         uint64
-}
-
-// HugetlbLimit limits the huge pages of one size ("2MB", "1GB") to a number of bytes.
-type HugetlbLimit struct {
-	PageSize string
-	Limit    uint64
 }

@@ -232,12 +232,6 @@ func TestV1Refusals(t *testing.T) {
 			t.Fatalf("%s: left behind %v", name, left)
 		}
 	}
-	if !h.Support().Hugetlb {
-		_, err := h.Create(parentDir()+"/refused", cgroup.Resources{Hugetlb: []cgroup.HugetlbLimit{{PageSize: "2MB", Limit: 1}}})
-		if !errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "huge pages") {
-			t.Errorf("huge pages without a controller: %v", err)
-		}
-	}
 }
 
 func TestPathsThatLeadElsewhere(t *testing.T) {

@@ -22,7 +22,7 @@ var v2Files = map[string]string{
 	"cgroup.controllers": "cpuset cpu io memory hugetlb pids", "memory.max": "max", "memory.swap.max": "max", "memory.low": "0",
 	"memory.stat": "anon 0\nfile 4096\nshmem 0\nkernel_stack 0\nslab_unreclaimable 0\n", "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n",
 	"cpu.max": "max 100000", "cpu.weight": "100", "cpu.stat": "usage_usec 1500\nuser_usec 1000\n", "cpuset.cpus": "", "cpuset.mems": "",
-	"cpuset.cpus.effective": "0-1", "cpuset.mems.effective": "0", "pids.max": "max", "io.weight": "default 100", "io.max": "", "hugetlb.2MB.max": "max",
+	"cpuset.cpus.effective": "0-1", "cpuset.mems.effective": "0", "pids.max": "max", "io.weight": "default 100", "io.max": "",
 }
 
 // fakeV2 is a hierarchy in a plain directory: files instead of the kernel's, filled as it would fill them.
@@ -69,7 +69,7 @@ func TestV2Limits(t *testing.T) {
 	g, err := h.Create("/cleat/x", Resources{
 		Memory: 64 << 20, MemorySwap: 96 << 20, MemoryReservation: 32 << 20, CPUShares: 512, CPUPeriod: 50000, CPUQuota: 25000,
 		CpusetCpus: "0", CpusetMems: "0", PidsLimit: 33, BlkioWeight: 500, BlkioThrottleReadBps: []DeviceLimit{{8, 0, 1000}},
-		Hugetlb: []HugetlbLimit{{"2MB", 4 << 20}}, AllowAllDevices: true,
+		AllowAllDevices: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,6 @@ func TestV2Limits(t *testing.T) {
 	check("pids.max", "33")
 	check("io.weight", "default 4950")
 	check("io.max", "8:0 rbps=1000")
-	check("hugetlb.2MB.max", "4194304")
 	for _, dir := range []string{"/", "/cleat"} {
 		b, _ := os.ReadFile(h.unified + dir + "/cgroup.subtree_control")
 		if string(b) != "+cpuset +cpu +io +memory +hugetlb +pids" {
@@ -118,7 +117,7 @@ func TestV2Limits(t *testing.T) {
 }
 
 func TestV2Refusals(t *testing.T) {
-	h := fakeV2(t, "hugetlb.2MB.max", "io.weight")
+	h := fakeV2(t, "io.weight")
 	swappiness := int64(60)
 	g, err := h.Create("/c", Resources{AllowAllDevices: true})
 	if err != nil {
@@ -132,7 +131,6 @@ func TestV2Refusals(t *testing.T) {
 		"swappiness":  {Resources{MemorySwappiness: &swappiness}, errdefs.ErrNotImplemented, "swappiness"},
 		"oom killer":  {Resources{OOMKillDisable: true}, errdefs.ErrNotImplemented, "OOM killer"},
 		"realtime":    {Resources{CPURtRuntime: 5}, errdefs.ErrNotImplemented, "realtime"},
-		"huge pages":  {Resources{Hugetlb: []HugetlbLimit{{"2MB", 1}}}, errdefs.ErrNotImplemented, "huge pages"},
 		"weight":      {Resources{BlkioWeight: 100}, errdefs.ErrNotImplemented, "io.weight"},
 		"swap alone":  {Resources{MemorySwap: 1 << 20}, errdefs.ErrInvalidArgument, "set both"},
 		"devices":     {Resources{Devices: DefaultDeviceRules()}, errdefs.ErrNotImplemented, "devices"},
@@ -299,7 +297,7 @@ func TestV2Usage(t *testing.T) {
 
 func TestV2Support(t *testing.T) {
 	s := fakeV2(t).Support()
-	if !s.Memory || !s.CPUQuota || !s.Pids || !s.Cpuset || s.Swappiness || s.OOMKillDisable || s.CPURealtime || !s.Devices {
+	if !s.Memory || !s.CPUQuota || !s.Pids || !s.Cpuset || s.Swappiness || s.OOMKillDisable {
 		t.Errorf("%+v", s)
 	}
 	for _, counted := range []bool{true, false} {

@@ -107,7 +107,7 @@ func (d *DiskUsages) ofContainers(ctx context.Context) (*api.DiskUsage, error) {
 }
 
 func (d *DiskUsages) ofImages(ctx context.Context) (*apiimage.DiskUsage, error) {
-	list, err := d.images.List(ctx, image.ListRequest{All: true, SharedSize: true})
+	list, err := d.images.List(ctx, image.ListRequest{SharedSize: true})
 	if err != nil {
 		return nil, err
 	}

@@ -379,7 +379,7 @@ func (x *Execs) spec(e *execution, size *[2]uint, stdin bool) (*runtime.ExecSpec
 	rec := e.c.Load()
 	spec := &runtime.ExecSpec{
 		ID: e.id, ContainerID: e.c.ID(), Target: e.run.process, Args: e.req.Cmd, Cwd: e.req.WorkingDir, User: e.user,
-		Umask: rec.HostConfig.Umask, TTY: e.req.Tty, OpenStdin: stdin, Privileged: e.req.Privileged,
+		Umask: rec.HostConfig.Umask, TTY: e.req.Tty, OpenStdin: stdin,
 		CgroupPath: x.specs.cgroupPath(rec), OOMScoreAdj: rec.HostConfig.OomScoreAdj,
 		AppArmorProfile: rec.State.AppArmorProfile,
 	}

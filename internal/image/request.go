@@ -27,9 +27,6 @@ type LoadOptions struct {
 
 // ListRequest says what [Service.List] shall give.
 type ListRequest struct {
-	// All is Docker's choice to show intermediate images. There are none here, so it
-	// changes nothing.
-	All bool
 	// SharedSize fills Summary.SharedSize; it is -1 otherwise.
 	SharedSize bool
 	// Manifests fills Summary.Manifests.
@@ -50,7 +47,4 @@ type User struct {
 type RemoveOptions struct {
 	// Force removes names in spite of stopped containers, and all names of an id.
 	Force bool
-	// NoPrune keeps untagged parents. Images have no parents in this store, so
-	// nothing is ever pruned and it changes nothing.
-	NoPrune bool
 }

@@ -118,8 +118,6 @@ type Image struct {
 	Config dockerspec.DockerOCIImage
 	// Platform is the platform that the image was made for.
 	Platform ocispec.Platform
-	// Target is the descriptor that the name points at: an index or a manifest.
-	Target ocispec.Descriptor
 	// Manifest is the manifest of this platform.
 	Manifest ocispec.Descriptor
 	// ChainID names the unpacked layers, "" for an image without layers.
@@ -151,7 +149,6 @@ func (s *Service) Resolve(ctx context.Context, ref, platform string) (*Image, er
 		Ref:      m.ref(),
 		Config:   v.config,
 		Platform: v.platform,
-		Target:   m.target.Target,
 		Manifest: v.desc,
 		ChainID:  v.chainID,
 	}

@@ -16,7 +16,7 @@
 // carries the version, so that each later engine can adopt the keepers of earlier ones. Version 1 had no HeldFD.
 //
 // A killed keeper does not take its process along: the process goes on, its standard streams end, and how it ended is
-// then asked of the kernel (Held.Wait says how far that is possible).
+// then asked of the kernel (ExitInfo says how far that is possible).
 package keeper
 
 // LayoutVersion is the version of the descriptors and of the status file that this engine's keepers have.

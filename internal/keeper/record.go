@@ -1,4 +1,3 @@
-// Package keeper is the contract between the engine and the keepers of its processes.
 package keeper
 
 import (

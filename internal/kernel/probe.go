@@ -22,17 +22,11 @@ type Features struct {
 	Release      string // as uname -r prints it
 	Major, Minor int
 
-	OverlayAppendLower bool   // overlay takes one "lowerdir+" option per layer (Linux 6.7 and later)
-	FsconfigSetFD      bool   // overlay takes its layers as file descriptors (Linux 6.13 and later)
-	NoexecMemfd        bool   // vm.memfd_noexec=2: no memfd can be executed
-	CloneIntoCgroup    bool   // clone3 can put a child into a cgroup v2 directory, and one is mounted
-	PidfdInfoExit      bool   // PIDFD_GET_INFO tells the exit code of a reaped process (Linux 6.15 and later)
-	IDMappedMounts     bool   // mount_setattr exists, and with it MOUNT_ATTR_IDMAP
-	Seccomp            bool   // seccomp filters can be loaded
-	AppArmor           bool   // AppArmor is enabled, and its profiles can be listed
-	Userns             bool   // user namespaces can be made
-	LastCap            int    // the highest capability number
-	CgroupMode         string // "v1", "hybrid" or "v2"
+	OverlayAppendLower bool // overlay takes one "lowerdir+" option per layer (Linux 6.7 and later)
+	FsconfigSetFD      bool // overlay takes its layers as file descriptors (Linux 6.13 and later)
+	Seccomp            bool // seccomp filters can be loaded
+	AppArmor           bool // AppArmor is enabled, and its profiles can be listed
+	LastCap            int  // the highest capability number
 
 	Warnings []string // what is missing but not needed, each a sentence for the user
 }
@@ -50,9 +44,6 @@ func Probe() (Features, error) {
 		return f, err
 	}
 	if err := f.probeOverlay(); err != nil {
-		return f, err
-	}
-	if err := f.probeCgroup(); err != nil {
 		return f, err
 	}
 	last, err := readInt("/proc/sys/kernel/cap_last_cap")
@@ -168,48 +159,7 @@ func (f *Features) probeOverlay() error {
 	return nil
 }
 
-func (f *Features) probeCgroup() error {
-	mode, err := cgroupMode("/sys/fs/cgroup", "/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	f.CgroupMode = mode
-	f.CloneIntoCgroup = mode != "v1"
-	return nil
-}
-
-// cgroupMode tells from the filesystem on root and the mount table which kind of control groups the host uses.
-func cgroupMode(root, mountinfo string) (string, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(root, &st); err != nil {
-		return "", failure.Unavailable("no control groups at %s: %w; mount them (`mount -t cgroup2 none %s`)", root, err, root)
-	}
-	if int64(st.Type) == unix.CGROUP2_SUPER_MAGIC {
-		return "v2", nil
-	}
-	table, err := os.ReadFile(mountinfo)
-	if err != nil {
-		return "", err
-	}
-	v1, v2 := false, false
-	for line := range strings.Lines(string(table)) {
-		_, fs, _ := strings.Cut(line, " - ")
-		v1 = v1 || strings.HasPrefix(fs, "cgroup ")
-		v2 = v2 || strings.HasPrefix(fs, "cgroup2 ")
-	}
-	switch {
-	case v1 && v2:
-		return "hybrid", nil
-	case v1:
-		return "v1", nil
-	}
-	return "", failure.Unavailable("no control groups are mounted at %s: mount them (`mount -t cgroup2 none %s`)", root, root)
-}
-
 func (f *Features) probeOptional() {
-	f.NoexecMemfd = memfdNoexec()
-	f.IDMappedMounts = true // part of mount_setattr since Linux 5.12
-	f.PidfdInfoExit = f.atLeast(6, 15) && pidfdInfo()
 	f.Seccomp = seccompFilters()
 	if !f.Seccomp {
 		f.warn("The kernel has no seccomp filters: containers run without a seccomp profile.")
@@ -217,32 +167,9 @@ func (f *Features) probeOptional() {
 	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	_, serr := os.Stat("/sys/kernel/security/apparmor/profiles")
 	f.AppArmor = err == nil && serr == nil && strings.HasPrefix(string(b), "Y")
-	_, err = os.Stat("/proc/self/ns/user")
-	n, nerr := readInt("/proc/sys/user/max_user_namespaces")
-	f.Userns = err == nil && nerr == nil && n > 0
 }
 
 func (f *Features) warn(s string) { f.Warnings = append(f.Warnings, s) }
-
-// memfdNoexec asks for an executable memfd: with vm.memfd_noexec=2 that is EACCES. A kernel that does not know MFD_EXEC
-// (EINVAL, before 6.3) makes all memfds executable.
-func memfdNoexec() bool {
-	fd, err := unix.MemfdCreate("cleat-probe", unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if err == nil {
-		unix.Close(fd)
-	}
-	return errors.Is(err, unix.EACCES)
-}
-
-func pidfdInfo() bool {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	var info unix.PidfdInfo
-	return unix.IoctlPidfdInfo(fd, &info) == nil
-}
 
 func seccompFilters() bool {
 	const getActionAvail = 2 // SECCOMP_GET_ACTION_AVAIL

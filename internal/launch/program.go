@@ -274,17 +274,6 @@ func (p *Program) Sync(what string, fd Arg) {
 	p.Expect(what, got, ^uint64(0), 1, syscall.EPIPE)
 }
 
-// SendFD sends the descriptor in the returned slot over the socket, with one byte of data.
-func (p *Program) SendFD(what string, socket Arg) (fd Slot, send func()) {
-	data := p.Words(0)
-	iov := p.Words(data.value, 1)
-	// struct cmsghdr {len 20, SOL_SOCKET, SCM_RIGHTS} and the descriptor, padded to a word: a 64-bit store of it is
-	// right on little-endian.
-	control := p.Words(uint64(unix.CmsgLen(4)), unix.SOL_SOCKET|unix.SCM_RIGHTS<<32, 0)
-	msg := p.Struct("{SCM_RIGHTS}", 0, 0, iov.value, 1, control.value, uint64(unix.CmsgSpace(4)), 0)
-	return WordOf(control, 2), func() { p.Call(unix.SYS_SENDMSG, what, socket, msg, Int(unix.MSG_NOSIGNAL)) }
-}
-
 // Exec appends the attempts to execute each of paths, as execvp does: with several, a missing one is passed over and
 // EACCES is remembered over a later ENOENT.
 func (p *Program) Exec(paths []string, argv, envp []string) {

@@ -170,35 +170,6 @@ func (r *rules) inInsecureNets(addr netip.Addr) bool {
 	return false
 }
 
-// Mirrors lists the mirrors of Docker Hub, for `info`.
-func (c *Client) Mirrors() []string {
-	mirrors := c.rules.Load().mirrors
-	urls := make([]string, 0, len(mirrors))
-	for _, m := range mirrors {
-		urls = append(urls, m.String()+"/")
-	}
-	return urls
-}
-
-// InsecureNets lists the networks whose registries need no verified certificate,
-// loopback included, for `info`.
-func (c *Client) InsecureNets() []netip.Prefix {
-	return append([]netip.Prefix{
-		netip.MustParsePrefix("::1/128"),
-		netip.MustParsePrefix("127.0.0.0/8"),
-	}, c.rules.Load().insecureNets...)
-}
-
-// InsecureHosts lists the hosts configured as insecure, for `info`.
-func (c *Client) InsecureHosts() []string {
-	insecure := c.rules.Load().insecureHosts
-	hosts := make([]string, 0, len(insecure))
-	for h := range insecure {
-		hosts = append(hosts, h)
-	}
-	return hosts
-}
-
 // certificatesOf is the directory of a host's certificates. The host comes out of an
 // image name, whose grammar has no slash.
 func (c *Client) certificatesOf(host string) (string, error) {

@@ -45,20 +45,3 @@ func TestConfigurationIsChecked(t *testing.T) {
 		})
 	}
 }
-
-func TestInfoNamesWhatIsConfigured(t *testing.T) {
-	c, err := registryclient.New(registryclient.Config{Mirrors: []string{"https://m.example"}, Insecure: []string{"r.example:5000", "10.1.2.3/8"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := c.Mirrors(); len(got) != 1 || got[0] != "https://m.example/" {
-		t.Errorf("mirrors %q", got)
-	}
-	if got := c.InsecureHosts(); len(got) != 1 || got[0] != "r.example:5000" {
-		t.Errorf("insecure hosts %q", got)
-	}
-	nets := c.InsecureNets()
-	if len(nets) != 3 || nets[2].String() != "10.0.0.0/8" {
-		t.Errorf("insecure networks %v", nets)
-	}
-}

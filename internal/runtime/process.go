@@ -35,7 +35,6 @@ const codeUnknown = 255
 type Process struct {
 	rec    keeper.Record
 	status *os.File
-	r      *Runtime
 
 	stdin, stdout, stderr, console *os.File
 

@@ -29,7 +29,7 @@ func lookIn(root int, mounts []Mount, name string) (program, bool) {
 	name = path.Clean(name)
 	var over *Mount
 	for i, m := range mounts { // parents first
-		if target := path.Clean(m.Target); name == target || strings.HasPrefix(name, strings.TrimSuffix(target, "/")+"/") {
+		if target := path.Clean(m.Target); isBelow(name, target) {
 			over = &mounts[i]
 		}
 	}

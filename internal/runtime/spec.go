@@ -44,7 +44,7 @@ type Mount struct {
 	Options []string
 	// IsFile says that a bind's source is not a directory.
 	IsFile bool
-	// Engine marks a file that the engine provides (resolv.conf, hosts, hostname, docker-init).
+	// Engine marks a file that the engine provides (resolv.conf, hosts, hostname).
 	Engine bool
 }
 
@@ -135,7 +135,6 @@ type ExecSpec struct {
 	OpenStdin  bool
 
 	Capabilities uint64
-	Privileged   bool // for the record only: the caller computes Capabilities and Seccomp
 	NoNewPrivs   bool
 	Seccomp      []byte
 	CgroupPath   string

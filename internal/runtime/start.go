@@ -170,7 +170,7 @@ func (l *starting) makeDir() error {
 // process makes the Process of a child that has been executed.
 func (l *starting) process(child *launch.Child, report launch.Report) (*Process, error) {
 	l.rec.PID = report.PID
-	p := &Process{r: l.r, status: l.status, done: make(chan struct{}), pidfd: -1, mounts: -1, network: -1, stdin: l.std.stdin, stdout: l.std.stdout, stderr: l.std.stderr, console: l.std.console}
+	p := &Process{status: l.status, done: make(chan struct{}), pidfd: -1, mounts: -1, network: -1, stdin: l.std.stdin, stdout: l.std.stdout, stderr: l.std.stderr, console: l.std.console}
 	s, err := keeper.ReadStatus(l.status)
 	if err != nil {
 		l.abandon(child)

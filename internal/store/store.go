@@ -237,14 +237,6 @@ func (s *Store) Context(ctx context.Context) context.Context {
 // as far as names go.
 func (s *Store) Generation() uint64 { return s.generation.Load() }
 
-// Touch moves [Store.Generation] on after a change that is not one of names but that
-// readers must see all the same, such as further platforms of a known image.
-func (s *Store) Touch() { s.generation.Add(1) }
-
-// Metadata gives the database itself, for services that need its transactions or
-// its collector directly (builds).
-func (s *Store) Metadata() *metadata.DB { return s.meta }
-
 // Close stops the collector, finishing a collection that is under way, and closes
 // the databases. Nothing of the store may be in use any more. What is open may be
 // lost to a kill -9 instead: the next Open recovers. A second Close does nothing.

@@ -392,18 +392,6 @@ func (s *Service) References(name string) []string {
 	return nil
 }
 
-// IsAnonymous says whether the volume was made without a name.
-func (s *Service) IsAnonymous(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.entries[name]
-	if e == nil {
-		return false
-	}
-	_, ok := e.meta.Labels[AnonymousLabel]
-	return ok
-}
-
 // users lists a volume's containers; s.mu is held.
 func (s *Service) users(e *entry) []string { return slices.Sorted(maps.Keys(e.refs)) }
 
