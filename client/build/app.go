@@ -15,6 +15,7 @@ import (
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 
 	"github.com/cleatlabs/cleat/client/build/mend"
@@ -71,6 +72,8 @@ func Run(p Process) int {
 	if asked, err := clientplugin.Describe(p.Out, args, "Build images", p.Version); asked {
 		return a.fail(err)
 	}
+	logrus.SetOutput(p.Err)
+	logrus.SetFormatter(warnings{})
 	// Most runs are over before there is garbage that is worth collecting.
 	debug.SetGCPercent(400)
 	ctx, stop := cancelOnSignals()

@@ -309,6 +309,13 @@ func TestBuildCacheTravels(t *testing.T) {
 		})
 	}
 	buildFails(t, e, "docker", project(t, dockerfile("FROM scratch\nCOPY Dockerfile /\n")), []string{"--cache-to", "type=gha,url=http://127.0.0.1:1/,token=x"}, "gha")
+
+	// A script reads of what it can do something about, in a line that is the command's own.
+	dir, missing := project(t, dockerfile("FROM scratch\nCOPY Dockerfile /\n")), filepath.Join(t.TempDir(), "missing")
+	said := e.Cleat(t, "build", "-q", "--cache-to", "type=local,dest="+filepath.Join(t.TempDir(), "to"), "--cache-from", "type=local,src="+missing, dir)
+	if said.Code != 0 || !strings.HasPrefix(said.Stderr, "WARNING: local cache import at "+missing) || strings.Count(said.Stderr, "\n") != 1 {
+		t.Errorf("a build without its cache: %s", said)
+	}
 }
 
 // TestBuildCacheIsKept and pruned, and told about.
