@@ -48,6 +48,7 @@ services:
   db:
     image: busybox
     command: sh -c "touch /ready; echo ready; exec sleep 1000"
+    attach: false
     healthcheck: {test: [CMD, test, -f, /ready], interval: 1s, start_period: 60s, start_interval: 100ms}
     volumes: ["data:/data:z"]
     networks: [back]

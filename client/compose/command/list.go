@@ -50,20 +50,34 @@ func (a *app) table(format string, header []string, cells [][]string, rows []any
 		}
 		return nil
 	}
+	format, titled := strings.CutPrefix(format, "table ")
+	out := io.Writer(a.out)
+	t := term.NewTable(a.out, 10, 3)
+	if titled {
+		out, rows = t, append([]any{titles}, rows...)
+	}
 	tmpl, err := template.New("").Funcs(template.FuncMap{
 		"json": func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err },
 		"join": strings.Join, "lower": strings.ToLower, "upper": strings.ToUpper,
-	}).Parse(strings.TrimPrefix(format, "table "))
+	}).Parse(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(format))
 	if err != nil {
 		return fmt.Errorf("template parsing error: %w", err)
 	}
 	for _, r := range rows {
-		if err := tmpl.Execute(a.out, r); err != nil {
+		if err := tmpl.Execute(out, r); err != nil {
 			return fmt.Errorf("template parsing error: %w", err)
 		}
-		_, _ = io.WriteString(a.out, "\n")
+		_, _ = io.WriteString(out, "\n")
 	}
-	return nil
+	return t.Flush()
+}
+
+// titles are what stands above the columns of `--format 'table …'`.
+var titles = map[string]string{
+	"Availability": "AVAILABILITY", "Command": "COMMAND", "CreatedAt": "CREATED AT", "Driver": "DRIVER", "ExitCode": "EXIT CODE", "Group": "GROUP",
+	"Health": "HEALTH", "ID": "CONTAINER ID", "Image": "IMAGE", "Labels": "LABELS", "Links": "LINKS", "LocalVolumes": "LOCAL VOLUMES",
+	"Mountpoint": "MOUNTPOINT", "Mounts": "MOUNTS", "Name": "NAME", "Names": "NAMES", "Networks": "NETWORKS", "Ports": "PORTS", "Project": "PROJECT",
+	"Publishers": "PUBLISHERS", "RunningFor": "CREATED", "Scope": "SCOPE", "Service": "SERVICE", "Size": "SIZE", "State": "STATE", "Status": "STATUS",
 }
 
 // row is what `ps --format json` says of a container.
@@ -476,6 +490,9 @@ func (a *app) portCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		list = slices.DeleteFunc(list, func(c operate.Container) bool {
+			return c.State != container.StateRunning && c.State != container.StatePaused
+		})
 		c, err := operate.Single(list, args[0], index)
 		if err != nil {
 			return err

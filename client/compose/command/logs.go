@@ -35,13 +35,21 @@ func (a *app) logsCommand() *cobra.Command {
 		if index > 0 {
 			list = slices.DeleteFunc(list, func(c operate.Container) bool { return c.Number != index })
 		}
+		hidden := map[string]bool{}
+		// By its name alone a project is what the engine has of it, as with docker compose.
+		if len(args) == 0 && a.project != nil && (len(a.options.Files) > 0 || a.options.Name == "") {
+			for name, s := range a.project.Services {
+				hidden[name] = s.Attach != nil && !*s.Attach // shown when they are asked for
+			}
+		}
+		list = slices.DeleteFunc(list, func(c operate.Container) bool { return hidden[c.Service] })
 		// What containers say to their standard error, too: `compose logs web | grep` is to find it.
 		logs := &show.Logs{Out: a.out, Err: a.out, NoPrefix: noPrefix, Colours: a.coloured(noColour)}
 		for _, c := range list {
 			logs.Announce(c.Short())
 		}
 		o.ShowStdout, o.ShowStderr = true, true
-		f := &following{op: op, logs: logs, options: o, seen: map[string]bool{}}
+		f := &following{op: op, logs: logs, options: o, seen: map[string]bool{}, hidden: hidden}
 		f.engine = &follow.Engine{API: op.API, Patience: follow.Patience, Say: (&show.Logs{Err: a.err}).Notice}
 		err = f.run(ctx, list, args)
 		if ctx.Err() != nil {
@@ -70,6 +78,7 @@ type following struct {
 	engine  *follow.Engine
 	logs    *show.Logs
 	options client.ContainerLogsOptions
+	hidden  map[string]bool // services that are not shown
 
 	mu    sync.Mutex
 	seen  map[string]bool
@@ -143,7 +152,7 @@ func (f *following) rejoin(ctx context.Context, project string, services []strin
 // joined follows a container that was started, from that start on, which was at the latest at this time, in nanoseconds
 // since 1970.
 func (f *following) joined(ctx context.Context, c operate.Container, at int64, services []string) {
-	if c.OneOff || len(services) > 0 && !slices.Contains(services, c.Service) {
+	if c.OneOff || f.hidden[c.Service] || len(services) > 0 && !slices.Contains(services, c.Service) {
 		return
 	}
 	options := f.options

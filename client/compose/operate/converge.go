@@ -457,7 +457,7 @@ func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (Cont
 		return Container{}, err
 	}
 	for _, w := range made.Warnings {
-		o.Report.Warn(name + ": " + w)
+		o.Report.Warn(r.Name + ": " + w)
 	}
 	for i, connect := range request.Connect {
 		connect.Container = made.ID

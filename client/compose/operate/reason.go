@@ -29,7 +29,7 @@ func (e *reasonError) Unwrap() error { return e.err }
 // else the container itself, has said.
 func (o *Operator) withReason(ctx context.Context, c container.InspectResponse, err error) error {
 	said, who := "", "it"
-	if c.State.Running {
+	if c.State.Status == container.StateRunning {
 		h := c.State.Health
 		if h == nil || len(h.Log) == 0 {
 			return err

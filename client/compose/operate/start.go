@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -216,20 +215,16 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 		// It was so when it was listed a moment ago, before all this began.
 		return o.done("Container", c.Name, state, nil)
 	}
-	const often, told = 3, math.MaxInt // restarts, of which the first may be for want of something that comes later
-	restarts := often
+	var loop restarts
 	err := n.until(ctx, func() (bool, error) {
 		inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 		if err != nil {
 			return false, err
 		}
-		if inspected.Container.RestartCount >= restarts {
-			// This may never end, and looks like something that takes long.
-			o.Report.Warn(fmt.Sprintf("container %s, which others wait for, ends again and again: 'compose logs %s' shows why", c.Name, c.Service))
-			restarts = told
-		}
 		var done bool
-		if condition == types.ServiceConditionCompletedSuccessfully {
+		if err = o.restarted(c, inspected.Container.RestartCount, &loop); err != nil {
+			// what it said is added below
+		} else if condition == types.ServiceConditionCompletedSuccessfully {
 			state = "Exited"
 			done, err = completed(c.Name, inspected.Container.State)
 		} else {
@@ -241,6 +236,31 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 		return done, err
 	})
 	return o.ended(ctx, "Container", c.Name, state, err)
+}
+
+// restarts are those of a container that is waited for.
+type restarts struct {
+	looked bool // at the container, once
+	before int  // it was waited for
+	told   bool
+}
+
+// restarted says that a container ends again and again, which looks like something that takes long, and gives it up in the
+// end. The first times may be for want of something that comes later.
+func (o *Operator) restarted(c Container, count int, r *restarts) error {
+	const often, hopeless = 3, 8 // the last comes after half a minute at the earliest, as the pauses get longer
+	if !r.looked {
+		r.looked, r.before = true, count
+	}
+	count -= r.before
+	if count >= hopeless {
+		return fmt.Errorf("dependency failed to start: container %s ends again and again (%d restarts)", c.Name, count)
+	}
+	if count >= often && !r.told {
+		o.Report.Warn(fmt.Sprintf("container %s, which others wait for, ends again and again: 'compose logs %s' shows why", c.Name, c.Service))
+		r.told = true
+	}
+	return nil
 }
 
 func completed(name string, s *container.State) (bool, error) {
