@@ -24,7 +24,7 @@ func Suggest(cmd *cobra.Command, word string) string {
 			names = append(names, c.Name())
 		}
 	}
-	found := nearest(word, names)
+	found := Nearest(word, names)
 	if meant := habits[word]; meant != "" && !cmd.HasParent() {
 		found = []string{meant}
 	}
@@ -57,16 +57,16 @@ func SuggestFlag(cmd *cobra.Command, err error) string {
 		}
 		return ""
 	}
-	found := nearest(unknown.GetSpecifiedName(), names)
+	found := Nearest(unknown.GetSpecifiedName(), names)
 	if len(found) == 0 {
 		return ""
 	}
 	return "\n\nDid you mean '--" + strings.Join(found, "' or '--") + "'?"
 }
 
-// nearest lists the words that take the fewest slips of the keyboard to become word, up
+// Nearest lists the words that take the fewest slips of the keyboard to become word, up
 // to three of them, and none where that takes more slips than a third of its letters.
-func nearest(word string, words []string) []string {
+func Nearest(word string, words []string) []string {
 	const most = 3
 	best, found := max(1, len(word)/3), []string(nil)
 	for _, w := range words {

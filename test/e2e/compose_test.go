@@ -292,6 +292,7 @@ func TestComposeMistakes(t *testing.T) {
 		"an unknown key":          {"services: {a: {image: busybox, comand: x}}", "comand", nil},
 		"an undefined network":    {"services: {a: {image: busybox, networks: [n]}}", "undefined network n", nil},
 		"an undefined volume":     {"services: {a: {image: busybox, volumes: ['vol:/v']}}", "undefined volume vol", nil},
+		"a volume of one letter":  {"services: {a: {image: busybox, volumes: ['v:/data']}}\nvolumes: {v: {}}", "v:/data is read as a path of Windows", nil},
 		"no image":                {"services: {a: {}}", "has neither an image nor a build context", nil},
 		"a missing env file":      {"services: {a: {image: busybox, env_file: [none.env]}}", "none.env", nil},
 		"a required variable":     {"services: {a: {image: 'busybox:${TAG?say which}'}}", "say which", nil},

@@ -247,7 +247,11 @@ func (o *Operator) done(kind, name, state string, err error) error {
 		if long := new(reasonError); errors.As(err, &long) {
 			short = long.err // the rest is told at the end
 		}
-		o.Report.Report(kind, name, "Error "+short.Error())
+		said := short.Error()
+		if !strings.HasPrefix(said, "Error") { // as the engine's do
+			said = "Error " + said
+		}
+		o.Report.Report(kind, name, said)
 		return err
 	}
 	o.Report.Report(kind, name, state)

@@ -43,7 +43,14 @@ type PlacedError struct {
 	Place Place
 }
 
-func (e *PlacedError) Error() string { return e.Err.Error() + "\n" + e.Place.String() }
+func (e *PlacedError) Error() string {
+	text := e.Err.Error()
+	said := positions().ReplaceAllString(text, "$1$2") + "\n" + e.Place.String() // which is the one that is shown
+	if h := hint(text, e.Place); h != "" {
+		said += "\nHint: " + h
+	}
+	return said
+}
 
 func (e *PlacedError) Unwrap() error { return e.Err }
 
@@ -111,6 +118,8 @@ func line(data []byte, number int) string {
 var (
 	parseFailed = expression(`^failed to parse (.+?): yaml: `)
 	parsedLine  = expression(`line (\d+)(?:, column (\d+))?: `)
+	positions   = expression(`^(failed to parse .+?: )(?:yaml: construct errors:\n\s+line \d+: line \d+: |(yaml: )(?:while [^:]+: )?(?:line \d+(?:, column \d+)?: )?)`)
+	openQuote   = expression(`while scanning a quoted scalar at line (\d+), column (\d+): .*found unexpected end of stream`)
 	validated   = expression(`^validating (.+?): `)
 	missingFile = expression(`(?:open|env file|stat) (/\S+?)(?: not found)?: (?:stat .*: )?no such file or directory|bind source path does not exist: (/\S+)`)
 )
@@ -123,6 +132,9 @@ func syntaxPlace(text string) (Place, bool) {
 		return Place{}, false
 	}
 	last := lines[len(lines)-1]
+	if open := openQuote().FindStringSubmatch(text); open != nil {
+		last = open
+	}
 	data, err := os.ReadFile(m[1])
 	if err != nil {
 		return Place{}, false
@@ -185,7 +197,7 @@ var paths = []struct {
 	{expression(`service (\S+) declares mutually exclusive .(network_mode)`), "services\x00$1\x00$2"},
 	{expression(`unable to get image '([^']+)'`), "services\x00*\x00image\x00$1"},
 	{expression(`^(services\.\S+?)\.?(\[\d+\])?: unexpected type `), "$1$2"},
-	{expression(`^(\w+) must be a mapping$`), "$1"},
+	{expression(`^(\w+|services\.\S+) must be a mapping$`), "$1"},
 	{expression(`invalid ranges specified for container and host Ports: \S+ and (\S+)`), "services\x00*\x00ports\x00$1"},
 	{expression(`service "([^"]+)": (\w+): `), "services\x00$1\x00$2"},
 	{expression(`service "([^"]+)": `), "services\x00$1\x00image"},

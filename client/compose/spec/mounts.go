@@ -104,6 +104,10 @@ func (r *Replica) mount(v types.ServiceVolumeConfig) (mount.Mount, error) {
 			}
 		}
 	case types.VolumeTypeVolume:
+		if drive, dir, ok := strings.Cut(v.Target, ":/"); ok && v.Source == "" && len(drive) == 1 {
+			return m, fmt.Errorf("volumes: %s is read as a path of Windows, with a drive: give the volume a name of two letters or more, or write {type: volume, source: %s, target: /%s}",
+				v.Target, drive, dir)
+		}
 		if declared, ok := r.Project.Volumes[v.Source]; ok {
 			m.Source = declared.Name
 		}
