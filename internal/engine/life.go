@@ -91,7 +91,8 @@ type run struct {
 	cleaned chan struct{} // closed when nothing of the run is left but what unmount ends
 	left    *leftover
 
-	pauses atomic.Int32 // how often it was paused
+	pauses  atomic.Int32 // how often it was paused
+	dropped atomic.Bool  // the stop signal could not be received when it was sent
 
 	mu          sync.Mutex
 	monitor     *health.Monitor // of its health, nil without one

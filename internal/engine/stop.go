@@ -206,13 +206,29 @@ func (s *Stopper) timeout(r *container.Record, opts StopOptions) (d time.Duratio
 // ask sends the signal that a stop begins with. It reports false if the container
 // cannot be asked, because its AppArmor profile lets nobody signal it.
 func (s *Stopper) ask(c *container.Container, r *run, sig syscall.Signal, extra ...string) (asked bool, err error) {
+	deaf := s.deaf(r, sig)
 	err = s.signal(c, r, sig, extra...)
+	r.dropped.Store(deaf && s.deaf(r, sig))
 	asked = !errors.Is(err, fs.ErrPermission)
 	if !asked {
 		err = nil
 	}
 	// In this order the first thing that a thawed process meets is the signal.
 	return asked, errors.Join(err, s.pauser.release(c))
+}
+
+// deaf says that PID 1 has no way to receive sig by now: the kernel drops what is sent to it.
+func (s *Stopper) deaf(r *run, sig syscall.Signal) bool {
+	return sig != syscall.SIGKILL && r.process.StopHint(int(sig)) != runtime.MayReact
+}
+
+// repeat sends a signal again that was dropped because the program had only just been
+// started and not come to install its handler, which it has now. That it fails shows at
+// the end of the timeout.
+func (s *Stopper) repeat(c *container.Container, r *run, sig syscall.Signal) {
+	if r.dropped.Swap(false) {
+		_ = s.signal(c, r, sig, earlyKillReason, "PID 1 had no handler for signal "+strconv.Itoa(int(sig))+" when it was sent, and has one now: sent again")
+	}
 }
 
 // signal sends sig and announces it. A process that is gone already is not an
@@ -243,15 +259,13 @@ func (s *Stopper) awaitExit(ctx context.Context, c *container.Container, r *run,
 		defer timer.Stop()
 		expired = timer.C
 	}
-	if byDefault && timeout > idleBeforeKill && s.inVain(r, c, sig, timeout) {
-		select {
-		case <-r.exited:
+	if (byDefault || r.dropped.Load()) && s.inVain(ctx, r, c, sig, timeout, byDefault) {
+		if isClosed(r.exited) {
 			return true
-		default:
 		}
 		err := s.signal(c, r, syscall.SIGKILL, earlyKillReason,
 			"no thread of PID 1 can receive signal "+strconv.Itoa(int(sig))+" and the container was idle: killed before its timeout")
-		return err == nil && await(r.exited, killPatience)
+		return err == nil && await(context.Background(), r.exited, killPatience)
 	}
 	select {
 	case <-r.exited:
@@ -266,8 +280,10 @@ func (s *Stopper) awaitExit(ctx context.Context, c *container.Container, r *run,
 // inVain says whether waiting for a reaction to sig is pointless: PID 1 can
 // not receive it, and nothing in the container has run for a while since it was
 // sent. A container that is busy at first, as one that has only just been
-// started, is looked at again after twice as long, until the timeout.
-func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal, timeout time.Duration) bool {
+// started, is looked at again after twice as long, until the timeout; if it can
+// receive the signal then, and could not before, it gets it again. Somebody who
+// chose the timeout (byDefault is false) wants it waited for.
+func (s *Stopper) inVain(ctx context.Context, r *run, c *container.Container, sig syscall.Signal, timeout time.Duration, byDefault bool) bool {
 	if sig == syscall.SIGKILL {
 		return false
 	}
@@ -275,6 +291,7 @@ func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal, tim
 	// signal, and uses no time meanwhile: it counts as busy.
 	hint := r.process.StopHint(int(sig))
 	if hint == runtime.MayReact {
+		s.repeat(c, r, sig)
 		return false
 	}
 	group, err := s.runtime.Group(s.starter.specs.cgroupPath(c.Load()))
@@ -285,17 +302,25 @@ func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal, tim
 	if err != nil {
 		return false
 	}
-	for window := idleBeforeKill; window < timeout; window *= 2 {
-		timeout -= window
-		if await(r.exited, window) {
+	for window := idleBeforeKill; timeout < 0 || window < timeout; window *= 2 {
+		if timeout >= 0 {
+			timeout -= window
+		}
+		if await(ctx, r.exited, window) {
 			return true
+		}
+		if ctx.Err() != nil {
+			return false
 		}
 		after, err := group.CPUUsage()
 		now := r.process.StopHint(int(sig))
+		if now == runtime.MayReact {
+			s.repeat(c, r, sig)
+		}
 		if err != nil || now == runtime.MayReact {
 			return false
 		}
-		if after == before && hint == runtime.Deaf && now == runtime.Deaf {
+		if byDefault && after == before && hint == runtime.Deaf && now == runtime.Deaf {
 			return true
 		}
 		before, hint = after, now
@@ -303,16 +328,17 @@ func (s *Stopper) inVain(r *run, c *container.Container, sig syscall.Signal, tim
 	return false
 }
 
-// await waits for ch to be closed, at most d.
-func await(ch <-chan struct{}, d time.Duration) bool {
+// await waits for ch to be closed, at most d or until ctx ends.
+func await(ctx context.Context, ch <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ch:
 		return true
 	case <-timer.C:
-		return isClosed(ch)
+	case <-ctx.Done():
 	}
+	return isClosed(ch)
 }
 
 // kill ends the container with SIGKILL and returns after the exit.
@@ -333,7 +359,7 @@ func (s *Stopper) kill(c *container.Container, r *run, extra ...string) error {
 			return err
 		}
 	}
-	if !await(r.exited, killPatience) {
+	if !await(context.Background(), r.exited, killPatience) {
 		return failure.Unavailable("container %s did not die within %s of SIGKILL: one of its processes (PID 1 is %d on the host) "+
 			"waits in the kernel, often for a disk or a network filesystem", rec.Name, killPatience, r.process.PID())
 	}

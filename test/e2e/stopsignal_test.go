@@ -64,3 +64,38 @@ exit 42`, unix.SYS_SIGNALFD4)},
 		})
 	}
 }
+
+// TestSignalOfAnEarlyStop: the kernel drops a signal that PID 1 has no handler for yet. A program that a stop meets before
+// it has come to install one gets the signal again when it has, whatever timeout the client chose, and once only.
+func TestSignalOfAnEarlyStop(t *testing.T) {
+	e := engine(t, "busybox")
+	for _, timeout := range [][]string{nil, {"-t", "1000"}, {"-t", "-1"}} {
+		n, begin := name(t), now()
+		remove(t, e, n)
+		// It waits without a handler, then has one, until it got the signal.
+		e.OK(t, "docker", "run", "-d", "--name", n, "busybox", "sh", "-c", `echo early; i=0; while ! [ -e /go ]; do i=$((i+1)); done
+trap 'echo got it' TERM; echo armed; sleep 1 & wait $!; sleep 0.2; exit 7`)
+		harness.Eventually(t, func() (bool, string) {
+			s := e.OK(t, "docker", "logs", n)
+			return strings.Contains(s, "early"), s
+		})
+		stopped := make(chan harness.Result)
+		go func() { stopped <- e.Docker(t, slices.Concat([]string{"stop"}, timeout, []string{n})...) }()
+		kills := func() string {
+			return e.OK(t, "docker", "events", "--since", begin, "--until", now(), "--filter", "container="+n, "--filter", "event=kill",
+				"--format", `{{.Actor.Attributes.signal}} {{index .Actor.Attributes "cleat.reason"}}`)
+		}
+		harness.Eventually(t, func() (bool, string) { s := kills(); return s != "", s })
+		e.OK(t, "docker", "exec", n, "touch", "/go")
+		if r := <-stopped; r.Code != 0 {
+			t.Fatalf("stop %v: %s", timeout, r)
+		}
+		if got := e.OK(t, "docker", "inspect", "-f", "{{.State.ExitCode}}", n); got != "7" {
+			t.Errorf("stop %v: exit code %s", timeout, got)
+		}
+		if got := strings.Count(e.OK(t, "docker", "logs", n), "got it"); got != 1 {
+			t.Errorf("stop %v: it got %d signals; %s", timeout, got, kills())
+		}
+		e.OK(t, "docker", "rm", n)
+	}
+}
