@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -141,7 +142,7 @@ func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *req
 	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newProgress(w, q.version)
-	return out.finish(h.deps.Transfer.Pull(ctx, req, out.write))
+	return out.finish(final(h.deps.Transfer.Pull(ctx, req, out.write)))
 }
 
 func (h *Handler) imageLoad(ctx context.Context, w http.ResponseWriter, q *request) error {
@@ -213,4 +214,14 @@ func jsonPlatform(text string) (string, error) {
 // plainText is the text of a library's error without the words of its class.
 func plainText(err error) string {
 	return strings.TrimSuffix(err.Error(), ": invalid argument")
+}
+
+// final has a registry that cannot be reached answered with 500, as by dockerd: what
+// is on Docker's Go client (testcontainers) takes that for an answer, and tries a pull
+// that was answered with 503 again for a quarter of an hour.
+func final(err error) error {
+	if errdefs.IsUnavailable(err) {
+		return failure.Wrap(errdefs.ErrInternal, err)
+	}
+	return err
 }

@@ -226,6 +226,13 @@ func readTo(from io.Reader, text string) error {
 	return nil
 }
 
+// TestPullFromNowhereIsFinal: testcontainers tries a pull that was answered with 503 again
+// for a quarter of an hour.
+func TestPullFromNowhereIsFinal(t *testing.T) {
+	p := plainly(t, engine(t))
+	p.want(500, "POST", "/images/create?fromImage=127.0.0.1:1/some&tag=1", "", "cannot reach the registry at")
+}
+
 // present is what has arrived on a connection by now.
 func present(t *testing.T, conn *net.UnixConn) string {
 	t.Helper()
