@@ -369,6 +369,17 @@ func TestValidationNamesTheOption(t *testing.T) {
 	}
 }
 
+// Docker looks at none of them, so that a log can be switched off without taking its options away.
+func TestNoneTakesAnyOptions(t *testing.T) {
+	for _, opts := range []map[string]string{
+		{"max-size": "big"}, {"nope": "1"}, {"mode": "x"}, {"max-buffer-size": "4m"}, {"tag": "{{.Nope}}"}, {"labels-regex": "("}, {"cache-disabled": "x"},
+	} {
+		if err := logs.Validate("none", opts); err != nil {
+			t.Errorf("%v: %v", opts, err)
+		}
+	}
+}
+
 func TestNoneKeepsNothing(t *testing.T) {
 	c := logs.Config{Driver: "none", Path: filepath.Join(t.TempDir(), "log")}
 	if w, err := logs.Open(c); w != nil || err != nil {

@@ -96,6 +96,9 @@ func Validate(driver string, opts map[string]string) error {
 	if !slices.Contains(Drivers(), driver) {
 		return failure.Invalid("logger: no log driver named '%s' is registered: choose one of %s", driver, strings.Join(Drivers(), ", "))
 	}
+	if driver == driverNone {
+		return nil // Docker looks at none of its options
+	}
 	if err := checkCommon(opts); err != nil {
 		return err
 	}
@@ -156,9 +159,6 @@ func driverOptions(opts map[string]string) map[string]string {
 // parseOptions are the options of the local file.
 func parseOptions(driver string, opts map[string]string) (options, error) {
 	o := options{maxSize: defaultMaxSize, maxFile: defaultMaxFile}
-	if driver == driverNone {
-		return o, nil // Docker looks at none of its options
-	}
 	if driver == "" {
 		driver = driverJSON
 	}
