@@ -85,29 +85,14 @@ func (r *reporter) know(layers []ocispec.Descriptor) []digest.Digest {
 	return fresh
 }
 
-// begin announces layers that will be fetched, so many at a time.
-func (r *reporter) begin(layers []ocispec.Descriptor, downloads int) {
+// announce tells of layers that will be fetched or sent, so many at a time.
+func (r *reporter) announce(layers []ocispec.Descriptor, status string, atATime int) {
 	fresh := r.know(layers)
 	for _, d := range fresh {
-		r.step(d, statusPulling)
+		r.step(d, status)
 	}
-	for i, d := range fresh {
-		if i >= downloads {
-			r.step(d, statusWaiting)
-		}
-	}
-}
-
-// prepare announces layers that will be sent, so many at a time.
-func (r *reporter) prepare(layers []ocispec.Descriptor, uploads int) {
-	fresh := r.know(layers)
-	for _, d := range fresh {
-		r.step(d, statusPreparing)
-	}
-	for i, d := range fresh {
-		if i >= uploads {
-			r.step(d, statusWaiting)
-		}
+	for _, d := range fresh[min(atATime, len(fresh)):] {
+		r.step(d, statusWaiting)
 	}
 }
 

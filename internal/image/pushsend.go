@@ -194,7 +194,7 @@ func (p *push) sendBlobs(ctx context.Context, parts []variant) error {
 		}
 	}
 	uploads := p.s.uploads.Load()
-	p.report.prepare(layers, uploads.max)
+	p.report.announce(layers, statusPreparing, uploads.max)
 	g, ctx := errgroup.WithContext(ctx)
 	seen := map[digest.Digest]bool{}
 	for _, d := range slices.Concat(layers, configs) {

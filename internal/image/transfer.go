@@ -192,7 +192,7 @@ func (t *transfer) beginLayers(_ context.Context, children []ocispec.Descriptor)
 		return failure.Invalid("this is not a container image: its config is of the type %q", configType(children))
 	}
 	if t.fetcher != nil {
-		t.report.begin(layers, t.downloads.max)
+		t.report.announce(layers, statusPulling, t.downloads.max)
 	} else {
 		t.report.know(layers)
 	}

@@ -106,40 +106,39 @@ func splitTerm(text string) (domain, term string) {
 }
 
 func (c *Client) search(ctx context.Context, domain, term string, req SearchRequest) ([]registry.SearchResult, error) {
+	search := func(s *Session) ([]registry.SearchResult, error) { return s.search(ctx, term, req.Limit) }
+	searchOrList := func(s *Session) ([]registry.SearchResult, error) { return s.searchOrList(ctx, term, req.Limit) }
 	origin := &url.URL{Scheme: "https", Host: domain}
 	if domain != HubDomain {
-		s, err := c.door(origin, domain, req.Auth)
-		if err != nil {
-			return nil, err
-		}
-		defer s.Close()
-		return s.searchOrList(ctx, term, req.Limit)
+		return c.searchAt(origin, domain, req.Auth, searchOrList)
 	}
 	origin.Host = hubSearchHost
-	for _, m := range c.rules.Load().mirrors {
-		if found, err := c.searchAt(ctx, m, m.Host, nil, (*Session).search, term, req.Limit); err == nil {
+	mirrors := c.rules.Load().mirrors
+	for _, m := range mirrors {
+		if found, err := c.searchAt(m, m.Host, nil, search); err == nil {
 			return found, nil
 		}
 	}
-	found, err := c.searchAt(ctx, origin, HubDomain, req.Auth, (*Session).search, term, req.Limit)
+	found, err := c.searchAt(origin, HubDomain, req.Auth, search)
 	if err == nil || ctx.Err() != nil {
 		return found, err
 	}
-	for _, m := range c.rules.Load().mirrors {
-		if found, err := c.searchAt(ctx, m, m.Host, nil, (*Session).searchOrList, term, req.Limit); err == nil {
+	for _, m := range mirrors {
+		if found, err := c.searchAt(m, m.Host, nil, searchOrList); err == nil {
 			return found, nil
 		}
 	}
 	return nil, err
 }
 
-func (c *Client) searchAt(ctx context.Context, base *url.URL, certs string, auth *registry.AuthConfig, how func(*Session, context.Context, string, int) ([]registry.SearchResult, error), term string, limit int) ([]registry.SearchResult, error) {
-	s, err := c.door(base, certs, auth)
+// searchAt searches at one host.
+func (c *Client) searchAt(base *url.URL, certName string, auth *registry.AuthConfig, how func(*Session) ([]registry.SearchResult, error)) ([]registry.SearchResult, error) {
+	s, err := c.door(base, certName, auth)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	return how(s, ctx, term, limit)
+	return how(s)
 }
 
 // door opens a session with one host about no image in particular.
