@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cleatlabs/cleat/test/expect"
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
@@ -102,13 +101,9 @@ func TestBuildIsCancelled(t *testing.T) {
 	dir := project(t, dockerfile("FROM busybox\nRUN echo started; sleep 987 # cancel-"+name(t)+"\n"))
 	cmd := e.Command(t, "cleat", "build", "--progress", "plain", ".")
 	cmd.Dir = dir
-	var out expect.Output
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	b := harness.Begin(t, cmd)
 	harness.Eventually(t, func() (bool, string) {
-		return regexp.MustCompile(`(?m)^#\d+ \d\S* started`).MatchString(out.String()), out.String()
+		return regexp.MustCompile(`(?m)^#\d+ \d\S* started`).MatchString(b.String()), b.String()
 	})
 	running := func() string {
 		return e.OK(t, "cleat", "buildx", "history", "ls", "--format", "{{.Status}}", "--filter", "status=running")
@@ -116,12 +111,11 @@ func TestBuildIsCancelled(t *testing.T) {
 	if got := running(); got != "Running" {
 		t.Errorf("of a build under way the history says %q", got)
 	}
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil { // for it alone: it passes it on
 		t.Fatal(err)
 	}
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
-		t.Errorf("exit code %d:\n%s", code, out.String())
+	if code := b.Exit(t); code != 130 {
+		t.Errorf("exit code %d:\n%s", code, b)
 	}
 	harness.Eventually(t, func() (bool, string) { got := running(); return got == "", got })
 }

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	apibuild "github.com/moby/moby/api/types/build"
@@ -158,26 +159,10 @@ func TestClassicBuildIsCancelled(t *testing.T) {
 	dir := contextDir(t, map[string]string{"Dockerfile": "FROM busybox\nRUN echo begun; sleep 4242\n"})
 	cmd := exec.Command("docker", "build", "--no-cache", dir)
 	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+e.Socket, "DOCKER_BUILDKIT=0")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var seen strings.Builder
-	for buf := make([]byte, 1024); !strings.Contains(seen.String(), "\nbegun\n"); {
-		n, err := out.Read(buf)
-		if err != nil {
-			t.Fatalf("%v after %q", err, seen.String())
-		}
-		seen.Write(buf[:n])
-	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = io.Copy(io.Discard, out)
-	_ = cmd.Wait() // it was interrupted
+	b := harness.Begin(t, cmd)
+	b.Shows(t, "\nbegun\n")
+	b.Signal(t, syscall.SIGINT)
+	b.Exit(t)
 	harness.Eventually(t, func() (bool, string) { return processOf(t, e, "sleep\x004242") == 0, "the step's process goes on" })
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -224,34 +223,17 @@ services:
   two: {image: busybox, command: sh -c "echo other; exec sleep 1000", stop_signal: SIGKILL}
 `})
 	cmd := a.command(t, "up", "--no-color")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	up := harness.Begin(t, cmd)
+	harness.Eventually(t, func() (bool, string) { // in whichever order
+		said := up.String()
+		return strings.Contains(said, "one-1  | hello\n") && strings.Contains(said, "two-1  | other\n"), said
+	})
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil { // for it alone: it passes it on
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	seen := ""
-	read := func(until ...string) {
-		buf := make([]byte, 4096)
-		for !slices.ContainsFunc([]string{seen}, func(s string) bool {
-			return !slices.ContainsFunc(until, func(u string) bool { return !strings.Contains(s, u) })
-		}) {
-			n, err := out.Read(buf)
-			seen += string(buf[:n])
-			if err != nil {
-				t.Fatalf("%v after %q", err, seen)
-			}
-		}
-	}
-	read("one-1  | hello\n", "two-1  | other\n")
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	read("one-1  | bye\n", "one-1 exited with code 0")
-	_, _ = io.Copy(io.Discard, out)
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
+	up.Shows(t, "one-1  | bye\n")
+	up.Shows(t, "one-1 exited with code 0")
+	if code := up.Exit(t); code != 130 {
 		t.Errorf("exit code %d", code)
 	}
 	if got := a.ok(t, "ps", "-q"); got != "" {

@@ -13,11 +13,13 @@ import (
 	"testing"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// slowRegistry accepts connections and never answers what is asked of an image. asked is closed
-// when somebody asks, and gone when a client that has asked has gone away.
+// slowRegistry has an image whose manifest never comes: it has begun to send it, so that nobody gives up waiting for
+// the answer. asked is closed when somebody asks for it, and gone when a client that has asked has gone away.
 func slowRegistry(t *testing.T) (addr string, asked, gone chan struct{}) {
 	t.Helper()
 	asked, gone = make(chan struct{}), make(chan struct{})
@@ -27,6 +29,14 @@ func slowRegistry(t *testing.T) (addr string, asked, gone chan struct{}) {
 		if r.URL.Path == "/v2/" {
 			return
 		}
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
+		w.Header().Set("Content-Length", "1000")
+		w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("a", 64))
+		w.WriteHeader(http.StatusOK)
+		if r.Method == http.MethodHead {
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
 		comes.Do(func() { close(asked) })
 		select {
 		case <-r.Context().Done():

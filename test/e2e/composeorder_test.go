@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,6 +11,30 @@ import (
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
+
+// endAll ends an engine, and with it what runs; after a reboot nothing tells the next engine of it.
+func endAll(t *testing.T, e *harness.Engine, running map[string]startedService, reboot bool) {
+	t.Helper()
+	e.Kill()
+	for _, s := range running {
+		if reboot {
+			kill(t, keeperOf(t, s.PID))
+		}
+		kill(t, s.PID)
+	}
+	if !reboot {
+		return
+	}
+	left, err := filepath.Glob(filepath.Join(e.ExecRoot, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // TestComposeOrderAfterAReboot: the engine remembers what depends on what. After it has ended
 // together with all containers, the policies start them in the order of the file: each once
@@ -42,36 +67,13 @@ volumes: {state: }
 `})
 	a.ok(t, "up", "-d")
 	state := e.OK(t, "cleat", "volume", "inspect", "-f", "{{.Mountpoint}}", a.name+"_state")
-	for _, end := range []struct {
-		name   string
-		reboot bool
-	}{
-		{"the containers ended while there was no engine", false},
-		{"nothing of the run is left", true},
-	} {
-		t.Run(end.name, func(t *testing.T) {
+	for how, reboot := range map[string]bool{"the containers ended while there was no engine": false, "nothing of the run is left": true} {
+		t.Run(how, func(t *testing.T) {
 			before := a.started(t)
-			e.Kill()
-			for _, s := range before {
-				if end.reboot {
-					kill(t, keeperOf(t, s.PID))
-				}
-				kill(t, s.PID)
-			}
+			endAll(t, e, before, reboot)
 			// That of the run before would tell db's check what is not so.
 			if err := os.Remove(filepath.Join(state, "ready")); err != nil {
 				t.Fatal(err)
-			}
-			if end.reboot {
-				left, err := filepath.Glob(filepath.Join(e.ExecRoot, "*"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, dir := range left {
-					if err := os.RemoveAll(dir); err != nil {
-						t.Fatal(err)
-					}
-				}
 			}
 			e.Run(t)
 			var now map[string]startedService
@@ -99,7 +101,8 @@ volumes: {state: }
 // TestStopOfWhatWaitsForItsTurn: who stops a container before its turn to be started has come means that it stays
 // stopped; what waits for it goes on as if it had been started.
 func TestStopOfWhatWaitsForItsTurn(t *testing.T) {
-	e := harness.Start(t, harness.Options{})
+	flags := "RUNTIME_DIRECTORY=" + t.TempDir() // where the engine leaves them for `cleatd shutdown`
+	e := harness.Start(t, harness.Options{Env: []string{flags}})
 	e.Load(t, "busybox")
 	a := compose(t, e, map[string]string{"compose.yaml": `
 x-own: &own {image: busybox, command: sleep 1000, restart: unless-stopped, stop_signal: SIGKILL}
@@ -115,33 +118,44 @@ volumes: {state: }
 	a.ok(t, "create")
 	state := e.OK(t, "cleat", "volume", "inspect", "-f", "{{.Mountpoint}}", a.name+"_state")
 	ready := filepath.Join(state, "ready")
-	if err := os.WriteFile(ready, nil, 0o644); err != nil {
-		t.Fatal(err)
+	makeReady := func() {
+		if err := os.WriteFile(ready, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	a.ok(t, "up", "-d")
-	before := a.started(t)
-	e.Kill()
-	for _, s := range before {
-		kill(t, s.PID)
+	for how, end := range map[string]func(map[string]startedService){
+		"the containers ended with the engine": func(before map[string]startedService) { endAll(t, e, before, false) },
+		"the machine went down": func(map[string]startedService) {
+			e.Stop(t)
+			shutdown := exec.Command(harness.Binary(t, "cleatd"), "shutdown")
+			shutdown.Env = append(os.Environ(), flags)
+			if out, err := shutdown.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			makeReady()
+			a.ok(t, "up", "-d")
+			before := a.started(t)
+			end(before)
+			if err := os.Remove(ready); err != nil {
+				t.Fatal(err)
+			}
+			e.Run(t)
+			harness.Eventually(t, func() (bool, string) { return a.started(t)["db"].At.After(before["db"].At), "db does not run again" })
+			if now := a.started(t); len(now) != 1 {
+				t.Fatalf("only db is to run yet: %v", now)
+			}
+			e.OK(t, "docker", "stop", a.ids(t)[a.name+"-api-1"])
+			makeReady()
+			harness.Eventually(t, func() (bool, string) { return a.started(t)["after"].PID > 0, "after has not been started\n" + e.Log() })
+			if _, runs := a.started(t)["api"]; runs {
+				t.Error("api was started though it had been stopped")
+			}
+			e.OK(t, "docker", "start", a.ids(t)[a.name+"-api-1"])
+		})
 	}
-	if err := os.Remove(ready); err != nil {
-		t.Fatal(err)
-	}
-	e.Run(t)
-	harness.Eventually(t, func() (bool, string) { return a.started(t)["db"].At.After(before["db"].At), "db does not run again" })
-	if now := a.started(t); len(now) != 1 {
-		t.Fatalf("only db is to run yet: %v", now)
-	}
-	api := a.ids(t)[a.name+"-api-1"]
-	e.OK(t, "docker", "stop", api)
-	if err := os.WriteFile(ready, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	harness.Eventually(t, func() (bool, string) { return a.started(t)["after"].PID > 0, "after has not been started\n" + e.Log() })
-	if _, runs := a.started(t)["api"]; runs {
-		t.Error("api was started though it had been stopped")
-	}
-	e.OK(t, "docker", "start", api)
 }
 
 type startedService struct {

@@ -177,16 +177,17 @@ services:
 
 	without := func(how string, args ...string) {
 		t.Helper()
-		up := begin(append([]string{"up"}, args...)...)
-		up.Shows(t, "Attaching to")
+		up := begin(append([]string{"up", "--watch"}, args...)...)
+		up.Shows(t, "Watch enabled")
 		up.Type(t, "\x03")
+		up.Shows(t, "Gracefully stopping") // the shortcuts would have been there before
 		if code := up.Exit(t); code != 130 {
 			t.Errorf("Ctrl-C: %d", code)
 		}
 		if a.ok(t, "ps", "-q") != "" {
 			t.Error("Ctrl-C has stopped nothing")
 		}
-		if strings.Contains(up.String(), "Enable Watch") {
+		if strings.Contains(up.String(), "Detach") {
 			t.Errorf("a menu in spite of %s", how)
 		}
 	}

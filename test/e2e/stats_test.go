@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
@@ -98,19 +99,26 @@ func TestStatsFollowsEvents(t *testing.T) {
 	remove(t, e, n+"-before")
 	e.OK(t, "docker", "run", "-d", "--name", n+"-before", "busybox", "sleep", "600")
 	e.OK(t, "docker", "run", "-d", "--name", n, "busybox", "sleep", "600")
-	for line := range seen {
-		if line == n+"=1" {
-			break
+	given := time.After(2 * harness.Patience)
+	next := func() string {
+		t.Helper()
+		select {
+		case line, goesOn := <-seen:
+			if !goesOn {
+				t.Fatal("stats has ended")
+			}
+			return line
+		case <-given:
+			t.Fatal("the rows do not follow the containers")
 		}
+		return ""
+	}
+	for next() != n+"=1" {
 	}
 	e.OK(t, "docker", "kill", n)
 	// From now on rounds without it come; what was on its way may show it still.
 	for without := 0; without < 3; {
-		line, goesOn := <-seen
-		if !goesOn {
-			t.Fatal("stats has ended")
-		}
-		switch line {
+		switch next() {
 		case n + "=1", n + "=0":
 			without = 0
 		case n + "-before=1":
