@@ -41,6 +41,8 @@ func Write(w io.Writer, cmd *cobra.Command, page Page) {
 		fmt.Fprintf(&b, "Usage:  %s\n", cmd.UseLine())
 	case isRoot:
 		fmt.Fprintf(&b, "Usage:  %s [OPTIONS] COMMAND\n", cmd.CommandPath())
+	case cmd.HasAvailableLocalFlags():
+		fmt.Fprintf(&b, "Usage:  %s [OPTIONS] COMMAND\n", cmd.CommandPath())
 	default:
 		fmt.Fprintf(&b, "Usage:  %s COMMAND\n", cmd.CommandPath())
 	}
@@ -57,7 +59,10 @@ func Write(w io.Writer, cmd *cobra.Command, page Page) {
 		fmt.Fprintf(&b, "\nAliases:\n  %s\n", strings.Join(all, ", "))
 	}
 	if !isRoot {
-		writeFlags(&b, "Options", cmd.LocalFlags())
+		options := pflag.NewFlagSet("", pflag.ContinueOnError)
+		options.AddFlagSet(cmd.LocalFlags())
+		options.AddFlagSet(cmd.InheritedFlags())
+		writeFlags(&b, "Options", options)
 	}
 	writeSections(&b, cmd)
 	if isRoot && page.Globals != nil {

@@ -185,6 +185,9 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.noANSI, "no-ansi", false, `Do not print ANSI control characters (DEPRECATED)`)
 	f.BoolVar(&a.verbose, "verbose", false, "Show more output")
 	f.StringVar(&a.options.Directory, "workdir", "", "DEPRECATED! USE --project-directory INSTEAD.\nSpecify an alternate working directory")
+	compose.PersistentFlags().BoolP("help", "h", false, "Print usage")
+	compose.PersistentFlags().Lookup("help").Hidden = true
+	compose.SetHelpFunc(func(cmd *cobra.Command, _ []string) { usage.Write(a.out, cmd, usage.Page{Program: a.program}) })
 	version := f.BoolP("version", "v", false, "Show the Docker Compose version information")
 	for _, hidden := range []string{"no-ansi", "verbose", "workdir"} {
 		_ = f.MarkHidden(hidden)

@@ -83,7 +83,7 @@ func (a *app) execCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.SetInterspersed(false)
 	f.BoolVarP(&detach, "detach", "d", false, "Detached mode: Run command in the background")
-	f.BoolVarP(&noTTY, "no-tty", "T", false, "Disable pseudo-TTY allocation. By default `docker compose exec` allocates a TTY.")
+	f.BoolVarP(&noTTY, "no-tty", "T", false, "Disable pseudo-TTY allocation. By default '"+a.program+" compose exec' allocates a TTY.")
 	f.BoolVar(&privileged, "privileged", false, "Give extended privileges to the process")
 	f.BoolVarP(&interactive, "interactive", "i", true, "Keep STDIN open even if not attached")
 	f.BoolVarP(&tty, "tty", "t", true, "Allocate a pseudo-TTY")

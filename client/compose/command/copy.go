@@ -23,7 +23,7 @@ type copying struct {
 
 func (a *app) cpCommand() *cobra.Command {
 	var c copying
-	cmd := command("cp [OPTIONS] SERVICE:SRC_PATH DEST_PATH|-\n\tdocker compose cp [OPTIONS] SRC_PATH|- SERVICE:DEST_PATH", "Copy files/folders between a service container and the local filesystem", func(ctx context.Context, args []string) error {
+	cmd := command("cp [OPTIONS] SERVICE:SRC_PATH DEST_PATH|-\n\t"+a.program+" compose cp [OPTIONS] SRC_PATH|- SERVICE:DEST_PATH", "Copy files/folders between a service container and the local filesystem", func(ctx context.Context, args []string) error {
 		if len(args) != 2 {
 			return errors.New("requires 2 arguments: a source and a destination, one of which is SERVICE:PATH")
 		}
