@@ -5,6 +5,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
+PROGRAMS = cleatd cleat cleat-build cleat-bake cleat-compose cleat-registry
 INSTALLED_DIRS = lib/systemd/system lib/sysusers.d share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
 export CGO_ENABLED = 0
 
@@ -12,8 +13,8 @@ export CGO_ENABLED = 0
 
 all: build
 
-build: ## bin/cleatd, bin/cleat, bin/cleat-build, bin/cleat-bake, bin/cleat-compose, bin/cleat-registry
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/cleatd ./cmd/cleat ./cmd/cleat-build ./cmd/cleat-bake ./cmd/cleat-compose ./cmd/cleat-registry
+build: ## the programs, in bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
 
 quickstart: build ## from nothing to nginx on port 8080, then cleaned up again
 	./quickstart
@@ -36,7 +37,7 @@ lint:
 
 install: build ## programs, systemd units and shell completions below $(PREFIX), the AppArmor profile in $(SYSCONFDIR)
 	install -d $(DESTDIR)$(PREFIX)/bin $(addprefix $(DESTDIR)$(PREFIX)/,$(INSTALLED_DIRS))
-	install -m 755 bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix bin/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
 	for unit in cleat.service cleat-containers.service; do sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/$$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
 	install -m 644 packaging/systemd/cleat.socket $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 packaging/systemd/cleat.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/cleat.conf
@@ -47,7 +48,7 @@ install: build ## programs, systemd units and shell completions below $(PREFIX),
 	bin/cleat completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cleat.fish
 
 uninstall: ## what install has put there; images and containers stay
-	cd $(DESTDIR)$(PREFIX) && rm -f bin/cleatd bin/cleat bin/cleat-build bin/cleat-bake bin/cleat-compose bin/cleat-registry lib/systemd/system/cleat.service lib/systemd/system/cleat-containers.service lib/systemd/system/cleat.socket \
+	cd $(DESTDIR)$(PREFIX) && rm -f $(addprefix bin/,$(PROGRAMS)) lib/systemd/system/cleat.service lib/systemd/system/cleat-containers.service lib/systemd/system/cleat.socket \
 		lib/sysusers.d/cleat.conf share/bash-completion/completions/cleat share/zsh/site-functions/_cleat share/fish/vendor_completions.d/cleat.fish
 	rm -f $(DESTDIR)$(SYSCONFDIR)/apparmor.d/cleat-default
 
