@@ -172,9 +172,17 @@ func (a *app) withHelp(err error, command string) error {
 	return fmt.Errorf("%s: %w\n\nRun '%s %s --help' for more information", a.name, a.explain(err), a.name, command)
 }
 
-// explain says what to do about an engine that cannot be reached; other errors are
+// isCutOff says whether a connection has ended before the engine's answer, of which the error says nothing but that.
+func isCutOff(err error) bool {
+	return err != nil && (err.Error() == io.EOF.Error() || err.Error() == io.ErrUnexpectedEOF.Error())
+}
+
+// explain says what to do about an engine that cannot be reached, or has gone in the middle; other errors are
 // for the user to read as they are.
 func (a *app) explain(err error) error {
+	if isCutOff(err) {
+		return fmt.Errorf("the connection to the engine at %s has broken, which ends when the engine does: what was asked for may be done, or not (%w)", a.host, err)
+	}
 	var s *statusError
 	if errors.As(err, &s) {
 		return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -158,9 +157,11 @@ func (a *app) waitExit(ctx context.Context, id string, autoRemove bool) <-chan e
 			}
 			out <- exitStatus{code: int(r.StatusCode)}
 		case err := <-res.Error:
-			msg := "error waiting for container: " + a.explain(err).Error()
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				msg += " (the engine has ended; the container goes on, and '" + a.name + " attach' joins it again once the engine is back)"
+			msg := "error waiting for container: "
+			if isCutOff(err) {
+				msg += err.Error() + " (the engine has ended; the container goes on, and '" + a.name + " attach' joins it again once the engine is back)"
+			} else {
+				msg += a.explain(err).Error()
 			}
 			out <- exitStatus{125, &statusError{code: 125, msg: msg, cause: err}}
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +93,36 @@ func TestCIDFile(t *testing.T) {
 	}
 	if _, err := os.Stat(other); !os.IsNotExist(err) {
 		t.Errorf("a failed create leaves its cidfile: %v", err)
+	}
+}
+
+// An engine that ends within an answer says nothing: the client does.
+func TestEngineThatEndsInTheMiddle(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/_ping" {
+			w.Header().Set("Api-Version", "1.56")
+			return
+		}
+		if !r.URL.Query().Has("since") {
+			_ = http.NewResponseController(w).Flush()
+		}
+		panic(http.ErrAbortHandler)
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+	for line, code := range map[string]int{"ps": 1, "logs -f a": 1, "run -d x": 125, "exec a b": 1, "wait a": 1, "events": 1, "volume create v": 1} {
+		r := call(t, program, "unix://"+socket, "", strings.Fields(line)...)
+		if want := "the connection to the engine at unix://" + socket + " has broken"; r.code != code || !strings.Contains(r.stderr, want) {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
+	if r := call(t, program, "unix://"+socket, "", "events", "--since", "1"); r.code != 1 || r.stderr == "" {
+		t.Errorf("events of an engine that does not begin to answer: %+v", r)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
 
+	"github.com/cleatlabs/cleat/client/connect"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -75,7 +76,7 @@ func (a *app) watchEvents(ctx context.Context, o client.EventsListOptions, forma
 				return err
 			}
 		case err := <-res.Err:
-			if errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) && !connect.IsUnreachable(err) { // --until has come
 				return nil
 			}
 			return err
