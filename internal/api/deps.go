@@ -240,6 +240,9 @@ type Deps struct {
 	Networks    Networks
 	Connections Connections
 
+	// DataRoot is where the engine keeps what it has; of that filesystem full disks are told. Absolute.
+	DataRoot string
+
 	// Builds is BuildKit, ClassicBuilds an older interface to it.
 	Builds        Builds
 	ClassicBuilds ClassicBuilds

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/stdio"
 )
 
@@ -138,7 +139,7 @@ func (h *Handler) fail(w *answer, r *http.Request, asked version, err error) {
 	}
 	h.log.Log(r.Context(), level, "API call failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	if !w.began {
-		writeError(w, asked, err)
+		writeError(w, asked, kernel.NoSpace(err, h.deps.DataRoot))
 	}
 }
 

@@ -164,12 +164,12 @@ func (p *progress) finish(err error) error {
 		return err
 	}
 	if err != nil {
-		detail := &jsonstream.Error{Message: err.Error()}
+		detail := &jsonstream.Error{Message: told(err)}
 		var own *jsonstream.Error
 		if errors.As(err, &own) {
 			detail.Code = own.Code
 		}
-		p.add(errorRecord{Detail: detail, Text: err.Error()})
+		p.add(errorRecord{Detail: detail, Text: told(err)})
 	}
 	p.send()
 	p.await()

@@ -9,12 +9,14 @@ import (
 	"io"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/rootpath"
 )
 
@@ -206,7 +208,8 @@ func (f *incoming) explain(err error) error {
 	if failure.Class(err) != nil || f.u.ctx.Err() != nil {
 		return err
 	}
-	return &os.PathError{Op: "unpack", Path: path.Join(f.u.dir, f.name), Err: bare(err)}
+	err = kernel.NoSpace(bare(err), "/proc/self/fd/"+strconv.Itoa(f.u.parentFD))
+	return &os.PathError{Op: "unpack", Path: path.Join(f.u.dir, f.name), Err: err}
 }
 
 // bare is the errno of an error that names the path of a descriptor, or the error.

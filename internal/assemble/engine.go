@@ -133,7 +133,7 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 		Images: s.engine.Images, Transfer: s.engine.Images, Attested: s.engine.Images, Volumes: s.engine.Volumes, VolumeCopies: s.engine.Volumes, OwnFiles: s.engine,
 		Networks: s.engine.Networks, Connections: s.engine.Networks, Committer: s.engine, Pruning: s.engine, DiskUsage: s.engine, Registries: s.engine.Images,
 		NetworkChecks: s.engine, Builds: s.builder, ClassicBuilds: &classic.Builder{Solver: s.builder, Dir: s.config.temporary()},
-		ServerVersion: DockerVersion, CgroupV1: s.cgroups.Version() == 1, Log: log,
+		DataRoot: s.config.DataRoot, ServerVersion: DockerVersion, CgroupV1: s.cgroups.Version() == 1, Log: log,
 	})
 	return s, err
 }

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,11 +114,33 @@ func (s *settler) note(boot string, settled time.Time, open bool) error {
 	text, err := json.Marshal(aftermath{boot, settled, open})
 	if err == nil {
 		err = record.WriteDurable(s.path, text, 0o600)
+		if errors.Is(err, syscall.ENOSPC) && s.overwrite(text) == nil {
+			err = nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("note the state of the build cache: %w", err)
 	}
 	return nil
+}
+
+// overwrite writes the note where the disk is too full for another file: without a note the cache could not even be
+// pruned. What a crash leaves of that reads as no note, which says that nothing is known.
+func (s *settler) overwrite(text []byte) error {
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	old, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	blank := bytes.Repeat([]byte(" "), max(0, int(old.Size())-len(text)))
+	if _, err := f.WriteAt(append(text, blank...), 0); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // stir is called when a build is about to make something. It does not block.

@@ -141,7 +141,7 @@ func (b *Builder) open() (*solving, error) {
 	// BuildKit tries out once what this machine can run, when the first step is about to:
 	// earlier is sooner done.
 	go archutil.SupportedPlatforms(false)
-	b.opened = &solving{control: c, worker: w, server: newServer(c), end: end}
+	b.opened = &solving{control: c, worker: w, server: newServer(c, w.relief), end: end}
 	return b.opened, nil
 }
 

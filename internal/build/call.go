@@ -195,7 +195,9 @@ func (s *solving) run(ctx context.Context, req *controlapi.SolveRequest, progres
 	}()
 	go func() { told <- forward(logCtx, log, progress, cancel) }()
 
+	began := time.Now()
 	res, err := s.control.Solve(ctx, req)
+	err = s.worker.relief.explain(err, began)
 	if err != nil && !stream.awaitEnd(ended, endLog) {
 		return err // it was refused, and there is nothing to tell
 	}

@@ -199,6 +199,7 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 	if steps.Snapshots != nil {
 		layers = steps.Snapshots(layers)
 	}
+	relief := &relief{Manager: quietLeases{s.Leases}, dir: s.Root(), collect: s.ScheduleGC}
 	named := names{s, b.cfg.Images, settler.with(steps.Settle)}
 	opt := base.WorkerOpt{
 		ID:               id,
@@ -214,7 +215,7 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 		Differ:           s.NewDiffer(blobs),
 		ImageStore:       named,
 		RegistryHosts:    b.cfg.Registries,
-		LeaseManager:     leaseutil.WithNamespace(hastyLeases{quietLeases{s.Leases}, func() { s.Defer(); settler.stir() }}, store.Namespace),
+		LeaseManager:     leaseutil.WithNamespace(hastyLeases{relief, func() { s.Defer(); settler.stir() }}, store.Namespace),
 		GarbageCollect:   s.GarbageCollect,
 		ParallelismSem:   semaphore.NewWeighted(int64(max(4, runtime.NumCPU()))),
 		MetadataStore:    refs,
@@ -232,5 +233,5 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 		return nil, err
 	}
 	w.SourceManager.Register(w.HTTPSource)
-	return &imageWorker{Worker: w, settle: settle, settler: settler, wrote: steps.Wrote, images: b.cfg.Images, names: named, store: s}, nil
+	return &imageWorker{Worker: w, settle: settle, settler: settler, relief: relief, wrote: steps.Wrote, images: b.cfg.Images, names: named, store: s}, nil
 }

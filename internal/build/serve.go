@@ -14,9 +14,9 @@ import (
 )
 
 // newServer makes the server of BuildKit's control API.
-func newServer(c *control.Controller) *grpc.Server {
+func newServer(c *control.Controller, r *relief) *grpc.Server {
 	s := grpc.NewServer(
-		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor),
+		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, r.intercept),
 		grpc.ChainStreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),

@@ -38,6 +38,7 @@ type imageWorker struct {
 	*base.Worker
 	settle  func() error // see Builder.openRefs
 	settler *settler
+	relief  *relief
 	wrote   func(dir string) error // see Steps; or nil
 	machine machine
 	images  Images

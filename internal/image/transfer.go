@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/diff"
@@ -22,6 +23,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/registryclient"
 	"github.com/cleatlabs/cleat/internal/store"
@@ -333,7 +335,7 @@ func (s *Service) explainWrite(err error, desc ocispec.Descriptor) error {
 		case desc.Digest != "":
 			need = desc.Digest.String() + " does"
 		}
-		return s.full(need)
+		return s.full(need, err)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return failure.Unavailable("the registry sent only a part of %s, which has %d bytes, and broke off again when asked for the rest; try again", desc.Digest, desc.Size)
 	case errdefs.IsFailedPrecondition(err):
@@ -343,8 +345,12 @@ func (s *Service) explainWrite(err error, desc ocispec.Descriptor) error {
 }
 
 // full says that there is no space for what does not fit; what ends in "does" or "do".
-func (s *Service) full(what string) error {
-	return failure.New(errdefs.ErrResourceExhausted, "no space left on device: %s not fit under %s; remove images or containers that are not needed, or choose another --data-root", what, s.store.Root())
+func (s *Service) full(what string, cause error) error {
+	missing := syscall.ENOSPC.Error()
+	if errors.Is(kernel.NoSpace(cause, s.store.Root()), kernel.ErrNoInodes) {
+		missing = kernel.ErrNoInodes.Error()
+	}
+	return failure.New(errdefs.ErrResourceExhausted, "%s: %s not fit under %s; remove images or containers that are not needed, or choose another --data-root", missing, what, s.store.Root())
 }
 
 var errSchema1 = failure.Invalid("the image has a manifest of Docker's schema version 1, which is no longer supported: push it again with a current tool")
@@ -469,7 +475,7 @@ func (t *transfer) explainUnpack(ctx context.Context, err error, desc ocispec.De
 		if errors.As(err, &file) && file.Op == "unpack" {
 			what = fmt.Sprintf("of the layer %s the file %s does", desc.Digest, file.Path)
 		}
-		return t.s.full(what)
+		return t.s.full(what, err)
 	}
 	return failure.New(errdefs.ErrDataLoss, "cannot unpack the layer %s: %w", desc.Digest, err)
 }

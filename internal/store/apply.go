@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // applier unpacks layers straight into their directories: that of a first layer, which
@@ -112,7 +113,7 @@ func (a *applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	diffID := digest.Canonical.Digester()
 	counted := &countingReader{Reader: io.TeeReader(plain, diffID.Hash())}
 	if _, err := archive.Apply(ctx, dir, counted, append(how, archive.WithFilter(guard(dir)))...); err != nil {
-		return ocispec.Descriptor{}, err
+		return ocispec.Descriptor{}, kernel.NoSpace(err, dir)
 	}
 	// The digest is that of the whole stream; tar stops at its end mark.
 	if _, err := io.Copy(io.Discard, counted); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -133,11 +134,11 @@ func (h *hog) free(t *testing.T) {
 	}
 }
 
-// TestFullDisk has every verb that writes meet a disk that becomes full in the middle of it: it fails and says why, what
-// was there before is there, and the engine goes on when there is space again.
-func TestFullDisk(t *testing.T) {
+// onSmallDisk is an engine whose data root is a tmpfs with these options.
+func onSmallDisk(t *testing.T, options string) *harness.Engine {
+	t.Helper()
 	e := harness.New(t, harness.Options{})
-	if err := errors.Join(os.MkdirAll(e.DataRoot, 0o711), unix.Mount("cleat-test", e.DataRoot, "tmpfs", 0, "size=64m,mode=711")); err != nil {
+	if err := errors.Join(os.MkdirAll(e.DataRoot, 0o711), unix.Mount("cleat-test", e.DataRoot, "tmpfs", 0, "mode=711,"+options)); err != nil {
 		t.Fatal(err)
 	}
 	e.Run(t)
@@ -154,6 +155,13 @@ func TestFullDisk(t *testing.T) {
 		e.Destroy(t)
 	})
 	e.Load(t, "busybox")
+	return e
+}
+
+// TestFullDisk has every verb that writes meet a disk that becomes full in the middle of it: it fails and says why, what
+// was there before is there, and the engine goes on when there is space again.
+func TestFullDisk(t *testing.T) {
+	e := onSmallDisk(t, "size=64m")
 	h := &hog{filepath.Join(e.DataRoot, "hog"), e.DataRoot}
 	e.OK(t, "cleat", "volume", "create", "kept")
 	e.OK(t, "cleat", "network", "create", "kept")
@@ -243,5 +251,63 @@ func TestFullDisk(t *testing.T) {
 	list, err := c.ImageList(context.Background(), client.ImageListOptions{All: true})
 	if err != nil || len(list.Items) != 1 {
 		t.Errorf("images are left: %v, %v", list.Items, err)
+	}
+}
+
+// TestBuildsOnAFullDisk: what a build has received when the disk becomes full is freed when it fails, and the cache of
+// builds can be pruned on a disk that was full when the engine came.
+func TestBuildsOnAFullDisk(t *testing.T) {
+	e := onSmallDisk(t, "size=64m")
+	h := &hog{filepath.Join(e.DataRoot, "hog"), e.DataRoot}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM busybox\nCOPY . /in\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.OK(t, "cleat", "build", "-q", dir)
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 40<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := e.Cleat(t, "build", dir); r.Code == 0 || !strings.Contains(r.Stderr, "no space left on device") {
+		t.Errorf("a context of 80 MiB on a disk of 64: %s", r)
+	}
+	harness.Eventually(t, func() (bool, string) {
+		var fs unix.Statfs_t
+		err := unix.Statfs(e.DataRoot, &fs)
+		return err == nil && int64(fs.Bavail)*fs.Bsize > 48<<20, fmt.Sprintf("%d bytes are free", int64(fs.Bavail)*fs.Bsize)
+	})
+	h.leave(t, 0)
+	e.Stop(t)
+	e.Run(t)
+	if r := e.Cleat(t, "builder", "prune", "-a", "-f"); r.Code != 0 || !strings.Contains(r.Stdout, "Total:") {
+		t.Errorf("prune on a full disk: %s", r)
+	}
+	h.free(t)
+	e.OK(t, "cleat", "run", "-d", "--name", "kept", "busybox", "sleep", "1000")
+}
+
+// TestNoInodes: who is refused a file for want of inodes is not told that the disk is full, of which it has half.
+func TestNoInodes(t *testing.T) {
+	e := onSmallDisk(t, "size=64m,nr_inodes=900")
+	e.OK(t, "cleat", "run", "-d", "--name", "kept", "busybox", "sleep", "1000")
+	many := t.TempDir()
+	for i := range 1000 {
+		if err := os.WriteFile(filepath.Join(many, strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(many, "Dockerfile"), []byte("FROM busybox\nCOPY . /in\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(t.TempDir(), "many.tar")
+	if err := exec.Command("tar", "-C", many, "-cf", archive, ".").Run(); err != nil {
+		t.Fatal(err)
+	}
+	e.OK(t, "cleat", "builder", "prune", "-f") // has the builder there
+	for _, verb := range [][]string{{"build", many}, {"import", archive, "made"}, {"cp", many, "kept:/"}, {"volume", "create", "new"}, {"network", "create", "new"}} {
+		if r := e.Cleat(t, verb...); r.Code == 0 || !strings.Contains(r.Stderr, "no inodes are left") {
+			t.Errorf("%v: %s", verb, r)
+		}
 	}
 }
