@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/launch"
 	"github.com/cleatlabs/cleat/internal/mount"
 	"github.com/cleatlabs/cleat/internal/rootpath"
@@ -20,7 +23,7 @@ import (
 // A mountLayout is what is known of a container's mounts before its program is built.
 type mountLayout struct {
 	replaced  map[string]bool // default mounts that the spec has its own for
-	covered   []string        // targets mounted so far: what lies below is made by the program, not in the rootfs
+	covered   map[string]bool // targets mounted so far: what lies below is made by the program, not in the rootfs
 	masked    []maskedPath
 	readonly  []string
 	cwdExists bool // or was made by the engine
@@ -49,7 +52,7 @@ func (b *builder) arrange() error {
 			}
 		}
 	}
-	l.covered = []string{"/proc", "/dev", "/sys"}
+	l.covered = map[string]bool{"/proc": true, "/dev": true, "/sys": true}
 	if b.s.HostIPC && !l.replaced["/dev/shm"] && !b.dry {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/shm", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		switch {
@@ -134,13 +137,14 @@ func isBelow(p, dir string) bool {
 	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
 }
 
+// covers says whether an absolute path is a target, or lies below one.
 func (l *mountLayout) covers(p string) bool {
-	for _, c := range l.covered {
-		if isBelow(p, c) {
-			return true
+	for p = path.Clean(p); !l.covered[p]; p = path.Dir(p) {
+		if p == "/" || p == "." {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // canonical resolves the links of a path as far as it exists in the rootfs.
@@ -201,7 +205,11 @@ func errnoOf(err error) syscall.Errno {
 func (b *builder) mounts() error {
 	for i := range b.s.Mounts {
 		m := &b.s.Mounts[i]
-		if err := b.mount(m); err != nil {
+		err := b.mount(m)
+		if errors.Is(err, unix.EMFILE) {
+			err = failure.New(errdefs.ErrResourceExhausted, "%w: the engine opens two files for each of a container's %d mounts and may have no more; start it with a higher limit (LimitNOFILE of its unit, ulimit -n)", err, len(b.s.Mounts))
+		}
+		if err != nil {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
 		}
 	}
@@ -228,7 +236,7 @@ func (b *builder) mount(m *Mount) error {
 	at, op := b.openat2(b.root, target, b.layout.rootPath)
 	op.Label("mount target " + target)
 	b.attach(tree, at.Arg(), target)
-	b.layout.covered = append(b.layout.covered, target, resolved)
+	b.layout.covered[target], b.layout.covered[resolved] = true, true
 	return nil
 }
 

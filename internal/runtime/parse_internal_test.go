@@ -118,3 +118,16 @@ func TestMasks(t *testing.T) {
 		t.Error("PID 1 is mistaken")
 	}
 }
+
+func TestCovers(t *testing.T) {
+	l := mountLayout{covered: map[string]bool{"/proc": true, "/a/b": true}}
+	for p, want := range map[string]bool{"/": false, "/proc": true, "/proc/sys/x": true, "/procs": false, "/a": false, "/a/b": true, "/a/b/c/": true, "/a/bc": false, "x": false} {
+		if l.covers(p) != want {
+			t.Errorf("%s: covered is %v", p, !want)
+		}
+	}
+	l.covered["/"] = true
+	if !l.covers("/x/y") {
+		t.Error("a mount at / does not cover what is below")
+	}
+}
