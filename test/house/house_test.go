@@ -52,7 +52,7 @@ var arrows = map[string][]string{
 	"internal/changes":        {"internal/archive", "internal/failure"},
 	"internal/instruction":    {"internal/failure"},
 	"internal/filter":         {"internal/failure"},
-	"internal/archive":        {"internal/rootpath", "internal/failure"},
+	"internal/archive":        {"internal/kernel", "internal/rootpath", "internal/failure"},
 	"internal/mount":          {"internal/kernel", "internal/rootpath", "internal/failure"},
 	"internal/cgroup":         {"internal/failure", "internal/kernel"},
 	"internal/proctable":      {"internal/failure"},
