@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -49,7 +48,7 @@ func (a *app) logsCommand() *cobra.Command {
 			logs.Announce(c.Short())
 		}
 		o.ShowStdout, o.ShowStderr = true, true
-		f := &following{op: op, logs: logs, options: o, seen: map[string]bool{}, hidden: hidden}
+		f := &following{op: op, logs: logs, options: o, hidden: hidden}
 		f.engine = &follow.Engine{API: op.API, Patience: follow.Patience, Say: (&show.Logs{Err: a.err}).Notice}
 		err = f.run(ctx, list, args)
 		if ctx.Err() != nil {
@@ -72,7 +71,8 @@ func (a *app) logsCommand() *cobra.Command {
 	return cmd
 }
 
-// following shows the logs of containers, and with Follow of those that are started later.
+// following shows the logs of containers, and with Follow of those that are started later. What it knows belongs to the
+// goroutine of run.
 type following struct {
 	op      *operate.Operator
 	engine  *follow.Engine
@@ -80,47 +80,45 @@ type following struct {
 	options client.ContainerLogsOptions
 	hidden  map[string]bool // services that are not shown
 
-	mu    sync.Mutex
-	seen  map[string]bool
-	group sync.WaitGroup
-	errs  []error
+	open  map[string]bool // the containers whose logs have not ended
+	ended chan endedLog
 	lost  error // why the engine is not heard any more
 }
 
+// An endedLog is what the goroutine that shows a container's log says at its end.
+type endedLog struct {
+	id, name string
+	err      error
+}
+
 func (f *following) run(ctx context.Context, list []operate.Container, services []string) error {
-	if !f.options.Follow {
-		for _, c := range list {
-			f.add(ctx, c, f.options)
-		}
-		f.group.Wait()
-		return errors.Join(f.errs...)
-	}
-	if len(list) == 0 {
-		return nil
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	project := list[0].Labels[label.Project]
-	started := f.starts(ctx, project)
+	f.open, f.ended = map[string]bool{}, make(chan endedLog)
+	var project string
+	var started client.EventsResult // none without Follow
+	if f.options.Follow && len(list) > 0 {
+		project = list[0].Labels[label.Project]
+		started = f.starts(ctx, project)
+	}
 	for _, c := range list {
 		f.add(ctx, c, f.options)
 	}
-	ended := make(chan struct{})
-	go func() { f.group.Wait(); close(ended) }()
+	var errs []error
 	since := time.Now()
-	for {
+	for len(f.open) > 0 {
 		select {
 		case m := <-started.Messages:
 			service := m.Actor.Attributes[label.Service]
 			c := operate.Container{Name: m.Actor.Attributes["name"], Service: service, OneOff: m.Actor.Attributes[label.OneOff] != "False"}
 			c.ID = m.Actor.ID
 			f.joined(ctx, c, m.TimeNano, services)
-		case <-ended:
-			return errors.Join(f.errs...)
+		case l := <-f.ended:
+			errs = append(errs, f.left(l))
 		case err := <-started.Err:
 			if !follow.Broken(err) || f.engine.Back(ctx, since) != nil {
-				<-ended
-				return errors.Join(append(f.errs, err)...)
+				started, errs = client.EventsResult{}, append(errs, err) // what is followed by now ends in its time
+				continue
 			}
 			since, started = time.Now(), f.starts(ctx, project)
 			f.rejoin(ctx, project, services)
@@ -128,6 +126,7 @@ func (f *following) run(ctx context.Context, list []operate.Container, services 
 			return ctx.Err()
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // starts are the events of containers that are started.
@@ -162,25 +161,30 @@ func (f *following) joined(ctx context.Context, c operate.Container, at int64, s
 
 // add shows one container's log, unless that is done already.
 func (f *following) add(ctx context.Context, c operate.Container, options client.ContainerLogsOptions) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.seen[c.ID] {
+	if f.open[c.ID] {
 		return
 	}
-	f.seen[c.ID] = true
+	f.open[c.ID] = true
 	stdout, stderr := f.logs.Container(c.Short())
-	f.group.Go(func() {
-		err := f.show(ctx, c, options, stdout, stderr)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.seen, c.ID)
-		if err != nil && ctx.Err() == nil {
-			if follow.Broken(err) || errors.Is(err, follow.ErrGone) {
-				f.lost = err
-			}
-			f.errs = append(f.errs, fmt.Errorf("logs of %s: %w", c.Name, err))
+	go func() {
+		l := endedLog{c.ID, c.Name, f.show(ctx, c, options, stdout, stderr)}
+		select {
+		case f.ended <- l:
+		case <-ctx.Done():
 		}
-	})
+	}()
+}
+
+// left takes note of a log that has ended, and returns what went wrong with it.
+func (f *following) left(l endedLog) error {
+	delete(f.open, l.id)
+	if l.err == nil {
+		return nil
+	}
+	if follow.Broken(l.err) || errors.Is(l.err, follow.ErrGone) {
+		f.lost = l.err
+	}
+	return fmt.Errorf("logs of %s: %w", l.name, l.err)
 }
 
 // show shows a container's log until it ends: that of one that runs does so when the engine goes.

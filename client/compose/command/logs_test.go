@@ -1,0 +1,59 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/compose/follow"
+	"github.com/cleatlabs/cleat/client/compose/label"
+	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/compose/show"
+)
+
+// startsWhileLogsEnd is an engine that tells of starts of other containers, one after the other, and whose logs are over at
+// once.
+func startsWhileLogsEnd(w http.ResponseWriter, r *http.Request) {
+	switch path := r.URL.Path; {
+	case strings.HasSuffix(path, "/events"):
+		for i := range 10 {
+			_ = json.NewEncoder(w).Encode(events.Message{Type: events.ContainerEventType, Action: events.ActionStart, Actor: events.Actor{
+				ID: fmt.Sprint("other", i), Attributes: map[string]string{label.Service: "web", label.OneOff: "False"},
+			}})
+			w.(http.Flusher).Flush()
+		}
+		<-r.Context().Done()
+	case strings.HasSuffix(path, "/json"):
+		_ = json.NewEncoder(w).Encode(container.InspectResponse{State: &container.State{}, Config: &container.Config{}})
+	}
+}
+
+// What is followed ends just when something else starts: `logs -f` ends, or follows that, too.
+func TestLogsEndWhileOthersStart(t *testing.T) {
+	engine := httptest.NewServer(http.HandlerFunc(startsWhileLogsEnd))
+	defer engine.Close()
+	api, err := client.New(client.WithHost("tcp://"+engine.Listener.Addr().String()), client.WithAPIVersion("1.50"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	for range 100 {
+		f := &following{
+			op: &operate.Operator{API: api}, engine: &follow.Engine{API: api}, logs: &show.Logs{Out: t.Output(), Err: t.Output()},
+			options: client.ContainerLogsOptions{Follow: true, ShowStdout: true},
+		}
+		c := operate.Container{Name: "p-web-1", Service: "web"}
+		c.ID, c.Labels = "1", map[string]string{label.Project: "p"}
+		if err := f.run(context.Background(), []operate.Container{c}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
