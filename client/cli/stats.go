@@ -151,7 +151,14 @@ func (s *statsScreen) add(ctx context.Context, name string) {
 	ctx, cancel := context.WithCancel(ctx)
 	e := &statsEntry{asked: name, stop: cancel, filled: make(chan struct{})}
 	s.rows = append(s.rows, e)
-	go e.follow(ctx, s.client, s.options.noStream)
+	go func() {
+		if err := e.follow(ctx, s.client, s.options.noStream); errors.Is(err, io.ErrUnexpectedEOF) {
+			select {
+			case s.lost <- err: // the engine has gone: there is nothing to come
+			case <-ctx.Done():
+			}
+		}
+	}()
 }
 
 func (s *statsScreen) remove(name string) {
@@ -190,11 +197,11 @@ func (s *statsScreen) awaitFirst(ctx context.Context) error {
 }
 
 // follow takes records until the container is removed or nobody looks any more.
-func (e *statsEntry) follow(ctx context.Context, c *client.Client, once bool) {
+func (e *statsEntry) follow(ctx context.Context, c *client.Client, once bool) error {
 	res, err := c.ContainerStats(ctx, e.asked, client.ContainerStatsOptions{Stream: !once, IncludePreviousSample: once})
 	if err != nil {
 		e.put(nil, err)
-		return
+		return err
 	}
 	defer func() { _ = res.Body.Close() }()
 	for dec := json.NewDecoder(res.Body); ; {
@@ -203,7 +210,7 @@ func (e *statsEntry) follow(ctx context.Context, c *client.Client, once bool) {
 			if !errors.Is(err, io.EOF) || !once {
 				e.put(nil, err)
 			}
-			return
+			return err
 		}
 		e.put(&record, nil)
 	}

@@ -138,3 +138,28 @@ services:
 		t.Error(watch)
 	}
 }
+
+// Clients that look at a container by itself end when the engine does, and say so.
+func TestClientsOfAnEngineThatIsKilled(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "run", "-d", "--name", "web", "--stop-signal", "SIGKILL", "busybox", "sh", "-c", "echo began; exec sleep 1000")
+	clients := map[string]*harness.Session{}
+	for _, c := range []struct {
+		shows string
+		args  []string
+	}{{"began", []string{"logs", "-f", "web"}}, {"web", []string{"stats", "web"}}, {"exec_start", []string{"events", "--since", now()}}} {
+		clients[c.args[0]] = harness.Begin(t, e.Command(t, "cleat", c.args...))
+		if c.args[0] == "events" {
+			e.OK(t, "cleat", "exec", "web", "true")
+		}
+		clients[c.args[0]].Shows(t, c.shows)
+	}
+	e.Kill()
+	for name, c := range clients {
+		if code := c.Exit(t); code != 1 || !strings.Contains(c.String(), "unexpected EOF") {
+			t.Errorf("%s: exit code %d: %s", name, code, c)
+		}
+	}
+	e.Run(t)
+}
