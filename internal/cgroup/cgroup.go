@@ -35,6 +35,7 @@ type Hierarchy struct {
 	parents map[string]parent // those that were made or checked already
 	// own is the path that this engine has claimed, "" if none, and owner its id.
 	own, owner string
+	lock       *os.File // that directory, while this process lives
 }
 
 // tree is one v1 hierarchy.

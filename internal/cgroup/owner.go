@@ -19,8 +19,8 @@ const ownerMark = "trusted.cleat.owner"
 // longestOwner bounds what is read of the mark; an engine's id has half of that.
 const longestOwner = 64
 
-// Claim makes the directory of path, and makes it that of the engine whose id is owner. If processes of another engine are
-// in it, that is errdefs.ErrConflict; what another engine has left empty is taken over. It holds until the host is booted
+// Claim makes the directory of path, and makes it that of the engine whose id is owner. If another engine lives that has
+// claimed it, or processes of one are in it, that is errdefs.ErrConflict; what another engine has left empty is taken over. It holds until the host is booted
 // or the directory is removed, over the engine's end. Where the kernel keeps no such attributes, or does not let this
 // process set them (in a user namespace), nothing is claimed.
 func (h *Hierarchy) Claim(path, owner string) error {
@@ -42,6 +42,9 @@ func (h *Hierarchy) Claim(path, owner string) error {
 		return fmt.Errorf("claim the control group %s (choose another one with --cgroup-parent): %w", path,
 			&os.PathError{Op: "setxattr", Path: dir, Err: err})
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lockClaimed(dir)
 	return nil
 }
 
@@ -51,8 +54,8 @@ func unmarkable(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 }
 
-// Foreign is the id of another engine than owner that has claimed the directory of path and has processes in it; "" if
-// there is none. A mark that cannot be read is that of an engine whose id is not known.
+// Foreign is the id of another engine than owner that has claimed the directory of path and lives, or has processes in
+// it; "" if there is none. A mark that cannot be read is that of an engine whose id is not known.
 func (h *Hierarchy) Foreign(path, owner string) string {
 	dir := h.claimed(path)
 	buf := make([]byte, longestOwner)
@@ -66,10 +69,40 @@ func (h *Hierarchy) Foreign(path, owner string) string {
 	case other == owner:
 		return ""
 	}
-	if !holdsProcesses(dir) {
+	if !holdsProcesses(dir) && !lockedByOther(dir) {
 		return ""
 	}
 	return other
+}
+
+// lockClaimed says for as long as this process lives that an engine has the directory: where there are only hierarchies of
+// version 1, no process of an idle engine lies in it. The lock is on the directory itself, as engines in containers have
+// a /run of their own. Where it cannot be had, processes alone tell. h.mu is
+// held.
+func (h *Hierarchy) lockClaimed(dir string) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return
+	}
+	// Shared, as a directory cannot be opened for writing: whether there is another's is asked as if for one's own alone.
+	if unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK}) != nil {
+		f.Close()
+		return
+	}
+	if h.lock != nil {
+		h.lock.Close()
+	}
+	h.lock = f
+}
+
+func lockedByOther(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l) == nil && l.Type != unix.F_UNLCK
 }
 
 // Exists tells whether there is a directory of path.
@@ -104,6 +137,7 @@ func (h *Hierarchy) makeClaimed(path, owner string) error {
 func (h *Hierarchy) claimAgain(path string) {
 	if path == h.own {
 		_ = unix.Setxattr(h.claimed(path), ownerMark, []byte(h.owner), 0)
+		h.lockClaimed(h.claimed(path))
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/cgroup"
 )
 
-// A directory is one engine's: another's claim fails as long as processes are in it, and holds once they are gone.
+// A directory is one engine's: another's claim fails as long as it lives or processes are in it, and holds once they are gone.
 func TestClaims(t *testing.T) {
 	h := hierarchy(t)
 	parent := parentDir() + "/claimed"
@@ -49,9 +49,18 @@ func TestClaims(t *testing.T) {
 	if err := g.Remove(); err != nil {
 		t.Fatal(err)
 	}
+	if err := other.Claim(parent, second); !errors.Is(err, errdefs.ErrConflict) {
+		t.Errorf("a claim of what an engine without processes has: %v", err)
+	}
+	h.EndClaim()
+	other.EndClaim()
 	if err := other.Claim(parent, second); err != nil {
 		t.Errorf("a claim of what nobody uses: %v", err)
 	}
+	if got := h.Foreign(parent, first); got != second {
+		t.Errorf("while the second lives it is %q's", got)
+	}
+	other.EndClaim()
 	if got := h.Foreign(parent, first); got != "" {
 		t.Errorf("without processes it is still %q's", got)
 	}
