@@ -91,6 +91,27 @@ services:
 	}
 }
 
+// What is kept nowhere is shown from its first line on all the same, at a first start and at later ones.
+func TestComposeShowsLogsThatAreNotKept(t *testing.T) {
+	e := harness.Start(t, harness.Options{Args: []string{"--log-driver", "none"}})
+	e.Load(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  named: {image: busybox, command: echo first, logging: {driver: none}}
+  default: {image: busybox, command: echo first}
+  sent: {image: busybox, command: echo first, logging: {driver: syslog, options: {syslog-address: "udp://127.0.0.1:9", cache-disabled: "true"}}}
+  fails: {image: busybox, command: sh -c "echo first; exit 1", restart: "on-failure:2"} # ends before it can be attached to
+`})
+	for range 2 {
+		said := a.ok(t, "up", "--no-color")
+		for _, service := range []string{"named", "default", "sent", "fails"} {
+			if !strings.Contains(said, fmt.Sprintf("%-10s | first\n", service+"-1")) {
+				t.Errorf("%s is not shown:\n%s", service, said)
+			}
+		}
+	}
+}
+
 // Who does not want to wait for the engine interrupts; what runs goes on, and the next up shows it.
 func TestComposeUpIsInterruptedWithoutTheEngine(t *testing.T) {
 	e := harness.Start(t, harness.Options{})

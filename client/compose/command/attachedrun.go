@@ -50,23 +50,30 @@ func (s *session) attach(ctx context.Context, c operate.Container) error {
 
 // open chooses from where on a container is shown, and opens what would be lost otherwise.
 func (s *session) open(ctx context.Context, r *run, runs bool) error {
-	logging := s.p.Services[r.Service].Logging
 	switch {
 	case r.tail == nil:
 		return nil
-	case logging != nil && logging.Driver == "none":
-		return r.tail.OpenOutput(ctx)
 	case runs:
 		r.from.Tail = "0"
 		return r.tail.Open(ctx, r.from)
-	case r.State == container.StateCreated:
-		return nil
 	}
 	found, err := s.o.API.ContainerInspect(ctx, r.ID, client.ContainerInspectOptions{})
-	if err == nil && found.Container.State.StartedAt > "0002" { // it has run before
+	if err != nil {
+		return err
+	}
+	if !readable(found.Container.HostConfig.LogConfig) {
+		return r.tail.OpenOutput(ctx)
+	}
+	if found.Container.State.StartedAt > "0002" { // it has run before
 		r.from.Since = found.Container.State.FinishedAt
 	}
-	return err
+	return nil
+}
+
+// readable says whether an engine keeps what a container with this setting says.
+func readable(c container.LogConfig) bool {
+	uncached, _ := strconv.ParseBool(c.Config["cache-disabled"])
+	return c.Type != "none" && !uncached
 }
 
 // tail shows a container's log, nil for one that is not shown.

@@ -81,6 +81,8 @@ type following struct {
 	hidden  map[string]bool // services that are not shown
 
 	open  map[string]bool // the containers whose logs have not ended
+	tails map[string]*follow.Tail
+	again map[string]func() // for who was started before the log of an earlier run had ended: opens it anew
 	ended chan endedLog
 	lost  error // why the engine is not heard any more
 }
@@ -94,7 +96,7 @@ type endedLog struct {
 func (f *following) run(ctx context.Context, list []operate.Container, services []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f.open, f.ended = map[string]bool{}, make(chan endedLog)
+	f.open, f.tails, f.again, f.ended = map[string]bool{}, map[string]*follow.Tail{}, map[string]func(){}, make(chan endedLog)
 	var project string
 	var started client.EventsResult // none without Follow
 	if f.options.Follow && len(list) > 0 {
@@ -159,15 +161,21 @@ func (f *following) joined(ctx context.Context, c operate.Container, at int64, s
 	f.add(ctx, c, options)
 }
 
-// add shows one container's log, unless that is done already.
+// add shows one container's log: where it is shown already, what is left of it when that has ended.
 func (f *following) add(ctx context.Context, c operate.Container, options client.ContainerLogsOptions) {
 	if f.open[c.ID] {
+		f.again[c.ID] = func() { f.add(ctx, c, options) }
 		return
 	}
 	f.open[c.ID] = true
-	stdout, stderr := f.logs.Container(c.Short())
+	tail := f.tails[c.ID]
+	if tail == nil {
+		stdout, stderr := f.logs.Container(c.Short())
+		tail = &follow.Tail{API: f.op.API, ID: c.ID, Stdout: stdout, Stderr: stderr}
+		f.tails[c.ID] = tail
+	}
 	go func() {
-		l := endedLog{c.ID, c.Name, f.show(ctx, c, options, stdout, stderr)}
+		l := endedLog{c.ID, c.Name, f.show(ctx, tail, options)}
 		select {
 		case f.ended <- l:
 		case <-ctx.Done():
@@ -178,6 +186,10 @@ func (f *following) add(ctx context.Context, c operate.Container, options client
 // left takes note of a log that has ended, and returns what went wrong with it.
 func (f *following) left(l endedLog) error {
 	delete(f.open, l.id)
+	if open := f.again[l.id]; open != nil {
+		delete(f.again, l.id)
+		open()
+	}
 	if l.err == nil {
 		return nil
 	}
@@ -188,12 +200,12 @@ func (f *following) left(l endedLog) error {
 }
 
 // show shows a container's log until it ends: that of one that runs does so when the engine goes.
-func (f *following) show(ctx context.Context, c operate.Container, options client.ContainerLogsOptions, stdout, stderr *show.Lines) error {
-	inspected, err := f.op.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+func (f *following) show(ctx context.Context, t *follow.Tail, options client.ContainerLogsOptions) error {
+	inspected, err := f.op.API.ContainerInspect(ctx, t.ID, client.ContainerInspectOptions{})
 	if err != nil {
 		return err
 	}
-	t := &follow.Tail{API: f.op.API, ID: c.ID, TTY: inspected.Container.Config.Tty, Stdout: stdout, Stderr: stderr}
+	t.TTY = inspected.Container.Config.Tty
 	for {
 		since := time.Now()
 		err := t.Follow(ctx, options)
@@ -201,7 +213,7 @@ func (f *following) show(ctx context.Context, c operate.Container, options clien
 			return err
 		}
 		if err == nil {
-			inspected, err = f.op.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+			inspected, err = f.op.API.ContainerInspect(ctx, t.ID, client.ContainerInspectOptions{})
 			if errdefs.IsNotFound(err) || err == nil && !inspected.Container.State.Running {
 				return nil
 			}

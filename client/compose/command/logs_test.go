@@ -1,12 +1,15 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
@@ -46,14 +49,59 @@ func TestLogsEndWhileOthersStart(t *testing.T) {
 	}
 	defer api.Close()
 	for range 100 {
-		f := &following{
-			op: &operate.Operator{API: api}, engine: &follow.Engine{API: api}, logs: &show.Logs{Out: t.Output(), Err: t.Output()},
-			options: client.ContainerLogsOptions{Follow: true, ShowStdout: true},
+		followWeb(t, api, t.Output())
+	}
+}
+
+// followWeb shows the log of the container 1, which is p-web-1, and of what is started meanwhile.
+func followWeb(t *testing.T, api *client.Client, out io.Writer) {
+	t.Helper()
+	f := &following{
+		op: &operate.Operator{API: api}, engine: &follow.Engine{API: api}, logs: &show.Logs{Out: out, Err: out, NoPrefix: true},
+		options: client.ContainerLogsOptions{Follow: true, ShowStdout: true},
+	}
+	c := operate.Container{Name: "p-web-1", Service: "web"}
+	c.ID, c.Labels = "1", map[string]string{label.Project: "p"}
+	if err := f.run(context.Background(), []operate.Container{c}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A container is started again before its log has ended: what it says from then on is shown, too, and nothing twice.
+func TestLogsOfAContainerThatIsStartedBeforeItsLogEnds(t *testing.T) {
+	const first, second = "2026-01-02T03:04:05.000000001Z one\n", "2026-01-02T03:04:06Z two\n"
+	var inspected, opened atomic.Int32
+	heard := make(chan struct{})
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; {
+		case strings.HasSuffix(path, "/events"):
+			_ = json.NewEncoder(w).Encode(events.Message{Type: events.ContainerEventType, Action: events.ActionStart, Actor: events.Actor{
+				ID: "1", Attributes: map[string]string{label.Service: "web", label.OneOff: "False"},
+			}})
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		case strings.HasSuffix(path, "/json"):
+			if inspected.Add(1) == 2 { // one of the two is for the event
+				close(heard)
+			}
+			_ = json.NewEncoder(w).Encode(container.InspectResponse{State: &container.State{}, Config: &container.Config{Tty: true}})
+		case opened.Add(1) == 1:
+			_, _ = io.WriteString(w, first)
+			w.(http.Flusher).Flush()
+			<-heard
+		default:
+			_, _ = io.WriteString(w, first+second)
 		}
-		c := operate.Container{Name: "p-web-1", Service: "web"}
-		c.ID, c.Labels = "1", map[string]string{label.Project: "p"}
-		if err := f.run(context.Background(), []operate.Container{c}, nil); err != nil {
-			t.Fatal(err)
-		}
+	}))
+	defer engine.Close()
+	api, err := client.New(client.WithHost("tcp://"+engine.Listener.Addr().String()), client.WithAPIVersion("1.50"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	var out bytes.Buffer
+	followWeb(t, api, &out)
+	if out.String() != "one\ntwo\n" {
+		t.Errorf("%q", out.String())
 	}
 }

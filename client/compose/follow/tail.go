@@ -85,9 +85,28 @@ func (t *Tail) open(ctx context.Context, o client.ContainerLogsOptions) error {
 		return nil
 	}
 	if t.Attach && !Broken(err) && ctx.Err() == nil {
-		return t.attach(ctx)
+		return t.attachRunning(ctx)
 	}
 	return err
+}
+
+// attachRunning opens what a container says as long as it runs: one that has ended before would be silent until somebody
+// starts it.
+func (t *Tail) attachRunning(ctx context.Context) error {
+	if err := t.attach(ctx); err != nil {
+		return err
+	}
+	found, err := t.API.ContainerInspect(ctx, t.ID, client.ContainerInspectOptions{})
+	if err != nil {
+		_ = t.stream.Close()
+		t.stream = nil
+		return err
+	}
+	if s := found.Container.State; !s.Running || s.Restarting {
+		_ = t.stream.Close()
+		t.stream = io.NopCloser(bytes.NewReader(nil))
+	}
+	return nil
 }
 
 // entries is a stream whose lines begin with their times.

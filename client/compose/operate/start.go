@@ -215,16 +215,18 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 		// It was so when it was listed a moment ago, before all this began.
 		return o.done("Container", c.Name, state, nil)
 	}
-	var loop restarts
+	loop := crashLoop{before: -1}
 	err := n.until(ctx, func() (bool, error) {
 		inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 		if err != nil {
 			return false, err
 		}
+		if loop.seen(inspected.Container.RestartCount) {
+			// This may never end, and looks like something that takes long; but what it lacks may come yet.
+			o.Report.Warn(o.withReason(ctx, inspected.Container, fmt.Errorf("container %s, which others wait for, ends again and again: 'compose logs %s' shows why", c.Name, c.Service)).Error())
+		}
 		var done bool
-		if err = o.restarted(c, inspected.Container.RestartCount, &loop); err != nil {
-			// what it said is added below
-		} else if condition == types.ServiceConditionCompletedSuccessfully {
+		if condition == types.ServiceConditionCompletedSuccessfully {
 			state = "Exited"
 			done, err = completed(c.Name, inspected.Container.State)
 		} else {
@@ -238,29 +240,23 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 	return o.ended(ctx, "Container", c.Name, state, err)
 }
 
-// restarts are those of a container that is waited for.
-type restarts struct {
-	looked bool // at the container, once
-	before int  // it was waited for
+// crashLoop notices that a container which is waited for ends again and again.
+type crashLoop struct {
+	before int // restarts before it was waited for, -1 while that is not known
 	told   bool
 }
 
-// restarted says that a container ends again and again, which looks like something that takes long, and gives it up in the
-// end. The first times may be for want of something that comes later.
-func (o *Operator) restarted(c Container, count int, r *restarts) error {
-	const often, hopeless = 3, 8 // the last comes after half a minute at the earliest, as the pauses get longer
-	if !r.looked {
-		r.looked, r.before = true, count
+// seen is given how often the container was started again, and says once that it was often.
+func (l *crashLoop) seen(count int) bool {
+	const often = 3 // the first may be for want of something that comes later
+	if l.before < 0 {
+		l.before = count
 	}
-	count -= r.before
-	if count >= hopeless {
-		return fmt.Errorf("dependency failed to start: container %s ends again and again (%d restarts)", c.Name, count)
+	if l.told || count-l.before < often {
+		return false
 	}
-	if count >= often && !r.told {
-		o.Report.Warn(fmt.Sprintf("container %s, which others wait for, ends again and again: 'compose logs %s' shows why", c.Name, c.Service))
-		r.told = true
-	}
-	return nil
+	l.told = true
+	return true
 }
 
 func completed(name string, s *container.State) (bool, error) {
