@@ -32,8 +32,9 @@ type writer struct {
 	mu   sync.Mutex
 	f    *os.File // nil until the first output
 	size int64
-	over bool     // closed
-	open [2]int64 // by stream: when the unfinished line in the log began, or 0
+	over bool         // closed
+	open [2]int64     // by stream: when the unfinished line in the log began, or 0
+	cut  [2][]cutLine // by stream: what was cut off and has not come again yet
 
 	rotated    bool // a file waits for compression until its Mark is recorded
 	compressor sync.WaitGroup
@@ -80,14 +81,14 @@ func (w *writer) Append(s stdio.Stream, p []byte, t time.Time, last bool) (int, 
 	w.startCompression()
 	buf := w.pool.Get()
 	defer w.pool.Put(buf)
-	open := w.open
+	open, cut := w.open, w.cut
 	out, n := w.encode((*buf)[:0], s, p, t.UnixNano(), last)
 	if n == 0 {
 		return 0, nil
 	}
 	*buf = out
 	if err := w.write(out); err != nil {
-		w.open = open
+		w.open, w.cut = open, cut
 		return 0, err
 	}
 	defer w.bell.ring()
@@ -120,7 +121,7 @@ func (w *writer) encode(out []byte, s stdio.Stream, p []byte, nano int64, last b
 		i := bytes.IndexByte(rest[:min(len(rest), stdio.MaxLine)], '\n')
 		switch {
 		case i >= 0:
-			out = w.enc.append(out, s, rest[:i], false, at)
+			out, _ = w.add(out, s, rest[:i], false, at)
 			*begun = 0
 			n += i + 1
 			nano++
@@ -132,8 +133,7 @@ func (w *writer) encode(out []byte, s stdio.Stream, p []byte, nano int64, last b
 		default:
 			return out, n
 		}
-		out = w.enc.append(out, s, rest[:i], true, at)
-		*begun = at
+		out, *begun = w.add(out, s, rest[:i], true, at)
 		n += i
 	}
 	return out, n
@@ -241,8 +241,8 @@ func (w *writer) Rewind(m stdio.Mark) error {
 			continue
 		}
 		if st.Size() > m.Offset {
-			if err := os.Truncate(path, m.Offset); err != nil {
-				return fmt.Errorf("rewind the log: %w", err)
+			if err := w.cutBack(path, st, m.Offset); err != nil {
+				return err
 			}
 		}
 		if w.f != nil && path == w.path {

@@ -58,7 +58,8 @@ type Sink interface {
 	// Mark says where the log ends now.
 	Mark() (Mark, error)
 	// Rewind cuts the log back to an earlier Mark, also one of another process
-	// that was killed. A zero File means that nothing is known.
+	// that was killed. A zero File means that nothing is known. What is cut off
+	// and appended again keeps the time it had.
 	Rewind(Mark) error
 }
 
