@@ -97,8 +97,8 @@ type said struct {
 // stamp is the time in a warning.
 var stamp = regexp.MustCompile(`(?m)^time="[^"]*"`)
 
-// place is where in a file an error comes from, which docker compose does not say.
-var place = regexp.MustCompile(`(?m)^  --> .*:\d+\n *\d+ \| .*\n`)
+// place is where in a file an error comes from, and what to write there, which docker compose does not say.
+var place = regexp.MustCompile(`(?m)^  --> .*:\d+\n *\d+ \| .*\n(?:Hint: .*\n)?`)
 
 // config runs a program's `config` in a directory, with an environment of its own.
 func config(t *testing.T, program, dir string, args ...string) said {
