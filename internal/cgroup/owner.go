@@ -20,9 +20,9 @@ const ownerMark = "trusted.cleat.owner"
 const longestOwner = 64
 
 // Claim makes the directory of path, and makes it that of the engine whose id is owner. If another engine lives that has
-// claimed it, or processes of one are in it, that is errdefs.ErrConflict; what another engine has left empty is taken over. It holds until the host is booted
-// or the directory is removed, over the engine's end. Where the kernel keeps no such attributes, or does not let this
-// process set them (in a user namespace), nothing is claimed.
+// claimed it, or processes of one are in it, that is errdefs.ErrConflict; what another engine has left empty is taken
+// over. It holds until the host is booted or the directory is removed, over the engine's end. Where the kernel keeps no
+// such attributes, or does not let this process set them (in a user namespace), nothing is claimed.
 func (h *Hierarchy) Claim(path, owner string) error {
 	if err := checkPath(path); err != nil {
 		return err
@@ -77,8 +77,7 @@ func (h *Hierarchy) Foreign(path, owner string) string {
 
 // lockClaimed says for as long as this process lives that an engine has the directory: where there are only hierarchies of
 // version 1, no process of an idle engine lies in it. The lock is on the directory itself, as engines in containers have
-// a /run of their own. Where it cannot be had, processes alone tell. h.mu is
-// held.
+// a /run of their own. Where it cannot be had, processes alone tell. h.mu is held.
 func (h *Hierarchy) lockClaimed(dir string) {
 	f, err := os.Open(dir)
 	if err != nil {
