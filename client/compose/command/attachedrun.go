@@ -72,7 +72,7 @@ func (s *session) open(ctx context.Context, r *run, runs bool) error {
 
 // readable says whether an engine keeps what a container with this setting says.
 func readable(c container.LogConfig) bool {
-	uncached, _ := strconv.ParseBool(c.Config["cache-disabled"])
+	uncached, _ := strconv.ParseBool(c.Config["cache-disabled"]) // the engine has refused what is neither true nor false
 	return c.Type != "none" && !uncached
 }
 
