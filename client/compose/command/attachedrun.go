@@ -181,7 +181,7 @@ func (s *session) end(ctx context.Context, r *run) (code int64, err error) {
 			shown <- nil
 			return
 		}
-		go func() { shown <- r.tail.Follow(ctx, r.from) }()
+		go func() { shown <- followed(ctx, s.o, r.tail, r.from) }()
 	})
 	if r.begun == nil || r.tail != nil && r.tail.Opened() {
 		show()

@@ -208,7 +208,7 @@ func (f *following) show(ctx context.Context, t *follow.Tail, options client.Con
 	t.TTY = inspected.Container.Config.Tty
 	for {
 		since := time.Now()
-		err := t.Follow(ctx, options)
+		err := followed(ctx, f.op, t, options)
 		if !options.Follow || options.Until != "" {
 			return err
 		}
@@ -225,6 +225,17 @@ func (f *following) show(ctx context.Context, t *follow.Tail, options client.Con
 			return err
 		}
 	}
+}
+
+// followed shows a log until it ends, with what another engine than Cleat may leave out.
+func followed(ctx context.Context, op *operate.Operator, t *follow.Tail, options client.ContainerLogsOptions) error {
+	if err := t.Follow(ctx, options); err != nil || !options.Follow {
+		return err
+	}
+	if cleat, err := op.IsCleat(ctx); cleat || err != nil {
+		return err
+	}
+	return t.Rest(ctx, options)
 }
 
 func (a *app) eventsCommand() *cobra.Command {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 
 	"github.com/cleatlabs/cleat/client/compose/follow"
@@ -36,7 +37,14 @@ func startsWhileLogsEnd(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 	case strings.HasSuffix(path, "/json"):
 		_ = json.NewEncoder(w).Encode(container.InspectResponse{State: &container.State{}, Config: &container.Config{}})
+	case strings.HasSuffix(path, "/version"):
+		sayVersion(w, "Cleat")
 	}
+}
+
+// sayVersion answers that the engine is this product.
+func sayVersion(w io.Writer, product string) {
+	_ = json.NewEncoder(w).Encode(system.VersionResponse{Components: []system.ComponentVersion{{Name: "Engine", Details: map[string]string{"Product": product}}}})
 }
 
 // What is followed ends just when something else starts: `logs -f` ends, or follows that, too.
@@ -85,6 +93,8 @@ func TestLogsOfAContainerThatIsStartedBeforeItsLogEnds(t *testing.T) {
 				close(heard)
 			}
 			_ = json.NewEncoder(w).Encode(container.InspectResponse{State: &container.State{}, Config: &container.Config{Tty: true}})
+		case strings.HasSuffix(path, "/version"):
+			sayVersion(w, "Cleat")
 		case opened.Add(1) == 1:
 			_, _ = io.WriteString(w, first)
 			w.(http.Flusher).Flush()
@@ -103,5 +113,47 @@ func TestLogsOfAContainerThatIsStartedBeforeItsLogEnds(t *testing.T) {
 	followWeb(t, api, &out)
 	if out.String() != "one\ntwo\n" {
 		t.Errorf("%q", out.String())
+	}
+}
+
+// An engine other than Cleat may end a log before its last line: that is read once it has ended, and from Cleat nothing is
+// read twice. A container that is gone by then has no more to say.
+func TestLogsThatEndEarlyAreReadToTheirEnd(t *testing.T) {
+	const first, second = "2026-01-02T03:04:05.000000001Z one\n", "2026-01-02T03:04:06Z two"
+	for _, c := range []struct {
+		product string
+		gone    bool
+		want    string
+		reads   int32
+	}{{"Cleat", false, "one\n", 1}, {"Docker", false, "one\ntwo", 2}, {"Docker", true, "one\n", 2}} {
+		var reads atomic.Int32
+		engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch path := r.URL.Path; {
+			case strings.HasSuffix(path, "/events"):
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			case strings.HasSuffix(path, "/json"):
+				_ = json.NewEncoder(w).Encode(container.InspectResponse{State: &container.State{}, Config: &container.Config{Tty: true}})
+			case strings.HasSuffix(path, "/version"):
+				sayVersion(w, c.product)
+			case reads.Add(1) == 1:
+				_, _ = io.WriteString(w, first)
+			case c.gone:
+				http.Error(w, `{"message":"No such container: 1"}`, http.StatusNotFound)
+			case r.URL.Query().Get("follow") == "":
+				_, _ = io.WriteString(w, first+second)
+			}
+		}))
+		api, err := client.New(client.WithHost("tcp://"+engine.Listener.Addr().String()), client.WithAPIVersion("1.50"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		followWeb(t, api, &out)
+		if strings.TrimSuffix(out.String(), "\n") != strings.TrimSuffix(c.want, "\n") || reads.Load() != c.reads {
+			t.Errorf("%s: %q in %d reads", c.product, out.String(), reads.Load())
+		}
+		_ = api.Close()
+		engine.Close()
 	}
 }

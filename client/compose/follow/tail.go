@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
 
@@ -24,6 +25,7 @@ type Tail struct {
 
 	mu     sync.Mutex // held by who shows
 	stream io.ReadCloser
+	kept   bool      // the engine keeps what is shown
 	stamps bool      // the times are shown, too
 	opened time.Time // when the first stream was
 
@@ -80,7 +82,7 @@ func (t *Tail) open(ctx context.Context, o client.ContainerLogsOptions) error {
 	}
 	t.skip = t.same
 	stream, err := t.API.ContainerLogs(ctx, t.ID, o)
-	if err == nil {
+	if t.kept = err == nil; t.kept {
 		t.stream = entries{stream}
 		return nil
 	}
@@ -147,6 +149,23 @@ func (t *Tail) Follow(ctx context.Context, o client.ContainerLogsOptions) error 
 	}
 	t.Stdout.Flush()
 	t.Stderr.Flush()
+	return err
+}
+
+// Rest shows what a followed log has left out that has ended: a Docker engine may end it before its last line (moby issue
+// 43860). A container that there is no more has none.
+func (t *Tail) Rest(ctx context.Context, o client.ContainerLogsOptions) error {
+	t.mu.Lock()
+	kept := t.kept
+	t.mu.Unlock()
+	if !kept {
+		return nil
+	}
+	o.Follow = false
+	err := t.Follow(ctx, o)
+	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
+		return nil
+	}
 	return err
 }
 

@@ -39,7 +39,7 @@ func (o *Operator) unbound(ctx context.Context, p *types.Project, s types.Servic
 			return nil, false, err // before anything is made
 		}
 		if !f.Bound(true) && !asked {
-			if own, err = o.keepsFiles(ctx); err != nil {
+			if own, err = o.IsCleat(ctx); err != nil {
 				return nil, false, err
 			}
 			asked = true
@@ -83,8 +83,8 @@ func notOurs(kind, name string, found bool) error {
 	return fmt.Errorf("external %s %q not found: the engine has no %ss of its own; declare it with %s", kind, name, kind, sources)
 }
 
-// keepsFiles asks the engine, once, whether it keeps files for containers.
-func (o *Operator) keepsFiles(ctx context.Context) (bool, error) {
+// IsCleat asks the engine, once, whether it is Cleat, which keeps files for containers and ends no log early.
+func (o *Operator) IsCleat(ctx context.Context) (bool, error) {
 	o.product.Lock()
 	defer o.product.Unlock()
 	if o.product.known {
