@@ -320,7 +320,7 @@ func (s *Service) reserve(ws []wish, t targets) (*reservation, error) {
 		err = s.proxy.add(r.served)
 	}
 	if err != nil {
-		r.release(s.proxy)
+		s.letGo(r)
 		return nil, err
 	}
 	return r, nil
@@ -361,6 +361,9 @@ func (s *Service) reserveOne(r *reservation, w wish, t targets) error {
 		}
 		return s.describe(err)
 	}
+	if w.first == w.last {
+		return s.describe(s.takePort(r, w, w.first, t))
+	}
 	var first error
 	for p := int(w.first); p <= int(w.last); p++ {
 		err := s.bindPort(r, w, uint16(p), t)
@@ -374,10 +377,7 @@ func (s *Service) reserveOne(r *reservation, w wish, t targets) error {
 			first = err
 		}
 	}
-	if w.last > w.first {
-		return failure.Conflict("all ports of %d-%d are taken; the first: %w", w.first, w.last, s.describe(first))
-	}
-	return s.describe(first)
+	return failure.Conflict("all ports of %d-%d are taken; the first: %w", w.first, w.last, s.describe(first))
 }
 
 func isTaken(err error) bool {

@@ -46,7 +46,7 @@ func (s *Service) unpublish(a *attachment) error {
 	if err != nil {
 		err = fmt.Errorf("free ports of container %s: %w", a.sandbox.ContainerID, err)
 	}
-	r.release(s.proxy)
+	s.letGo(r)
 	s.stale.forget(nil, dels)
 	return err
 }

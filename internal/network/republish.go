@@ -66,7 +66,7 @@ func (s *Service) reserveAgain(a *attachment, held *reservation, t targets) (*re
 		return held, nil
 	}
 	before := slices.Clone(held.ports)
-	held.release(s.proxy)
+	s.letGo(held)
 	r, err := s.reserve(chosenBefore(before, ws), t)
 	if err != nil {
 		// Nobody can have taken all of them in between.
@@ -151,11 +151,11 @@ func chosenBefore(before []bound, ws []wish) []wish {
 func (s *Service) rebind(a *attachment, bs []bound, t targets) {
 	r := &reservation{}
 	for _, w := range sameWishes(bs) {
-		if s.bindPort(r, w, w.first, t) == nil {
+		if s.takePort(r, w, w.first, t) == nil {
 			continue
 		}
 		for _, one := range w.apart() { // another's on some addresses, which may be free on the rest
-			if err := s.bindPort(r, one, one.first, t); err != nil {
+			if err := s.takePort(r, one, one.first, t); err != nil {
 				host := cmp.Or(one.host, one.host6)
 				r.ports = append(r.ports, bound{w.port, host, w.first})
 				s.warn(fmt.Sprintf("container %s keeps published port %s, though %s", a.sandbox.Name, netip.AddrPortFrom(host, w.first), s.describe(err)))

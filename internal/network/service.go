@@ -71,6 +71,8 @@ type Service struct {
 	closed      bool
 	warnings    []string  // of Open
 	undeleted   []*Record // bridges that Open could not delete
+
+	freed freed
 }
 
 // Open makes or adopts the bridges, the nftables table and the host's sysctls.

@@ -3,10 +3,13 @@ package network_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,4 +96,56 @@ func TestLateFailureLeavesNothing(t *testing.T) {
 		t.Errorf("left in the ruleset:\n%s", after)
 	}
 	h.expect("next address", h.attach(s, "8080:80/tcp", "53:53/udp").IP.String(), "172.29.0.2")
+}
+
+// A process that is just being started has copies of the engine's sockets until its exec: a port that is let go of
+// meanwhile goes to the next one all the same.
+func TestAPortIsTakenAgainWhileAProcessStarts(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	h.attach(s, "80:80/tcp")
+	for _, protocol := range []string{"tcp", "udp"} {
+		box, ns, err := s.Attach(context.Background(), request(7, ports("80/"+protocol, "8080")))
+		must(t, err)
+		unix.Close(ns)
+		copies := copiesOf(t, 8080)
+		if len(copies) == 0 {
+			t.Fatal("no socket holds the port")
+		}
+		must(t, s.Detach(context.Background(), box))
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			time.Sleep(20 * time.Millisecond) // as long as the start of a process may take
+			for _, fd := range copies {
+				unix.Close(fd)
+			}
+		})
+		box, ns, err = s.Attach(context.Background(), request(8, ports("80/"+protocol, "8080")))
+		wg.Wait()
+		must(t, err)
+		unix.Close(ns)
+		must(t, s.Detach(context.Background(), box))
+	}
+}
+
+// copiesOf are copies of this process's sockets that are bound to a port.
+func copiesOf(t *testing.T, port int) (fds []int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, e := range entries {
+		fd, _ := strconv.Atoi(e.Name())
+		name, err := unix.Getsockname(fd)
+		if err != nil {
+			continue
+		}
+		four, _ := name.(*unix.SockaddrInet4)
+		six, _ := name.(*unix.SockaddrInet6)
+		if four != nil && four.Port == port || six != nil && six.Port == port {
+			fd, err := unix.Dup(fd)
+			must(t, err)
+			fds = append(fds, fd)
+		}
+	}
+	return fds
 }
