@@ -82,7 +82,7 @@ func imageInspectFor(in *imagetypes.InspectResponse, asked version) any {
 	if asked.from(45) {
 		return &out150
 	}
-	out145 := imageBelow145{imageBelow150: out150}
+	out145 := imageBelow145{imageBelow150: out150, ContainerConfig: &out150.Config}
 	if asked.from(44) {
 		return &out145
 	}
@@ -149,12 +149,13 @@ type imageConfigBelow150 struct {
 	Image        string
 }
 
-// imageBelow145 names the container that an image was committed from, which is
-// not known here.
+// imageBelow145 names the container that an image was committed from, which is not known
+// here. Its configuration was the image's but for the command: docker-compose 1 looks
+// there for the volumes that it takes over.
 type imageBelow145 struct {
 	imageBelow150
 	Container       string
-	ContainerConfig *imageConfigBelow150 // always null
+	ContainerConfig *imageConfigBelow150
 }
 
 // imageBelow144 has the size a second time.

@@ -19,6 +19,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatlabs/cleat/internal/api"
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/image"
 	"github.com/cleatlabs/cleat/test/expect"
@@ -195,7 +196,7 @@ func TestShapesByVersion(t *testing.T) {
 		{"/images/nginx/json", "VirtualSize", 44, "1000", "-"},
 		{"/images/nginx/json", "Created", 44, "0001-01-01T00:00:00Z", "-"},
 		{"/images/nginx/json", "Container", 45, "", "-"},
-		{"/images/nginx/json", "ContainerConfig", 45, "<nil>", "-"},
+		{"/images/nginx/json", "ContainerConfig.Cmd", 45, "[nginx]", "-"},
 		{"/images/nginx/json", "Descriptor.size", 48, "-", "7"},
 		{"/images/nginx/json", "Config.Hostname", 50, "", "-"},
 		{"/images/nginx/json", "Config.Tty", 50, "false", "-"},
@@ -260,6 +261,29 @@ func pick(t *testing.T, text, path string) string {
 		}
 	}
 	return fmt.Sprint(value)
+}
+
+// docker-compose 1 asks for the newest version that it is told of, and reads what the newest lack.
+func TestDockerCompose1IsToldWhatItReads(t *testing.T) {
+	d := serve(t, populated())
+	for agent, want := range map[string]string{
+		"docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1.0-26-amd64": "1.44",
+		"docker-compose/2.40.0": api.MaxVersion,
+		"docker-sdk-python/7.1": api.MaxVersion,
+	} {
+		told := pick(t, d.call("GET", "/version", "", "User-Agent", agent).body, "ApiVersion")
+		if told != want {
+			t.Errorf("%s is told %s, want %s", agent, told, want)
+		}
+		if strings.HasPrefix(agent, "docker-compose/1.") {
+			if got := pick(t, d.get("/v"+told+"/images/nginx/json").body, "ContainerConfig.Volumes"); got != "<nil>" {
+				t.Errorf("the volumes in ContainerConfig are %s", got)
+			}
+			if got := pick(t, strings.SplitN(d.get("/v"+told+"/events").body, "\n", 2)[0], "id"); got == "-" {
+				t.Error("events have no id")
+			}
+		}
+	}
 }
 
 func TestEventShapes(t *testing.T) {

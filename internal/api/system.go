@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/moby/moby/api/types/system"
 )
@@ -29,13 +30,21 @@ func (h *Handler) ping(_ context.Context, w http.ResponseWriter, q *request) err
 	return nil
 }
 
-func (h *Handler) systemVersion(ctx context.Context, w http.ResponseWriter, _ *request) error {
+func (h *Handler) systemVersion(ctx context.Context, w http.ResponseWriter, q *request) error {
 	version, err := h.deps.System.Version(ctx)
 	if err != nil {
 		return err
 	}
+	if outgrown(q.Header.Get("User-Agent")) {
+		version.APIVersion = v(44).String()
+	}
 	return writeJSON(w, http.StatusOK, version)
 }
+
+// outgrown reports whether a User-Agent is that of docker-compose 1, as Debian 12 has it: it asks for whatever version
+// is the newest and reads what newer ones lack, the volumes in an image's ContainerConfig (below 1.45) before it makes
+// a container anew, and the ids at the head of events (below 1.52).
+func outgrown(agent string) bool { return strings.HasPrefix(agent, "docker-compose/1.") }
 
 func (h *Handler) systemInfo(ctx context.Context, w http.ResponseWriter, q *request) error {
 	info, err := h.deps.System.Info(ctx)
