@@ -128,6 +128,38 @@ func TestLongLinesAreSplitAsDockerSplitsThem(t *testing.T) {
 	}
 }
 
+// TestPiecesEndBetweenCharacters: a character that lies across the end of a piece is in the next one whole, and bytes
+// that are no text end a piece nowhere else than Docker does.
+func TestPiecesEndBetweenCharacters(t *testing.T) {
+	const limit = 16 << 10
+	for _, c := range []struct {
+		line  string
+		first int // length of the first piece
+	}{
+		{strings.Repeat("x", limit-1) + strings.Repeat("é", limit), limit - 1},
+		{strings.Repeat("x", limit-2) + strings.Repeat("é", limit), limit},
+		{strings.Repeat("€", limit), limit - 1},
+		{"x" + strings.Repeat("😀", limit), limit - 3},
+		{strings.Repeat("x", limit-1) + "\xc3x" + strings.Repeat("x", limit), limit - 1}, // what follows could have been its rest
+		{strings.Repeat("x", limit-2) + "\xe2\xffx", limit},
+		{strings.Repeat("\xbf", limit+1), limit},
+	} {
+		cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log")}
+		feed(t, open(t, cfg), stdio.Stdout, c.line+"\n", noon, false)
+		if got, want := read(t, cfg, all()), strings.Map(func(r rune) rune { return r }, c.line)+"\n"; got != want {
+			t.Errorf("%.8q… came back as %.8q… (%d and %d bytes)", c.line, got, len(c.line)+1, len(got))
+		}
+		var pieces []int
+		err := logs.Read(context.Background(), cfg, all(), nil, func(e logs.Entry) error {
+			pieces = append(pieces, len(strings.ReplaceAll(string(e.Line), "\ufffd", "?")))
+			return nil
+		})
+		if err != nil || pieces[0] != c.first {
+			t.Errorf("pieces of %.8q…: %d, %v; want the first to have %d bytes", c.line, pieces, err, c.first)
+		}
+	}
+}
+
 func TestUnfinishedLineWaits(t *testing.T) {
 	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log")}
 	w := open(t, cfg)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cleatlabs/cleat/internal/stdio"
 )
@@ -102,7 +103,7 @@ func (w *writer) Append(s stdio.Stream, p []byte, t time.Time, last bool) (int, 
 
 func (w *writer) full(size int64) bool { return w.opts.maxSize > 0 && size >= w.opts.maxSize }
 
-// encode adds the whole lines of p to out, and pieces of MaxLine bytes of longer
+// encode adds the whole lines of p to out, and pieces of MaxLine bytes at most of longer
 // ones, until the file or the buffer is full. Lines of one batch get times one
 // nanosecond apart, so that they stay in order; the pieces of one line share
 // one, as Docker's do.
@@ -127,7 +128,7 @@ func (w *writer) encode(out []byte, s stdio.Stream, p []byte, nano int64, last b
 			nano++
 			continue
 		case len(rest) >= stdio.MaxLine:
-			i = stdio.MaxLine
+			i = pieceEnd(rest)
 		case last:
 			i = len(rest)
 		default:
@@ -137,6 +138,21 @@ func (w *writer) encode(out []byte, s stdio.Stream, p []byte, nano int64, last b
 		n += i
 	}
 	return out, n
+}
+
+// pieceEnd is where the first piece of a line of MaxLine bytes or more ends: before a
+// character that would be cut in two, as the halves of one are no text that JSON can hold.
+func pieceEnd(line []byte) int {
+	line = line[:stdio.MaxLine]
+	for i := len(line) - 1; i >= len(line)-utf8.UTFMax; i-- {
+		if utf8.RuneStart(line[i]) {
+			if utf8.FullRune(line[i:]) {
+				break
+			}
+			return i
+		}
+	}
+	return len(line)
 }
 
 // write appends b or nothing.

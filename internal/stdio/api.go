@@ -24,7 +24,8 @@ func (s Stream) String() string {
 }
 
 // MaxLine is the longest piece of a line, in bytes, that a Sink may leave
-// unconsumed: a longer line is logged in pieces of this size.
+// unconsumed: a longer line is logged in pieces of this size, or of a few bytes less
+// where it would cut a character in two.
 const MaxLine = 16 << 10
 
 var (
@@ -47,7 +48,7 @@ type Mark struct {
 // Sink is the log that a Pump feeds. A Pump calls it from one goroutine at a
 // time.
 type Sink interface {
-	// Append logs the whole lines of p, and pieces of MaxLine bytes of longer
+	// Append logs the whole lines of p, and pieces of MaxLine bytes at most of longer
 	// lines, and returns how many bytes it consumed; the rest is presented
 	// again together with what follows it. With last, everything is consumed.
 	// t is when the bytes were read. It may stop early at the end of a file: it
