@@ -163,6 +163,7 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener, b
 	}
 	hosts, _ := readSockets("/proc/thread-self/net/")
 	served, t := s.proxy.ports(), s.targets(sb)
+	guards, _ := nft.InputGuards()
 	hosts = slices.DeleteFunc(hosts, func(l listener) bool { // the engine's own are nobody else's
 		return l.addr.Addr().Is6() && served[servedPort{protoNumber(l.proto), l.addr.Port()}]
 	})
@@ -171,7 +172,11 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener, b
 		at := listenedOn(sockets, port)
 		open := slices.ContainsFunc(at, func(a netip.Addr) bool { return a.IsUnspecified() || own[a] })
 		for _, b := range bindings {
-			c.Ports = append(c.Ports, CheckedPort{Host: net.JoinHostPort(b.HostIP.String(), b.HostPort), Container: port.String(), Listening: open, From: reachableFrom(b.HostIP, blocked.has(b.HostIP) && !(b.HostIP.Is6() && s.servedOnly(b.HostIP, t)))})
+			from := reachableFrom(b.HostIP, blocked.has(b.HostIP))
+			if b.HostIP.Is6() && s.servedOnly(b.HostIP, t) {
+				from = servedFrom(b.HostIP, len(guards) > 0)
+			}
+			c.Ports = append(c.Ports, CheckedPort{Host: net.JoinHostPort(b.HostIP.String(), b.HostPort), Container: port.String(), Listening: open, From: from})
 			if b.HostIP.Is6() && b.HostIP.IsUnspecified() {
 				continue // the IPv4 binding says the same
 			}
@@ -193,7 +198,7 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener, b
 			c.problem(remedy, "port %s is published, but nothing in the container listens on it", port)
 		}
 	}
-	s.diagnoseServed(c, sb)
+	s.diagnoseServed(c, sb, guards)
 	if len(c.Ports) > 0 && four == nil && six == nil {
 		c.problem("connect it to a network that is not internal", "ports are published, but no network of the container leads outside")
 	}
@@ -204,15 +209,14 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener, b
 
 // diagnoseServed tells of ports on IPv6 that the engine serves itself, which differ in what
 // the container sees and in which of the host's firewall rules apply.
-func (s *Service) diagnoseServed(c *Diagnosis, sb *Sandbox) {
+func (s *Service) diagnoseServed(c *Diagnosis, sb *Sandbox, guards []nft.Blocker) {
 	bs, err := boundPorts(sb.Ports)
 	if err != nil || len(s.servedElements(s.targets(sb), bs)) == 0 {
 		return
 	}
 	const text = "the container has no IPv6 address, so the engine itself serves its ports on those of the host: the container sees its gateway as the client, the host's firewall has them in chain \"input\"%s, and they pause while no engine runs"
 	const remedy = "give its network IPv6, as in network create --ipv6"
-	guards, err := nft.InputGuards()
-	if err != nil || len(guards) == 0 {
+	if len(guards) == 0 {
 		c.note(remedy, text, "")
 		return
 	}
@@ -254,6 +258,15 @@ func reachableFrom(host netip.Addr, blocked bool) string {
 		return "this host, other hosts, containers"
 	}
 	return "whoever reaches " + host.String()
+}
+
+// servedFrom is reachableFrom for a port that the engine serves itself; guarded if a firewall of the host drops what
+// comes to the host's programs and none of its rules lets in.
+func servedFrom(host netip.Addr, guarded bool) string {
+	if guarded && !host.IsLoopback() {
+		return "this host and containers, and others where its firewall lets the port in"
+	}
+	return reachableFrom(host, false)
 }
 
 func addrList(as []netip.Addr) string {

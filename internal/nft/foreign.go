@@ -104,8 +104,8 @@ func blockers(conn *netlink.Conn, bridges []Forwarded) ([]Blocker, error) {
 	return bs, nil
 }
 
-// InputGuards lists the foreign chains that drop, by policy, IPv6 packets to the host's own
-// programs. Whether a rule of theirs lets a certain port in they do not tell.
+// InputGuards lists the foreign chains that drop, by policy or as firewalld's last rule does, IPv6 packets to the
+// host's own programs. Whether a rule of theirs lets a certain port in they do not tell.
 func InputGuards() ([]Blocker, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -118,7 +118,7 @@ func InputGuards() ([]Blocker, error) {
 	}
 	var bs []Blocker
 	for _, c := range chains {
-		if c.hasHook && c.hook == unix.NF_INET_LOCAL_IN && c.kind == "filter" && c.policy == nfDrop && c.family != unix.NFPROTO_IPV4 {
+		if c.hasHook && c.hook == unix.NF_INET_LOCAL_IN && c.drops() && c.family != unix.NFPROTO_IPV4 {
 			bs = append(bs, Blocker{family: c.family, Family: familyName(c.family), Table: c.table, Chain: c.name})
 		}
 	}
@@ -142,10 +142,12 @@ func allowCommands(c foreignChain, all []foreignChain, bridges []string) string 
 // blocks is about filter chains on forward. Those of other engines of this kind are
 // called cleat-… and accept by policy, so that they are none.
 func (c foreignChain) blocks() bool {
-	if !c.hasHook || c.hook != unix.NF_INET_FORWARD || c.kind != "filter" {
-		return false
-	}
-	return c.policy == nfDrop || c.table == "firewalld"
+	return c.hasHook && c.hook == unix.NF_INET_FORWARD && c.drops()
+}
+
+// drops tells whether a chain of filters drops what none of its rules lets through. firewalld does so by a last rule.
+func (c foreignChain) drops() bool {
+	return c.kind == "filter" && (c.policy == nfDrop || c.table == "firewalld")
 }
 
 func allowCommand(c foreignChain, all []foreignChain, bridge string) string {

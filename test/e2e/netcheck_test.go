@@ -103,5 +103,6 @@ func TestNetworkCheckNamesTheFirewall(t *testing.T) {
 	}
 	// What the engine serves itself is guarded by another chain.
 	nft("add chain inet " + table + " in { type filter hook input priority 10; policy drop; }; add rule inet " + table + " in accept")
-	check(t, e, "one", 1, `(chain "in" of nftables table "inet `+table+`" drops what no rule of it lets in)`, "let the ports in there, or give its network IPv6")
+	check(t, e, "one", 1, `(chain "in" of nftables table "inet `+table+`" drops what no rule of it lets in)`, "let the ports in there, or give its network IPv6",
+		"-> 80/tcp: reached by this host and containers, and others where its firewall lets the port in")
 }
