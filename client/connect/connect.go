@@ -46,11 +46,8 @@ type Options struct {
 
 // Install adds the flags to fs, with the environment's values as their defaults.
 func (o *Options) Install(fs *pflag.FlagSet) {
-	configDir, certDir := config.Dir(), os.Getenv("DOCKER_CERT_PATH")
-	if certDir == "" {
-		certDir = configDir
-	}
-	fs.StringVar(&o.ConfigDir, "config", configDir, "Location of client config files")
+	certDir := certDir()
+	fs.StringVar(&o.ConfigDir, "config", config.Dir(), "Location of client config files")
 	fs.StringVarP(&o.Context, "context", "c", "", `Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with "cleat context use")`)
 	fs.BoolVarP(&o.Debug, "debug", "D", false, "Enable debug mode")
 	fs.VarP(opts.NewListOptsRef(&o.Hosts, nil), "host", "H", "Daemon socket to connect to")
@@ -62,6 +59,16 @@ func (o *Options) Install(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.TLSVerify, "tlsverify", os.Getenv("DOCKER_TLS_VERIFY") != "", "Use TLS and verify the remote")
 	fs.BoolVarP(&o.Version, "version", "v", false, "Print version information and quit")
 }
+
+// certDir is where certificates are looked for that no flag names.
+func certDir() string {
+	if dir := os.Getenv("DOCKER_CERT_PATH"); dir != "" {
+		return dir
+	}
+	return defaultCertDir()
+}
+
+func defaultCertDir() string { return config.Dir() }
 
 // Check says what of the flags contradicts itself.
 func (o *Options) Check() error {
@@ -79,7 +86,7 @@ func (o *Options) Check() error {
 	return nil
 }
 
-// Endpoint is where the engine is and how to reach it. The paths are empty where there is no such file.
+// Endpoint is where the engine is and how to reach it. The paths are empty where nobody named a file and there is none.
 type Endpoint struct {
 	Host       string // a URL
 	CAFile     string
@@ -126,7 +133,7 @@ func (o *Options) Endpoint(configuration func() *configfile.ConfigFile) (Endpoin
 func (o *Options) DefaultEndpoint() (Endpoint, error) {
 	ep := Endpoint{TLS: o.TLS || o.TLSVerify, SkipVerify: !o.TLSVerify}
 	if ep.TLS {
-		ep.CAFile, ep.CertFile, ep.KeyFile = existing(o.TLSCA), existing(o.TLSCert), existing(o.TLSKey)
+		ep.CAFile, ep.CertFile, ep.KeyFile = o.certificates()
 	}
 	host := os.Getenv("DOCKER_HOST")
 	if len(o.Hosts) > 0 {

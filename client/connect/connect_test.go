@@ -3,6 +3,7 @@ package connect_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,5 +103,42 @@ func TestCertificatesThatNoEnvironmentNames(t *testing.T) {
 	_, err := options(t, "-H", "tcp://192.0.2.1:2376", "--tlsverify", "--tlskey", key).Environ(noConfiguration, nil)
 	if err == nil || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "DOCKER_CERT_PATH") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestNamedCertificatesHaveToBeThere: one that is only looked for need not be.
+func TestNamedCertificatesHaveToBeThere(t *testing.T) {
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		env, flags    []string
+		ca, cert, key string
+	}{
+		"looked for":            {flags: []string{"--tlsverify"}},
+		"in DOCKER_CERT_PATH":   {env: []string{"DOCKER_CERT_PATH=" + dir}, flags: []string{"--tlsverify"}, ca: dir + "/ca.pem"},
+		"there, unverified":     {env: []string{"DOCKER_CERT_PATH=" + dir}, flags: []string{"--tls"}},
+		"an authority by name":  {flags: []string{"--tlsverify", "--tlscacert", "typo.pem"}, ca: "typo.pem"},
+		"a certificate by name": {flags: []string{"--tlsverify", "--tlscert", "typo.pem", "--tlskey", "typo.key"}, cert: "typo.pem", key: "typo.key"},
+	} {
+		setEnviron(t, append(c.env, "DOCKER_HOST=tcp://192.0.2.1:2376"))
+		ep, err := options(t, c.flags...).Endpoint(noConfiguration)
+		if err != nil || ep.CAFile != c.ca || ep.CertFile != c.cert || ep.KeyFile != c.key {
+			t.Errorf("%s: %+v, %v", name, ep, err)
+		}
+	}
+}
+
+func TestWhatTLSSays(t *testing.T) {
+	for cause, want := range map[string]string{
+		"Client sent an HTTP request to an HTTPS server.":                                  "served with TLS there: give --tlsverify",
+		"tls: first record does not look like a TLS handshake":                             "does not speak TLS: leave out --tlsverify",
+		"read: remote error: tls: certificate required":                                    "name yours by --tlscert and --tlskey",
+		"read: remote error: tls: expired certificate":                                     "(expired certificate): name another by",
+		"tls: failed to verify certificate: x509: certificate signed by unknown authority": "name that by --tlscacert",
+		"x509: certificate is valid for example.com, not localhost":                        "valid for example.com, not localhost",
+	} {
+		e := &connect.UnreachableError{Host: "tcp://192.0.2.1:2376", Cause: errors.New(cause)}
+		if got := e.Error(); !strings.Contains(got, want) || strings.Contains(got, "Is it running") {
+			t.Errorf("%s: %s", cause, got)
+		}
 	}
 }

@@ -11,7 +11,8 @@ import (
 
 // IsUnreachable says whether the engine could not even be spoken to.
 func IsUnreachable(err error) bool {
-	return err != nil && (client.IsErrConnectionFailed(err) || strings.Contains(err.Error(), "cannot connect to the Docker daemon"))
+	return err != nil && (client.IsErrConnectionFailed(err) || strings.Contains(err.Error(), "cannot connect to the Docker daemon") ||
+		strings.Contains(err.Error(), wantsTLS))
 }
 
 // UnreachableError says what to do about an engine that cannot be reached.
@@ -26,6 +27,9 @@ func (e *UnreachableError) Error() string {
 	cause := e.Cause.Error()
 	if strings.HasPrefix(e.Host, "ssh://") {
 		return fmt.Sprintf("Cannot connect to the engine at %s: %s", e.Host, saidOverSSH(cause))
+	}
+	if said := saidOverTLS(cause); said != "" && !strings.HasPrefix(e.Host, "unix://") {
+		return fmt.Sprintf("Cannot connect to the engine at %s: %s", e.Host, said)
 	}
 	switch {
 	case errors.Is(e.Cause, syscall.EACCES) || strings.Contains(cause, "permission denied"):

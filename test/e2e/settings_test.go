@@ -116,19 +116,33 @@ func TestCertificates(t *testing.T) {
 	file := func(name string) string { return filepath.Join(dir, name) }
 	e := harness.Start(t, harness.Options{Args: []string{"-H", "tcp://127.0.0.1:" + port, "--tlsverify", "--tlscacert", file("ca.pem"), "--tlscert", file("server.pem"), "--tlskey", file("server.key")}})
 	e.Load(t, "busybox")
+	address := "tcp://127.0.0.1:" + port
+	for _, c := range []struct{ said, flags string }{
+		{"it is served with TLS there: give --tlsverify", ""},
+		{"authority that is not trusted here: name that by --tlscacert", "--tlsverify"},
+		{"it lets in only clients with a certificate", "--tlsverify --tlscacert " + file("ca.pem")},
+		{"it lets in only clients with a certificate", "--tls"},
+		{file("typo.pem") + ": no such file", "--tlsverify --tlscacert " + file("typo.pem")},
+		{file("typo.pem") + ": no such file", "--tls --tlscert " + file("typo.pem") + " --tlskey " + file("client.key")},
+		{"name yours by --tlscert", "--tlsverify --tlscacert " + file("ca.pem") + " --tlscert " + file("stranger.pem") + " --tlskey " + file("stranger.key")},
+	} {
+		if r := e.Cleat(t, append(append([]string{"-H", address}, strings.Fields(c.flags)...), "ps")...); r.Code != 1 || !strings.Contains(r.Stderr, c.said) {
+			t.Errorf("want %q: %s", c.said, r)
+		}
+	}
 	each(t, func(t *testing.T, program string) {
-		tls := []string{"-H", "tcp://127.0.0.1:" + port, "--tlsverify", "--tlscacert", file("ca.pem")}
+		tls := []string{"-H", address, "--tlsverify", "--tlscacert", file("ca.pem")}
 		with := append(append([]string{}, tls...), "--tlscert", file("client.pem"), "--tlskey", file("client.key"))
 		if got := e.Do(t, program, "hello\n", append(with, "run", "--rm", "-i", "busybox", "cat")...); got.Code != 0 || got.Stdout != "hello\n" {
 			t.Errorf("with a certificate: %s", got)
 		}
-		if got := e.Do(t, program, "", append(tls, "--tlscert", file("none.pem"), "--tlskey", file("none.key"), "ps")...); got.Code == 0 {
+		if got := e.Do(t, program, "", append(tls, "ps")...); got.Code == 0 {
 			t.Errorf("without a certificate: %s", got)
 		}
 		if got := e.Do(t, program, "", append(tls, "--tlscert", file("stranger.pem"), "--tlskey", file("stranger.key"), "ps")...); got.Code == 0 {
 			t.Errorf("with a stranger's certificate: %s", got)
 		}
-		if got := e.Do(t, program, "", "-H", "tcp://127.0.0.1:"+port, "ps"); got.Code == 0 {
+		if got := e.Do(t, program, "", "-H", address, "ps"); got.Code == 0 {
 			t.Errorf("without TLS: %s", got)
 		}
 	})
