@@ -76,15 +76,12 @@ func (s *Service) Open(ctx context.Context, c logs.Config, connect bool) (logs.W
 	}
 	sh := s.take(c.ContainerID, c)
 	c.Turns = &sh.turns
+	sh.renew(c, target, sender)
 	w, err := logs.Open(c)
 	if err != nil {
-		if sender != nil {
-			_ = sender.Close()
-		}
 		sh.end()
 		return nil, err
 	}
-	sh.renew(c, target, sender)
 	return &writer{Writer: w, config: c, sh: sh}, nil
 }
 

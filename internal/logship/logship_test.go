@@ -428,6 +428,25 @@ func TestRemoval(t *testing.T) {
 	}
 }
 
+// TestLogThatCannotBeOpened: it leaves nothing that sends, and the next one is sent.
+func TestLogThatCannotBeOpened(t *testing.T) {
+	s, b := serve(t, "127.0.0.1:0"), service(t, t.TempDir())
+	if _, err := b.Open(t.Context(), b.config(s.address, map[string]string{"cache-max-size": "some"}), true); err == nil {
+		t.Fatal("a log of no size was opened")
+	}
+	eventually(t, func() (bool, string) { n := b.tasks.Running(); return len(n) == 0, fmt.Sprint(n) })
+	if _, err := os.Lstat(".sent"); err == nil {
+		t.Error("how far a log without a name was sent is noted in the working directory")
+		_ = os.Remove(".sent")
+	}
+	w := b.open(t, b.config(s.address, nil))
+	write(t, w, 0, 3)
+	s.await(t, 0, 2)
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestForeignParcels: what nobody can send is told and dropped.
 func TestForeignParcels(t *testing.T) {
 	b := service(t, t.TempDir())
