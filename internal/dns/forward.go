@@ -77,6 +77,9 @@ func (f *forwarder) ask(c *Client, servers []Upstream, query []byte, room int, r
 	}
 	w := waiter{query: query, reply: reply, done: func() { c.busy.Add(-1) }}
 	key := flightKey(query, end, servers, overTCP)
+	if overTCP { // another's is not to wait until this one has read
+		key = fmt.Sprintf("%p ", c) + key
+	}
 	f.mu.Lock()
 	if fl := f.flights[key]; fl != nil {
 		joined := len(fl.waiting) < sameQuestion
@@ -122,8 +125,8 @@ func (f *forwarder) land(key string, answer []byte) {
 	delete(f.flights, key)
 	f.mu.Unlock()
 	for _, w := range fl.waiting {
-		w.done()
 		w.reply(addressed(answer, w.query))
+		w.done()
 	}
 }
 

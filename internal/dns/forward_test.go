@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	wire "github.com/miekg/dns"
 
 	"github.com/cleatlabs/cleat/internal/dns"
+	"github.com/cleatlabs/cleat/internal/supervise"
 	"github.com/cleatlabs/cleat/test/expect"
 )
 
@@ -327,6 +329,52 @@ func TestFloodIsBounded(t *testing.T) {
 		}
 	}
 	web()
+}
+
+// A container that asks by TCP and reads no answer keeps nobody else from asking, and is not waited for long.
+func TestUnreadAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	small, text := says("192.0.2.1"), slices.Repeat([]string{strings.Repeat("x", 250)}, 200)
+	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		if q.Question[0].Qtype != wire.TypeTXT {
+			small(w, q)
+			return
+		}
+		m := new(wire.Msg).SetReply(q)
+		m.Answer = append(m.Answer, &wire.TXT{Hdr: wire.RR_Header{Name: q.Question[0].Name, Rrtype: wire.TypeTXT, Class: wire.ClassINET}, Txt: text})
+		w.WriteMsg(m)
+	})
+	group := supervise.New(context.Background())
+	defer group.Stop(context.Background())
+	server := dns.New(group, world())
+	view := &dns.View{Networks: []string{"n1"}, Servers: func() []dns.Upstream { return []dns.Upstream{up.upstream()} }}
+	greedy, other := serveWith(t, group, server, view), serveWith(t, group, server, view)
+	conn, err := net.Dial("tcp", greedy.tcp)
+	must(t, err)
+	defer conn.Close()
+	must(t, conn.(*net.TCPConn).SetReadBuffer(1))
+	sent := make(chan error, 1)
+	go func() {
+		co := &wire.Conn{Conn: conn}
+		var err error
+		for i := 0; err == nil; i++ {
+			err = co.WriteMsg(new(wire.Msg).SetQuestion(fmt.Sprintf("q%d.example.", i), wire.TypeTXT))
+		}
+		sent <- err
+	}()
+	for over, deadline := false, time.Now().Add(expect.Patience); !over; {
+		if time.Now().After(deadline) {
+			t.Fatal("who reads nothing is waited for")
+		}
+		if got := say(other.exchange("tcp", new(wire.Msg).SetQuestion("small.example.", wire.TypeA))); got != "NOERROR 192.0.2.1" {
+			t.Fatalf("another container: %s, with %v", got, group.Running())
+		}
+		select {
+		case <-sent:
+			over = true
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func TestNothingLeavesWithoutServers(t *testing.T) {

@@ -196,8 +196,8 @@ func (c *Client) serveConn(conn net.Conn) {
 		mu.Lock()
 		defer mu.Unlock()
 		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := conn.Write(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(b)), uint16(len(b)))); err == nil {
-			_, _ = conn.Write(b)
+		if _, err := conn.Write(append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(b)), uint16(len(b))), b...)); err != nil {
+			conn.Close() // who does not read has got a part of it, and is not waited for again
 		}
 	}
 	buf := make([]byte, queryMax)
