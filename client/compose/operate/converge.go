@@ -462,7 +462,7 @@ func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (Cont
 	for i, connect := range request.Connect {
 		connect.Container = made.ID
 		if _, err := o.API.NetworkConnect(ctx, request.Later[i], connect); err != nil {
-			return Container{}, errors.Join(err, o.discard(ctx, made.ID))
+			return Container{}, errors.Join(err, o.discard(ctx, made.ID, true))
 		}
 	}
 	return Container{
@@ -471,9 +471,9 @@ func (o *Operator) make(ctx context.Context, r *spec.Replica, name string) (Cont
 	}, nil
 }
 
-// discard removes a container that could not be finished.
-func (o *Operator) discard(ctx context.Context, id string) error {
-	_, err := o.API.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+// discard removes a container that could not be finished, with its anonymous volumes if they are nobody else's.
+func (o *Operator) discard(ctx context.Context, id string, volumes bool) error {
+	_, err := o.API.ContainerRemove(context.WithoutCancel(ctx), id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: volumes})
 	if gone(err) {
 		return nil
 	}
@@ -503,11 +503,17 @@ func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Co
 	if err != nil {
 		return Container{}, err
 	}
-	if err := c.stop(ctx, old, c.opts.Timeout); err != nil {
-		return made, errors.Join(err, c.discard(ctx, made.ID))
+	err = c.stop(ctx, old, c.opts.Timeout)
+	if err == nil {
+		err = ctx.Err()
 	}
-	if _, err := c.API.ContainerRemove(ctx, old.ID, client.ContainerRemoveOptions{RemoveVolumes: c.opts.RenewVolumes}); err != nil && !gone(err) {
-		return made, errors.Join(err, c.discard(ctx, made.ID))
+	if err != nil {
+		return made, errors.Join(err, c.discard(ctx, made.ID, true))
+	}
+	// Waited for to the end: nobody would know whether the old one is gone, whose anonymous volumes the new one has.
+	_, err = c.API.ContainerRemove(context.WithoutCancel(ctx), old.ID, client.ContainerRemoveOptions{RemoveVolumes: c.opts.RenewVolumes})
+	if err != nil && !gone(err) {
+		return made, errors.Join(err, c.discard(ctx, made.ID, false))
 	}
 	// From here on the new one is the service's container, whoever goes away.
 	_, err = c.API.ContainerRename(context.WithoutCancel(ctx), made.ID, client.ContainerRenameOptions{NewName: r.Name})

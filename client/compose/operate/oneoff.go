@@ -50,7 +50,7 @@ func (o *Operator) OneOff(ctx context.Context, p *types.Project, s types.Service
 	made, err := o.make(ctx, r, name)
 	if err == nil {
 		if err = o.fill(ctx, p, s, made.ID); err != nil {
-			err = errors.Join(err, o.discard(ctx, made.ID))
+			err = errors.Join(err, o.discard(ctx, made.ID, true))
 		}
 	}
 	return made.ID, o.done("Container", name, "Created", err)

@@ -36,7 +36,7 @@ func (o *Operator) preStart(ctx context.Context, p *types.Project, s types.Servi
 			name := fmt.Sprintf("%s%spre_start%s%d", c.Name, o.Separator, o.Separator, i+1)
 			for _, old := range left {
 				if old.Name == name && old.OneOff { // of a client that was killed
-					if err := o.discard(ctx, old.ID); err != nil {
+					if err := o.discard(ctx, old.ID, true); err != nil {
 						return err
 					}
 				}
@@ -81,7 +81,7 @@ func (o *Operator) initialise(ctx context.Context, p *types.Project, s types.Ser
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, o.discard(ctx, made.ID)) }()
+	defer func() { err = errors.Join(err, o.discard(ctx, made.ID, true)) }()
 	if err := o.fill(ctx, p, hook, made.ID); err != nil {
 		return err
 	}

@@ -1,0 +1,60 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+)
+
+// Who interrupts while a container is replaced loses neither container: what is asked of the engine by then is waited
+// for. One whose predecessor may be gone is not removed with the anonymous volumes that it has from it.
+func TestReplacementThatIsInterrupted(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		var asked []string
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+			asked = append(asked, r.Method+" "+path+"?"+r.URL.RawQuery)
+			switch {
+			case path == "containers/old/json":
+				_ = json.NewEncoder(w).Encode(container.InspectResponse{ID: "old", HostConfig: &container.HostConfig{}})
+			case path == "containers/create":
+				w.WriteHeader(http.StatusCreated)
+				_ = json.NewEncoder(w).Encode(container.CreateResponse{ID: "new"})
+			case r.Method == http.MethodDelete && path == "containers/old":
+				interrupt()
+				if refused {
+					panic(http.ErrAbortHandler) // nobody knows what has become of it
+				}
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				w.WriteHeader(http.StatusNoContent)
+			}
+		}))
+		api, err := client.New(client.WithHost("tcp://"+s.Listener.Addr().String()), client.WithAPIVersion("1.50"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &Operator{API: api, Report: &saidSteps{}, Separator: "-"}
+		web := types.ServiceConfig{Name: "web", ContainerSpec: types.ContainerSpec{Image: "web"}}
+		c := &converging{Operator: o, project: &types.Project{Name: "p", Services: types.Services{"web": web}}}
+		made, err := c.exchange(ctx, web, Container{Summary: container.Summary{ID: "old"}, Name: "p-web-1", Service: "web", Number: 1})
+		all := strings.Join(asked, "\n")
+		switch {
+		case refused && (err == nil || strings.Contains(all, "v=1")):
+			t.Errorf("refused: %v\n%s", err, all)
+		case !refused && (err != nil || made.ID != "new" || strings.Contains(all, "DELETE containers/new") || !strings.Contains(all, "POST containers/new/rename")):
+			t.Errorf("%v\n%s", err, all)
+		}
+		interrupt()
+		_ = api.Close()
+		s.Close()
+	}
+}
