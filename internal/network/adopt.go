@@ -140,7 +140,7 @@ func (s *Service) adoptNames(a *attachment, pid int, held []*os.File) error {
 			return err
 		}
 	}
-	return s.namesAdopt(a.sandbox, ns, held)
+	return s.namesAdopt(a, ns, held)
 }
 
 // othersOn finds elements that send the ports of add elsewhere: leftovers of a

@@ -54,7 +54,7 @@ func (s *Service) Connect(ctx context.Context, req Request, want EndpointRequest
 		err = s.editHosts(req.FilesDir, ownLines(e, req.Hostname, req.Domainname), "")
 	}
 	if err == nil {
-		err = s.namesConnect(s.current(a), e, ns)
+		err = s.namesConnect(a, e, ns)
 	}
 	if err == nil {
 		err = s.turnToNames(&req, s.current(a), e)

@@ -41,6 +41,13 @@ func (s *Service) Traffic() int64 {
 // Leaving is how many ended containers' addresses are not free yet.
 func (s *Service) Leaving() int { return len(s.leaving.list()) }
 
+// Answered is how many containers' lookups are answered.
+func (s *Service) Answered() int {
+	s.lookups.mu.Lock()
+	defer s.lookups.mu.Unlock()
+	return len(s.lookups.clients)
+}
+
 // FindFlowsByList has the service do what it has to on kernels before Linux 6.8.
 func (s *Service) FindFlowsByList() { s.flows.FindByList() }
 

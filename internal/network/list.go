@@ -177,6 +177,6 @@ func (s *Service) Rename(containerID, name string) *Sandbox {
 	}
 	a.sandbox = &renamed
 	s.mu.Unlock()
-	s.namesRename(&renamed)
+	s.namesRename(a)
 	return &renamed
 }

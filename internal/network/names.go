@@ -41,9 +41,9 @@ type nameService struct {
 // adoptedClient is a container of an earlier engine. It is served when the names of all
 // others are known: it may have asked for one meanwhile.
 type adoptedClient struct {
-	sandbox *Sandbox
-	ns      int
-	held    *nameSockets // nil: new ones must be made
+	attachment *attachment
+	ns         int
+	held       *nameSockets // nil: new ones must be made
 }
 
 func (c *adoptedClient) close() {
@@ -96,7 +96,8 @@ func (n *nameService) client(containerID string) *nameClient {
 
 // namesAttach is part of Attach, when addresses and routes are set and before the
 // container's process starts. in is its network namespace, valid during the call.
-func (s *Service) namesAttach(sb *Sandbox, in *inside) error {
+func (s *Service) namesAttach(a *attachment, in *inside) error {
+	sb := a.sandbox
 	if !sb.hasNames() {
 		if in.names != nil {
 			in.names.close()
@@ -115,18 +116,20 @@ func (s *Service) namesAttach(sb *Sandbox, in *inside) error {
 			return err
 		}
 	}
-	if err := s.serveNames(sb, in.ns, sockets, true); err != nil {
+	if err := s.serveNames(a, in.ns, sockets, true); err != nil {
 		return err
 	}
 	for _, e := range sb.Endpoints {
-		s.enterNames(e)
+		s.enterNames(a, e)
 	}
 	return nil
 }
 
 // serveNames starts to answer at a container's sockets, which it takes over. keep: the
-// keeper is to have them, too.
-func (s *Service) serveNames(sb *Sandbox, ns int, sockets *nameSockets, keep bool) error {
+// keeper is to have them, too. One that has ended meanwhile gets no answers: nobody would end
+// that, and its namespace would last.
+func (s *Service) serveNames(a *attachment, ns int, sockets *nameSockets, keep bool) error {
+	sb := s.current(a)
 	c := &nameClient{}
 	var err error
 	if c.ns, err = unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0); err != nil {
@@ -148,13 +151,23 @@ func (s *Service) serveNames(sb *Sandbox, ns int, sockets *nameSockets, keep boo
 		return err
 	}
 	s.lookups.mu.Lock()
-	old := s.lookups.clients[sb.ContainerID]
-	s.lookups.clients[sb.ContainerID] = c
+	old := c
+	if !s.ended(a) { // asked under the lock under which its end looks for c
+		old = s.lookups.clients[sb.ContainerID]
+		s.lookups.clients[sb.ContainerID] = c
+	}
 	s.lookups.mu.Unlock()
 	if old != nil {
 		old.close()
 	}
 	return nil
+}
+
+// ended says that a container's end has begun to take down what it has.
+func (s *Service) ended(a *attachment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return a.gone
 }
 
 // TakeNameSockets hands over what the container's keeper is to hold, so that lookups
@@ -172,8 +185,8 @@ func (s *Service) TakeNameSockets(sb *Sandbox) []int {
 	return k
 }
 
-// enterNames makes an endpoint's names known.
-func (s *Service) enterNames(e *Endpoint) {
+// enterNames makes an endpoint's names known, unless its container has ended meanwhile.
+func (s *Service) enterNames(a *attachment, e *Endpoint) {
 	if !e.hasNames() {
 		return
 	}
@@ -192,27 +205,31 @@ func (s *Service) enterNames(e *Endpoint) {
 		}
 	}
 	d.Add(dns.Endpoint{ID: e.EndpointID, Network: e.NetworkID, Names: e.DNSNames, Addrs: addrs})
+	if s.ended(a) { // and that may have come before
+		d.Remove(e.EndpointID)
+	}
 }
 
-// namesConnect is part of Connect: sb has the new endpoint e.
-func (s *Service) namesConnect(sb *Sandbox, e *Endpoint, ns int) error {
+// namesConnect is part of Connect: a has the new endpoint e.
+func (s *Service) namesConnect(a *attachment, e *Endpoint, ns int) error {
+	sb := s.current(a)
 	if !e.hasNames() {
 		s.showNames(sb)
 		return nil
 	}
 	if s.lookups.client(sb.ContainerID) == nil {
-		if err := s.openNames(sb, ns); err != nil {
+		if err := s.openNames(a, ns); err != nil {
 			return err
 		}
 	}
-	s.enterNames(e)
+	s.enterNames(a, e)
 	s.showNames(sb)
 	return nil
 }
 
 // openNames makes new sockets in a living container's namespace, in place of those of
 // an earlier engine if there were any.
-func (s *Service) openNames(sb *Sandbox, ns int) error {
+func (s *Service) openNames(a *attachment, ns int) error {
 	var sockets *nameSockets
 	err := netlink.InNS(s.host.ns, ns, func() (err error) {
 		sockets, err = openNameSockets(true)
@@ -221,7 +238,7 @@ func (s *Service) openNames(sb *Sandbox, ns int) error {
 	if err != nil {
 		return err
 	}
-	return s.serveNames(sb, ns, sockets, false)
+	return s.serveNames(a, ns, sockets, false)
 }
 
 // showNames tells the name server what the container sees now.
@@ -237,23 +254,24 @@ func (s *Service) namesDisconnect(sb *Sandbox, e *Endpoint) {
 	s.showNames(sb)
 }
 
-// namesRename says that the names of sb's endpoints have changed.
-func (s *Service) namesRename(sb *Sandbox) {
-	for _, e := range sb.Endpoints {
-		s.enterNames(e)
+// namesRename says that the names of a's endpoints have changed.
+func (s *Service) namesRename(a *attachment) {
+	for _, e := range s.current(a).Endpoints {
+		s.enterNames(a, e)
 	}
 }
 
 // namesAdopt is part of Adopt. ns is the living container's network namespace, -1 if it
 // could not be opened; held is what its keeper has held, borrowed.
-func (s *Service) namesAdopt(sb *Sandbox, ns int, held []*os.File) error {
+func (s *Service) namesAdopt(a *attachment, ns int, held []*os.File) error {
+	sb := a.sandbox
 	if !sb.hasNames() || ns < 0 {
 		return nil
 	}
 	for _, e := range sb.Endpoints {
-		s.enterNames(e)
+		s.enterNames(a, e)
 	}
-	c := &adoptedClient{sandbox: sb}
+	c := &adoptedClient{attachment: a}
 	var err error
 	if len(held) == 2 {
 		if c.held, err = (&nameSockets{udp: held[0], tcp: held[1]}).copy(); err != nil {
@@ -281,13 +299,13 @@ func (s *Service) serveAdopted() {
 	for _, c := range all {
 		var err error
 		if c.held != nil {
-			err = s.serveNames(c.sandbox, c.ns, c.held, false)
+			err = s.serveNames(c.attachment, c.ns, c.held, false)
 		} else {
-			err = s.openNames(c.sandbox, c.ns)
+			err = s.openNames(c.attachment, c.ns)
 		}
 		unix.Close(c.ns)
 		if err != nil {
-			s.warn(fmt.Sprintf("container %s cannot look up names: %v (restarting it helps)", c.sandbox.Name, err))
+			s.warn(fmt.Sprintf("container %s cannot look up names: %v (restarting it helps)", c.attachment.sandbox.Name, err))
 		}
 	}
 }

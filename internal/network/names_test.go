@@ -243,6 +243,27 @@ func TestNamesFollowLiveChanges(t *testing.T) {
 	}
 }
 
+// A container that ends while it is connected to a network has no names there, and nobody answers in its namespace.
+func TestEndWhileConnecting(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.alone())
+	ctx := context.Background()
+	h.network(s, api.CreateRequest{Name: "net1"})
+	b := h.on(s, "b", at("net1"))
+	a := h.on(s, "a")
+	req := network.Request{ContainerID: a.ContainerID, Name: "a", Hostname: "a", FilesDir: a.files}
+	ends := func(*network.Sandbox) error { return s.Detach(ctx, a.Sandbox) }
+	if _, err := s.Connect(ctx, req, network.EndpointRequest{Network: "net1"}, a.ns, ends); err != nil {
+		t.Log(err)
+	}
+	if n := s.Answered(); n != 1 {
+		t.Errorf("the lookups of %d containers are answered", n)
+	}
+	if got := h.lookUp(b.ns, "udp4", "a", dns.TypeA); strings.HasPrefix(got, "NOERROR ") {
+		t.Errorf("its name is known: %s", got)
+	}
+}
+
 // Lookups while no engine runs wait for the next one, if the sockets are kept; else they
 // work again when it has come.
 func TestNamesOutliveTheEngine(t *testing.T) {

@@ -26,7 +26,7 @@ func (s *Service) build(ctx context.Context, req *Request, a *attachment) (ns in
 	defer in.close()
 	defer s.refill(sb)
 	if err = s.publish(req, a, targets, wishes); err == nil {
-		err = s.namesAttach(sb, in)
+		err = s.namesAttach(a, in)
 	}
 	if err == nil {
 		err = s.hold(a, in.ns)
