@@ -364,7 +364,7 @@ func (s *Service) diagnoseNames(ctx context.Context, c *Diagnosis, sb *Sandbox, 
 	} else {
 		c.problem("see whether the container's own firewall drops packets to 127.0.0.11 (nft list ruleset)", "the name server at %s does not answer: %v", nameServer(), err)
 	}
-	if text, err := os.ReadFile(files + "/resolv.conf"); err == nil {
+	if text, err := readMounted(files + "/resolv.conf"); err == nil {
 		if conf := dns.ParseConf(string(text)); len(conf.Servers) == 0 || conf.Servers[0] != names.Server {
 			c.note("", "/etc/resolv.conf of the container does not name %s first: it was changed, and names of containers may not be found", names.Server)
 		}

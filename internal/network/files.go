@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -145,7 +146,7 @@ func (s *Service) editHosts(dir, add, drop string) error {
 		return nil
 	}
 	path := filepath.Join(dir, "hosts")
-	text, err := os.ReadFile(path)
+	text, err := readMounted(path)
 	if err != nil {
 		return err
 	}
@@ -157,6 +158,24 @@ func (s *Service) editHosts(dir, add, drop string) error {
 		kept += "\n"
 	}
 	return writeFile(path, kept+add)
+}
+
+// mostMounted is how large a file of the engine's may become, in bytes, that a container has mounted and can write to: it
+// makes one of any size of nothing.
+const mostMounted = 1 << 20
+
+// readMounted reads such a file.
+func readMounted(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, mostMounted+1))
+	if err == nil && len(text) > mostMounted {
+		err = failure.Conflict("/etc/%s, to which the container has written, is larger than %d bytes: restart the container, which gets another one", filepath.Base(path), mostMounted)
+	}
+	return text, err
 }
 
 // extraHost reads "name:address" or "name=address"; an IPv6 address may stand in

@@ -435,7 +435,7 @@ func (s *Service) turnToNames(req *Request, sb *Sandbox, e *Endpoint) error {
 	if err != nil {
 		return err
 	}
-	have, err := os.ReadFile(path)
+	have, err := readMounted(path)
 	if err != nil || string(have) != was {
 		return nil
 	}

@@ -264,6 +264,21 @@ func TestEndWhileConnecting(t *testing.T) {
 	}
 }
 
+// A container cannot make the engine read a file of any size, which costs the container nothing.
+func TestHostsFileOfAnySize(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.alone())
+	h.network(s, api.CreateRequest{Name: "net1"})
+	a := h.on(s, "a")
+	must(t, os.Truncate(filepath.Join(a.files, "hosts"), 64<<20))
+	req := network.Request{ContainerID: a.ContainerID, Name: "a", Hostname: "a", FilesDir: a.files}
+	keep := func(*network.Sandbox) error { return nil }
+	_, err := s.Connect(context.Background(), req, network.EndpointRequest{Network: "net1"}, a.ns, keep)
+	if err == nil || !strings.Contains(err.Error(), "/etc/hosts, to which the container has written, is larger than") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Lookups while no engine runs wait for the next one, if the sockets are kept; else they
 // work again when it has come.
 func TestNamesOutliveTheEngine(t *testing.T) {
