@@ -52,14 +52,9 @@ func (b *Builder) Prune(ctx context.Context, req PruneRequest) (*apibuild.CacheP
 	if err != nil {
 		return nil, err
 	}
-	// What is pruned is told of without its parents and, with All, without what is shared.
 	before, err := s.worker.DiskUsage(ctx, bkclient.DiskUsageInfo{})
 	if err != nil {
 		return nil, fmt.Errorf("measure the build cache: %w", err)
-	}
-	shared := make(map[string]bool)
-	for _, i := range before {
-		shared[i.ID] = i.Shared
 	}
 	filter, some := cacheFilter(req.Filters, before)
 	if !some {
@@ -68,7 +63,7 @@ func (b *Builder) Prune(ctx context.Context, req PruneRequest) (*apibuild.CacheP
 	err = s.control.Prune(&controlapi.PruneRequest{
 		All: req.All, KeepDuration: int64(req.UnusedFor), Filter: filter,
 		ReservedSpace: req.Reserved, MaxUsedSpace: req.MaxUsed, MinFreeSpace: req.MinFree,
-	}, &pruned{ctx: ctx, report: report, shared: shared})
+	}, &pruned{ctx: ctx, report: report})
 	if err != nil {
 		return nil, fmt.Errorf("prune the build cache: %w", err)
 	}
@@ -139,14 +134,13 @@ type pruned struct {
 	grpc.ServerStream
 	ctx    context.Context
 	report *apibuild.CachePruneReport
-	shared map[string]bool
 }
 
 func (p *pruned) Context() context.Context { return p.ctx }
 
 func (p *pruned) Send(r *controlapi.UsageRecord) error {
 	p.report.CachesDeleted = append(p.report.CachesDeleted, r.ID)
-	if !r.Shared && !p.shared[r.ID] && r.Size > 0 {
+	if !r.Shared && r.Size > 0 {
 		p.report.SpaceReclaimed += uint64(r.Size)
 	}
 	return nil

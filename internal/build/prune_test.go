@@ -2,6 +2,8 @@ package build_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -81,6 +83,49 @@ func TestPruneByFilters(t *testing.T) {
 	}
 	if got, err = b.builder.Prune(ctx, build.PruneRequest{All: true}); err != nil || len(got.CachesDeleted) == 0 || len(records(t, b)) != 0 {
 		t.Errorf("all: pruned %+v, %v; left %v", got, err, records(t, b))
+	}
+}
+
+// Who asks what the cache takes while a build has not yet made an image of its layers learns afterwards that they are the
+// image's.
+func TestUsageAskedForDuringABuild(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.build(t, "FROM scratch\nCOPY a /a\n", map[string]string{"a": "other"}, "first", nil); err != nil {
+		t.Fatal(err)
+	}
+	built, asked := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			_, err := b.builder.DiskUsage(context.Background())
+			select {
+			case <-built:
+				asked <- err
+				return
+			default:
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	dockerfile, files := "FROM scratch\n", map[string]string{}
+	for i := range 20 {
+		name := fmt.Sprintf("f%d", i)
+		dockerfile, files[name] = dockerfile+"COPY "+name+" /\n", name
+	}
+	_, err := b.build(t, dockerfile, files, "many", nil)
+	close(built)
+	if err := errors.Join(err, <-asked); err != nil {
+		t.Fatal(err)
+	}
+	for description, r := range records(t, b) {
+		if strings.Contains(description, "COPY") && !r.Shared {
+			t.Errorf("%s: a layer of an image is told as the cache's own", description)
+		}
+	}
+	got, err := b.builder.Prune(context.Background(), build.PruneRequest{All: true, Filters: map[string][]string{"description": {"[20/20] COPY f19 /"}}})
+	if err != nil || len(got.CachesDeleted) != 1 || got.SpaceReclaimed != 0 {
+		t.Errorf("pruned %+v, %v", got, err)
 	}
 }
 
