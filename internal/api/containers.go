@@ -54,7 +54,7 @@ func (h *Handler) containerInspect(ctx context.Context, w http.ResponseWriter, q
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, inspectFor(c, q.version))
+	return writeJSON(w, http.StatusOK, inspectFor(c, q.version, q.unasked))
 }
 
 func (h *Handler) containerTop(ctx context.Context, w http.ResponseWriter, q *request) error {

@@ -69,9 +69,6 @@ func writeEvent(out *recordWriter, event *eventtypes.Message, asked version) err
 	if asked.below(46) && event.Type == eventtypes.ImageEventType && event.Action == eventtypes.ActionCreate {
 		return nil
 	}
-	if asked.from(52) {
-		return out.write(event)
-	}
 	legacy := legacyEvent{Message: event}
 	switch event.Type {
 	case eventtypes.ContainerEventType:
@@ -82,8 +79,10 @@ func writeEvent(out *recordWriter, event *eventtypes.Message, asked version) err
 	return out.write(legacy)
 }
 
-// legacyEvent repeats at the top level what clients of API 1.21 and older read
-// there. Some later ones (CLIs before 25, VS Code) never stopped.
+// legacyEvent repeats at the top level what clients of API 1.21 and older read there. Many
+// later ones never stopped: CLIs before 25, VS Code, scripts with curl or Docker's Python SDK,
+// docker-events of npm. Those that ask for the newest version, or for none, find it, too, which
+// dockerd leaves out from 1.52 on.
 type legacyEvent struct {
 	Status string `json:"status,omitempty"`
 	ID     string `json:"id,omitempty"`

@@ -102,7 +102,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	asked, err := negotiate(text)
 	if err == nil {
-		err = h.call(out, &request{Request: r, version: asked, params: params}, handle)
+		err = h.call(out, &request{Request: r, version: asked, unasked: text == "", params: params}, handle)
 	}
 	if err != nil {
 		h.fail(out, r, asked, err)

@@ -12,6 +12,7 @@ import (
 type request struct {
 	*http.Request
 	version version
+	unasked bool // for a version: the path has none
 	query   url.Values
 	params  map[string]string
 }

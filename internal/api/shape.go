@@ -37,8 +37,10 @@ func summariesFor(containers []*container.Summary, asked version) []*container.S
 	return list(containers)
 }
 
-// inspectFor gives the answer of inspect the shape of an API version.
-func inspectFor(in *container.InspectResponse, asked version) any {
+// inspectFor gives the answer of inspect the shape of an API version. Who has asked for none gets the newest with the
+// addresses at the top of NetworkSettings, which dockerd has dropped: scripts with curl and programs on dockerode, which
+// were written to no version, look for them there.
+func inspectFor(in *container.InspectResponse, asked version, unasked bool) any {
 	c := *in
 	c.Args = list(c.Args)
 	c.Mounts = list(c.Mounts)
@@ -60,6 +62,9 @@ func inspectFor(in *container.InspectResponse, asked version) any {
 	c.NetworkSettings = &settings
 	if asked.below(48) {
 		c.ImageManifestDescriptor = nil
+	}
+	if unasked {
+		return &inspectUnasked{InspectResponse: &c, NetworkSettings: newNetworkSettingsBelow152(&settings)}
 	}
 	if asked.from(52) {
 		return &c
@@ -100,6 +105,12 @@ func withShortAliases(c *container.InspectResponse, networks map[string]*network
 type inspectBelow152 struct {
 	*container.InspectResponse
 	Config          *configBelow152
+	NetworkSettings *networkSettingsBelow152
+}
+
+// inspectUnasked shadows what is read by those who know no versions.
+type inspectUnasked struct {
+	*container.InspectResponse
 	NetworkSettings *networkSettingsBelow152
 }
 

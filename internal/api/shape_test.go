@@ -263,25 +263,34 @@ func pick(t *testing.T, text, path string) string {
 	return fmt.Sprint(value)
 }
 
-// docker-compose 1 asks for the newest version that it is told of, and reads what the newest lack.
-func TestDockerCompose1IsToldWhatItReads(t *testing.T) {
+// Programs that ask for the newest version are told one that has what they read.
+func TestProgramsAreToldWhatTheyRead(t *testing.T) {
 	d := serve(t, populated())
-	for agent, want := range map[string]string{
-		"docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1.0-26-amd64": "1.44",
-		"docker-compose/2.40.0": api.MaxVersion,
-		"docker-sdk-python/7.1": api.MaxVersion,
+	for _, test := range []struct{ agent, newest, path, key, want string }{
+		{"docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1.0-26-amd64", "1.44", "/images/nginx/json", "ContainerConfig.Volumes", "<nil>"},
+		{"docker-compose/2.40.0", api.MaxVersion, "/images/nginx/json", "ContainerConfig", "-"},
+		{"docker-sdk-python/7.1.0", "1.51", "/containers/web/json", "NetworkSettings.IPAddress", "172.17.0.2"},
+		{"ansible-community.docker/3.10.4", "1.51", "/containers/web/json", "NetworkSettings.IPAddress", "172.17.0.2"},
+		{"Docker-Client/29.0.0 (linux)", api.MaxVersion, "/containers/web/json", "NetworkSettings.IPAddress", "-"},
 	} {
-		told := pick(t, d.call("GET", "/version", "", "User-Agent", agent).body, "ApiVersion")
-		if told != want {
-			t.Errorf("%s is told %s, want %s", agent, told, want)
+		told := pick(t, d.call("GET", "/version", "", "User-Agent", test.agent).body, "ApiVersion")
+		if told != test.newest {
+			t.Errorf("%s is told %s, want %s", test.agent, told, test.newest)
 		}
-		if strings.HasPrefix(agent, "docker-compose/1.") {
-			if got := pick(t, d.get("/v"+told+"/images/nginx/json").body, "ContainerConfig.Volumes"); got != "<nil>" {
-				t.Errorf("the volumes in ContainerConfig are %s", got)
-			}
-			if got := pick(t, strings.SplitN(d.get("/v"+told+"/events").body, "\n", 2)[0], "id"); got == "-" {
-				t.Error("events have no id")
-			}
+		if got := pick(t, d.get("/v"+told+test.path).body, test.key); got != test.want {
+			t.Errorf("%s finds %s as %q, want %q", test.agent, test.key, got, test.want)
+		}
+	}
+}
+
+// Who asks for no version finds what the newest has, and where it was before.
+func TestInspectWithoutVersion(t *testing.T) {
+	body := serve(t, populated()).get("/containers/web/json").body
+	for key, want := range map[string]string{
+		"NetworkSettings.IPAddress": "172.17.0.2", "NetworkSettings.Networks.bridge.IPAddress": "172.17.0.2", "Storage.RootFS.Snapshot.Name": "overlayfs",
+	} {
+		if got := pick(t, body, key); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
 		}
 	}
 }
@@ -294,11 +303,8 @@ func TestEventShapes(t *testing.T) {
 		if want := map[bool]int{true: 3, false: 4}[minor < 46]; len(records) != want {
 			t.Errorf("1.%d: %d events, want %d (image create comes from 1.46)", minor, len(records), want)
 		}
-		status, id, from := "-", "-", "-"
-		if minor < 52 {
-			status, id, from = "die", "0123456789ab"+strings.Repeat("c", 52), "nginx"
-		}
-		for key, want := range map[string]string{"status": status, "id": id, "from": from, "Type": "container", "Action": "die", "scope": "local", "time": "1", "timeNano": "1.000000001e+09"} {
+		id := "0123456789ab" + strings.Repeat("c", 52)
+		for key, want := range map[string]string{"status": "die", "id": id, "from": "nginx", "Type": "container", "Action": "die", "scope": "local", "time": "1", "timeNano": "1.000000001e+09"} {
 			if got := pick(t, records[0], key); got != want {
 				t.Errorf("1.%d: %s is %q, want %q", minor, key, got, want)
 			}

@@ -35,16 +35,27 @@ func (h *Handler) systemVersion(ctx context.Context, w http.ResponseWriter, q *r
 	if err != nil {
 		return err
 	}
-	if outgrown(q.Header.Get("User-Agent")) {
-		version.APIVersion = v(44).String()
+	if newest, known := outgrown(q.Header.Get("User-Agent")); known {
+		version.APIVersion = newest.String()
 	}
 	return writeJSON(w, http.StatusOK, version)
 }
 
-// outgrown reports whether a User-Agent is that of docker-compose 1, as Debian 12 has it: it asks for whatever version
-// is the newest and reads what newer ones lack, the volumes in an image's ContainerConfig (below 1.45) before it makes
-// a container anew, and the ids at the head of events (below 1.52).
-func outgrown(agent string) bool { return strings.HasPrefix(agent, "docker-compose/1.") }
+// outgrown is the version that a User-Agent is told to be the newest, as its program asks for the newest and reads what
+// is gone from later ones. docker-compose 1, as Debian 12 has it, looks for the volumes in an image's ContainerConfig,
+// which is there below 1.45, before it makes a container anew. Docker's Python SDK and Ansible's copy know nothing newer
+// than 1.44 themselves, but hand answers over as they are to scripts, which read a container's address in
+// NetworkSettings, below 1.52.
+func outgrown(agent string) (newest version, known bool) {
+	switch {
+	case strings.HasPrefix(agent, "docker-compose/1."):
+		return v(44), true
+	case strings.HasPrefix(agent, "docker-sdk-python/"), strings.HasPrefix(agent, "ansible-community.docker"):
+		return v(51), true
+	default:
+		return version{}, false
+	}
+}
 
 func (h *Handler) systemInfo(ctx context.Context, w http.ResponseWriter, q *request) error {
 	info, err := h.deps.System.Info(ctx)
