@@ -87,6 +87,7 @@ func (s *Store) load(name string) error {
 		return fmt.Errorf("container %s: its record (layout %d) is not one this engine can read: start a newer one, "+
 			"or move the directory %s away", name, r.Layout, dir)
 	}
+	r.Definition.settle(dir)
 	if err := record.SweepTemp(dir); err != nil {
 		return err
 	}
@@ -106,6 +107,21 @@ func (s *Store) load(name string) error {
 	s.byID[r.ID] = c
 	s.names[r.Name] = r.ID
 	return nil
+}
+
+// settle gives the paths of the container's own files as they are in dir, wherever it lay when they were written down:
+// a data root that was moved, or copied and started from its new place, must not use the old one.
+func (d *Definition) settle(dir string) {
+	if d.LogPath != "" {
+		d.LogPath = filepath.Join(dir, filepath.Base(d.LogPath))
+	}
+	for i := range d.Mounts {
+		m := &d.Mounts[i]
+		// A file that is kept in memory is called ID/N, elsewhere.
+		if _, below, own := strings.Cut(m.Source, "/"+d.ID+"/"); own && m.Type == "file" && strings.Contains(below, "/") {
+			m.Source = filepath.Join(dir, below)
+		}
+	}
 }
 
 // readState reads a container's state. Only loss of power leaves no whole file (it is renamed without a sync), and no

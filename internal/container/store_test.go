@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,6 +120,45 @@ func TestRecordsSurviveReopening(t *testing.T) {
 }
 
 // What a kill at each instant of create, state change and remove leaves.
+// TestMovedRecords: what a container has in its own directory is where that is now, and nothing else of it moves.
+func TestMovedRecords(t *testing.T) {
+	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
+	s := open(t, from)
+	c := add(t, s, id("a"), "first")
+	bare := add(t, s, id("b"), "second")
+	err := s.Redefine(c, func(d *container.Definition) {
+		d.LogPath = filepath.Join(s.DirOf(d.ID), d.ID+"-json.log")
+		d.Mounts = []container.Mount{
+			{Type: "file", Source: filepath.Join(s.DirOf(d.ID), "files", "0")},
+			{Type: "file", Source: "/run/cleat/files/" + d.ID + "/1"},
+			{Type: "bind", Source: filepath.Join(s.DirOf(d.ID), "files", "0")},
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, to)
+	c, err = s.Find("first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(to, id("a"))
+	got := []string{c.Load().LogPath}
+	for _, m := range c.Load().Mounts {
+		got = append(got, m.Source)
+	}
+	want := []string{dir + "/" + id("a") + "-json.log", dir + "/files/0", "/run/cleat/files/" + id("a") + "/1", filepath.Join(from, id("a"), "files/0")}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, not %q", got, want)
+	}
+	if bare, err = s.Find("second"); err != nil || bare.Load().LogPath != "" {
+		t.Errorf("a container without a log: %q, %v", bare.Load().LogPath, err)
+	}
+}
+
 func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)
