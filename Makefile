@@ -32,7 +32,7 @@ bench: build ## medians, and ratios against the other engines that are installed
 	./test/bench/run
 
 lint:
-	@unformatted=$$(gofmt -l cmd client internal images registryserver test); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
+	@unformatted=$$(gofmt -l cmd client internal images registryserver registrytrust test); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 
 install: build ## programs, systemd units and shell completions below $(PREFIX), the AppArmor profile in $(SYSCONFDIR)

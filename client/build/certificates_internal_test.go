@@ -17,13 +17,13 @@ func TestCertificatesOfARegistry(t *testing.T) {
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	t.Cleanup(srv.Close)
 	root, host := t.TempDir(), strings.TrimPrefix(srv.URL, "https://")
-	ask := func() error {
-		hosts, err := trusting(root, func(c *http.Client) docker.RegistryHosts {
-			if c == nil {
-				c = &http.Client{}
-			}
+	look := func(host string) ([]docker.RegistryHost, error) {
+		return trusting(root, func(c *http.Client) docker.RegistryHosts {
 			return docker.ConfigureDefaultRegistries(docker.WithClient(c))
 		})(host)
+	}
+	ask := func() error {
+		hosts, err := look(host)
 		if err != nil {
 			return err
 		}
@@ -58,5 +58,8 @@ func TestCertificatesOfARegistry(t *testing.T) {
 	write("ca.crt", []byte("nonsense"))
 	if err := ask(); err == nil || !strings.Contains(err.Error(), "no certificate in PEM format") {
 		t.Errorf("nonsense: %v", err)
+	}
+	if _, err := look(".."); err == nil || !strings.Contains(err.Error(), `".." is not a host`) {
+		t.Errorf("a host that leads out of the directory: %v", err)
 	}
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/cleatlabs/cleat/client/build/option"
 	"github.com/cleatlabs/cleat/client/dockerconfig"
 	"github.com/cleatlabs/cleat/client/term"
+	"github.com/cleatlabs/cleat/registrytrust"
 )
 
 func (a *app) imagetools() spec {
@@ -59,7 +60,7 @@ func (a *app) registryOver(insecure bool) remotes.Resolver {
 	if insecure {
 		plain = docker.MatchAllHosts
 	}
-	return docker.NewResolver(docker.ResolverOptions{Hosts: trusting(certificatesDir, func(client *http.Client) docker.RegistryHosts {
+	return docker.NewResolver(docker.ResolverOptions{Hosts: trusting(registrytrust.Dir, func(client *http.Client) docker.RegistryHosts {
 		return docker.ConfigureDefaultRegistries(
 			docker.WithClient(client),
 			docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthCreds(credentials), docker.WithAuthClient(client))),

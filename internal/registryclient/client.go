@@ -13,16 +13,15 @@
 package registryclient
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/registrytrust"
 )
 
 // HubDomain is the registry of names that say none; HubHost is where it is reached.
@@ -39,9 +38,7 @@ type Config struct {
 	// Insecure are hosts, host:port pairs and CIDRs that may be reached over plain
 	// HTTP or with certificates that cannot be verified. Loopback addresses always may.
 	Insecure []string
-	// CertsDir holds a directory per host[:port] with *.crt (authorities that may sign
-	// the registry's certificate) and pairs of *.cert and *.key (client certificates).
-	// "" is /etc/docker/certs.d.
+	// CertsDir holds the certificates of each registry ([registrytrust.TLS]); "" is [registrytrust.Dir].
 	CertsDir string
 	// UserAgent is sent with every request.
 	UserAgent string
@@ -69,7 +66,7 @@ type rules struct {
 func New(cfg Config) (*Client, error) {
 	c := &Client{certsDir: cfg.CertsDir, userAgent: cfg.UserAgent, proxy: cfg.Proxy.choose(), patience: usualPatience()}
 	if c.certsDir == "" {
-		c.certsDir = "/etc/docker/certs.d"
+		c.certsDir = registrytrust.Dir
 	}
 	if c.userAgent == "" {
 		c.userAgent = "cleat"
@@ -168,13 +165,4 @@ func (r *rules) inInsecureNets(addr netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// certificatesOf is the directory of a host's certificates. The host comes out of an
-// image name, whose grammar has no slash.
-func (c *Client) certificatesOf(host string) (string, error) {
-	if host == "" || host == "." || host == ".." || strings.ContainsAny(host, "/\\\x00") {
-		return "", fmt.Errorf("%q is not a host", host)
-	}
-	return filepath.Join(c.certsDir, host), nil
 }

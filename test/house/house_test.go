@@ -172,6 +172,17 @@ func TestClientHouse(t *testing.T) {
 	}
 }
 
+// TestSharedLeaf: what the engine and the client both read imports nothing of either.
+func TestSharedLeaf(t *testing.T) {
+	for _, p := range list(t, "./registrytrust/...") {
+		for _, imp := range p.Imports {
+			if under(imp, module) {
+				t.Errorf("%s imports %s: it lies below all houses", p.rel(), imp)
+			}
+		}
+	}
+}
+
 func TestForbiddenImports(t *testing.T) {
 	for cmd, banned := range forbidden {
 		p := list(t, "./"+cmd)[0]
@@ -237,7 +248,7 @@ func TestFileLength(t *testing.T) {
 }
 
 func TestNoInitFunctions(t *testing.T) {
-	for _, p := range list(t, "./internal/...", "./client/...", "./cmd/...", "./registryserver/...") {
+	for _, p := range list(t, "./internal/...", "./client/...", "./cmd/...", "./registryserver/...", "./registrytrust/...") {
 		for _, f := range p.GoFiles {
 			b, err := os.ReadFile(filepath.Join(p.Dir, f))
 			if err != nil {
