@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -184,4 +185,29 @@ func TestClientsOfAnEngineThatIsKilled(t *testing.T) {
 		}
 	}
 	e.Run(t)
+}
+
+// A line without an end is shown in parts as it comes, of a terminal as well, without what else the engine says of it,
+// and does not stay in the memory of who looks at it.
+func TestComposeShowsLinesWithoutEnd(t *testing.T) {
+	e := engine(t, "busybox")
+	const size, most = 60_000_000, 200 << 10 // bytes, KiB
+	command := fmt.Sprintf(`command: "sh -c 'head -c %d /dev/zero | tr \\\\0 ='"`, size)
+	for service, more := range map[string]string{"plain": "", "terminal": ", tty: true"} {
+		a := compose(t, e, map[string]string{"compose.yaml": "services: {" + service + ": {image: busybox, " + command + more + "}}"})
+		cmd := a.command(t, "up", "--no-color", "--no-log-prefix")
+		shown, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v", service, err)
+		}
+		if n := bytes.Count(shown, []byte("=")); n != size {
+			t.Errorf("%s: %d bytes were shown of %d", service, n, size)
+		}
+		if rest := strings.Trim(string(bytes.ReplaceAll(shown, []byte("="), nil)), "\r\n"); len(rest) > 1000 || strings.Contains(rest, "Z") {
+			t.Errorf("%s: shown besides: %.1000s", service, rest)
+		}
+		if used := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss; used > most {
+			t.Errorf("%s: %d KiB of memory were used", service, used)
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -339,7 +340,12 @@ func (w *watcher) rebuild(ctx context.Context, services []string) error {
 	if err != nil {
 		return err
 	}
-	b := building{quiet: w.quiet, lines: func(string) io.WriteCloser { return &watchLines{log: w.log} }}
+	b := building{quiet: w.quiet, lines: func(string) io.WriteCloser {
+		return &show.Parts{To: func(line []byte) error {
+			w.log.Watch(strings.TrimSuffix(string(line), "\n"))
+			return nil
+		}}
+	}}
 	if err := w.app.build(ctx, w.project, services, b); err != nil {
 		if _, away := o.API.Ping(ctx, client.PingOptions{}); follow.Broken(away) {
 			return away // the program that builds tells of it in words alone
@@ -417,33 +423,6 @@ func (w *watcher) initialSync(ctx context.Context, rules []watch.Rule) error {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// watchLines prints what builds say among the watch's messages.
-type watchLines struct {
-	log  *show.Logs
-	rest []byte
-}
-
-// Write implements io.Writer.
-func (l *watchLines) Write(p []byte) (int, error) {
-	l.rest = append(l.rest, p...)
-	for {
-		i := slices.Index(l.rest, '\n')
-		if i < 0 {
-			return len(p), nil
-		}
-		l.log.Watch(string(l.rest[:i]))
-		l.rest = l.rest[i+1:]
-	}
-}
-
-// Close implements io.Closer.
-func (l *watchLines) Close() error {
-	if len(l.rest) > 0 {
-		l.log.Watch(string(l.rest))
 	}
 	return nil
 }

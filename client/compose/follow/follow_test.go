@@ -40,7 +40,9 @@ const noon = "2026-01-02T12:00:00.00000000"
 // are shown whole, and what a long line consists of stays one line.
 func TestTailGoesOnWhereItBrokeOff(t *testing.T) {
 	first := []string{noon + "1Z one\n", noon + "2Z same\n", noon + "2Z same\n"}
-	then := []string{noon + "2Z same\n", noon + "2Z same\n", noon + "2Z same\n", noon + "3Z last and ", noon + "3Z long\n"}
+	long := strings.Repeat("x", 16<<10) // as long as a part of a line is
+	then := []string{noon + "2Z same\n", noon + "2Z same\n", noon + "2Z same\n", noon + "3Z " + long, noon + "3Z " + long, noon + "3Z end\n",
+		noon + "3Z " + long + "\n"}
 	for _, tty := range []bool{false, true} {
 		wire := func(entries []string) string {
 			if tty {
@@ -61,11 +63,7 @@ func TestTailGoesOnWhereItBrokeOff(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 				panic(http.ErrAbortHandler)
 			}
-			entries := then
-			if tty { // a long line has no second time that could be told from its text
-				entries = append(then[:3:3], noon+"3Z last and long\n")
-			}
-			_, _ = w.Write([]byte(wire(entries)))
+			_, _ = w.Write([]byte(wire(then)))
 		})
 		var out bytes.Buffer
 		stdout, stderr := (&show.Logs{Out: &out, Err: &out, NoPrefix: true}).Container("web")
@@ -76,7 +74,7 @@ func TestTailGoesOnWhereItBrokeOff(t *testing.T) {
 		if err := tail.Follow(t.Context(), client.ContainerLogsOptions{Follow: true}); err != nil {
 			t.Fatal(err)
 		}
-		if want := "one\nsame\nsame\nsame\nlast and long\n"; out.String() != want {
+		if want := "one\nsame\nsame\nsame\n" + long + long + "end\n" + long + "\n"; out.String() != want {
 			t.Errorf("tty %v: %q, want %q", tty, out.String(), want)
 		}
 		if want := "1767355200.000000002"; since[0] != "" || since[1] != want {

@@ -130,14 +130,14 @@ func (t *Tail) Follow(ctx context.Context, o client.ContainerLogsOptions) error 
 	stdout, stderr := io.Writer(t.Stdout), io.Writer(t.Stderr)
 	_, stamped := stream.(entries)
 	if stamped {
-		stdout, stderr = &entryWriter{t, t.Stdout}, &entryWriter{t, t.Stderr}
+		stdout, stderr = &entryWriter{t: t, to: t.Stdout}, &entryWriter{t: t, to: t.Stderr}
 	}
 	var err error
 	switch {
 	case t.TTY && stamped:
-		l := &lineWriter{to: stdout}
-		if _, err = io.Copy(l, stream); err == nil {
-			err = l.flush()
+		e := &terminalEntries{to: stdout}
+		if _, err = io.Copy(e, stream); err == nil {
+			err = e.flush()
 		}
 	case t.TTY:
 		_, err = io.Copy(stdout, stream)
@@ -178,17 +178,24 @@ func (t *Tail) Opened() bool {
 
 // entryWriter is given one entry of the log at a time: a line, or a part of a long one.
 type entryWriter struct {
-	t  *Tail
-	to *show.Lines
+	t      *Tail
+	to     *show.Lines
+	hidden bool // the parts that follow belong to a line that was shown
 }
 
 // Write implements io.Writer.
 func (w *entryWriter) Write(p []byte) (int, error) {
 	stamp, text, found := bytes.Cut(p, []byte(" "))
 	if _, err := time.Parse(time.RFC3339Nano, string(stamp)); !found || err != nil {
+		if w.hidden {
+			w.hidden = !bytes.HasSuffix(p, []byte("\n"))
+			return len(p), nil
+		}
 		return w.to.Write(p) // an error of the engine, or the rest of a line that a terminal's long one was parted from
 	}
-	if w.t.shown(string(stamp)) {
+	w.hidden = w.t.shown(string(stamp))
+	if w.hidden {
+		w.hidden = !bytes.HasSuffix(p, []byte("\n"))
 		return len(p), nil
 	}
 	if w.t.stamps {
@@ -214,31 +221,41 @@ func (t *Tail) shown(stamp string) bool {
 	return false
 }
 
-// lineWriter hands on whole lines, one at a time.
-type lineWriter struct {
+// Engines part a line that is longer than maxText bytes into entries, each with its time of stampLength bytes.
+const (
+	maxText     = 16 << 10
+	stampLength = len("2006-01-02T15:04:05.000000000Z ")
+)
+
+// terminalEntries hands on the log of a terminal, which comes without frames, one entry at a time.
+type terminalEntries struct {
 	to   io.Writer
 	rest []byte
 }
 
 // Write implements io.Writer.
-func (l *lineWriter) Write(p []byte) (int, error) {
-	l.rest = append(l.rest, p...)
+func (e *terminalEntries) Write(p []byte) (int, error) {
+	const most = stampLength + maxText
+	e.rest = append(e.rest, p...)
 	for {
-		i := bytes.IndexByte(l.rest, '\n')
-		if i < 0 {
+		n := bytes.IndexByte(e.rest, '\n') + 1
+		if n > most+1 || (n == 0 && len(e.rest) > most) {
+			n = most
+		}
+		if n == 0 {
 			return len(p), nil
 		}
-		if _, err := l.to.Write(l.rest[:i+1]); err != nil {
+		if _, err := e.to.Write(e.rest[:n]); err != nil {
 			return 0, err
 		}
-		l.rest = l.rest[i+1:]
+		e.rest = e.rest[n:]
 	}
 }
 
-func (l *lineWriter) flush() error {
-	if len(l.rest) == 0 {
+func (e *terminalEntries) flush() error {
+	if len(e.rest) == 0 {
 		return nil
 	}
-	_, err := l.to.Write(l.rest)
+	_, err := e.to.Write(e.rest)
 	return err
 }

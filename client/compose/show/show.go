@@ -179,8 +179,8 @@ func (l *Logs) Announce(name string) {
 	l.width = max(l.width, len(name))
 }
 
-// Container gives the writers for a container's output. What they are given is kept until
-// the line is whole; Flush prints what is left.
+// Container gives the writers for a container's output. What they are given is kept until the line is whole, or longer
+// than 1 MiB; Flush prints what is left.
 func (l *Logs) Container(name string) (stdout, stderr *Lines) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -188,7 +188,12 @@ func (l *Logs) Container(name string) (stdout, stderr *Lines) {
 	l.width = max(l.width, len(strings.TrimSuffix(name, " ->")))
 	colour := colours[l.containers%len(colours)]
 	l.containers++
-	return &Lines{logs: l, w: l.Out, name: name, colour: colour}, &Lines{logs: l, w: l.Err, name: name, colour: colour}
+	lines := func(w io.Writer) *Lines {
+		s := &Lines{logs: l, w: w, name: name, colour: colour}
+		s.parts.To = s.print
+		return s
+	}
+	return lines(l.Out), lines(l.Err)
 }
 
 // Status prints a line about a container, which is none of its output.
@@ -241,36 +246,19 @@ func (l *Logs) write(w io.Writer, lines []byte) error {
 	return err
 }
 
-// Lines prints whole lines of one stream of one container. It is used by one goroutine.
+// Lines prints the lines of one stream of one container. It is used by one goroutine.
 type Lines struct {
 	logs         *Logs
 	w            io.Writer
 	name, colour string
-	rest         []byte
+	parts        Parts
 }
 
 // Write implements io.Writer.
-func (s *Lines) Write(p []byte) (int, error) {
-	s.rest = append(s.rest, p...)
-	for {
-		i := bytes.IndexByte(s.rest, '\n')
-		if i < 0 {
-			return len(p), nil
-		}
-		if err := s.print(s.rest[:i]); err != nil {
-			return 0, err
-		}
-		s.rest = s.rest[i+1:]
-	}
-}
+func (s *Lines) Write(p []byte) (int, error) { return s.parts.Write(p) }
 
 // Flush prints an unfinished line.
-func (s *Lines) Flush() {
-	if len(s.rest) > 0 {
-		_ = s.print(s.rest)
-		s.rest = nil
-	}
-}
+func (s *Lines) Flush() { _ = s.parts.Flush() }
 
 // Close implements io.Closer: it prints an unfinished line.
 func (s *Lines) Close() error {
@@ -293,7 +281,7 @@ func (s *Lines) print(text []byte) error {
 	if l.Timestamps {
 		b.WriteString(time.Now().Format("2006-01-02T15:04:05.000000000Z07:00 "))
 	}
-	b.Write(bytes.TrimSuffix(text, []byte("\r")))
+	b.Write(bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r")))
 	b.WriteByte('\n')
 	return l.write(s.w, b.Bytes())
 }

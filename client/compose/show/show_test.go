@@ -2,8 +2,10 @@ package show_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/cleatlabs/cleat/client/compose/show"
 )
@@ -65,5 +67,41 @@ func TestLinesAreWhole(t *testing.T) {
 	b.Flush()
 	if want := "longer-name  | other\na            | one line\nlonger-name  | and\n"; out.String() != want {
 		t.Errorf("%q", out.String())
+	}
+}
+
+// A line that does not end is shown in parts, between characters, and takes no more memory than one of them.
+func TestLongLinesComeInParts(t *testing.T) {
+	var out bytes.Buffer
+	a, _ := (&show.Logs{Out: &out, Err: &out}).Container("a")
+	write := func(text string) {
+		t.Helper()
+		if _, err := a.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const part = 1 << 20
+	write("x")
+	for range 3 << 20 / 1024 { // two bytes a character: none ends where a part would
+		write(strings.Repeat("é", 512))
+	}
+	if n := strings.Count(out.String(), "\n"); n != 3 {
+		t.Errorf("%d parts were shown while the line went on, want 3", n)
+	}
+	write("end\nnext\n" + strings.Repeat("y", part) + "\n" + strings.Repeat("z", part+1) + "\n")
+	var lengths []int
+	var text string
+	for line := range strings.Lines(out.String()) {
+		line, found := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "a  | ")
+		if !found || !utf8.ValidString(line) {
+			t.Errorf("a part of %d bytes has no prefix or half a character", len(line))
+		}
+		lengths, text = append(lengths, len(line)), text+line
+	}
+	if want := []int{part - 1, part, part, 5, 4, part, part, 1}; !slices.Equal(lengths, want) {
+		t.Errorf("parts of %d bytes, want %d", lengths, want)
+	}
+	if want := "x" + strings.Repeat("é", 3<<19) + "endnext" + strings.Repeat("y", part) + strings.Repeat("z", part+1); text != want {
+		t.Error("the parts are not what was written")
 	}
 }
