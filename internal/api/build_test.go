@@ -22,9 +22,8 @@ import (
 
 // fakeBuilds is a builder that builds nothing. Connections that it serves are echoed.
 type fakeBuilds struct {
-	openError error
-	sessions  map[string]bool
-	building  func(ctx context.Context, req build.Request, progress build.Progress) error
+	sessions map[string]bool
+	building func(ctx context.Context, req build.Request, progress build.Progress) error
 
 	mu        sync.Mutex
 	request   build.Request
@@ -38,8 +37,6 @@ func (f *fakeBuilds) Prune(_ context.Context, req build.PruneRequest) (*apibuild
 	f.pruned = &req
 	return &apibuild.CachePruneReport{CachesDeleted: []string{"one"}, SpaceReclaimed: 7}, nil
 }
-
-func (f *fakeBuilds) Open() error { return f.openError }
 
 func (f *fakeBuilds) ServeConn(ctx context.Context, conn net.Conn) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -138,12 +135,6 @@ func TestWhatCannotBeTakenOverIsRefused(t *testing.T) {
 		if !strings.Contains(status, fmt.Sprintf(" %d ", c.status)) || !strings.Contains(body, c.text) {
 			t.Errorf("%+v: %s %s", c, status, body)
 		}
-	}
-	f.builds.openError = errors.New("the disk is full")
-	w := d.dial()
-	w.send("POST /grpc HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: close\r\n\r\n")
-	if status, _ := w.head(); !strings.Contains(status, " 500 ") || !strings.Contains(w.rest(), "the disk is full") {
-		t.Errorf("a builder that cannot be opened: %s", status)
 	}
 }
 

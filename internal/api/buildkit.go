@@ -53,9 +53,7 @@ func (h *Handler) buildSession(ctx context.Context, w http.ResponseWriter, q *re
 	return h.deps.Builds.ServeSession(ctx, conn, q.Header)
 }
 
-// takeOver takes the connection over for gRPC. The builder is opened before, so that the
-// client is told if that fails. The context ends when the engine shuts down; done must
-// be called.
+// takeOver takes the connection over for gRPC. The context ends when the engine shuts down; done must be called.
 func (h *Handler) takeOver(ctx context.Context, w http.ResponseWriter, q *request) (context.Context, net.Conn, func(), error) {
 	switch proto := q.Header.Get("Upgrade"); proto {
 	case protocolGRPC:
@@ -63,9 +61,6 @@ func (h *Handler) takeOver(ctx context.Context, w http.ResponseWriter, q *reques
 		return nil, nil, nil, failure.Invalid("no upgrade proto in request")
 	default:
 		return nil, nil, nil, failure.Invalid("protocol %s not supported", proto)
-	}
-	if err := h.deps.Builds.Open(); err != nil {
-		return nil, nil, nil, err
 	}
 	head := "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: " + protocolGRPC + "\r\n\r\n"
 	h.sessions.Add(1)

@@ -198,9 +198,7 @@ type Connections interface {
 
 // Builds builds images with BuildKit.
 type Builds interface {
-	// Open readies the builder, which is not until it is used.
-	Open() error
-	// ServeConn and ServeHTTP serve BuildKit's own API.
+	// ServeConn and ServeHTTP serve BuildKit's own API; where the builder cannot be opened, they answer calls with why.
 	ServeConn(ctx context.Context, conn net.Conn) error
 	ServeHTTP(w http.ResponseWriter, r *http.Request)
 	// ServeSession returns when the client closes its session.

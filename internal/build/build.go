@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/store"
 )
 
@@ -124,7 +125,7 @@ func (b *Builder) open() (*solving, error) {
 		return b.opened, nil
 	}
 	if err := os.MkdirAll(b.cfg.Root, 0o700); err != nil {
-		return nil, fmt.Errorf("builder: %w", err)
+		return nil, kernel.NoSpace(fmt.Errorf("builder: %w", err), b.cfg.Store.Root())
 	}
 	// These two are the library's own places, and the only ones. Without a recorder the
 	// history has no traces.
@@ -136,7 +137,7 @@ func (b *Builder) open() (*solving, error) {
 	c, w, err := b.newControl(ctx)
 	if err != nil {
 		end()
-		return nil, fmt.Errorf("open the build cache in %s: %w", b.cfg.Root, err)
+		return nil, kernel.NoSpace(fmt.Errorf("open the build cache in %s: %w", b.cfg.Root, err), b.cfg.Store.Root())
 	}
 	// BuildKit tries out once what this machine can run, when the first step is about to:
 	// earlier is sooner done.

@@ -419,6 +419,10 @@ func TestOpenThatFailedIsTriedAgain(t *testing.T) {
 	if err := b.builder.Open(); err == nil {
 		t.Fatal("it was opened without its store")
 	}
+	b.connect(t)
+	if _, err := b.client.ListWorkers(t.Context()); err == nil || !strings.Contains(err.Error(), "open the build cache in "+b.root) {
+		t.Errorf("a client is not told why the builder does not open: %v", err)
+	}
 	if err := os.Rename(away, b.store.Root()); err != nil {
 		t.Fatal(err)
 	}

@@ -25,25 +25,32 @@ func newServer(c *control.Controller, r *relief) *grpc.Server {
 	return s
 }
 
-// Open opens the builder, if it is not open yet: whoever is to answer a client says so
-// before it takes the connection over, and can still tell of an error.
+// Open opens the builder, if it is not open yet.
 func (b *Builder) Open() error {
 	_, err := b.open()
 	return err
 }
 
+// server answers calls of BuildKit's control API. Where the builder cannot be opened that is one that answers each with
+// the reason: clients do not show what a request to take the connection over is refused with.
+func (b *Builder) server() *grpc.Server {
+	s, err := b.open()
+	if err != nil {
+		return grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+			return grpcerrors.ToGRPC(context.Background(), err)
+		}))
+	}
+	return s.server
+}
+
 // ServeConn serves BuildKit's control API on one connection, until the client closes it
 // or ctx ends.
 func (b *Builder) ServeConn(ctx context.Context, conn net.Conn) error {
-	s, err := b.open()
-	if err != nil {
-		conn.Close()
-		return err
-	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	one := newOneConn(conn)
-	if err := s.server.Serve(one); err != nil && one.served() {
+	err := b.server().Serve(one)
+	if err != nil && one.served() {
 		return nil // Accept has said that there is no other connection
 	}
 	return err
@@ -51,12 +58,7 @@ func (b *Builder) ServeConn(ctx context.Context, conn net.Conn) error {
 
 // ServeHTTP serves one call of BuildKit's control API that came by HTTP/2.
 func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s, err := b.open()
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	s.server.ServeHTTP(w, r)
+	b.server().ServeHTTP(w, r)
 }
 
 // ServeSession makes the client at the other end of conn reachable for builds that name

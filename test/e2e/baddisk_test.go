@@ -304,6 +304,23 @@ func TestNoInodes(t *testing.T) {
 	if err := exec.Command("tar", "-C", many, "-cf", archive, ".").Run(); err != nil {
 		t.Fatal(err)
 	}
+	e.UseBuildx(t)
+	filler := filepath.Join(e.DataRoot, "filler")
+	if err := os.Mkdir(filler, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, err := 0, error(nil); err == nil; i++ {
+		err = os.Symlink("x", filepath.Join(filler, strconv.Itoa(i)))
+	}
+	// Before there is a builder, and with clients that show nothing of an answer to who wants to take over a connection.
+	for _, verb := range [][]string{{"cleat", "build", many}, {"docker", "build", many}, {"docker", "buildx", "du"}} {
+		if r := e.Do(t, verb[0], "", verb[1:]...); r.Code == 0 || !strings.Contains(r.Stderr, "no inodes are left") {
+			t.Errorf("%v: %s", verb, r)
+		}
+	}
+	if err := os.RemoveAll(filler); err != nil {
+		t.Fatal(err)
+	}
 	e.OK(t, "cleat", "builder", "prune", "-f") // has the builder there
 	for _, verb := range [][]string{{"build", many}, {"import", archive, "made"}, {"cp", many, "kept:/"}, {"volume", "create", "new"}, {"network", "create", "new"}} {
 		if r := e.Cleat(t, verb...); r.Code == 0 || !strings.Contains(r.Stderr, "no inodes are left") {
