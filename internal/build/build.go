@@ -149,6 +149,7 @@ func (b *Builder) open() (*solving, error) {
 // Close ends the builds that are under way and closes the databases. A second Close
 // does nothing.
 func (b *Builder) Close() error {
+	b.pace.stop()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true

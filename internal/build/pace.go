@@ -122,6 +122,21 @@ func (p *pace) lie() {
 	debug.FreeOSMemory()
 }
 
+// stop is for a builder that is closed: nothing comes later of what was built.
+func (p *pace) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.timer != nil {
+		p.timer.Stop()
+		p.timer = nil
+		debug.SetGCPercent(p.usual)
+	}
+	if p.rest != nil {
+		p.rest.Stop()
+		p.rest = nil
+	}
+}
+
 // forgetChecksums has BuildKit's trees of files' checksums, of the last twenty contexts and layers, read from its
 // database again when they are wanted.
 func (b *Builder) forgetChecksums() {

@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
-	"time"
 
 	"github.com/cleatlabs/cleat/test/expect"
 )
@@ -23,13 +22,7 @@ func TestPace(t *testing.T) {
 	defer debug.SetGCPercent(before)
 	var p pace
 	first, second := p.begin(), p.begin()
-	defer func() {
-		for _, timer := range []*time.Timer{p.timer, p.rest} {
-			if timer != nil {
-				timer.Stop()
-			}
-		}
-	}()
+	defer p.stop()
 	if got := gcPercent(); got != hurriedGarbage {
 		t.Fatalf("while something is built it is %d", got)
 	}
@@ -84,23 +77,23 @@ func TestGarbageBeside(t *testing.T) {
 	}
 }
 
-// TestPaceFollowsTheHeap holds that the collector's rounds set what the next one waits for, while something is built. It
-// must not run beside other tests.
+// TestPaceFollowsTheHeap holds that the collector's rounds set what the next one waits for, while something is built, and
+// no longer in a builder that is closed. It must not run beside other tests.
 func TestPaceFollowsTheHeap(t *testing.T) {
 	before := debug.SetGCPercent(123)
 	defer debug.SetGCPercent(before)
 	var p pace
-	end := p.begin()
-	defer func() { // the collector's next round must not find it at work: it would set what other tests look at
-		end()
-		p.timer.Stop()
-		p.relax()
-		p.rest.Stop()
-	}()
+	defer p.begin()()
+	defer p.stop()
 	held := make([]byte, 100<<20)
 	expect.Eventually(t, "the heap may grow by less, as much is held", func() bool {
 		runtime.GC()
 		return gcPercent() < hurriedGarbage/2
 	})
 	runtime.KeepAlive(held)
+	p.stop() // a build that goes on does not bring it back
+	runtime.GC()
+	if got := gcPercent(); got != 123 || p.timer != nil || p.rest != nil {
+		t.Errorf("in a closed builder it is %d", got)
+	}
 }
