@@ -111,15 +111,12 @@ func TestFirewalld(t *testing.T) {
 	if w := s.Warnings(); len(w) != 0 {
 		t.Errorf("warnings %q", w)
 	}
-	// A network made later has joined when it is there.
 	rec, _, err := s.Create(context.Background(), api.CreateRequest{Name: "later"})
 	must(t, err)
 	b := h.on(s, "b", at("later"))
-	out("out of a later network", b.box)
 	later := "br-" + rec.ID[:12]
-	if !joined(later)() {
-		t.Errorf("bridge %s is not in the zone", later)
-	}
+	patiently(t, "a later network's bridge joins", joined(later))
+	out("out of a later network", b.box)
 	// A reload forgets what is not in its files; so does another start.
 	if got := runWith(env, "firewall-cmd", "--reload"); got != "success" {
 		t.Fatal(got)
@@ -134,9 +131,7 @@ func TestFirewalld(t *testing.T) {
 	h.detach(s, b.box)
 	_, err = s.Remove(context.Background(), "later")
 	must(t, err)
-	if joined(later)() {
-		t.Error("a removed bridge is still in the zone")
-	}
+	patiently(t, "a removed bridge leaves the zone", func() bool { return !joined(later)() })
 	if got := runWith(env, "firewall-cmd", "--zone=trusted", "--remove-interface="+cfg.Bridge) + runWith(env, "firewall-cmd", "--zone=home", "--add-interface="+cfg.Bridge); got != "successsuccess" {
 		t.Fatal(got)
 	}
@@ -213,9 +208,16 @@ func TestFirewalldThatIsNotReady(t *testing.T) {
 	f.ready.Store(true)
 	patiently(t, "the bridge joins", func() bool { _, in := f.links.Load(cfg.Bridge); return in })
 	patiently(t, "end of the warning", func() bool { return !told() })
+	// The bridge of a network made later has joined when the network is there, and has left when that is not.
+	s.WaitForFirewalld(patience)
 	rec := h.create(s, api.CreateRequest{Name: "later"})
 	if zone, _ := f.links.Load(rec.Link); zone != "trusted" {
 		t.Errorf("a later network's bridge is in zone %v", zone)
+	}
+	_, err := s.Remove(context.Background(), "later")
+	must(t, err)
+	if _, in := f.links.Load(rec.Link); in {
+		t.Error("a removed network's bridge is still in the zone")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,9 @@ func (s *Service) Answered() int {
 	defer s.lookups.mu.Unlock()
 	return len(s.lookups.clients)
 }
+
+// WaitForFirewalld has changes of the bridges wait for it for so long.
+func (s *Service) WaitForFirewalld(d time.Duration) { s.zone.patience = d }
 
 // FindFlowsByList has the service do what it has to on kernels before Linux 6.8.
 func (s *Service) FindFlowsByList() { s.flows.FindByList() }

@@ -304,7 +304,7 @@ func (h *host) open(cfg network.Config) *network.Service {
 	must(h.t, err)
 	h.t.Cleanup(func() {
 		_ = s.Teardown()
-		if out, err := exec.Command("nft", "list", "ruleset").Output(); err != nil || strings.Contains(string(out), "cleat-"+cfg.Bridge) {
+		if out, err := exec.Command("nft", "list", "ruleset").Output(); err != nil || strings.Contains(string(out), "cleat-"+cfg.Bridge) || strings.Contains(string(out), "cleat-names") {
 			h.t.Errorf("left in the ruleset (%v):\n%s", err, out)
 		}
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,7 +64,7 @@ func TestPortsFollowTheFamiliesOfLiveNetworks(t *testing.T) {
 	// The next engine reserves the same, and warns of nothing.
 	must(t, s.Close())
 	s = h.open(cfg)
-	must(t, s.Adopt(ctx, shown, os.Getpid()))
+	must(t, s.Adopt(ctx, shown, h.holder(a.ns)))
 	must(t, s.Reconcile(ctx, []*network.Sandbox{shown}))
 	if w := s.Warnings(); len(w) > 0 {
 		t.Errorf("warnings of the next engine: %q", w)

@@ -84,7 +84,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 		cfg: cfg, claim: -1, records: records{cfg.Dir}, networks: map[string]*netw{}, names: map[string]*netw{},
 		attachments: map[string]*attachment{}, held: map[string][]heldAddr{},
 		host: &uplink{ns: -1, links: map[string]bool{}, stays: cfg.NoForwarding, direct: cfg.DirectRouting},
-		zone: zone{wake: make(chan struct{}, 1)},
+		zone: zone{wake: make(chan struct{}, 1), patience: zonePatience},
 	}
 	defer func() {
 		if err != nil {

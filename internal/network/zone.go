@@ -24,8 +24,9 @@ const zonePatience = 500 * time.Millisecond
 // nobody waits for one that hangs.
 type zone struct {
 	// failed is what is wrong with the links that have not joined; nil if nothing. Who asks does not wait for firewalld.
-	failed atomic.Pointer[string]
-	wake   chan struct{}
+	failed   atomic.Pointer[string]
+	wake     chan struct{}
+	patience time.Duration // how long change waits
 
 	mu      sync.Mutex
 	kept    bool            // by keepZone, which is connected
@@ -115,7 +116,7 @@ func (z *zone) change() {
 	}
 	select {
 	case <-done:
-	case <-time.After(zonePatience):
+	case <-time.After(z.patience):
 	}
 }
 
