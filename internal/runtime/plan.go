@@ -131,11 +131,12 @@ func (pl *plan) filesystem(fstype string, attr uint64, opts ...option) launch.Ar
 	p.Call(unix.SYS_FSOPEN, fstype, p.Str(fstype), argCloexec).To(fs)
 	opts = append([]option{{"source", fstype}}, opts...) // what /proc/mounts shows
 	for _, o := range opts {
-		cmd, value := launch.Named(unix.FSCONFIG_SET_FLAG, "SET_FLAG"), launch.Int(0)
+		cmd, value, what := launch.Named(unix.FSCONFIG_SET_FLAG, "SET_FLAG"), launch.Int(0), fstype+" option "+o.key
 		if o.value != "" {
+			what += "=" + o.value
 			cmd, value = launch.Named(unix.FSCONFIG_SET_STRING, "SET_STRING"), p.Str(o.value)
 		}
-		p.Call(unix.SYS_FSCONFIG, fstype, fs.Arg(), cmd, p.Str(o.key), value, launch.Int(0))
+		p.Call(unix.SYS_FSCONFIG, what, fs.Arg(), cmd, p.Str(o.key), value, launch.Int(0))
 	}
 	p.Call(unix.SYS_FSCONFIG, fstype, fs.Arg(), launch.Named(unix.FSCONFIG_CMD_CREATE, "CREATE"), launch.Int(0), launch.Int(0), launch.Int(0))
 	p.Call(unix.SYS_FSMOUNT, fstype, fs.Arg(), argCloexec, mountAttr(attr)).To(mnt)

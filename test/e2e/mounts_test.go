@@ -323,6 +323,7 @@ func TestMountsOfEveryKind(t *testing.T) {
 		for args, want := range map[string]string{
 			"-v " + dir + ":/a -v " + n + ":/a/":                             "Duplicate mount point: /a",
 			"--mount type=tmpfs,dst=/a --tmpfs /a":                           "Duplicate mount point: /a",
+			"--tmpfs /a:size=lots":                                           "tmpfs option size=lots: invalid argument",
 			"-v ./file/path/":                                                "mount path must be absolute",
 			"-v " + dir + ":/etc/passwd":                                     "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type",
 			"-v /etc/passwd:/etc":                                            "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?",
