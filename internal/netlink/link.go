@@ -379,9 +379,10 @@ func RouteOf(body []byte) (r Route, ok bool) {
 const (
 	// dumpAtOnce is how often an interrupted list is repeated at once: most changes are single ones.
 	dumpAtOnce = 5
-	// dumpPatience bounds how long it is repeated after that, with pauses that grow: where containers come and go without
-	// an end, as on a machine with many engines or pods, each list may meet a change for a while.
-	dumpPatience = 5 * time.Second
+	// dumpTries bounds how often it is repeated in all, with pauses that grow: where containers come and go without an end,
+	// as on a machine with many engines or pods, each list may meet a change for a while. On an idle processor that is six
+	// seconds; where the engine seldom gets one, each try takes long, and as many are wanted.
+	dumpTries    = 300
 	dumpPauseMax = 20 * time.Millisecond
 )
 
@@ -406,23 +407,16 @@ func dump[T any](c *Conn, request, reply uint16, header []byte, object string, p
 	return all, err
 }
 
-// repeated calls list until no change interrupts it, or for dumpPatience.
+// repeated calls list until no change interrupts it, dumpTries times at most.
 func repeated(list func() error) error {
-	var since time.Time // when it was no more repeated at once
-	for try := 0; ; try++ {
+	for try := 1; ; try++ {
 		err := list()
-		if !errors.Is(err, unix.EINTR) {
+		if !errors.Is(err, unix.EINTR) || try == dumpTries {
 			return err
 		}
-		switch {
-		case try < dumpAtOnce:
-			continue
-		case try == dumpAtOnce:
-			since = time.Now()
-		case time.Since(since) > dumpPatience:
-			return err
+		if try > dumpAtOnce {
+			time.Sleep(min(time.Duration(try-dumpAtOnce)*time.Millisecond, dumpPauseMax))
 		}
-		time.Sleep(min(time.Duration(try-dumpAtOnce+1)*time.Millisecond, dumpPauseMax))
 	}
 }
 

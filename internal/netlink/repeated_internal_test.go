@@ -3,6 +3,8 @@ package netlink
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +20,27 @@ func TestRepeatedLists(t *testing.T) {
 	})
 	if err != nil || calls != 20 {
 		t.Errorf("after %d calls: %v", calls, err)
+	}
+	// However long each takes.
+	calls = 0
+	synctest.Test(t, func(t *testing.T) {
+		err = repeated(func() error {
+			time.Sleep(time.Second)
+			if calls++; calls < 100 {
+				return &Error{Object: "list of links", Errno: unix.EINTR}
+			}
+			return nil
+		})
+	})
+	if err != nil || calls != 100 {
+		t.Errorf("after %d slow calls: %v", calls, err)
+	}
+	// Not for ever.
+	synctest.Test(t, func(t *testing.T) {
+		err = repeated(func() error { return &Error{Object: "list of links", Errno: unix.EINTR} })
+	})
+	if !errors.Is(err, unix.EINTR) {
+		t.Errorf("of a list that is never whole: %v", err)
 	}
 	calls = 0
 	err = repeated(func() error {
