@@ -281,6 +281,9 @@ func (a *archive) fromLayout() ([]archived, error) {
 	if err := json.Unmarshal(a.index, &index); err != nil {
 		return nil, damaged(err)
 	}
+	if len(index.Manifests) > maxNames {
+		return nil, failure.Invalid("the image archive's index has %d images and names, more than %d", len(index.Manifests), maxNames)
+	}
 	var list []archived
 	at := map[digest.Digest]int{}
 	for _, d := range index.Manifests {
@@ -329,8 +332,8 @@ func (a *archive) fromSave(ctx context.Context) ([]archived, error) {
 	var list []archived
 	named := 0
 	for _, e := range entries {
-		if named += len(e.RepoTags); len(e.Layers) > maxLayers || named > maxNames {
-			return nil, failure.Invalid("the image archive's manifest.json has images of more than %d layers, or more than %d names", maxLayers, maxNames)
+		if named += max(1, len(e.RepoTags)); len(e.Layers) > maxLayers || named > maxNames {
+			return nil, failure.Invalid("the image archive's manifest.json has images of more than %d layers, or more than %d names or images", maxLayers, maxNames)
 		}
 		target, err := a.makeManifest(ctx, e.Config, e.Layers)
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/image"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -70,10 +69,7 @@ func (s *Service) Attestations(ctx context.Context, ref string, req Attestations
 
 // statement reads one, as it was written.
 func (s *Service) statement(ctx context.Context, desc ocispec.Descriptor) (*json.RawMessage, error) {
-	if desc.Size > maxJSON {
-		return nil, failure.Invalid("the statement %s of %d bytes is too large", desc.Digest, desc.Size)
-	}
-	blob, err := content.ReadBlob(s.store.Context(ctx), s.store.Content, desc)
+	blob, err := s.readBlob(s.store.Context(ctx), desc)
 	if errdefs.IsNotFound(err) {
 		return nil, failure.NotFound("the statement %s is not here: pull the image again", desc.Digest)
 	}

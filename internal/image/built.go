@@ -81,7 +81,7 @@ func (s *Service) madeAgain(ctx context.Context, name string, target ocispec.Des
 // imageManifests gives the digests of an image's manifests without those that accompany
 // them.
 func (s *Service) imageManifests(ctx context.Context, target ocispec.Descriptor) ([]digest.Digest, error) {
-	variants, err := s.readVariants(ctx, target, 0)
+	variants, err := s.readVariants(ctx, target)
 	var list []digest.Digest
 	for _, v := range variants {
 		if v.kind == image.ManifestKindImage {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/moby/moby/api/types/image"
@@ -89,12 +90,13 @@ func (s *Service) History(ctx context.Context, ref, platform string) ([]image.Hi
 			item.Size = usage[layer]
 			layer++
 		}
-		items = append([]image.HistoryResponseItem{item}, items...)
+		items = append(items, item)
 	}
 	// Tools that squash or import write no history, or too little of it.
 	for ; layer < len(usage); layer++ {
-		items = append([]image.HistoryResponseItem{{ID: "<missing>", Size: usage[layer]}}, items...)
+		items = append(items, image.HistoryResponseItem{ID: "<missing>", Size: usage[layer]})
 	}
+	slices.Reverse(items)
 	if len(items) > 0 {
 		items[0].ID = m.id().String()
 		if tags, _ := repoTagsAndDigests(m.names, false); len(tags) > 0 {

@@ -84,7 +84,7 @@ type loading struct {
 // unpack checks that an image is all there and unpacks it: the platforms asked for, or
 // else the engine's own, or else the first that is there.
 func (l *loading) unpack(ctx context.Context, img archived) error {
-	variants, err := l.s.readVariants(ctx, img.target, 0)
+	variants, err := l.s.readVariants(ctx, img.target)
 	if err != nil {
 		return err
 	}

@@ -291,7 +291,7 @@ func TestLoadRefusesBadArchivesAndLeavesNothing(t *testing.T) {
 		{"manifest names the outside", withJSON(t, "manifest.json", `[{"Config":"../gone.json","Layers":[]}]`), "outside of the archive"},
 		{"manifest is no JSON", withJSON(t, "manifest.json", `[{`), "damaged"},
 		{"a million layers", withJSON(t, "manifest.json", `[{"Config":"c.json","Layers":["l"`+strings.Repeat(`,"l"`, 1_000_000)+`]}]`), "more than 1000 layers"},
-		{"too many names", withJSON(t, "manifest.json", `[{"Config":"c.json","RepoTags":["a"`+strings.Repeat(`,"a"`, 10_000)+`]}]`), "more than 10000 names"},
+		{"too many names", withJSON(t, "manifest.json", `[{"Config":"c.json","RepoTags":["a"`+strings.Repeat(`,"a"`, 10_000)+`]}]`), "more than 10000 names or images"},
 		{"no images", withJSON(t, "manifest.json", `[]`), "holds no image"},
 		{"upper-case name", bytes.Replace(oci, []byte("library/thing:1"), []byte("library/Thing:1"), 1), "must be lowercase"},
 	}

@@ -184,7 +184,7 @@ type shipment struct {
 // choose finds what is to be sent.
 func (p *push) choose(ctx context.Context) (shipment, error) {
 	target := p.img.Target
-	variants, err := p.s.readVariants(ctx, target, 0)
+	variants, err := p.s.readVariants(ctx, target)
 	if err != nil {
 		return shipment{}, fmt.Errorf("read the image %s: %w", target.Digest, err)
 	}

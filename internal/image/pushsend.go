@@ -19,7 +19,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/registryclient"
 )
@@ -169,14 +168,6 @@ func (p *push) index(ctx context.Context, sh shipment, desc ocispec.Descriptor, 
 		return document{}, fmt.Errorf("the index %s: %w", desc.Digest, err)
 	}
 	return newDocument(desc.MediaType, body), nil
-}
-
-// readBlob reads a small blob whole.
-func (s *Service) readBlob(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	if desc.Size > maxJSON {
-		return nil, failure.Invalid("%s of %d bytes is too large for a %s", desc.Digest, desc.Size, desc.MediaType)
-	}
-	return content.ReadBlob(ctx, s.store.Content, desc)
 }
 
 // sendBlobs sends layers and configs of images, several at a time.

@@ -142,8 +142,19 @@ func (t *transfer) linked(ctx context.Context, desc ocispec.Descriptor) ([]ocisp
 	if desc.Size > maxJSON {
 		return nil, failure.Invalid("%s of %d bytes is too large for a %s", desc.Digest, desc.Size, desc.MediaType)
 	}
+	if err := t.mustHave(ctx, desc); err != nil {
+		return nil, err
+	}
 	cs := t.s.store.Content
-	return images.SetChildrenLabels(cs, images.ChildrenHandler(cs))(ctx, desc)
+	children, err := images.Children(ctx, cs, desc)
+	if err == nil && images.IsManifestType(desc.MediaType) {
+		err = checkLayers(desc, len(children)-1)
+	}
+	if err != nil {
+		return nil, err
+	}
+	known := func(context.Context, ocispec.Descriptor) ([]ocispec.Descriptor, error) { return children, nil }
+	return images.SetChildrenLabels(cs, known)(ctx, desc)
 }
 
 // chooseManifest keeps the one manifest of an index that shall run here.
@@ -231,6 +242,9 @@ func (t *transfer) beginConfig(ctx context.Context, desc ocispec.Descriptor) err
 	if t.wish != nil && cfg.OS != "" && !platforms.Only(*t.wish).Match(platforms.Normalize(cfg.Platform)) {
 		return failure.NotFound("no matching manifest for %s: the image is for %s only", platforms.FormatAll(*t.wish), platforms.FormatAll(cfg.Platform))
 	}
+	if err := checkHistory(desc, len(cfg.History)); err != nil {
+		return err
+	}
 	t.mu.Lock()
 	order := t.order
 	t.mu.Unlock()
@@ -317,7 +331,7 @@ func (t *transfer) mustHave(ctx context.Context, desc ocispec.Descriptor) error 
 		return err
 	}
 	if info.Size != desc.Size {
-		return failure.Invalid("%s %s has %d bytes, but %d are declared", desc.MediaType, desc.Digest, info.Size, desc.Size)
+		return wrongSize(desc, info.Size)
 	}
 	return nil
 }

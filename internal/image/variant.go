@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -18,8 +19,16 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
-// maxJSON is how large an index, manifest or config may be to be read into memory.
-const maxJSON = 16 << 20
+const (
+	// maxJSON is how large an index, manifest or config may be to be read into memory.
+	maxJSON = 16 << 20
+	// maxDocuments is how large those of one image may be together, each as often as an index names it and leastDocument
+	// at least: a few that name one another again and again would never have been read.
+	maxDocuments  = 32 << 20
+	leastDocument = 4 << 10
+	// maxHistory is how many steps the making of an image may have had.
+	maxHistory = 10_000
+)
 
 // The annotations by which builds attach attestations to an index.
 const (
@@ -49,7 +58,7 @@ func (s *Service) variantsOf(ctx context.Context, c *catalog, target ocispec.Des
 	if v, ok := c.variants.Load(target.Digest); ok {
 		return v.([]variant), nil
 	}
-	v, err := s.readVariants(s.store.Context(ctx), target, 0)
+	v, err := s.readVariants(s.store.Context(ctx), target)
 	if err != nil {
 		return nil, fmt.Errorf("read the image %s: %w", target.Digest, err)
 	}
@@ -60,9 +69,20 @@ func (s *Service) variantsOf(ctx context.Context, c *catalog, target ocispec.Des
 // maxIndexDepth bounds indexes in indexes; real ones are flat.
 const maxIndexDepth = 4
 
-func (s *Service) readVariants(ctx context.Context, desc ocispec.Descriptor, depth int) ([]variant, error) {
+// readVariants reads all manifests of an image, which may be an index of them.
+func (s *Service) readVariants(ctx context.Context, target ocispec.Descriptor) ([]variant, error) {
+	room := int64(maxDocuments)
+	return s.variantsBelow(ctx, target, 0, &room)
+}
+
+// variantsBelow is readVariants for what is in an index. room is how many bytes may still be read.
+func (s *Service) variantsBelow(ctx context.Context, desc ocispec.Descriptor, depth int, room *int64) ([]variant, error) {
+	if *room -= max(desc.Size, leastDocument); *room < 0 {
+		return nil, failure.Invalid("the image has more than %d MiB of manifests and configs", maxDocuments>>20)
+	}
 	if !images.IsIndexType(desc.MediaType) {
 		v, err := s.readVariant(ctx, desc)
+		*room -= v.manifest.Config.Size
 		return []variant{v}, err
 	}
 	if depth == maxIndexDepth {
@@ -74,7 +94,7 @@ func (s *Service) readVariants(ctx context.Context, desc ocispec.Descriptor, dep
 	}
 	var all []variant
 	for _, m := range index.Manifests {
-		below, err := s.readVariants(ctx, m, depth+1)
+		below, err := s.variantsBelow(ctx, m, depth+1, room)
 		if err != nil {
 			return nil, err
 		}
@@ -103,8 +123,14 @@ func (s *Service) readVariant(ctx context.Context, desc ocispec.Descriptor) (var
 		v.present = true
 		return v, nil
 	}
+	if err := checkLayers(desc, len(v.manifest.Layers)); err != nil {
+		return v, err
+	}
 	v.present, err = s.readJSON(ctx, v.manifest.Config, &v.config)
 	if err != nil || !v.present {
+		return v, err
+	}
+	if err := checkHistory(v.manifest.Config, len(v.config.History)); err != nil {
 		return v, err
 	}
 	if desc.Platform == nil {
@@ -115,12 +141,31 @@ func (s *Service) readVariant(ctx context.Context, desc ocispec.Descriptor) (var
 	return v, nil
 }
 
+// readBlob reads a small blob whole. What a descriptor says of its size need not be so.
+func (s *Service) readBlob(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	if desc.Size > maxJSON {
+		return nil, failure.Invalid("%s of %d bytes is too large for a %s", desc.Digest, desc.Size, desc.MediaType)
+	}
+	blob, err := s.store.Content.ReaderAt(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	if blob.Size() != desc.Size {
+		return nil, wrongSize(desc, blob.Size())
+	}
+	text := make([]byte, desc.Size)
+	_, err = io.ReadFull(content.NewReader(blob), text)
+	return text, err
+}
+
+func wrongSize(desc ocispec.Descriptor, size int64) error {
+	return failure.Invalid("%s %s has %d bytes, but %d are declared", desc.MediaType, desc.Digest, size, desc.Size)
+}
+
 // readJSON reads a blob into v; found is false if the store does not have it.
 func (s *Service) readJSON(ctx context.Context, desc ocispec.Descriptor, v any) (found bool, err error) {
-	if desc.Size > maxJSON {
-		return false, failure.Invalid("%s of %d bytes is too large for a %s", desc.Digest, desc.Size, desc.MediaType)
-	}
-	blob, err := content.ReadBlob(ctx, s.store.Content, desc)
+	blob, err := s.readBlob(ctx, desc)
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
@@ -131,6 +176,22 @@ func (s *Service) readJSON(ctx context.Context, desc ocispec.Descriptor, v any) 
 		return false, failure.Invalid("%s is not a valid %s: %w", desc.Digest, desc.MediaType, err)
 	}
 	return true, nil
+}
+
+// checkLayers refuses a manifest of so many layers.
+func checkLayers(desc ocispec.Descriptor, layers int) error {
+	if layers > maxLayers {
+		return failure.Invalid("the manifest %s has %d layers, more than %d layers no image can have", desc.Digest, layers, maxLayers)
+	}
+	return nil
+}
+
+// checkHistory refuses a config with so many steps in its history.
+func checkHistory(desc ocispec.Descriptor, steps int) error {
+	if steps > maxHistory {
+		return failure.Invalid("the config %s has a history of %d steps, more than %d steps are not taken", desc.Digest, steps, maxHistory)
+	}
+	return nil
 }
 
 // choose picks the variant to run. Without a wish it is the engine's own platform, or
