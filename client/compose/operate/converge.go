@@ -350,10 +350,10 @@ func (c *converging) obsolete(m Container, s types.ServiceConfig, hash string, p
 		c.detached(m, s) || c.usesRenewed(c.project, s)
 }
 
-// detached says whether a container that runs is not on a network, or has not a volume,
-// that its service has: somebody has taken them away.
+// detached says whether a container is not on a network, or has not a volume, that its
+// service has: somebody has taken them away, or has not come to give them back.
 func (c *converging) detached(m Container, s types.ServiceConfig) bool {
-	if m.State == container.StateRunning && m.NetworkSettings != nil {
+	if m.NetworkSettings != nil {
 		for key := range s.Networks {
 			if _, ok := m.NetworkSettings.Networks[c.project.Networks[key].Name]; !ok && !byID(m, c.project.Networks[key].Name) {
 				return true
