@@ -1,12 +1,15 @@
 package operate
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
@@ -67,4 +70,59 @@ func TestContainerThatEndsAgainAndAgain(t *testing.T) {
 	if len(w.said) != 1 || w.said[0] != want {
 		t.Errorf("warned of %q", w.said)
 	}
+}
+
+// Who waits for a dependency keeps nobody from what he does, however few may do something at a time: what it lacks may be
+// just that.
+func TestWaitingIsNotCounted(t *testing.T) {
+	looked, comes := make(chan struct{}, 100), make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/events") {
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-comes:
+				_ = json.NewEncoder(w).Encode(events.Message{Type: events.ContainerEventType, Action: events.ActionHealthStatus})
+				_ = http.NewResponseController(w).Flush()
+			case <-r.Context().Done():
+			}
+			<-r.Context().Done()
+			return
+		}
+		state := &container.State{Status: container.StateRunning, Running: true, Health: &container.Health{Status: container.Starting}}
+		select {
+		case <-comes:
+			state.Health.Status = container.Healthy
+		default:
+		}
+		_ = json.NewEncoder(w).Encode(container.InspectResponse{ID: "1", Config: &container.Config{}, State: state})
+		looked <- struct{}{}
+	}))
+	defer s.Close()
+	api, err := client.New(client.WithHost("tcp://"+s.Listener.Addr().String()), client.WithAPIVersion("1.50"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	o := &Operator{API: api, Report: &warnings{}, Parallel: 1}
+	n := o.watch(t.Context(), "p")
+	defer n.close()
+	waited := make(chan error, 1)
+	go func() {
+		list := []Container{{Summary: container.Summary{ID: "1"}, Name: "p-db-1", Service: "db"}}
+		web := types.ServiceConfig{Name: "web"}
+		web.DependsOn = types.DependsOnConfig{"db": {Condition: types.ServiceConditionHealthy, Required: true}}
+		waited <- o.awaitDependencies(t.Context(), n, list, web)
+	}()
+	<-looked
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	free, err := o.slot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(comes)
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	free()
 }

@@ -103,18 +103,25 @@ func arrows(services []string) string {
 	return text
 }
 
-// Each does one thing to all containers at once and returns all errors.
+// Each does one thing to all containers at once, or to as many as may be, and returns all errors.
 func (o *Operator) Each(ctx context.Context, list []Container, do func(ctx context.Context, c Container) error) error {
+	return each(ctx, list, func(ctx context.Context, c Container) error {
+		free, err := o.slot(ctx)
+		if err != nil {
+			return err
+		}
+		defer free()
+		return do(ctx, c)
+	})
+}
+
+// each is Each for what only waits, and is not to keep others from what they do.
+func each(ctx context.Context, list []Container, do func(ctx context.Context, c Container) error) error {
 	errs := make([]error, len(list))
 	var group errgroup.Group
 	for i, c := range list {
 		group.Go(func() error {
-			free, err := o.slot(ctx)
-			if err == nil {
-				defer free()
-				err = do(ctx, c)
-			}
-			errs[i] = err
+			errs[i] = do(ctx, c)
 			return nil
 		})
 	}

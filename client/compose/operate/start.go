@@ -193,7 +193,7 @@ func (o *Operator) awaitDependencies(ctx context.Context, n *news, list []Contai
 			}
 			return fmt.Errorf("service %q depends on %q, which has no container", s.Name, on)
 		}
-		err := o.Each(ctx, targets, func(ctx context.Context, c Container) error { return o.await(ctx, n, c, d.Condition) })
+		err := each(ctx, targets, func(ctx context.Context, c Container) error { return o.await(ctx, n, c, d.Condition) })
 		if err != nil && d.Required {
 			return err
 		}
@@ -305,7 +305,7 @@ func (o *Operator) awaitAll(ctx context.Context, n *news, list []Container, p *t
 		_, ok := p.Services[c.Service]
 		return !ok || len(opts.Services) > 0 && !slices.Contains(opts.Services, c.Service)
 	})
-	err := o.Each(ctx, targets, func(ctx context.Context, c Container) error {
+	err := each(ctx, targets, func(ctx context.Context, c Container) error {
 		return o.await(ctx, n, c, "")
 	})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
