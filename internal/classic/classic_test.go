@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -193,6 +194,33 @@ func TestOutputOfABuild(t *testing.T) {
 	}
 	if names := s.opt.Exports[0].Attrs["name"]; names != "docker.io/library/app:latest,registry.test/app:2" {
 		t.Errorf("names: %q", names)
+	}
+}
+
+// A letter that BuildKit tells in two pieces is one in the stream, whose JSON has no halves. What is none is told at the end.
+func TestLettersStayWhole(t *testing.T) {
+	const run, pieces = "[2/2] RUN make", "gr\u00fc\u00dfe \u4f60\u597d \U0001f600 \xff"
+	s := &solver{answer: answer()}
+	for i := range len(pieces) {
+		s.status = append(s.status, &client.SolveStatus{
+			Vertexes: []*client.Vertex{vertex(run, false, i == len(pieces)-1)}, Logs: []*client.VertexLog{output(run, pieces[i:i+1])},
+		})
+	}
+	var told strings.Builder
+	b := &classic.Builder{Solver: s, Dir: t.TempDir()}
+	body := archive(t, file("Dockerfile", "FROM busybox\nRUN make\n"))
+	err := b.Build(t.Context(), classic.Request{Request: build.Request{Context: bytes.NewReader(body)}}, func(m jsonstream.Message) {
+		text, err := json.Marshal(m)
+		if err == nil {
+			err = json.Unmarshal(text, &m)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		told.WriteString(m.Stream)
+	})
+	if want := strings.ToValidUTF8(pieces, "\ufffd"); err != nil || !strings.Contains(told.String(), want) {
+		t.Errorf("%v: %q, want %q in it", err, told.String(), want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/moby/buildkit/client"
 	"github.com/opencontainers/go-digest"
@@ -92,9 +93,9 @@ func (p *printer) advance() {
 			p.header(front.step)
 			p.next = front.step + 1
 		}
-		if len(front.kept) > 0 {
-			p.print(string(front.kept))
-			front.kept = nil
+		if n := printable(front.kept, front.completed); n > 0 {
+			p.print(string(front.kept[:n]))
+			front.kept = front.kept[n:]
 		}
 		if !front.completed {
 			return
@@ -108,6 +109,20 @@ func (p *printer) advance() {
 		}
 		p.print(" ---> " + short(front.id.Encoded()) + "\n")
 	}
+}
+
+// printable is how many bytes of a step's output can be told: a letter comes in two pieces now and then, of which JSON
+// would make none.
+func printable(b []byte, all bool) int {
+	for i := len(b) - 1; !all && i >= max(0, len(b)-utf8.UTFMax); i-- {
+		if utf8.RuneStart(b[i]) {
+			if !utf8.FullRune(b[i:]) {
+				return i
+			}
+			break
+		}
+	}
+	return len(b)
 }
 
 // headers prints those of all steps before one: instructions that only change the image's
