@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/record"
 )
 
@@ -99,16 +100,11 @@ func isAlive(pid int) bool { return nameOf(pid) != "" }
 // nameOf is the name of a process, "" if there is none: one that was killed and
 // that its parent has not waited for yet still has its name, and is none.
 func nameOf(pid int) string {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
+	s, err := kernel.StatOf(pid)
+	if err != nil || s.State == 'Z' || s.State == 'X' {
 		return ""
 	}
-	_, name, _ := strings.Cut(string(stat), "(")
-	name, state, _ := strings.Cut(name, ") ")
-	if strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
-		return ""
-	}
-	return name
+	return s.Name
 }
 
 // dropPidfile removes the pidfile if it is still ours.

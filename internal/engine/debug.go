@@ -150,7 +150,7 @@ func populated(group string) bool {
 
 // checkExecs looks at the execs that are to outlive their engine.
 func checkExecs(execRoot string, alive map[string]bool, say func(string, ...any)) {
-	dirs, _ := filepath.Glob(filepath.Join(execRoot, "runtime", "*", keeper.NoteName))
+	dirs, _ := filepath.Glob(filepath.Join(execRoot, "runtime", "*", "status"))
 	for _, d := range dirs {
 		note, err := keeper.ReadNote(filepath.Dir(d))
 		if errors.Is(err, fs.ErrNotExist) {

@@ -230,7 +230,7 @@ func (x *Execs) ExecStart(ctx context.Context, id string, opts ExecStartOptions)
 		size = e.req.ConsoleSize
 	}
 	if opts.Detach {
-		return nil, x.start(context.WithoutCancel(ctx), e, size, false, true)
+		return nil, x.start(context.WithoutCancel(ctx), e, size, false)
 	}
 	return NewExecSession(func(ctx context.Context, client StreamIO) error { return x.attend(ctx, e, size, client) }), nil
 }
@@ -252,7 +252,7 @@ func (e *execution) begin() error {
 func (x *Execs) attend(ctx context.Context, e *execution, size *[2]uint, client StreamIO) error {
 	sub := e.hub.Subscribe(e.req.AttachStdout, e.req.AttachStderr)
 	defer sub.Close()
-	if err := x.start(context.WithoutCancel(ctx), e, size, e.req.AttachStdin, false); err != nil {
+	if err := x.start(context.WithoutCancel(ctx), e, size, e.req.AttachStdin); err != nil {
 		// The connection is taken over: the client reads the reason in the
 		// stream and the code from inspect.
 		if client.Stdout != nil {
@@ -298,9 +298,8 @@ func (x *Execs) awaitExit(ctx context.Context, e *execution) {
 	}
 }
 
-// start runs the process. stdin says whether somebody will write to it, detach
-// that its client hears of its start, and then no more.
-func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin, detach bool) error {
+// start runs the process. stdin says whether somebody will write to it.
+func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin bool) error {
 	proc, err := x.startProcess(ctx, e, size, stdin)
 	if err != nil {
 		e.hub.Close()
@@ -315,45 +314,12 @@ func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin, d
 		e.hub.Close()
 		return e.failed(err)
 	}
-	if detach {
-		x.note(e, proc)
-	}
 	e.mu.Lock()
 	e.process = proc
 	e.mu.Unlock()
 	x.announce(e, apievents.ActionExecStart)
-	x.tasks.Go("exec", func(ctx context.Context) {
-		if !detach && !e.probe && outlasts(ctx, proc, notedAfter) {
-			x.note(e, proc)
-		}
-		x.watch(ctx, e, pump)
-	})
+	x.tasks.Go("exec", func(ctx context.Context) { x.watch(ctx, e, pump) })
 	return nil
-}
-
-// notedAfter is how long a process of an attached exec runs before it is noted: most commands are over by then. Its
-// client has been told nothing, and would lose the process's output with the engine in any case.
-const notedAfter = 2 * time.Millisecond
-
-// outlasts says whether the process still runs after d, or at the engine's end before that.
-func outlasts(ctx context.Context, proc *runtime.Process, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-proc.Done():
-		return false
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return true
-}
-
-// note lets the exec outlive the engine.
-func (x *Execs) note(e *execution, proc *runtime.Process) {
-	if err := proc.Note(e.about()); err != nil {
-		x.log.Error("an exec would not survive the engine", "container", e.c.ID(), "exec", e.id, "error", err)
-	}
-	record.Failpoint("engine.exec.after-note")
 }
 
 func (x *Execs) startProcess(ctx context.Context, e *execution, size *[2]uint, stdin bool) (*runtime.Process, error) {
@@ -382,6 +348,9 @@ func (x *Execs) spec(e *execution, size *[2]uint, stdin bool) (*runtime.ExecSpec
 		Umask: rec.HostConfig.Umask, TTY: e.req.Tty, OpenStdin: stdin,
 		CgroupPath: x.specs.cgroupPath(rec), OOMScoreAdj: rec.HostConfig.OomScoreAdj,
 		AppArmorProfile: rec.State.AppArmorProfile,
+	}
+	if !e.probe {
+		spec.About = e.about()
 	}
 	if spec.Cwd == "" {
 		spec.Cwd = rec.Config.WorkingDir

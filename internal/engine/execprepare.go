@@ -49,6 +49,10 @@ func (x *Execs) prepare(e *execution) {
 func (x *Execs) hold(ctx context.Context, e *execution, p *runtime.PreparedExec, ready chan<- *runtime.PreparedExec) {
 	defer func() { <-x.preparing }()
 	defer close(ready)
+	if err := p.Note(); err != nil { // the start meets the same and reports it
+		p.Discard()
+		return
+	}
 	timer := time.NewTimer(preparedFor)
 	defer timer.Stop()
 	select {

@@ -89,7 +89,7 @@ func (x *Execs) probe(ctx context.Context, c *container.Container, check *health
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	err = x.start(ctx, e, nil, false, false)
+	err = x.start(ctx, e, nil, false)
 	<-turn
 	if err != nil {
 		return nil, err

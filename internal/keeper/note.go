@@ -1,27 +1,27 @@
 package keeper
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/cleatlabs/cleat/internal/kernel"
 	"golang.org/x/sys/unix"
 )
 
-// NoteName is the name of the note's file, beside the status file.
-const NoteName = "note"
+// offsetNote is where the note lies in a status file: beyond any output that pipes of the usual sizes hold, and no
+// further, as every level of the file's tree of pages costs.
+const offsetNote = 8 << 20
 
 // A Note makes a process known to the next engine where nothing durable needs to name it: an exec ends with the boot at
-// the latest, so its note lies on the tmpfs of its status file and costs no wait for a disk. Start times, which are
-// dear to read, are left to the reader: processes that started after Noted are others with the same PIDs.
+// the latest, so its note lies in its status file, on tmpfs, and costs no wait for a disk.
 type Note struct {
-	Process Record // without start times
-	Noted   uint64 // clock ticks since boot
+	Process Record
 	About   json.RawMessage
 }
 
@@ -37,59 +37,65 @@ func ticks() (uint64, error) {
 	return uint64(now.Nano() / (int64(time.Second) / ticksPerSecond)), nil
 }
 
-// WriteNote writes r, whose process must not have been collected yet, and what the engine wants to know about it. A
-// kill in the middle leaves a note that ReadNote refuses.
-func WriteNote(r Record, about any) error {
-	now, err := ticks()
-	if err != nil {
-		return err
-	}
+// WriteNote writes r, whose process has yet to be made, and what the engine wants to know about it to r's status file.
+// What the keeper tells there itself need not be in r. It counts from Begun on.
+func WriteNote(status *os.File, r Record, about any) error {
 	b, err := json.Marshal(struct {
 		Process Record
-		Noted   uint64
 		About   any
-	}{r, now, about})
+	}{Unmade(r), about})
 	if err != nil {
 		return fmt.Errorf("note of %s: %w", r.ID, err)
 	}
-	path := filepath.Join(r.Dir, NoteName)
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return fmt.Errorf("note %s: %w", path, err)
-	}
-	n, err := unix.Write(fd, b)
-	if err == nil && n < len(b) {
-		err = unix.ENOSPC
-	}
-	unix.Close(fd)
-	if err != nil {
-		unix.Unlink(path)
-		return fmt.Errorf("note %s: %w", path, err)
+	b[0] = 0
+	if _, err := status.WriteAt(b, offsetNote); err != nil {
+		return fmt.Errorf("note of %s: %w", r.ID, full(err, r.Dir))
 	}
 	return nil
 }
 
-// ReadNote reads the note in dir and fills in the start times of the processes in it that still are there. It is
-// fs.ErrNotExist where there is no note, and ErrTorn where its writer was killed.
-func ReadNote(dir string) (Note, error) {
-	path := filepath.Join(dir, NoteName)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Note{}, fs.ErrNotExist
+// Begun makes a note count: its process may execute its command from now on.
+func Begun(status *os.File) error {
+	if _, err := status.WriteAt([]byte("{"), offsetNote); err != nil {
+		return fmt.Errorf("status file: %w", err)
 	}
+	return nil
+}
+
+// WritePID adds to a noted process's status file what its keeper does not know of it.
+func WritePID(status *os.File, pid int) error {
+	if _, err := status.WriteAt(binary.LittleEndian.AppendUint64(nil, uint64(pid)), offsetPIDs+8); err != nil {
+		return fmt.Errorf("status file: %w", err)
+	}
+	return nil
+}
+
+// ReadNote reads the note in the status file in dir; of the process it tells as much as Complete. It is fs.ErrNotExist
+// where there is no note that counts, and ErrTorn where it is of no process.
+func ReadNote(dir string) (Note, error) {
+	status, err := OpenStatus(dir)
 	if err != nil {
 		return Note{}, err
 	}
-	n, err := parseNote(b, dir)
+	defer status.Close()
+	b, err := io.ReadAll(io.NewSectionReader(status, offsetNote, 1<<30))
 	if err != nil {
-		return Note{}, fmt.Errorf("note %s: %w", path, err)
+		return Note{}, fmt.Errorf("note in %s: %w", status.Name(), err)
 	}
-	p := &n.Process
-	p.KeeperStart, p.PIDStart = n.startOf(p.KeeperPID), n.startOf(p.PID)
+	if len(b) == 0 || b[0] == 0 {
+		return Note{}, fs.ErrNotExist
+	}
+	n, err := parseNote(b, dir)
+	if err == nil {
+		err = n.settle(status)
+	}
+	if err != nil {
+		return Note{}, fmt.Errorf("note in %s: %w", status.Name(), err)
+	}
 	return n, nil
 }
 
-// ErrTorn says that a note is not whole.
+// ErrTorn says that a note is not whole, or of no process.
 var ErrTorn = errors.New("it is not whole")
 
 func parseNote(b []byte, dir string) (Note, error) {
@@ -97,17 +103,25 @@ func parseNote(b []byte, dir string) (Note, error) {
 	if err := json.Unmarshal(b, &n); err != nil {
 		return Note{}, fmt.Errorf("%w: %v", ErrTorn, err)
 	}
-	if n.Process.ID != filepath.Base(dir) || n.Process.KeeperPID <= 0 || n.Process.PID <= 0 {
-		return Note{}, fmt.Errorf("%w: it names process %q with PID %d and keeper %d", ErrTorn, n.Process.ID, n.Process.PID, n.Process.KeeperPID)
+	if n.Process.ID != filepath.Base(dir) {
+		return Note{}, fmt.Errorf("%w: it names process %q", ErrTorn, n.Process.ID)
 	}
 	n.Process.Dir = dir
 	return n, nil
 }
 
-// startOf is the start time of the process that had the PID when the note was written, 0 if it is gone.
-func (n *Note) startOf(pid int) uint64 {
-	if t, err := kernel.StartTime(pid); err == nil && t <= n.Noted {
-		return t
+// settle completes the note's record by the status file.
+func (n *Note) settle(status *os.File) error {
+	n.Process = Complete(n.Process)
+	s, err := ReadStatus(status)
+	switch {
+	case err != nil:
+		return err
+	case n.Process.PID == 0 && !s.Exited:
+		return fmt.Errorf("%w: its process was never made", ErrTorn)
+	case s.Stdout+s.Stderr > offsetNote-statusSize:
+		return fmt.Errorf("%w: saved output lies over it", ErrTorn)
 	}
-	return 0
+	n.Process.KeeperPID = s.KeeperPID
+	return nil
 }

@@ -1,80 +1,161 @@
 package keeper_test
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
-	"golang.org/x/sys/unix"
 )
 
-func noteDir(t testing.TB) string {
+// noteAt is where notes lie in status files of this layout.
+const noteAt = 8 << 20
+
+// noted is the status file of a process, whose keeper is gone, and what its note says.
+func noted(t testing.TB, keeperPID, pid int) (*os.File, keeper.Record) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "the-id")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return dir
-}
-
-func TestNote(t *testing.T) {
-	dir := noteDir(t)
-	if _, err := keeper.ReadNote(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("without a note: %v", err)
-	}
-	gone := exec.Command("true")
-	if err := gone.Run(); err != nil {
-		t.Fatal(err)
-	}
-	r := keeper.Record{Layout: 1, ID: "the-id", KeeperPID: gone.Process.Pid, PID: os.Getpid(), BootID: "boot", Dir: dir, TTY: true}
-	if err := keeper.WriteNote(r, map[string]int{"of": 3}); err != nil {
-		t.Fatal(err)
-	}
-	n, err := keeper.ReadNote(dir)
+	f, err := keeper.CreateStatus(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	start, err := kernel.StartTime(os.Getpid())
+	t.Cleanup(func() { f.Close() })
+	pids := binary.LittleEndian.AppendUint64(nil, uint64(keeperPID))
+	if _, err := f.WriteAt(binary.LittleEndian.AppendUint64(pids, uint64(pid)), 8); err != nil {
+		t.Fatal(err)
+	}
+	boot, err := kernel.BootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, keeper.Record{Layout: keeper.LayoutVersion, ID: "the-id", BootID: boot, Dir: dir, TTY: true}
+}
+
+// gone is the PID of a process that there is not.
+func gone(t testing.TB) int {
+	t.Helper()
+	c := exec.Command("true")
+	if err := c.Run(); err != nil {
+		t.Fatal(err)
+	}
+	return c.Process.Pid
+}
+
+func TestNote(t *testing.T) {
+	f, r := noted(t, gone(t), 0)
+	if _, err := keeper.ReadNote(r.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a note: %v", err)
+	}
+	if err := keeper.WriteNote(f, r, map[string]int{"of": 3}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keeper.ReadNote(r.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of a process that may not execute its command yet: %v", err)
+	}
+	if err := keeper.Begun(f); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := keeper.ReadNote(r.Dir); !errors.Is(err, keeper.ErrTorn) {
+		t.Errorf("of a process that was never made: %+v, %v", n, err)
+	}
+	if err := keeper.WritePID(f, os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
+	n, err := keeper.ReadNote(r.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := keeper.ReadStatus(f)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := r
-	want.PIDStart = start
+	want.KeeperPID, want.PID = s.KeeperPID, os.Getpid()
+	if want.PIDStart, err = kernel.StartTime(os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
 	var about map[string]int
 	if err := json.Unmarshal(n.About, &about); err != nil || n.Process != want || about["of"] != 3 {
 		t.Errorf("%+v, want %+v (%v)", n, want, err)
 	}
 }
 
+// An engine that was killed before it learned the PID leaves that to the next, which looks at the keeper's children: the
+// process leads a session, the helper that makes it does not.
+func TestNoteOfAnUnknownPID(t *testing.T) {
+	f, r := noted(t, os.Getpid(), 0)
+	if err := errors.Join(keeper.WriteNote(f, r, nil), keeper.Begun(f)); err != nil {
+		t.Fatal(err)
+	}
+	child := func(setsid bool) int {
+		c := exec.Command("sleep", "60")
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: setsid, Pdeathsig: syscall.SIGKILL}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		return c.Process.Pid
+	}
+	child(false)
+	want := child(true)
+	if n, err := keeper.ReadNote(r.Dir); err != nil || n.Process.PID != want || n.Process.KeeperPID != os.Getpid() || n.Process.PIDStart == 0 {
+		t.Errorf("%+v, %v, want PID %d", n, err, want)
+	}
+}
+
 // A process that started after the note was written only has the PID.
 func TestNoteOfARecycledPID(t *testing.T) {
-	dir := noteDir(t)
+	f, r := noted(t, gone(t), os.Getpid())
 	self, err := kernel.StartTime(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(keeper.Note{Process: keeper.Record{ID: "the-id", KeeperPID: os.Getpid(), PID: os.Getpid()}, Noted: self - 1})
+	const second = 100
+	r.Noted = self - 1 - second
+	b, err := json.Marshal(keeper.Note{Process: r})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, keeper.NoteName), b, 0o600); err != nil {
+	if _, err := f.WriteAt(b, noteAt); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := keeper.ReadNote(dir); err != nil || n.Process.PIDStart != 0 || n.Process.KeeperStart != 0 {
+	if n, err := keeper.ReadNote(r.Dir); err != nil || n.Process.PIDStart != 0 {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
+
+// What a process has written to its pipes is never read as a note.
+func TestNoteBelowOutput(t *testing.T) {
+	f, r := noted(t, gone(t), os.Getpid())
+	if err := errors.Join(keeper.WriteNote(f, r, nil), keeper.Begun(f)); err != nil {
+		t.Fatal(err)
+	}
+	ended := binary.LittleEndian.AppendUint32(make([]byte, 4), 1)
+	lengths := binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, noteAt-64), 1)
+	for at, b := range map[int64][]byte{24: ended, 48: lengths} {
+		if _, err := f.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := keeper.ReadNote(r.Dir); !errors.Is(err, keeper.ErrTorn) {
 		t.Errorf("%+v, %v", n, err)
 	}
 }
 
 // FuzzNote: whatever a kill left of a note is refused, or names this process.
 func FuzzNote(f *testing.F) {
-	dir := noteDir(f)
-	whole, err := json.Marshal(keeper.Note{Process: keeper.Record{ID: "the-id", KeeperPID: 2, PID: 3}, Noted: 5, About: json.RawMessage(`{}`)})
+	status, r := noted(f, gone(f), os.Getpid())
+	whole, err := json.Marshal(keeper.Note{Process: r, About: json.RawMessage(`{}`)})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -83,26 +164,27 @@ func FuzzNote(f *testing.F) {
 	}
 	f.Add([]byte(`{"Process":{"ID":"other","KeeperPID":2,"PID":3}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if err := os.WriteFile(filepath.Join(dir, keeper.NoteName), b, 0o600); err != nil {
+		if err := status.Truncate(noteAt); err != nil {
 			t.Fatal(err)
 		}
-		n, err := keeper.ReadNote(dir)
-		if err == nil && (n.Process.ID != "the-id" || n.Process.Dir != dir || n.Process.PID <= 0 || n.Process.KeeperPID <= 0) {
+		if _, err := status.WriteAt(b, noteAt); err != nil {
+			t.Fatal(err)
+		}
+		n, err := keeper.ReadNote(r.Dir)
+		if err == nil && (n.Process.ID != "the-id" || n.Process.Dir != r.Dir || n.Process.PID <= 0 || n.Process.KeeperPID <= 0) {
 			t.Errorf("%+v", n)
 		}
-		if err != nil && !errors.Is(err, keeper.ErrTorn) {
+		if err != nil && !errors.Is(err, keeper.ErrTorn) && !((len(b) == 0 || b[0] == 0) && errors.Is(err, fs.ErrNotExist)) {
 			t.Error(err)
 		}
 	})
 }
 
 func BenchmarkNote(b *testing.B) {
-	dir := noteDir(b)
-	r := keeper.Record{Layout: 1, ID: "the-id", KeeperPID: os.Getpid(), PID: os.Getpid(), Dir: dir}
+	f, r := noted(b, os.Getpid(), os.Getpid())
 	for b.Loop() {
-		if err := keeper.WriteNote(r, r); err != nil {
+		if err := keeper.WriteNote(f, r, r); err != nil {
 			b.Fatal(err)
 		}
-		unix.Unlink(filepath.Join(dir, keeper.NoteName))
 	}
 }

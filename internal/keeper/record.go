@@ -3,6 +3,8 @@ package keeper
 import (
 	"errors"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/kernel"
@@ -36,8 +38,8 @@ func Unmade(r Record) Record {
 }
 
 // Complete fills in what the record of a process lacks that was written while its keeper had still to make it (Unmade):
-// PID and PIDStart, as the status file tells them. A keeper that lives and has no child yet is waited for. What cannot
-// be known stays 0: the process has ended, or never was.
+// PID and PIDStart, as the status file tells them, or the keeper's children. A keeper that lives and has no child yet is
+// waited for. What cannot be known stays 0: the process has ended, or never was.
 func Complete(r Record) Record {
 	if r.PID != 0 || SameBoot(r) != nil {
 		return r
@@ -49,6 +51,9 @@ func Complete(r Record) Record {
 	defer status.Close()
 	s, err := ReadStatus(status)
 	for end := time.Now().Add(completePatience); err == nil && s.PID == 0; s, err = ReadStatus(status) {
+		if s.PID = processOf(s.KeeperPID); s.PID != 0 {
+			break
+		}
 		if alive, err := Occupied(status); err != nil || !alive || time.Now().After(end) {
 			break
 		}
@@ -57,13 +62,40 @@ func Complete(r Record) Record {
 	if err != nil || s.PID == 0 {
 		return r
 	}
-	r.PID = s.PID
+	r.PID, r.KeeperPID = s.PID, s.KeeperPID
 	start, err := kernel.StartTime(r.PID)
 	if err == nil && !s.Exited && r.made(start, status) {
 		r.PIDStart = start
 	}
 	r.Noted = 0
 	return r
+}
+
+// processOf is the process of a keeper that does not know it, as a helper has made it: the child that leads a session,
+// which helpers do not. It is 0 as long as there is none.
+func processOf(keeper int) int {
+	for _, pid := range Children(keeper) {
+		if s, err := kernel.StatOf(pid); err == nil && s.Parent == keeper && s.Session == pid {
+			return pid
+		}
+	}
+	return 0
+}
+
+// Children lists the children of a keeper, by number: one stays its child until it collects it.
+func Children(keeper int) []int {
+	k := strconv.Itoa(keeper)
+	b, err := os.ReadFile("/proc/" + k + "/task/" + k + "/children")
+	if err != nil {
+		return nil
+	}
+	var list []int
+	for f := range strings.FieldsSeq(string(b)) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			list = append(list, pid)
+		}
+	}
+	return list
 }
 
 // made says whether the process that has the PID now, and started at start, is r's: while the keeper has not collected

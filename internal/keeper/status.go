@@ -17,6 +17,7 @@ import (
 //	0  "clks", version (uint32 each)   8  keeper's PID   16  process's PID (as the engine sees them; uint64 each)
 //	24 wait status, 1 (uint32 each)    32 seconds        40  nanoseconds since 1970 of the end
 //	48 length of saved stdout          56 of saved stderr (uint64 each)          64 … the saved output itself
+//	8388608 … a Note, of a process that has one
 const (
 	statusName   = "status"
 	statusSize   = 64
@@ -47,18 +48,22 @@ func CreateStatus(dir string) (*os.File, error) {
 	if _, err := f.WriteAt(b, 0); err != nil {
 		f.Close()
 		os.Remove(f.Name())
-		if errors.Is(err, unix.ENOSPC) {
-			return nil, fmt.Errorf("status file: %w: the filesystem of --exec-root is full, which holds nothing that prune would remove; "+
-				"\"df -h %s\" shows it", err, dir)
-		}
-		return nil, fmt.Errorf("status file: %w", err)
+		return nil, fmt.Errorf("status file: %w", full(err, dir))
 	}
 	return f, nil
 }
 
-// OpenStatus opens the status file in dir for reading.
+// full adds to an error, if it is of no space, where that is missing.
+func full(err error, dir string) error {
+	if !errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	return fmt.Errorf("%w: the filesystem of --exec-root is full, which holds nothing that prune would remove; \"df -h %s\" shows it", err, dir)
+}
+
+// OpenStatus opens the status file in dir.
 func OpenStatus(dir string) (*os.File, error) {
-	return openStatus(dir, unix.O_RDONLY)
+	return openStatus(dir, unix.O_RDWR)
 }
 
 // openStatus opens by system call: package os would offer the file to the poller first, which takes five calls more in

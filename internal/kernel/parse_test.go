@@ -24,12 +24,20 @@ func TestAtLeast(t *testing.T) {
 	}
 }
 
-func FuzzParseStartTime(f *testing.F) {
+func TestParseStat(t *testing.T) {
+	got, err := parseStat("7 (a) (b Z) S 2 3 4 0 -1 5 0 0 0 0 0 0 0 0 20 0 1 0 4711 0")
+	want := Stat{Name: "a) (b Z", State: 'S', Parent: 2, Session: 4, Exiting: true, Start: 4711}
+	if err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
 	f.Add("1 (a) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0")
 	f.Add("1 (a")
 	f.Add(")))")
 	f.Fuzz(func(t *testing.T, s string) {
-		if _, err := parseStartTime(s); err == nil && len(s) < 40 {
+		if _, err := parseStat(s); err == nil && len(s) < 40 {
 			t.Errorf("accepted %q", s)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -21,18 +22,38 @@ func BootID() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// StartTime returns when process pid started, in clock ticks since boot: field 22 of /proc/PID/stat. Together with the
-// boot id it tells a process from a later one that was given the same pid. A process that is gone (reaped) is
-// errdefs.ErrNotFound.
-func StartTime(pid int) (uint64, error) {
+// A Stat is what /proc/PID/stat says of a process.
+type Stat struct {
+	Name            string
+	State           byte // R, S, D, Z (has ended, and its parent has not collected it) …
+	Parent, Session int
+	Exiting         bool   // it has begun to end
+	Start           uint64 // clock ticks since boot; with the boot id it tells a process from a later one with its PID
+}
+
+// StatOf reads the Stat of process pid. One that is gone (collected) is errdefs.ErrNotFound.
+func StatOf(pid int) (Stat, error) {
 	b, err := readStat(pid)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return 0, failure.NotFound("no process has the id %d", pid)
+		return Stat{}, failure.NotFound("no process has the id %d", pid)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("start time of process %d: %w", pid, err)
+		return Stat{}, fmt.Errorf("status of process %d: %w", pid, err)
 	}
-	return parseStartTime(string(b))
+	return parseStat(string(b))
+}
+
+// StartTime is StatOf's Start.
+func StartTime(pid int) (uint64, error) {
+	s, err := StatOf(pid)
+	return s.Start, err
+}
+
+// Exiting says whether process pid has begun to end, or is gone: from then on none of its namespaces' other processes
+// lives long, though the pid is still there.
+func Exiting(pid int) bool {
+	s, err := StatOf(pid)
+	return s.Exiting || errdefs.IsNotFound(err)
 }
 
 // readStat reads a process's status in one go, by system calls: every start of a container waits for it, and package os
@@ -56,37 +77,28 @@ func readStat(pid int) ([]byte, error) {
 	}
 }
 
-// parseStartTime reads field 22. The second field is the command's name in parentheses, which may hold anything, spaces
-// and parentheses too: what follows the last one is counted.
-func parseStartTime(stat string) (uint64, error) {
-	i := strings.LastIndexByte(stat, ')')
-	if i < 0 {
-		return 0, fmt.Errorf("malformed process status %q", stat)
+// parseStat reads fields 2, 3, 4, 6, 9 and 22. The second is the command's name in parentheses, which may hold anything,
+// spaces and parentheses too: what follows the last one is counted.
+func parseStat(stat string) (Stat, error) {
+	begin, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
+	if begin < 0 || end < begin {
+		return Stat{}, fmt.Errorf("malformed process status %q", stat)
 	}
-	fields := strings.Fields(stat[i+1:]) // fields[0] is the third field
-	const startTime = 22 - 3
-	if len(fields) <= startTime {
-		return 0, fmt.Errorf("process status has only %d fields", len(fields)+2)
+	fields := strings.Fields(stat[end+1:])
+	const state, parent, session, flags, start = 3 - 3, 4 - 3, 6 - 3, 9 - 3, 22 - 3 // fields[0] is the third
+	if len(fields) <= start {
+		return Stat{}, fmt.Errorf("process status has only %d fields", len(fields)+2)
 	}
-	t, err := strconv.ParseUint(fields[startTime], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("start time in the process status: %w", err)
+	s := Stat{Name: stat[begin+1 : end], State: fields[state][0]}
+	var err error
+	number := func(field int) uint64 {
+		n, e := strconv.ParseUint(fields[field], 10, 64)
+		if e != nil && err == nil {
+			err = fmt.Errorf("process status: %w", e)
+		}
+		return n
 	}
-	return t, nil
-}
-
-// Exiting says whether process pid has begun to end, or is gone: from then on none of its namespaces' other processes
-// lives long, though the pid is still there.
-func Exiting(pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
-	}
-	const flags, exiting = 9 - 3, 0x4 // PF_EXITING
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) <= flags {
-		return false
-	}
-	n, err := strconv.ParseUint(fields[flags], 10, 64)
-	return err == nil && n&exiting != 0
+	const exiting = 0x4 // PF_EXITING
+	s.Parent, s.Session, s.Exiting, s.Start = int(number(parent)), int(number(session)), number(flags)&exiting != 0, number(start)
+	return s, err
 }

@@ -20,7 +20,7 @@ func (r *Runtime) Adopt(ctx context.Context, rec keeper.Record) (*Process, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p := &Process{rec: rec, done: make(chan struct{}), pidfd: -1, mounts: -1, network: -1, identified: true, noted: true}
+	p := &Process{rec: rec, done: make(chan struct{}), pidfd: -1, mounts: -1, network: -1, identified: true}
 	if err := keeper.SameBoot(rec); err != nil {
 		if !errors.Is(err, keeper.ErrGone) {
 			return nil, err

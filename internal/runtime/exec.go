@@ -97,7 +97,7 @@ func (r *Runtime) arrangeExec(s *ExecSpec, target, gate int, inner bool) (l *sta
 		std.closeAll()
 		return nil, err
 	}
-	return &starting{r: r, plan: pl, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY}, command: s.Args[0], root: root}, nil
+	return &starting{r: r, plan: pl, std: std, rec: keeper.Record{ID: s.ID, TTY: s.TTY}, command: s.Args[0], root: root, about: s.About, gated: gate >= 0}, nil
 }
 
 func (s *ExecSpec) check() error {

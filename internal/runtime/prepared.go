@@ -62,7 +62,15 @@ func (x *PreparedExec) Run(ctx context.Context, rows, cols uint16) (*Process, er
 		x.s.Rows, x.s.Cols = rows, cols
 	}
 	r := x.l.r
-	if !x.Waits() || !x.open() {
+	if !x.Waits() {
+		x.Discard()
+		return r.Exec(ctx, x.s)
+	}
+	if err := x.l.begun(); err != nil {
+		x.Discard()
+		return nil, err
+	}
+	if !x.open() {
 		x.Discard()
 		return r.Exec(ctx, x.s)
 	}
@@ -78,6 +86,10 @@ func (x *PreparedExec) Run(ctx context.Context, rows, cols uint16) (*Process, er
 	}
 	return p, err
 }
+
+// Note writes what the next engine is to know of the process, if it is to outlive this one. It is for when nobody waits,
+// before Run; after an error there must be a Discard.
+func (x *PreparedExec) Note() error { return x.l.note() }
 
 // Waits says whether the process is there, or will be. It must not be called after Run or Discard.
 func (x *PreparedExec) Waits() bool { return x.child.Waits() }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -51,7 +50,6 @@ type Process struct {
 	detached   bool
 	released   bool
 	identified bool // rec has the start times
-	noted      bool // there may be a note
 }
 
 // ID is that of the container or the exec.
@@ -68,25 +66,6 @@ func (p *Process) Record() keeper.Record {
 		p.identify()
 	}
 	return p.rec
-}
-
-// Note makes the process known to a later engine's Noted, with what this engine wants it to know. It is for processes
-// that no durable record names; Release takes it away. One that has ended already needs none. It must not run at the
-// same time as Release.
-func (p *Process) Note(about any) error {
-	select {
-	case <-p.done:
-		return nil
-	default:
-	}
-	p.mu.Lock()
-	ended := p.pidfd < 0 || keeper.Exited(p.pidfd)
-	p.mu.Unlock()
-	if ended {
-		return nil
-	}
-	p.noted = true
-	return keeper.WriteNote(p.rec, about)
 }
 
 // identify reads the start times. A process that has ended meanwhile is told by its status file alone.
@@ -251,10 +230,6 @@ func (p *Process) Release() error {
 		return nil
 	}
 	p.closeFiles()
-	if p.noted {
-		// First: what a kill leaves then is for Sweep, not a process without a status.
-		unix.Unlink(filepath.Join(p.rec.Dir, keeper.NoteName))
-	}
 	if err := removeDir(p.rec.Dir); err != nil {
 		return err
 	}

@@ -142,6 +142,8 @@ type ExecSpec struct {
 	OOMScoreAdj  int
 	// AppArmorProfile is as the Spec's.
 	AppArmorProfile string
+	// About is what a later engine's Noted tells of the process, as JSON. With nil the process ends with its engine.
+	About any
 }
 
 // DefaultMaskedPaths are what containers do not see, as in Docker.

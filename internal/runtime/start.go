@@ -51,6 +51,8 @@ type starting struct {
 	// ownMounts is set for a container's first process.
 	ownMounts bool
 	meanwhile func(keeper.Record) // nil is nothing; see Spec.Meanwhile
+	about     any                 // as ExecSpec's
+	gated     bool                // the process waits before its command, and is noted then
 }
 
 func (l *starting) run(ctx context.Context) (*Process, error) {
@@ -105,6 +107,11 @@ func (l *starting) launch() (*launch.Child, error) {
 	if err := l.makeDir(); err != nil {
 		return nil, err
 	}
+	if !l.gated {
+		if err := errors.Join(l.note(), l.begun()); err != nil {
+			return nil, err
+		}
+	}
 	l.plan.hold(keeper.StatusFD, int(l.kept.Fd()))
 	if err := l.std.holdIn(l.plan, l.rec.StdinOpen); err != nil {
 		return nil, err
@@ -143,6 +150,28 @@ func (l *starting) await(ctx context.Context, child *launch.Child) (*Process, er
 	return l.process(child, report)
 }
 
+// note writes what makes the process known to the next engine, if it is to outlive this one.
+func (l *starting) note() error {
+	if l.about == nil {
+		return nil
+	}
+	r := l.rec
+	r.Layout, r.BootID = keeper.LayoutVersion, l.r.bootID
+	return keeper.WriteNote(l.status, r, l.about)
+}
+
+// begun makes the note count, just before the process may execute its command.
+func (l *starting) begun() error {
+	if l.about == nil {
+		return nil
+	}
+	if err := keeper.Begun(l.status); err != nil {
+		return err
+	}
+	record.Failpoint("runtime.exec.after-note")
+	return nil
+}
+
 // makeDir makes the keeper's directory and status file. What an earlier engine left there, and did not adopt, is removed.
 func (l *starting) makeDir() error {
 	dir := filepath.Join(l.r.c.Dir, l.rec.ID)
@@ -178,6 +207,9 @@ func (l *starting) process(child *launch.Child, report launch.Report) (*Process,
 	}
 	if l.rec.PID == 0 {
 		l.rec.PID = s.PID
+	}
+	if l.about != nil {
+		_ = keeper.WritePID(l.status, l.rec.PID) // the next engine finds it without, while there is a keeper
 	}
 	pidfd, err := unix.PidfdOpen(l.rec.PID, 0)
 	if err == nil {

@@ -2,15 +2,13 @@ package runtime
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/keeper"
+	"github.com/cleatlabs/cleat/internal/kernel"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,42 +39,19 @@ func childrenOf(pidfd int, status *os.File) []int {
 	if err != nil || s.KeeperPID <= 0 {
 		return nil
 	}
-	k := strconv.Itoa(s.KeeperPID)
-	b, err := os.ReadFile("/proc/" + k + "/task/" + k + "/children")
-	if err != nil {
-		return nil
-	}
 	var list []int
-	for _, f := range strings.Fields(string(b)) {
-		pid, err := strconv.Atoi(f)
-		if err != nil {
-			continue
-		}
+	for _, pid := range keeper.Children(s.KeeperPID) {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			continue
 		}
-		if parentOf(pid) != s.KeeperPID || keeper.Exited(pidfd) {
+		if now, err := kernel.StatOf(pid); err != nil || now.Parent != s.KeeperPID || keeper.Exited(pidfd) {
 			unix.Close(fd)
 			continue
 		}
 		list = append(list, fd)
 	}
 	return list
-}
-
-func parentOf(pid int) int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	i := strings.LastIndexByte(string(b), ')')
-	f := strings.Fields(string(b[i+1:]))
-	if len(f) < 2 {
-		return 0
-	}
-	n, _ := strconv.Atoi(f[1])
-	return n
 }
 
 // awaitExit waits for the process of a pidfd; false after the time.

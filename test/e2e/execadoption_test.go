@@ -276,9 +276,9 @@ func processes(t *testing.T, e *harness.Engine, id string) int {
 	return 0
 }
 
-// TestExecKilledBetweenStartAndNote: an exec that the engine dies of is adopted if
-// its note is there, and ended if it is not.
-func TestExecKilledBetweenStartAndNote(t *testing.T) {
+// TestExecWhoseStartKillsTheEngine goes on, attached or not, once it was allowed to execute its command; before that it
+// ends with the engine.
+func TestExecWhoseStartKillsTheEngine(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
 	id := e.OK(t, "docker", "run", "-d", "--name", "box", "busybox", "sleep", "600")
@@ -288,8 +288,9 @@ func TestExecKilledBetweenStartAndNote(t *testing.T) {
 		command   []string
 		left      int
 	}{
-		{"engine.exec.after-prepare", detached, 0}, {"runtime.start.after-fork", detached, 0}, {"engine.exec.after-process", detached, 0},
-		{"engine.exec.after-note", detached, 1}, {"engine.exec.after-process", attached, 0}, {"engine.exec.after-note", attached, 1},
+		{"engine.exec.after-prepare", detached, 0}, {"runtime.exec.after-note", detached, 0}, {"runtime.start.after-fork", detached, 1},
+		{"engine.exec.after-process", detached, 1}, {"runtime.exec.after-note", attached, 0}, {"runtime.start.after-fork", attached, 1},
+		{"engine.exec.after-process", attached, 1},
 	} {
 		e.Stop(t)
 		e.SetEnv("CLEAT_FAILPOINTS=" + c.failpoint)

@@ -76,7 +76,7 @@ var transitions = map[string]transition{
 	"engine.start.after-state":        starting,
 	"engine.exec.after-prepare":       executing,
 	"engine.exec.after-process":       executing,
-	"engine.exec.after-note":          {prepare: [][]string{create, start}, verb: []string{"exec", "-d", doomed, "sleep", "0"}},
+	"runtime.exec.after-note":         executing,
 	"engine.exit.after-drain":         ending,
 	"engine.exit.after-network":       ending,
 	"engine.exit.after-state":         ending,
