@@ -84,6 +84,11 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 		return s, err
 	}
 	s.profiles = apparmor.Open(s.features.AppArmor)
+	if err := s.lockRoots(); err != nil {
+		return s, err
+	}
+	space := reserve{filepath.Join(c.DataRoot, "reserve"), log}
+	space.lend()
 	if err := s.prepareRoots(); err != nil {
 		return s, err
 	}
@@ -114,6 +119,7 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	if err := s.openBuilder(); err != nil {
 		return s, err
 	}
+	s.tasks.Go("reserve", func(context.Context) { space.fill() })
 	s.base = s.settings()
 	s.engine = engine.New(engine.Deps{
 		Containers: s.containers, Images: s.images, Networks: s.networks, Volumes: s.volumes, Events: s.bus, Runtime: s.runtime,
@@ -170,9 +176,8 @@ func (s *services) settings() engine.Settings {
 	}
 }
 
-// prepareRoots makes and locks the directories and checks that the data root
-// can carry what is to lie in it.
-func (s *services) prepareRoots() error {
+// lockRoots makes and locks the directories.
+func (s *services) lockRoots() error {
 	for _, r := range []struct {
 		path string
 		mode os.FileMode
@@ -189,9 +194,11 @@ func (s *services) prepareRoots() error {
 		}
 		s.locks = append(s.locks, lock)
 	}
-	if err := takePidfile(s.config.Pidfile); err != nil {
-		return err
-	}
+	return takePidfile(s.config.Pidfile)
+}
+
+// prepareRoots checks that the data root can carry what is to lie in it, and makes what all else needs there.
+func (s *services) prepareRoots() error {
 	if err := kernel.CheckOverlay(s.config.DataRoot); err != nil {
 		return err
 	}

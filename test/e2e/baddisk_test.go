@@ -287,6 +287,70 @@ func TestBuildsOnAFullDisk(t *testing.T) {
 	e.OK(t, "cleat", "run", "-d", "--name", "kept", "busybox", "sleep", "1000")
 }
 
+// TestRemovalsOnAFullDisk: on a disk without a free byte or without a free inode a killed engine comes up again, and what
+// makes room, or tells where some can be made, works.
+func TestRemovalsOnAFullDisk(t *testing.T) {
+	for what, fill := range map[string]func(t *testing.T, root string){
+		"bytes": func(t *testing.T, root string) { (&hog{filepath.Join(root, "hog"), root}).leave(t, 0) },
+		"inodes": func(t *testing.T, root string) {
+			for i := 0; ; i++ {
+				f, err := os.OpenFile(filepath.Join(root, fmt.Sprint("hog", i)), os.O_CREATE|os.O_WRONLY, 0o600)
+				if errors.Is(err, unix.ENOSPC) {
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.Close()
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			e := onSmallDisk(t, "size=60m,nr_inodes=2500")
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM busybox\nRUN echo made >/made\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			e.OK(t, "cleat", "build", "-q", "-t", "made", dir)
+			for _, name := range []string{"one", "two", "three"} {
+				e.OK(t, "cleat", "network", "create", name)
+				e.OK(t, "cleat", "volume", "create", name)
+				e.OK(t, "cleat", "run", "-d", "--name", name, "--network", name, "-v", name+":/v", "made", "sleep", "600")
+				e.OK(t, "cleat", "tag", "made", "tagged:"+name)
+			}
+			e.OK(t, "cleat", "stop", "-t", "0", "three")
+			for i, verb := range [][]string{
+				{"system", "df"}, {"builder", "du"}, {"builder", "prune", "-f"}, {"rm", "-f", "one"}, {"container", "prune", "-f"}, {"volume", "rm", "one"},
+				{"volume", "prune", "-a", "-f"}, {"network", "rm", "one"}, {"network", "prune", "-f"}, {"rmi", "tagged:one"}, {"builder", "prune", "-a", "-f"},
+				{"rm", "-f", "-v", "two"}, {"image", "prune", "-a", "-f"}, {"system", "prune", "-a", "-f", "--volumes"}, {"volume", "prune", "-a", "-f"},
+			} {
+				fill(t, e.DataRoot)
+				if i == 0 { // the builder opens its databases there, too
+					e.Kill()
+					e.Run(t)
+				}
+				if r := e.Cleat(t, verb...); r.Code != 0 {
+					t.Errorf("%q on a full disk: %s", verb, r)
+				}
+			}
+			if left := e.OK(t, "cleat", "ps", "-aq") + e.OK(t, "cleat", "images", "-q") + e.OK(t, "cleat", "volume", "ls", "-q") + e.OK(t, "cleat", "network", "ls", "-q", "--filter", "type=custom"); left != "" {
+				t.Errorf("left: %s", left)
+			}
+			hogs, _ := filepath.Glob(filepath.Join(e.DataRoot, "hog*"))
+			for _, h := range hogs {
+				if err := os.Remove(h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if out, err := e.Debug(t, "fsck"); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+			e.Load(t, "busybox")
+			e.OK(t, "cleat", "run", "-d", "--name", "kept", "busybox", "sleep", "600")
+		})
+	}
+}
+
 // TestNoInodes: who is refused a file for want of inodes is not told that the disk is full, of which it has half.
 func TestNoInodes(t *testing.T) {
 	e := onSmallDisk(t, "size=64m,nr_inodes=900")
