@@ -228,13 +228,22 @@ func (cr *Creator) checkNetwork(def *container.Definition, req CreateRequest) (e
 	}
 	if host.NetworkMode.IsUserDefined() {
 		if rec, err := cr.networks.Find(string(host.NetworkMode)); err == nil {
-			host.NetworkMode = api.NetworkMode(rec.Name)
+			host.NetworkMode = modeOf(rec, host.NetworkMode)
 		}
 	}
 	if def.Endpoints, err = checkEndpoints(host.NetworkMode, req.NetworkingConfig, cr.networks.Find); err != nil {
 		return err
 	}
 	return cr.checkLinks(def)
+}
+
+// modeOf is how a container tells the network of its mode, found by what was said: by the name or the id, whichever that
+// was, as programs that compare (Terraform, Ansible) take another for a change. Predefined networks have their names.
+func modeOf(rec *network.Record, said api.NetworkMode) api.NetworkMode {
+	if name := api.NetworkMode(rec.Name); said == name || !name.IsUserDefined() {
+		return name
+	}
+	return api.NetworkMode(rec.ID)
 }
 
 func (cr *Creator) resolve(ctx context.Context, cfg *api.Config, platform string) (*image.Image, error) {

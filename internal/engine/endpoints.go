@@ -127,11 +127,16 @@ func checkAddresses(rec *network.Record, c *apinetwork.EndpointIPAMConfig) error
 }
 
 // endpointRequests are a container's endpoints in the order of its interfaces: the one
-// of its network mode, then the others by name.
+// of its network mode, which is a name or an id, then the others by name.
 func endpointRequests(mode container.NetworkMode, endpoints map[string]*apinetwork.EndpointSettings) []network.EndpointRequest {
 	names := slices.Sorted(maps.Keys(endpoints))
-	if i := slices.Index(names, string(mode)); i > 0 {
-		names = slices.Insert(slices.Delete(names, i, i+1), 0, string(mode))
+	main := func(name string) bool {
+		e := endpoints[name]
+		return name == string(mode) || e != nil && e.NetworkID != "" && e.NetworkID == string(mode)
+	}
+	if i := slices.IndexFunc(names, main); i > 0 {
+		name := names[i]
+		names = slices.Insert(slices.Delete(names, i, i+1), 0, name)
 	}
 	var out []network.EndpointRequest
 	for _, name := range names {

@@ -188,3 +188,41 @@ func TestNetworkVerbs(t *testing.T) {
 		t.Errorf("events: %s", got)
 	}
 }
+
+// TestNetworkModeIsWhatWasSaid: Ansible and Terraform make a container anew whose mode is not what they said. The
+// network of the mode has the first interface, by whatever it was named.
+func TestNetworkModeIsWhatWasSaid(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	first, n := name(t)+"-a", name(t)+"-b"
+	id := func(network string) string {
+		return e.OK(t, "docker", "network", "inspect", "-f", "{{.ID}}", network)
+	}
+	for _, network := range []string{first, n} {
+		e.Cleat(t, "network", "create", network)
+		t.Cleanup(func() { e.Cleat(t, "network", "rm", "-f", network) })
+	}
+	for said, want := range map[string]string{n: n, id(n): id(n), id(n)[:12]: id(n), id("bridge"): "bridge", id("host"): "host"} {
+		endpoints := "{}"
+		if want != "host" {
+			endpoints = `{"` + first + `":{},"` + said + `":{}}`
+		}
+		c := p.create(`{"Image":"busybox","Cmd":["sleep","600"],"StopSignal":"SIGKILL","HostConfig":{"NetworkMode":"` + said +
+			`"},"NetworkingConfig":{"EndpointsConfig":` + endpoints + `}}`)
+		if got := e.OK(t, "docker", "inspect", "-f", "{{.HostConfig.NetworkMode}}", c); got != want {
+			t.Errorf("the mode that was said as %s is told as %s, want %s", said, got, want)
+		}
+		e.OK(t, "docker", "start", c)
+		if want != "host" {
+			network := want
+			if want != "bridge" {
+				network = n
+			}
+			address := e.OK(t, "docker", "inspect", "-f", `{{(index .NetworkSettings.Networks "`+network+`").IPAddress}}`, c)
+			if eth0 := e.OK(t, "docker", "exec", c, "ip", "-4", "addr", "show", "eth0"); !strings.Contains(eth0, "inet "+address+"/") {
+				t.Errorf("%s: eth0 is not in the network of the mode, with %s: %s", said, address, eth0)
+			}
+		}
+		e.OK(t, "docker", "rm", "-f", c)
+	}
+}
