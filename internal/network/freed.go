@@ -46,7 +46,7 @@ func (f *freed) has(err error) bool {
 	defer f.mu.Unlock()
 	f.expire(time.Now())
 	return slices.ContainsFunc(f.lately, func(l freeing) bool {
-		return slices.ContainsFunc(l.ports, func(b bound) bool { return b.num == t.port && b.port.Proto() == t.proto })
+		return slices.ContainsFunc(l.ports, t.is)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,18 +16,22 @@ import (
 )
 
 // describe makes of "port is already allocated" an error that says by whom, and
-// what to do about it.
-func (s *Service) describe(err error) error {
+// what to do about it; r is what was taken before for the same container.
+func (s *Service) describe(err error, r *reservation) error {
 	var t *errTaken
 	if !errors.As(err, &t) {
 		return err
+	}
+	// Nobody else finds these: sockets that are bound and do not listen are in no list of the kernel's.
+	if slices.ContainsFunc(r.ports, t.is) {
+		return failure.Conflict("%w: this container publishes it twice; choose another host port for one of them", t)
 	}
 	if name, ok := s.holderContainer(t); ok {
 		return failure.Conflict("%w: container %q publishes it; stop that container or choose another host port", t, name)
 	}
 	if pid, name, ok := holderProcess(t.proto, t.port); ok {
 		if pid == os.Getpid() {
-			return failure.Conflict("%w: the engine itself holds it, as for a port that this container publishes twice; choose another host port", t)
+			return failure.Conflict("%w: the engine itself holds it; choose another host port", t)
 		}
 		return failure.Conflict("%w: process %q (pid %d) uses it; stop that process or choose another host port", t, name, pid)
 	}
@@ -41,10 +46,8 @@ func (s *Service) holderContainer(t *errTaken) (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.attachments {
-		for _, b := range a.ports.ports {
-			if b.num == t.port && b.port.Proto() == t.proto {
-				return a.sandbox.Name, true
-			}
+		if slices.ContainsFunc(a.ports.ports, t.is) {
+			return a.sandbox.Name, true
 		}
 	}
 	return "", false

@@ -291,6 +291,9 @@ func (e *errTaken) Error() string {
 	return fmt.Sprintf("Bind for %s failed: port is already allocated", netip.AddrPortFrom(e.host, e.port))
 }
 
+// is says whether the port is the one of b, on whichever address.
+func (e *errTaken) is(b bound) bool { return b.num == e.port && b.port.Proto() == e.proto }
+
 // sharePorts is from how many ports on their sockets are made and closed on several
 // processors.
 const sharePorts = 128
@@ -359,10 +362,10 @@ func (s *Service) reserveOne(r *reservation, w wish, t targets) error {
 				return err
 			}
 		}
-		return s.describe(err)
+		return s.describe(err, r)
 	}
 	if w.first == w.last {
-		return s.describe(s.takePort(r, w, w.first, t))
+		return s.describe(s.takePort(r, w, w.first, t), r)
 	}
 	var first error
 	for p := int(w.first); p <= int(w.last); p++ {
@@ -377,7 +380,7 @@ func (s *Service) reserveOne(r *reservation, w wish, t targets) error {
 			first = err
 		}
 	}
-	return failure.Conflict("all ports of %d-%d are taken; the first: %w", w.first, w.last, s.describe(first))
+	return failure.Conflict("all ports of %d-%d are taken; the first: %w", w.first, w.last, s.describe(first, r))
 }
 
 func isTaken(err error) bool {

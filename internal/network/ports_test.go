@@ -36,6 +36,10 @@ func TestPortInUseNamesTheHolder(t *testing.T) {
 	_, err = h.tryAttach(s, "9090:90/tcp")
 	wantError(t, err, errdefs.ErrConflict, "Bind for 0.0.0.0:9090 failed: port is already allocated", "engine itself")
 
+	// The container itself.
+	_, err = h.tryAttach(s, "9191:90/tcp", "9191:91/tcp")
+	wantError(t, err, errdefs.ErrConflict, "Bind for 0.0.0.0:9191 failed: port is already allocated", "this container publishes it twice")
+
 	// The refused ones left nothing: the first can have all it wants.
 	h.detach(s, a)
 	h.attach(s, "8080:80/tcp", "8080:80/udp")

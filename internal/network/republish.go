@@ -158,7 +158,7 @@ func (s *Service) rebind(a *attachment, bs []bound, t targets) {
 			if err := s.takePort(r, one, one.first, t); err != nil {
 				host := cmp.Or(one.host, one.host6)
 				r.ports = append(r.ports, bound{w.port, host, w.first})
-				s.warn(fmt.Sprintf("container %s keeps published port %s, though %s", a.sandbox.Name, netip.AddrPortFrom(host, w.first), s.describe(err)))
+				s.warn(fmt.Sprintf("container %s keeps published port %s, though %s", a.sandbox.Name, netip.AddrPortFrom(host, w.first), s.describe(err, &reservation{})))
 			}
 		}
 	}
