@@ -117,10 +117,17 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	if err := s.images.Failed(); err != nil {
 		i.Warnings = append(i.Warnings, err.Error())
 	}
-	if i.Warnings == nil {
-		i.Warnings = []string{}
-	}
+	i.Warnings = marked(i.Warnings)
 	return i, nil
+}
+
+// marked is the warnings as dockerd writes them, so that who looks for the word in what clients print finds them.
+func marked(warnings []string) []string {
+	out := []string{}
+	for _, w := range warnings {
+		out = append(out, "WARNING: "+w)
+	}
+	return out
 }
 
 // seccompProfile names the profile of containers that choose none.

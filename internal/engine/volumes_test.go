@@ -22,7 +22,7 @@ func TestWhatIsWrongWithVolumesIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if told := strings.Join(info.Warnings, "\n"); !strings.Contains(told, "volume damaged keeps its data but has lost its labels") {
+	if told := strings.Join(info.Warnings, "\n"); !strings.Contains(told, "WARNING: volume damaged keeps its data but has lost its labels") {
 		t.Errorf("info warns of %q", told)
 	}
 }
