@@ -3,6 +3,7 @@ package engine_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +35,7 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"missing image", spec{cfg: func(c *api.Config) { c.Image = "nosuch" }}, errdefs.IsNotFound, "No such image: nosuch:latest"},
 		{"no command", spec{cfg: func(c *api.Config) { c.Entrypoint = []string{""}; c.Cmd = nil }}, errdefs.IsInvalidArgument, "no command specified"},
 		{"relative workdir", spec{cfg: func(c *api.Config) { c.WorkingDir = "x" }}, errdefs.IsInvalidArgument, "needs to be an absolute path"},
+		{"more variables than a program can have", spec{cfg: func(c *api.Config) { c.Env = slices.Repeat([]string{"A=1"}, 1<<19) }}, errdefs.IsInvalidArgument, "take 7 MiB, more than the 6 MiB"},
 		{"bad stop signal", spec{cfg: func(c *api.Config) { c.StopSignal = "SIGNONE" }}, errdefs.IsInvalidArgument, "invalid signal: SIGNONE"},
 		{"unknown capability", spec{host: func(h *api.HostConfig) { h.CapAdd = []string{"NOSUCH"} }}, errdefs.IsInvalidArgument, "NOSUCH"},
 		{"rm with policy", spec{host: func(h *api.HostConfig) { h.AutoRemove = true; h.RestartPolicy.Name = "always" }}, errdefs.IsInvalidArgument, "AutoRemove"},

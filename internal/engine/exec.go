@@ -84,6 +84,9 @@ func (x *Execs) ExecCreate(ctx context.Context, name string, req api.ExecCreateR
 	if req.WorkingDir != "" && !strings.HasPrefix(req.WorkingDir, "/") {
 		return "", failure.Invalid("the working directory '%s' is invalid, it needs to be an absolute path", req.WorkingDir)
 	}
+	if err := checkArguments(req.Env, req.Cmd); err != nil {
+		return "", err
+	}
 	for _, e := range req.Env {
 		if e == "" || e[0] == '=' {
 			return "", failure.Invalid("invalid environment variable: %s", e)

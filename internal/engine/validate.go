@@ -43,6 +43,25 @@ func checkName(name string) (string, error) {
 	return bare, nil
 }
 
+// mostArguments is how much the kernel gives a program for its arguments and environment, bytes: three quarters of 8 MiB,
+// where the limit of its stack is no lower.
+const mostArguments = 6 << 20
+
+// checkArguments refuses what no program can be started with, before it is kept and copied.
+func checkArguments(lists ...[]string) error {
+	size := 0
+	for _, l := range lists {
+		for _, s := range l {
+			size += len(s) + 1 + 8 // its end, and a pointer to it
+		}
+	}
+	if size > mostArguments {
+		return failure.Invalid("the command and the environment variables take %d MiB, more than the %d MiB that Linux gives a program for them: "+
+			"put what is large into a file", (size+1<<20-1)>>20, mostArguments>>20)
+	}
+	return nil
+}
+
 // checkConfig validates what does not depend on the image.
 func checkConfig(c *container.Config) error {
 	if c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
@@ -50,6 +69,9 @@ func checkConfig(c *container.Config) error {
 	}
 	if strings.ContainsRune(c.WorkingDir, 0) {
 		return failure.Invalid("the working directory %q is invalid: it holds a zero byte", c.WorkingDir)
+	}
+	if err := checkArguments(c.Env, c.Entrypoint, c.Cmd); err != nil {
+		return err
 	}
 	for _, e := range c.Env {
 		if name, _, _ := strings.Cut(e, "="); name == "" {
