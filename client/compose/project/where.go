@@ -70,6 +70,9 @@ func Locate(err error, files []string) error {
 	if m := missingFile().FindStringSubmatch(text); m != nil && !slices.Contains(files, m[1]) {
 		return located(err, files, func(root *yaml.Node, dir string) (*yaml.Node, int) { return valueOf(root, dir, m[1]+m[2]), 1 })
 	}
+	if strings.HasPrefix(text, "healthcheck.test must start ") { // of which service, is not told
+		return located(err, files, func(root *yaml.Node, _ string) (*yaml.Node, int) { return badProbe(root), 1 })
+	}
 	path := pathOf(text)
 	if path == nil {
 		return err
@@ -359,6 +362,31 @@ func names(n *yaml.Node, what string) bool {
 		}
 	}
 	return false
+}
+
+// badProbe is the first health check that does not say what its test is.
+func badProbe(root *yaml.Node) *yaml.Node {
+	_, services := member(resolved(root), "services", 0)
+	if services == nil {
+		return nil
+	}
+	for _, service := range resolved(services).Content {
+		at := service
+		for _, name := range []string{"healthcheck", "test"} {
+			if _, at = member(resolved(at), name, 0); at == nil {
+				break
+			}
+		}
+		if at == nil {
+			continue
+		}
+		if list := resolved(at); list.Kind == yaml.SequenceNode && len(list.Content) > 0 {
+			if first := resolved(list.Content[0]); !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, first.Value) {
+				return first
+			}
+		}
+	}
+	return nil
 }
 
 // valueOf is the scalar that names a file, relative to the directory, perhaps with where it is

@@ -44,6 +44,7 @@ func TestMistakesHaveAPlace(t *testing.T) {
 		"a mapping in a list":     {"services:\n  web:\n    image: x\n    environment:\n      - A=1\n      - B: c\n", "unexpected type", 6, 9},
 		"ranges of two lengths":   {"services:\n  web:\n    image: x\n    ports: ['8000-8002:80-81']\n", "invalid ranges", 4, 13},
 		"two kinds of network":    {"services:\n  web:\n    image: x\n    networks: [default]\n    network_mode: host\n", "mutually exclusive", 5, 5},
+		"a probe without CMD":     {"services:\n  a:\n    image: x\n    healthcheck: {test: [CMD, x]}\n  b:\n    image: x\n    healthcheck:\n      test: [curl, x]\n", "must start either by", 8, 14},
 		"a tab":                   {"services:\n\tweb: {}\n", "cannot start any token", 2, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
