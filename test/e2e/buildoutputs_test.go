@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -315,6 +316,9 @@ func TestBuildCacheTravels(t *testing.T) {
 	said := e.Cleat(t, "build", "-q", "--cache-to", "type=local,dest="+filepath.Join(t.TempDir(), "to"), "--cache-from", "type=local,src="+missing, dir)
 	if said.Code != 0 || !strings.HasPrefix(said.Stderr, "WARNING: local cache import at "+missing) || strings.Count(said.Stderr, "\n") != 1 {
 		t.Errorf("a build without its cache: %s", said)
+	}
+	if _, err := os.Stat(missing); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("where there is no cache a build leaves something: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/bklog"
 	"github.com/moby/buildkit/util/entitlements"
 	"github.com/moby/buildkit/util/gitutil"
 	"github.com/tonistiigi/fsutil"
@@ -161,6 +163,12 @@ func (t *Target) addAttests(attrs map[string]string) {
 // have nothing to work with here are left out, as their users expect outside of CI.
 func (t *Target) addCaches(so *bkclient.SolveOpt) error {
 	for _, c := range t.CacheFrom {
+		if dir := c.Attrs["src"]; c.Type == "local" && dir != "" {
+			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) { // the library would make it
+				bklog.L.Warningf("local cache import at %s skipped: there is no such directory", dir)
+				continue
+			}
+		}
 		so.CacheImports = append(so.CacheImports, bkclient.CacheOptionsEntry{Type: c.Type, Attrs: maps.Clone(c.Attrs)})
 	}
 	for _, c := range t.CacheTo {
