@@ -30,9 +30,9 @@ type copying struct {
 	PausedMs float64
 }
 
-// tell says on stderr what a copy meant for containers, if anything.
+// tell says on stderr what a copy meant for containers, if anything, where a person reads it: cron would mail it.
 func (a *app) tell(c copying) {
-	if c.PausedMs > 0 {
+	if c.PausedMs > 0 && a.err.IsTerminal() {
 		_, _ = fmt.Fprintf(a.err, "The containers that run with the volume stood still for %v (%s of %s)\n",
 			time.Duration(c.PausedMs*float64(time.Millisecond)).Round(10*time.Microsecond), c.Method, units.HumanSize(float64(c.Bytes)))
 	}
