@@ -119,7 +119,7 @@ func TestLikeDocker(t *testing.T) {
 		{line: "start a b"}, {line: "start no-such a"}, {line: "start -a a b"}, {line: "stop a b no-such"}, {line: "stop -t 1 a"}, {line: "kill -s HUP a"}, {line: "restart a no-such b"},
 		{line: "rm a"}, {line: "rm running no-such a"}, {line: "rm -f no-such a"}, {line: "rm /a"}, {line: "rm /"}, {line: "rename a b"}, {line: "rename no-such b"}, {line: "wait no-such"},
 		{line: "exec web ls"}, {line: "exec -i web cat", stdin: "input"}, {line: "exec -it web sh"}, {line: "exec -d web ls"}, {line: "exec no-such ls"}, {line: "exec web"}, {line: "logs web"}, {line: "logs -f --tail 3 -t web"}, {line: "logs no-such"},
-		{line: "attach no-such"}, {line: ""}, {line: "foo"}, {line: "container foo"}, {line: "run"}, {line: "ps x"}, {line: "--bogus"}, {line: "run --bogus nginx"}, {line: "-l x ps"}, {line: "help foo"}, {line: "-H bad://x ps"}, {line: "rmi"},
+		{line: "attach no-such"}, {line: ""}, {line: "foo"}, {line: "container foo"}, {line: "run"}, {line: "ps x"}, {line: "--bogus"}, {line: "run --bogus nginx"}, {line: "-l x ps"}, {line: "help foo"}, {line: "-H bad://x ps"}, {line: "create --platform bogus nginx"}, {line: "run --platform bogus nginx"}, {line: "rmi"},
 		{line: "--context nope ps"}, {line: "-c x -H unix:///y ps"}, {line: "run --security-opt seccomp=" + seccomp + " nginx"},
 	} {
 		t.Run(c.line, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestRequestsLikeDocker(t *testing.T) {
 		"--dns 1.1.1.1 --dns-search example.com --dns-option ndots:1 --add-host a:1.2.3.4 --add-host b=::1 --add-host c:host-gateway", "--link a:b", "--volumes-from a:ro --volume-driver local",
 		"--network host", "--network none", "--net foo --ip 10.0.0.5 --ip6 fd00::1 --network-alias z --link a:b --mac-address 02:42:ac:11:00:02 --link-local-ip 169.254.1.1",
 		"--network name=foo,alias=a,driver-opt=k=v,ip=10.0.0.2 --network bar", "--log-driver json-file --log-opt max-size=1m --storage-opt size=1g --sysctl net.core.somaxconn=1",
-		"--annotation a=b --group-add 5 --platform linux/arm64/v8", "--network container:abc",
+		"--annotation a=b --group-add 5 --platform linux/arm64/v8", "--network container:abc", "-d --detach-keys nobody-types-them",
 	} {
 		t.Run(line, func(t *testing.T) {
 			args := []string{"create"}

@@ -57,11 +57,6 @@ func (a *app) prepareRequest(f *containerFlags, args []string) (*request, error)
 	default:
 		return nil, fmt.Errorf(`invalid pull option: '%s': must be one of "always", "missing" or "never"`, f.pull)
 	}
-	if f.platform != "" {
-		if _, err := platforms.Parse(f.platform); err != nil {
-			return nil, fmt.Errorf("error parsing specified platform: %w", err)
-		}
-	}
 	req, err := f.request(args)
 	if err != nil {
 		return nil, err
@@ -103,7 +98,7 @@ func (a *app) createContainer(ctx context.Context, f *containerFlags, req *reque
 	if f.platform != "" {
 		p, err := platforms.Parse(f.platform)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("error parsing specified platform: %w", err)
 		}
 		platform = &p
 	}

@@ -50,9 +50,13 @@ func (a *app) runContainer(ctx context.Context, f *containerFlags, o runOptions,
 	} else if err := a.in.CheckTTY(cfg.AttachStdin, cfg.Tty); err != nil {
 		return err
 	}
-	keys, spec, err := a.detachKeys(o.detachKeys)
-	if err != nil {
-		return err
+	var keys []byte
+	var spec string
+	if !o.detach { // nobody types them otherwise
+		var err error
+		if keys, spec, err = a.detachKeys(o.detachKeys); err != nil {
+			return err
+		}
 	}
 	hint := func(text string) string { return a.commandHint(text, "run", "the image "+cfg.Image, cfg.Cmd) }
 	id, err := a.createContainer(ctx, f, req)
