@@ -93,6 +93,47 @@ services:
 	}
 }
 
+// So does who looks from another machine, over ssh or TLS.
+func TestComposeStaysWithAnEngineElsewhere(t *testing.T) {
+	sshTo(t, map[string]string{"there/cleat": harness.Binary(t, "cleat")})
+	certificates, port := t.TempDir(), freePort(t)
+	makeCertificates(t, certificates)
+	file := func(name string) string { return filepath.Join(certificates, name) }
+	for client, known := range map[string]string{"client.pem": "cert.pem", "client.key": "key.pem"} {
+		if err := os.Symlink(client, file(known)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := harness.Start(t, harness.Options{Args: []string{"-H", "tcp://127.0.0.1:" + port,
+		"--tlsverify", "--tlscacert", file("ca.pem"), "--tlscert", file("server.pem"), "--tlskey", file("server.key")}})
+	e.Load(t, "busybox")
+	for door, env := range map[string][]string{
+		"ssh": {"DOCKER_HOST=ssh://there" + e.Socket},
+		"TLS": {"DOCKER_HOST=tcp://127.0.0.1:" + port, "DOCKER_TLS_VERIFY=1", "DOCKER_CERT_PATH=" + certificates},
+	} {
+		t.Run(door, func(t *testing.T) {
+			a := compose(t, e, map[string]string{"compose.yaml": "services: {web: {image: busybox, stop_signal: SIGKILL, " +
+				`command: "sh -c 'i=0; while :; do i=$$((i+1)); echo line $$i; usleep 5000; done'"}}`})
+			a.env = env
+			up := a.begin(t, "up", "--no-color")
+			up.Shows(t, "line 20")
+			e.Kill()
+			up.Shows(t, "The engine is away")
+			e.Run(t)
+			up.Shows(t, "The engine is back")
+			before := max(20, counted(t, up.String(), "web"))
+			harness.Eventually(t, func() (bool, string) { return counted(t, up.String(), "web") > before, "the output has ended" })
+			up.Signal(t, syscall.SIGINT)
+			if code := up.Exit(t); code != 130 {
+				t.Errorf("exit code %d", code)
+			}
+			if left := a.ok(t, "ps", "-q", "--status", "running"); left != "" {
+				t.Errorf("an interrupted up leaves running: %s", left)
+			}
+		})
+	}
+}
+
 // What is kept nowhere is shown from its first line on all the same, at a first start and at later ones.
 func TestComposeShowsLogsThatAreNotKept(t *testing.T) {
 	e := harness.Start(t, harness.Options{Args: []string{"--log-driver", "none"}})

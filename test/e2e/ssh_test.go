@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,25 +21,34 @@ shift 2
 exec env -i "PATH=HOSTS/$host" /bin/sh -c "$*"
 `
 
-// TestEnginesOverSSH: an engine of another machine, which has cleat, under its own or docker's name, and nothing of
-// Docker's.
-func TestEnginesOverSSH(t *testing.T) {
-	e := engine(t, "busybox")
+// sshTo has ssh run commands on hosts that have these programs, by HOST/NAME, and a shell.
+func sshTo(t *testing.T, programs map[string]string) {
+	t.Helper()
 	dir := t.TempDir()
-	for path, target := range map[string]string{
-		"ours/cleat": harness.Binary(t, "cleat"), "ours/sh": "/bin/sh", "named/docker": harness.Binary(t, "cleat"), "named/sh": "/bin/sh", "bare/sh": "/bin/sh",
-	} {
-		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o755); err != nil {
+	link := func(target, path string) {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink(target, filepath.Join(dir, path)); err != nil {
+		if err := os.Symlink(target, path); err != nil && !errors.Is(err, fs.ErrExist) {
 			t.Fatal(err)
 		}
+	}
+	for path, target := range programs {
+		link("/bin/sh", filepath.Join(filepath.Dir(path), "sh"))
+		link(target, path)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte(strings.ReplaceAll(fakeSSH, "HOSTS", dir)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// TestEnginesOverSSH: an engine of another machine, which has cleat, under its own or docker's name, and nothing of
+// Docker's.
+func TestEnginesOverSSH(t *testing.T) {
+	e := engine(t, "busybox")
+	sshTo(t, map[string]string{"ours/cleat": harness.Binary(t, "cleat"), "named/docker": harness.Binary(t, "cleat"), "bare/sh": "/bin/sh"})
 	over := func(host string) []string { return []string{"-H", "ssh://someone@" + host + ":2222" + e.Socket} }
 	for program, hosts := range map[string][]string{"cleat": {"ours", "named"}, "docker": {"named"}} {
 		for _, host := range hosts {
