@@ -89,13 +89,13 @@ func (s *builderSettings) budget() (b build.Budget, err error) {
 	}
 	gc := s.GC
 	b.Off = gc.Enabled != nil && !*gc.Enabled
-	if b.Reserved, err = firstSize("gc.defaultReservedSpace", gc.DefaultReservedSpace, gc.DefaultKeepStorage); err != nil {
+	if b.Reserved, err = firstSize(sized{"gc.defaultReservedSpace", gc.DefaultReservedSpace}, sized{"gc.defaultKeepStorage", gc.DefaultKeepStorage}); err != nil {
 		return b, err
 	}
-	if b.MaxUsed, err = firstSize("gc.defaultMaxUsedSpace", gc.DefaultMaxUsedSpace); err != nil {
+	if b.MaxUsed, err = firstSize(sized{"gc.defaultMaxUsedSpace", gc.DefaultMaxUsedSpace}); err != nil {
 		return b, err
 	}
-	if b.MinFree, err = firstSize("gc.defaultMinFreeSpace", gc.DefaultMinFreeSpace); err != nil {
+	if b.MinFree, err = firstSize(sized{"gc.defaultMinFreeSpace", gc.DefaultMinFreeSpace}); err != nil {
 		return b, err
 	}
 	for i, p := range gc.Policy {
@@ -110,13 +110,13 @@ func (s *builderSettings) budget() (b build.Budget, err error) {
 
 func (p *builderGCRule) rule() (r build.BudgetRule, err error) {
 	r.All = p.All
-	if r.Reserved, err = firstSize("reservedSpace", p.ReservedSpace, p.KeepStorage); err != nil {
+	if r.Reserved, err = firstSize(sized{"reservedSpace", p.ReservedSpace}, sized{"keepStorage", p.KeepStorage}); err != nil {
 		return r, err
 	}
-	if r.MaxUsed, err = firstSize("maxUsedSpace", p.MaxUsedSpace); err != nil {
+	if r.MaxUsed, err = firstSize(sized{"maxUsedSpace", p.MaxUsedSpace}); err != nil {
 		return r, err
 	}
-	if r.MinFree, err = firstSize("minFreeSpace", p.MinFreeSpace); err != nil {
+	if r.MinFree, err = firstSize(sized{"minFreeSpace", p.MinFreeSpace}); err != nil {
 		return r, err
 	}
 	if p.KeepDuration != "" {
@@ -142,15 +142,18 @@ func (p *builderGCRule) rule() (r build.BudgetRule, err error) {
 	return r, nil
 }
 
+// sized is a size under one of its names, "" where it is not given.
+type sized struct{ key, text string }
+
 // firstSize reads the first size that is given, 0 if none is.
-func firstSize(key string, texts ...string) (int64, error) {
-	for _, t := range texts {
-		if t == "" {
+func firstSize(names ...sized) (int64, error) {
+	for _, s := range names {
+		if s.text == "" {
 			continue
 		}
-		n, err := units.RAMInBytes(t)
+		n, err := units.RAMInBytes(s.text)
 		if err != nil || n < 0 {
-			return 0, fmt.Errorf("%s %q: write a size as in 10GB", key, t)
+			return 0, fmt.Errorf("%s %q: write a size as in 10GB", s.key, s.text)
 		}
 		return n, nil
 	}
