@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -79,6 +80,38 @@ func TestTailGoesOnWhereItBrokeOff(t *testing.T) {
 		}
 		if want := "1767355200.000000002"; since[0] != "" || since[1] != want {
 			t.Errorf("asked since %q, want none and %q", since, want)
+		}
+	}
+}
+
+// A terminal's long line, which has come in parts, is shown whole, wherever the parts were cut and the stream is.
+func TestTailOfATerminalsLongLine(t *testing.T) {
+	for _, length := range []int{16 << 10, 16<<10 - 1, 16<<10 - 2, 16<<10 - 3} {
+		var log, want strings.Builder
+		for i, part := range []string{strings.Repeat("x", length), strings.Repeat("y", length), "z"} {
+			fmt.Fprintf(&log, "%s%dZ %s", noon, i, part)
+			want.WriteString(part)
+		}
+		log.WriteString("\n" + noon + "9Z short\n")
+		want.WriteString("\nshort\n")
+		for _, piece := range []int{log.Len(), 4096, 31} {
+			api := engine(t, func(w http.ResponseWriter, _ *http.Request) {
+				for rest := log.String(); rest != ""; {
+					n := min(piece, len(rest))
+					_, _ = w.Write([]byte(rest[:n]))
+					_ = http.NewResponseController(w).Flush()
+					rest = rest[n:]
+				}
+			})
+			var out bytes.Buffer
+			stdout, stderr := (&show.Logs{Out: &out, Err: &out, NoPrefix: true}).Container("web")
+			tail := &follow.Tail{API: api, ID: "1", TTY: true, Stdout: stdout, Stderr: stderr}
+			if err := tail.Follow(t.Context(), client.ContainerLogsOptions{Follow: true}); err != nil {
+				t.Fatal(err)
+			}
+			if out.String() != want.String() {
+				t.Errorf("parts of %d bytes in pieces of %d: other than was said (%d bytes, not %d)", length, piece, out.Len(), want.Len())
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/stdcopy"
@@ -221,10 +222,12 @@ func (t *Tail) shown(stamp string) bool {
 	return false
 }
 
-// Engines part a line that is longer than maxText bytes into entries, each with its time of stampLength bytes.
+// Engines part a line that is longer than maxText bytes into entries, each with its time of stampLength bytes; Cleat cuts
+// between characters, some bytes earlier.
 const (
 	maxText     = 16 << 10
 	stampLength = len("2006-01-02T15:04:05.000000000Z ")
+	longest     = stampLength + maxText
 )
 
 // terminalEntries hands on the log of a terminal, which comes without frames, one entry at a time.
@@ -235,12 +238,11 @@ type terminalEntries struct {
 
 // Write implements io.Writer.
 func (e *terminalEntries) Write(p []byte) (int, error) {
-	const most = stampLength + maxText
 	e.rest = append(e.rest, p...)
 	for {
 		n := bytes.IndexByte(e.rest, '\n') + 1
-		if n > most+1 || (n == 0 && len(e.rest) > most) {
-			n = most
+		if n > longest+1 || (n == 0 && len(e.rest) >= longest+stampLength) {
+			n = e.part()
 		}
 		if n == 0 {
 			return len(p), nil
@@ -250,6 +252,20 @@ func (e *terminalEntries) Write(p []byte) (int, error) {
 		}
 		e.rest = e.rest[n:]
 	}
+}
+
+// part is how long the first entry is, of a line that was parted.
+func (e *terminalEntries) part() int {
+	for n := longest; n > longest-utf8.UTFMax; n-- {
+		next := e.rest[n:]
+		if len(next) < stampLength {
+			continue
+		}
+		if _, err := time.Parse(time.RFC3339Nano+" ", string(next[:stampLength])); err == nil {
+			return n
+		}
+	}
+	return longest
 }
 
 func (e *terminalEntries) flush() error {
