@@ -193,6 +193,9 @@ func (s *services) lockRoots() error {
 			return err
 		}
 		s.locks = append(s.locks, lock)
+		if err := closeToOthers(r.path, r.mode); err != nil {
+			return fmt.Errorf("close the engine's directory to others: %w", err)
+		}
 	}
 	return takePidfile(s.config.Pidfile)
 }
@@ -206,6 +209,15 @@ func (s *services) prepareRoots() error {
 		return err
 	}
 	return s.config.makeID()
+}
+
+// closeToOthers takes the rights away that a directory which was there before gives beyond mode: a disk's own, mostly.
+func closeToOthers(dir string, mode os.FileMode) error {
+	st, err := os.Stat(dir)
+	if err != nil || st.Mode().Perm()&^mode == 0 {
+		return err
+	}
+	return os.Chmod(dir, st.Mode()&^(os.ModePerm&^mode))
 }
 
 func (s *services) openImages(ctx context.Context) (err error) {

@@ -134,6 +134,25 @@ func (h *hog) free(t *testing.T) {
 	}
 }
 
+// A data root that others could enter, as a disk's own directory, is closed to them: there are set-uid programs in images,
+// and secrets in volumes.
+func TestDataRootIsClosedToOthers(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	if err := errors.Join(os.MkdirAll(e.DataRoot, 0o755), os.Chmod(e.DataRoot, 0o755|os.ModeSticky)); err != nil {
+		t.Fatal(err)
+	}
+	e.Run(t)
+	t.Cleanup(func() {
+		e.Stop(t)
+		e.Teardown(t)
+		e.Destroy(t)
+	})
+	st, err := os.Stat(e.DataRoot)
+	if err != nil || st.Mode() != os.ModeDir|os.ModeSticky|0o710 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
 // onSmallDisk is an engine whose data root is a tmpfs with these options.
 func onSmallDisk(t *testing.T, options string) *harness.Engine {
 	t.Helper()
