@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -148,5 +149,14 @@ func (c *Container) Persist() error {
 		return err
 	}
 	c.persisted = latest
+	return nil
+}
+
+// SyncState has the state that was written last survive a loss of power, after which it is else the one before, or that of
+// a container that was never started. It waits for the disk.
+func (c *Container) SyncState() error {
+	if err := record.Sync(c.Path(stateFile)); err != nil {
+		return fmt.Errorf("container %s: the state might not survive a loss of power: %w", c.Load().Name, err)
+	}
 	return nil
 }

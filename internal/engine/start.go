@@ -131,6 +131,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		s.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
 	}
 	record.Failpoint("engine.start.after-state")
+	s.keepStarted(c, a.r)
 	s.say.networks(apievents.ActionConnect, a.sandbox)
 	s.say.volumes(a.r, apievents.ActionMount)
 	s.say.container(c, apievents.ActionStart)
@@ -138,6 +139,19 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 	s.prober.begin(c, started)
 	s.exits.watch(c, started)
 	return nil
+}
+
+// keepStarted has the disk know soon that a container was started for the first time, if a policy is to start it again:
+// after a loss of power it would be one that was only created. Nobody waits for it.
+func (s *Starter) keepStarted(c *container.Container, before *container.Record) {
+	if !before.State.StartedAt.IsZero() || before.HostConfig.RestartPolicy.IsNone() {
+		return
+	}
+	s.exits.tasks.Go("sync of a first start", func(context.Context) {
+		if err := c.SyncState(); err != nil && !c.Gone() {
+			s.log.Warn(err.Error())
+		}
+	})
 }
 
 // writeAhead writes the state of the container that is about to run, while its

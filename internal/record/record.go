@@ -177,6 +177,21 @@ func Prepare(paths []string, perm os.FileMode) error {
 	return nil
 }
 
+// Sync has a file that Write has written, and its name, on the disk. It is for when nobody waits.
+func Sync(path string) error {
+	syncs.Add(1)
+	for _, p := range []string{path, filepath.Dir(path)} {
+		f, err := os.Open(p)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // SyncTree has everything on the disk that was written below dir: it writes out the
 // whole filesystem, which is quicker than doing so file by file.
 func SyncTree(dir string) error {

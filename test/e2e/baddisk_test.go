@@ -411,3 +411,38 @@ func TestNoInodes(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstStartIsOnTheDisk: a loss of power soon after the first start of a container with a restart policy leaves that it
+// was started. What the disk would have then is looked at in a copy of it; by itself the filesystem would write nothing.
+func TestFirstStartIsOnTheDisk(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	disk, copied, at := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "copy"), t.TempDir()
+	run := func(line string) {
+		t.Helper()
+		if out, err := exec.Command("sh", "-ec", line).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, out)
+		}
+	}
+	run(fmt.Sprintf("truncate -s 96M %s; mkfs.ext4 -q %[1]s; mkdir -p %[2]s; mount -o loop,commit=600 %[1]s %[2]s; chmod 711 %[2]s", disk, e.DataRoot))
+	e.Run(t)
+	t.Cleanup(func() {
+		e.Cleat(t, "rm", "-f", "kept")
+		e.Stop(t)
+		e.Teardown(t)
+		harness.Eventually(t, func() (bool, string) {
+			err := unix.Unmount(e.DataRoot, 0)
+			return err == nil, fmt.Sprint(err)
+		})
+		e.Destroy(t)
+	})
+	e.Load(t, "busybox")
+	id := e.OK(t, "cleat", "create", "--name", "kept", "--restart", "always", "busybox", "sleep", "600")
+	run("sync -f " + e.DataRoot)
+	e.OK(t, "cleat", "start", "kept")
+	harness.Eventually(t, func() (bool, string) {
+		run(fmt.Sprintf("cp --sparse=always %s %s; mount -o loop %[2]s %s", disk, copied, at))
+		b, err := os.ReadFile(filepath.Join(at, "containers", id, "state.json"))
+		run("umount " + at)
+		return err == nil && strings.Contains(string(b), `"Status":"running"`), fmt.Sprintf("%q, %v", b, err)
+	})
+}
