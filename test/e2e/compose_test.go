@@ -209,6 +209,9 @@ func TestComposeLabels(t *testing.T) {
 	if got := e.OK(t, "docker", "volume", "inspect", "-f", `{{index .Labels "com.docker.compose.volume"}}`, a.name+"_vol"); got != "vol" {
 		t.Errorf("volume %q", got)
 	}
+	if r := a.run(t, "ls", "--format", "bogus"); r.Code != 1 || !strings.Contains(r.Stderr, `format value "bogus" could not be parsed`) {
+		t.Errorf("%s", r)
+	}
 	if got := a.ok(t, "ls", "--format", "json", "--filter", "name="+a.name); !strings.Contains(got, `"Status":"running(1)"`) {
 		t.Errorf("ls %s", got)
 	}

@@ -51,7 +51,7 @@ services:
 		t.Errorf("%v: %s", err, line)
 	}
 
-	if got := a.ok(t, "stats", "--no-stream", "--format", "{{.Name}}", "web"); got != a.name+"-web-1" {
+	if got := a.ok(t, "stats", "--no-stream", "--format", "{{.Name}} {{len .Container}}", "web"); got != a.name+"-web-1 64" { // its id, as docker compose has it
 		t.Errorf("stats: %q", got)
 	}
 	if got := a.ok(t, "top", "web"); !strings.Contains(got, "sleep 1000") {

@@ -148,7 +148,7 @@ func (a *app) statsCommand() *cobra.Command {
 		}
 		for _, c := range list {
 			if all || c.State == "running" || c.State == "paused" {
-				line = append(line, c.Name)
+				line = append(line, c.ID)
 			}
 		}
 		return a.become(line...)

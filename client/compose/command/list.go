@@ -49,6 +49,8 @@ func (a *app) table(format string, header []string, cells [][]string, rows []any
 			}
 		}
 		return nil
+	case array && !strings.Contains(format, "{{"):
+		return fmt.Errorf("format value %q could not be parsed: choose table, json or a template of Go, as {{.Name}}", format)
 	}
 	format, titled := strings.CutPrefix(format, "table ")
 	out := io.Writer(a.out)
