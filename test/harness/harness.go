@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -105,13 +106,14 @@ const slots = 56 * 256
 // ownSlot is a number that no other engine of a test has, in whichever process.
 func ownSlot(t testing.TB, from int) (int, net.Listener) {
 	t.Helper()
-	addresses, err := net.InterfaceAddrs() // of engines that were left behind
+	addresses, err := net.InterfaceAddrs() // of other engines, or of those that were left behind
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range slots {
 		slot := (from + i) % slots
-		if strings.Contains(fmt.Sprint(addresses), fmt.Sprintf(" 10.%d.%d.1/", 200+slot/256, slot%256)) {
+		gateway := net.IPv4(10, byte(200+slot/256), byte(slot%256), 1)
+		if slices.ContainsFunc(addresses, func(a net.Addr) bool { n, ok := a.(*net.IPNet); return ok && n.Contains(gateway) }) {
 			continue
 		}
 		if l, err := net.Listen("unix", fmt.Sprintf("@cleat-test-subnet-%d", slot)); err == nil {
