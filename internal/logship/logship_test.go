@@ -10,10 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,10 +119,15 @@ type server struct {
 	address string
 	gate    sync.RWMutex
 	mu      sync.Mutex
-	lines   [][]string // of each connection, in the order in which they were made
+	heard   []*heard // in the order in which the connections were made
 	conns   []net.Conn
 	serving sync.WaitGroup
-	reading atomic.Int64
+}
+
+// heard is what came over one connection.
+type heard struct {
+	lines []string
+	over  bool // all of it is read
 }
 
 func serve(t testing.TB, address string) *server {
@@ -140,40 +143,32 @@ func serve(t testing.TB, address string) *server {
 			if err != nil {
 				return
 			}
+			h := new(heard)
 			s.mu.Lock()
-			s.conns = append(s.conns, c)
-			i := len(s.lines)
-			s.lines = append(s.lines, nil)
+			s.conns, s.heard = append(s.conns, c), append(s.heard, h)
 			s.mu.Unlock()
-			s.serving.Go(func() { s.read(c, i) })
+			s.serving.Go(func() { s.read(c, h) })
 		}
 	})
 	t.Cleanup(s.close)
 	return s
 }
 
-func (s *server) read(c net.Conn, i int) {
-	s.reading.Add(1)
-	defer s.reading.Add(-1)
+func (s *server) read(c net.Conn, h *heard) {
 	defer c.Close()
 	for r := bufio.NewReader(c); ; {
 		s.gate.RLock()
 		line, err := r.ReadString('\n')
 		s.gate.RUnlock()
+		s.mu.Lock()
+		if h.over = err != nil; !h.over {
+			h.lines = append(h.lines, strings.TrimRight(line[strings.LastIndex(line, "]: ")+3:len(line)-1], " "))
+		}
+		s.mu.Unlock()
 		if err != nil {
 			return
 		}
-		s.mu.Lock()
-		s.lines[i] = append(s.lines[i], strings.TrimRight(line[strings.LastIndex(line, "]: ")+3:len(line)-1], " "))
-		s.mu.Unlock()
 	}
-}
-
-// idle waits until all that came over connections that have ended is read: what comes
-// over two at a time has no order.
-func (s *server) idle(t testing.TB) {
-	t.Helper()
-	eventually(t, func() (bool, string) { n := s.reading.Load(); return n == 0, fmt.Sprint(n) })
 }
 
 // hangUp ends the present connections.
@@ -192,17 +187,24 @@ func (s *server) close() {
 	s.serving.Wait()
 }
 
-func (s *server) got() []string {
+// got are the lines in the order in which they were sent, as a connection is made when the one before it has ended: of
+// two that are still read, what came over the later one is told later.
+func (s *server) got() (all []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Concat(s.lines...)
+	for _, h := range s.heard {
+		if all = append(all, h.lines...); !h.over {
+			break
+		}
+	}
+	return all
 }
 
 // connections is how many there have been.
 func (s *server) connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.lines)
+	return len(s.heard)
 }
 
 // await waits for a line and checks that no line before it is missing or out of order,
@@ -268,7 +270,6 @@ func TestSlowServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() (bool, string) { n := b.tasks.Running(); return len(n) == 0, fmt.Sprint(n) })
-	s.idle(t)
 	doubled := s.await(t, 0, 4999)
 	if s.connections() > 1 {
 		t.Skipf("the machine took longer to write the lines than a sender waits: %d came twice", doubled)
@@ -340,14 +341,12 @@ func TestNextServiceGoesOn(t *testing.T) {
 	b.stop(t)
 	write(t, w, 100, 200) // nobody sends any more
 	_ = w.Close()
-	s.idle(t)
 	b = service(t, dir)
 	w = b.open(t, c)
 	s.await(t, 0, 199)
 	b.stop(t)
 	write(t, w, 200, 210)
 	_ = w.Close()
-	s.idle(t)
 	b = service(t, dir)
 	if err := b.Resume(c); err != nil {
 		t.Fatal(err)
@@ -377,7 +376,6 @@ func TestCutBackLog(t *testing.T) {
 	s.await(t, 0, 14)
 	b.stop(t)
 	_ = w.Close()
-	s.idle(t)
 	b = service(t, dir)
 	if w, err = b.Open(t.Context(), c, false); err != nil {
 		t.Fatal(err)
