@@ -171,11 +171,16 @@ func TestAnotherProcessIsNotAKeeper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start, err := kernel.StartTime(os.Getpid())
+	other := exec.Command("sleep", "1000") // this process may have the file where a keeper has it
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
+	start, err := kernel.StartTime(other.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := keeper.Record{Layout: keeper.LayoutVersion, BootID: boot, KeeperPID: os.Getpid(), KeeperStart: start, Dir: dir}
+	r := keeper.Record{Layout: keeper.LayoutVersion, BootID: boot, KeeperPID: other.Process.Pid, KeeperStart: start, Dir: dir}
 	if _, err := keeper.Open(r, f); !errors.Is(err, keeper.ErrGone) {
 		t.Errorf("taken for a keeper by its PID alone: %v", err)
 	}
