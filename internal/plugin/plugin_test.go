@@ -65,8 +65,11 @@ func serve(t *testing.T, socket string, answers map[string]string) (calls func()
 
 const activated = `{"Implements": ["VolumeDriver"]}`
 
-func registry(dir string) *plugin.Registry {
-	return plugin.New(plugin.Config{Sockets: dir, Specs: []string{filepath.Join(dir, "specs")}, Quick: 300 * time.Millisecond, Slow: 300 * time.Millisecond})
+func registry(dir string) *plugin.Registry { return registryWithin(dir, time.Minute) }
+
+// registryWithin does not wait longer than slow for calls that do something.
+func registryWithin(dir string, slow time.Duration) *plugin.Registry {
+	return plugin.New(plugin.Config{Sockets: dir, Specs: []string{filepath.Join(dir, "specs")}, Quick: time.Minute, Slow: slow})
 }
 
 func write(t *testing.T, path, content string) {
@@ -176,7 +179,11 @@ func TestHostileAnswers(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		serve(t, filepath.Join(dir, "p.sock"), map[string]string{"Plugin.Activate": activated, "VolumeDriver.Mount": answer})
-		d, err := registry(dir).Driver(t.Context(), "p")
+		slow := time.Minute
+		if answer == "hang" {
+			slow = 300 * time.Millisecond
+		}
+		d, err := registryWithin(dir, slow).Driver(t.Context(), "p")
 		if err != nil {
 			t.Fatal(err)
 		}
