@@ -63,6 +63,7 @@ type services struct {
 	volumes    *volume.Service
 	containers *container.Store
 	runtime    *runtime.Runtime
+	claimed    bool // the control group is this engine's
 	steps      *buildexec.Executor
 	builder    *build.Builder
 	engine     *engine.Engine
@@ -77,6 +78,7 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	defer func() {
 		if err != nil {
 			s.close()
+			s.unclaimGroup()
 			s = nil
 		}
 	}()

@@ -83,5 +83,16 @@ func (s *services) claimGroup() error {
 			"meant", told, "used", group, "engine", s.cgroups.Foreign(told, s.config.id()))
 	}
 	s.config.CgroupParent = group
+	s.claimed = true
 	return nil
+}
+
+// unclaimGroup removes the control group of an engine that has failed to start, if nothing is in it.
+func (s *services) unclaimGroup() {
+	if !s.claimed {
+		return
+	}
+	if err := s.cgroups.RemoveMadeParent(s.config.CgroupParent); err != nil {
+		s.log.Warn("the control group of an engine that has not started is left", "error", err)
+	}
 }

@@ -66,3 +66,25 @@ func TestCgroupParent(t *testing.T) {
 		return len(left) == 1 && left[0] == own, fmt.Sprint(left)
 	})
 }
+
+// TestFailedStartLeavesNoGroup: an engine that finds late that it cannot start leaves no empty control group.
+func TestFailedStartLeavesNoGroup(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	if err := os.MkdirAll(filepath.Join(e.Socket, "taken"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.TryRun(t); err == nil {
+		t.Fatal("it has started")
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		if left, _ := filepath.Glob(filepath.Join(pattern, e.CgroupParent)); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+	if err := os.RemoveAll(e.Socket); err != nil {
+		t.Fatal(err)
+	}
+	e.Run(t)
+	e.Stop(t)
+	e.Destroy(t)
+}
