@@ -53,6 +53,7 @@ func (b *Builder) ServeConn(ctx context.Context, conn net.Conn) error {
 	if err != nil && one.served() {
 		return nil // Accept has said that there is no other connection
 	}
+	conn.Close() // nobody has taken it: the builder has been closed meanwhile
 	return err
 }
 

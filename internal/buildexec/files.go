@@ -65,13 +65,13 @@ func (s *step) addFiles() error {
 	return nil
 }
 
-// share gives a file that has the text. One that has changed is another file: a running step keeps what it has.
+// share gives a file that has the text. One that has changed is another file: a running step keeps what it has. The old
+// one stays until the engine's next start, as another step may be about to mount it.
 func (f *files) share(name, text string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old, ok := f.shared[name]
-	if ok && old.text == text {
-		return old.path, nil
+	if now := f.shared[name]; now.path != "" && now.text == text {
+		return now.path, nil
 	}
 	p, err := f.write(name+"."+newID(), text)
 	if err != nil {
@@ -81,10 +81,7 @@ func (f *files) share(name, text string) (string, error) {
 		f.shared = map[string]content{}
 	}
 	f.shared[name] = content{p, text}
-	if ok {
-		err = os.Remove(old.path)
-	}
-	return p, err
+	return p, nil
 }
 
 func (f *files) write(name, text string) (string, error) {

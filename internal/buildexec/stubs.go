@@ -78,8 +78,9 @@ func (s *stubs) add(root int, dir string, st stub) (err error) {
 	if st.parent, err = rootpath.Open(root, dir, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
 		return err
 	}
+	noted := false // from then on clean closes it
 	defer func() {
-		if err != nil {
+		if !noted {
 			unix.Close(st.parent)
 		}
 	}()
@@ -98,7 +99,7 @@ func (s *stubs) add(root int, dir string, st stub) (err error) {
 			st.file, err = unix.Openat(st.parent, st.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		}
 		if err == nil {
-			s.made = append(s.made, st)
+			s.made, noted = append(s.made, st), true
 		}
 		return err
 	})

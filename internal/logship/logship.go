@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -209,16 +210,26 @@ func (s *Service) Recover() {
 			target, err = logsend.New(p.Driver, p.Options, &p.Source)
 		}
 		if err != nil {
-			// Cut short before anything was moved here, or nobody knows where it should go.
-			s.log.Warn("unsent lines of a removed container cannot be sent and are dropped", "dir", dir, "error", err)
-			if err := os.RemoveAll(dir); err != nil {
-				s.log.Warn("left-over lines of a removed container", "dir", dir, "error", err)
-			}
+			s.giveUp(dir, p, err)
 			continue
 		}
 		sh := s.take(dir, c)
 		sh.dir, sh.until = dir, p.Removed.Add(keepFor)
 		sh.renew(c, target, nil)
 		sh.end()
+	}
+}
+
+// giveUp drops lines that nobody can ever send: cut short before anything was moved there, damaged, or waiting for too
+// long. What only cannot be read now, or not sent as the host is, waits for the next start. p is nil if it is not known.
+func (s *Service) giveUp(dir string, p *parcel, err error) {
+	var unread *fs.PathError
+	if p == nil && errors.As(err, &unread) && !errors.Is(err, fs.ErrNotExist) || p != nil && time.Since(p.Removed) < keepFor {
+		s.log.Warn("unsent lines of a removed container cannot be sent now: the engine's next start tries it again", "dir", dir, "error", err)
+		return
+	}
+	s.log.Warn("unsent lines of a removed container cannot be sent and are dropped", "dir", dir, "error", err)
+	if err := os.RemoveAll(dir); err != nil {
+		s.log.Warn("left-over lines of a removed container", "dir", dir, "error", err)
 	}
 }

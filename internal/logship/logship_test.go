@@ -491,6 +491,29 @@ func TestForeignParcels(t *testing.T) {
 	}
 }
 
+// TestParcelsThatCannotBeReadNow: what may be sendable another time stays.
+func TestParcelsThatCannotBeReadNow(t *testing.T) {
+	b := service(t, t.TempDir())
+	unsent := filepath.Join(b.dir, "unsent")
+	if err := os.MkdirAll(filepath.Join(unsent, "unreadable", "parcel.json"), 0o700); err != nil { // a directory has no text
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(unsent, "young"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	young := fmt.Sprintf(`{"Driver":"carrier-pigeon","File":"x","Removed":%q}`, time.Now().Format(time.RFC3339))
+	if err := os.WriteFile(filepath.Join(unsent, "young", "parcel.json"), []byte(young), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.Recover()
+	if left, err := os.ReadDir(unsent); len(left) != 2 || err != nil {
+		t.Errorf("left: %v, %v; %s", left, err, b.said)
+	}
+	if n := strings.Count(b.said.String(), "tries it again"); n != 2 {
+		t.Errorf("told %d times: %s", n, b.said)
+	}
+}
+
 // TestGivingUp: with a bound on the tries, what waits is given up after so many.
 func TestGivingUp(t *testing.T) {
 	b := service(t, t.TempDir())

@@ -80,7 +80,16 @@ func (p *proxy) handOn(s *servedSocket, client udpClient, datagram []byte) {
 		}
 	}
 	_ = c.SetReadDeadline(time.Now().Add(udpIdle))
-	_, _ = c.Write(datagram)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	// One that there is no room for is lost, as datagrams are: with a container that answers no ARP that would be awaited
+	// for seconds, by all who are served.
+	_ = raw.Write(func(fd uintptr) bool {
+		_, _ = unix.Write(int(fd), datagram)
+		return true
+	})
 }
 
 // answers sends a container's packets back to one client until nothing has come
