@@ -418,7 +418,11 @@ func TestFluentdAcknowledges(t *testing.T) {
 		"none": "acknowledgement", "wrong": `acknowledged "wrong"`, "garbage": "acknowledgement",
 	} {
 		l := listener(t)
-		s, err := dial(t, driverFluentd, map[string]string{fluentAddressKey: l.Addr().String(), fluentAck: "true", fluentReadTimeout: "100ms"})
+		patience := "1m"
+		if answer == "none" {
+			patience = "100ms"
+		}
+		s, err := dial(t, driverFluentd, map[string]string{fluentAddressKey: l.Addr().String(), fluentAck: "true", fluentReadTimeout: patience})
 		if err != nil {
 			t.Fatal(err)
 		}
