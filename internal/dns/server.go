@@ -197,7 +197,12 @@ func (c *Client) serveConn(conn net.Conn) {
 		defer mu.Unlock()
 		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if _, err := conn.Write(append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(b)), uint16(len(b))), b...)); err != nil {
-			conn.Close() // who does not read has got a part of it, and is not waited for again
+			// Who does not read has got a part of it, and is not waited for again: not by the kernel either, which would keep
+			// the answers for minutes.
+			if t, ok := conn.(*net.TCPConn); ok {
+				_ = t.SetLinger(0)
+			}
+			conn.Close()
 		}
 	}
 	buf := make([]byte, queryMax)
