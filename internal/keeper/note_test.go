@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // noteAt is where notes lie in status files of this layout.
@@ -93,22 +95,32 @@ func TestNote(t *testing.T) {
 // An engine that was killed before it learned the PID leaves that to the next, which looks at the keeper's children: the
 // process leads a session, the helper that makes it does not.
 func TestNoteOfAnUnknownPID(t *testing.T) {
-	f, r := noted(t, os.Getpid(), 0)
+	// A shell has one thread, as keepers have: the kernel lists the children of each thread by themselves.
+	c := exec.Command("sh", "-c", "sleep 60 & setsid sleep 60 & echo $!; wait")
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, pid := range keeper.Children(c.Process.Pid) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_ = c.Wait() // the shell collects them
+	})
+	var want int
+	if _, err := fmt.Fscan(out, &want); err != nil {
+		t.Fatal(err)
+	}
+	expect.Eventually(t, "the process leads a session", func() bool { s, err := kernel.StatOf(want); return err == nil && s.Session == want })
+	f, r := noted(t, c.Process.Pid, 0)
 	if err := errors.Join(keeper.WriteNote(f, r, nil), keeper.Begun(f)); err != nil {
 		t.Fatal(err)
 	}
-	child := func(setsid bool) int {
-		c := exec.Command("sleep", "60")
-		c.SysProcAttr = &syscall.SysProcAttr{Setsid: setsid, Pdeathsig: syscall.SIGKILL}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-		return c.Process.Pid
-	}
-	child(false)
-	want := child(true)
-	if n, err := keeper.ReadNote(r.Dir); err != nil || n.Process.PID != want || n.Process.KeeperPID != os.Getpid() || n.Process.PIDStart == 0 {
+	if n, err := keeper.ReadNote(r.Dir); err != nil || n.Process.PID != want || n.Process.KeeperPID != c.Process.Pid || n.Process.PIDStart == 0 {
 		t.Errorf("%+v, %v, want PID %d", n, err, want)
 	}
 }
