@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/moby/buildkit/frontend/dockerfile/command"
@@ -27,6 +28,8 @@ const (
 	mostNested = 100
 	// mostNestedInAll is the same over lines, which a shell's scripts may leave unbalanced.
 	mostNestedInAll = 10_000
+	// mostCoined is how many variables' names may be made of others to be told from each other.
+	mostCoined = 100
 	// unbounded is more than any bound.
 	unbounded = 1 << 40
 )
@@ -93,6 +96,32 @@ type expansion struct {
 	inherits bool // the stage stands on an earlier one
 	total    int
 	deep     bool // the word is nested too deep
+	coined   []coined
+}
+
+// coined is a variable whose name is made of others, or quoted, as ENV ${A}_dir=…: of the name it is only known how it
+// begins and ends. It counts in all stages from there on.
+type coined struct {
+	begin, end string
+	length     int
+}
+
+// name takes note of a variable of this length, if its name is none as it stands.
+func (e *expansion) name(name string, length int) {
+	special := `$"'` + string(e.escape)
+	i := strings.IndexAny(name, special)
+	if i < 0 {
+		return
+	}
+	end := name[strings.LastIndexByte(name, '}')+1:]
+	if len(end) == len(name) || strings.ContainsAny(end, special) {
+		end = ""
+	}
+	c := coined{name[:i], end, length}
+	if n := len(e.coined); n == mostCoined { // the last is all others: every lookup goes through the list
+		e.coined, c = e.coined[:n-1], coined{length: max(length, e.coined[n-1].length)}
+	}
+	e.coined = append(e.coined, c)
 }
 
 func (e *expansion) triggers(from *parser.Node, list []string) error {
@@ -193,6 +222,7 @@ func (e *expansion) assign(n *parser.Node) error {
 		}
 	}
 	for name, length := range lengths {
+		e.name(name, length)
 		if isArg {
 			e.args[name] = length
 		} else {
@@ -301,16 +331,29 @@ func product(a, b int) int {
 // value is how long the value of a variable is.
 func (e *expansion) value(name []rune) int {
 	n := string(name)
-	return max(e.env[n], e.args[n], e.base[n])
+	length := max(e.env[n], e.args[n], e.base[n])
+	for _, c := range e.coined {
+		if strings.HasPrefix(n, c.begin) && strings.HasSuffix(n, c.end) {
+			length = max(length, c.length)
+		}
+	}
+	return length
 }
 
-// nameEnd is where a variable's name ends.
+// nameEnd is where a variable's name ends: one of digits ends with them, and some signs are names by themselves.
 func nameEnd(text []rune, at int) int {
-	i := slices.IndexFunc(text[at:], func(c rune) bool {
-		return c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
-	})
-	if i < 0 {
-		return len(text)
+	const signs = "@*#?-$!"
+	in := func(c rune) bool { return c == '_' || unicode.IsLetter(c) || unicode.IsDigit(c) }
+	switch {
+	case at == len(text):
+		return at
+	case strings.ContainsRune(signs, text[at]):
+		return at + 1
+	case unicode.IsDigit(text[at]):
+		in = unicode.IsDigit
 	}
-	return at + i
+	for at < len(text) && in(text[at]) {
+		at++
+	}
+	return at
 }

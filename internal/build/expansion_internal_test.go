@@ -39,6 +39,13 @@ func TestCheckExpansion(t *testing.T) {
 		"given":                  {text: "FROM scratch\nARG A\nENV B=$A$A$A\n", args: map[string]string{"A": strings.Repeat("x", 500_000)}, want: "line 3"},
 		"an image's":             {text: "FROM evil\nENV B=$A$A$A\n", from: foundation{env: map[string]int{"A": 500_000}}, want: "line 2"},
 		"what an image triggers": {text: "FROM evil\n", from: foundation{triggers: []string{"ENV A=" + strings.Repeat("x", 60_000), "ENV B=" + strings.Repeat("$A", 30)}}, want: "line 1"},
+		"after a sign":           {text: "FROM scratch\nENV A=$$" + strings.Repeat("x", 60_000) + "\nENV B=" + strings.Repeat("$A", 30) + "\n", want: "line 3: the variables of ENV"},
+		"after digits":           {text: "FROM scratch\nENV A=$1" + strings.Repeat("x", 60_000) + "\nENV B=" + strings.Repeat("$A", 30) + "\n", want: "line 3: the variables of ENV"},
+		"of other alphabets":     {text: "FROM scratch\nENV ä=" + strings.Repeat("x", 60_000) + "\nENV B=" + strings.Repeat("$ä", 30) + "\n", want: "line 3: the variables of ENV"},
+		"a coined name's":        {text: "FROM scratch\nARG A=B\nENV ${A}_C=" + strings.Repeat("x", 60_000) + "\nENV D=" + strings.Repeat("$B_C", 30) + "\n", want: "line 4: the variables of ENV"},
+		"a quoted name's":        {text: "FROM scratch\nENV 'A'=" + strings.Repeat("x", 60_000) + "\nENV D=" + strings.Repeat("$A", 30) + "\n", want: "line 3: the variables of ENV"},
+		"many coined names":      {text: "FROM scratch\nARG A=B\n" + strings.Repeat("ENV ${A}_C=x\n", 200) + "ENV ${A}_X=" + strings.Repeat("x", 60_000) + "\nENV ${A}_D=y\nENV D=" + strings.Repeat("$B_X", 30) + "\n", want: "line 205: the variables of ENV"},
+		"another name's":         {text: "FROM scratch\nARG A=B\nENV ${A}_C=" + strings.Repeat("x", 60_000) + "\nENV D=" + strings.Repeat("$B_D$C", 30) + "\n"},
 		"nested":                 {text: "FROM scratch\nENV A=" + strings.Repeat("${A:-", 200) + strings.Repeat("}", 200) + "\n", want: "nested deeper than 100"},
 		"nested without end":     {text: "FROM scratch\nCOPY <<E " + strings.Repeat("${A:-", 1_000_000) + "\n", want: "nested deeper than 100"},
 		"a large file":           {text: "FROM scratch\nCOPY <<E /f\n" + strings.Repeat("a line of text\n", 200_000) + "E\n"},
@@ -54,7 +61,7 @@ func TestCheckExpansion(t *testing.T) {
 
 // FuzzExpansion holds that nothing comes to more than it is taken for.
 func FuzzExpansion(f *testing.F) {
-	for _, word := range []string{"$A$B", "${A:-${B}}", "${A//x/'}'$B}", "${A/x*/$B}", `\$A"$B"'$A'`, "${A#x}${B%%y}", "${A:+$B$B}", "${A//x/${B//y/z}}", "a<<b$", "${A", "${A//x/\"}\"}$B$B}"} {
+	for _, word := range []string{"$A$B", "${A:-${B}}", "${A//x/'}'$B}", "${A/x*/$B}", `\$A"$B"'$A'`, "$$eee", "$1AB$A", "${A#x}${B%%y}", "${A:+$B$B}", "${A//x/${B//y/z}}", "a<<b$", "${A", "${A//x/\"}\"}$B$B}"} {
 		f.Add(word, "xxxx", "yyyyyyyy")
 	}
 	f.Fuzz(func(t *testing.T, word, a, b string) {
