@@ -83,7 +83,10 @@ func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request
 	if _, err := io.WriteString(conn, head.String()); err != nil {
 		s.cancel() // the client has gone before it was served
 	}
-	if forgetful(q.Header.Get("User-Agent")) {
+	// It reads the answer's head through a buffer and then goes on beside it, so that output
+	// which came together with the head is lost to it (docker/api/client.py,
+	// _get_raw_response_socket). An engine's usual speed hides that.
+	if pythonSDK(q.Header.Get("User-Agent")) {
 		s.awaitTaken(ctx)
 	}
 	return ctx, s, nil
@@ -105,12 +108,10 @@ func skipOptions(r *http.Request) error {
 	return nil
 }
 
-// forgetful reports whether a User-Agent is that of Docker's Python SDK: as it is, in
+// pythonSDK reports whether a User-Agent is that of Docker's Python SDK: as it is, in
 // docker-compose 1 ("docker-compose/1.29.2 docker-py/5.0.3 …"), or in Ansible's collection,
-// which has a copy. It reads the answer's head through a buffer and then goes on beside
-// it, so that output which came together with the head is lost to it
-// (docker/api/client.py, _get_raw_response_socket). An engine's usual speed hides that.
-func forgetful(agent string) bool {
+// which has a copy.
+func pythonSDK(agent string) bool {
 	return strings.HasPrefix(agent, "docker-sdk-python/") || strings.HasPrefix(agent, "ansible-community.docker") || strings.Contains(agent, "docker-py/")
 }
 

@@ -50,7 +50,7 @@ func outgrown(agent string) (newest version, known bool) {
 	switch {
 	case strings.HasPrefix(agent, "docker-compose/1."):
 		return v(44), true
-	case strings.HasPrefix(agent, "docker-sdk-python/"), strings.HasPrefix(agent, "ansible-community.docker"):
+	case pythonSDK(agent):
 		return v(51), true
 	default:
 		return version{}, false

@@ -334,7 +334,7 @@ func (e *expansion) value(name []rune) int {
 	length := max(e.env[n], e.args[n], e.base[n])
 	for _, c := range e.coined {
 		if strings.HasPrefix(n, c.begin) && strings.HasSuffix(n, c.end) {
-			length = max(length, c.length)
+			length = max(length, c.length, len(e.given[n]), e.global[n]) // these by its real name
 		}
 	}
 	return length

@@ -44,6 +44,7 @@ func TestCheckExpansion(t *testing.T) {
 		"of other alphabets":     {text: "FROM scratch\nENV ä=" + strings.Repeat("x", 60_000) + "\nENV B=" + strings.Repeat("$ä", 30) + "\n", want: "line 3: the variables of ENV"},
 		"a coined name's":        {text: "FROM scratch\nARG A=B\nENV ${A}_C=" + strings.Repeat("x", 60_000) + "\nENV D=" + strings.Repeat("$B_C", 30) + "\n", want: "line 4: the variables of ENV"},
 		"a quoted name's":        {text: "FROM scratch\nENV 'A'=" + strings.Repeat("x", 60_000) + "\nENV D=" + strings.Repeat("$A", 30) + "\n", want: "line 3: the variables of ENV"},
+		"a coined name's given":  {text: "FROM scratch\nARG A=B\nARG ${A}_C=x\nENV D=" + strings.Repeat("$B_C", 30) + "\n", args: map[string]string{"B_C": strings.Repeat("x", 60_000)}, want: "line 4: the variables of ENV"},
 		"many coined names":      {text: "FROM scratch\nARG A=B\n" + strings.Repeat("ENV ${A}_C=x\n", 200) + "ENV ${A}_X=" + strings.Repeat("x", 60_000) + "\nENV ${A}_D=y\nENV D=" + strings.Repeat("$B_X", 30) + "\n", want: "line 205: the variables of ENV"},
 		"another name's":         {text: "FROM scratch\nARG A=B\nENV ${A}_C=" + strings.Repeat("x", 60_000) + "\nENV D=" + strings.Repeat("$B_D$C", 30) + "\n"},
 		"nested":                 {text: "FROM scratch\nENV A=" + strings.Repeat("${A:-", 200) + strings.Repeat("}", 200) + "\n", want: "nested deeper than 100"},
