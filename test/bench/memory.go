@@ -203,7 +203,7 @@ func countSyncs(ctx context.Context, t *table, st *stage) error {
 	}
 	const lives = 10
 	for range lives {
-		if err := st.cleat.life(ctx, "none", func(string, float64) {}); err != nil {
+		if err := st.cleat.life(ctx, "none", nothing, func(string, float64) {}); err != nil {
 			return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 		}
 	}

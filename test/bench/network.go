@@ -86,7 +86,7 @@ func network(name string, options object) func(context.Context, *system) (any, f
 			return nil, nil, err
 		}
 		// The first container on it is not like the others.
-		return name, done, s.life(ctx, name, func(string, float64) {})
+		return name, done, s.life(ctx, name, nothing, func(string, float64) {})
 	}
 }
 
@@ -111,7 +111,7 @@ func starts(ctx context.Context, s *system, _ any, record func(string, float64))
 	kinds := []struct{ network, row string }{{"bridge", startBridge}, {netName, startUser}, {internalName, startInternal}}
 	rand.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 	for _, k := range kinds {
-		err := s.life(ctx, k.network, func(step string, ms float64) {
+		err := s.life(ctx, k.network, nothing, func(step string, ms float64) {
 			if strings.TrimSpace(step) == "start" {
 				record(k.row, ms)
 			}

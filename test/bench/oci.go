@@ -48,7 +48,7 @@ func (st *stage) bare(ctx context.Context, name, program string) (*system, error
 	if b.thread, err = startThread(hideUnified); err != nil {
 		return nil, err
 	}
-	return &system{name: name, bare: b}, b.life(ctx, func(string, float64) {})
+	return &system{name: name, bare: b}, b.life(ctx, nothing, func(string, float64) {})
 }
 
 // dockerLike is the configuration that Docker makes for a container with no options.
@@ -167,8 +167,8 @@ func (b *bundle) delete(ctx context.Context, id string) error {
 	return nil
 }
 
-func (b *bundle) life(ctx context.Context, record func(string, float64)) error {
-	id, err := b.configure("true")
+func (b *bundle) life(ctx context.Context, program string, record func(string, float64)) error {
+	id, err := b.configure(program)
 	if err != nil {
 		return err
 	}

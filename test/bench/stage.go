@@ -57,6 +57,9 @@ func newStage(o options) (*stage, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, err
 	}
+	if o.image, err = addNothing(o.bin, o.image, dir); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	return &stage{options: o, self: self, dir: dir, cgroup: "/" + filepath.Base(dir)}, nil
 }
 
@@ -130,7 +133,7 @@ func (st *stage) engine(ctx context.Context, name string, command []string) (*sy
 	if err != nil {
 		return nil, err
 	}
-	s := &system{name: name, held: h, socket: st.path(name + ".sock"), cgroup: st.cgroup + "/" + name, http: unixClient(st.path(name + ".sock"))}
+	s := &system{name: name, held: h, socket: st.path(name + ".sock"), cgroup: st.cgroup + "/" + name, http: leanClient(st.path(name + ".sock"))}
 	limit, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for s.call(limit, "GET", "/_ping", nil, nil) != nil {
@@ -145,14 +148,14 @@ func (st *stage) engine(ctx context.Context, name string, command []string) (*sy
 	s.ready = time.Since(begin)
 	image, err := os.Open(st.image)
 	if err != nil {
-		return nil, fmt.Errorf("%w: images/make makes it", err)
+		return nil, err
 	}
 	defer image.Close()
 	if err := s.call(limit, "POST", "/images/load?quiet=1", image, nil); err != nil {
 		return nil, err
 	}
 	// The first container is not like the others: it fills caches.
-	return s, s.life(limit, "none", func(string, float64) {})
+	return s, s.life(limit, "none", nothing, func(string, float64) {})
 }
 
 func (st *stage) hold(name string, command []string) (*held, error) {

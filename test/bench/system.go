@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -31,12 +30,6 @@ type system struct {
 	bare     *bundle
 	thread   chan func() // what the client is started from, if it matters
 	ready    time.Duration
-}
-
-func unixClient(socket string) *http.Client {
-	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
 }
 
 func (s *system) request(ctx context.Context, method, path string, in any) (*http.Response, error) {
@@ -135,14 +128,26 @@ func (s *system) remove(id string) error {
 	return s.call(context.Background(), "DELETE", "/containers/"+id+"?force=1&v=1", nil, nil)
 }
 
-// life is the life of a container that does nothing.
-func (s *system) life(ctx context.Context, network string, record func(string, float64)) error {
+// exec ends when the program has.
+func (s *system) exec(ctx context.Context, id, program string) error {
+	if s.bare != nil {
+		return s.bare.call(ctx, "exec", id, program)
+	}
+	var x struct{ Id string }
+	if err := s.call(ctx, "POST", "/containers/"+id+"/exec", object{"Cmd": []string{program}, "AttachStdout": true}, &x); err != nil {
+		return err
+	}
+	return s.call(ctx, "POST", "/exec/"+x.Id+"/start", object{}, nil)
+}
+
+// life is the life of a container of a program that ends by itself.
+func (s *system) life(ctx context.Context, network, program string, record func(string, float64)) error {
 	var id string
 	for _, step := range []struct {
 		name string
 		do   func() error
 	}{
-		{"create", func() (err error) { id, err = s.create(ctx, object{"NetworkMode": network}, "true"); return err }},
+		{"create", func() (err error) { id, err = s.create(ctx, object{"NetworkMode": network}, program); return err }},
 		{"start", func() error { return s.start(ctx, id) }},
 		{"wait", func() error { return s.wait(ctx, id) }},
 		{"rm", func() error { return s.call(ctx, "DELETE", "/containers/"+id, nil, nil) }},

@@ -109,6 +109,9 @@ func (r row) suffix() string {
 const (
 	lifeNone    = "create+start+wait+rm, network none"
 	lifeBridge  = "create+start+wait+rm, bridge"
+	lifeTrue    = "create+start+wait+rm of true, network none"
+	lifeTrueToo = "create+start+wait+rm of true, bridge"
+	execNothing = "exec"
 	execTrue    = "exec true"
 	clientRun   = "run --rm true, client"
 	stopSleep   = "stop of sleep infinity"
@@ -140,21 +143,9 @@ func works() []work {
 			record(readyRow, float64(s.ready.Microseconds())/1000)
 			return nil
 		}},
-		{rows: lifeRows(lifeNone, "network none", 4), turn: func(ctx context.Context, s *system, _ any, record func(string, float64)) error {
-			return timed(record, lifeNone, func() error {
-				if s.bare != nil {
-					return s.bare.life(ctx, record)
-				}
-				return s.life(ctx, "none", record)
-			})
-		}},
-		{rows: lifeRows(lifeBridge, "bridge", 6), turn: func(ctx context.Context, s *system, _ any, record func(string, float64)) error {
-			if s.bare != nil {
-				return errNotApplicable
-			}
-			return timed(record, lifeBridge, func() error { return s.life(ctx, "bridge", record) })
-		}},
-		{rows: []row{{execTrue, "ms", 1.5, false}}, prepare: sleeper, turn: execute},
+		{rows: append(lifeRows(lifeNone, "network none", 4), row{lifeTrue, "ms", 0, false}), turn: lives("none", lifeNone, lifeTrue)},
+		{rows: append(lifeRows(lifeBridge, "bridge", 6), row{lifeTrueToo, "ms", 0, false}), turn: lives("bridge", lifeBridge, lifeTrueToo)},
+		{rows: []row{{execNothing, "ms", 1.5, false}, {execTrue, "ms", 0, false}}, prepare: sleeper, turn: execute},
 		{rows: []row{{clientRun, "ms", 15, false}}, turn: runByClient},
 		{rows: []row{{stopSleep, "ms", 100, false}}, rounds: 3, turn: stop},
 		{rows: []row{{runFifty, "ms", 500, false}, {removeFifty, "ms", 300, false}}, rounds: 3, once: true, turn: fifty},
@@ -175,18 +166,32 @@ func sleeper(ctx context.Context, s *system) (any, func() error, error) {
 	return id, func() error { return s.remove(id) }, err
 }
 
-func execute(ctx context.Context, s *system, state any, record func(string, float64)) error {
-	id := state.(string)
-	return timed(record, execTrue, func() error {
-		if s.bare != nil {
-			return s.bare.call(ctx, "exec", id, "true")
+// lives is a life of nothing, by its steps, and one of true.
+func lives(network, whole, wholeOfTrue string) func(context.Context, *system, any, func(string, float64)) error {
+	return func(ctx context.Context, s *system, _ any, record func(string, float64)) error {
+		if s.bare != nil && network != "none" {
+			return errNotApplicable
 		}
-		var x struct{ Id string }
-		if err := s.call(ctx, "POST", "/containers/"+id+"/exec", object{"Cmd": []string{"true"}, "AttachStdout": true}, &x); err != nil {
+		life := func(program string, record func(string, float64)) error {
+			if s.bare != nil {
+				return s.bare.life(ctx, program, record)
+			}
+			return s.life(ctx, network, program, record)
+		}
+		err := timed(record, whole, func() error { return life(nothing, record) })
+		if err != nil {
 			return err
 		}
-		return s.call(ctx, "POST", "/exec/"+x.Id+"/start", object{}, nil)
-	})
+		return timed(record, wholeOfTrue, func() error { return life("true", func(string, float64) {}) })
+	}
+}
+
+func execute(ctx context.Context, s *system, state any, record func(string, float64)) error {
+	err := timed(record, execNothing, func() error { return s.exec(ctx, state.(string), nothing) })
+	if err != nil {
+		return err
+	}
+	return timed(record, execTrue, func() error { return s.exec(ctx, state.(string), "true") })
 }
 
 func runByClient(ctx context.Context, s *system, _ any, record func(string, float64)) error {
