@@ -237,7 +237,7 @@ func (fs *filesystems) viewOf(ctx context.Context, c *container.Container, r *co
 	}
 	defer unix.Close(root)
 	if write && !r.State.VolumesFilled {
-		if err := fillVolumes(root, r); err != nil {
+		if err := fillVolumes(ctx, fs.volumes, root, r); err != nil {
 			return nil, err
 		}
 		if err := c.SetState(func(st *container.State) { st.VolumesFilled = true }); err != nil {

@@ -330,7 +330,7 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 		return nil, err
 	}
 	if !r.State.VolumesFilled {
-		if err := fillVolumes(a.rootFD, a.r); err != nil {
+		if err := fillVolumes(ctx, s.volumes, a.rootFD, a.r); err != nil {
 			return nil, err
 		}
 	}
@@ -474,13 +474,14 @@ func copyRootAttributes(lower []string, upper string) error {
 
 // fillVolumes copies what the image holds at each new volume's mount point
 // into the volume, once in a container's life.
-func fillVolumes(rootFD int, r *container.Record) error {
+func fillVolumes(ctx context.Context, volumes *volume.Service, rootFD int, r *container.Record) error {
 	for i := range r.Mounts {
 		m := &r.Mounts[i]
 		if m.Type != mount.TypeVolume || !m.CopyUp {
 			continue
 		}
-		if err := cmount.CopyUp(rootFD, m.Destination, m.Source); err != nil {
+		err := volumes.Fill(ctx, m.Name, func() error { return cmount.CopyUp(rootFD, m.Destination, m.Source) })
+		if err != nil {
 			return fmt.Errorf("filling volume %s from the image's %s: %w", m.Name, m.Destination, err)
 		}
 	}

@@ -119,7 +119,8 @@ func (s stage) build(src *os.File) error {
 	return copyTree(src, tmp)
 }
 
-// move moves the entries of the complete copy into the volume.
+// move moves the entries of the complete copy into the volume. What a container that runs with the volume has made there
+// meanwhile is its own: it stays, as no later call could move the image's in its place either.
 func (s stage) move(dst *os.File) error {
 	from, err := openNoFollow(unix.AT_FDCWD, s.complete)
 	if err != nil {
@@ -131,11 +132,12 @@ func (s stage) move(dst *os.File) error {
 		return err
 	}
 	for _, name := range names {
-		if err := unix.Renameat2(int(from.Fd()), name, int(dst.Fd()), name, unix.RENAME_NOREPLACE); err != nil {
+		err := unix.Renameat2(int(from.Fd()), name, int(dst.Fd()), name, unix.RENAME_NOREPLACE)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return &os.PathError{Op: "rename", Path: name, Err: err}
 		}
 	}
-	return os.Remove(s.complete)
+	return os.RemoveAll(s.complete)
 }
 
 // copyInPlace is for a volume directory that others' entries cannot be renamed into.

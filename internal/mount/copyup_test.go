@@ -212,6 +212,22 @@ func TestCopyUpAfterACrash(t *testing.T) {
 	})
 }
 
+func TestCopyUpKeepsWhatWasMadeMeanwhile(t *testing.T) {
+	root, _, volume := image(t)
+	staged := filepath.Dir(volume) + "/._data.copied-up"
+	for _, name := range []string{"/both/image", "/only/image"} {
+		write(t, mkdir(t, staged, filepath.Dir(name))+"/image", "x")
+	}
+	write(t, mkdir(t, volume, "both")+"/mine", "user")
+	must(t, mount.CopyUp(root, "/", volume))
+	for name, want := range map[string]bool{"/both/mine": true, "/both/image": false, "/only/image": true} {
+		if _, err := os.Stat(volume + name); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	noRemains(t, volume)
+}
+
 func TestCopyUpErrorLeavesNothing(t *testing.T) {
 	for _, kind := range []string{"directory", "mount point"} {
 		t.Run(kind, func(t *testing.T) {

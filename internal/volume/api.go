@@ -85,12 +85,16 @@ type entry struct {
 	starts uint64              // how often a container was started with it
 	held   chan struct{}       // being mounted, unmounted or copied; closed afterwards
 	open   bool                // held, but containers may be started with it
+	// filling holds a token while the volume is filled from an image.
+	filling chan struct{}
 	// snapshots are the copies that are kept with the volume, and when they were made.
 	snapshots map[string]time.Time
 }
 
 func newEntry(m metadata) *entry {
-	return &entry{meta: m, refs: map[string]struct{}{}, active: map[string]struct{}{}, snapshots: map[string]time.Time{}}
+	return &entry{
+		meta: m, refs: map[string]struct{}{}, active: map[string]struct{}{}, filling: make(chan struct{}, 1), snapshots: map[string]time.Time{},
+	}
 }
 
 // Open loads the volumes.

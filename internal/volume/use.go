@@ -82,6 +82,25 @@ func (s *Service) Left(name, containerID string) {
 	}
 }
 
+// Fill calls fill, which copies what an image holds into the volume, when nobody else fills it: containers may be started
+// with one new volume at the same time. Who copies the volume does not wait for it, as it may wait for the container that
+// is being started.
+func (s *Service) Fill(ctx context.Context, name string, fill func() error) error {
+	s.mu.Lock()
+	e := s.entries[name]
+	s.mu.Unlock()
+	if e == nil {
+		return missing(name)
+	}
+	select {
+	case e.filling <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-e.filling }()
+	return fill()
+}
+
 // free returns a volume that is there once nothing is done with it. s.mu is
 // held, but not while it waits.
 func (s *Service) free(ctx context.Context, name string) (*entry, error) {

@@ -88,6 +88,35 @@ func TestCopyUpAndAnonymousVolumes(t *testing.T) {
 	})
 }
 
+// TestCopyUpForManyAtOnce: of containers that are started at once with one new volume, each finds in it all that the image
+// has, whoever fills it.
+func TestCopyUpForManyAtOnce(t *testing.T) {
+	e := engine(t, "busybox")
+	e.OK(t, "docker", "run", "--name", "with-files", "busybox", "sh", "-c", "mkdir /d && cd /d && seq 500 | xargs touch && chown 5:6 .")
+	e.OK(t, "docker", "commit", "with-files", "many-files")
+	t.Cleanup(func() {
+		e.OK(t, "docker", "rm", "with-files")
+		e.OK(t, "docker", "rmi", "many-files")
+	})
+	each(t, func(t *testing.T, program string) {
+		for range 3 {
+			v := name(t)
+			answers := make(chan harness.Result)
+			for range 8 {
+				go func() {
+					answers <- e.Do(t, program, "", "run", "--rm", "-v", v+":/d", "many-files", "sh", "-c", "ls /d | wc -l; stat -c %u:%g /d")
+				}()
+			}
+			for range 8 {
+				if r := <-answers; r.Code != 0 || strings.TrimSpace(r.Stdout) != "500\n5:6" {
+					t.Errorf("%s", r)
+				}
+			}
+			e.OK(t, program, "volume", "rm", v)
+		}
+	})
+}
+
 func TestMountSourcesThatAreMissing(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
