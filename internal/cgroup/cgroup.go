@@ -21,6 +21,7 @@ import (
 	"sync"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // Hierarchy is the host's control group tree. Its methods may be called by several goroutines.
@@ -48,41 +49,36 @@ func (t tree) has(controller string) bool { return slices.Contains(t.controllers
 
 // Detect finds the mounted hierarchies.
 func Detect() (*Hierarchy, error) {
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	table, err := kernel.MountTable()
 	if err != nil {
 		return nil, fmt.Errorf("looking for control groups: %w", err)
 	}
-	return parse(string(table))
+	return among(table)
 }
 
 // usualMount is where hosts have their control groups mounted: the unified hierarchy (v2), or a directory of hierarchies.
 const usualMount = "/sys/fs/cgroup"
 
-// parse reads the hierarchies from a mount table. What is mounted at usualMount decides: on a host of v2, a VPN's or an old
+// among finds the hierarchies in a mount table. What is mounted at usualMount decides: on a host of v2, a VPN's or an old
 // container's hierarchy of v1 (net_cls, name=systemd) says nothing about where the limits are, and is none of ours.
-func parse(mountinfo string) (*Hierarchy, error) {
+func among(table []kernel.Mounted) (*Hierarchy, error) {
 	h := &Hierarchy{mkdir: makeDir, parents: map[string]parent{}}
 	seen := map[string]bool{} // the controllers of mounted hierarchies: a second mount of one is not another
 	var atTop string          // what filesystem is there: of several mounts the last, which hides the others
-	for line := range strings.Lines(mountinfo) {
-		left, right, ok := strings.Cut(line, " - ")
-		fields, fs := strings.Fields(left), strings.Fields(right)
-		if !ok || len(fields) < 5 || len(fs) < 3 {
-			continue
+	for _, m := range table {
+		if m.Point == usualMount {
+			atTop = m.Type
 		}
-		if fields[4] == usualMount {
-			atTop = fs[0]
-		}
-		switch fs[0] {
+		switch m.Type {
 		case "cgroup2":
 			if h.unified == "" {
-				h.unified = fields[4]
+				h.unified = m.Point
 			}
 		case "cgroup":
-			controllers := v1Controllers(fs[2])
+			controllers := v1Controllers(m.Options)
 			if key := strings.Join(controllers, ","); key != "" && !seen[key] {
 				seen[key] = true
-				h.v1 = append(h.v1, tree{mount: fields[4], controllers: controllers})
+				h.v1 = append(h.v1, tree{mount: m.Point, controllers: controllers})
 			}
 		}
 	}

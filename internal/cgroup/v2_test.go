@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // v2Files are what the kernel puts into a new group, with its defaults.
@@ -334,13 +336,14 @@ func TestWeights(t *testing.T) {
 	}
 }
 
-func TestParseMountTables(t *testing.T) {
+func TestHierarchiesOfMountTables(t *testing.T) {
 	const v1 = "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n" +
 		"31 25 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n" +
 		"32 25 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd\n" +
 		"33 25 0:27 / /mnt/again rw - cgroup cgroup rw,memory\n"
 	const v2 = "40 25 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
-	h, err := parse(v1 + v2 + "malformed\n")
+	parse := func(table string) (*Hierarchy, error) { return among(kernel.ParseMountTable(table)) }
+	h, err := parse(v1 + v2)
 	if err != nil || h.Mode() != "hybrid" || h.Version() != 1 || len(h.v1) != 3 || h.unified != "/sys/fs/cgroup/unified" {
 		t.Fatalf("%+v, %v", h, err)
 	}

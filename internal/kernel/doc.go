@@ -1,5 +1,6 @@
 // Package kernel answers what the running Linux kernel can do, once, before the engine relies on it, and holds the small
-// facts about it that several packages need: the boot id, the start time of a process, the names of the capabilities.
+// facts about it that several packages need: the boot id, what a process does, the
+// mount table, the names of the capabilities.
 //
 // Nothing here changes the host: every probe works on file descriptors that are closed again before it returns.
 package kernel

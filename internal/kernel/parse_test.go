@@ -1,6 +1,10 @@
 package kernel
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+)
 
 func TestParseRelease(t *testing.T) {
 	for in, want := range map[string][2]int{"6.18.44-fc-v657": {6, 18}, "5.15": {5, 15}, "6.1-rc2": {6, 1}, "4.19.0-25-amd64": {4, 19}, "6.6+": {6, 6}} {
@@ -39,6 +43,32 @@ func FuzzParseStat(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		if _, err := parseStat(s); err == nil && len(s) < 40 {
 			t.Errorf("accepted %q", s)
+		}
+	})
+}
+
+func TestParseMountTable(t *testing.T) {
+	got := ParseMountTable(`28 23 0:24 / /sys/fs/cgroup rw shared:8 - tmpfs  rw,mode=755
+29 28 0:25 /a\040b /mnt/a\040b\134c\11 rw,relatime master:3 propagate_from:2 - cgroup cgroup rw,cpu,cpuacct
+x 28 0:25 / /mnt rw - ext4 /dev/vda rw
+30 28 0:25 / /mnt
+31 28 0:25 / /mnt rw
+malformed`)
+	want := []Mounted{
+		{ID: 28, Point: "/sys/fs/cgroup", Shared: true, Type: "tmpfs", Options: "rw,mode=755"},
+		{ID: 29, Point: `/mnt/a b\c\11`, Slave: true, Type: "cgroup", Options: "rw,cpu,cpuacct"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func FuzzParseMountTable(f *testing.F) {
+	f.Add("28 23 0:24 / /sys/fs/cgroup rw shared:8 - tmpfs tmpfs rw,mode=755\n")
+	f.Add(`29 28 0:25 / /a\040b rw - cgroup cgroup rw,memory`)
+	f.Fuzz(func(t *testing.T, s string) {
+		if all := ParseMountTable(s); len(all) > strings.Count(s, "\n")+1 {
+			t.Errorf("%d mounts of %q", len(all), s)
 		}
 	})
 }

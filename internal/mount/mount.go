@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // Bind clones the mount tree at path, following symbolic links, as a detached close-on-exec mount. Recursive takes
@@ -118,52 +118,20 @@ func IsMountpoint(path string) (bool, error) {
 
 // Below lists the mount points at or below prefix (an absolute path without symbolic links), deepest first.
 func Below(prefix string) ([]string, error) {
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	table, err := kernel.MountTable()
 	if err != nil {
 		return nil, err
 	}
 	var points []string
-	for line := range strings.Lines(string(table)) {
-		p, err := mountPoint(line)
-		if err != nil {
-			return nil, err
-		}
-		if p == prefix || strings.HasPrefix(p, strings.TrimSuffix(prefix, "/")+"/") {
-			points = append(points, p)
+	for _, m := range table {
+		if m.Point == prefix || strings.HasPrefix(m.Point, strings.TrimSuffix(prefix, "/")+"/") {
+			points = append(points, m.Point)
 		}
 	}
 	// Later lines may be mounted on top of earlier ones at the same place: the order of the table reversed undoes them.
 	slices.Reverse(points)
 	slices.SortStableFunc(points, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
 	return points, nil
-}
-
-// mountPoint returns the fifth field of a line of /proc/self/mountinfo.
-func mountPoint(line string) (string, error) {
-	fields := strings.Fields(line)
-	if len(fields) < 5 {
-		return "", fmt.Errorf("malformed line in /proc/self/mountinfo: %q", line)
-	}
-	return unescape(fields[4]), nil
-}
-
-// unescape undoes the octal escapes (\040 for a space) of the kernel's mount tables.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // UnmountAll detaches every mount at or below prefix, deepest first, and goes on after a failure; the error lists all of

@@ -1,11 +1,11 @@
 package runtime
 
 import (
-	"fmt"
-	"os"
 	"path"
 	"sort"
 	"strings"
+
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 // A hierarchy is a mounted cgroup v1 hierarchy, as containers are shown it.
@@ -16,26 +16,15 @@ type hierarchy struct {
 	used  bool     // groups have a directory in it
 }
 
-// v1Hierarchies lists the hierarchies below /sys/fs/cgroup. A host of v2 has none there, or one that containers have
-// nothing to do with.
-func v1Hierarchies() ([]hierarchy, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("finding the control groups: %w", err)
-	}
-	return parseHierarchies(string(b)), nil
-}
-
-func parseHierarchies(mountinfo string) []hierarchy {
+// v1Hierarchies finds the hierarchies below /sys/fs/cgroup in a mount table. A host of v2 has none there, or one that
+// containers have nothing to do with.
+func v1Hierarchies(table []kernel.Mounted) []hierarchy {
 	var list []hierarchy
-	for _, line := range strings.Split(mountinfo, "\n") {
-		before, after, ok := strings.Cut(line, " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		const mountPoint = 4
-		if !ok || len(f) <= mountPoint || len(g) < 3 || g[0] != "cgroup" || path.Dir(f[mountPoint]) != "/sys/fs/cgroup" {
+	for _, m := range table {
+		if m.Type != "cgroup" || path.Dir(m.Point) != "/sys/fs/cgroup" {
 			continue
 		}
-		h := hierarchy{name: path.Base(f[mountPoint]), dir: f[mountPoint]}
+		h := hierarchy{name: path.Base(m.Point), dir: m.Point}
 		if strings.Contains(h.name, ",") {
 			h.links = strings.Split(h.name, ",")
 		}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/kernel"
 )
 
 func TestCandidates(t *testing.T) {
@@ -68,25 +70,13 @@ const mountinfo = `28 23 0:24 / /sys/fs/cgroup rw shared:8 - tmpfs tmpfs rw,mode
 30 28 0:26 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory
 31 28 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
 32 28 0:27 / /mnt/else/memory rw - cgroup cgroup rw,memory
-malformed
 `
 
 func TestHierarchies(t *testing.T) {
-	got := parseHierarchies(mountinfo)
+	got := v1Hierarchies(kernel.ParseMountTable(mountinfo))
 	if len(got) != 2 || got[0].name != "cpu,cpuacct" || !slices.Equal(got[0].links, []string{"cpu", "cpuacct"}) || got[1].dir != "/sys/fs/cgroup/memory" || got[1].links != nil {
 		t.Errorf("%+v", got)
 	}
-}
-
-func FuzzHierarchies(f *testing.F) {
-	f.Add(mountinfo)
-	f.Fuzz(func(t *testing.T, s string) {
-		for _, h := range parseHierarchies(s) {
-			if h.name == "" || strings.Contains(h.name, "/") {
-				t.Errorf("hierarchy %+v", h)
-			}
-		}
-	})
 }
 
 func TestIDs(t *testing.T) {

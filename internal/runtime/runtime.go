@@ -67,9 +67,11 @@ func New(c Config) (*Runtime, error) {
 		}
 	}
 	if c.Cgroups == nil || c.Cgroups.Version() == 1 {
-		if r.hierarchies, err = v1Hierarchies(); err != nil {
-			return nil, err
+		table, err := kernel.MountTable()
+		if err != nil {
+			return nil, fmt.Errorf("finding the control groups: %w", err)
 		}
+		r.hierarchies = v1Hierarchies(table)
 	}
 	for i := range r.hierarchies {
 		h := &r.hierarchies[i]
