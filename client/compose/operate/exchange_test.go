@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -18,10 +19,13 @@ import (
 func TestReplacementThatIsInterrupted(t *testing.T) {
 	for _, refused := range []bool{false, true} {
 		ctx, interrupt := context.WithCancel(t.Context())
+		var mu sync.Mutex // requests come over several connections, and the one that is broken off may still be under way
 		var asked []string
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+			mu.Lock()
 			asked = append(asked, r.Method+" "+path+"?"+r.URL.RawQuery)
+			mu.Unlock()
 			switch {
 			case path == "containers/old/json":
 				_ = json.NewEncoder(w).Encode(container.InspectResponse{ID: "old", HostConfig: &container.HostConfig{}})
@@ -46,7 +50,9 @@ func TestReplacementThatIsInterrupted(t *testing.T) {
 		web := types.ServiceConfig{Name: "web", ContainerSpec: types.ContainerSpec{Image: "web"}}
 		c := &converging{Operator: o, project: &types.Project{Name: "p", Services: types.Services{"web": web}}}
 		made, err := c.exchange(ctx, web, Container{Summary: container.Summary{ID: "old"}, Name: "p-web-1", Service: "web", Number: 1})
+		mu.Lock()
 		all := strings.Join(asked, "\n")
+		mu.Unlock()
 		switch {
 		case refused && (err == nil || strings.Contains(all, "v=1")):
 			t.Errorf("refused: %v\n%s", err, all)
