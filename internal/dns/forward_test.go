@@ -334,12 +334,8 @@ func TestFloodIsBounded(t *testing.T) {
 // A container that asks by TCP and reads no answer keeps nobody else from asking, and is not waited for long.
 func TestUnreadAnswersAreBounded(t *testing.T) {
 	t.Parallel()
-	small, text := says("192.0.2.1"), slices.Repeat([]string{strings.Repeat("x", 250)}, 200)
-	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
-		if q.Question[0].Qtype != wire.TypeTXT {
-			small(w, q)
-			return
-		}
+	text := slices.Repeat([]string{strings.Repeat("x", 250)}, 200)
+	busy := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
 		m := new(wire.Msg).SetReply(q)
 		m.Answer = append(m.Answer, &wire.TXT{Hdr: wire.RR_Header{Name: q.Question[0].Name, Rrtype: wire.TypeTXT, Class: wire.ClassINET}, Txt: text})
 		w.WriteMsg(m)
@@ -347,8 +343,10 @@ func TestUnreadAnswersAreBounded(t *testing.T) {
 	group := supervise.New(context.Background())
 	defer group.Stop(context.Background())
 	server := dns.New(group, world())
-	view := &dns.View{Networks: []string{"n1"}, Servers: func() []dns.Upstream { return []dns.Upstream{up.upstream()} }}
-	greedy, other := serveWith(t, group, server, view), serveWith(t, group, server, view)
+	asking := func(o *outside) *service {
+		return serveWith(t, group, server, &dns.View{Networks: []string{"n1"}, Servers: func() []dns.Upstream { return []dns.Upstream{o.upstream()} }})
+	}
+	greedy, other := asking(busy), asking(newOutside(t, says("192.0.2.1"))) // whose server does not have all those large answers to give
 	conn, err := net.Dial("tcp", greedy.tcp)
 	must(t, err)
 	defer conn.Close()
