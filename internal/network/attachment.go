@@ -178,13 +178,22 @@ func (s *Service) hold(a *attachment, ns int) error {
 		if a.inner != nil || a.gone || n == nil || n.drv == nil || !n.drv.outside() {
 			continue
 		}
-		fd, err := unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0)
+		kept, err := keepNamespace(ns, a.sandbox.ContainerID)
 		if err != nil {
-			return fmt.Errorf("keep the network namespace of container %s: %w", a.sandbox.ContainerID, err)
+			return err
 		}
-		a.inner = os.NewFile(uintptr(fd), "network namespace")
+		a.inner = kept
 	}
 	return nil
+}
+
+// keepNamespace is a container's network namespace by a descriptor of the caller's own.
+func keepNamespace(ns int, containerID string) (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("keep the network namespace of container %s: %w", containerID, err)
+	}
+	return os.NewFile(uintptr(fd), "network namespace"), nil
 }
 
 // namespace is what hold keeps, or -1.

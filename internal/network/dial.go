@@ -17,8 +17,8 @@ import (
 
 // dialFrom connects by "udp" or "tcp" from a network namespace. A socket is of the
 // namespace that it was made in, whoever uses it later: only its making needs a thread
-// there, for some microseconds.
-func dialFrom(ctx context.Context, home, ns int, network string, to netip.AddrPort) (net.Conn, error) {
+// there, for some microseconds, in which ns stays open. Closed, as its container has ended, it is context.Canceled.
+func dialFrom(ctx context.Context, home int, ns *os.File, network string, to netip.AddrPort) (net.Conn, error) {
 	family, kind := unix.AF_INET, unix.SOCK_DGRAM
 	if to.Addr().Is6() {
 		family = unix.AF_INET6
@@ -26,13 +26,23 @@ func dialFrom(ctx context.Context, home, ns int, network string, to netip.AddrPo
 	if network == "tcp" {
 		kind = unix.SOCK_STREAM
 	}
-	fd := -1
-	err := netlink.InNS(home, ns, func() (err error) {
-		fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		return err
-	})
+	raw, err := ns.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", to, err)
+	}
+	fd := -1
+	var failed error
+	ended := raw.Control(func(ns uintptr) {
+		failed = netlink.InNS(home, int(ns), func() (err error) {
+			fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			return err
+		})
+	})
+	if ended != nil {
+		return nil, fmt.Errorf("connect to %s: %w: %w", to, context.Canceled, ended)
+	}
+	if failed != nil {
+		return nil, fmt.Errorf("connect to %s: %w", to, failed)
 	}
 	dns.HearUnreachable(fd, to.Addr())
 	f := os.NewFile(uintptr(fd), network)

@@ -42,12 +42,12 @@ type nameService struct {
 // others are known: it may have asked for one meanwhile.
 type adoptedClient struct {
 	attachment *attachment
-	ns         int
+	ns         *os.File
 	held       *nameSockets // nil: new ones must be made
 }
 
 func (c *adoptedClient) close() {
-	unix.Close(c.ns)
+	c.ns.Close()
 	if c.held != nil {
 		c.held.close()
 	}
@@ -56,13 +56,13 @@ func (c *adoptedClient) close() {
 // nameClient is one container.
 type nameClient struct {
 	served *dns.Client
-	ns     int   // its network namespace
-	kept   []int // copies of its sockets, until they are handed to the keeper
+	ns     *os.File // its network namespace; who asks for it still asks of a closed file, not of another container's
+	kept   []int    // copies of its sockets, until they are handed to the keeper
 }
 
 func (c *nameClient) close() {
 	c.served.Close()
-	unix.Close(c.ns)
+	c.ns.Close()
 	for _, fd := range c.kept {
 		unix.Close(fd)
 	}
@@ -132,19 +132,19 @@ func (s *Service) serveNames(a *attachment, ns int, sockets *nameSockets, keep b
 	sb := s.current(a)
 	c := &nameClient{}
 	var err error
-	if c.ns, err = unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+	if c.ns, err = keepNamespace(ns, sb.ContainerID); err != nil {
 		sockets.close()
-		return fmt.Errorf("network namespace of container %s: %w", sb.ContainerID, err)
+		return err
 	}
 	if keep {
 		if c.kept, err = sockets.descriptors(); err != nil {
 			sockets.close()
-			unix.Close(c.ns)
+			c.ns.Close()
 			return err
 		}
 	}
 	if c.served, err = s.lookups.server.Serve(sockets.udp, sockets.tcp, s.view(sb, c.ns)); err != nil {
-		unix.Close(c.ns)
+		c.ns.Close()
 		for _, fd := range c.kept {
 			unix.Close(fd)
 		}
@@ -278,11 +278,11 @@ func (s *Service) namesAdopt(a *attachment, ns int, held []*os.File) error {
 			return err
 		}
 	}
-	if c.ns, err = unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+	if c.ns, err = keepNamespace(ns, sb.ContainerID); err != nil {
 		if c.held != nil {
 			c.held.close()
 		}
-		return fmt.Errorf("network namespace of container %s: %w", sb.ContainerID, err)
+		return err
 	}
 	s.lookups.mu.Lock()
 	defer s.lookups.mu.Unlock()
@@ -298,12 +298,12 @@ func (s *Service) serveAdopted() {
 	s.lookups.mu.Unlock()
 	for _, c := range all {
 		var err error
-		if c.held != nil {
-			err = s.serveNames(c.attachment, c.ns, c.held, false)
+		if ns := int(c.ns.Fd()); c.held != nil {
+			err = s.serveNames(c.attachment, ns, c.held, false)
 		} else {
-			err = s.openNames(c.attachment, c.ns)
+			err = s.openNames(c.attachment, ns)
 		}
-		unix.Close(c.ns)
+		c.ns.Close()
 		if err != nil {
 			s.warn(fmt.Sprintf("container %s cannot look up names: %v (restarting it helps)", c.attachment.sandbox.Name, err))
 		}
@@ -331,7 +331,7 @@ func (s *Service) namesDetach(sb *Sandbox) {
 
 // view is what a container sees: the names on its networks, the host, and the name
 // servers outside, unless it cannot reach the outside at all.
-func (s *Service) view(sb *Sandbox, ns int) *dns.View {
+func (s *Service) view(sb *Sandbox, ns *os.File) *dns.View {
 	v := &dns.View{Hosts: map[string][]netip.Addr{}, Aliases: map[string]string{}}
 	order := slices.Clone(sb.Endpoints)
 	slices.SortStableFunc(order, func(a, b *Endpoint) int { return cmp.Compare(b.GwPriority, a.GwPriority) })
@@ -370,7 +370,7 @@ func (s *Service) view(sb *Sandbox, ns int) *dns.View {
 // are reached from the container's namespace, as its routes and the administrator's
 // rules for it have it, but the host's own resolver at a loopback address from the
 // host's.
-func (s *Service) nameServers(sb *Sandbox, ns int) func() []dns.Upstream {
+func (s *Service) nameServers(sb *Sandbox, ns *os.File) func() []dns.Upstream {
 	inside := s.dialInside(ns)
 	if asked := cmpOr(sb.DNS, s.cfg.DNS); len(asked) > 0 {
 		var all []dns.Upstream
@@ -408,7 +408,7 @@ func (s *Service) nameServers(sb *Sandbox, ns int) func() []dns.Upstream {
 }
 
 // dialInside connects from a container's namespace.
-func (s *Service) dialInside(ns int) dns.Dialer {
+func (s *Service) dialInside(ns *os.File) dns.Dialer {
 	return func(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error) {
 		return dialFrom(ctx, s.host.ns, ns, network, server)
 	}
