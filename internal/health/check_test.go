@@ -105,6 +105,7 @@ func TestNextProbe(t *testing.T) {
 		want   time.Duration
 	}{
 		{api.Starting, 0, time.Second}, {api.Starting, 59 * time.Second, time.Second}, {api.Starting, time.Minute, 30 * time.Second},
+		{api.Starting, time.Minute - time.Millisecond, time.Millisecond},
 		{api.Healthy, time.Second, 30 * time.Second}, {api.Unhealthy, 2 * time.Minute, 30 * time.Second},
 	} {
 		if got := check.wait(&api.Health{Status: c.status}, started, started.Add(c.age)); got != c.want {

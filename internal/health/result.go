@@ -59,10 +59,10 @@ func (k *Check) after(h *api.Health, result *api.HealthcheckResult, started time
 }
 
 // wait is how long after now the next probe is due, if the last one ended, or
-// the container started, just now.
+// the container started, just now. No start interval reaches beyond the start period.
 func (k *Check) wait(h *api.Health, started, now time.Time) time.Duration {
-	if h.Status == api.Starting && now.Sub(started) < k.StartPeriod {
-		return k.StartInterval
+	if left := k.StartPeriod - now.Sub(started); h.Status == api.Starting && left > 0 {
+		return min(k.StartInterval, left)
 	}
 	return k.Interval
 }
