@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"strconv"
+	"sync"
 
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
@@ -25,6 +27,7 @@ type Streams struct {
 	lives      *lives
 	say        *announcer
 	pool       *stdio.Pool
+	log        *slog.Logger
 }
 
 // Attach prepares an attachment. From its return on no output is missed; one
@@ -214,6 +217,10 @@ func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*
 	if r := l.live(); r != nil {
 		live = r.exited
 	}
+	opts.Lost = sync.OnceFunc(func() { // the client is told each time
+		s.log.Warn("a client follows a container's log more slowly than lines are written, and does not get those that were rotated away: "+
+			"a larger max-size or max-file keeps more", "container", c.ID(), "name", rec.Name)
+	})
 	return NewLogSession(rec.Config.Tty, func(ctx context.Context, emit func(stdio.Stream, []byte) error) error {
 		return logs.Read(ctx, logConfig(rec, s.pool, &l.bell), opts, live, func(e logs.Entry) error {
 			return emit(e.Stream, e.Line)

@@ -39,7 +39,7 @@ func New(d Deps) *Engine {
 		Tops:       &Tops{containers: d.Containers, runtime: d.Runtime, specs: s.specs, say: s.say},
 		Renamer:    &Renamer{containers: d.Containers, networks: d.Networks, say: s.say, writers: &s.filesystems.writers},
 		Waiter:     &Waiter{containers: d.Containers, lives: s.lives},
-		Streams:    &Streams{containers: d.Containers, lives: s.lives, say: s.say, pool: s.pool},
+		Streams:    &Streams{containers: d.Containers, lives: s.lives, say: s.say, pool: s.pool, log: d.Log},
 		Queries:    queries,
 		Copier:     &Copier{fs: s.filesystems, say: s.say},
 		OwnFiles:   &OwnFiles{containers: d.Containers},

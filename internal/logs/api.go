@@ -5,8 +5,9 @@
 // default (5 × 20 MB), so a chatty container cannot fill the disk. Reading
 // accepts files written by Docker as well, starts at the end for a tail, and
 // follows across rotations. The driver local is the same with rotated files
-// compressed by default: Docker promises nothing of its files but that they are
-// small and can be read back. The driver none stores nothing.
+// compressed by default, and with bytes that are no UTF-8 in them: Docker promises
+// nothing of its files but that they are small and can be read back. The driver none
+// stores nothing.
 //
 // The drivers that send lines to a log server write such a file, too: it can be
 // read back, and it is where the lines wait. What of it was sent is the business
@@ -85,6 +86,9 @@ type ReadOptions struct {
 	// Flush, if set, is called before Read waits for more output and before it
 	// returns, so that emit may buffer.
 	Flush func() error
+	// Lost, if set, is called when lines that were written while Read followed were rotated away before they were
+	// read. A line of stderr in their place says so, if Stderr is asked for.
+	Lost func()
 	// Ready, if set, is called before each piece of the log is read, after Flush. It
 	// waits until whoever takes the lines takes more; meanwhile Read holds no buffer.
 	// Its error ends the reading.

@@ -13,8 +13,10 @@ import (
 // hand-written encoder makes: the keys log, stream, attrs, time in this order,
 // \n and \r by name, other control characters and < > & as \u00XX, invalid
 // UTF-8 as \ufffd, U+2028 and U+2029 escaped, and the time in RFC 3339 with
-// trailing zeros of the fraction cut.
+// trailing zeros of the fraction cut. With raw, bytes that are no UTF-8 stand in
+// the line as they are: that is no JSON, but the text itself comes back.
 type encoder struct {
+	raw   bool
 	attrs []byte // `"attrs":{…},` or empty
 	stamp stamp
 }
@@ -23,7 +25,7 @@ type encoder struct {
 // line) get none.
 func (e *encoder) append(b []byte, s stdio.Stream, text []byte, partial bool, nano int64) []byte {
 	b = append(b, `{"log":"`...)
-	b = appendEscaped(b, text)
+	b = appendEscaped(b, text, e.raw)
 	if !partial {
 		b = append(b, '\\', 'n')
 	}
@@ -45,7 +47,7 @@ const hexDigits = "0123456789abcdef"
 // bytes, (v-ones)&^v has a byte's top bit set if the byte is zero (and no top bit if none
 // is), and v^ones*c has a zero byte where v has c. With the top bits of v itself that
 // tells whether any of them is a control character, one to escape, or beyond ASCII.
-func appendEscaped(b, text []byte) []byte {
+func appendEscaped(b, text []byte, raw bool) []byte {
 	start := 0
 	for i := 0; i < len(text); {
 		// Written out: as a function it would not be inlined, and here a busy log's time goes.
@@ -71,6 +73,7 @@ func appendEscaped(b, text []byte) []byte {
 		}
 		r, size := utf8.DecodeRune(text[i:])
 		switch {
+		case r == utf8.RuneError && size == 1 && raw:
 		case r == utf8.RuneError && size == 1:
 			b = append(b, text[start:i]...)
 			b = append(b, `\ufffd`...)

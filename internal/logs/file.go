@@ -23,6 +23,7 @@ type logFile struct {
 	ino      uint64
 	modified int64 // Unix nanoseconds
 	current  bool
+	kept     bool         // by a Bell, which closes it
 	z        *gzip.Reader // nil for a plain file
 
 	buf     []byte // lent, or allocated at the first read
@@ -207,7 +208,11 @@ func (l *logFile) cut(end int64) {
 	}
 }
 
-func (l *logFile) close() { _ = l.f.Close() }
+func (l *logFile) close() {
+	if !l.kept {
+		_ = l.f.Close()
+	}
+}
 
 func (l *logFile) reader() io.Reader {
 	if l.z != nil {

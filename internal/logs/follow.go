@@ -1,11 +1,42 @@
 package logs
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"time"
+
+	"github.com/cleatlabs/cleat/internal/stdio"
 )
+
+// errGivenUp is what reading a rotated file gives that is not kept for followers any more.
+var errGivenUp = errors.New("the rotated file is not kept any more")
+
+// lostText is what a follower's reader is told in the place of lines that it has not got.
+const lostText = "cleat: lines are missing here: they were written faster than they were read and were rotated away; " +
+	"a larger max-size or max-file keeps more\n"
+
+// openToFollow opens what was written until now. The last file is the follower's, if it is there yet.
+func (r *reader) openToFollow() ([]*logFile, error) {
+	files, err := openFiles(r.path)
+	if err != nil {
+		return nil, err
+	}
+	kept := files[:0]
+	for _, f := range files {
+		where := r.place.place(f.ino, f.current)
+		if where == behind { // it is met again, in its order
+			f.close()
+			continue
+		}
+		kept = append(kept, f)
+		r.here = where == here
+	}
+	return kept, nil
+}
 
 // follow reads what is written until live is closed, until passes or ctx ends.
 func (r *reader) follow(live <-chan struct{}) error {
@@ -26,7 +57,7 @@ func (r *reader) follow(live <-chan struct{}) error {
 			return err
 		}
 		select {
-		case <-r.changed:
+		case <-r.place.changed:
 		case <-live:
 			over = true // what was written before is read in one last round
 		case <-deadline:
@@ -41,43 +72,105 @@ func (r *reader) follow(live <-chan struct{}) error {
 func (r *reader) catchUp() error {
 	for {
 		if len(r.files) == 0 {
-			// All of them: what was written first may have been rotated away
-			// since the last look, when there was no file.
-			files, err := openFiles(r.path)
-			if err != nil || len(files) == 0 {
-				return err
-			}
-			r.files = files
-			if err := r.drainOlder(); err != nil {
+			if found, err := r.openNext(); err != nil || !found {
 				return err
 			}
 		}
-		// Looked at before reading: if it was replaced by then, the reading
-		// below sees the old file's last line.
-		moved := r.replaced(r.files[0])
-		if err := r.drain(r.files[0]); err != nil {
+		f := r.files[0]
+		// Looked at before reading: if it is complete by then, the reading below sees its last line.
+		complete := r.place.complete()
+		err := r.drain(f)
+		if err == nil && !f.kept {
+			err = r.rewound(f)
+		}
+		switch {
+		case errors.Is(err, errGivenUp):
+			r.files = nil
+			continue
+		case err != nil || !complete:
 			return err
 		}
-		if err := r.rewound(r.files[0]); err != nil {
-			return err
-		}
-		if !moved {
-			return nil
-		}
-		if err := r.switchFile(); err != nil {
-			return err
-		}
+		f.close()
+		r.files = nil
+		r.place.next()
 	}
 }
 
-// replaced says whether f is the current file no more.
-func (r *reader) replaced(f *logFile) bool {
-	st, err := os.Stat(r.path)
-	return err == nil && inode(st) != f.ino
+// openNext opens the file that is to be read next. It reports false if that is not there yet.
+func (r *reader) openNext() (bool, error) {
+	for {
+		kept, lost := r.place.file()
+		if lost {
+			if err := r.tellLost(); err != nil {
+				return false, err
+			}
+		}
+		var f *logFile
+		var err error
+		if kept != nil {
+			f, err = openKept(kept)
+		} else {
+			f, err = openOne(r.path, true)
+		}
+		switch {
+		case errors.Is(err, errGivenUp):
+			continue
+		case errors.Is(err, fs.ErrNotExist): // no output yet, or between two steps of a rotation, after which the bell rings
+			return false, nil
+		case err != nil:
+			return false, fmt.Errorf("open the log: %w", err)
+		case kept == nil && r.place.complete(): // it may be a later one
+			f.close()
+			continue
+		}
+		r.files = []*logFile{f}
+		return true, nil
+	}
 }
 
-// rewound starts at the beginning again if the file was emptied under us: a
-// rotation with max-file=1, or an administrator's truncate.
+// openKept reads a rotated file that a Bell keeps, and may give up at any time.
+func openKept(kept *os.File) (*logFile, error) {
+	st, err := kept.Stat()
+	if err != nil {
+		return nil, givenUp(err)
+	}
+	l := &logFile{f: kept, src: io.NewSectionReader(keptFile{kept}, 0, st.Size()), end: st.Size(), current: true, kept: true}
+	l.ino, l.size = inode(st), st.Size()
+	return l, nil
+}
+
+// keptFile is a file that a Bell keeps.
+type keptFile struct{ f *os.File }
+
+// ReadAt implements io.ReaderAt.
+func (k keptFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := k.f.ReadAt(p, off)
+	return n, givenUp(err)
+}
+
+func givenUp(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return errGivenUp
+	}
+	return err
+}
+
+// tellLost says that lines are missing behind those that were read.
+func (r *reader) tellLost() error {
+	if r.o.Lost != nil {
+		r.o.Lost()
+	}
+	if !r.o.Stderr {
+		return nil
+	}
+	if r.last == 0 {
+		r.last = time.Now().UnixNano()
+	}
+	r.rec = record{stream: stdio.Stderr, nano: r.last, text: []byte(lostText)}
+	return r.hand()
+}
+
+// rewound starts at the beginning again if the file was emptied under us by an administrator.
 func (r *reader) rewound(f *logFile) error {
 	st, err := f.f.Stat()
 	if err != nil {
@@ -95,44 +188,4 @@ func (r *reader) rewound(f *logFile) error {
 		return err
 	}
 	return r.drain(f)
-}
-
-// switchFile goes on with the file that came after the one just read. If that
-// is found under an old name, its successors are those with lower numbers; if
-// it was compressed or removed meanwhile, they are the files with younger lines.
-func (r *reader) switchFile() error {
-	old := r.files[0]
-	files, err := openFiles(r.path)
-	if err != nil {
-		return err
-	}
-	next, err := r.successor(files, old)
-	closeFiles(files[:next])
-	old.close()
-	r.files = files[next:]
-	if err != nil {
-		return err
-	}
-	return r.drainOlder()
-}
-
-// successor is the index of the file that came after old, len(files) if there
-// is none yet.
-func (r *reader) successor(files []*logFile, old *logFile) (int, error) {
-	for i, f := range files {
-		if f.ino == old.ino {
-			return i + 1, nil
-		}
-	}
-	for i, f := range files {
-		first, err := f.firstTime()
-		if err != nil {
-			return len(files), err
-		}
-		if first > r.last {
-			return i, nil
-		}
-	}
-	// Only the current file can be without a line.
-	return max(0, len(files)-1), nil
 }

@@ -92,6 +92,31 @@ func TestFileFormatIsDockers(t *testing.T) {
 	}
 }
 
+// Drivers whose files are nobody's but the engine's keep each byte: what is no text is not to be in json-file alone, whose
+// files are JSON.
+func TestBytesAreKept(t *testing.T) {
+	const text = "a\xff\xc3( \xe2\x82 <\u2028\x00\x1b\"\\> \u00e9\n\xfe\xfd\n"
+	for driver, want := range map[string]string{
+		"local": text, "syslog": text, "fluentd": text, "json-file": string([]rune(text)), "": string([]rune(text)),
+	} {
+		cfg := logs.Config{Driver: driver, Path: filepath.Join(t.TempDir(), "log")}
+		feed(t, open(t, cfg), stdio.Stdout, text, noon, true)
+		if got := read(t, cfg, all()); got != want {
+			t.Errorf("%q gives back %q, want %q", driver, got, want)
+		}
+		cursor := logs.NewCursor(cfg, logs.Position{}, func() {})
+		defer cursor.Close()
+		lines, err := cursor.Next()
+		var sent string
+		for _, l := range lines {
+			sent += string(l.Text) + "\n"
+		}
+		if err != nil || sent != want {
+			t.Errorf("%q sends %q, want %q: %v", driver, sent, want, err)
+		}
+	}
+}
+
 func TestLongLinesAreSplitAsDockerSplitsThem(t *testing.T) {
 	const limit = 16 << 10
 	for _, size := range []int{limit - 1, limit, limit + 1, 3*limit + 5} {

@@ -77,15 +77,14 @@ type reader struct {
 	stamp stamp
 	rec   record
 	line  []byte
-	// What tells of more to follow, and what ends that; nil while nobody follows.
-	changed <-chan struct{}
-	stop    func()
+	place *follower // nil unless it follows
+	here  bool      // the last of files is the one at which place is
 }
 
 func (r *reader) close() {
 	closeFiles(r.files)
-	if r.stop != nil {
-		r.stop()
+	if r.place != nil {
+		r.place.stop()
 	}
 }
 
@@ -97,34 +96,40 @@ func (r *reader) flush() error {
 }
 
 func (r *reader) read(live <-chan struct{}) error {
-	follow := r.o.Follow && live != nil
-	if follow {
-		// Before the first look at the files, so that no change is missed.
-		r.changed, r.stop = r.bell.listen()
+	if r.o.Follow && live != nil {
+		return r.readAndFollow(live)
 	}
-	files, err := openFiles(r.path)
-	if err != nil {
+	var err error
+	if r.files, err = openFiles(r.path); err != nil {
 		return err
 	}
-	r.files = files
-	if !follow {
-		// The log as it is now: a tail must not run after a busy container.
-		for _, f := range files {
-			f.cut(f.size)
-		}
+	// The log as it is now: a tail must not run after a busy container.
+	for _, f := range r.files {
+		f.cut(f.size)
 	}
 	r.cutAtMark()
 	if err := r.seekTail(); err != nil {
 		return err
 	}
-	if err := r.drainOlder(); err != nil {
+	return r.drainAll(0)
+}
+
+func (r *reader) readAndFollow(live <-chan struct{}) error {
+	// Before the first look at the files, so that no change is missed.
+	r.place = r.bell.listen()
+	var err error
+	if r.files, err = r.openToFollow(); err != nil {
 		return err
 	}
-	if !follow {
-		if len(r.files) == 0 {
-			return nil
-		}
-		return r.drain(r.files[0])
+	if err := r.seekTail(); err != nil {
+		return err
+	}
+	left := 0
+	if r.here {
+		left = 1
+	}
+	if err := r.drainAll(left); err != nil {
+		return err
 	}
 	return r.follow(live)
 }
@@ -167,9 +172,9 @@ func (r *reader) seekTail() error {
 	return nil
 }
 
-// drainOlder reads all files but the newest.
-func (r *reader) drainOlder() error {
-	for len(r.files) > 1 {
+// drainAll reads all files but the given number of the newest.
+func (r *reader) drainAll(left int) error {
+	for len(r.files) > left {
 		if err := r.drain(r.files[0]); err != nil {
 			return err
 		}
@@ -253,7 +258,12 @@ func (r *reader) handle(line []byte) error {
 		rec.stream == stdio.Stderr && !r.o.Stderr:
 		return nil
 	}
-	e := Entry{Stream: rec.stream, Time: time.Unix(0, rec.nano).UTC(), Line: rec.text}
+	return r.hand()
+}
+
+// hand hands out the record.
+func (r *reader) hand() error {
+	e := Entry{Stream: r.rec.stream, Time: time.Unix(0, r.rec.nano).UTC(), Line: r.rec.text}
 	if r.o.Timestamps || r.o.Details {
 		r.decorate(&e)
 	}

@@ -41,7 +41,7 @@ func (w *writer) rotate() error {
 	old := w.f
 	w.f = nil
 	w.rotated = w.opts.compress
-	return errors.Join(old.Close(), w.ensure())
+	return errors.Join(w.bell.rotate(old, w.size, w.opts.held()), w.ensure())
 }
 
 // shift frees the current file's name.

@@ -58,7 +58,7 @@ func Open(c Config) (Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{path: c.Path, opts: opts, enc: encoder{attrs: attrs}, pool: c.Pool, bell: c.Bell, turns: c.Turns}
+	w := &writer{path: c.Path, opts: opts, enc: encoder{raw: Private(c.Driver), attrs: attrs}, pool: c.Pool, bell: c.Bell, turns: c.Turns}
 	if w.pool == nil {
 		w.pool = new(stdio.Pool)
 	}
@@ -188,7 +188,13 @@ func (w *writer) ensure() error {
 		_ = f.Close()
 		return fmt.Errorf("open the log: %w", err)
 	}
+	st, err := f.Stat()
+	if err != nil {
+		_ = f.Close()
+		return fmt.Errorf("open the log: %w", err)
+	}
 	w.f, w.size = f, size
+	w.bell.opened(inode(st))
 	return nil
 }
 
@@ -280,6 +286,7 @@ func (w *writer) Close() error {
 	if w.f == nil {
 		return nil
 	}
+	w.bell.opened(0)
 	err := w.f.Close()
 	w.f = nil
 	return err
