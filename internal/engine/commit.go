@@ -131,14 +131,14 @@ func imageConfig(c *api.Config) dockerspec.DockerOCIImageConfig {
 // source opens the three views of a container's filesystem.
 func (cm *Commits) source(ctx context.Context, c *container.Container) (s changes.Source, release func(), err error) {
 	var closers []func()
-	release = func() {
+	closeAll := func() {
 		for _, f := range slices.Backward(closers) {
 			f()
 		}
 	}
 	defer func() {
 		if err != nil {
-			release()
+			closeAll()
 		}
 	}()
 	lower, err := cm.fs.images.Lower(ctx, imageOf(c.Load()))
@@ -159,7 +159,7 @@ func (cm *Commits) source(ctx context.Context, c *container.Container) (s change
 	}
 	closers = append(closers, merged.close)
 	s.Merged = merged.root
-	return s, release, nil
+	return s, closeAll, nil
 }
 
 // openLower gives the image's layers as one directory.

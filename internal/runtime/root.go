@@ -1,10 +1,12 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/mount"
 )
 
@@ -22,13 +24,8 @@ func (p *Process) openRoot(open func(pidfd int) (int, error)) (int, error) {
 	}
 	defer unix.Close(pidfd)
 	fd, err := open(pidfd)
-	if err != nil {
-		select {
-		case <-p.done:
-			return -1, fmt.Errorf("%w: %v", ErrNotRunning, err)
-		default:
-			return -1, err
-		}
+	if errors.Is(err, unix.ESRCH) || err != nil && keeper.Exited(pidfd) { // known before its keeper tells how it ended
+		return -1, fmt.Errorf("%w: %v", ErrNotRunning, err)
 	}
-	return fd, nil
+	return fd, err
 }
