@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +62,8 @@ func (s *Service) filterTest(ctx context.Context, c *catalog, name string, value
 	return nil, failure.Invalid("invalid filter '%s'", name)
 }
 
+// referenceFilter knows an image by its short name and by its whole one (docker.io/library/NAME), each with its tag or
+// digest or without.
 func referenceFilter(patterns []string) (func(*listed) bool, error) {
 	probe, err := reference.ParseNormalizedNamed("probe")
 	if err != nil {
@@ -74,8 +77,10 @@ func referenceFilter(patterns []string) (func(*listed) bool, error) {
 	matches := func(name string) bool {
 		named, err := reference.ParseNormalizedNamed(name)
 		return err == nil && slices.ContainsFunc(patterns, func(p string) bool {
-			ok, _ := reference.FamiliarMatch(p, named)
-			return ok
+			short, _ := reference.FamiliarMatch(p, named)
+			whole, _ := path.Match(p, named.String())
+			bare, _ := path.Match(p, named.Name())
+			return short || whole || bare
 		})
 	}
 	return func(l *listed) bool {

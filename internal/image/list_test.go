@@ -100,6 +100,8 @@ func TestListFilters(t *testing.T) {
 		{map[string][]string{"dangling": {"true", "false"}}, nil, "invalid filter 'dangling=[true false]'"},
 		{map[string][]string{"reference": {"a", "b:*"}}, []string{"a:1", "b:1"}, ""},
 		{map[string][]string{"reference": {"*/c"}}, []string{"deep/c:2"}, ""},
+		{map[string][]string{"reference": {"docker.io/library/a", "docker.io/deep/*:2"}}, []string{"a:1", "deep/c:2"}, ""},
+		{map[string][]string{"reference": {"docker.io/a", "library/a", "docker.io/library/a:2"}}, nil, ""},
 		{map[string][]string{"reference": {"*:2"}}, nil, ""},
 		{map[string][]string{"reference": {"a["}}, nil, "invalid filter 'reference=a['"},
 		{map[string][]string{"label": {"who"}, "reference": {"a"}}, []string{"a:1"}, ""},
