@@ -447,9 +447,11 @@ func TestOOM(t *testing.T) {
 	})
 }
 
-func TestWatchOOMEndsWithTheGroup(t *testing.T) {
+// A group's end is no lack of memory, and stop ends the watch of a group that is no more.
+func TestWatchOOMOfARemovedGroup(t *testing.T) {
 	g := create(t, hierarchy(t), "watch", cgroup.Resources{AllowAllDevices: true})
-	events, err := g.WatchOOM(make(chan struct{}))
+	stop := make(chan struct{})
+	events, err := g.WatchOOM(stop)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,13 +461,14 @@ func TestWatchOOMEndsWithTheGroup(t *testing.T) {
 	if err := g.Remove(); err != nil {
 		t.Fatal(err)
 	}
+	close(stop)
 	select {
 	case _, ok := <-events:
 		if ok {
 			t.Error("an event for a removed group")
 		}
 	case <-time.After(expect.Patience):
-		t.Error("the watch of a removed group goes on")
+		t.Error("the watch goes on")
 	}
 }
 

@@ -505,31 +505,3 @@ func TestDeviceProgramInTheKernel(t *testing.T) {
 }
 
 func unixMessage(e syscall.Errno) string { s := e.Error(); return strings.ToUpper(s[:1]) + s[1:] }
-
-// A process that has come and gone before the watch has read of it ends the watch, too.
-func TestV2WatchOfAShortLife(t *testing.T) {
-	h := fakeV2(t)
-	if _, err := h.Create("/c", Resources{AllowAllDevices: true}); err != nil {
-		t.Fatal(err)
-	}
-	g, err := h.Open("/c")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop := make(chan struct{})
-	defer close(stop)
-	events, err := g.WatchOOM(stop)
-	if err != nil {
-		t.Fatal(err)
-	}
-	overwrite(t, h.unified+"/c/memory.events", "low 0\nhigh 1\nmax 0\noom 0\noom_kill 0\n") // no reason to end
-	overwrite(t, h.unified+"/c/cgroup.events", "populated 0\nfrozen 0\n")
-	select {
-	case _, ok := <-events:
-		if ok {
-			t.Error("an event without lack of memory")
-		}
-	case <-time.After(time.Minute):
-		t.Error("the watch goes on")
-	}
-}

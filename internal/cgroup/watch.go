@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -33,44 +32,35 @@ func waitEvents(dir string, d time.Duration) error {
 }
 
 // WatchOOM sends a value when the group runs out of memory; several at once, or before the receiver took the last one,
-// count as one. The channel is closed when stop is, when a group that had processes is removed, and on v2 already when
-// its last process has ended. Without a memory controller the channel only closes.
+// count as one. Nothing is sent without a memory controller. The channel is closed when stop is, which the caller has to
+// close: of a group's end the kernel does not always tell.
 func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
 	watch := g.watchV1
 	if g.h.mode == "v2" {
 		watch = g.watchV2
 	}
-	events, alive, err := watch()
+	events, happened, err := watch()
 	if err != nil {
 		return nil, fmt.Errorf("watching control group %s for lack of memory: %w", g.path, g.gone(err))
 	}
 	out := make(chan struct{}, 1)
-	ended := make(chan struct{})
 	go func() { // unblocks the read below
-		select {
-		case <-stop:
-		case <-ended:
-		}
+		<-stop
 		events.Close()
 	}()
 	go func() {
 		defer close(out)
-		defer close(ended)
 		buf := make([]byte, 4096)
 		for {
-			n, err := events.Read(buf)
-			if err != nil {
+			if _, err := events.Read(buf); err != nil {
 				return
 			}
-			happened, goOn := alive(buf[:n])
-			if happened {
-				select {
-				case out <- struct{}{}:
-				default:
-				}
+			if !happened() {
+				continue
 			}
-			if !goOn {
-				return
+			select {
+			case out <- struct{}{}:
+			default:
 			}
 		}
 	}()
@@ -79,15 +69,15 @@ func (g *Group) WatchOOM(stop <-chan struct{}) (<-chan struct{}, error) {
 
 // watchV1 asks the kernel to count its out-of-memory notices in an eventfd. It counts there once more when the group is
 // removed.
-func (g *Group) watchV1() (*os.File, func(event []byte) (happened, alive bool), error) {
+func (g *Group) watchV1() (events *os.File, happened func() bool, err error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, nil, err
 	}
-	events := os.NewFile(uintptr(fd), "oom events")
+	events = os.NewFile(uintptr(fd), "oom events")
 	dir, ok := g.controller("memory")
 	if !ok {
-		return events, func([]byte) (bool, bool) { return false, true }, nil
+		return events, func() bool { return false }, nil
 	}
 	control, err := openFile(dir+"/memory.oom_control", unix.O_RDONLY)
 	if err != nil {
@@ -99,56 +89,28 @@ func (g *Group) watchV1() (*os.File, func(event []byte) (happened, alive bool), 
 		events.Close()
 		return nil, nil, err
 	}
-	return events, func([]byte) (bool, bool) {
-		alive := exists(dir)
-		return alive, alive
-	}, nil
+	return events, func() bool { return exists(dir) }, nil
 }
 
-// watchV2 is told of every change of memory.events: those that are not about running out of memory are passed over. The
-// kernel does not tell of a group's removal, but that its last process has ended.
-func (g *Group) watchV2() (*os.File, func(event []byte) (happened, alive bool), error) {
+// watchV2 is told of every change of memory.events: those that are not about running out of memory are passed over.
+func (g *Group) watchV2() (events *os.File, happened func() bool, err error) {
 	dir := g.in(g.h.unified)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, nil, err
 	}
-	events := os.NewFile(uintptr(fd), "oom events")
-	before, populated, changes := oomCount(dir), false, -1
-	for _, name := range []string{"cgroup.events", "memory.events"} {
-		wd, err := unix.InotifyAddWatch(fd, filepath.Join(dir, name), unix.IN_MODIFY)
-		if name == "cgroup.events" {
-			changes = wd
-		}
-		if err != nil && (name != "memory.events" || !errors.Is(err, unix.ENOENT) || !exists(dir)) {
-			events.Close()
-			return nil, nil, err
-		}
+	events = os.NewFile(uintptr(fd), "oom events")
+	before := oomCount(dir)
+	_, err = unix.InotifyAddWatch(fd, filepath.Join(dir, "memory.events"), unix.IN_MODIFY)
+	if err != nil && (!errors.Is(err, unix.ENOENT) || !exists(dir)) {
+		events.Close()
+		return nil, nil, err
 	}
-	check := func(event []byte) (happened, alive bool) {
-		populated = populated || concerns(event, changes) // it may have ended before this was read
-		now := oomCount(dir)
-		happened = now > before
-		before = now
-		n, err := readKey(dir, "cgroup.events", "populated")
-		alive = err == nil && (n == 1 || !populated)
-		populated = populated || n == 1
-		return happened, alive
-	}
-	check(nil) // processes may have been there before
-	return events, check, nil
-}
-
-// concerns tells whether one of inotify's events is about the watch wd.
-func concerns(events []byte, wd int) bool {
-	for len(events) >= unix.SizeofInotifyEvent {
-		if int(int32(binary.NativeEndian.Uint32(events))) == wd {
-			return true
-		}
-		const nameLen = 12 // the last field of the header
-		events = events[min(len(events), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(events[nameLen:]))):]
-	}
-	return false
+	return events, func() bool {
+		last := before
+		before = oomCount(dir)
+		return before > last
+	}, nil
 }
 
 // oomCount is how often the group ran out of memory: "oom" counts each time, "oom_kill" each process killed for it. Both
