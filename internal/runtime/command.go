@@ -139,7 +139,8 @@ func commandError(command string, errno syscall.Errno, look func(path string) (p
 		e.text = quoted + "stat " + command + ": " + errno.Error()
 		return e
 	case errno == syscall.EACCES && exists && file.isDir():
-		e.Errno, e.text = syscall.EISDIR, quoted+"is a directory"
+		// Clients choose their exit code by the words: Docker's 20.10 knows only the latter of these.
+		e.Errno, e.text = syscall.EISDIR, quoted+"is a directory: permission denied"
 		return e
 	}
 	e.text = quoted + errno.Error()

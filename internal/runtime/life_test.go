@@ -36,7 +36,7 @@ func TestCommandErrors(t *testing.T) {
 		{[]string{"/bin/busybox/x"}, 127, `exec: "/bin/busybox/x": stat /bin/busybox/x: not a directory`},
 		{[]string{"plain"}, 126, `exec: "plain": permission denied`},
 		{[]string{"/bin/plain"}, 126, `exec: "/bin/plain": permission denied: the file is not executable: chmod +x it`},
-		{[]string{"/etc"}, 126, `exec: "/etc": is a directory`},
+		{[]string{"/etc"}, 126, `exec: "/etc": is a directory: permission denied`},
 		{[]string{"/bin/garbage"}, 126, `exec: "/bin/garbage": exec format error: it is neither a program nor a script with a first line such as #!/bin/sh`},
 		{[]string{"/bin/script"}, 127, `exec: "/bin/script": no such file or directory: the file exists, but its interpreter "/no/such/interpreter" does not`},
 	}
