@@ -138,9 +138,18 @@ func (l *lan) up() error {
 	case err != nil:
 		return l.explain(err)
 	case !link.Up && l.rec.LinkMade:
-		return l.explain(l.host.conn.Do(netlink.SetUp(link.Index)))
+		return l.raise(link.Index)
 	}
 	return nil
+}
+
+// raise has a made parent carry traffic: as soon as the link does that it is part of, which Linux sees to.
+func (l *lan) raise(index int) error {
+	err := l.host.conn.Do(netlink.SetUp(index))
+	if errors.Is(err, unix.ENETDOWN) {
+		return nil
+	}
+	return l.explain(err)
 }
 
 // makeVLAN makes a missing parent whose name is another link's with a VLAN's number.
@@ -164,10 +173,10 @@ func (l *lan) makeVLAN(name string) error {
 		return l.explain(err)
 	}
 	link, err := l.host.conn.LinkByName(name)
-	if err == nil {
-		err = l.host.conn.Do(netlink.SetUp(link.Index))
+	if err != nil {
+		return l.explain(err)
 	}
-	return l.explain(err)
+	return l.raise(link.Index)
 }
 
 // explain says what the kernel's refusals mean here.

@@ -160,3 +160,40 @@ func TestVLANOfAParent(t *testing.T) {
 		t.Errorf("the link is left: %v", err)
 	}
 }
+
+// late makes a link that parents can be, with another host behind it.
+func (h *host) late(conn *netlink.Conn) {
+	h.t.Helper()
+	must(h.t, conn.Do(netlink.NewVeth(netlink.Veth{Name: "late", Peer: "late0", PeerNS: h.outside})))
+	h.t.Cleanup(func() {
+		if c, err := netlink.Dial(unix.NETLINK_ROUTE); err == nil {
+			_ = c.Do(netlink.DeleteLink("late"))
+			c.Close()
+		}
+	})
+}
+
+// TestParentThatComesLate: what an engine does not find as it starts, as a bond or what is plugged in, can be there later.
+func TestParentThatComesLate(t *testing.T) {
+	h := newHost(t)
+	cfg := h.config()
+	s := h.open(cfg)
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+	must(t, err)
+	defer conn.Close()
+	h.late(conn)
+	_, _, err = s.Create(context.Background(), lanRequest("lan", "macvlan", "10.5.0.0/24", map[string]string{"parent": "late"}))
+	must(t, err)
+	must(t, s.Close())
+	must(t, conn.Do(netlink.DeleteLink("late")))
+
+	s = h.open(cfg)
+	req := network.Request{ContainerID: fmt.Sprintf("%064x", 0xabc), Name: "box", Mode: "lan", FilesDir: t.TempDir()}
+	if _, err := h.request(s, req); err == nil || !strings.Contains(err.Error(), `the parent link "late" does not exist`) {
+		t.Errorf("without its parent: %v", err)
+	}
+	h.late(conn)
+	b, err := h.request(s, req)
+	must(t, err)
+	h.detach(s, b)
+}

@@ -329,7 +329,9 @@ func (s *Service) revive(r *Record) error {
 		return err
 	}
 	if err := d.up(); err != nil {
-		s.networks[r.ID].broken = err
+		if _, ok := d.(*lan); !ok { // a start asks for its parent anew, which may come up later than the engine
+			s.networks[r.ID].broken = err
+		}
 		s.warn(fmt.Sprintf("network %s cannot be used: %v", r.Name, err))
 	}
 	return nil
