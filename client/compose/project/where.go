@@ -88,9 +88,16 @@ func LocateAt(err error, files []string, path ...string) error {
 	return located(err, files, func(root *yaml.Node, _ string) (*yaml.Node, int) { return find(root, path) })
 }
 
-// located asks each file, from the last on, for what an error is about, and how near it is to
-// that.
+// located asks each file, from the last on, and where none of them knows those that they include or extend, for what an
+// error is about, and how near it is to that.
 func located(err error, files []string, look func(root *yaml.Node, dir string) (*yaml.Node, int)) error {
+	if found := locatedIn(err, files, look); found != err {
+		return found
+	}
+	return locatedIn(err, related(files), look)
+}
+
+func locatedIn(err error, files []string, look func(root *yaml.Node, dir string) (*yaml.Node, int)) error {
 	result, nearest := err, 0
 	for _, file := range slices.Backward(files) {
 		data, rerr := os.ReadFile(file)

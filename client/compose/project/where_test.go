@@ -81,6 +81,27 @@ func TestPlacesInSeveralFiles(t *testing.T) {
 	}
 }
 
+// What is wrong in a file that is included or extended, at whichever remove, is said with that file's place.
+func TestPlacesInRelatedFiles(t *testing.T) {
+	for name, c := range map[string]struct{ compose, other, want string }{
+		"included":  {"include: [other.yaml]\n", "services:\n  a:\n    image: x\n    healthcheck:\n      test: [curl]\n", "other.yaml:5:14"},
+		"of a path": {"include:\n  - path: [third.yaml, other.yaml]\n", "services:\n  a:\n    image: x\n    depends_on: [none]\n", "other.yaml:4:18"},
+		"by others": {"include: [second.yaml]\n", "services:\n  a:\n    image: x\n    volumes: [none:/x]\n", "other.yaml:4:15"},
+		"extended":  {"services:\n  b:\n    extends: {file: other.yaml, service: a}\n", "services:\n  a:\n    image: x\n    healthcheck: {test: [curl]}\n", "other.yaml:4:26"},
+		"in a circle": {"include: [other.yaml]\nservices:\n  b: {image: x, healthcheck: {test: [curl]}}\n", "include: [compose.yaml]\n",
+			"include cycle detected"},
+	} {
+		dir := t.TempDir()
+		file := writeFile(t, dir, "compose.yaml", c.compose)
+		writeFile(t, dir, "other.yaml", c.other)
+		writeFile(t, dir, "second.yaml", "include: [other.yaml]\n")
+		writeFile(t, dir, "third.yaml", "services: {c: {image: x}}\n")
+		if _, err := Load(t.Context(), Options{Files: []string{file}, Name: "p"}, Raw{}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+	}
+}
+
 // A file that the parser does not understand is named whether the project has a name or it is looked for in the files.
 func TestPlacesOfBadSyntax(t *testing.T) {
 	for text, want := range map[string]string{
