@@ -306,12 +306,56 @@ func (o *Operator) awaitAll(ctx context.Context, n *news, list []Container, p *t
 		return !ok || len(opts.Services) > 0 && !slices.Contains(opts.Services, c.Service)
 	})
 	err := each(ctx, targets, func(ctx context.Context, c Container) error {
-		return o.await(ctx, n, c, "")
+		condition := goal(p, c.Service)
+		if err := o.await(ctx, n, c, condition); err != nil || condition != "" || c.State == container.StateRunning || o.DryRun {
+			return err
+		}
+		return o.settled(ctx, c)
 	})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}
 	return err
+}
+
+// settling is how long a container without a health check has to run before it counts as running: one that ends over a
+// mistake in its configuration mostly does so sooner.
+const settling = 500 * time.Millisecond
+
+// settled waits until a container that has just been started has run for that long.
+func (o *Operator) settled(ctx context.Context, c Container) error {
+	inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+	if err != nil || inspected.Container.State.Health != nil {
+		return err
+	}
+	enough, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	wait := o.API.ContainerWait(enough, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	select {
+	case err := <-wait.Error:
+		if enough.Err() != nil && ctx.Err() == nil {
+			return nil
+		}
+		return err
+	case <-wait.Result:
+	}
+	if inspected, err = o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{}); err != nil {
+		return err
+	}
+	if _, err := healthy(c.Name, inspected.Container.State, false); err != nil {
+		return o.withReason(ctx, inspected.Container, err)
+	}
+	return nil // it has been started again
+}
+
+// goal is what a service is waited for to come to: where others need its good end, that, else to run, "".
+func goal(p *types.Project, service string) string {
+	for _, s := range p.Services {
+		if s.DependsOn[service].Condition == types.ServiceConditionCompletedSuccessfully {
+			return types.ServiceConditionCompletedSuccessfully
+		}
+	}
+	return ""
 }
 
 // RunSince is the time, as the API's logs take it, from which on all output is that of a
