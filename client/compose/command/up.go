@@ -46,6 +46,8 @@ func (m *making) check() error {
 		return errors.New("--force-recreate and --no-recreate are incompatible")
 	case m.build && m.noBuild:
 		return errors.New("--build and --no-build are incompatible")
+	case m.renew && m.noRecreate:
+		return errors.New("--no-recreate and --renew-anon-volumes are incompatible")
 	case m.always && m.noRecreate:
 		return errors.New("--always-recreate-deps and --no-recreate are incompatible")
 	}
@@ -56,7 +58,7 @@ func (m *making) check() error {
 func (m *making) options(services []string, timeout *int) operate.CreateOptions {
 	o := operate.CreateOptions{Services: services, RenewVolumes: m.renew, Timeout: timeout}
 	switch {
-	case m.force:
+	case m.force, m.renew: // without new containers there would be no new volumes
 		o.Recreate = operate.Always
 	case m.noRecreate:
 		o.Recreate, o.Dependencies = operate.Never, operate.Never

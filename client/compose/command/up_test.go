@@ -41,6 +41,7 @@ func TestWhatIsMadeAnew(t *testing.T) {
 	}{
 		{making{}, operate.WhenChanged, operate.WhenChanged},
 		{making{force: true}, operate.Always, operate.WhenChanged},
+		{making{renew: true}, operate.Always, operate.WhenChanged},
 		{making{noRecreate: true}, operate.Never, operate.Never},
 		{making{always: true}, operate.WhenChanged, operate.Always},
 	} {
