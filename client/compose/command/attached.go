@@ -45,6 +45,7 @@ type session struct {
 	held     int                      // the session goes on though nothing runs: something is being started
 	starts   int                      // how many the engine has told of
 	codes    map[string]int64         // by service, of the first container that ended
+	first    int64                    // the exit code of what has ended the session
 	lost     error                    // why the engine is not heard any more
 	ended    chan struct{}            // closed when nothing runs any more, or should
 	once     sync.Once
@@ -364,12 +365,8 @@ func (s *session) result(interrupted bool) error {
 		return nil
 	case interrupted:
 		return &exitError{code: 130}
-	case s.flags.abort, s.flags.abortFailure:
-		for _, code := range s.codes {
-			if code != 0 {
-				return &exitError{code: int(code)}
-			}
-		}
+	case s.first != 0: // not that of what was stopped for it
+		return &exitError{code: int(s.first)}
 	}
 	return nil
 }
