@@ -103,7 +103,7 @@ services:
 		t.Errorf("wait: exit %d", waited.ProcessState.ExitCode())
 	}
 
-	for _, args := range [][]string{{"pause"}, {"unpause"}, {"attach"}, {"stats"}, {"export", "-o", file}, {"commit"}, {"push"}, {"wait"}, {"top"}, {"port"}, {"restart"}, {"kill"}, {"logs"}} {
+	for _, args := range [][]string{{"pause"}, {"unpause"}, {"attach"}, {"stats"}, {"export", "-o", file}, {"commit"}, {"push"}, {"wait"}, {"port"}, {"restart"}, {"kill"}, {"logs"}} {
 		args = append(args, "none")
 		if args[0] == "port" {
 			args = append(args, "80")

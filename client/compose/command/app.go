@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -280,7 +281,17 @@ func (a *app) reach(ctx context.Context) (*operate.Operator, error) {
 
 // load is the project with the services that are named, or all enabled ones.
 func (a *app) load(ctx context.Context, services ...string) (*types.Project, error) {
-	p, err := project.Load(ctx, a.options, project.Raw{}, services...)
+	return a.loadRaw(ctx, project.Raw{}, services...)
+}
+
+// outline is load without what the services' environment files say: who makes no containers needs none of it, and a
+// project whose files have gone is still to be built and taken down.
+func (a *app) outline(ctx context.Context, services ...string) (*types.Project, error) {
+	return a.loadRaw(ctx, project.Raw{NoEnvironment: true}, services...)
+}
+
+func (a *app) loadRaw(ctx context.Context, raw project.Raw, services ...string) (*types.Project, error) {
+	p, err := project.Load(ctx, a.options, raw, services...)
 	if err != nil {
 		return nil, err
 	}
@@ -323,7 +334,7 @@ func (a *app) begin(ctx context.Context, load func() error) (*operate.Operator, 
 // more than what the engine has. Files that cannot be read do not keep a project that is named from being looked at and
 // taken down.
 func (a *app) known(ctx context.Context) (string, *types.Project, error) {
-	p, err := a.load(ctx)
+	p, err := a.outline(ctx)
 	if err == nil {
 		return p.Name, p, nil
 	}
@@ -359,18 +370,45 @@ func (a *app) containers(ctx context.Context, services []string, oneOffs bool) (
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, s := range services {
-		if p != nil {
-			if _, ok := p.Services[s]; ok {
-				continue
-			}
-			if _, ok := p.DisabledServices[s]; ok {
-				continue
-			}
-		}
-		if len(operate.OfServices(list, []string{s})) == 0 {
-			return nil, nil, fmt.Errorf("no such service: %s", s)
-		}
+	if unknown := unknownOf(p, list, services); len(unknown) > 0 {
+		return nil, nil, fmt.Errorf("no such service: %s", unknown[0])
 	}
 	return o, operate.OfServices(list, services), nil
+}
+
+// byName says whether the user names the project and no file of it: it is what the engine has of it then, as with docker
+// compose.
+func (a *app) byName() bool {
+	return a.options.Name != "" && len(a.options.Files) == 0 && os.Getenv("COMPOSE_FILE") == ""
+}
+
+// within are those of a project's containers that a verb without the names of services is about: of the services that
+// the project has enabled.
+func (a *app) within(o *operate.Operator, list []operate.Container) []operate.Container {
+	if o.Project == nil || a.byName() {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(c operate.Container) bool { _, ok := o.Project.Services[c.Service]; return !ok })
+}
+
+// acted are the containers that a verb is about: those of the services that are named, or else within.
+func (a *app) acted(ctx context.Context, services []string, oneOffs bool) (*operate.Operator, []operate.Container, error) {
+	o, list, err := a.containers(ctx, services, oneOffs)
+	if err != nil || len(services) > 0 {
+		return o, list, err
+	}
+	return o, a.within(o, list), nil
+}
+
+// unknownOf are those services that neither the project, which may be nil, nor a container knows.
+func unknownOf(p *types.Project, list []operate.Container, services []string) []string {
+	return slices.DeleteFunc(slices.Clone(services), func(s string) bool {
+		known := slices.ContainsFunc(list, func(c operate.Container) bool { return c.Service == s })
+		if p != nil && !known {
+			_, enabled := p.Services[s]
+			_, disabled := p.DisabledServices[s]
+			known = enabled || disabled
+		}
+		return known
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -134,8 +135,10 @@ func (a *app) statsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if len(list) == 0 {
-			return errors.New("no containers for project: start the services first")
+		list = slices.DeleteFunc(list, func(c operate.Container) bool { return !all && c.State != "running" && c.State != "paused" })
+		if len(list) == 0 { // naming none would show those of other projects
+			a.reporter.Warn("no containers of the project run: start the services first")
+			return nil
 		}
 		line := []string{"stats"}
 		for flag, set := range map[string]bool{"--all": all, "--no-stream": noStream, "--no-trunc": noTrunc} {
@@ -147,9 +150,7 @@ func (a *app) statsCommand() *cobra.Command {
 			line = append(line, "--format", format)
 		}
 		for _, c := range list {
-			if all || c.State == "running" || c.State == "paused" {
-				line = append(line, c.ID)
-			}
+			line = append(line, c.ID)
 		}
 		return a.become(line...)
 	})

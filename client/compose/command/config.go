@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -279,7 +278,9 @@ func (a *app) list(ctx context.Context, services []string, o configFlags) (lines
 	if o.hash != "" {
 		services = nil
 	}
-	p, err := project.Load(ctx, a.options, o.raw, services...)
+	raw := o.raw
+	raw.NoEnvironment = raw.NoEnvironment || o.hash == "" // the hash is that by which containers are compared
+	p, err := project.Load(ctx, a.options, raw, services...)
 	if err != nil {
 		return nil, true, err
 	}
@@ -356,9 +357,7 @@ func (a *app) versionCommand() *cobra.Command {
 			_, _ = fmt.Fprintln(a.out, label.Compatible)
 		case format == "json":
 			return json.NewEncoder(a.out).Encode(map[string]string{"version": "v" + label.Compatible})
-		case format != "" && format != "pretty":
-			return errors.New("unsupported format: choose pretty or json")
-		default:
+		default: // also of a format that there is not, as docker compose has it
 			_, _ = fmt.Fprintf(a.out, "Docker Compose version v%s (cleat %s)\n", label.Compatible, a.version)
 		}
 		return nil

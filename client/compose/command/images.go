@@ -50,7 +50,7 @@ func (a *app) pullImage(ctx context.Context, image, platform string) error {
 // selected is the project with the services that are named and, with deps, what they
 // depend on.
 func (a *app) selected(ctx context.Context, services []string, deps bool) (*types.Project, *operate.Operator, error) {
-	p, err := a.load(ctx, services...)
+	p, err := a.outline(ctx, services...)
 	if err != nil {
 		return nil, nil, err
 	}

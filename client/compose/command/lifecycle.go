@@ -42,7 +42,7 @@ func (a *app) downCommand() *cobra.Command {
 				return fmt.Errorf("no such service: %s", s)
 			}
 		}
-		opts.Services, opts.Timeout, opts.RemoveOrphans = args, timeout(), removeOrphans()
+		opts.Services, opts.Timeout, opts.RemoveOrphans, opts.All = args, timeout(), removeOrphans(), a.byName()
 		return o.Down(ctx, name, p, opts)
 	})
 	f := cmd.Flags()
@@ -57,7 +57,7 @@ func (a *app) startCommand() *cobra.Command {
 	var opts operate.StartOptions
 	var seconds int
 	cmd := command("start [SERVICE...]", "Start services", func(ctx context.Context, args []string) error {
-		p, err := a.load(ctx, args...)
+		p, err := a.outline(ctx, args...)
 		if err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (a *app) startCommand() *cobra.Command {
 func (a *app) stopCommand() *cobra.Command {
 	var timeout func() *int
 	cmd := command("stop [OPTIONS] [SERVICE...]", "Stop services", func(ctx context.Context, args []string) error {
-		o, list, err := a.containers(ctx, args, false)
+		o, list, err := a.acted(ctx, args, false)
 		if err != nil {
 			return err
 		}
@@ -97,8 +97,11 @@ func (a *app) restartCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if _, _, err := a.containers(ctx, args, false); err != nil {
-			return err
+		if unknown := unknownOf(o.Project, list, args); len(unknown) > 0 {
+			return fmt.Errorf("no such service: %s", unknown[0])
+		}
+		if len(args) == 0 {
+			list = a.within(o, list)
 		}
 		return o.Restart(ctx, list, args, noDeps, timeout())
 	})
@@ -115,9 +118,11 @@ func (a *app) killCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if len(args) == 0 && !orphans() {
+			list = a.within(o, list)
+		}
 		list = slices.DeleteFunc(list, func(c operate.Container) bool {
-			_, known := o.Service(c)
-			return c.State != container.StateRunning && c.State != container.StatePaused || !known && o.Project != nil && !orphans()
+			return c.State != container.StateRunning && c.State != container.StatePaused
 		})
 		if len(list) == 0 {
 			_, _ = fmt.Fprintln(a.err, "no container to kill")
@@ -137,7 +142,7 @@ func (a *app) rmCommand() *cobra.Command {
 	var opts operate.RemoveOptions
 	var force, all bool
 	cmd := command("rm [OPTIONS] [SERVICE...]", "Removes stopped service containers", func(ctx context.Context, args []string) error {
-		o, list, err := a.containers(ctx, args, true)
+		o, list, err := a.acted(ctx, args, false)
 		if err != nil {
 			return err
 		}
@@ -154,6 +159,8 @@ func (a *app) rmCommand() *cobra.Command {
 			if ok, err := a.confirm(ctx, fmt.Sprintf("Going to remove %s\nAre you sure?", names(list))); !ok || err != nil {
 				return err
 			}
+		} else {
+			_, _ = fmt.Fprintf(a.out, "Going to remove %s\n", names(list))
 		}
 		return o.Remove(ctx, list, opts)
 	})
@@ -184,10 +191,7 @@ func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 
 func (a *app) pauseCommand() *cobra.Command {
 	return command("pause [SERVICE...]", "Pause services", func(ctx context.Context, args []string) error {
-		return a.onAll(ctx, args, "Pausing", "Paused", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
-			if c.State != container.StateRunning {
-				return nil
-			}
+		return a.onThose(ctx, args, container.StateRunning, "Pausing", "Paused", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
 			_, err := o.API.ContainerPause(ctx, c.ID, client.ContainerPauseOptions{})
 			return err
 		})
@@ -196,22 +200,20 @@ func (a *app) pauseCommand() *cobra.Command {
 
 func (a *app) unpauseCommand() *cobra.Command {
 	return command("unpause [SERVICE...]", "Unpause services", func(ctx context.Context, args []string) error {
-		return a.onAll(ctx, args, "Unpausing", "Unpaused", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
-			if c.State != container.StatePaused {
-				return nil
-			}
+		return a.onThose(ctx, args, container.StatePaused, "Unpausing", "Unpaused", func(ctx context.Context, o *operate.Operator, c operate.Container) error {
 			_, err := o.API.ContainerUnpause(ctx, c.ID, client.ContainerUnpauseOptions{})
 			return err
 		})
 	})
 }
 
-// onAll does one thing to all containers of the services.
-func (a *app) onAll(ctx context.Context, services []string, doing, done string, do func(context.Context, *operate.Operator, operate.Container) error) error {
-	o, list, err := a.containers(ctx, services, false)
+// onThose does one thing to all containers of the services that are in a state.
+func (a *app) onThose(ctx context.Context, services []string, state container.ContainerState, doing, done string, do func(context.Context, *operate.Operator, operate.Container) error) error {
+	o, list, err := a.acted(ctx, services, false)
 	if err != nil {
 		return err
 	}
+	list = slices.DeleteFunc(list, func(c operate.Container) bool { return c.State != state })
 	return a.onEach(ctx, o, list, doing, done, do)
 }
 
@@ -250,7 +252,7 @@ func (a *app) waitCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := o.Down(ctx, name, p, operate.DownOptions{}); err != nil {
+			if err := o.Down(ctx, name, p, operate.DownOptions{All: a.byName()}); err != nil {
 				return err
 			}
 		}
@@ -267,7 +269,7 @@ func (a *app) waitCommand() *cobra.Command {
 // first that did.
 func (a *app) firstExit(ctx context.Context, o *operate.Operator, list []operate.Container) (int64, error) {
 	type ending struct {
-		name string
+		id   string
 		code int64
 		err  error
 	}
@@ -277,9 +279,9 @@ func (a *app) firstExit(ctx context.Context, o *operate.Operator, list []operate
 			wait := o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 			select {
 			case r := <-wait.Result:
-				endings <- ending{c.Name, r.StatusCode, nil}
+				endings <- ending{c.ID, r.StatusCode, nil}
 			case err := <-wait.Error:
-				endings <- ending{c.Name, 0, err}
+				endings <- ending{c.ID, 0, err}
 			}
 		}()
 	}
@@ -290,6 +292,6 @@ func (a *app) firstExit(ctx context.Context, o *operate.Operator, list []operate
 	case first.err != nil:
 		return 0, first.err
 	}
-	_, _ = fmt.Fprintf(a.out, "container %q exited with status code %d\n", first.name, first.code)
+	_, _ = fmt.Fprintf(a.out, "container %q exited with status code %d\n", first.id, first.code)
 	return first.code, nil
 }

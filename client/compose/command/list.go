@@ -30,9 +30,16 @@ import (
 // table prints rows under a header, as JSON (one object a line, or an array), or by a
 // template.
 func (a *app) table(format string, header []string, cells [][]string, rows []any, array bool) error {
+	width := 10 // docker compose's columns of what it also gives as an array are wider
+	if array {
+		width = 20
+		if named := strings.ToLower(format); named == "table" || named == "pretty" || named == "json" {
+			format = named
+		}
+	}
 	switch {
-	case format == "" || format == "table":
-		t := term.NewTable(a.out, 10, 3)
+	case format == "" || format == "table" || format == "pretty" && array:
+		t := term.NewTable(a.out, width, 3)
 		_, _ = fmt.Fprintln(t, strings.Join(header, "\t"))
 		for _, c := range cells {
 			_, _ = fmt.Fprintln(t, strings.Join(c, "\t"))
@@ -188,7 +195,7 @@ func (a *app) psCommand() *cobra.Command {
 				status = append(status, value)
 			}
 		}
-		o, list, err := a.containers(ctx, args, false)
+		o, list, err := a.containers(ctx, args, all) // those of run, too
 		if err != nil {
 			return err
 		}
@@ -199,9 +206,7 @@ func (a *app) psCommand() *cobra.Command {
 			return !all && c.State != container.StateRunning && c.State != container.StatePaused && c.State != container.StateRestarting
 		})
 		if !orphans {
-			if list, err = a.withoutOrphans(ctx, list); err != nil {
-				return err
-			}
+			list = a.within(o, list)
 		}
 		switch {
 		case quiet:
@@ -231,17 +236,6 @@ func (a *app) psCommand() *cobra.Command {
 	f.StringVar(&filter, "filter", "", "Filter services by a property (supported filters: status)")
 	f.StringArrayVar(&status, "status", nil, "Filter services by status. Values: [paused | restarting | removing | running | dead | created | exited]")
 	return cmd
-}
-
-func (a *app) withoutOrphans(ctx context.Context, list []operate.Container) ([]operate.Container, error) {
-	p, err := a.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	orphans := operate.Orphans(p, list)
-	return slices.DeleteFunc(list, func(c operate.Container) bool {
-		return slices.ContainsFunc(orphans, func(o operate.Container) bool { return o.ID == c.ID })
-	}), nil
 }
 
 func (a *app) printContainers(ctx context.Context, o *operate.Operator, list []operate.Container, format string, noTrunc bool) error {
@@ -343,10 +337,12 @@ func (a *app) imagesCommand() *cobra.Command {
 		LastTagTime                                  time.Time
 	}
 	cmd := command("images [OPTIONS] [SERVICE...]", "List images used by the created containers", func(ctx context.Context, args []string) error {
-		o, list, err := a.containers(ctx, args, false)
+		o, list, err := a.containers(ctx, nil, false)
 		if err != nil {
 			return err
 		}
+		a.warnOfUnknown(o, list, args)
+		list = operate.OfServices(list, args)
 		cells, rows := [][]string{}, []any{}
 		seen := map[string]bool{}
 		for _, c := range list {
@@ -449,15 +445,23 @@ func (a *app) volumesCommand() *cobra.Command {
 	return cmd
 }
 
+// warnOfUnknown is for the lists that docker compose shows empty of services that there are not.
+func (a *app) warnOfUnknown(o *operate.Operator, list []operate.Container, services []string) {
+	for _, s := range unknownOf(o.Project, list, services) {
+		a.reporter.Warn("no such service: " + s)
+	}
+}
+
 func (a *app) topCommand() *cobra.Command {
 	return command("top [SERVICES...]", "Display the running processes", func(ctx context.Context, args []string) error {
-		o, list, err := a.containers(ctx, args, false)
+		o, list, err := a.containers(ctx, nil, true) // those of run, too
 		if err != nil {
 			return err
 		}
+		a.warnOfUnknown(o, list, args)
 		t := term.NewTable(a.out, 4, 2)
 		header := ""
-		for _, c := range list {
+		for _, c := range operate.OfServices(list, args) {
 			if c.State != container.StateRunning && c.State != container.StatePaused {
 				continue
 			}
@@ -470,7 +474,7 @@ func (a *app) topCommand() *cobra.Command {
 				header = titles
 			}
 			for _, p := range found.Processes {
-				_, _ = fmt.Fprintln(t, c.Service+"\t"+strconv.Itoa(c.Number)+"\t"+strings.Join(p, "\t"))
+				_, _ = fmt.Fprintln(t, c.Service+"\t"+c.Labels[label.Number]+"\t"+strings.Join(p, "\t"))
 			}
 		}
 		return t.Flush()

@@ -1,11 +1,13 @@
 package command
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/term"
 )
 
 // The health is that of the list where it has one, else what the status says of it.
@@ -43,6 +45,27 @@ func TestTagOf(t *testing.T) {
 	} {
 		if repository, tag := tagOf(c.tags, c.made); repository+" "+tag != c.want {
 			t.Errorf("%v of %v: %s %s", c.made, c.tags, repository, tag)
+		}
+	}
+}
+
+// Columns are as wide as docker compose's: of what it also gives as an array, 20, of all else 10.
+func TestWidthsOfColumns(t *testing.T) {
+	for _, c := range []struct {
+		format string
+		array  bool
+		want   string
+	}{
+		{"table", true, "NAME                STATUS\nweb                 running(1)\n"},
+		{"PRETTY", true, "NAME                STATUS\nweb                 running(1)\n"},
+		{"", false, "NAME      STATUS\nweb       running(1)\n"},
+		{"JSON", true, "[1]\n"},
+		{"json", false, "1\n"},
+	} {
+		var out bytes.Buffer
+		a := &app{out: term.NewOutput(&out)}
+		if err := a.table(c.format, []string{"NAME", "STATUS"}, [][]string{{"web", "running(1)"}}, []any{1}, c.array); err != nil || out.String() != c.want {
+			t.Errorf("%q: %v, %q", c.format, err, out.String())
 		}
 	}
 }

@@ -27,16 +27,19 @@ func (a *app) logsCommand() *cobra.Command {
 	var noColour, noPrefix bool
 	var index int
 	cmd := command("logs [OPTIONS] [SERVICE...]", "View output from containers", func(ctx context.Context, args []string) error {
-		op, list, err := a.containers(ctx, args, false)
+		op, list, err := a.acted(ctx, args, false)
 		if err != nil {
 			return err
 		}
 		if index > 0 {
 			list = slices.DeleteFunc(list, func(c operate.Container) bool { return c.Number != index })
+			if len(list) == 0 {
+				return fmt.Errorf("%s has no container #%d: `%s compose ps -a` shows those that there are", strings.Join(args, ", "), index, a.program)
+			}
 		}
 		hidden := map[string]bool{}
 		// By its name alone a project is what the engine has of it, as with docker compose.
-		if len(args) == 0 && a.project != nil && (len(a.options.Files) > 0 || a.options.Name == "") {
+		if len(args) == 0 && a.project != nil && !a.byName() {
 			for name, s := range a.project.Services {
 				hidden[name] = s.Attach != nil && !*s.Attach // shown when they are asked for
 			}
@@ -190,7 +193,11 @@ func (f *following) left(l endedLog) error {
 		delete(f.again, l.id)
 		open()
 	}
-	if l.err == nil {
+	switch {
+	case l.err == nil:
+		return nil
+	case errdefs.IsNotImplemented(l.err): // its driver keeps none; the others' are shown
+		f.engine.Say(fmt.Sprintf("WARNING: logs of %s: %v", l.name, l.err))
 		return nil
 	}
 	if follow.Broken(l.err) || errors.Is(l.err, follow.ErrGone) {

@@ -26,6 +26,7 @@ type RemoveOptions struct {
 type DownOptions struct {
 	Services      []string // none: all of the project
 	RemoveOrphans bool
+	All           bool // also of services that the project has not, or has not enabled
 	Timeout       *int
 	Volumes       bool
 	Images        string // "", "local" or "all"
@@ -116,15 +117,16 @@ func Dependencies(list []Container) graph {
 
 // Down stops and removes what there is of a project. p is nil if only its name is known.
 func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts DownOptions) error {
-	list, err := o.Containers(ctx, name, true)
+	list, err := o.Containers(ctx, name, opts.RemoveOrphans) // what run has made was not brought up
 	if err != nil {
 		return err
 	}
 	targets := OfServices(list, opts.Services)
-	if p != nil && !opts.RemoveOrphans && len(opts.Services) == 0 {
-		orphans := Orphans(p, list)
-		targets = slices.DeleteFunc(slices.Clone(targets), func(c Container) bool {
-			return slices.ContainsFunc(orphans, func(o Container) bool { return o.ID == c.ID })
+	if p != nil && !opts.All && len(opts.Services) == 0 {
+		targets = slices.DeleteFunc(slices.Clone(list), func(c Container) bool {
+			_, enabled := p.Services[c.Service]
+			_, disabled := p.DisabledServices[c.Service] // runs on until its profile is named
+			return disabled || !enabled && !opts.RemoveOrphans
 		})
 	}
 	if err := o.Remove(ctx, targets, RemoveOptions{Stop: true, Timeout: opts.Timeout, Volumes: opts.Volumes}); err != nil {
@@ -143,7 +145,7 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 		errs = append(errs, o.removeVolumes(ctx, name))
 	}
 	if opts.Images != "" && p != nil {
-		errs = append(errs, o.removeImages(ctx, p, opts.Images == "local"))
+		errs = append(errs, o.removeImages(ctx, p, opts))
 	}
 	if len(list) == 0 {
 		o.Report.Warn("No resource found to remove for project \"" + name + "\".")
@@ -151,11 +153,14 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 	return errors.Join(errs...)
 }
 
-// removeImages removes what the services ran; with local only what has no name of its own.
-func (o *Operator) removeImages(ctx context.Context, p *types.Project, local bool) error {
-	names := map[string]bool{}
-	for _, s := range p.AllServices() {
-		if !local || s.Image == "" {
+// removeImages removes what the services ran; of "local" ones only what has no name of its own.
+func (o *Operator) removeImages(ctx context.Context, p *types.Project, opts DownOptions) error {
+	names, services := map[string]bool{}, p.Services
+	if opts.All {
+		services = p.AllServices()
+	}
+	for _, s := range services {
+		if opts.Images == "all" || s.Image == "" {
 			names[spec.ImageName(p, s, o.Separator)] = true
 		}
 	}

@@ -93,7 +93,7 @@ func Load(ctx context.Context, o Options, raw Raw, services ...string) (*types.P
 // loadProject has the library load the project, and validate it where that is not done already: meanwhile, as most
 // files are valid.
 func loadProject(ctx context.Context, options *cli.ProjectOptions, raw Raw) (*types.Project, error) {
-	if raw != (Raw{}) {
+	if raw != (Raw{NoEnvironment: raw.NoEnvironment}) {
 		return checked(ctx, options)
 	}
 	files, ok := drafted(options)
