@@ -3,7 +3,6 @@ package api_test
 import (
 	"bufio"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,15 +26,7 @@ var withoutEffect = map[string]string{
 // API description, as "METHOD /path name".
 func parameters(t *testing.T) []string {
 	t.Helper()
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/moby/moby/api").Output()
-	if err != nil {
-		t.Fatalf("go list: %v", err)
-	}
-	file, err := os.Open(filepath.Join(strings.TrimSpace(string(dir)), "swagger.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
+	file := description(t)
 	var found []string
 	var path, method, name string
 	inPaths, inParameters := false, false

@@ -10,12 +10,8 @@ import (
 	"testing"
 )
 
-// operation is one of the API description.
-type operation struct{ method, path string }
-
-// described reads the operations out of the API description that comes with the
-// module of the API's types.
-func described(t *testing.T) []operation {
+// description opens the API description that comes with the module of the API's types.
+func description(t *testing.T) *os.File {
 	t.Helper()
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/moby/moby/api").Output()
 	if err != nil {
@@ -25,7 +21,17 @@ func described(t *testing.T) []operation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
+// operation is one of the API description.
+type operation struct{ method, path string }
+
+// described reads the operations out of the API description.
+func described(t *testing.T) []operation {
+	t.Helper()
+	file := description(t)
 	var operations []operation
 	var path string
 	inPaths := false

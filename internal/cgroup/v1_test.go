@@ -412,17 +412,9 @@ func TestCreateAfterTheParentWasRemoved(t *testing.T) {
 	run(t, g, "exec sleep 1000") // a cpuset without CPUs would refuse it
 }
 
-func TestOOM(t *testing.T) {
-	h := v1(t)
-	g := create(t, h, "oom", cgroup.Resources{AllowAllDevices: true, Memory: 16 << 20, MemorySwap: 16 << 20})
-	if n, err := g.OOMKills(); n != 0 || err != nil {
-		t.Errorf("OOMKills at first: %d, %v", n, err)
-	}
-	stop := make(chan struct{})
-	events, err := g.WatchOOM(stop)
-	if err != nil {
-		t.Fatal(err)
-	}
+// runOutOfMemory runs what needs more memory than the group may have, and sees that it is told of.
+func runOutOfMemory(t *testing.T, g *cgroup.Group, events <-chan struct{}) {
+	t.Helper()
 	cmd := run(t, g, `x=y; while :; do x="$x$x"; done`)
 	select {
 	case _, ok := <-events:
@@ -436,6 +428,20 @@ func TestOOM(t *testing.T) {
 	if n, err := g.OOMKills(); n == 0 || err != nil {
 		t.Errorf("OOMKills = %d, %v", n, err)
 	}
+}
+
+func TestOOM(t *testing.T) {
+	h := v1(t)
+	g := create(t, h, "oom", cgroup.Resources{AllowAllDevices: true, Memory: 16 << 20, MemorySwap: 16 << 20})
+	if n, err := g.OOMKills(); n != 0 || err != nil {
+		t.Errorf("OOMKills at first: %d, %v", n, err)
+	}
+	stop := make(chan struct{})
+	events, err := g.WatchOOM(stop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runOutOfMemory(t, g, events)
 	close(stop)
 	expect.Eventually(t, "the channel to close", func() bool {
 		select {

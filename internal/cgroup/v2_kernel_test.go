@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -101,19 +100,7 @@ func TestV2OOM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := run(t, g, `x=y; while :; do x="$x$x"; done`)
-	select {
-	case _, ok := <-events:
-		if !ok {
-			t.Fatal("watch ended early")
-		}
-	case <-time.After(expect.Patience):
-		t.Fatal("no event")
-	}
-	cmd.Wait()
-	if n, err := g.OOMKills(); n == 0 || err != nil {
-		t.Errorf("OOMKills = %d, %v", n, err)
-	}
+	runOutOfMemory(t, g, events)
 }
 
 func TestV2LimitBelowUsage(t *testing.T) {

@@ -211,13 +211,7 @@ func TestCompressedOnce(t *testing.T) {
 func TestCancelledCompression(t *testing.T) {
 	reg := newRegistry(t)
 	b := newBench(t)
-	_, _, err := b.images.Make(context.Background(), image.MakeRequest{Repo: reg.addr + "/made", Tag: "1", Layer: func(_ context.Context, w io.Writer) (bool, error) {
-		rc, err := layerOf(t, entry{"a", noise(30_000_000)}).Uncompressed()
-		if err == nil {
-			_, err = io.Copy(w, rc)
-		}
-		return false, err
-	}})
+	_, _, err := b.images.Make(context.Background(), image.MakeRequest{Repo: reg.addr + "/made", Tag: "1", Layer: noiseLayer(30_000_000)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,13 +235,7 @@ func TestCancelledCompression(t *testing.T) {
 func TestManyPushesAtOnce(t *testing.T) {
 	reg := newRegistry(t)
 	b := newBench(t)
-	_, _, err := b.images.Make(context.Background(), image.MakeRequest{Repo: reg.addr + "/made", Tag: "1", Layer: func(_ context.Context, w io.Writer) (bool, error) {
-		rc, err := layerOf(t, entry{"a", noise(2_000_000)}).Uncompressed()
-		if err == nil {
-			_, err = io.Copy(w, rc)
-		}
-		return false, err
-	}})
+	_, _, err := b.images.Make(context.Background(), image.MakeRequest{Repo: reg.addr + "/made", Tag: "1", Layer: noiseLayer(2_000_000)})
 	if err != nil {
 		t.Fatal(err)
 	}

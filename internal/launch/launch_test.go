@@ -37,17 +37,23 @@ type outcome struct {
 // run starts p with the given descriptors and collects everything about it.
 func run(t testing.TB, s *launch.Stub, p *launch.Program, files ...int) outcome {
 	t.Helper()
+	return runIn(t, s, nil, p, "launch-test", files...)
+}
+
+// runIn is run in a parked process.
+func runIn(t testing.TB, s *launch.Stub, k *launch.Parked, p *launch.Program, name string, files ...int) outcome {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	c, err := s.Start(p, "launch-test", [3]int{int(null.Fd()), int(w.Fd()), int(w.Fd())}, files)
+	c, err := s.StartIn(k, p, name, [3]int{int(null.Fd()), int(w.Fd()), int(w.Fd())}, files)
 	w.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +61,7 @@ func run(t testing.TB, s *launch.Stub, p *launch.Program, files ...int) outcome 
 	defer unix.Close(c.PIDFD)
 	ctx, cancel := context.WithTimeout(context.Background(), expect.Patience)
 	defer cancel()
-	var o outcome
+	o := outcome{pid: c.PID}
 	o.report, o.err = c.Await(ctx)
 	b, err := io.ReadAll(r)
 	if err != nil {

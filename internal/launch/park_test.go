@@ -3,7 +3,6 @@ package launch_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -15,41 +14,6 @@ import (
 	"github.com/cleatlabs/cleat/internal/launch"
 	"github.com/cleatlabs/cleat/test/expect"
 )
-
-// runIn is run in a parked process.
-func runIn(t testing.TB, s *launch.Stub, k *launch.Parked, p *launch.Program, name string, files ...int) outcome {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	c, err := s.StartIn(k, p, name, [3]int{int(null.Fd()), int(w.Fd()), int(w.Fd())}, files)
-	w.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(c.PIDFD)
-	ctx, cancel := context.WithTimeout(context.Background(), expect.Patience)
-	defer cancel()
-	var o outcome
-	o.report, o.err = c.Await(ctx)
-	b, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.stdout = string(b)
-	if _, err := unix.Wait4(c.PID, &o.status, 0, nil); err != nil {
-		t.Fatal(err)
-	}
-	o.pid = c.PID
-	return o
-}
 
 func park(t testing.TB, s *launch.Stub) *launch.Parked {
 	t.Helper()

@@ -47,6 +47,23 @@ func open(t *testing.T, name string) *nft.Table {
 	return tab
 }
 
+// asserted is the table cleat-clt0, put into the kernel.
+func asserted(t *testing.T) *nft.Table {
+	t.Helper()
+	tab := open(t, "cleat-clt0")
+	if err := tab.Assert(); err != nil {
+		t.Fatal(err)
+	}
+	return tab
+}
+
+func apply(t *testing.T, tab *nft.Table, c nft.Change) {
+	t.Helper()
+	if err := tab.Apply(c); err != nil {
+		t.Fatal(err)
+	}
+}
+
 var bridge = nft.Network{Bridge: "clt0", ICC: true, Subnets: []nft.Subnet{{Prefix: netip.MustParsePrefix("172.17.0.0/16"), Masquerade: true}}}
 
 // dual is a network with everything that a network can have.
@@ -101,10 +118,7 @@ func TestTableIsWhatItsTextSays(t *testing.T) {
 		{"network-removed", nft.Change{DelNetworks: []nft.Network{dual}, Del: ports6()}},
 	}
 	inNewNS(t)
-	tab := open(t, "cleat-clt0")
-	if err := tab.Assert(); err != nil {
-		t.Fatal(err)
-	}
+	tab := asserted(t)
 	for _, s := range steps {
 		if err := tab.Apply(s.change); err != nil {
 			t.Fatalf("%s: %v", s.name, err)
@@ -148,13 +162,8 @@ func loadText(t *testing.T, text, table string) string {
 
 func TestFlushedTableComesBackWhole(t *testing.T) {
 	inNewNS(t)
-	tab := open(t, "cleat-clt0")
-	if err := tab.Assert(); err != nil {
-		t.Fatal(err)
-	}
-	if err := tab.Apply(nft.Change{AddNetworks: []nft.Network{bridge}, Add: ports()}); err != nil {
-		t.Fatal(err)
-	}
+	tab := asserted(t)
+	apply(t, tab, nft.Change{AddNetworks: []nft.Network{bridge}, Add: ports()})
 	before := nftList(t, tab.Name())
 	nftRun(t, "flush ruleset")
 	if err := tab.Assert(); err != nil {
@@ -165,12 +174,8 @@ func TestFlushedTableComesBackWhole(t *testing.T) {
 	}
 	// A change finds out by itself, too.
 	nftRun(t, "flush ruleset")
-	if err := tab.Apply(nft.Change{Del: ports()[:1]}); err != nil {
-		t.Fatal(err)
-	}
-	if err := tab.Apply(nft.Change{Add: ports()[:1]}); err != nil {
-		t.Fatal(err)
-	}
+	apply(t, tab, nft.Change{Del: ports()[:1]})
+	apply(t, tab, nft.Change{Add: ports()[:1]})
 	if after := nftList(t, tab.Name()); after != before {
 		t.Errorf("before the second flush\n%s\nafter\n%s", before, after)
 	}
@@ -178,10 +183,7 @@ func TestFlushedTableComesBackWhole(t *testing.T) {
 
 func TestAdminChainSurvivesAssert(t *testing.T) {
 	inNewNS(t)
-	tab := open(t, "cleat-clt0")
-	if err := tab.Assert(); err != nil {
-		t.Fatal(err)
-	}
+	tab := asserted(t)
 	nftRun(t, "add rule inet cleat-clt0 admin ip saddr 192.0.2.7 drop")
 	if err := tab.Assert(); err != nil {
 		t.Fatal(err)
@@ -193,13 +195,8 @@ func TestAdminChainSurvivesAssert(t *testing.T) {
 
 func TestOpenTakesOverWhatTheKernelHas(t *testing.T) {
 	inNewNS(t)
-	first := open(t, "cleat-clt0")
-	if err := first.Assert(); err != nil {
-		t.Fatal(err)
-	}
-	if err := first.Apply(nft.Change{AddNetworks: []nft.Network{bridge, dual}, Add: append(ports(), ports6()...)}); err != nil {
-		t.Fatal(err)
-	}
+	first := asserted(t)
+	apply(t, first, nft.Change{AddNetworks: []nft.Network{bridge, dual}, Add: append(ports(), ports6()...)})
 	second := open(t, "cleat-clt0")
 	if got, want := second.String(), first.String(); got != want {
 		t.Errorf("taken over\n%s\nwant\n%s", got, want)
@@ -220,13 +217,8 @@ func TestOpenTakesOverWhatTheKernelHas(t *testing.T) {
 
 func TestApplyIsAllOrNothing(t *testing.T) {
 	inNewNS(t)
-	tab := open(t, "cleat-clt0")
-	if err := tab.Assert(); err != nil {
-		t.Fatal(err)
-	}
-	if err := tab.Apply(nft.Change{AddNetworks: []nft.Network{bridge}, Add: ports()}); err != nil {
-		t.Fatal(err)
-	}
+	tab := asserted(t)
+	apply(t, tab, nft.Change{AddNetworks: []nft.Network{bridge}, Add: ports()})
 	before := nftList(t, tab.Name())
 	clash := ports()[0]
 	clash.To = netip.MustParseAddr("172.17.0.9")
@@ -242,23 +234,16 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 
 func TestManySinglePortsInOneTransaction(t *testing.T) {
 	inNewNS(t)
-	tab := open(t, "cleat-clt0")
-	if err := tab.Assert(); err != nil {
-		t.Fatal(err)
-	}
+	tab := asserted(t)
 	var add []nft.Publish
 	for p := uint16(20000); p < 24000; p++ {
 		add = append(add, nft.Publish{Proto: nft.UDP, First: p, Last: p, To: netip.MustParseAddr("172.17.0.2"), ToPort: p - 1000})
 	}
-	if err := tab.Apply(nft.Change{Add: add}); err != nil {
-		t.Fatal(err)
-	}
+	apply(t, tab, nft.Change{Add: add})
 	if got := len(open(t, "cleat-clt0").Published()); got != len(add) {
 		t.Errorf("%d elements in the kernel, want %d", got, len(add))
 	}
-	if err := tab.Apply(nft.Change{Del: add}); err != nil {
-		t.Fatal(err)
-	}
+	apply(t, tab, nft.Change{Del: add})
 	if got := len(open(t, "cleat-clt0").Published()); got != 0 {
 		t.Errorf("%d elements left", got)
 	}

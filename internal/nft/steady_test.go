@@ -15,9 +15,7 @@ func TestReadWhileOthersChange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := own.Apply(nft.Change{Add: ports()}); err != nil {
-		t.Fatal(err)
-	}
+	apply(t, own, nft.Change{Add: ports()})
 	stop, stopped := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for {
