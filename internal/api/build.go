@@ -146,7 +146,7 @@ func (q *request) buildRequest() (build.Request, error) {
 		NetworkMode: q.query.Get("networkmode"), ExtraHosts: q.query["extrahosts"], Tags: q.query["t"],
 	}
 	if q.boolean("squash") {
-		return req, failure.Invalid("squash is only supported with experimental mode")
+		return req, failure.Invalid("squash is only supported with experimental mode, which this engine has not: build in stages and COPY --from the last")
 	}
 	if isolation := q.query.Get("isolation"); isolation != "" && isolation != "default" {
 		return req, failure.Invalid("unsupported isolation: %q", isolation)

@@ -148,7 +148,7 @@ func (c *Config) checkOffline() (string, error) {
 // stays is an error, or is said on out if it is not ours to remove.
 func DebugTeardown(ctx context.Context, c Config, out io.Writer) error {
 	if os.Geteuid() != 0 {
-		return errors.New("tearing down needs root")
+		return errors.New("tearing down needs root: start it with sudo")
 	}
 	for _, root := range []string{c.DataRoot, c.ExecRoot} {
 		if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {

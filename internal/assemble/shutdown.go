@@ -50,7 +50,7 @@ func (s *services) stopContainers(ctx context.Context) error {
 // As a unit of systemd, and without flags, it takes those that the engine had.
 func Shutdown(ctx context.Context, own Config) error {
 	if os.Geteuid() != 0 {
-		return errors.New("stopping containers needs root")
+		return errors.New("stopping containers needs root: start it with sudo")
 	}
 	left, err := own.leftFlags()
 	if err != nil {

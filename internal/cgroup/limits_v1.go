@@ -31,7 +31,7 @@ func (g *Group) apply(r Resources) error {
 // that the processes already exceed is errdefs.ErrConflict.
 func (g *Group) Update(r Resources) error {
 	if len(r.Devices) > 0 || r.AllowAllDevices {
-		return failure.NotImplemented("the devices of a running container cannot be changed")
+		return failure.NotImplemented("the devices of a running container cannot be changed: create it anew with them")
 	}
 	if err := r.validate(g.h.Version()); err != nil {
 		return err

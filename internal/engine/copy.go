@@ -291,7 +291,7 @@ func (cp *Copier) destination(f *files, name, p string) (string, error) {
 		return "", err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return "", failure.Invalid("extraction point is not a directory")
+		return "", failure.Invalid("extraction point is not a directory: %s in container %s", p, name)
 	}
 	var top unix.Statx_t
 	if err := unix.Statx(f.root, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &top); err != nil {
@@ -304,9 +304,9 @@ func (cp *Copier) destination(f *files, name, p string) (string, error) {
 	readOnly := flags.Flags&unix.ST_RDONLY != 0
 	switch {
 	case st.Mnt_id == top.Mnt_id && (readOnly || f.c.Load().HostConfig.ReadonlyRootfs):
-		return "", failure.Invalid("container rootfs is marked read-only")
+		return "", failure.Invalid("container rootfs is marked read-only: copy into a volume or bind mount of %s instead of %s", name, p)
 	case readOnly:
-		return "", failure.Invalid("mounted volume is marked read-only")
+		return "", failure.Invalid("mounted volume is marked read-only: %s in container %s", p, name)
 	}
 	return f.pathOf(fd)
 }

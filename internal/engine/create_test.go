@@ -33,7 +33,7 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"bad name", spec{name: "no good"}, errdefs.IsInvalidArgument, "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"},
 		{"short name", spec{name: "x"}, errdefs.IsInvalidArgument, "two characters at least"},
 		{"missing image", spec{cfg: func(c *api.Config) { c.Image = "nosuch" }}, errdefs.IsNotFound, "No such image: nosuch:latest"},
-		{"no command", spec{cfg: func(c *api.Config) { c.Entrypoint = []string{""}; c.Cmd = nil }}, errdefs.IsInvalidArgument, "no command specified"},
+		{"no command", spec{cfg: func(c *api.Config) { c.Entrypoint = []string{""}; c.Cmd = nil }}, errdefs.IsInvalidArgument, "no command specified: the image names none"},
 		{"relative workdir", spec{cfg: func(c *api.Config) { c.WorkingDir = "x" }}, errdefs.IsInvalidArgument, "needs to be an absolute path"},
 		{"more variables than a program can have", spec{cfg: func(c *api.Config) { c.Env = slices.Repeat([]string{"A=1"}, 1<<19) }}, errdefs.IsInvalidArgument, "take 7 MiB, more than the 6 MiB"},
 		{"bad stop signal", spec{cfg: func(c *api.Config) { c.StopSignal = "SIGNONE" }}, errdefs.IsInvalidArgument, "invalid signal: SIGNONE"},

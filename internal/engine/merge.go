@@ -77,7 +77,7 @@ func mergeCommand(c *container.Config, img *dockerspec.DockerOCIImageConfig) {
 func commandLine(c *container.Config) (path string, args []string, err error) {
 	line := append(slices.Clone(c.Entrypoint), c.Cmd...)
 	if len(line) == 0 {
-		return "", nil, failure.Invalid("no command specified")
+		return "", nil, failure.Invalid("no command specified: the image names none with CMD or ENTRYPOINT, so give one")
 	}
 	return line[0], line[1:], nil
 }

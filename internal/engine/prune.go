@@ -49,7 +49,7 @@ func (f *pruneChoice) match(created time.Time, labels map[string]string) bool {
 	return !slices.ContainsFunc(f.without, func(unwanted string) bool { return filter.HasLabel(labels, unwanted) })
 }
 
-var errPruning = failure.Conflict("a prune operation is already running")
+var errPruning = failure.Conflict("a prune operation is already running: try again when it has ended")
 
 // PruneContainers removes the containers that do not run, but not their volumes.
 func (p *Pruner) PruneContainers(ctx context.Context, filters map[string][]string) (*api.PruneReport, error) {

@@ -210,7 +210,8 @@ func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*
 	case rec.State.Status == api.StateRemoving, rec.State.Status == api.StateDead:
 		return nil, failure.Conflict("can not get logs from container which is dead or marked for removal")
 	case !logs.Readable(rec.HostConfig.LogConfig.Type, rec.HostConfig.LogConfig.Config):
-		return nil, failure.NotImplemented("configured logging driver does not support reading")
+		return nil, failure.NotImplemented("configured logging driver does not support reading: container %s has the driver %s and keeps no lines here",
+			name, rec.HostConfig.LogConfig.Type)
 	}
 	var live <-chan struct{}
 	l := s.lives.of(c)

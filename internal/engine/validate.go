@@ -107,7 +107,7 @@ func checkHostConfig(h *container.HostConfig, f kernel.Features) (warnings []str
 		return nil, failure.Wrap(errdefs.ErrInvalidArgument, err)
 	}
 	if h.AutoRemove && !h.RestartPolicy.IsNone() {
-		return nil, failure.Invalid("can't create 'AutoRemove' container with restart policy")
+		return nil, failure.Invalid("can't create 'AutoRemove' container with restart policy %s: leave out one of --rm and --restart", h.RestartPolicy.Name)
 	}
 	if _, ok := h.Annotations[""]; ok {
 		return nil, failure.Invalid("invalid Annotations: the empty string is not permitted as an annotation key")

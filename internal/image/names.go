@@ -84,7 +84,7 @@ func newName(repo, tag string) (reference.NamedTagged, error) {
 		}
 	}
 	if reference.FamiliarName(named) == string(digest.Canonical) {
-		return nil, failure.Invalid("refusing to create an ambiguous tag using digest algorithm as name")
+		return nil, failure.Invalid("refusing to create an ambiguous tag using digest algorithm as name: choose another than %s", repo)
 	}
 	return reference.TagNameOnly(named).(reference.NamedTagged), nil
 }

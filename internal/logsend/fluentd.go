@@ -97,7 +97,7 @@ func (f *fluentTarget) parseAddress(address string) error {
 	switch u.Scheme {
 	case "unix":
 		if strings.TrimLeft(u.Path, "/") == "" {
-			return errors.New("path is empty")
+			return errors.New("path is empty: name a socket, unix:///path")
 		}
 		f.network, f.address = "unix", u.Path
 		return nil
@@ -107,7 +107,7 @@ func (f *fluentTarget) parseAddress(address string) error {
 		return fmt.Errorf("unsupported scheme: '%s'", u.Scheme)
 	}
 	if u.Path != "" {
-		return errors.New("should not contain a path element")
+		return fmt.Errorf("should not contain a path element: leave out %s", u.Path)
 	}
 	host, port := fluentHost, strconv.Itoa(fluentPort)
 	if h := u.Hostname(); h != "" {
@@ -140,7 +140,7 @@ func (f *fluentTarget) set(t *Target, name, value string) (err error) {
 	case fluentRetries:
 		var n uint64
 		if n, err = strconv.ParseUint(value, 10, 32); err == nil && n > math.MaxInt32 {
-			return failure.Invalid("invalid fluentd-max-retries: value out of range")
+			return failure.Invalid("invalid fluentd-max-retries: value out of range: %s is more than %d", value, math.MaxInt32)
 		}
 		t.Tries = int(n)
 	case fluentWait:

@@ -77,10 +77,10 @@ func (g *gelfTarget) parseAddress(address string) error {
 		return failure.Invalid("log opt gelf-address: %w", err)
 	}
 	if u.Scheme != "udp" && u.Scheme != "tcp" {
-		return failure.Invalid("gelf: endpoint needs to be TCP or UDP")
+		return failure.Invalid("gelf: endpoint needs to be TCP or UDP: gelf-address %s is neither udp:// nor tcp://", address)
 	}
 	if _, _, err := net.SplitHostPort(u.Host); err != nil {
-		return failure.Invalid("gelf: please provide gelf-address as proto://host:port")
+		return failure.Invalid("gelf: please provide gelf-address as proto://host:port, not %s", address)
 	}
 	g.scheme, g.address = u.Scheme, u.Host
 	return nil

@@ -121,14 +121,15 @@ func (s *Service) nameHolder(n *netw, ip netip.Addr, err error) error {
 // MayAsk refuses an address that containers of the network can never ask for.
 func (r *Record) MayAsk(ip netip.Addr) error {
 	if r.predefined() {
-		return failure.Invalid("user specified IP address is supported on user defined networks only")
+		return failure.Invalid("user specified IP address is supported on user defined networks only, not on %s: leave out %s", r.Name, ip)
 	}
 	i := slices.IndexFunc(r.Subnets, func(s Subnet) bool { return s.Prefix.Contains(ip) })
 	if i < 0 {
-		return failure.Invalid("no configured subnet or ip-range contain the IP address %s", ip)
+		return failure.Invalid("no configured subnet or ip-range contain the IP address %s: network %s has %v", ip, r.Name, r.prefixes())
 	}
 	if r.Subnets[i].Chosen {
-		return failure.Invalid("user specified IP address is supported only when connecting to networks with user configured subnets")
+		return failure.Invalid("user specified IP address is supported only when connecting to networks with user configured subnets: "+
+			"make network %s anew with --subnet %s, or leave out %s", r.Name, r.Subnets[i].Prefix, ip)
 	}
 	return nil
 }

@@ -210,7 +210,7 @@ func setFamilies(r *Record, req *network.CreateRequest) error {
 		}
 	}
 	if !r.EnableIPv4 && !r.EnableIPv6 {
-		return failure.Invalid("IPv4 or IPv6 must be enabled")
+		return failure.Invalid("IPv4 or IPv6 must be enabled: network %s would have neither", r.Name)
 	}
 	return nil
 }

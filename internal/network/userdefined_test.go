@@ -396,11 +396,11 @@ func TestAddressesAskedFor(t *testing.T) {
 		wantError(t, err, errConflict, text)
 	}
 	_, err = ask("b", "n", "10.99.1.7")
-	wantError(t, err, errInvalid, "no configured subnet or ip-range contain the IP address 10.99.1.7")
+	wantError(t, err, errInvalid, "no configured subnet or ip-range contain the IP address 10.99.1.7: network ")
 	_, err = ask("b", "any", "10.99.0.7")
 	wantError(t, err, errInvalid, "no configured subnet")
 	_, err = ask("b", "bridge", "172.29.0.7")
-	wantError(t, err, errInvalid, "user specified IP address is supported on user defined networks only")
+	wantError(t, err, errInvalid, "user specified IP address is supported on user defined networks only, not on bridge")
 	// One of the range's is kept for a container that does not run.
 	s.Expect("stopped", []network.EndpointRequest{{Network: "n", IP: addr("10.99.0.10")}})
 	got := map[string]bool{}

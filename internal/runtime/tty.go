@@ -117,7 +117,7 @@ func terminalOf(root int, rows, cols uint16) (*terminal, error) {
 		return nil, fmt.Errorf("making a terminal in the container: /dev/pts: %w", err)
 	}
 	if fs.Type != unix.DEVPTS_SUPER_MAGIC {
-		return nil, errors.New("making a terminal in the container: its /dev/pts is not a devpts filesystem")
+		return nil, errors.New("making a terminal in the container: its /dev/pts is not a devpts filesystem: leave out -t")
 	}
 	t, err := terminalIn(dir, rows, cols)
 	if err != nil {

@@ -131,7 +131,7 @@ func (s *Service) Import(ctx context.Context, name string, labels map[string]str
 func unpack(ctx context.Context, r io.Reader, data string) error {
 	plain, done, err := archive.Decompress(r)
 	if errors.Is(err, archive.ErrEmpty) {
-		return failure.Invalid("the archive is empty")
+		return failure.Invalid("the archive is empty: give a tar archive, as cleat volume export writes it")
 	}
 	if err != nil {
 		return err

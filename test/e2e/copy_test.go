@@ -219,7 +219,7 @@ func TestCopyReadOnly(t *testing.T) {
 		remove(t, e, c)
 		e.OK(t, program, "run", "-d", "--name", c, "--read-only", "-v", "/vol", "-v", t.TempDir()+":/ro:ro", "--tmpfs", "/t", "busybox", "sleep", "600")
 		for range 2 {
-			for dst, want := range map[string]string{"/": "container rootfs is marked read-only", "/ro": "mounted volume is marked read-only"} {
+			for dst, want := range map[string]string{"/": "container rootfs is marked read-only", "/ro": "mounted volume is marked read-only: /ro in container "} {
 				if r := e.Do(t, program, "", "cp", src+"/file", c+":"+dst); r.Code == 0 || !strings.Contains(r.Stderr, want) {
 					t.Errorf("%s: %s", dst, r)
 				}
@@ -339,7 +339,7 @@ func TestCopyAPI(t *testing.T) {
 		{"GET", id, "path=/no", "", 404, "Could not find the file /no in container " + id},
 		{"GET", id, "", "", 400, "bad parameter: path cannot be empty"},
 		{"GET", "unknown", "path=/", "", 404, "No such container: unknown"},
-		{"PUT", id, "path=/d/f", "", 400, "extraction point is not a directory"},
+		{"PUT", id, "path=/d/f", "", 400, "extraction point is not a directory: /d/f in container "},
 		{"PUT", id, "path=/no", "", 404, "Could not find the file /no in container " + id},
 		{"PUT", id, "path=/d", "this is no archive" + strings.Repeat("x", 1024), 400, "not a tar archive"},
 		{"PUT", id, "path=/d", "", 200, ""},
