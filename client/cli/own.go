@@ -31,36 +31,10 @@ func (a *app) own(ctx context.Context, r ownRequest) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	payload, kind := r.stream, "application/x-tar"
-	if r.body != nil {
-		data, err := json.Marshal(r.body)
-		if err != nil {
-			return nil, err
-		}
-		payload, kind = bytes.NewReader(data), "application/json"
-	}
-	base := ""
-	if u, err := client.ParseHostURL(c.DaemonHost()); err == nil {
-		base = u.Path
-	}
-	if strings.HasPrefix(c.DaemonHost(), "unix:") {
-		base = ""
-	}
-	target := "http://" + client.DummyHost + path.Join("/", base, "cleat") + r.route
-	if len(r.query) > 0 {
-		target += "?" + r.query.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, r.method, target, payload)
+	req, err := a.ownHTTP(ctx, c.DaemonHost(), r)
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range a.config().HTTPHeaders {
-		req.Header.Set(k, v)
-	}
-	if payload != nil {
-		req.Header.Set("Content-Type", kind)
-	}
-	req.Header.Set("User-Agent", a.userAgent())
 	dial := c.Dialer()
 	transport := &http.Transport{
 		DisableKeepAlives: true, DisableCompression: true,
@@ -81,6 +55,43 @@ func (a *app) own(ctx context.Context, r ownRequest) (*http.Response, error) {
 		return resp, nil
 	}
 	defer func() { _ = resp.Body.Close() }()
+	return nil, refusal(resp, c.DaemonHost())
+}
+
+// ownHTTP is r as it is sent to the engine at host.
+func (a *app) ownHTTP(ctx context.Context, host string, r ownRequest) (*http.Request, error) {
+	payload, kind := r.stream, "application/x-tar"
+	if r.body != nil {
+		data, err := json.Marshal(r.body)
+		if err != nil {
+			return nil, err
+		}
+		payload, kind = bytes.NewReader(data), "application/json"
+	}
+	base := ""
+	if u, err := client.ParseHostURL(host); err == nil && u.Scheme != "unix" {
+		base = u.Path
+	}
+	target := "http://" + client.DummyHost + path.Join("/", base, "cleat") + r.route
+	if len(r.query) > 0 {
+		target += "?" + r.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, target, payload)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range a.config().HTTPHeaders {
+		req.Header.Set(k, v)
+	}
+	if payload != nil {
+		req.Header.Set("Content-Type", kind)
+	}
+	req.Header.Set("User-Agent", a.userAgent())
+	return req, nil
+}
+
+// refusal is what the engine at host answers where something is wrong.
+func refusal(resp *http.Response, host string) error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	var msg struct{ Message string }
 	if json.Unmarshal(text, &msg) != nil || msg.Message == "" {
@@ -88,11 +99,11 @@ func (a *app) own(ctx context.Context, r ownRequest) (*http.Response, error) {
 	}
 	switch {
 	case resp.StatusCode == http.StatusNotFound && strings.Contains(msg.Message, "page not found"):
-		return nil, fmt.Errorf("the engine at %s does not have this: it is another than Cleat, or an older one", c.DaemonHost())
+		return fmt.Errorf("the engine at %s does not have this: it is another than Cleat, or an older one", host)
 	case msg.Message == "":
 		msg.Message = resp.Status
 	}
-	return nil, fmt.Errorf("Error response from daemon: %s", msg.Message) //nolint:staticcheck // Docker's text
+	return fmt.Errorf("Error response from daemon: %s", msg.Message) //nolint:staticcheck // Docker's text
 }
 
 // ownJSON calls the engine and decodes its answer into v, if that is not nil.

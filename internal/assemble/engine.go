@@ -136,14 +136,19 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	if err := s.openSteps(); err != nil {
 		return s, err
 	}
-	s.handler, err = api.New(api.Deps{
+	s.handler, err = s.newHandler()
+	return s, err
+}
+
+// newHandler opens the doors to the verbs.
+func (s *services) newHandler() (*api.Handler, error) {
+	return api.New(api.Deps{
 		Lifecycle: s.engine, Upkeep: s.engine, Queries: s.engine, Stats: s.engine, Streams: s.engine, Execs: s.engine, System: s.engine, Files: s.engine, Events: s.bus,
 		Images: s.engine.Images, Transfer: s.engine.Images, Attested: s.engine.Images, Volumes: s.engine.Volumes, VolumeCopies: s.engine.Volumes, OwnFiles: s.engine,
 		Networks: s.engine.Networks, Connections: s.engine.Networks, Committer: s.engine, Pruning: s.engine, DiskUsage: s.engine, Registries: s.engine.Images,
 		NetworkChecks: s.engine, Builds: s.builder, ClassicBuilds: &classic.Builder{Solver: s.builder, Dir: s.config.temporary()},
-		DataRoot: s.config.DataRoot, ServerVersion: DockerVersion, CgroupV1: s.cgroups.Version() == 1, Log: log,
+		DataRoot: s.config.DataRoot, ServerVersion: DockerVersion, CgroupV1: s.cgroups.Version() == 1, Log: s.log,
 	})
-	return s, err
 }
 
 // startSlice has systemd start the slice that everything is to lie in, if there is one.

@@ -121,11 +121,19 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	}
 	// The group outlives ctx, which is that of the start only.
 	s.group = supervise.New(context.WithoutCancel(ctx))
+	if err := s.start(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// start begins what goes on by itself: what is removed behind the answers, what is made ahead, who watches the host.
+func (s *Service) start() (err error) {
 	s.stale = newForgetter(s.group, s.forgetNow)
 	s.leaving = newDepartures(s.group, s.host.traffic.mute, s.silence, s.release)
 	// Of its own: others would wait for the kernel, too.
 	if s.removing, err = netlink.Dial(unix.NETLINK_ROUTE); err != nil {
-		return nil, err
+		return err
 	}
 	s.host.unused = newLinkRemovals(s.group, s.host.deleteLinks)
 	s.host.inners = newInnerRemovals(s.group, s.host.deleteInners)
@@ -134,7 +142,7 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 		s.removals.add(rec)
 	}
 	if s.proxy, err = newProxy(s.group, s.warn); err != nil {
-		return nil, err
+		return err
 	}
 	s.lookups = s.newNames()
 	s.spares = newSockets(s.group, "network-sockets", s.bridge.prepare, s.host)
@@ -142,9 +150,9 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 	s.loose = newSockets(s.group, "network-loose-sockets", s.prepareLoose, s.host)
 	s.ahead = newAhead(s.group, s.host, s.loose)
 	if err := s.watchLinks(); err != nil {
-		return nil, err
+		return err
 	}
-	return s, s.watch()
+	return s.watch()
 }
 
 func (c *Config) complete() error {

@@ -167,8 +167,14 @@ func writeTar(w io.Writer, r Recipe) error {
 	return err
 }
 
-// writeArchive writes the OCI layout, and manifest.json beside it.
-func writeArchive(w io.Writer, r Recipe, layerFile *os.File, layer ocispec.Descriptor, diffID digest.Digest) (digest.Digest, error) {
+// document is a small file of an image archive.
+type document struct {
+	name string
+	data []byte
+}
+
+// documents are all but the layer: the OCI layout, and manifest.json beside it. id is the manifest's digest.
+func documents(r Recipe, layer ocispec.Descriptor, diffID digest.Digest) (files []document, id digest.Digest, err error) {
 	created := r.Created.UTC()
 	cfg := dockerspec.DockerOCIImage{Config: r.Config}
 	cfg.Created = &created
@@ -178,7 +184,7 @@ func writeArchive(w io.Writer, r Recipe, layerFile *os.File, layer ocispec.Descr
 	cfg.History = []ocispec.History{{Created: &created, CreatedBy: "cleat-registry mkimage"}}
 	configBlob, config, err := jsonBlob(ocispec.MediaTypeImageConfig, cfg)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	manifestBlob, manifest, err := jsonBlob(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -187,7 +193,7 @@ func writeArchive(w io.Writer, r Recipe, layerFile *os.File, layer ocispec.Descr
 		Layers:    []ocispec.Descriptor{layer},
 	})
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	named := manifest
 	named.Annotations = map[string]string{annotationImageName: r.Name, ocispec.AnnotationRefName: tagOf(r.Name)}
@@ -197,7 +203,7 @@ func writeArchive(w io.Writer, r Recipe, layerFile *os.File, layer ocispec.Descr
 		Manifests: []ocispec.Descriptor{named},
 	})
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	docker, err := json.Marshal([]dockerManifest{{
 		Config:   blobPath(config.Digest),
@@ -205,23 +211,29 @@ func writeArchive(w io.Writer, r Recipe, layerFile *os.File, layer ocispec.Descr
 		Layers:   []string{blobPath(layer.Digest)},
 	}})
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	layout, err := json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	tw := tar.NewWriter(w)
-	files := []struct {
-		name string
-		data []byte
-	}{
+	return []document{
 		{ocispec.ImageLayoutFile, layout},
 		{ocispec.ImageIndexFile, index},
 		{"manifest.json", docker},
 		{blobPath(config.Digest), configBlob},
 		{blobPath(manifest.Digest), manifestBlob},
+	}, manifest.Digest, nil
+}
+
+// writeArchive writes the image, and gives its manifest's digest.
+func writeArchive(w io.Writer, r Recipe, layerFile *os.File, layer ocispec.Descriptor, diffID digest.Digest) (digest.Digest, error) {
+	files, id, err := documents(r, layer, diffID)
+	if err != nil {
+		return "", err
 	}
+	created := r.Created.UTC()
+	tw := tar.NewWriter(w)
 	for _, f := range files {
 		if err := tw.WriteHeader(&tar.Header{Name: f.name, Mode: 0o644, Size: int64(len(f.data)), ModTime: created}); err != nil {
 			return "", err
@@ -239,7 +251,7 @@ func writeArchive(w io.Writer, r Recipe, layerFile *os.File, layer ocispec.Descr
 	if _, err := io.Copy(tw, layerFile); err != nil {
 		return "", err
 	}
-	return manifest.Digest, tw.Close()
+	return id, tw.Close()
 }
 
 // dockerManifest is an entry of docker save's manifest.json.
