@@ -163,7 +163,7 @@ func networkRequest(c *ccontainer.Container, r *ccontainer.Record) network.Reque
 	cfg, host := r.Config, r.HostConfig
 	req := network.Request{
 		ContainerID: r.ID, Name: r.Name, Hostname: cfg.Hostname, Domainname: cfg.Domainname, Mode: string(host.NetworkMode),
-		ExtraHosts: host.ExtraHosts, DNSSearch: host.DNSSearch, DNSOptions: host.DNSOptions, FilesDir: c.Dir(),
+		ExtraHosts: host.ExtraHosts, DNSSearch: host.DNSSearch, DNSOptions: host.DNSOptions, FilesDir: c.Dir(), Started: r.State.StartedAt,
 		Endpoints: endpointRequests(host.NetworkMode, r.Networks()),
 	}
 	for _, d := range host.DNS {

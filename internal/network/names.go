@@ -424,19 +424,15 @@ func useNames(r *dns.Conf) {
 }
 
 // turnToNames gives a running container, which has had no names before e, the name
-// server's address, unless somebody has edited its file.
+// server's address, unless somebody has edited its file. It cannot be told from the text: the host's name servers may be
+// others by now than when it was written.
 func (s *Service) turnToNames(req *Request, sb *Sandbox, e *Endpoint) error {
 	before := &Sandbox{Endpoints: slices.DeleteFunc(slices.Clone(sb.Endpoints), func(o *Endpoint) bool { return o.EndpointID == e.EndpointID })}
 	if req.FilesDir == "" || before.hasNames() || !sb.hasNames() {
 		return nil
 	}
 	path := filepath.Join(req.FilesDir, "resolv.conf")
-	was, err := s.resolvFile(req, before)
-	if err != nil {
-		return err
-	}
-	have, err := readMounted(path)
-	if err != nil || string(have) != was {
+	if st, err := os.Stat(path); err != nil || st.ModTime().After(req.Started) {
 		return nil
 	}
 	text, err := s.resolvFile(req, sb)

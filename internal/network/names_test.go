@@ -217,12 +217,14 @@ func TestPort53StaysFree(t *testing.T) {
 
 func TestNamesFollowLiveChanges(t *testing.T) {
 	h := newHost(t)
-	s := h.open(h.alone())
+	cfg := h.alone()
+	s := h.open(cfg)
 	ctx := context.Background()
 	h.network(s, api.CreateRequest{Name: "net1"})
 	b := h.on(s, "b", at("net1"))
 	a := h.on(s, "a") // on the default bridge: no names
-	req := network.Request{ContainerID: a.ContainerID, Name: "a", Hostname: "a", FilesDir: a.files}
+	req := network.Request{ContainerID: a.ContainerID, Name: "a", Hostname: "a", FilesDir: a.files, Started: time.Now()}
+	must(t, os.WriteFile(cfg.ResolvConf, []byte("nameserver 192.0.2.1\n"), 0o600)) // the host has moved
 	keep := func(*network.Sandbox) error { return nil }
 	e, err := s.Connect(ctx, req, network.EndpointRequest{Network: "net1", Aliases: []string{"other"}}, a.ns, keep)
 	must(t, err)
@@ -241,6 +243,18 @@ func TestNamesFollowLiveChanges(t *testing.T) {
 	if got := h.lookUp(a.ns, "udp4", "b", dns.TypeA); strings.Contains(got, b.Endpoints[0].IP.String()) {
 		t.Error("it still sees the network's names")
 	}
+
+	const edited = "nameserver 192.0.2.99\n"
+	c := h.on(s, "c")
+	path := filepath.Join(c.files, "resolv.conf")
+	must(t, os.WriteFile(path, []byte(edited), 0o644))
+	must(t, os.Chtimes(path, time.Time{}, req.Started.Add(time.Second)))
+	req = network.Request{ContainerID: c.ContainerID, Name: "c", Hostname: "c", FilesDir: c.files, Started: req.Started}
+	_, err = s.Connect(ctx, req, network.EndpointRequest{Network: "net1"}, c.ns, keep)
+	must(t, err)
+	text, err = os.ReadFile(path)
+	must(t, err)
+	h.expect("edited", string(text), edited)
 }
 
 // A container that ends while it is connected to a network has no names there, and nobody answers in its namespace.

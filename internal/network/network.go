@@ -28,6 +28,7 @@ package network
 import (
 	"encoding/json"
 	"net/netip"
+	"time"
 
 	"github.com/moby/moby/api/types/network"
 
@@ -163,6 +164,8 @@ type Request struct {
 	// FilesDir is the directory in which resolv.conf, hosts and hostname are
 	// written. Empty: no files.
 	FilesDir string
+	// Started is when a container that runs was started: a resolv.conf that has changed since was edited.
+	Started time.Time
 	// Unlisted leaves the endpoints out of what Inspect shows: they are not a container's.
 	Unlisted bool
 }
