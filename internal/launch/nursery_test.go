@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -104,5 +105,49 @@ func TestNurseryKilled(t *testing.T) {
 	}
 	if left := ours(); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// What is closed while processes are being started is closed: none of them has a copy of it. A file that has just been
+// written can be executed at once, which the kernel refuses, as it does a lease to read, while somebody has it open for
+// writing.
+func TestStartsCopyNoDescriptors(t *testing.T) {
+	s := newStub(t)
+	start := func() {
+		p := launch.NewProgram(false)
+		p.Exit(0)
+		run(t, s, p)
+	}
+	start() // the nursery itself is executed
+	var starts sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		starts.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					start()
+				}
+			}
+		})
+	}
+	defer starts.Wait()
+	defer close(stop)
+	path := filepath.Join(t.TempDir(), "written")
+	for i := range 300 {
+		if err := os.WriteFile(path, []byte("x"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+		f.Close()
+		if err != nil {
+			t.Fatalf("round %d: the closed file is still open for writing: %v", i, err)
+		}
 	}
 }

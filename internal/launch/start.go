@@ -44,9 +44,16 @@ func (s *Stub) Start(p *Program, name string, stdio [3]int, files []int) (*Child
 	return s.StartIn(nil, p, name, stdio, files)
 }
 
-// StartIn is Start in a parked process, which is used up. Without one (nil), or where that one has ended or cannot be
-// handed so much, a new process is started.
+// StartIn is Start in a parked process, which is used up. Without one (nil) the nursery makes one: a fork of the engine
+// has copies of all its descriptors until it executes the stub, so that what the engine closes meanwhile stays open, and
+// a program that it has just written cannot be executed (ETXTBSY). Where it makes none, or the process has ended or cannot
+// be handed so much, that is how a new one is started.
 func (s *Stub) StartIn(k *Parked, p *Program, name string, stdio [3]int, files []int) (*Child, error) {
+	if k == nil {
+		if made, _ := s.Park(1); len(made) > 0 {
+			k = made[0]
+		}
+	}
 	code, err := p.Encode()
 	if err == nil {
 		binary.LittleEndian.PutUint64(code[32:], uint64(FirstFD+len(files)))
