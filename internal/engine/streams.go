@@ -31,12 +31,15 @@ type Streams struct {
 }
 
 // Attach prepares an attachment. From its return on no output is missed; one
-// to a container that does not run waits for its start.
+// to a container that does not run waits for its start, and one to a container that
+// runs ends with that run, be it just ending.
 func (s *Streams) Attach(_ context.Context, name string, opts AttachOptions) (*AttachSession, error) {
 	c, err := s.containers.Find(name)
 	if err != nil {
 		return nil, err
 	}
+	life := s.lives.of(c)
+	present := life.live() // before the state, so that it is not a later run than the state tells of
 	rec := c.Load()
 	keys, err := detachKeys(opts.DetachKeys, rec.Config.Tty)
 	if err != nil {
@@ -48,7 +51,7 @@ func (s *Streams) Attach(_ context.Context, name string, opts AttachOptions) (*A
 	case api.StateRestarting:
 		return nil, restarting(name)
 	}
-	a := &attachment{s: s, c: c, rec: rec, opts: opts, keys: keys, life: s.lives.of(c)}
+	a := &attachment{s: s, c: c, rec: rec, opts: opts, keys: keys, life: life}
 	session := NewAttachSession(rec.Config.Tty, a.run, nil)
 	if opts.Stream {
 		if opts.Logs {
@@ -58,6 +61,9 @@ func (s *Streams) Attach(_ context.Context, name string, opts AttachOptions) (*A
 		}
 		if err != nil {
 			return nil, err
+		}
+		if present != nil && rec.State.Alive() {
+			a.sub.Until(present.exited)
 		}
 		session.close = a.sub.Close
 	}

@@ -520,6 +520,27 @@ func TestHubServesOneRunAfterTheOther(t *testing.T) {
 	}
 }
 
+// Who comes when a process has closed its streams, and is about to end, is not to wait for the next one.
+func TestSubscriptionEndsWithItsRun(t *testing.T) {
+	hub := stdio.NewHub()
+	over := make(chan struct{})
+	early := hub.Subscribe(true, true)
+	early.Until(over)
+	p := start(t, func(c *stdio.Config) { c.Hub = hub })
+	write(t, p.out, "all of it")
+	p.exit()
+	wait(t, "the end", p.Done())
+	late := hub.Subscribe(true, true)
+	late.Until(over)
+	close(over)
+	if got, err := collect(t, early); got[stdio.Stdout] != "all of it" || err != io.EOF {
+		t.Errorf("who was there: %q, %v", got, err)
+	}
+	if got, err := collect(t, late); len(got) > 0 || err != io.EOF {
+		t.Errorf("who came late: %q, %v", got, err)
+	}
+}
+
 // TestIdlePumpIsSmall holds what a container without output costs the engine.
 func TestIdlePumpIsSmall(t *testing.T) {
 	const pumps = 100

@@ -40,6 +40,7 @@ type Subscription struct {
 
 	ready, space chan struct{}
 	gone         chan struct{}
+	until        <-chan struct{} // see Until
 	closeOnce    sync.Once
 }
 
@@ -48,6 +49,11 @@ func newSubscription(h *Hub, stdout, stderr bool) *Subscription {
 	s.want[Stdout], s.want[Stderr] = stdout, stderr
 	return s
 }
+
+// Until ends the subscription at the latest when over is closed, after what is queued by then. It is for output of one
+// process alone: one that has closed its streams may be at its end, and a subscription that comes then would wait for the
+// next process. It must be called before Next.
+func (s *Subscription) Until(over <-chan struct{}) { s.until = over }
 
 // Next waits for output and returns it with its stream. The bytes are valid
 // until the next call. After the last byte it returns io.EOF, or ErrStopped if
@@ -60,6 +66,9 @@ func (s *Subscription) Next(ctx context.Context) (Stream, []byte, error) {
 		}
 		select {
 		case <-s.ready:
+		case <-s.until:
+			s.until = nil
+			s.end(io.EOF)
 		case <-s.gone:
 			return 0, nil, io.ErrClosedPipe
 		case <-ctx.Done():

@@ -258,6 +258,35 @@ func TestAttachByWebsocket(t *testing.T) {
 	}
 }
 
+// A program that has closed its output has nothing more to say: who attaches then waits for its end, and not for the next
+// run. At the end of every program there is such a moment.
+func TestAttachEndsWithTheRun(t *testing.T) {
+	e := engine(t, "busybox")
+	p := plainly(t, e)
+	id := e.OK(t, "cleat", "run", "-d", "busybox", "sh", "-c", "echo last words; exec sleep 1000 >/dev/null 2>&1")
+	harness.Eventually(t, func() (bool, string) {
+		said := e.Cleat(t, "logs", id).Stdout
+		return said == "last words\n", said
+	})
+	raw, err := net.Dial("unix", e.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if err := raw.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(raw, "POST /v1.44/containers/%s/attach?stream=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", id)
+	in := bufio.NewReader(raw)
+	if status, err := in.ReadString('\n'); err != nil || status != "HTTP/1.1 101 UPGRADED\r\n" {
+		t.Fatalf("%q %v", status, err)
+	}
+	p.want(204, "POST", "/containers/"+id+"/kill", "")
+	if _, err := io.ReadAll(in); err != nil {
+		t.Errorf("the attachment has not ended: %v", err)
+	}
+}
+
 // Input that comes together with the request, and a client that half-closes at
 // once, as `nc -N` does.
 func TestAttachInOneWrite(t *testing.T) {
