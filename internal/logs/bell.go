@@ -202,19 +202,15 @@ func (f *follower) place(inode uint64, current bool) placement {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	number := uint64(0)
-	switch {
-	case inode == b.writing:
-		number = b.rotated + 1
-	default:
-		for i, kept := range b.inodes {
-			if kept == inode {
-				number = b.first() + uint64(i)
-			}
+	for i, kept := range b.inodes {
+		if kept == inode {
+			number = b.first() + uint64(i)
 		}
 	}
+	if number == 0 && (current || inode == b.writing) {
+		number = b.rotated + 1 // no writer has it open, or has told of it yet
+	}
 	switch {
-	case number == 0 && current:
-		return here // no writer has opened it yet
 	case number < f.at:
 		return before
 	case number == f.at:
