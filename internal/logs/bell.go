@@ -19,9 +19,15 @@ type Bell struct {
 	followers map[*follower]struct{}
 	rotated   uint64     // how many files were; the one that is being written has the next number
 	writing   uint64     // its inode number, 0 while no writer has it open
-	kept      []*os.File // the last rotated files, the oldest first, as far as a follower has not read them
-	inodes    []uint64   // of these
-	sizes     []int64
+	kept      []keptFile // the last rotated files, the oldest first, as far as a follower has not read them
+}
+
+// keptFile is a file that a Bell keeps.
+type keptFile struct {
+	*os.File
+	size       int64
+	inode      uint64
+	compressed uint64 // the inode number of its compressed form, 0 if there is none yet
 }
 
 // hold bounds what a Bell keeps, so that a follower that does not read, or reads less than is written, takes neither the
@@ -77,17 +83,31 @@ func (b *Bell) rotate(f *os.File, size int64, most hold) error {
 		return f.Close()
 	}
 	b.mu.Lock()
-	b.kept, b.inodes, b.sizes = append(b.kept, f), append(b.inodes, b.writing), append(b.sizes, size)
+	b.kept = append(b.kept, keptFile{File: f, size: size, inode: b.writing})
 	b.rotated++
 	b.writing = 0
 	n, bytes := 0, int64(0)
-	for n < len(b.kept) && n < most.files && bytes+b.sizes[len(b.kept)-1-n] <= most.bytes {
-		bytes += b.sizes[len(b.kept)-1-n]
+	for n < len(b.kept) && n < most.files && bytes+b.kept[len(b.kept)-1-n].size <= most.bytes {
+		bytes += b.kept[len(b.kept)-1-n].size
 		n++
 	}
 	gone := b.forget(max(b.first()+uint64(len(b.kept)-n), b.wanted()))
 	b.mu.Unlock()
 	return closeAll(gone)
+}
+
+// compressed tells that a rotated file is about to get a compressed form.
+func (b *Bell) compressed(from, to uint64) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.kept {
+		if b.kept[i].inode == from {
+			b.kept[i].compressed = to
+		}
+	}
 }
 
 // first is the number of the oldest file that is kept; b.mu is held, as for those below.
@@ -103,20 +123,20 @@ func (b *Bell) wanted() uint64 {
 }
 
 // forget gives up the files before the given number, for the caller to close.
-func (b *Bell) forget(number uint64) []*os.File {
+func (b *Bell) forget(number uint64) []keptFile {
 	if number <= b.first() {
 		return nil
 	}
 	n := number - b.first()
 	gone := b.kept[:n]
-	if b.kept, b.inodes, b.sizes = b.kept[n:], b.inodes[n:], b.sizes[n:]; len(b.kept) == 0 {
-		b.kept, b.inodes, b.sizes = nil, nil, nil
+	if b.kept = b.kept[n:]; len(b.kept) == 0 {
+		b.kept = nil
 	}
 	return gone
 }
 
 // closeAll returns the error of the last one, which is the one that was just written.
-func closeAll(files []*os.File) (err error) {
+func closeAll(files []keptFile) (err error) {
 	for _, f := range files {
 		err = f.Close()
 	}
@@ -174,7 +194,7 @@ func (f *follower) file() (kept *os.File, lost bool) {
 	if f.at > b.rotated {
 		return nil, lost
 	}
-	return b.kept[f.at-b.first()], lost
+	return b.kept[f.at-b.first()].File, lost
 }
 
 // next goes to the next file; the one before is read.
@@ -196,18 +216,19 @@ const (
 	behind                  // it comes after it
 )
 
-// place says where a file belongs. Its inode number tells, which no other file has while it and those that are kept are open.
-func (f *follower) place(inode uint64, current bool) placement {
+// place says where a file belongs. Its inode number tells, which no other file has while it and those that are kept are
+// open; compressed forms, which are not, may have had one that another has now, so that the last is meant.
+func (f *follower) place(l *logFile) placement {
 	b := f.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	number := uint64(0)
-	for i, kept := range b.inodes {
-		if kept == inode {
+	for i, kept := range b.kept {
+		if l.z == nil && kept.inode == l.ino || l.z != nil && kept.compressed == l.ino {
 			number = b.first() + uint64(i)
 		}
 	}
-	if number == 0 && (current || inode == b.writing) {
+	if number == 0 && (l.current || l.z == nil && l.ino == b.writing) {
 		number = b.rotated + 1 // no writer has it open, or has told of it yet
 	}
 	switch {

@@ -27,7 +27,7 @@ func (r *reader) openToFollow() ([]*logFile, error) {
 	}
 	kept := files[:0]
 	for _, f := range files {
-		where := r.place.place(f.ino, f.current)
+		where := r.place.place(f)
 		if where == behind { // it is met again, in its order
 			f.close()
 			continue
@@ -134,16 +134,16 @@ func openKept(kept *os.File) (*logFile, error) {
 	if err != nil {
 		return nil, givenUp(err)
 	}
-	l := &logFile{f: kept, src: io.NewSectionReader(keptFile{kept}, 0, st.Size()), end: st.Size(), current: true, kept: true}
+	l := &logFile{f: kept, src: io.NewSectionReader(rotatedFile{kept}, 0, st.Size()), end: st.Size(), current: true, kept: true}
 	l.ino, l.size = inode(st), st.Size()
 	return l, nil
 }
 
-// keptFile is a file that a Bell keeps.
-type keptFile struct{ f *os.File }
+// rotatedFile is a file that a Bell keeps.
+type rotatedFile struct{ f *os.File }
 
 // ReadAt implements io.ReaderAt.
-func (k keptFile) ReadAt(p []byte, off int64) (int, error) {
+func (k rotatedFile) ReadAt(p []byte, off int64) (int, error) {
 	n, err := k.f.ReadAt(p, off)
 	return n, givenUp(err)
 }

@@ -89,16 +89,16 @@ func (w *writer) startCompression() {
 	w.compressor.Go(func() {
 		// A failure leaves the file as it was, readable and counted by the
 		// rotation: nothing is lost but some space.
-		_ = compress(rotatedName(w.path, 1, false))
+		_ = compress(rotatedName(w.path, 1, false), w.bell)
 	})
 }
 
 // unfinished is where a file's gzip form is while it is being made.
 func unfinished(path string) string { return path + gzSuffix + tmpSuffix }
 
-// compress replaces a file by its gzip form, which is complete when it gets its
-// name.
-func compress(path string) (err error) {
+// compress replaces a file by its gzip form, which is complete, and known to
+// the bell, when it gets its name.
+func compress(path string, bell *Bell) (err error) {
 	src, err := os.Open(path)
 	if err != nil {
 		return err
@@ -120,9 +120,11 @@ func compress(path string) (err error) {
 	}()
 	z := gzip.NewWriter(dst)
 	_, err = io.Copy(z, src)
-	if err = errors.Join(err, z.Close(), dst.Close()); err != nil {
+	made, serr := dst.Stat()
+	if err = errors.Join(err, serr, z.Close(), dst.Close()); err != nil {
 		return err
 	}
+	bell.compressed(inode(st), inode(made))
 	// The time of the last line is what a reader with since looks at.
 	if err = os.Chtimes(tmp, st.ModTime(), st.ModTime()); err != nil {
 		return err
