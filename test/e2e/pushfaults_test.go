@@ -146,7 +146,8 @@ func TestCancelledPush(t *testing.T) {
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
-		if err := cmd.Wait(); err == nil {
+		// Docker's client ends with 0 where its reader of the records sees the interrupt first: that error names no signal.
+		if err := cmd.Wait(); err == nil && program == "cleat" {
 			t.Error("a push that was interrupted succeeds")
 		}
 		harness.Eventually(t, func() (bool, string) { return dropped.Load() > 0, "the registry still keeps the upload" })
