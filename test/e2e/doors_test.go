@@ -258,6 +258,29 @@ func TestAttachByWebsocket(t *testing.T) {
 	}
 }
 
+// attachInOneWrite attaches to streams of a container with one write, which has the input behind the request, and closes
+// its half at once. It returns what comes behind the status line.
+func attachInOneWrite(t *testing.T, e *harness.Engine, id, streams, input string) *bufio.Reader {
+	t.Helper()
+	raw, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: e.Socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	if err := raw.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(raw, "POST /v1.44/containers/%s/attach?stream=1&%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n%s", id, streams, input)
+	if err := raw.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(raw)
+	if status, err := in.ReadString('\n'); err != nil || status != "HTTP/1.1 101 UPGRADED\r\n" {
+		t.Fatalf("%q %v", status, err)
+	}
+	return in
+}
+
 // A program that has closed its output has nothing more to say: who attaches then waits for its end, and not for the next
 // run. At the end of every program there is such a moment.
 func TestAttachEndsWithTheRun(t *testing.T) {
@@ -268,19 +291,7 @@ func TestAttachEndsWithTheRun(t *testing.T) {
 		said := e.Cleat(t, "logs", id).Stdout
 		return said == "last words\n", said
 	})
-	raw, err := net.Dial("unix", e.Socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
-	if err := raw.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintf(raw, "POST /v1.44/containers/%s/attach?stream=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", id)
-	in := bufio.NewReader(raw)
-	if status, err := in.ReadString('\n'); err != nil || status != "HTTP/1.1 101 UPGRADED\r\n" {
-		t.Fatalf("%q %v", status, err)
-	}
+	in := attachInOneWrite(t, e, id, "stdout=1&stderr=1", "")
 	p.want(204, "POST", "/containers/"+id+"/kill", "")
 	if _, err := io.ReadAll(in); err != nil {
 		t.Errorf("the attachment has not ended: %v", err)
@@ -293,22 +304,7 @@ func TestAttachInOneWrite(t *testing.T) {
 	e := engine(t, "busybox")
 	p := plainly(t, e)
 	id := p.create(`{"Image":"busybox","Cmd":["cat"],"OpenStdin":true,"StdinOnce":true}`)
-	raw, err := net.Dial("unix", e.Socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
-	if err := raw.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintf(raw, "POST /v1.44/containers/%s/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nall at once", id)
-	if err := raw.(*net.UnixConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	in := bufio.NewReader(raw)
-	if status, err := in.ReadString('\n'); err != nil || status != "HTTP/1.1 101 UPGRADED\r\n" {
-		t.Fatalf("%q %v", status, err)
-	}
+	in := attachInOneWrite(t, e, id, "stdin=1&stdout=1", "all at once")
 	p.want(204, "POST", "/containers/"+id+"/start", "")
 	rest, err := io.ReadAll(in)
 	if err != nil || !strings.HasSuffix(string(rest), "\r\n\r\n\x01\x00\x00\x00\x00\x00\x00\x0ball at once") {
