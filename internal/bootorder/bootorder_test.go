@@ -83,11 +83,11 @@ func TestCirclesAreBroken(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(root, id), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		c, err := store.Add(&container.Record{Definition: container.Definition{
+		c := store.Draft(&container.Record{Definition: container.Definition{
 			ID: id, Name: name, HostConfig: &api.HostConfig{},
 			Config: &api.Config{Labels: map[string]string{composeProject: "p", composeService: name, composeDependsOn: on}},
-		}}, false)
-		if err != nil {
+		}})
+		if err := store.Add(c, false); err != nil {
 			t.Fatal(err)
 		}
 		all, byName[name] = append(all, c), c

@@ -26,7 +26,7 @@ import (
 
 // Hierarchy is the host's control group tree. Its methods may be called by several goroutines.
 type Hierarchy struct {
-	mode    string
+	mode    string // v1, hybrid or v2
 	v1      []tree
 	unified string // mount point of cgroup2; "" on v1 hosts
 
@@ -121,9 +121,6 @@ func (h *Hierarchy) Version() int {
 	}
 	return 1
 }
-
-// Mode is "v1", "hybrid" or "v2".
-func (h *Hierarchy) Mode() string { return h.mode }
 
 // Unified reports whether a group has a directory that a process can be born into (Group.DirFD).
 func (h *Hierarchy) Unified() bool { return h.unified != "" }

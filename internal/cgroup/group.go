@@ -81,9 +81,6 @@ func checkPath(path string) error {
 	return nil
 }
 
-// Path is the group's path as given to Create or Open.
-func (g *Group) Path() string { return g.path }
-
 // in is the group's directory in the hierarchy mounted at mount.
 func (g *Group) in(mount string) string { return mount + g.path }
 

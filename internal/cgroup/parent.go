@@ -176,22 +176,3 @@ func (h *Hierarchy) RemoveMadeParent(path string) error {
 	}
 	return nil
 }
-
-// RemoveParent removes the directory of path, in which groups were made, and those above it, as far as they are empty:
-// for an engine that ends with no container left. One that is in use stays, without an error.
-func (h *Hierarchy) RemoveParent(path string) error {
-	if err := checkPath(path); err != nil {
-		return err
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for p := path; p != "/"; p = filepath.Dir(p) {
-		delete(h.parents, p)
-		for _, mount := range h.mounts() {
-			if err := rmdir(mount + p); err != nil && !errors.Is(err, unix.EBUSY) {
-				return fmt.Errorf("removing the control group %s: %w", p, err)
-			}
-		}
-	}
-	return nil
-}

@@ -256,16 +256,10 @@ func (s *Store) Draft(r *Record) *Container {
 	return newContainer(s.DirOf(r.ID), r)
 }
 
-// Add makes the container of r, whose name is reserved and whose directory
+// Add makes what Draft has returned, whose name is reserved and whose directory
 // exists, durable and visible. With durable false its record survives the
 // engine's death but not loss of power.
-func (s *Store) Add(r *Record, durable bool) (*Container, error) {
-	c := s.Draft(r)
-	return c, s.AddDraft(c, durable)
-}
-
-// AddDraft is Add for what Draft has returned.
-func (s *Store) AddDraft(c *Container, durable bool) error {
+func (s *Store) Add(c *Container, durable bool) error {
 	r := c.Load()
 	data, err := json.Marshal(&r.Definition)
 	if err != nil {

@@ -37,11 +37,11 @@ func add(t *testing.T, s *container.Store, id, name string) *container.Container
 	if err := os.Mkdir(s.DirOf(id), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c, err := s.Add(&container.Record{
+	c := s.Draft(&container.Record{
 		Definition: container.Definition{ID: id, Name: name, Created: time.Now(), Config: &api.Config{}, HostConfig: &api.HostConfig{}},
 		State:      container.State{Status: api.StateCreated},
-	}, false)
-	if err != nil {
+	})
+	if err := s.Add(c, false); err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -23,10 +23,10 @@ func TestWhatDoesNotStartAfterAllLeavesTheQueue(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(root, id), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c, err := store.Add(&container.Record{Definition: container.Definition{
+	c := store.Draft(&container.Record{Definition: container.Definition{
 		ID: id, Name: "stopped", HostConfig: &api.HostConfig{RestartPolicy: api.RestartPolicy{Name: api.RestartPolicyUnlessStopped}}, Config: &api.Config{},
-	}, State: container.State{Status: api.StateExited, StartedAt: time.Unix(1, 0), StoppedByHand: true}}, false)
-	if err != nil {
+	}, State: container.State{Status: api.StateExited, StartedAt: time.Unix(1, 0), StoppedByHand: true}})
+	if err := store.Add(c, false); err != nil {
 		t.Fatal(err)
 	}
 	q := bootorder.New(nil, nil, donors)

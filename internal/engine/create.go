@@ -366,7 +366,7 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 	c := cr.containers.Draft(&container.Record{Definition: *def, State: container.State{Status: api.StateCreated}})
 	cr.heads.begin(c)
 	record.Failpoint("engine.create.after-group")
-	if err = cr.containers.AddDraft(c, !def.HostConfig.AutoRemove); err != nil {
+	if err = cr.containers.Add(c, !def.HostConfig.AutoRemove); err != nil {
 		cr.heads.drop(def.ID)
 		return err
 	}

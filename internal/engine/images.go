@@ -39,7 +39,7 @@ func (i *Images) users(imageID string) []image.User {
 	var out []image.User
 	for _, c := range i.containers.All() {
 		if r := c.Load(); slices.Contains(imagesOf(r), imageID) {
-			out = append(out, image.User{ContainerID: r.ID, Name: r.Name, Running: r.State.Running()})
+			out = append(out, image.User{ContainerID: r.ID, Running: r.State.Running()})
 		}
 	}
 	return out

@@ -25,7 +25,7 @@ func TestNetworkOfAContainerWhoseNameTheNewIDBeginsWith(t *testing.T) {
 	if err := store.ReserveName("db", id); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Add(other, false); err != nil {
+	if err := store.Add(store.Draft(other), false); err != nil {
 		t.Fatal(err)
 	}
 	def := &container.Definition{ID: "db" + container.NewID()[2:], Config: &api.Config{}, HostConfig: &api.HostConfig{NetworkMode: "container:db"}}

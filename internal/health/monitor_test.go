@@ -104,8 +104,8 @@ func newWard(t *testing.T, action Action) *ward {
 		HostConfig: &api.HostConfig{Annotations: map[string]string{actionKey: string(action)}},
 	}}
 	r.State = container.State{Status: api.StateRunning, StartedAt: time.Now(), Health: Started(r, nil)}
-	c, err := store.Add(r, false)
-	if err != nil {
+	c := store.Draft(r)
+	if err := store.Add(c, false); err != nil {
 		t.Fatal(err)
 	}
 	w := &ward{

@@ -39,7 +39,6 @@ type ListRequest struct {
 // User is a container that uses an image.
 type User struct {
 	ContainerID string
-	Name        string
 	Running     bool
 }
 

@@ -13,7 +13,6 @@ import (
 
 // A Failure is an operation that ended a program.
 type Failure struct {
-	Index int
 	Call  string // name of the system call
 	What  string // its object
 	Errno syscall.Errno
@@ -272,7 +271,7 @@ func awaitHangup(ctx context.Context, pipe int) error {
 }
 
 func (p *Program) failure(index int, errno syscall.Errno) *Failure {
-	f := &Failure{Index: index, Errno: errno, Call: "launch program"}
+	f := &Failure{Errno: errno, Call: "launch program"}
 	if index < len(p.ops) {
 		f.Call, f.What = opName(p.ops[index].nr), p.what[index]
 	}

@@ -61,11 +61,6 @@ func (m *Message) U32BE(typ uint16, v uint32) *Message {
 	return m.Attr(typ, binary.BigEndian.AppendUint32(nil, v))
 }
 
-// U16BE appends a 16-bit attribute in network byte order.
-func (m *Message) U16BE(typ uint16, v uint16) *Message {
-	return m.Attr(typ, binary.BigEndian.AppendUint16(nil, v))
-}
-
 // Nest appends an attribute that holds what fill appends. What it holds must not
 // exceed 65,531 bytes.
 func (m *Message) Nest(typ uint16, fill func(*Message)) *Message {

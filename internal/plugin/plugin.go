@@ -100,7 +100,6 @@ func (r *Registry) Names() []string {
 
 // address is where a plugin is served.
 type address struct {
-	Name      string
 	Addr      string
 	TLSConfig *struct {
 		InsecureSkipVerify        bool

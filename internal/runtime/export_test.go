@@ -11,3 +11,7 @@ func WithoutBase(r *Runtime) {
 	unix.Close(r.base)
 	r.base = -1
 }
+
+func (r *Runtime) HeldCapabilities() uint64 { return r.held }
+
+func (g *Guard) PID() int { return g.pid }

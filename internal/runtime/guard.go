@@ -83,9 +83,6 @@ func (pl *plan) guard(alive, kill int) {
 	p.Exit(0)
 }
 
-// PID is the guard's.
-func (g *Guard) PID() int { return g.pid }
-
 // Close ends the guard, which kills what is left in the group. nil has nothing to close.
 func (g *Guard) Close() error {
 	if g == nil {

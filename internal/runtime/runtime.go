@@ -104,10 +104,8 @@ func New(c Config) (*Runtime, error) {
 	return r, nil
 }
 
-// HeldCapabilities are those that the engine can give at all: in a container or a restricted service it may lack some.
+// heldCapabilities are those that the engine can give at all: in a container or a restricted service it may lack some.
 // What a Spec asks for beyond them is left out.
-func (r *Runtime) HeldCapabilities() uint64 { return r.held }
-
 func heldCapabilities() (uint64, error) {
 	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var d [2]unix.CapUserData
