@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -70,8 +69,8 @@ func WritePID(status *os.File, pid int) error {
 	return nil
 }
 
-// ReadNote reads the note in the status file in dir; of the process it tells as much as Complete. It is fs.ErrNotExist
-// where there is no note that counts, and ErrTorn where it is of no process.
+// ReadNote reads the note in the status file in dir, or beside it (readEarlierNote); of the process it tells as much as
+// Complete. It is fs.ErrNotExist where there is no note that counts, and ErrTorn where it is of no process.
 func ReadNote(dir string) (Note, error) {
 	status, err := OpenStatus(dir)
 	if err != nil {
@@ -82,11 +81,10 @@ func ReadNote(dir string) (Note, error) {
 	if err != nil {
 		return Note{}, fmt.Errorf("note in %s: %w", status.Name(), err)
 	}
+	var n Note
 	if len(b) == 0 || b[0] == 0 {
-		return Note{}, fs.ErrNotExist
-	}
-	n, err := parseNote(b, dir)
-	if err == nil {
+		n, err = readEarlierNote(dir)
+	} else if n, err = parseNote(b, dir); err == nil {
 		err = n.settle(status)
 	}
 	if err != nil {

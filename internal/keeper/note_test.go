@@ -146,6 +146,41 @@ func TestNoteOfARecycledPID(t *testing.T) {
 	}
 }
 
+// Engines before wrote notes to files of their own, with the PIDs that they had seen, and when.
+func TestNoteOfAnEarlierEngine(t *testing.T) {
+	f, r := noted(t, gone(t), os.Getpid())
+	self, err := kernel.StartTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A process that may not execute its command yet has a note that does not count, and is in none of these files.
+	if err := keeper.WriteNote(f, r, nil); err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(r.Dir, "note"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const form = `{"Process":{"Layout":2,"ID":"the-id","KeeperPID":%[1]d,"KeeperStart":0,"PID":%[1]d,"PIDStart":0,"BootID":%[2]q,` +
+		`"Dir":"/before","TTY":true,"StdinOpen":false},"Noted":%[3]d,"About":{"of":3}}`
+	for written, start := range map[uint64]uint64{self: self, self - 1: 0} {
+		write(fmt.Sprintf(form, os.Getpid(), r.BootID, written))
+		want := r
+		want.KeeperPID, want.PID, want.KeeperStart, want.PIDStart = os.Getpid(), os.Getpid(), start, start
+		if n, err := keeper.ReadNote(r.Dir); err != nil || n.Process != want || string(n.About) != `{"of":3}` {
+			t.Errorf("%+v, %v, want %+v", n, err, want)
+		}
+	}
+	for _, torn := range []string{"", `{"Process":{"ID":"the-id"`, `{"Process":{"ID":"other","KeeperPID":2,"PID":3},"Noted":9}`, `{"Process":{"ID":"the-id"},"Noted":9}`} {
+		write(torn)
+		if n, err := keeper.ReadNote(r.Dir); !errors.Is(err, keeper.ErrTorn) {
+			t.Errorf("%q: %+v, %v", torn, n, err)
+		}
+	}
+}
+
 // What a process has written to its pipes is never read as a note.
 func TestNoteBelowOutput(t *testing.T) {
 	f, r := noted(t, gone(t), os.Getpid())
