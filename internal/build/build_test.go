@@ -76,12 +76,14 @@ func newBench(t *testing.T) *bench {
 }
 
 // NameBuilt does what internal/image does, without its care.
-func (b *bench) NameBuilt(ctx context.Context, name string, target ocispec.Descriptor) error {
-	_, err := b.store.Images.Create(b.store.Context(ctx), images.Image{Name: name, Target: target})
-	if errdefs.IsAlreadyExists(err) {
-		return nil
+func (b *bench) NameBuilt(ctx context.Context, names []string, target ocispec.Descriptor, _ bool) (ocispec.Descriptor, error) {
+	for _, name := range names {
+		_, err := b.store.Images.Create(b.store.Context(ctx), images.Image{Name: name, Target: target})
+		if err != nil && !errdefs.IsAlreadyExists(err) {
+			return target, err
+		}
 	}
-	return err
+	return target, nil
 }
 
 func (b *bench) ByID(context.Context, string) (ocispec.Descriptor, error) {

@@ -14,8 +14,9 @@ import (
 
 // Images is the engine's set of images, as far as builds add to it.
 type Images interface {
-	// NameBuilt gives an image a name, or moves the name to it.
-	NameBuilt(ctx context.Context, name string, image ocispec.Descriptor) error
+	// NameBuilt gives an image names, or moves them to it, and returns the image that has them then: unless exact is set
+	// that may be an earlier one which differs in nothing but when it was made.
+	NameBuilt(ctx context.Context, names []string, image ocispec.Descriptor, exact bool) (ocispec.Descriptor, error)
 	// ByID is the image whose id begins with the digits, an errdefs.ErrNotFound where none
 	// or more than one does.
 	ByID(ctx context.Context, digits string) (ocispec.Descriptor, error)
@@ -60,25 +61,30 @@ func (n names) List(ctx context.Context, filters ...string) ([]images.Image, err
 	return n.s.Images.List(n.s.Context(ctx), filters...)
 }
 
-// naming, in a context, holds names back until the image is complete. It belongs to one export.
-type naming struct{ given []images.Image }
+// naming, in a context, holds the names of an image back until it is complete. It belongs to one export.
+type naming struct {
+	exact bool // see Images.NameBuilt
+	given []string
+	image ocispec.Descriptor // set with the first name
+}
 
 type namingKey struct{}
 
-// give gives the names that were held back. What steps have written is on the disk before.
+// give gives the names that were held back, if there are any. What steps have written is on the disk before. Then image
+// is the one that has them.
 func (g *naming) give(ctx context.Context, n names) error {
-	if len(g.given) > 0 && n.settle != nil {
+	if len(g.given) == 0 {
+		return nil
+	}
+	if n.settle != nil {
 		if err := n.settle(); err != nil {
 			return err
 		}
 	}
-	for _, image := range g.given {
-		record.Failpoint("build.export.before-name")
-		if err := n.images.NameBuilt(ctx, image.Name, image.Target); err != nil {
-			return err
-		}
-	}
-	return nil
+	record.Failpoint("build.export.before-name")
+	var err error
+	g.image, err = n.images.NameBuilt(ctx, g.given, g.image, g.exact)
+	return err
 }
 
 func (n names) Create(ctx context.Context, image images.Image) (images.Image, error) {
@@ -89,9 +95,9 @@ func (n names) Create(ctx context.Context, image images.Image) (images.Image, er
 func (n names) Update(ctx context.Context, image images.Image, _ ...string) (images.Image, error) {
 	held, ok := ctx.Value(namingKey{}).(*naming)
 	if !ok {
-		held = &naming{}
+		held = &naming{exact: true}
 	}
-	held.given = append(held.given, image)
+	held.given, held.image = append(held.given, image.Name), image.Target
 	if ok {
 		return image, nil
 	}

@@ -75,7 +75,7 @@ func (e *imageExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 	if err != nil {
 		return nil, err
 	}
-	return &imageExport{instance, e.worker, unpack}, nil
+	return &imageExport{instance, e.worker, unpack, isTrue(attrs, exptypes.OptKeyPush)}, nil
 }
 
 // imageAttributes fills in what clients of a Docker engine leave to the engine.
@@ -152,40 +152,6 @@ func fullNames(list string) (string, error) {
 		full = append(full, reference.TagNameOnly(named).String())
 	}
 	return strings.Join(full, ","), nil
-}
-
-// imageExport is one export of one build.
-type imageExport struct {
-	exporter.ExporterInstance
-	worker *imageWorker
-	unpack bool
-}
-
-func (x *imageExport) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
-	// A name is given last, when all that belongs to the image is there: to wait for the disk once is enough.
-	held := &naming{}
-	response, finalize, ref, err := x.ExporterInstance.Export(context.WithValue(ctx, namingKey{}, held), src, info)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if ref == nil {
-		return response, finalize, nil, held.give(ctx, x.worker.names)
-	}
-	image := ref.Descriptor()
-	names := strings.Split(response[exptypes.ExporterImageNameKey], ",")
-	err = x.worker.markBuilt(ctx, image, info.Ref)
-	if err == nil && x.unpack {
-		err = x.worker.unpack(ctx, src, image, names[0])
-	}
-	if err == nil {
-		err = held.give(ctx, x.worker.names)
-	}
-	if err != nil {
-		_ = ref.Release() // what failed is told
-		return nil, nil, nil, err
-	}
-	x.worker.images.Built(image, names)
-	return response, finalize, ref, nil
 }
 
 // markBuilt notes on an image's blob which build made it.

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/moby/moby/api/types/image"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -30,65 +31,76 @@ func (s *Service) ByID(ctx context.Context, digits string) (ocispec.Descriptor, 
 	return m.target.Target, nil
 }
 
-// NameBuilt gives an image whose blobs a build has put into the store a name, in its full
-// form, in one commit. An image that loses its last name to it stays as a dangling one,
-// unless it differs in nothing but what is said about its making: a build that found
-// everything in the cache leaves no image behind, but its attestations have another time.
-// A dangling name is not given to an image that has another.
-func (s *Service) NameBuilt(ctx context.Context, name string, target ocispec.Descriptor) error {
+// NameBuilt gives an image whose blobs a build has put into the store names, in their full form, each in one commit. An
+// image that loses its last name to it stays as a dangling one. A dangling name is not given to an image that has another.
+//
+// Where the store has the same image but for when its making was attested, under one of these names or, for an image
+// without a name, as another dangling one, that one keeps its id and gets the names: a build that found everything in the
+// cache makes no other image. NameBuilt returns the image that has the names. If exact is set it is the given one, as where
+// a registry gets it; the former, which nobody will miss, goes then.
+func (s *Service) NameBuilt(ctx context.Context, names []string, target ocispec.Descriptor, exact bool) (ocispec.Descriptor, error) {
 	ctx = s.store.Context(ctx)
-	if isDangling(name) {
-		c, err := s.catalog(ctx)
-		if err != nil {
-			return err
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	c, err := s.catalog(ctx)
+	if err != nil {
+		return target, err
+	}
+	if before, ok := s.madeBefore(ctx, c, names, target); ok && !exact {
+		err := s.nameBuilt(ctx, c, names, before.Target, before.Name, false)
+		if !errdefs.IsNotFound(err) { // it was removed meanwhile
+			return before.Target, err
 		}
-		if len(c.byID[target.Digest]) > 0 {
-			return nil
+	}
+	return target, s.nameBuilt(ctx, c, names, target, "", exact)
+}
+
+// nameBuilt gives the names to target, which has the name from already, if that is not "". With replace, an image that was
+// the same but for when that was attested, and that no container needs, loses its name for good.
+func (s *Service) nameBuilt(ctx context.Context, c *catalog, names []string, target ocispec.Descriptor, from string, replace bool) error {
+	for _, name := range names {
+		if isDangling(name) && len(c.byID[target.Digest]) > 0 {
+			continue
 		}
+		set := s.setName
+		if old, ok := c.names[name]; ok && replace && s.isUnused(old.Target.Digest) && s.sameMaking(ctx, old.Target, target) {
+			set = s.replaceName
+		}
+		if err := set(ctx, name, target, from); err != nil {
+			return fmt.Errorf("name the image %s: %w", target.Digest, err)
+		}
+		record.Failpoint("image.built.after-name")
 	}
-	set := s.setName
-	if s.madeAgain(ctx, name, target) {
-		set = s.replaceName
-	}
-	if err := set(ctx, name, target, ""); err != nil {
-		return fmt.Errorf("name the image %s: %w", target.Digest, err)
-	}
-	record.Failpoint("image.built.after-name")
 	return nil
 }
 
-// madeAgain reports whether the image that has the name now is the same as target but
-// for attestations, and no container needs it.
-func (s *Service) madeAgain(ctx context.Context, name string, target ocispec.Descriptor) bool {
-	old, err := s.store.Images.Get(ctx, name)
-	if err != nil || old.Target.Digest == target.Digest {
-		return false
-	}
+// isUnused reports whether no container needs an image.
+func (s *Service) isUnused(id digest.Digest) bool {
 	s.layers.mu.Lock()
-	used := s.layers.leased[old.Target.Digest]
-	s.layers.mu.Unlock()
-	if used {
-		return false
-	}
-	before, err := s.imageManifests(ctx, old.Target)
-	if err != nil {
-		return false
-	}
-	after, err := s.imageManifests(ctx, target)
-	return err == nil && len(after) > 0 && slices.Equal(before, after)
+	defer s.layers.mu.Unlock()
+	return !s.layers.leased[id]
 }
 
-// imageManifests gives the digests of an image's manifests without those that accompany
-// them.
-func (s *Service) imageManifests(ctx context.Context, target ocispec.Descriptor) ([]digest.Digest, error) {
-	variants, err := s.readVariants(ctx, target)
-	var list []digest.Digest
-	for _, v := range variants {
-		if v.kind == image.ManifestKindImage {
-			list = append(list, v.desc.Digest)
+// madeBefore finds the image that the names had, or a dangling one for dangling names, which is the same as target but for
+// when that was attested.
+func (s *Service) madeBefore(ctx context.Context, c *catalog, names []string, target ocispec.Descriptor) (images.Image, bool) {
+	for _, name := range names {
+		if old, ok := c.names[name]; ok && s.sameMaking(ctx, old.Target, target) {
+			return old, true
 		}
 	}
-	return list, err
+	if !slices.ContainsFunc(names, isDangling) {
+		return images.Image{}, false
+	}
+	for _, id := range c.ids {
+		for _, old := range c.byID[id] {
+			// Their documents are read only where they can be alike.
+			if isDangling(old.Name) && old.Target.Size == target.Size && s.sameMaking(ctx, old.Target, target) {
+				return old, true
+			}
+		}
+	}
+	return images.Image{}, false
 }
 
 // Unpack unpacks those layers of a manifest that are not yet; its blobs are all here.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"github.com/containerd/platforms"
@@ -51,6 +52,7 @@ type Service struct {
 	transfers store.KeyedLock // one blob, and one layer, is brought in once at a time
 
 	current atomic.Pointer[catalog]
+	naming  sync.Mutex // held by who gives names to what was built, so that equal builds see each other's
 	layers  layers
 }
 

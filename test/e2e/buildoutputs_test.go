@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -69,6 +71,60 @@ func TestBuildUntagsWhatItReplaces(t *testing.T) {
 	e.OK(t, "docker", "image", "prune", "-f", "--filter", "label=replaced=here")
 	if got := e.OK(t, "docker", "run", "--rm", "out-replaced", "cat", "/f"); got != "2" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestBuildAttestedTwiceIsOneImage: a build that changes nothing gives the image that is there, though it would be attested
+// with another time: neither does its id go, nor is another one left without a name.
+func TestBuildAttestedTwiceIsOneImage(t *testing.T) {
+	e := builder(t)
+	mark := "attested-" + name(t)
+	dir := project(t, files{"Dockerfile": "FROM busybox\nCOPY f /\nLABEL mark=" + mark + "\n", "f": "1"})
+	dropImages(t, e, "out-twice", "out-twice:also")
+	all := func() []string {
+		ids := strings.Fields(e.OK(t, "docker", "image", "ls", "-aq", "--no-trunc", "--filter", "label=mark="+mark))
+		slices.Sort(ids)
+		return slices.Compact(ids) // one with two names is listed twice
+	}
+	t.Cleanup(func() { e.OK(t, "docker", "image", "prune", "-f", "--filter", "label=mark="+mark) })
+	for i, args := range [][]string{
+		{"--provenance=mode=min", "-t", "out-twice"},
+		{"--provenance=mode=max", "-t", "out-twice"}, // says more
+		{"--provenance=mode=max,version=v0.2", "-t", "out-twice"},
+		{"--provenance=mode=min", "-t", "out-twice:also", "-t", "out-twice"}, // the names are attested, too
+		{"--provenance=mode=max"},
+	} {
+		first := ""
+		for range 2 {
+			aux := filepath.Join(t.TempDir(), "iid")
+			build(t, e, "docker", dir, append(args, "--iidfile", aux)...)
+			id := read(t, aux)
+			if first != "" && id != first {
+				t.Errorf("%v: %s, and then %s", args, first, id)
+			}
+			first = id
+		}
+		if got := all(); len(got) != i+1 || !slices.Contains(got, first) {
+			t.Errorf("%v: %s is not one of %d: %v", args, first, i+1, got)
+		}
+		if len(args) > 1 && e.OK(t, "docker", "image", "inspect", "-f", "{{.Id}}", "out-twice") != first {
+			t.Errorf("%v: out-twice is not %s", args, first)
+		}
+	}
+	// Builds of the same at the same time are one image, too.
+	replace(t, filepath.Join(dir, "f"), "1", "2")
+	var ids [4]harness.Result
+	var wait sync.WaitGroup
+	for i := range ids {
+		wait.Go(func() {
+			ids[i] = buildRun{dir: dir, args: []string{"-q", "-t", "out-twice", "."}}.do(t, e, "docker")
+		})
+	}
+	wait.Wait()
+	for _, r := range ids {
+		if r.Code != 0 || r.Stdout != ids[0].Stdout {
+			t.Errorf("%s\n%s", ids[0], r)
+		}
 	}
 }
 
