@@ -2,6 +2,8 @@ package logship
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -51,7 +53,7 @@ type delivery struct {
 	finished bool // all is sent
 }
 
-// open finds out where to begin. It reports false if the engine ends before that
+// open finds out where to begin. It reports false if the container's directory is gone, or the engine ends before that
 // works.
 func (d *delivery) open(ctx context.Context) bool {
 	for {
@@ -63,7 +65,7 @@ func (d *delivery) open(ctx context.Context) bool {
 			d.use(ctx, target, sender)
 			return true
 		}
-		if d.sh.finish() { // with the container's directory
+		if errors.Is(err, fs.ErrNotExist) && d.sh.vanish() {
 			return false
 		}
 		d.log.Error("the lines of a container are not sent", "container", d.sh.id, "error", err)

@@ -466,6 +466,28 @@ func TestLogThatCannotBeOpened(t *testing.T) {
 	}
 }
 
+// TestLogThatIsGone: a container that wrote nothing may be removed before what would send its lines has looked for them,
+// which ends then, and without a complaint.
+func TestLogThatIsGone(t *testing.T) {
+	b := service(t, t.TempDir())
+	c := b.config("tcp://127.0.0.1:1", nil)
+	c.Path = filepath.Join(b.dir, "container", "c-json.log")
+	if err := os.Mkdir(filepath.Dir(c.Path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w := b.open(t, c)
+	if err := os.RemoveAll(filepath.Dir(c.Path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, func() (bool, string) { n := b.tasks.Running(); return len(n) == 0, fmt.Sprint(n) })
+	if said := b.said.String(); said != "" {
+		t.Errorf("the engine's log says %s", said)
+	}
+}
+
 // TestForeignParcels: what nobody can send is told and dropped.
 func TestForeignParcels(t *testing.T) {
 	b := service(t, t.TempDir())

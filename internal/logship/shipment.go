@@ -107,6 +107,15 @@ func (sh *shipment) finish() bool {
 	return true
 }
 
+// vanish is finish where the container's directory is gone: with it went what the goroutine was woken for.
+func (sh *shipment) vanish() bool {
+	select {
+	case <-sh.wake:
+	default:
+	}
+	return sh.finish()
+}
+
 // leave notes that the goroutine is over; s.mu is held.
 func (sh *shipment) leave() {
 	sh.running = false
