@@ -13,10 +13,10 @@ import (
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 
+	"github.com/cleatlabs/cleat/internal/cgroup"
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/record"
-	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
 // stillness makes containers stand still for the moment in which a volume of
@@ -25,7 +25,7 @@ import (
 // this one dies meanwhile.
 type stillness struct {
 	containers *container.Store
-	runtime    *runtime.Runtime
+	group      func(path string) (*cgroup.Group, error) // not found if there is none
 	specs      *specBuilder
 	log        *slog.Logger
 	dir        string
@@ -62,7 +62,7 @@ func (s *stillness) quiesce(ctx context.Context, ids []string) (resume func() er
 	// All locks first: nobody is to stand still while another container is waited
 	// for, which is being started or stopped. In one order, as two copies may meet.
 	slices.Sort(ids)
-	var held []*container.Container
+	var running, held []*container.Container
 	var unlocks []func()
 	defer func() {
 		for _, unlock := range unlocks {
@@ -80,25 +80,30 @@ func (s *stillness) quiesce(ctx context.Context, ids []string) (resume func() er
 		}
 		unlocks = append(unlocks, unlock)
 		if c.Load().State.Alive() {
-			held = append(held, c)
+			running = append(running, c)
 		}
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	for i, c := range held {
-		if err := s.freeze(c); err != nil {
-			return nil, errors.Join(fmt.Errorf("container %s cannot be made to stand still: %w", c.Load().Name, err), s.resume(held[:i]))
+	for _, c := range running {
+		stands, err := s.freeze(c)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("container %s cannot be made to stand still: %w", c.Load().Name, err), s.resume(held))
+		}
+		if stands {
+			held = append(held, c)
 		}
 	}
 	record.Failpoint("engine.still.after-freeze")
 	return func() error { return s.resume(held) }, nil
 }
 
-func (s *stillness) freeze(c *container.Container) error {
-	group, err := s.runtime.Group(s.specs.cgroupPath(c.Load()))
+// freeze reports false for a container that has just ended, for which nothing is to be undone.
+func (s *stillness) freeze(c *container.Container) (bool, error) {
+	group, err := s.group(s.specs.cgroupPath(c.Load()))
 	if err != nil {
-		return ignoreNotFound(err) // it has just ended
+		return false, ignoreNotFound(err)
 	}
 	s.mu.Lock()
 	if s.held[c.ID()] == nil {
@@ -108,12 +113,12 @@ func (s *stillness) freeze(c *container.Container) error {
 	s.mu.Unlock()
 	err = record.Write(filepath.Join(s.dir, c.ID()), nil, 0o600)
 	if err == nil {
-		err = ignoreNotFound(group.Freeze())
+		err = group.Freeze()
 	}
 	if err != nil {
-		return errors.Join(err, s.release(c))
+		return false, errors.Join(ignoreNotFound(err), s.release(c))
 	}
-	return nil
+	return true, nil
 }
 
 // resume lets containers go on. One that has not stood still all the time is an
@@ -128,7 +133,7 @@ func (s *stillness) resume(held []*container.Container) error {
 
 // moved is an error if the container was let go before its time.
 func (s *stillness) moved(c *container.Container) error {
-	group, err := s.runtime.Group(s.specs.cgroupPath(c.Load()))
+	group, err := s.group(s.specs.cgroupPath(c.Load()))
 	if err == nil {
 		var frozen bool
 		if frozen, err = group.Frozen(); err == nil && frozen {
@@ -158,7 +163,7 @@ func (s *stillness) release(c *container.Container) error {
 func (s *stillness) thaw(c *container.Container) error {
 	var err error
 	if c.Load().State.Status != api.StatePaused {
-		group, gerr := s.runtime.Group(s.specs.cgroupPath(c.Load()))
+		group, gerr := s.group(s.specs.cgroupPath(c.Load()))
 		if gerr == nil {
 			gerr = group.Thaw()
 		}

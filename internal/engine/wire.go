@@ -90,7 +90,7 @@ func newParts(d *Deps) *parts {
 		log: d.Log, heads: s.heads,
 	}
 	s.still = &stillness{
-		containers: d.Containers, runtime: d.Runtime, specs: s.specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), held: map[string]*standing{},
+		containers: d.Containers, group: d.Runtime.Group, specs: s.specs, log: d.Log, dir: filepath.Join(d.Settings.ExecRoot, "still"), held: map[string]*standing{},
 	}
 	return s
 }
