@@ -88,7 +88,7 @@ func (cm *Commits) Commit(ctx context.Context, req CommitRequest) (id string, er
 	})
 	err = errors.Join(err, goOn())
 	if err != nil {
-		return "", err
+		return "", unlessGone(c, err)
 	}
 	attrs := []string{"comment", req.Comment, "imageID", made.String()}
 	if name != "" {
@@ -178,10 +178,11 @@ func (cm *Commits) Changes(ctx context.Context, name string) ([]changes.Change, 
 	}
 	s, release, err := cm.source(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, unlessGone(c, err)
 	}
 	defer release()
-	return changes.List(ctx, s)
+	list, err := changes.List(ctx, s)
+	return list, unlessGone(c, err)
 }
 
 // Export opens a container's root filesystem, to be written as a tar stream. The caller
@@ -197,7 +198,7 @@ func (cm *Commits) Export(ctx context.Context, name string) (*Export, error) {
 	}
 	f, err := cm.fs.bare(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, unlessGone(c, err)
 	}
 	return &Export{files: f, done: func() { cm.say.container(c, apievents.ActionExport) }}, nil
 }

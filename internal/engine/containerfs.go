@@ -67,7 +67,8 @@ func (fs *filesystems) open(ctx context.Context, name string, write bool) (*file
 		return f, err
 	}
 	if r := c.Load(); !write && r.State.VolumesFilled {
-		return fs.view(ctx, c, false)
+		f, err := fs.view(ctx, c, false)
+		return f, unlessGone(c, err)
 	}
 	unlock, err := c.Lock(ctx)
 	if err != nil {
@@ -80,6 +81,14 @@ func (fs *filesystems) open(ctx context.Context, name string, write bool) (*file
 	}
 	f.closers, f.locked = append([]func(){unlock}, f.closers...), true
 	return f, nil
+}
+
+// unlessGone is err, but where files are missing as the container is being removed, or was, it says so.
+func unlessGone(c *container.Container, err error) error {
+	if errors.Is(err, unix.ENOENT) && (c.Gone() || c.Load().State.Status == api.StateRemoving) {
+		return failure.NotFound("No such container: %s", c.ID())
+	}
+	return err
 }
 
 func (fs *filesystems) openLocked(ctx context.Context, c *container.Container) (*files, error) {
