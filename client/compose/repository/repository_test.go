@@ -30,6 +30,7 @@ func TestNamesOfRepositories(t *testing.T) {
 
 func FuzzNames(f *testing.F) {
 	f.Add("git@example.com:a/b.git#main:deploy")
+	f.Add("-@0:\xe0")
 	f.Fuzz(func(t *testing.T, text string) {
 		if s, ok := parse(text); ok && (s.remote == "" || strings.HasPrefix(s.remote, "-") || strings.HasPrefix(s.remote, "ext:")) {
 			t.Errorf("%q: git would take %q for something else", text, s.remote)
