@@ -86,29 +86,9 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 		return s, err
 	}
 	s.profiles = apparmor.Open(s.features.AppArmor)
-	if err := s.lockRoots(); err != nil {
-		return s, err
-	}
 	space := reserve{filepath.Join(c.DataRoot, "reserve"), log}
-	space.lend()
-	if err := s.prepareRoots(); err != nil {
+	if err := s.claim(ctx, space); err != nil {
 		return s, err
-	}
-	if s.cgroups, err = cgroup.Detect(); err != nil {
-		return s, err
-	}
-	if err := s.startSlice(ctx); err != nil {
-		return s, err
-	}
-	if err := s.claimGroup(); err != nil {
-		return s, err
-	}
-	// The sockets come before all that would have to be taken down again if one
-	// is not to be had. A client that calls already waits until it is answered.
-	if !c.onlyStops {
-		if s.listeners, err = s.listen(); err != nil {
-			return s, err
-		}
 	}
 	s.sweepBuilds()
 	if err := inParallel(
@@ -138,6 +118,34 @@ func open(ctx context.Context, c Config, log *slog.Logger, level *slog.LevelVar)
 	}
 	s.handler, err = s.newHandler()
 	return s, err
+}
+
+// claim takes what one engine alone can have: its directories, its control group and its sockets. On a full disk it has
+// the space that is kept for that.
+func (s *services) claim(ctx context.Context, space reserve) (err error) {
+	if err := s.lockRoots(); err != nil {
+		return err
+	}
+	space.lend()
+	if err := s.prepareRoots(); err != nil {
+		return err
+	}
+	if s.cgroups, err = cgroup.Detect(); err != nil {
+		return err
+	}
+	if err := s.startSlice(ctx); err != nil {
+		return err
+	}
+	if err := s.claimGroup(); err != nil {
+		return err
+	}
+	if s.config.onlyStops {
+		return nil
+	}
+	// The sockets come before all that would have to be taken down again if one
+	// is not to be had. A client that calls already waits until it is answered.
+	s.listeners, err = s.listen()
+	return err
 }
 
 // newHandler opens the doors to the verbs.

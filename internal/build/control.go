@@ -59,11 +59,7 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 			}
 		}
 	}()
-	historyPath := filepath.Join(b.cfg.Root, "history.db")
-	if err := soundDatabase(historyPath, false, b.warn); err != nil {
-		return nil, nil, err
-	}
-	history, err := openDatabase(historyPath)
+	history, err := b.openHistory()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -72,10 +68,7 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := soundDatabase(filepath.Join(b.cfg.Root, keysFile), crashed, b.warn); err != nil { // BuildKit never syncs it
-		return nil, nil, err
-	}
-	keys, err := bboltcachestorage.NewStore(filepath.Join(b.cfg.Root, keysFile))
+	keys, err := b.openKeys(crashed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,6 +111,24 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 		GarbageCollect: w.GarbageCollect,
 	})
 	return c, w, err
+}
+
+// openHistory opens the record of builds.
+func (b *Builder) openHistory() (*bolt.DB, error) {
+	path := filepath.Join(b.cfg.Root, "history.db")
+	if err := soundDatabase(path, false, b.warn); err != nil {
+		return nil, err
+	}
+	return openDatabase(path)
+}
+
+// openKeys opens the keys by which the cache is found. crashed says that the machine has: BuildKit never syncs them.
+func (b *Builder) openKeys(crashed bool) (*bboltcachestorage.Store, error) {
+	path := filepath.Join(b.cfg.Root, keysFile)
+	if err := soundDatabase(path, crashed, b.warn); err != nil {
+		return nil, err
+	}
+	return bboltcachestorage.NewStore(path)
 }
 
 // compressedCache has the layers of a cache compressed that goes to a registry.
@@ -187,14 +198,6 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 	}
 	s := b.cfg.Store
 	blobs := ctdsnapshot.NewContentStore(quietBlobs{s.Content, s, refs}, store.Namespace)
-	labels := map[string]string{
-		label.Executor:    "cleat",
-		label.Snapshotter: store.Snapshotter, // by this label buildx knows that images of many platforms can be kept
-		label.Network:     "bridge",
-	}
-	if b.cfg.HostGateway.IsValid() {
-		labels[labelHostGateway] = b.cfg.HostGateway.String()
-	}
 	layers := ctdsnapshot.NewSnapshotter(store.Snapshotter, baseLayers{s.Snapshots, s}, store.Namespace, nil)
 	if steps.Snapshots != nil {
 		layers = steps.Snapshots(layers)
@@ -204,7 +207,7 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 	opt := base.WorkerOpt{
 		ID:               id,
 		Root:             b.cfg.Root,
-		Labels:           labels,
+		Labels:           b.labels(),
 		Platforms:        []ocispec.Platform{nativePlatform()},
 		BuildkitVersion:  bkclient.BuildkitVersion{Package: "github.com/moby/buildkit", Version: Version},
 		NetworkProviders: steps.Networks,
@@ -234,4 +237,17 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 	}
 	w.SourceManager.Register(w.HTTPSource)
 	return &imageWorker{Worker: w, settle: settle, settler: settler, relief: relief, wrote: steps.Wrote, images: b.cfg.Images, names: named, store: s}, nil
+}
+
+// labels are what clients learn of the worker.
+func (b *Builder) labels() map[string]string {
+	labels := map[string]string{
+		label.Executor:    "cleat",
+		label.Snapshotter: store.Snapshotter, // by this label buildx knows that images of many platforms can be kept
+		label.Network:     "bridge",
+	}
+	if b.cfg.HostGateway.IsValid() {
+		labels[labelHostGateway] = b.cfg.HostGateway.String()
+	}
+	return labels
 }

@@ -312,19 +312,22 @@ func notTheImage(err error) error {
 	return err
 }
 
+// reserveName takes a name for the container id, one of its own choice where none is asked for.
+func (cr *Creator) reserveName(name, id string) (string, error) {
+	if name == "" {
+		return cr.containers.ReserveGeneratedName(id)
+	}
+	name, err := checkName(name)
+	if err != nil {
+		return "", err
+	}
+	return name, cr.containers.ReserveName(name, id)
+}
+
 // make reserves the name and writes the container down, or undoes it all.
 func (cr *Creator) make(ctx context.Context, def *container.Definition, name string, plan *mountPlan) (err error) {
-	if name == "" {
-		if def.Name, err = cr.containers.ReserveGeneratedName(def.ID); err != nil {
-			return err
-		}
-	} else {
-		if def.Name, err = checkName(name); err != nil {
-			return err
-		}
-		if err := cr.containers.ReserveName(def.Name, def.ID); err != nil {
-			return err
-		}
+	if def.Name, err = cr.reserveName(name, def.ID); err != nil {
+		return err
 	}
 	var made []string // anonymous volumes
 	dir := cr.containers.DirOf(def.ID)

@@ -178,6 +178,11 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		x.boot.Had(c)
 	}
 	close(r.exited)
+	x.conclude(c, rec, r, again)
+}
+
+// conclude takes down what a run has left, or has it done later, and removes the container or writes how it ended.
+func (x *exiter) conclude(c *container.Container, rec *container.Record, r *run, again bool) {
 	defer close(r.left.known)
 	cleaned := !x.specs.ownsParent(x.specs.cgroupPath(rec))
 	if cleaned {

@@ -123,31 +123,37 @@ func checkTarget(target, spec string) (string, error) {
 	return clean, nil
 }
 
-// parseBind reads one of HostConfig.Binds: source:target[:mode].
-func parseBind(raw, driver string) (own.Mount, error) {
-	var m own.Mount
+// splitBind takes source:target[:mode] or a target alone apart, and cleans the target.
+func splitBind(raw string) (source, target, mode string, err error) {
+	malformed := failure.Invalid("invalid volume specification: '%s'", raw)
 	if strings.ContainsRune(raw, 0) {
-		return m, failure.Invalid("invalid volume specification: %q holds a zero byte", raw)
+		return "", "", "", failure.Invalid("invalid volume specification: %q holds a zero byte", raw)
 	}
 	parts := strings.Split(raw, ":")
-	var source, target, mode string
 	switch len(parts) {
 	case 1:
 		target = parts[0]
 	case 2:
 		if _, err := parseModes(parts[1]); err == nil && !strings.HasPrefix(parts[1], "/") {
-			return m, failure.Invalid("invalid volume specification: '%s'", raw)
+			return "", "", "", malformed
 		}
 		source, target = parts[0], parts[1]
 	case 3:
 		source, target, mode = parts[0], parts[1], parts[2]
 	default:
-		return m, failure.Invalid("invalid volume specification: '%s'", raw)
+		return "", "", "", malformed
 	}
 	if target == "" || (source == "" && len(parts) > 1) {
-		return m, failure.Invalid("invalid volume specification: '%s'", raw)
+		return "", "", "", malformed
 	}
-	clean, err := checkTarget(target, raw)
+	target, err = checkTarget(target, raw)
+	return source, target, mode, err
+}
+
+// parseBind reads one of HostConfig.Binds: source:target[:mode].
+func parseBind(raw, driver string) (own.Mount, error) {
+	var m own.Mount
+	source, target, mode, err := splitBind(raw)
 	if err != nil {
 		return m, err
 	}
@@ -155,7 +161,7 @@ func parseBind(raw, driver string) (own.Mount, error) {
 	if err != nil {
 		return m, failure.Invalid("invalid mode: %s", mode)
 	}
-	m.Destination, m.Mode = clean, mode
+	m.Destination, m.Mode = target, mode
 	m.ReadOnly = modes.readOnly
 	if path.IsAbs(source) {
 		if modes.noCopy {

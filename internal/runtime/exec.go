@@ -185,28 +185,32 @@ func (r *Runtime) buildExec(pl *plan, s *ExecSpec, target, gate int) error {
 	word, send := p.ReportPID()
 	p.Call(unix.SYS_CLONE3, "process", keeper.CloneArgs(p, unix.CLONE_PARENT|unix.CLONE_CLEAR_SIGHAND, 0, 0), launch.Int(keeper.CloneArgsSize)).To(word)
 	helper := p.Branch("helper", word)
+	pl.becomeCommand(s, id, gate >= 0, entry)
+	p.Land(helper)
+	send()
+	p.Exit(0)
+	k.End()
+	return nil
+}
 
+// becomeCommand is what the process that the helper has made does itself; gated, it waits at the gate before its execve.
+func (pl *plan) becomeCommand(s *ExecSpec, id *identity, gated bool, gate launch.Arg) {
+	p := pl.p
 	p.Call(unix.SYS_SETSID, "")
 	if s.TTY {
 		pl.controllingTerminal()
 	}
 	pl.closeOnExec()
-	if gate >= 0 {
+	if gated {
 		// The filter may forbid what waiting takes: then the process does not come to report that it got here.
 		id.confine(pl)
-		p.Sync("gate", entry)
+		p.Sync("gate", gate)
 		p.ReportReached()
 	} else {
 		p.ReportReached()
 		id.confine(pl)
 	}
 	p.Exec(candidates(s.Args[0], s.Env), s.Args, s.Env)
-
-	p.Land(helper)
-	send()
-	p.Exit(0)
-	k.End()
-	return nil
 }
 
 // openGroup opens the container's control group; nil where there is none.

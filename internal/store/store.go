@@ -136,18 +136,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.db, err = openDatabase(filepath.Join(cfg.Root, "meta.db"), cfg); err != nil {
 		return nil, err
 	}
-	large, err := local.NewStore(filepath.Join(cfg.Root, "content"))
-	if err != nil {
-		return nil, fmt.Errorf("open the content store in %s: %w", cfg.Root, err)
+	if err := s.openBackends(); err != nil {
+		return nil, err
 	}
-	s.blobs = newBlobBackend(large, filepath.Join(cfg.Root, "content"), cfg.Root, s.knowsBlob, func() bool { return s.db.NoSync })
-	// AsynchronousRemove: directories of removed layers go away in the collector and
-	// not while the metadata database is locked.
-	layers, err := overlay.NewSnapshotter(filepath.Join(cfg.Root, "snapshots"), overlay.AsynchronousRemove, overlay.WithUpperdirLabel)
-	if err != nil {
-		return nil, fmt.Errorf("open the layer store in %s: %w", cfg.Root, err)
-	}
-	s.overlay = &layerBackend{layers}
 	s.deferrals.warn = s.warn
 	own := NewDeferral(filepath.Join(cfg.Root, "meta.db"), s.db)
 	own.before = s.blobs.sync
@@ -173,6 +164,23 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		s.ScheduleGC()
 	}
 	return s, nil
+}
+
+// openBackends opens what the metadata database is about: blobs and the layers' directories.
+func (s *Store) openBackends() error {
+	large, err := local.NewStore(filepath.Join(s.root, "content"))
+	if err != nil {
+		return fmt.Errorf("open the content store in %s: %w", s.root, err)
+	}
+	s.blobs = newBlobBackend(large, filepath.Join(s.root, "content"), s.root, s.knowsBlob, func() bool { return s.db.NoSync })
+	// AsynchronousRemove: directories of removed layers go away in the collector and
+	// not while the metadata database is locked.
+	layers, err := overlay.NewSnapshotter(filepath.Join(s.root, "snapshots"), overlay.AsynchronousRemove, overlay.WithUpperdirLabel)
+	if err != nil {
+		return fmt.Errorf("open the layer store in %s: %w", s.root, err)
+	}
+	s.overlay = &layerBackend{layers}
+	return nil
 }
 
 // checkDatabases refuses a store whose database has been lost while what it lists is there: to a database that is made
