@@ -83,6 +83,11 @@ func (a *app) attachTo(ctx context.Context, name string, noStdin, sigProxy bool,
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	return exitOf(waited)
+}
+
+// exitOf is how the container ended that is waited for: nil where its code is 0.
+func exitOf(waited client.ContainerWaitResult) error {
 	select {
 	case r := <-waited.Result:
 		if r.Error != nil {

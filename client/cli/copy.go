@@ -162,13 +162,11 @@ func (a *app) copyTo(ctx context.Context, src, container, dst string, o copyOpti
 	if err != nil {
 		return err
 	}
-	put := client.CopyToContainerOptions{DestinationPath: target.Path, CopyUIDGID: o.owners}
 	if src == "-" {
 		if !target.IsDir {
 			return fmt.Errorf("destination \"%s:%s\" must be a directory", container, dst)
 		}
-		put.Content = a.in
-		_, err := c.CopyToContainer(ctx, container, put)
+		_, err := c.CopyToContainer(ctx, container, client.CopyToContainerOptions{DestinationPath: target.Path, CopyUIDGID: o.owners, Content: a.in})
 		return err
 	}
 	if src, err = localfiles.Absolute(src); err != nil {
@@ -189,7 +187,6 @@ func (a *app) copyTo(ctx context.Context, src, container, dst string, o copyOpti
 	if err != nil {
 		return err
 	}
-	put.DestinationPath = plan.Dir
 	r, w := io.Pipe()
 	packed := make(chan error, 1)
 	go func() {
@@ -198,9 +195,8 @@ func (a *app) copyTo(ctx context.Context, src, container, dst string, o copyOpti
 		_ = w.CloseWithError(err)
 	}()
 	count := &counter{r: r}
-	put.Content = count
 	finish := a.copyProgress("Copying to container - ", count, o.quiet)
-	_, err = c.CopyToContainer(ctx, container, put)
+	_, err = c.CopyToContainer(ctx, container, client.CopyToContainerOptions{DestinationPath: plan.Dir, CopyUIDGID: o.owners, Content: count})
 	finish()
 	_ = r.Close() // ends the packing if the engine has refused
 	if perr := <-packed; perr != nil && !errors.Is(perr, io.ErrClosedPipe) {

@@ -88,6 +88,21 @@ func (f *engineFlags) host() string { return "unix://" + f.Socket }
 // socket too: no --host is passed then.
 func (f *engineFlags) ownSocket() bool { return f.Socket == connect.CleatSocket }
 
+// arguments are what cleatd is started with.
+func (f *engineFlags) arguments() []string {
+	args := []string{"--pidfile", f.PIDFile}
+	if f.DataRoot != "" {
+		args = append(args, "--data-root", f.DataRoot)
+	}
+	if f.ExecRoot != "" {
+		args = append(args, "--exec-root", f.ExecRoot)
+	}
+	if !f.ownSocket() {
+		args = append(args, "--host", f.host())
+	}
+	return args
+}
+
 func (a *app) engineStart() spec {
 	return spec{
 		use: "start [OPTIONS] [-- CLEATD-OPTIONS...]", short: "Start the engine in the background and wait until it is ready",
@@ -123,16 +138,6 @@ func (a *app) startEngine(ctx context.Context, f engineFlags, program string, mo
 	if err != nil {
 		return err
 	}
-	args := []string{"--pidfile", f.PIDFile}
-	if f.DataRoot != "" {
-		args = append(args, "--data-root", f.DataRoot)
-	}
-	if f.ExecRoot != "" {
-		args = append(args, "--exec-root", f.ExecRoot)
-	}
-	if !f.ownSocket() {
-		args = append(args, "--host", f.host())
-	}
 	if os.Geteuid() != 0 {
 		return errors.New("an engine isolates and connects containers, which needs root: sudo " + a.name + " engine start")
 	}
@@ -150,7 +155,7 @@ func (a *app) startEngine(ctx context.Context, f engineFlags, program string, mo
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(path, append(args, more...)...)
+	cmd := exec.Command(path, append(f.arguments(), more...)...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives this terminal

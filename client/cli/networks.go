@@ -101,18 +101,9 @@ func (f *networkFlags) ipam() ([]network.IPAMConfig, error) {
 	if len(f.subnets) < len(f.ranges) || len(f.subnets) < len(f.gateways) {
 		return nil, errors.New("every ip-range or gateway must have a corresponding subnet")
 	}
-	configs := make([]network.IPAMConfig, 0, len(f.subnets))
-	for _, s := range f.subnets {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return nil, fmt.Errorf("invalid subnet: invalid CIDR address: %s", s)
-		}
-		for _, other := range configs {
-			if other.Subnet.Overlaps(p) {
-				return nil, errors.New("multiple overlapping subnet configuration is not supported")
-			}
-		}
-		configs = append(configs, network.IPAMConfig{Subnet: p, AuxAddress: map[string]netip.Addr{}})
+	configs, err := parseSubnets(f.subnets)
+	if err != nil {
+		return nil, err
 	}
 	of := func(a netip.Addr) *network.IPAMConfig {
 		for i := range configs {
@@ -157,6 +148,24 @@ func (f *networkFlags) ipam() ([]network.IPAMConfig, error) {
 			return nil, fmt.Errorf("no matching subnet for aux-address %s", text)
 		}
 		c.AuxAddress[name] = addr
+	}
+	return configs, nil
+}
+
+// parseSubnets reads subnets, of which no two may overlap.
+func parseSubnets(subnets []string) ([]network.IPAMConfig, error) {
+	configs := make([]network.IPAMConfig, 0, len(subnets))
+	for _, s := range subnets {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("invalid subnet: invalid CIDR address: %s", s)
+		}
+		for _, other := range configs {
+			if other.Subnet.Overlaps(p) {
+				return nil, errors.New("multiple overlapping subnet configuration is not supported")
+			}
+		}
+		configs = append(configs, network.IPAMConfig{Subnet: p, AuxAddress: map[string]netip.Addr{}})
 	}
 	return configs, nil
 }

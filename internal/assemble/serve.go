@@ -74,19 +74,24 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 		return err
 	}
 	defer quiet()
+	return s.serve(ctx, server, signals, out)
+}
+
+// serve answers clients until the engine is to end or a socket fails, and lets calls in progress end.
+func (s *services) serve(ctx context.Context, server *api.Server, signals <-chan os.Signal, out io.Writer) error {
 	failed := make(chan error, len(s.listeners))
 	for _, ln := range s.listeners {
 		go func() { failed <- server.Serve(ln) }()
 	}
-	fmt.Fprintf(out, "cleatd %s is ready: API %s on %s\n", c.Version, api.MaxVersion, addresses(s.listeners))
+	fmt.Fprintf(out, "cleatd %s is ready: API %s on %s\n", s.config.Version, api.MaxVersion, addresses(s.listeners))
 	notify("READY=1")
-	err = s.await(ctx, signals, failed)
+	err := s.await(ctx, signals, failed)
 	notify("STOPPING=1")
 	s.endWithMachine()
 	stopping, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.ShutdownTimeout)*time.Second)
 	defer cancel()
 	if serr := server.Shutdown(stopping); serr != nil {
-		log.Warn("calls in progress were cut off", "error", serr)
+		s.log.Warn("calls in progress were cut off", "error", serr)
 	}
 	return err
 }

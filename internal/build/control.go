@@ -19,6 +19,7 @@ import (
 	"github.com/moby/buildkit/frontend/gateway"
 	"github.com/moby/buildkit/frontend/gateway/forwarder"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/snapshot"
 	ctdsnapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
@@ -99,18 +100,23 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 			"local":    localcache.ResolveCacheImporterFunc(b.sessions),
 			"registry": registrycache.ResolveCacheImporterFunc(b.sessions, w.ContentStore(), b.cfg.Registries),
 		},
-		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
-			"inline":   inlinecache.ResolveCacheExporterFunc(),
-			"local":    localcache.ResolveCacheExporterFunc(b.sessions),
-			"registry": compressedCache(registrycache.ResolveCacheExporterFunc(b.sessions, b.cfg.Registries)),
-		},
-		Entitlements:   b.entitlements(),
-		HistoryDB:      history,
-		LeaseManager:   w.LeaseManager(),
-		ContentStore:   w.ContentStore(),
-		GarbageCollect: w.GarbageCollect,
+		ResolveCacheExporterFuncs: b.cacheExporters(),
+		Entitlements:              b.entitlements(),
+		HistoryDB:                 history,
+		LeaseManager:              w.LeaseManager(),
+		ContentStore:              w.ContentStore(),
+		GarbageCollect:            w.GarbageCollect,
 	})
 	return c, w, err
+}
+
+// cacheExporters are the kinds of `--cache-to`.
+func (b *Builder) cacheExporters() map[string]remotecache.ResolveCacheExporterFunc {
+	return map[string]remotecache.ResolveCacheExporterFunc{
+		"inline":   inlinecache.ResolveCacheExporterFunc(),
+		"local":    localcache.ResolveCacheExporterFunc(b.sessions),
+		"registry": compressedCache(registrycache.ResolveCacheExporterFunc(b.sessions, b.cfg.Registries)),
+	}
 }
 
 // openHistory opens the record of builds.
@@ -198,10 +204,6 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 	}
 	s := b.cfg.Store
 	blobs := ctdsnapshot.NewContentStore(quietBlobs{s.Content, s, refs}, store.Namespace)
-	layers := ctdsnapshot.NewSnapshotter(store.Snapshotter, baseLayers{s.Snapshots, s}, store.Namespace, nil)
-	if steps.Snapshots != nil {
-		layers = steps.Snapshots(layers)
-	}
 	relief := &relief{Manager: quietLeases{s.Leases}, dir: s.Root(), collect: s.ScheduleGC}
 	named := names{s, b.cfg.Images, settler.with(steps.Settle)}
 	opt := base.WorkerOpt{
@@ -212,7 +214,7 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 		BuildkitVersion:  bkclient.BuildkitVersion{Package: "github.com/moby/buildkit", Version: Version},
 		NetworkProviders: steps.Networks,
 		Executor:         steps.Executor,
-		Snapshotter:      layers,
+		Snapshotter:      snapshotsOf(s, steps),
 		ContentStore:     blobs,
 		Applier:          s.NewApplier(blobs),
 		Differ:           s.NewDiffer(blobs),
@@ -237,6 +239,15 @@ func (b *Builder) newWorker(ctx context.Context, settler *settler, killed, crash
 	}
 	w.SourceManager.Register(w.HTTPSource)
 	return &imageWorker{Worker: w, settle: settle, settler: settler, relief: relief, wrote: steps.Wrote, images: b.cfg.Images, names: named, store: s}, nil
+}
+
+// snapshotsOf are the store's layers as steps are to see them.
+func snapshotsOf(s *store.Store, steps Steps) snapshot.Snapshotter {
+	layers := ctdsnapshot.NewSnapshotter(store.Snapshotter, baseLayers{s.Snapshots, s}, store.Namespace, nil)
+	if steps.Snapshots != nil {
+		return steps.Snapshots(layers)
+	}
+	return layers
 }
 
 // labels are what clients learn of the worker.

@@ -105,11 +105,8 @@ type Store struct {
 // if the machine happens to have one, which costs a process each and behaves
 // differently from machine to machine.
 func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
-	if !filepath.IsAbs(cfg.Root) {
-		return nil, failure.Invalid("the image store's directory %q is not an absolute path", cfg.Root)
-	}
-	if strings.ContainsAny(cfg.Root, ":,\\") {
-		return nil, failure.Invalid("the image store's directory %q contains ':', ',' or '\\', which overlay mounts cannot carry; choose another data root", cfg.Root)
+	if err := checkRoot(cfg.Root); err != nil {
+		return nil, err
 	}
 	os.Setenv("CONTAINERD_DISABLE_IGZIP", "1")
 	os.Setenv("CONTAINERD_DISABLE_PIGZ", "1")
@@ -164,6 +161,16 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		s.ScheduleGC()
 	}
 	return s, nil
+}
+
+func checkRoot(root string) error {
+	if !filepath.IsAbs(root) {
+		return failure.Invalid("the image store's directory %q is not an absolute path", root)
+	}
+	if strings.ContainsAny(root, ":,\\") {
+		return failure.Invalid("the image store's directory %q contains ':', ',' or '\\', which overlay mounts cannot carry; choose another data root", root)
+	}
+	return nil
 }
 
 // openBackends opens what the metadata database is about: blobs and the layers' directories.

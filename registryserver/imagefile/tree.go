@@ -60,25 +60,10 @@ func (t *treeWriter) add(path string, _ fs.DirEntry, err error) error {
 	if info.Mode()&fs.ModeSocket != 0 {
 		return nil
 	}
-	link := ""
-	if info.Mode()&fs.ModeSymlink != 0 {
-		if link, err = os.Readlink(path); err != nil {
-			return err
-		}
-	}
-	h, err := tar.FileInfoHeader(info, link)
+	h, err := headerOf(path, name, info)
 	if err != nil {
 		return err
 	}
-	h.Name = filepath.ToSlash(name)
-	if info.IsDir() {
-		h.Name += "/"
-	}
-	// Names of this machine's users mean nothing in an image, and neither do the times
-	// at which a file was looked at.
-	h.Uname, h.Gname = "", ""
-	h.Format = tar.FormatPAX
-	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	st := info.Sys().(*syscall.Stat_t)
 	if info.Mode().IsRegular() && st.Nlink > 1 {
 		id := inode{uint64(st.Dev), st.Ino}
@@ -106,6 +91,31 @@ func (t *treeWriter) add(path string, _ fs.DirEntry, err error) error {
 	defer f.Close()
 	_, err = io.Copy(t.tw, f)
 	return err
+}
+
+// headerOf is the header of the file at path, which the layer knows as name.
+func headerOf(path, name string, info fs.FileInfo) (*tar.Header, error) {
+	link := ""
+	if info.Mode()&fs.ModeSymlink != 0 {
+		var err error
+		if link, err = os.Readlink(path); err != nil {
+			return nil, err
+		}
+	}
+	h, err := tar.FileInfoHeader(info, link)
+	if err != nil {
+		return nil, err
+	}
+	h.Name = filepath.ToSlash(name)
+	if info.IsDir() {
+		h.Name += "/"
+	}
+	// Names of this machine's users mean nothing in an image, and neither do the times
+	// at which a file was looked at.
+	h.Uname, h.Gname = "", ""
+	h.Format = tar.FormatPAX
+	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
+	return h, nil
 }
 
 // addCapability keeps a file's capabilities (ping, for one, has some).

@@ -78,16 +78,18 @@ func many(ctx context.Context, s *system, _ any, record func(string, float64)) (
 			return err
 		}
 	}
-	for _, f := range []struct {
-		took            []float64
-		early, compared string
-	}{{created, manyNetworks, manyNetworksLate}, {started, manyStarts, manyStartsLate}, {removed, manyEnds, manyEndsLate}} {
-		n := len(f.took) / manyTenth
-		first, last := middle(f.took[:n]), middle(f.took[len(f.took)-n:])
-		record(f.early, first)
-		record(f.compared, last/first)
-	}
+	compareEnds(record, created, manyNetworks, manyNetworksLate)
+	compareEnds(record, started, manyStarts, manyStartsLate)
+	compareEnds(record, removed, manyEnds, manyEndsLate)
 	return s.awaitLeftovers(ctx, before)
+}
+
+// compareEnds records as early what the first of many took, and as compared what of that the last took.
+func compareEnds(record func(string, float64), took []float64, early, compared string) {
+	n := len(took) / manyTenth
+	first, last := middle(took[:n]), middle(took[len(took)-n:])
+	record(early, first)
+	record(compared, last/first)
 }
 
 // awaitLeftovers waits until there is left what there was before: bridges are deleted behind the answers.
