@@ -17,7 +17,9 @@ import (
 	types "github.com/moby/buildkit/api/types"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/filesync"
+	"github.com/moby/buildkit/util/bklog"
 	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 
 	"github.com/cleatlabs/cleat/client/build"
@@ -57,7 +59,7 @@ func start(t *testing.T) *engine {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/grpc", e.grpc)
 	mux.HandleFunc("/session", func(w http.ResponseWriter, r *http.Request) {
-		_ = e.sessions.HandleHTTPRequest(context.WithoutCancel(r.Context()), w, r)
+		_ = e.sessions.HandleHTTPRequest(quietly(context.WithoutCancel(r.Context())), w, r)
 	})
 	srv := &http.Server{Handler: mux}
 	go func() { _ = srv.Serve(l) }()
@@ -65,6 +67,13 @@ func start(t *testing.T) *engine {
 	t.Setenv("DOCKER_HOST", "unix://"+e.socket)
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
 	return e
+}
+
+// quietly keeps what the engine has to say of a session that ends from the client's logger, which both have in this process.
+func quietly(ctx context.Context) context.Context {
+	silent := logrus.New()
+	silent.SetOutput(io.Discard)
+	return bklog.WithLogger(ctx, logrus.NewEntry(silent))
 }
 
 func (e *engine) grpc(w http.ResponseWriter, _ *http.Request) {
