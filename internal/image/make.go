@@ -163,7 +163,8 @@ func (m *making) blobs(ctx context.Context) (ocispec.Descriptor, error) {
 	return m.document(ctx, manifest.MediaType, manifest)
 }
 
-// base gives the manifest and configuration to go on from.
+// base gives the manifest and configuration to go on from. The collector leaves them and the layers alone until the image
+// is made, though the base may lose its names meanwhile.
 func (m *making) base(ctx context.Context) (manifest ocispec.Manifest, config dockerspec.DockerOCIImage, err error) {
 	if m.req.Base == nil {
 		manifest = ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
@@ -174,6 +175,11 @@ func (m *making) base(ctx context.Context) (manifest ocispec.Manifest, config do
 			config.Platform = *wish
 		}
 		return manifest, config, err
+	}
+	lease, _ := leases.FromContext(ctx)
+	kept := leases.Resource{ID: m.req.Base.Manifest.Digest.String(), Type: "content"}
+	if err := m.s.store.Leases.AddResource(ctx, leases.Lease{ID: lease}, kept); err != nil {
+		return manifest, config, fmt.Errorf("keep the image %s while another is made of it: %w", m.req.Base.ID, err)
 	}
 	v, err := m.s.readVariant(ctx, m.req.Base.Manifest)
 	if err != nil {

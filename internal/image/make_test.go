@@ -104,3 +104,39 @@ func TestMakeOnAFullDisk(t *testing.T) {
 		t.Errorf("%v, %v", dirs, err)
 	}
 }
+
+// An image that is removed while another is made of it stays as long as that takes, and what the other has of it, longer.
+func TestMakeOfAnImageThatIsRemovedMeanwhile(t *testing.T) {
+	b := newBench(t)
+	if _, _, err := b.images.Make(t.Context(), image.MakeRequest{Repo: "mine/base", Layer: noiseLayer(1000)}); err != nil {
+		t.Fatal(err)
+	}
+	base, err := b.images.Resolve(t.Context(), "mine/base", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := noiseLayer(1000)
+	id, _, err := b.images.Make(t.Context(), image.MakeRequest{Base: base, Layer: func(ctx context.Context, w io.Writer) (bool, error) {
+		if _, err := b.images.Remove(t.Context(), "mine/base", image.RemoveOptions{}, nil); err != nil {
+			return false, err
+		}
+		if err := b.store.GC(t.Context()); err != nil {
+			return false, err
+		}
+		return layer(ctx, w)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.GC(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	made, err := b.images.Resolve(t.Context(), id.String(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// All its layers are there: another can be made of it.
+	if _, _, err := b.images.Make(t.Context(), image.MakeRequest{Base: made, Layer: layer}); err != nil {
+		t.Error(err)
+	}
+}
