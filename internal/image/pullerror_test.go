@@ -356,21 +356,42 @@ func TestPullAsksMirrorsFirstWithoutCredentials(t *testing.T) {
 // TestPullResumesALayerThatBreaksOff has the registry close the connection in the
 // middle of the first layer, twice.
 func TestPullResumesALayerThatBreaksOff(t *testing.T) {
+	ranges := pullBroken(t, http.StatusPartialContent)
+	if want := []string{"", fmt.Sprintf("bytes=%d-", 1<<20), fmt.Sprintf("bytes=%d-", 2<<20)}; !slices.Equal(ranges, want) {
+		t.Errorf("asked for %q", ranges)
+	}
+}
+
+// TestPullBeginsALayerAnew has a registry, or what stands before it, refuse to go on in the middle.
+func TestPullBeginsALayerAnew(t *testing.T) {
+	ranges := pullBroken(t, http.StatusRequestedRangeNotSatisfiable)
+	if len(ranges) < 3 || ranges[1] != fmt.Sprintf("bytes=%d-", 1<<20) || ranges[len(ranges)-1] != "" {
+		t.Errorf("asked for %q", ranges)
+	}
+}
+
+// pullBroken pulls a layer of which the registry gives a megabyte at first. Parts it answers with a status: once with another
+// megabyte if that is partial content, and always with that alone otherwise. It returns which parts were asked for.
+func pullBroken(t *testing.T, status int) (ranges []string) {
 	reg, b := newRegistry(t), newBench(t)
 	layer := layerOf(t, entry{"a", noise(3 << 20)})
 	ref := reg.push(t, "lab/x:1", imageOf(t, "amd64", layer))
 	path := "/blobs/" + digestOf(t, layer)
 	var mu sync.Mutex
-	var ranges []string
 	reg.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, path) {
 			return false
 		}
 		mu.Lock()
-		ranges = append(ranges, r.Header.Get("Range"))
-		n := len(ranges)
-		mu.Unlock()
-		if n > 2 {
+		defer mu.Unlock()
+		asked := r.Header.Get("Range")
+		ranges = append(ranges, asked)
+		partial := status == http.StatusPartialContent
+		switch {
+		case len(ranges) > 1 && asked != "" && !partial:
+			w.WriteHeader(status)
+			return true
+		case len(ranges) > 2 || len(ranges) > 1 && !partial:
 			return false
 		}
 		rc, err := layer.Compressed()
@@ -381,13 +402,13 @@ func TestPullResumesALayerThatBreaksOff(t *testing.T) {
 		defer rc.Close()
 		all, _ := io.ReadAll(rc)
 		from := 0
-		if n == 2 {
-			fmt.Sscanf(ranges[1], "bytes=%d-", &from)
+		if asked != "" {
+			fmt.Sscanf(asked, "bytes=%d-", &from)
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(all)-1, len(all)))
 		}
 		w.Header().Set("Content-Length", fmt.Sprint(len(all)-from))
-		if n == 2 {
-			w.WriteHeader(http.StatusPartialContent)
+		if asked != "" {
+			w.WriteHeader(status)
 		}
 		w.Write(all[from : from+1<<20])
 		w.(http.Flusher).Flush()
@@ -395,9 +416,7 @@ func TestPullResumesALayerThatBreaksOff(t *testing.T) {
 	})
 	b.pull(t, ref)
 	b.lower(t, b.resolve(t, ref))
-	if len(ranges) != 3 || ranges[0] != "" || ranges[1] != fmt.Sprintf("bytes=%d-", 1<<20) || ranges[2] != fmt.Sprintf("bytes=%d-", 2<<20) {
-		t.Errorf("asked for %q", ranges)
-	}
+	return ranges
 }
 
 // TestPullTriesALayerAgain has the registry fail for a moment in ways that may pass, and

@@ -292,14 +292,22 @@ func (t *transfer) fetch(ctx context.Context, desc ocispec.Descriptor) error {
 }
 
 // download brings a blob in. After a fault that may pass it is tried again, from where it
-// broke off.
+// broke off, or from the beginning where the registry gives no parts.
 func (t *transfer) download(ctx context.Context, desc ocispec.Descriptor) error {
 	for fault := 1; ; fault++ {
 		err := remotes.Fetch(ctx, &sourced{t.s.store.Content, t.source}, &watchedFetcher{t: t, desc: desc}, desc)
 		if err == nil || errdefs.IsAlreadyExists(err) || ctx.Err() != nil {
 			return err
 		}
-		if t.session == nil || fault >= int(t.s.attempts.Load()) || !t.session.MayPass(err) {
+		if t.session == nil || fault >= int(t.s.attempts.Load()) {
+			return err
+		}
+		switch {
+		case registryclient.RefusesRange(err): // it may give the blob from its beginning
+			if err := t.s.store.Content.Abort(ctx, remotes.MakeRefKey(ctx, desc)); err != nil && !errdefs.IsNotFound(err) {
+				return err
+			}
+		case !t.session.MayPass(err):
 			return err
 		}
 		pause := t.session.Pause(err, fault)

@@ -36,12 +36,17 @@ func (e *resolveError) Error() string { return e.err.Error() }
 func (e *resolveError) Unwrap() error { return e.err }
 
 type missingBlobError struct {
-	address string
-	err     error
+	address   string
+	elsewhere []string // URLs where the manifest says that it is
+	err       error
 }
 
 func (e *missingBlobError) Error() string {
-	return e.address + " knows the image but lacks a part of it"
+	if len(e.elsewhere) > 0 {
+		return fmt.Sprintf("%s knows the image but lacks a layer of it, which is said to be at %q; nothing is fetched from "+
+			"where a manifest points: have the image pushed together with that layer", e.address, e.elsewhere[0])
+	}
+	return e.address + " knows the image but lacks a part of it; the image was pushed incompletely or is being deleted: push it again, or pull another tag"
 }
 func (e *missingBlobError) Unwrap() error { return e.err }
 
@@ -82,7 +87,7 @@ func (s *Session) explain(err error) error {
 	var repository *unknownRepositoryError
 	switch {
 	case errors.As(err, &missing):
-		return failure.NotFound("%s: %w; the image was pushed incompletely or is being deleted: push it again, or pull another tag", s.name, missing)
+		return failure.NotFound("%s: %w", s.name, missing)
 	case hasStatus && status.StatusCode == http.StatusTooManyRequests:
 		return failure.Unavailable("toomanyrequests: %s answers that its rate limit is reached%s; wait and try again, log in (`cleat login`) for a higher limit, or use a mirror (--registry-mirror)", address, registrySays(status.Body))
 	case hasStatus && status.StatusCode >= 500:

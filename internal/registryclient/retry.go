@@ -76,6 +76,12 @@ func (s *Session) persist(ctx context.Context, retrying func(time.Duration), p *
 // MayPass reports whether a download failed by a fault that may be gone at the next attempt.
 func (s *Session) MayPass(err error) bool { return s.passing(err) }
 
+// RefusesRange reports whether a download failed as the registry does not go on with the blob from where it broke off.
+func RefusesRange(err error) bool {
+	var status remoteerrors.ErrUnexpectedStatus
+	return errors.As(err, &status) && status.StatusCode == http.StatusRequestedRangeNotSatisfiable && status.RequestMethod == http.MethodGet
+}
+
 // Pause is how long to wait after so many faults in a row, the last of which was err.
 func (s *Session) Pause(err error, faults int) time.Duration {
 	return s.patience.pauseAfter(err, faults)

@@ -182,12 +182,13 @@ func (s *Session) Fetcher(ctx context.Context) (remotes.Fetcher, error) {
 	return remotes.FetcherFunc(func(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 		// A descriptor may bring URLs of its own to fetch from. Nothing that a
 		// manifest says sends the engine to another address.
+		elsewhere := desc.URLs
 		desc.URLs = nil
 		rc, err := f.Fetch(ctx, desc)
 		if err != nil {
 			return nil, err
 		}
-		return &blobReader{ReadCloser: rc, address: hosts[0].address()}, nil
+		return &blobReader{ReadCloser: rc, missing: missingBlobError{address: hosts[0].address(), elsewhere: elsewhere}}, nil
 	}), nil
 }
 
@@ -195,13 +196,15 @@ func (s *Session) Fetcher(ctx context.Context) (remotes.Fetcher, error) {
 // Seek, which resumes.
 type blobReader struct {
 	io.ReadCloser
-	address string
+	missing missingBlobError // if it is
 }
 
 func (b *blobReader) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && errdefs.IsNotFound(err) {
-		err = &missingBlobError{address: b.address, err: err}
+		missing := b.missing
+		missing.err = err
+		err = &missing
 	}
 	return n, err
 }

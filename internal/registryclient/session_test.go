@@ -305,6 +305,47 @@ func TestOtherHostsNeedACertificateOrLeave(t *testing.T) {
 	}
 }
 
+// silent is a listener of a server that knows no TLS: it says nothing to a handshake, and closes or resets the connection.
+type silent struct {
+	net.Listener
+	reset bool
+}
+
+type silentConn struct {
+	net.Conn
+	reset bool
+}
+
+func (l silent) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return silentConn{c, l.reset}, err
+}
+
+func (c silentConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	const handshake = 0x16
+	if n == 0 || p[0] != handshake {
+		return n, err
+	}
+	if c.reset {
+		_ = c.Conn.(*net.TCPConn).SetLinger(0)
+	}
+	c.Conn.Close()
+	return 0, io.EOF
+}
+
+func TestInsecureHostThatIsSilentToTLS(t *testing.T) {
+	for _, reset := range []bool{false, true} {
+		ts := httptest.NewUnstartedServer(&fake{})
+		ts.Listener = silent{ts.Listener, reset}
+		ts.Start()
+		t.Cleanup(ts.Close)
+		if err := resolve(t, registryclient.Config{}, hostOf(ts.URL)+"/lab/x:1", nil); err != nil {
+			t.Errorf("reset %v: %v", reset, err)
+		}
+	}
+}
+
 func TestCertificateDirectory(t *testing.T) {
 	dir := t.TempDir()
 	certs := filepath.Join(dir, "127.0.0.1:1")
@@ -345,5 +386,44 @@ func TestUnreachableNamesTheAddress(t *testing.T) {
 	err = resolve(t, registryclient.Config{}, addr+"/lab/x:1", nil)
 	if want := "cannot reach the registry at " + addr + ": connection refused; is it running, and is the port right?"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+// TestForeignLayerIsNotFetched: what a manifest says of another address is told, and not asked.
+func TestForeignLayerIsNotFetched(t *testing.T) {
+	elsewhere := &fake{}
+	outside, inside := httptest.NewServer(elsewhere), httptest.NewServer(&fake{})
+	t.Cleanup(outside.Close)
+	t.Cleanup(inside.Close)
+	c, err := registryclient.New(registryclient.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, err := reference.ParseNormalizedNamed(hostOf(inside.URL) + "/lab/x:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Open(named, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Resolve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.Fetcher(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc, err := f.Fetch(t.Context(), ocispec.Descriptor{
+		MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest: digest.FromString("x"), Size: 1, URLs: []string{outside.URL + "/layer"},
+	})
+	if err == nil {
+		defer rc.Close()
+		_, err = io.ReadAll(rc)
+	}
+	err = s.Explain(err)
+	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), outside.URL) || len(elsewhere.seen()) != 0 {
+		t.Errorf("%v; asked elsewhere %d times", err, len(elsewhere.seen()))
 	}
 }
