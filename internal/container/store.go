@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/keeper"
@@ -59,54 +60,93 @@ func Open(root string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container directory: %w", err)
 	}
-	for _, e := range entries {
-		if err := s.load(e.Name()); err != nil {
+	for i, read := range readAll(root, entries) {
+		if err := s.load(entries[i].Name(), read); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
 }
 
-func (s *Store) load(name string) error {
+// readers is how many containers' records are read at a time. More than there are processors, as the first start after a
+// boot waits for the disk.
+const readers = 16
+
+// found is what a directory holds: a record, or why there is none.
+type found struct {
+	record *Record
+	err    error
+}
+
+// readAll reads the directories that are containers'.
+func readAll(root string, entries []os.DirEntry) []found {
+	all := make([]found, len(entries))
+	var g errgroup.Group
+	g.SetLimit(readers)
+	for i, e := range entries {
+		if name := e.Name(); validID(name) {
+			g.Go(func() error {
+				all[i].record, all[i].err = readRecord(filepath.Join(root, name), name)
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // each error lies with its directory
+	return all
+}
+
+func (s *Store) load(name string, read found) error {
 	dir := filepath.Join(s.root, name)
-	if strings.HasPrefix(name, trashPrefix) {
+	switch r := read.record; {
+	case strings.HasPrefix(name, trashPrefix):
 		return s.sweep(name)
-	}
-	if !validID(name) {
+	case !validID(name):
 		return fmt.Errorf("%s is not a container's directory: move it away to start the engine", dir)
+	case errors.Is(read.err, errUnmade):
+		return s.abandon(dir)
+	case read.err != nil:
+		return read.err
+	case s.names[r.Name] != "":
+		return fmt.Errorf("containers %s and %s both have the name %q", s.names[r.Name], r.ID, r.Name)
+	default:
+		c := newContainer(dir, r)
+		c.persisted = r
+		s.byID[r.ID] = c
+		s.names[r.Name] = r.ID
+		return nil
 	}
+}
+
+// errUnmade is of a create that never answered.
+var errUnmade = errors.New("there is no record")
+
+// readRecord reads the record of the container id in dir, and removes what an interrupted write has left there.
+func readRecord(dir, id string) (*Record, error) {
 	var r Record
 	err := record.ReadJSON(filepath.Join(dir, configFile), &r.Definition)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.abandon(dir) // a create that never answered
+		return nil, errUnmade
 	}
 	if err != nil {
-		return fmt.Errorf("container: %w: move the directory %s away to start the engine without it (its files are in upper there)", err, dir)
+		return nil, fmt.Errorf("container: %w: move the directory %s away to start the engine without it (its files are in upper there)", err, dir)
 	}
-	if r.Layout > Layout || r.ID != name || r.Config == nil || r.HostConfig == nil {
-		return fmt.Errorf("container %s: its record (layout %d) is not one this engine can read: start a newer one, "+
-			"or move the directory %s away", name, r.Layout, dir)
+	if r.Layout > Layout || r.ID != id || r.Config == nil || r.HostConfig == nil {
+		return nil, fmt.Errorf("container %s: its record (layout %d) is not one this engine can read: start a newer one, "+
+			"or move the directory %s away", id, r.Layout, dir)
 	}
 	r.Definition.settle(dir)
 	if err := record.SweepTemp(dir); err != nil {
-		return err
+		return nil, err
 	}
 	if r.State, err = readState(filepath.Join(dir, stateFile)); err != nil {
-		return err
+		return nil, err
 	}
 	if r.State.Keeper != nil {
 		// It may have been written while the process was being set up.
 		whole := keeper.Complete(*r.State.Keeper)
 		r.State.Keeper = &whole
 	}
-	if other, taken := s.names[r.Name]; taken {
-		return fmt.Errorf("containers %s and %s both have the name %q", other, r.ID, r.Name)
-	}
-	c := newContainer(dir, &r)
-	c.persisted = &r
-	s.byID[r.ID] = c
-	s.names[r.Name] = r.ID
-	return nil
+	return &r, nil
 }
 
 // settle gives the paths of the container's own files as they are in dir, wherever it lay when they were written down:

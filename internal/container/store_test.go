@@ -121,6 +121,29 @@ func TestRecordsSurviveReopening(t *testing.T) {
 
 // What a kill at each instant of create, state change and remove leaves.
 // TestMovedRecords: what a container has in its own directory is where that is now, and nothing else of it moves.
+// Records are read many at a time, and each becomes its own container's.
+func TestReopeningMany(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	const many = 100
+	for i := range many {
+		add(t, s, fmt.Sprintf("%064x", i+1), fmt.Sprintf("name-%d", i+1))
+	}
+	s = open(t, root)
+	for i := range many {
+		c, err := s.Find(fmt.Sprintf("name-%d", i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("%064x", i+1); c.ID() != want || c.Load().ID != want {
+			t.Errorf("%s is %s, whose record says %s", want, c.ID(), c.Load().ID)
+		}
+	}
+	if got := len(s.All()); got != many {
+		t.Errorf("%d of %d", got, many)
+	}
+}
+
 func TestMovedRecords(t *testing.T) {
 	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
 	s := open(t, from)

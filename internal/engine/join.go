@@ -140,15 +140,16 @@ func afterDonors(all []*container.Container) []*container.Container {
 		byID[c.ID()] = c
 	}
 	out := make([]*container.Container, 0, len(all))
+	added := map[*container.Container]bool{}
 	var add func(c *container.Container, path []*container.Container)
 	add = func(c *container.Container, path []*container.Container) {
-		if c == nil || slices.Contains(out, c) || slices.Contains(path, c) {
+		if c == nil || added[c] || slices.Contains(path, c) {
 			return
 		}
 		for _, donor := range donors(c.Load().HostConfig) {
 			add(byID[donor], append(path, c))
 		}
-		out = append(out, c)
+		out, added[c] = append(out, c), true
 	}
 	for _, c := range all {
 		add(c, nil)

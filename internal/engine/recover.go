@@ -226,17 +226,17 @@ func (rc *Recovery) lost(c *container.Container, reason string) {
 // sweepGroups ends and removes the cgroups of containers that do not run: of
 // starts that were cut short and of removals that did not get to it.
 func (rc *Recovery) sweepGroups(all []*container.Container) {
+	parent := filepath.Join("/", rc.deps.Settings.CgroupParent)
 	keep := map[string]bool{}
-	leftover := map[string]bool{}
+	leftover := map[string]bool{} // those below parent are listed: most that were created have none
 	for _, c := range all {
 		path := rc.starter.specs.cgroupPath(c.Load())
 		if rc.lives.of(c).current() != nil {
 			keep[path] = true
-		} else {
+		} else if filepath.Dir(path) != parent {
 			leftover[path] = true
 		}
 	}
-	parent := filepath.Join("/", rc.deps.Settings.CgroupParent)
 	for _, id := range cgroupChildren(parent) {
 		if path := filepath.Join(parent, id); !keep[path] {
 			leftover[path] = true
@@ -259,11 +259,11 @@ func (rc *Recovery) sweepGroups(all []*container.Container) {
 func cgroupChildren(parent string) []string {
 	seen := map[string]bool{}
 	var ids []string
-	for _, pattern := range []string{"/sys/fs/cgroup" + parent, "/sys/fs/cgroup/*" + parent} {
-		dirs, _ := filepath.Glob(filepath.Join(pattern, "*"))
+	mounts, _ := filepath.Glob("/sys/fs/cgroup/*")
+	for _, mount := range append(mounts, "/sys/fs/cgroup") {
+		dirs, _ := os.ReadDir(mount + parent)
 		for _, d := range dirs {
-			id := filepath.Base(d)
-			if len(id) == 64 && !seen[id] {
+			if id := d.Name(); len(id) == 64 && !seen[id] {
 				seen[id] = true
 				ids = append(ids, id)
 			}
