@@ -178,6 +178,15 @@ func TestMistakes(t *testing.T) {
 	start(t)
 	dir := files(t, map[string]string{"Dockerfile": "FROM x\n"})
 	many := files(t, map[string]string{"Dockerfile.dev": "", "prod.Dockerfile": "", "dev.dockerfile.dockerignore": ""})
+	links := files(t, map[string]string{"x": ""})
+	for name, target := range map[string]string{"Dockerfile": "again", "again": "../D", "whole": dir + "/Dockerfile"} {
+		if err := os.Symlink(target, filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(filepath.Dir(links), "D"), []byte("FROM x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		want string
@@ -189,6 +198,8 @@ func TestMistakes(t *testing.T) {
 		{[]string{many}, "there are " + many + "/Dockerfile.dev, " + many + "/prod.Dockerfile, choose one by -f"},
 		{[]string{t.TempDir()}, "give the Dockerfile's path by -f"},
 		{[]string{"-f", dir, dir}, "is a directory"},
+		{[]string{links}, links + "/Dockerfile is a link to ../D, and only relative links within its directory"},
+		{[]string{"-f", links + "/whole", dir}, "is a link to " + dir + "/Dockerfile"},
 		{[]string{"-"}, "standard input is empty"},
 		{[]string{"--squash", dir}, "--squash is not supported"},
 		{[]string{"--isolation", "hyperv", dir}, "--isolation is not supported"},

@@ -195,7 +195,7 @@ func findDockerfile(dir, name string) (string, error) {
 	case err == nil && st.IsDir():
 		return "", fmt.Errorf("the Dockerfile %s is a directory: name the file in it by -f", filepath.Join(dir, name))
 	case err == nil:
-		return name, nil
+		return name, staysWithin(dir, name)
 	case !errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("unable to prepare context: unable to read the Dockerfile: %w", err)
 	}
@@ -205,6 +205,22 @@ func findDockerfile(dir, name string) (string, error) {
 		}
 	}
 	return "", &DockerfileError{Dir: dir, Name: name}
+}
+
+// staysWithin refuses a Dockerfile that is a link out of its directory: the engine sees no more than that, and would miss
+// what is there.
+func staysWithin(dir, name string) error {
+	for at := name; ; {
+		target, err := os.Readlink(filepath.Join(dir, at))
+		if err != nil {
+			return nil // no link
+		}
+		if filepath.IsAbs(target) || !filepath.IsLocal(filepath.Join(filepath.Dir(at), target)) {
+			return fmt.Errorf("the Dockerfile %s is a link to %s, and only relative links within its directory are followed: name that file itself by -f",
+				filepath.Join(dir, name), target)
+		}
+		at = filepath.Join(filepath.Dir(at), target)
+	}
 }
 
 func addDir(so *bkclient.SolveOpt, name, dir string) error {
