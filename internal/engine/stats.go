@@ -32,5 +32,5 @@ type measuredRun struct {
 func (m *measuredRun) Group() (*cgroup.Group, error) {
 	return m.runtime.Group(m.specs.cgroupPath(m.c.Load()))
 }
-func (m *measuredRun) Links() ([]byte, error) { return m.runtime.ReadProc(m.r.process, "net/dev") }
+func (m *measuredRun) Links() ([]byte, error) { return m.runtime.Links(m.r.process) }
 func (m *measuredRun) Ended() <-chan struct{} { return m.r.exited }

@@ -213,6 +213,23 @@ func (r *Runtime) Dump(s *Spec) (string, error) {
 	return b.p.Dump(), nil
 }
 
+// Links is the table of the links in a running process's network namespace, as /proc/PID/net/dev has it; nil if that is
+// the host's, also where it is by way of another container. ErrNotRunning if the process has ended.
+func (r *Runtime) Links(p *Process) ([]byte, error) {
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p.rec.PID))
+	if err != nil {
+		return nil, ErrNotRunning
+	}
+	if its == own {
+		return nil, nil
+	}
+	return r.ReadProc(p, "net/dev")
+}
+
 // ReadProc reads a file of a running process's directory in /proc, ErrNotRunning if that has ended: what is read is
 // never another's.
 func (r *Runtime) ReadProc(p *Process, name string) ([]byte, error) {

@@ -39,7 +39,7 @@ type Runs interface {
 // Run is one run of a container, as far as it can be measured.
 type Run interface {
 	Group() (*cgroup.Group, error)
-	// Links is the table of its network namespace's links, as /proc/PID/net/dev has it.
+	// Links is the table of its network namespace's links, as /proc/PID/net/dev has it; nil if those are the host's.
 	Links() ([]byte, error)
 	// Ended is closed when its end is known.
 	Ended() <-chan struct{}

@@ -78,10 +78,8 @@ func (m *Meter) sample(c *container.Container, host hostCPU) *api.StatsResponse 
 	s.MemoryStats = memoryStats(used)
 	s.PidsStats = pidsStats(used, m.cgroupV2)
 	s.BlkioStats = blkioStats(used, m.cgroupV2)
-	if !rec.HostConfig.NetworkMode.IsHost() {
-		if table, err := r.Links(); err == nil {
-			s.Networks = parseNetDev(table)
-		}
+	if table, err := r.Links(); err == nil {
+		s.Networks = parseNetDev(table)
 	}
 	return s
 }

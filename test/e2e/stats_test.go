@@ -75,6 +75,25 @@ func TestStatsTable(t *testing.T) {
 	}
 }
 
+// TestStatsOfSharedNetworks: who uses another container's network shows its traffic, and none where that is the host's.
+func TestStatsOfSharedNetworks(t *testing.T) {
+	t.Parallel()
+	e := engine(t, "busybox")
+	n := name(t)
+	for _, c := range [][2]string{{"host", "host"}, {"guest", "container:" + n + "-host"}, {"own", "bridge"}, {"sharer", "container:" + n + "-own"}} {
+		remove(t, e, n+"-"+c[0])
+		e.OK(t, "docker", "run", "-d", "--name", n+"-"+c[0], "--network", c[1], "busybox", "sleep", "600")
+	}
+	e.OK(t, "docker", "exec", n+"-own", "ping", "-c", "1", e.OK(t, "docker", "inspect", "-f", "{{.NetworkSettings.Networks.bridge.Gateway}}", n+"-own"))
+	each(t, func(t *testing.T, program string) {
+		for c, none := range map[string]bool{"host": true, "guest": true, "own": false, "sharer": false} {
+			if got := e.OK(t, program, "stats", "--no-stream", "--format", "{{.NetIO}}", n+"-"+c); (got == "0B / 0B") != none {
+				t.Errorf("%s: %s", c, got)
+			}
+		}
+	})
+}
+
 // TestStatsFollowsEvents: without names the rows come and go with the containers.
 func TestStatsFollowsEvents(t *testing.T) {
 	e := engine(t, "busybox")
