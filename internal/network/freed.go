@@ -7,8 +7,10 @@ import (
 	"time"
 )
 
-// passing is how long a port may be held, after it was let go of, by a process that the engine is just starting: that
-// has copies of all its sockets until its exec closes them. 14 ms were measured on two processors.
+// passing is how long a port may be held, after it was let go of, by a process that is a fork of the engine: that has
+// copies of all its sockets until its exec closes them. 14 ms were measured on two processors. Starts have the nursery
+// make their processes, but the nursery itself is a fork, so is each process when that cannot make one or a start hands
+// over too many files, and so are the one that makes a user namespace (mount.UserNamespace) and a build's git.
 const passing = 200 * time.Millisecond
 
 // freed are the ports that were let go of lately.
