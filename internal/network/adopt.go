@@ -44,7 +44,7 @@ func (s *Service) Adopt(ctx context.Context, sb *Sandbox, pid int, held ...*os.F
 	}
 	s.rebind(a, bs, t)
 	a.edit.Lock()
-	a.elements = append(t.elements(bs, own.Asked), s.servedElements(t, bs)...)
+	a.elements = append(t.elements(bs, own.Asked), s.servedElements(bs)...)
 	err = s.table.Apply(nft.Change{Del: s.othersOn(a.elements), Add: a.elements})
 	a.edit.Unlock()
 	if err != nil {

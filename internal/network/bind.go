@@ -186,13 +186,14 @@ func (b *binder) bindServed(fd int, sa unix.Sockaddr) error {
 }
 
 // servedElements are what the firewall needs to know of the ports on which the proxy serves
-// others than this host: what comes to them passes the administrator's chain, too.
-func (s *Service) servedElements(t targets, bs []bound) []nft.Publish {
-	if t.six.binds() || s.cfg.NoProxy {
+// others than this host, if only those with link-local addresses: what comes to them passes the administrator's chain,
+// too.
+func (s *Service) servedElements(bs []bound) []nft.Publish {
+	if s.cfg.NoProxy {
 		return nil
 	}
 	var out []nft.Publish
-	for _, p := range runs(bs, func(b bound) bool { return b.host.Is6() && !b.host.IsLoopback() }) {
+	for _, p := range runs(bs, func(b bound) bool { return b.host.Is6() && !b.host.IsLoopback() && b.port.Proto() != network.SCTP }) {
 		if p.first.host.IsUnspecified() {
 			out = append(out, nft.Publish{Proto: protoNumber(p.first.port.Proto()), First: p.first.num, Last: p.last, Served: true})
 			continue

@@ -211,7 +211,7 @@ func (s *Service) diagnosePorts(c *Diagnosis, sb *Sandbox, sockets []listener, b
 // the container sees and in which of the host's firewall rules apply.
 func (s *Service) diagnoseServed(c *Diagnosis, sb *Sandbox, guards []nft.Blocker) {
 	bs, err := boundPorts(sb.Ports)
-	if err != nil || len(s.servedElements(s.targets(sb), bs)) == 0 {
+	if err != nil || s.targets(sb).six.binds() || len(s.servedElements(bs)) == 0 {
 		return
 	}
 	const text = "the container has no IPv6 address, so the engine itself serves its ports on those of the host: the container sees its gateway as the client, the host's firewall has them in chain \"input\"%s, and they pause while no engine runs"

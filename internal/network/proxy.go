@@ -38,8 +38,8 @@ const mostDatagram = 64 << 10
 const filesOfRelay = 6
 
 // proxy serves published ports where the kernel cannot redirect packets to the container:
-// on ::1, from which there is no way to another host, and on every IPv6 address for a
-// container that has none. The container sees the engine as its client. One goroutine
+// on ::1, from which there is no way to another host, to link-local addresses of IPv6, from
+// which there is none to another link, and on every IPv6 address for a container that has none. The container sees the engine as its client. One goroutine
 // waits for all its sockets, which also hold the ports against others. It lives and dies
 // with the engine: while that is down, those addresses refuse, and all others go on.
 type proxy struct {

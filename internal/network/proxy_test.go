@@ -185,6 +185,93 @@ func TestAdminChainJudgesIPv6Too(t *testing.T) {
 	at("the host itself", h.home, "8080", "a sees 172.29.0.1")
 }
 
+// linkLocal is a namespace's own link-local address on a link, once it may be used, and the same with the zone that it
+// has there.
+func (h *host) linkLocal(ns int, link string) (addr, zoned string) {
+	h.t.Helper()
+	h.in(ns, func() error {
+		expect.Eventually(h.t, link+" has a link-local address", func() bool {
+			l, err := net.InterfaceByName(link)
+			if err != nil {
+				return false
+			}
+			all, _ := l.Addrs()
+			for _, a := range all {
+				ip, _ := netip.ParsePrefix(a.String())
+				if !ip.Addr().Is6() || !ip.Addr().IsLinkLocalUnicast() {
+					continue
+				}
+				addr, zoned = ip.Addr().String(), fmt.Sprintf("%s%%%d", ip.Addr(), l.Index)
+				probe, err := net.ListenPacket("udp6", net.JoinHostPort(zoned, "0")) // refused while the kernel looks for others that have it
+				if err == nil {
+					probe.Close()
+				}
+				return err == nil
+			}
+			return false
+		})
+		return nil
+	})
+	return addr, zoned
+}
+
+// zone is an address with the number of a link in a namespace.
+func (h *host) zone(addr string, ns int, link string) string {
+	_, zoned := h.linkLocal(ns, link)
+	_, zone, _ := strings.Cut(zoned, "%")
+	return addr + "%" + zone
+}
+
+// The kernel forwards nothing that comes from a link-local address, as which a neighbour finds this host by mDNS: what
+// comes from one to a container with IPv6 is the engine's to hand on, all else goes on to keep its source.
+func TestPublishedPortByLinkLocalAddresses(t *testing.T) {
+	h := newHost(t)
+	cfg := h.config()
+	s := h.open(cfg)
+	host6, outside6 := h.ipv6()
+	h.create(s, api.CreateRequest{Name: "dual", EnableIPv6: yes(), IPAM: subnets("172.30.9.0/24", "fd00:9::/64")})
+	h.create(s, api.CreateRequest{Name: "six", EnableIPv4: no(), EnableIPv6: yes(), IPAM: subnets("fd00:8::/64")})
+	h.create(s, api.CreateRequest{Name: "inner", Internal: true, EnableIPv6: yes()})
+	inner := h.join(s, on("i", "inner"))
+	boxes := map[string]*box{}
+	for name, port := range map[string]string{"dual": "8080", "six": "8081"} {
+		req := on(name, name)
+		req.Ports = ports("80/tcp", port, "53/udp", port)
+		boxes[name] = h.join(s, req)
+		h.listen6(boxes[name].ns, name, "[::]:80")
+		h.listenUDP6(boxes[name].ns, name, "[::]:53")
+	}
+	here, self := h.linkLocal(h.home, "uplink")
+	byLink := h.zone(here, h.outside, "wan0")
+	byBridge := func(b *box) string {
+		addr, _ := h.linkLocal(h.home, "br-"+b.NetworkID[:12])
+		return h.zone(addr, b.ns, "eth0")
+	}
+	for _, c := range []struct {
+		what, proto, host, port, want string
+		ns                            int
+	}{
+		{"a neighbour", "tcp6", byLink, "8080", "dual sees fd00:9::1", h.outside},
+		{"a neighbour, by UDP", "udp6", byLink, "8080", "dual sees fd00:9::1", h.outside},
+		{"a neighbour, to a container of IPv6 alone", "tcp6", byLink, "8081", "six sees fd00:8::1", h.outside},
+		{"a neighbour with an address", "tcp6", host6, "8080", "dual sees " + outside6, h.outside},
+		{"the host itself", "tcp6", self, "8080", "dual sees fd00:9::1", h.home},
+		{"a container, by its gateway's", "tcp6", byBridge(boxes["dual"]), "8081", "six sees fd00:8::1", boxes["dual"].ns},
+		{"a container of an internal network", "tcp6", byBridge(inner), "8080", "no connection", inner.ns},
+	} {
+		h.meets(c.what, c.ns, c.proto, net.JoinHostPort(c.host, c.port), c.want)
+	}
+	if said := s.Check([]*network.Sandbox{boxes["dual"].Sandbox, boxes["six"].Sandbox, inner.Sandbox}); len(said) > 0 {
+		t.Errorf("what differs: %q", said)
+	}
+	h.nft("add rule inet cleat-" + cfg.Bridge + " admin ip6 saddr fe80::/10 drop")
+	h.meets("blocked by the administrator", h.outside, "tcp6", net.JoinHostPort(byLink, "8080"), "no connection")
+	h.detach(s, boxes["dual"])
+	if text := ruleset(t); strings.Contains(text, "tcp . 8080") {
+		t.Errorf("elements are left:\n%s", text)
+	}
+}
+
 func TestWithoutUserlandProxy(t *testing.T) {
 	h := newHost(t)
 	cfg := h.config()

@@ -21,7 +21,7 @@ func (s *Service) publish(req *Request, a *attachment, t targets, wishes []wish)
 	if err := s.writeFiles(req, a.sandbox); err != nil {
 		return err
 	}
-	add := append(t.elements(r.ports, a.sandbox.Asked), s.servedElements(t, r.ports)...)
+	add := append(t.elements(r.ports, a.sandbox.Asked), s.servedElements(r.ports)...)
 	a.elements = add
 	if err := s.table.Apply(nft.Change{Add: add}); err != nil {
 		return fmt.Errorf("publish ports: %w", err)

@@ -27,7 +27,7 @@ func (s *Service) republish(a *attachment) error {
 	if err != nil {
 		return err
 	}
-	next := append(t.elements(r.ports, sb.Asked), s.servedElements(t, r.ports)...)
+	next := append(t.elements(r.ports, sb.Asked), s.servedElements(r.ports)...)
 	if err := s.table.Apply(nft.Change{Del: without(a.elements, next), Add: without(next, a.elements)}); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
 	}

@@ -179,11 +179,14 @@ func (r *rule) marked(m Mark) *rule {
 
 // masked keeps some bits of a register.
 func (r *rule) masked(bits uint32) *rule {
-	native := binary.NativeEndian.AppendUint32(nil, bits)
+	return r.maskedBy(binary.NativeEndian.AppendUint32(nil, bits))
+}
+
+func (r *rule) maskedBy(mask []byte) *rule {
 	return r.expr("bitwise", func(m *netlink.Message) {
-		m.U32BE(unix.NFTA_BITWISE_SREG, reg1).U32BE(unix.NFTA_BITWISE_DREG, reg1).U32BE(unix.NFTA_BITWISE_LEN, 4)
-		m.Nest(unix.NFTA_BITWISE_MASK, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, native) })
-		m.Nest(unix.NFTA_BITWISE_XOR, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, make([]byte, 4)) })
+		m.U32BE(unix.NFTA_BITWISE_SREG, reg1).U32BE(unix.NFTA_BITWISE_DREG, reg1).U32BE(unix.NFTA_BITWISE_LEN, uint32(len(mask)))
+		m.Nest(unix.NFTA_BITWISE_MASK, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, mask) })
+		m.Nest(unix.NFTA_BITWISE_XOR, func(m *netlink.Message) { m.Attr(unix.NFTA_DATA_VALUE, make([]byte, len(mask))) })
 	})
 }
 
@@ -207,6 +210,14 @@ func (r *rule) toLoopback6() *rule {
 	one := netip.IPv6Loopback().As16()
 	r.say("ip6 daddr ::1").of(v6())
 	return r.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, v6().daddr, 16, reg1).cmp(unix.NFT_CMP_EQ, reg1, one[:])
+}
+
+// fromLinkLocal6 matches fe80::/10.
+func (r *rule) fromLinkLocal6() *rule {
+	const size = 16
+	mask, prefix := [size]byte{0xff, 0xc0}, [size]byte{0xfe, 0x80}
+	r.say("ip6 saddr fe80::/10").of(v6()).payload(unix.NFT_PAYLOAD_NETWORK_HEADER, v6().saddr, size, reg1)
+	return r.maskedBy(mask[:]).cmp(unix.NFT_CMP_EQ, reg1, prefix[:])
 }
 
 func (r *rule) daddrIn(f family, set string) *rule {

@@ -141,14 +141,16 @@ func layoutChains(accept *Mark) []chain {
 			rules: []*rule{
 				// What is published on the loopback address is for this host alone.
 				newRule().toLoopback().goBack(),
+				newRule().fromLinkLocal6().goBack(),
 				newRule().daddrLocal(true).jump(chainPublish),
 			},
 		},
 		{
 			name: "output", kind: "nat", hook: unix.NF_INET_LOCAL_OUT, hookName: "output", priority: -100, priorityName: "-100",
 			rules: []*rule{
-				// The kernel has no way from ::1 to another host: the engine serves it.
+				// The kernel has no way from ::1 or a link-local address to another link: the engine serves them.
 				newRule().toLoopback6().goBack(),
+				newRule().fromLinkLocal6().goBack(),
 				newRule().daddrLocal(true).jump(chainPublish),
 			},
 		},
@@ -174,8 +176,9 @@ func layoutChains(accept *Mark) []chain {
 			newRule().toServedAddr().goTo(chainServed),
 		}},
 		{
-			// Published ports that the engine serves itself, as the container has no IPv6, are
-			// the administrator's to judge and closed to internal networks all the same.
+			// What the engine serves itself, published ports of containers without IPv6 and what comes
+			// from link-local addresses, is the administrator's to judge and closed to internal networks
+			// all the same.
 			name: "input", kind: "filter", hook: unix.NF_INET_LOCAL_IN, hookName: "input", priority: 0, priorityName: "filter",
 			rules: []*rule{newRule().protocol(v6()).notFromHere().goTo(chainIncoming)},
 		},
