@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -164,7 +165,7 @@ func networkRequest(c *ccontainer.Container, r *ccontainer.Record) network.Reque
 	req := network.Request{
 		ContainerID: r.ID, Name: r.Name, Hostname: cfg.Hostname, Domainname: cfg.Domainname, Mode: string(host.NetworkMode),
 		ExtraHosts: host.ExtraHosts, DNSSearch: host.DNSSearch, DNSOptions: host.DNSOptions, FilesDir: c.Dir(), Started: r.State.StartedAt,
-		Endpoints: endpointRequests(host.NetworkMode, r.Networks()),
+		Endpoints: endpointRequests(host.NetworkMode, r.Networks()), NoIPv6: switchesIPv6Off(host.Sysctls),
 	}
 	for _, d := range host.DNS {
 		req.DNS = append(req.DNS, d.String())
@@ -176,6 +177,17 @@ func networkRequest(c *ccontainer.Container, r *ccontainer.Record) network.Reque
 		}
 	}
 	return req
+}
+
+// switchesIPv6Off says whether a container's settings of the kernel leave it no address of IPv6, not even ::1.
+func switchesIPv6Off(sysctls map[string]string) bool {
+	for key, value := range sysctls {
+		if strings.ReplaceAll(key, "/", ".") == "net.ipv6.conf.all.disable_ipv6" {
+			n, err := strconv.Atoi(strings.TrimSpace(value))
+			return err == nil && n != 0
+		}
+	}
+	return false
 }
 
 // endpointSettings describes a container's networks: as requested, and, while it runs,

@@ -25,7 +25,7 @@ func (s *Service) join(a *attachment, req *Request, want *EndpointRequest) (*End
 		LinkLocal: want.LinkLocal, GwPriority: want.GwPriority, Links: want.Links,
 	}
 	if n.drv != nil {
-		if err := s.furnish(a, n, e, want); err != nil {
+		if err := s.furnish(a, n, e, req, want); err != nil {
 			return nil, err
 		}
 	}
@@ -56,13 +56,16 @@ func (s *Service) wanted(want *EndpointRequest) (*netw, error) {
 
 // furnish gives an endpoint its interface's name and its addresses. The caller holds
 // s.mu.
-func (s *Service) furnish(a *attachment, n *netw, e *Endpoint, want *EndpointRequest) error {
+func (s *Service) furnish(a *attachment, n *netw, e *Endpoint, req *Request, want *EndpointRequest) error {
 	opts, err := parseEndpointOptions(want.DriverOpts)
 	if err != nil {
 		return err
 	}
 	if e.Interface, err = interfaceName(a.sandbox, n, opts); err != nil {
 		return err
+	}
+	if req.NoIPv6 && (want.IP6.IsValid() || !n.rec.EnableIPv4) {
+		return failure.Invalid("container %s cannot have an address of IPv6 on network %s: the sysctl net.ipv6.conf.all.disable_ipv6 switches IPv6 off in it; leave that out", req.Name, n.rec.Name)
 	}
 	for _, ip := range []netip.Addr{want.IP, want.IP6} {
 		if ip.IsValid() {
@@ -75,7 +78,7 @@ func (s *Service) furnish(a *attachment, n *netw, e *Endpoint, want *EndpointReq
 		six     bool
 		enabled bool
 		want    netip.Addr
-	}{{false, n.rec.EnableIPv4, want.IP}, {true, n.rec.EnableIPv6, want.IP6}} {
+	}{{false, n.rec.EnableIPv4, want.IP}, {true, n.rec.EnableIPv6 && !req.NoIPv6, want.IP6}} {
 		if !f.enabled {
 			if f.want.IsValid() {
 				n.give(e)

@@ -98,8 +98,10 @@ func (s *Service) hostsFile(req *Request, sb *Sandbox) (string, error) {
 			b.WriteByte('\n')
 		}
 	} else {
-		b.WriteString("127.0.0.1\tlocalhost\n" +
-			"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		b.WriteString("127.0.0.1\tlocalhost\n")
+	}
+	if req.Mode != ModeHost && !req.NoIPv6 {
+		b.WriteString("::1\tlocalhost ip6-localhost ip6-loopback\n" +
 			"fe00::\tip6-localnet\n" +
 			"ff00::\tip6-mcastprefix\n" +
 			"ff02::1\tip6-allnodes\n" +

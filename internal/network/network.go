@@ -164,6 +164,8 @@ type Request struct {
 	// FilesDir is the directory in which resolv.conf, hosts and hostname are
 	// written. Empty: no files.
 	FilesDir string
+	// NoIPv6 is of a container whose kernel settings switch IPv6 off in all of its namespace: it gets no such address.
+	NoIPv6 bool
 	// Started is when a container that runs was started: a resolv.conf that has changed since was edited.
 	Started time.Time
 	// Unlisted leaves the endpoints out of what Inspect shows: they are not a container's.

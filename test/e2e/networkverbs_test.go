@@ -80,6 +80,41 @@ func TestIPv6Network(t *testing.T) {
 	})
 }
 
+// TestContainerThatSwitchesIPv6Off: it has IPv4 alone on networks that have both, and nobody is sent to an address that it
+// has not.
+func TestContainerThatSwitchesIPv6Off(t *testing.T) {
+	t.Parallel()
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		net, second, six := made(t, e, program, "-net", "--ipv6"), made(t, e, program, "-second", "--ipv6"), made(t, e, "cleat", "-six", "--ipv6", "--ipv4=false")
+		n, off := name(t), []string{"--sysctl", "net.ipv6.conf.all.disable_ipv6=1"}
+		server(t, e, program, n, append(off, "--network", net, "-p", "80")...)
+		server(t, e, program, n+"-asks", "--network", net)
+		e.OK(t, program, "network", "connect", second, n)
+		if got := e.OK(t, program, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{json .GlobalIPv6Address}}{{json .IPv6Gateway}}{{end}}", n); strings.Trim(got, `"`) != "" {
+			t.Errorf("inspect: %s", got)
+		}
+		if got := e.OK(t, program, "exec", n, "cat", "/etc/hosts"); strings.Count(got, "localhost") != 1 || strings.Count(got, n) != 2 || strings.Contains(got, "::") {
+			t.Errorf("hosts:\n%s", got)
+		}
+		reaches(t, e, n+"-asks", n, "page of "+n)
+		if got := e.OK(t, program, "exec", n+"-asks", "nslookup", "-type=aaaa", n, "127.0.0.11"); strings.Contains(got, "fd") {
+			t.Errorf("its name: %s", got)
+		}
+		port := e.OK(t, program, "inspect", "-f", `{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}`, n)
+		for _, host := range []string{"127.0.0.1", "[::1]"} {
+			if got, err := body("http://" + host + ":" + port + "/"); !strings.Contains(got, "page of "+n) {
+				t.Errorf("published on %s: %q %v", host, got, err)
+			}
+		}
+		remove(t, e, n+"-refused")
+		r := e.Do(t, program, "", append(append([]string{"run", "--name", n + "-refused", "--network", six}, off...), "busybox", "true")...)
+		if r.Code == 0 || !strings.Contains(r.Stderr, "net.ipv6.conf.all.disable_ipv6") {
+			t.Errorf("on a network that has nothing else: %s", r)
+		}
+	})
+}
+
 func TestLegacyLinks(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
