@@ -222,8 +222,12 @@ func (a *app) printInspected(raws [][]byte, text *bytes.Buffer, format string, t
 // template asks for, on the engine's JSON, whose field names may be newer; and then on
 // a container as earlier versions of the API describe it.
 func (a *app) executeInspect(ctx context.Context, out *bytes.Buffer, tmpl *template.Template, typed any, raw []byte) error {
+	plain, err := withPlainAddresses(tmpl)
+	if err != nil {
+		return err
+	}
 	var b bytes.Buffer
-	if err := tmpl.Execute(&b, typed); err != nil {
+	if err := plain.Execute(&b, typed); err != nil {
 		if err := executeOnJSON(&b, tmpl, raw); err != nil {
 			c, isContainer := typed.(*container.InspectResponse)
 			if !isContainer || a.executeOnEarlier(ctx, &b, tmpl, c.ID) != nil {
