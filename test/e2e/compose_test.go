@@ -289,7 +289,10 @@ func TestComposeMistakes(t *testing.T) {
 		"nothing to watch":        {"services: {a: {image: busybox}}", "none of the selected services is configured for watch", []string{"up", "--watch"}},
 		"never healthy":           {"services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, healthcheck: {test: 'echo no >&2; echo database >&2; exit 3', interval: 50ms, retries: 1}}, b: {image: busybox, depends_on: {a: {condition: service_healthy}}}}", "is unhealthy; its last check ended with status 3 and said:\n    no\n    database\n", nil},
 		"waited for in vain":      {"services: {a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, healthcheck: {test: 'false', interval: 50ms, retries: 1}}}", "is unhealthy; its last check ended with status 1 and said nothing\n", []string{"up", "--wait"}},
-		"a dependency that fails": {"services: {a: {image: busybox, command: \"sh -c 'seq 1 12; exit 2'\"}, b: {image: busybox, depends_on: {a: {condition: service_completed_successfully}}}}", "exited with status 2; it said:\n    3\n    4\n    5\n", nil},
+		"a dependency that fails": {"services: {a: {image: busybox, command: \"sh -c 'seq 1 12; exit 2'\"}, b: {image: busybox, depends_on: {a: {condition: service_completed_successfully}}}}", "\"a\" didn't complete successfully: exit 2 (container ", nil},
+		"what it said":            {"services: {a: {image: busybox, command: \"sh -c 'seq 1 12; exit 2'\"}, b: {image: busybox, depends_on: {a: {condition: service_completed_successfully}}}}", "; it said:\n    3\n    4\n    5\n", nil},
+		"attached to nothing":     {"services: {a: {image: busybox}}", "cannot attach to services not included in up: b", []string{"up", "--attach", "b"}},
+		"a label without a value": {"services: {a: {image: busybox}}", "label must be set as KEY=VALUE", []string{"run", "-l", "x", "a"}},
 		"ends unhealthily":        {"services: {a: {image: busybox, command: 'false', healthcheck: {test: 'true'}}, b: {image: busybox, depends_on: {a: {condition: service_healthy}}}}", "exited (1); it said nothing", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

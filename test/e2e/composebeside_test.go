@@ -51,6 +51,27 @@ services:
 `}, []string{
 		"up -d", "run -d --name NAME-job base sleep 1000", "run --name NAME-done -T base true", "ps --format {{.Name}}", "ps -a --format {{.Name}}", "stop -t 0", "rm -f", "logs", "kill",
 		"down", "ps -a --format {{.Name}}", "down --remove-orphans",
+		"run -d --name NAME-job base sleep 1000", "exec -T base echo in", "exec -T --index 1 base echo in", "run --name NAME-done -T base true", "up -d --remove-orphans",
+		"run --name NAME-done -T base true", "run --rm -T --remove-orphans base true", "run --name NAME-done -T base true", "run --rm -T --no-deps --remove-orphans base true",
+		"down --remove-orphans",
+	}},
+	"what was built": {map[string]string{"compose.yaml": `
+services:
+  named: {image: named, build: {context: ., dockerfile_inline: "FROM busybox\n"}, command: sleep 1000, stop_signal: SIGKILL}
+  unnamed: {build: {context: ., dockerfile_inline: "FROM busybox\n"}, command: sleep 1000, stop_signal: SIGKILL}
+  pulled: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+`}, []string{
+		"build -q --push unnamed", "up -d --quiet-build", "down --rmi local", "up -d --no-build --pull never named", "up -d --no-build --pull never unnamed", "up -d --pull never pulled",
+		"build -q", "-p NAME down --rmi local", "up -d --no-build --pull never named", "down",
+	}},
+	"a volume that has changed": {map[string]string{"compose.yaml": `
+services:
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, volumes: ["data:/data"]}
+  other: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+volumes: {data: {labels: {some: label}}}
+`, "more.yaml": "volumes: {data: {labels: {other: label}}}\n"}, []string{
+		"up -d", "exec -T web touch /data/made", "up -d -y", "exec -T web ls /data", "-f more.yaml up -d -y", "exec -T web ls /data", "exec -T web touch /data/made",
+		"-f more.yaml up -d -y", "exec -T web ls /data", "down -v",
 	}},
 	"the first end ends all": {map[string]string{"compose.yaml": `
 services:

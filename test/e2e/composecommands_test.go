@@ -15,12 +15,12 @@ import (
 func TestComposeOtherCommands(t *testing.T) {
 	e := engine(t, "busybox")
 	reg := harness.StartRegistry(t)
-	image := reg.Addr + "/apps/made:v1"
+	image, tag := reg.Addr+"/apps/made:v1", reg.Addr+"/apps/made:tag"
 	a := compose(t, e, map[string]string{"compose.yaml": `
 services:
   web:
     image: ` + image + `
-    build: {context: ., dockerfile_inline: "FROM busybox\nRUN echo made >/made\n"}
+    build: {context: ., dockerfile_inline: "FROM busybox\nRUN echo made >/made\n", tags: [` + tag + `]}
     command: sleep 1000
     stop_signal: SIGKILL
   ends:
@@ -28,7 +28,7 @@ services:
     command: sh -c "read line; echo heard $$line; exit 3"
     stdin_open: true
 `})
-	t.Cleanup(func() { e.Cleat(t, "rmi", "-f", image, a.name+":committed") })
+	t.Cleanup(func() { e.Cleat(t, "rmi", "-f", image, tag, a.name+":committed") })
 	state := func(want string) {
 		t.Helper()
 		if got := a.ok(t, "ps", "-a", "--format", "{{.State}}", "web"); got != want {
@@ -70,7 +70,8 @@ services:
 	a.ok(t, "push", "web")
 	e.OK(t, "cleat", "rmi", "-f", a.name+":committed")
 	a.ok(t, "down")
-	e.OK(t, "cleat", "rmi", "-f", image)
+	e.OK(t, "cleat", "rmi", "-f", image, tag)
+	e.OK(t, "cleat", "pull", tag) // it was pushed, too
 	a.ok(t, "pull", "--ignore-buildable", "--ignore-pull-failures")
 	a.ok(t, "pull", "web") // what was pushed
 	a.ok(t, "up", "-d", "--no-build")

@@ -98,6 +98,9 @@ func (a *app) buildOne(ctx context.Context, program string, p *types.Project, s 
 		cmd.Stdout, cmd.Stderr = stdout, stderr
 	}
 	a.reporter.Report("Service", s.Name, "Building")
+	if b.quiet {
+		cmd.Stdout = nil // the image's id
+	}
 	if err := cmd.Run(); err != nil {
 		a.reporter.Report("Service", s.Name, "Error")
 		return fmt.Errorf("service %q could not be built: see its output above", s.Name)
@@ -287,7 +290,7 @@ func (b building) howToBuild(line *commandLine, s types.ServiceConfig) {
 	line.add("ssh", b.ssh)
 	line.set("no-cache", c.NoCache || b.noCache)
 	line.set("pull", c.Pull || b.pull)
-	line.set("push", b.push)
+	line.set("push", b.push && s.Image != "") // one that nobody has named is in no registry
 	line.set("quiet", b.quiet)
 	line.set("check", b.check)
 }

@@ -36,12 +36,23 @@ func (a *app) become(args ...string) error {
 	return nil
 }
 
-// one is the container of a service that a command is about.
-func (a *app) one(ctx context.Context, service string, index int) (operate.Container, error) {
-	_, list, err := a.containers(ctx, nil, false)
+// one is the container of a service that a command is about: one that runs, unless still is set, and of those that run
+// has made only where there is no other.
+func (a *app) one(ctx context.Context, service string, index int, still bool) (operate.Container, error) {
+	_, list, err := a.containers(ctx, nil, true)
 	if err != nil {
 		return operate.Container{}, err
 	}
+	list = slices.DeleteFunc(list, func(c operate.Container) bool { return !still && !c.Running() })
+	slices.SortStableFunc(list, func(x, y operate.Container) int {
+		switch {
+		case x.OneOff == y.OneOff:
+			return 0
+		case x.OneOff:
+			return 1
+		}
+		return -1
+	})
 	return operate.Single(list, service, index) // one that there is not does not run either
 }
 
@@ -54,7 +65,7 @@ func (a *app) execCommand() *cobra.Command {
 		if len(args) < 2 {
 			return errors.New("requires at least 2 arguments: SERVICE COMMAND")
 		}
-		c, err := a.one(ctx, args[0], index)
+		c, err := a.one(ctx, args[0], index, false)
 		if err != nil {
 			return err
 		}
@@ -62,10 +73,11 @@ func (a *app) execCommand() *cobra.Command {
 		switch {
 		case detach:
 			line = append(line, "--detach")
-		case noTTY || !a.terminal():
+		case interactive:
 			line = append(line, "--interactive")
-		default:
-			line = append(line, "--interactive", "--tty")
+		}
+		if !detach && !noTTY && a.terminal() {
+			line = append(line, "--tty")
 		}
 		for _, e := range env {
 			line = append(line, "--env", e)
@@ -110,7 +122,7 @@ func (a *app) attachCommand() *cobra.Command {
 		if len(args) != 1 {
 			return errors.New("requires 1 argument: SERVICE")
 		}
-		c, err := a.one(ctx, args[0], index)
+		c, err := a.one(ctx, args[0], index, false)
 		if err != nil {
 			return err
 		}
@@ -168,7 +180,7 @@ func (a *app) exportCommand() *cobra.Command {
 		if len(args) != 1 {
 			return errors.New("requires 1 argument: SERVICE")
 		}
-		c, err := a.one(ctx, args[0], index)
+		c, err := a.one(ctx, args[0], index, true)
 		if err != nil {
 			return err
 		}
@@ -192,7 +204,7 @@ func (a *app) commitCommand() *cobra.Command {
 		if len(args) == 0 || len(args) > 2 {
 			return errors.New("requires 1 or 2 arguments: SERVICE [REPOSITORY[:TAG]]")
 		}
-		c, err := a.one(ctx, args[0], index)
+		c, err := a.one(ctx, args[0], index, true)
 		if err != nil {
 			return err
 		}

@@ -148,13 +148,15 @@ func (a *app) pushCommand() *cobra.Command {
 				a.reporter.Report("Service", name, "Skipped")
 				continue
 			}
-			a.reporter.Report("Image", s.Image, "Pushing")
-			if err := a.pushImage(ctx, o, s.Image); err != nil {
-				a.reporter.Report("Image", s.Image, "Error "+err.Error())
-				errs = append(errs, err)
-				continue
+			for _, image := range append([]string{s.Image}, s.Build.Tags...) {
+				a.reporter.Report("Image", image, "Pushing")
+				if err := a.pushImage(ctx, o, image); err != nil {
+					a.reporter.Report("Image", image, "Error "+err.Error())
+					errs = append(errs, err)
+					continue
+				}
+				a.reporter.Report("Image", image, "Pushed")
 			}
-			a.reporter.Report("Image", s.Image, "Pushed")
 		}
 		if ignoreFailures {
 			return nil

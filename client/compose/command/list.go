@@ -492,14 +492,7 @@ func (a *app) portCommand() *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("invalid port %q", args[1])
 		}
-		_, list, err := a.containers(ctx, args[:1], false)
-		if err != nil {
-			return err
-		}
-		list = slices.DeleteFunc(list, func(c operate.Container) bool {
-			return c.State != container.StateRunning && c.State != container.StatePaused
-		})
-		c, err := operate.Single(list, args[0], index)
+		c, err := a.one(ctx, args[0], index, false)
 		if err != nil {
 			return err
 		}

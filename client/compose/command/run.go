@@ -160,7 +160,10 @@ func (o *oneOff) service(p *types.Project, name string, args []string, entrypoin
 	}
 	s.Environment = s.Environment.OverrideBy(types.NewMappingWithEquals(o.env).Resolve(p.Environment.Resolve))
 	for _, l := range o.labels {
-		k, v, _ := strings.Cut(l, "=")
+		k, v, ok := strings.Cut(l, "=")
+		if !ok {
+			return s, fmt.Errorf("label must be set as KEY=VALUE: %q is not", l)
+		}
 		if s.Labels == nil {
 			s.Labels = types.Labels{}
 		}
@@ -192,18 +195,20 @@ func (o *oneOff) service(p *types.Project, name string, args []string, entrypoin
 
 // startDependencies brings up what the service needs, without the service itself.
 func (a *app) startDependencies(ctx context.Context, op *operate.Operator, p *types.Project, s types.ServiceConfig, o *oneOff) error {
-	others := p.WithServicesDisabled(s.Name)
-	if len(others.Services) == 0 || o.noDeps {
+	others, remove := p.WithServicesDisabled(s.Name), o.removeOrphans()
+	if o.noDeps {
+		others = p.WithServicesDisabled(project.Names(p)...)
+	}
+	if len(others.Services) == 0 && !remove {
 		return op.EnsureObjects(ctx, p)
 	}
-	remove := o.removeOrphans()
 	if err := op.Create(ctx, others, operate.CreateOptions{IgnoreOrphans: !remove, RemoveOrphans: remove}); err != nil {
 		return err
 	}
 	if err := op.Start(ctx, others, operate.StartOptions{}); err != nil {
 		return err
 	}
-	if err := op.EnsureObjects(ctx, p); err != nil {
+	if err := op.EnsureObjects(ctx, p); err != nil || o.noDeps {
 		return err
 	}
 	return op.AwaitDependencies(ctx, p, s)

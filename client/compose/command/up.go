@@ -21,11 +21,12 @@ import (
 
 // making are the flags that up, create, run and scale share.
 type making struct {
-	build, noBuild, force, noRecreate, always, renew, noDeps, quietPull, quietBuild, watched bool
-	pull                                                                                     string
-	scale                                                                                    []string
-	exitCodeFrom                                                                             string      // a service that there must be
-	removeOrphans                                                                            func() bool // as orphansFlag gives it
+	build, noBuild, force, noRecreate, always, renew, noDeps, quietPull, quietBuild, watched, yes bool
+	pull                                                                                          string
+	scale                                                                                         []string
+	exitCodeFrom                                                                                  string      // a service that there must be
+	attach                                                                                        []string    // others
+	removeOrphans                                                                                 func() bool // as orphansFlag gives it
 }
 
 func (m *making) install(f *pflag.FlagSet) {
@@ -37,7 +38,7 @@ func (m *making) install(f *pflag.FlagSet) {
 	f.BoolVar(&m.noRecreate, "no-recreate", false, "If containers already exist, don't recreate them. Incompatible with --force-recreate.")
 	m.removeOrphans = orphansFlag(f)
 	f.StringArrayVar(&m.scale, "scale", nil, "Scale SERVICE to NUM instances. Overrides the `scale` setting in the Compose file if present.")
-	f.BoolP("yes", "y", false, `Assume "yes" as answer to all prompts and run non-interactively`)
+	f.BoolVarP(&m.yes, "yes", "y", false, `Assume "yes" as answer to all prompts and run non-interactively`)
 }
 
 func (m *making) check() error {
@@ -105,6 +106,9 @@ func (a *app) wanted(ctx context.Context, services []string, m *making) (*types.
 	if m.exitCodeFrom != "" && !slices.Contains(project.Names(p), m.exitCodeFrom) {
 		return nil, fmt.Errorf("no such service: %s", m.exitCodeFrom)
 	}
+	if i := slices.IndexFunc(m.attach, func(name string) bool { return !slices.Contains(project.Names(p), name) }); i >= 0 {
+		return nil, fmt.Errorf("cannot attach to services not included in up: %s", m.attach[i])
+	}
 	if err := spec.Platforms(p, true); err != nil {
 		return nil, err
 	}
@@ -141,6 +145,7 @@ func (a *app) made(ctx context.Context, services []string, m *making, timeout *i
 	if err := a.images(ctx, o, p, m); err != nil {
 		return nil, nil, err
 	}
+	o.Yes = m.yes
 	options := m.options(services, timeout)
 	if err := orphans(p, &options, m.removeOrphans()); err != nil {
 		return nil, nil, err
@@ -240,7 +245,7 @@ func (u *up) check() error {
 }
 
 func (a *app) up(ctx context.Context, services []string, m *making, u *up, timeout *int) error {
-	m.exitCodeFrom = u.exitCodeFrom
+	m.exitCodeFrom, m.attach = u.exitCodeFrom, u.attach
 	o, p, err := a.made(ctx, services, m, timeout)
 	if err != nil || u.noStart {
 		return err

@@ -76,7 +76,9 @@ func (c *converging) look(ctx context.Context) error {
 		c.images, err = c.imageIDs(ctx, c.project)
 		return err
 	})
-	return group.Wait()
+	err := group.Wait()
+	c.existing = slices.DeleteFunc(c.existing, func(m Container) bool { return c.removed[m.ID] })
+	return err
 }
 
 // list is what the engine would list now: what this Create has made is known.
@@ -91,6 +93,13 @@ func (c *converging) list() []Container {
 
 func (c *converging) orphans(ctx context.Context) error {
 	orphans := Orphans(c.project, c.existing)
+	if c.opts.RemoveOrphans {
+		all, err := c.Containers(ctx, c.project.Name, true)
+		if err != nil {
+			return err
+		}
+		orphans = append(orphans, slices.DeleteFunc(all, func(m Container) bool { return !m.OneOff || m.Running() || m.State == container.StateCreated })...)
+	}
 	if len(orphans) == 0 || c.opts.IgnoreOrphans {
 		return nil
 	}
@@ -262,7 +271,7 @@ func (c *converging) stopDependents(ctx context.Context, name string) error {
 	c.lock.Lock()
 	defer c.lock.Unlock()
 	for _, s := range stopped {
-		if running(s) {
+		if s.Running() {
 			c.stopped[s.ID] = true
 		}
 	}

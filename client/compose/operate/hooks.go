@@ -41,7 +41,7 @@ func (o *Operator) restart(ctx context.Context, c Container, timeout *int) error
 	s, known := o.Service(c)
 	var err error
 	switch {
-	case running(c):
+	case c.Running():
 		err = o.beforeStop(ctx, c)
 	case known:
 		err = o.fill(ctx, o.Project, s, c.ID)

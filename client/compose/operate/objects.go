@@ -114,12 +114,16 @@ func (o *Operator) ensureVolume(ctx context.Context, p *types.Project, key strin
 	case err == nil && bool(v.External):
 		return nil
 	case err == nil:
-		return o.checkVolume(p, v, found.Volume)
+		return o.checkVolume(ctx, p, key, v, found.Volume)
 	case !gone(err):
 		return err
 	case bool(v.External):
 		return fmt.Errorf("external volume %q not found: make it by `cleat volume create %s`", v.Name, v.Name)
 	}
+	return o.createVolume(ctx, p, key, v)
+}
+
+func (o *Operator) createVolume(ctx context.Context, p *types.Project, key string, v types.VolumeConfig) error {
 	request, err := spec.Volume(p, key, v)
 	if err != nil {
 		return err
@@ -135,7 +139,7 @@ func (o *Operator) ensureVolume(ctx context.Context, p *types.Project, key strin
 	return o.ended(ctx, kind, v.Name, "Created", err)
 }
 
-func (o *Operator) checkVolume(p *types.Project, v types.VolumeConfig, found volume.Volume) error {
+func (o *Operator) checkVolume(ctx context.Context, p *types.Project, key string, v types.VolumeConfig, found volume.Volume) error {
 	hash, err := canonical.VolumeHash(v)
 	if err != nil {
 		return err
@@ -146,7 +150,10 @@ func (o *Operator) checkVolume(p *types.Project, v types.VolumeConfig, found vol
 	case owner != p.Name:
 		o.Report.Warn(fmt.Sprintf("volume %q already exists but was created for project %q (expected %q). Use `external: true` to use an existing volume", v.Name, owner, p.Name))
 	case found.Labels[label.ConfigHash] != "" && found.Labels[label.ConfigHash] != hash:
-		o.Report.Warn(fmt.Sprintf("volume %q has another configuration than the file says and stays as it is: its data would be lost. Remove it by `cleat volume rm` to have it made anew", v.Name))
+		if o.Yes {
+			return o.renewVolume(ctx, p, key, v)
+		}
+		o.Report.Warn(fmt.Sprintf("volume %q has another configuration than the file says and stays as it is: its data would be lost. `up -y` makes it anew, with its containers", v.Name))
 	}
 	return nil
 }

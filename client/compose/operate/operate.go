@@ -69,8 +69,12 @@ type Operator struct {
 	// Provider finds the program of a service's provider, and what of the environment it is run with.
 	Provider func(name string) (program string, env []string, err error)
 
+	// Yes makes volumes anew whose configuration has changed, and loses what is in them.
+	Yes bool
+
 	lock    sync.Mutex
 	renewed map[string]bool // networks that were made anew, by name
+	removed map[string]bool // containers that went with a volume, by id
 
 	product product
 	slots   chan struct{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/errdefs"
@@ -32,14 +33,14 @@ type DownOptions struct {
 	Images        string // "", "local" or "all"
 }
 
-// running says whether a container has processes.
-func running(c Container) bool {
+// Running says whether a container has processes, or will have them again in a moment.
+func (c Container) Running() bool {
 	return c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting
 }
 
 // stop stops one container. One that is gone is stopped.
 func (o *Operator) stop(ctx context.Context, c Container, timeout *int) error {
-	if !running(c) {
+	if !c.Running() {
 		return nil
 	}
 	if err := o.beforeStop(ctx, c); err != nil {
@@ -55,7 +56,7 @@ func (o *Operator) stop(ctx context.Context, c Container, timeout *int) error {
 // Stop stops containers, each service after those that need it.
 func (o *Operator) Stop(ctx context.Context, list []Container, timeout *int) error {
 	return o.inReverse(ctx, list, func(ctx context.Context, c Container) error {
-		if !running(c) {
+		if !c.Running() {
 			return nil
 		}
 		o.Report.Report("Container", c.Name, "Stopping")
@@ -67,7 +68,7 @@ func (o *Operator) Stop(ctx context.Context, list []Container, timeout *int) err
 // not to be stopped stays.
 func (o *Operator) Remove(ctx context.Context, list []Container, opts RemoveOptions) error {
 	return o.inReverse(ctx, list, func(ctx context.Context, c Container) error {
-		if opts.Stop && running(c) {
+		if opts.Stop && c.Running() {
 			o.Report.Report("Container", c.Name, "Stopping")
 			if err := o.done("Container", c.Name, "Stopped", o.stop(ctx, c, opts.Timeout)); err != nil {
 				return err
@@ -144,8 +145,8 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 	if opts.Volumes {
 		errs = append(errs, o.removeVolumes(ctx, name))
 	}
-	if opts.Images != "" && p != nil {
-		errs = append(errs, o.removeImages(ctx, p, opts))
+	if opts.Images != "" {
+		errs = append(errs, o.removeImages(ctx, name, p, list, opts))
 	}
 	if len(list) == 0 {
 		o.Report.Warn("No resource found to remove for project \"" + name + "\".")
@@ -153,32 +154,64 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 	return errors.Join(errs...)
 }
 
-// removeImages removes what the services ran; of "local" ones only what has no name of its own.
-func (o *Operator) removeImages(ctx context.Context, p *types.Project, opts DownOptions) error {
-	names, services := map[string]bool{}, p.Services
-	if opts.All {
-		services = p.AllServices()
+// removeImages removes what has been built for the services, and of "all" what they ran, too. p is nil if only the
+// project's name is known; list are the containers that it had.
+func (o *Operator) removeImages(ctx context.Context, name string, p *types.Project, list []Container, opts DownOptions) error {
+	services := types.Services{}
+	if p != nil {
+		if services = p.Services; opts.All {
+			services = p.AllServices()
+		}
+	}
+	built, err := o.API.ImageList(ctx, client.ImageListOptions{Filters: make(client.Filters).Add("dangling", "false").Add("label", label.Project+"="+name)})
+	if err != nil {
+		return err
+	}
+	names := map[string]bool{}
+	for _, i := range built.Items {
+		if s, known := services[i.Labels[label.Service]]; len(i.RepoTags) > 0 && (known || p == nil || opts.RemoveOrphans) {
+			names[ownTag(i.RepoTags, s.Image)] = true
+		}
 	}
 	for _, s := range services {
 		if opts.Images == "all" || s.Image == "" {
 			names[spec.ImageName(p, s, o.Separator)] = true
 		}
 	}
+	if p == nil && opts.Images == "all" {
+		for _, c := range list {
+			names[c.Image] = true
+		}
+	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		o.Report.Report("Image", name, "Removing")
-		_, err := o.API.ImageRemove(ctx, name, client.ImageRemoveOptions{PruneChildren: true})
-		switch {
-		case gone(err):
-			o.Report.Report("Image", name, "Warning: No resource found to remove")
-			continue
-		case errdefs.IsConflict(err):
-			o.Report.Report("Image", name, "Resource is still in use")
-			continue
-		}
-		errs = append(errs, o.done("Image", name, "Removed", err))
+		errs = append(errs, o.removeImage(ctx, name))
 	}
 	return errors.Join(errs...)
+}
+
+// ownTag is the one of an image's names that is its service's; a service without a name for it has the first.
+func ownTag(tags []string, named string) string {
+	for _, tag := range tags {
+		if tag == named || tag == named+":latest" {
+			return named
+		}
+	}
+	return strings.TrimSuffix(tags[0], ":latest")
+}
+
+func (o *Operator) removeImage(ctx context.Context, name string) error {
+	o.Report.Report("Image", name, "Removing")
+	_, err := o.API.ImageRemove(ctx, name, client.ImageRemoveOptions{PruneChildren: true})
+	switch {
+	case gone(err):
+		o.Report.Report("Image", name, "Warning: No resource found to remove")
+		return nil
+	case errdefs.IsConflict(err):
+		o.Report.Report("Image", name, "Resource is still in use")
+		return nil
+	}
+	return o.done("Image", name, "Removed", err)
 }
 
 // Restart restarts the services' containers, and then those of services that asked to be

@@ -3,8 +3,10 @@ package operate
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 )
@@ -77,4 +79,30 @@ func (o *Operator) usesRenewed(p *types.Project, s types.ServiceConfig) bool {
 		}
 	}
 	return false
+}
+
+// renewVolume makes a volume anew whose configuration has changed. The project's containers that use it are removed.
+func (o *Operator) renewVolume(ctx context.Context, p *types.Project, key string, v types.VolumeConfig) error {
+	all, err := o.Containers(ctx, p.Name, true)
+	if err != nil {
+		return err
+	}
+	using := slices.DeleteFunc(all, func(c Container) bool {
+		return !slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool { return m.Name == v.Name })
+	})
+	o.lock.Lock()
+	if o.removed == nil {
+		o.removed = map[string]bool{}
+	}
+	for _, c := range using {
+		o.removed[c.ID] = true
+	}
+	o.lock.Unlock()
+	if err := o.Remove(ctx, using, RemoveOptions{Stop: true}); err != nil {
+		return err
+	}
+	if _, err := o.API.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil && !gone(err) {
+		return fmt.Errorf("volume %s has changed and cannot be made anew: %w", v.Name, err)
+	}
+	return o.createVolume(ctx, p, key, v)
 }

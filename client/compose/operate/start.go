@@ -228,7 +228,7 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 		var done bool
 		if condition == types.ServiceConditionCompletedSuccessfully {
 			state = "Exited"
-			done, err = completed(c.Name, inspected.Container.State)
+			done, err = completed(c, inspected.Container.State)
 		} else {
 			done, err = healthy(c.Name, inspected.Container.State, condition == types.ServiceConditionHealthy)
 		}
@@ -259,12 +259,12 @@ func (l *crashLoop) seen(count int) bool {
 	return true
 }
 
-func completed(name string, s *container.State) (bool, error) {
+func completed(c Container, s *container.State) (bool, error) {
 	if s.Status != container.StateExited {
 		return false, nil
 	}
 	if s.ExitCode != 0 {
-		return false, fmt.Errorf("service didn't complete successfully: container %s exited with status %d", name, s.ExitCode)
+		return false, fmt.Errorf("service %q didn't complete successfully: exit %d (container %s)", c.Service, s.ExitCode, c.Name)
 	}
 	return true, nil
 }

@@ -27,7 +27,7 @@ func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) er
 			there = append(there, f)
 		}
 	}
-	if !running(c) {
+	if !c.Running() {
 		gone = nil
 	}
 	for _, some := range portions(gone) {
