@@ -65,7 +65,9 @@ func (s *session) open(ctx context.Context, r *run, runs bool) error {
 		return r.tail.OpenOutput(ctx)
 	}
 	if found.Container.State.StartedAt > "0002" { // it has run before
-		r.from.Since = found.Container.State.FinishedAt
+		if r.from.Since, err = r.tail.End(ctx); err != nil { // who follows it hears why
+			r.from.Since = found.Container.State.FinishedAt
+		}
 	}
 	return nil
 }

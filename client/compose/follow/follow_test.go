@@ -116,6 +116,34 @@ func TestTailOfATerminalsLongLine(t *testing.T) {
 	}
 }
 
+// The end of a log is right behind its last entry, of however many a line consists.
+func TestTailEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		tty       bool
+		log, want string
+	}{
+		"a line":                 {false, frame(noon + "1Z one\n"), noon + "2Z"},
+		"a line in parts":        {false, frame(noon+"1Z one") + frame(noon+"3Z two\n"), noon + "4Z"},
+		"a line of a terminal":   {true, noon + "1Z one\n", noon + "2Z"},
+		"no line":                {false, "", ""},
+		"no line of a terminal":  {true, "", ""},
+		"a rest of a terminal's": {true, noon + "8Z $ ", noon + "9Z"},
+	} {
+		api := engine(t, func(w http.ResponseWriter, r *http.Request) {
+			if q := r.URL.Query(); q.Get("tail") != "1" || q.Get("follow") != "" {
+				t.Errorf("%s: asked for %v", name, q)
+			}
+			for _, b := range []byte(c.log) {
+				_, _ = w.Write([]byte{b})
+				_ = http.NewResponseController(w).Flush()
+			}
+		})
+		if got, err := (&follow.Tail{API: api, ID: "1", TTY: c.tty}).End(t.Context()); err != nil || got != c.want {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, c.want)
+		}
+	}
+}
+
 // What breaks before anything was shown begins again as it was asked for, but for lines that were to be left out.
 func TestTailBeginsAgain(t *testing.T) {
 	var asked []string

@@ -42,6 +42,40 @@ func (t *Tail) Open(ctx context.Context, o client.ContainerLogsOptions) error {
 	return t.open(ctx, o)
 }
 
+// End is the time from which on a log that nobody writes to has nothing yet, "" for an empty one. That of the container's
+// end is earlier than those of its last lines, which the engine reads when it gets to it.
+func (t *Tail) End(ctx context.Context) (string, error) {
+	stream, err := t.API.ContainerLogs(ctx, t.ID, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Tail: "1"})
+	if err != nil {
+		return "", err
+	}
+	defer stream.Close()
+	var last lastStamp
+	if t.TTY {
+		var entry []byte
+		entry, err = io.ReadAll(io.LimitReader(stream, int64(stampLength)))
+		_, _ = last.Write(entry)
+	} else {
+		_, err = stdcopy.StdCopy(&last, &last, stream)
+	}
+	if err != nil || last.at.IsZero() {
+		return "", err
+	}
+	return last.at.Add(1).Format(time.RFC3339Nano), nil
+}
+
+// lastStamp keeps the time of the last entry that is written to it.
+type lastStamp struct{ at time.Time }
+
+// Write implements io.Writer.
+func (l *lastStamp) Write(p []byte) (int, error) {
+	stamp, _, _ := bytes.Cut(p, []byte(" "))
+	if at, err := time.Parse(time.RFC3339Nano, string(stamp)); err == nil {
+		l.at = at
+	}
+	return len(p), nil
+}
+
 // OpenOutput opens what the container says from now on, for a log that cannot be read.
 func (t *Tail) OpenOutput(ctx context.Context) error {
 	t.mu.Lock()
