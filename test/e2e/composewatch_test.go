@@ -135,6 +135,65 @@ func TestComposeWatch(t *testing.T) {
 	}
 }
 
+// What is watched may go and come again, what cannot be removed in a container keeps nothing from coming into it, and with
+// a service that is built anew those are started anew that asked for it, or use its network.
+func TestComposeWatchGoesOn(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{
+		"compose.yaml": `
+services:
+  api:
+    build: .
+    command: sh -c "rm /bin/rm; exec sleep 1000"
+    stop_signal: SIGKILL
+    develop: {watch: [{action: rebuild, path: ./made}, {action: sync, path: ./src, target: /src}]}
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, depends_on: {api: {condition: service_started, restart: true}}}
+  beside: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, network_mode: "service:api"}
+`,
+		"Dockerfile": "FROM busybox\nCOPY made /made\n", "made": "first\n", "src/old": "old\n",
+	})
+	write := func(file, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(a.dir, file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(a.dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inside := func(service, line, want string) {
+		t.Helper()
+		harness.Eventually(t, func() (bool, string) {
+			r := a.run(t, "exec", "-T", service, "sh", "-c", line)
+			return strings.TrimSpace(r.Stdout) == want, r.String()
+		})
+	}
+	up := a.begin(t, "up", "--watch", "--no-color")
+	up.Shows(t, "Watch enabled")
+	if err := os.RemoveAll(filepath.Join(a.dir, "src")); err != nil {
+		t.Fatal(err)
+	}
+	write("src/new", "first\n")
+	inside("api", "cat /src/new", "first")
+	write("src/new", "second\n")
+	inside("api", "cat /src/new", "second")
+
+	if err := os.Remove(filepath.Join(a.dir, "src/new")); err != nil {
+		t.Fatal(err)
+	}
+	write("src/other", "third\n")
+	inside("api", "cat /src/other", "third")
+
+	a.ok(t, "exec", "-T", "web", "touch", "/dev/shm/before")
+	write("made", "second\n")
+	inside("api", "cat /made", "second")
+	inside("web", "ls /dev/shm; echo up", "up")
+	harness.Eventually(t, func() (bool, string) {
+		r := e.Docker(t, "inspect", "-f", "{{.HostConfig.NetworkMode}} {{.State.Running}}", a.name+"-beside-1")
+		return strings.TrimSpace(r.Stdout) == "container:"+a.ids(t)[a.name+"-api-1"]+" true", r.String()
+	})
+}
+
 // On a terminal there are shortcuts: w watches, d leaves the project to itself.
 func TestComposeMenu(t *testing.T) {
 	e := engine(t, "busybox")

@@ -354,14 +354,15 @@ func (w *watcher) rebuild(ctx context.Context, services []string) error {
 		return nil // the next change may mend it
 	}
 	w.log.Watch(fmt.Sprintf("service(s) %q successfully built", services))
-	if err := o.Create(ctx, w.project, operate.CreateOptions{Services: services, Recreate: operate.Always, Dependencies: operate.Never, IgnoreOrphans: true}); err != nil {
+	affected := operate.Affected(w.project, services)
+	if err := o.Create(ctx, w.project, operate.CreateOptions{Services: services, Only: affected, Recreate: operate.Always, IgnoreOrphans: true}); err != nil {
 		if follow.Broken(err) {
 			return err
 		}
 		w.log.Watch("Failed to recreate services after update. Error: " + err.Error())
 		return nil
 	}
-	if err := o.Start(ctx, w.project, operate.StartOptions{Services: services}); err != nil {
+	if err := o.Start(ctx, w.project, operate.StartOptions{Services: affected}); err != nil {
 		if follow.Broken(err) {
 			return err
 		}

@@ -29,6 +29,7 @@ const (
 // CreateOptions are those of `create` and `up`.
 type CreateOptions struct {
 	Services      []string // those asked for; others are their dependencies
+	Only          []string // services that are made at all; none: all
 	Recreate      Recreate
 	Dependencies  Recreate // of the services that were not asked for
 	RenewVolumes  bool     // anonymous volumes are made anew, too
@@ -220,6 +221,9 @@ func refers(s types.ServiceConfig, name string) bool {
 
 // service brings one service's containers in line.
 func (c *converging) service(ctx context.Context, name string) error {
+	if len(c.opts.Only) > 0 && !slices.Contains(c.opts.Only, name) {
+		return nil
+	}
 	s := c.project.Services[name]
 	todo, err := c.plan(s)
 	if err != nil {
@@ -276,6 +280,21 @@ func (c *converging) stopDependents(ctx context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+// Affected are services and those that have to be made or started anew with one of them: they use its namespaces or
+// volumes, or asked to be restarted with it.
+func Affected(p *types.Project, services []string) []string {
+	all := slices.Clone(services)
+	for i := 0; i < len(all); i++ {
+		for _, name := range p.ServiceNames() {
+			s := p.Services[name]
+			if (refers(s, all[i]) || s.DependsOn[all[i]].Restart) && !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+		}
+	}
+	return all
 }
 
 // plan compares what is there with what should be.

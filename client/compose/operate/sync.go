@@ -30,20 +30,19 @@ func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) er
 	if !c.Running() {
 		gone = nil
 	}
+	var errs []error
 	for _, some := range portions(gone) {
-		// The API removes no files: the image's own rm has to.
-		if err := o.hook(ctx, c, types.ServiceHook{Command: append(types.ShellCommand{"rm", "-rf", "--"}, some...), User: "0"}); err != nil {
-			return err
-		}
+		// The API removes no files: the image's own rm has to, and where there is none the others are copied all the same.
+		errs = append(errs, o.hook(ctx, c, types.ServiceHook{Command: append(types.ShellCommand{"rm", "-rf", "--"}, some...), User: "0"}))
 	}
 	if len(there) == 0 {
-		return nil
+		return errors.Join(errs...)
 	}
 	r, w := io.Pipe()
 	defer r.Close()
 	go func() { _ = w.CloseWithError(watch.Archive(w, there)) }()
 	_, err := o.API.CopyToContainer(ctx, c.ID, client.CopyToContainerOptions{DestinationPath: "/", Content: r, CopyUIDGID: true})
-	return err
+	return errors.Join(append(errs, err)...)
 }
 
 // mostArguments is how many bytes of paths one command is given, far below what the kernel lets a program be started

@@ -202,7 +202,28 @@ func (f *Files) happened(e fsnotify.Event, changed func(string)) {
 			f.lost(cannot(e.Name, err))
 		}
 	}
+	if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
+		f.wait(e.Name, changed)
+	}
 	changed(e.Name)
+}
+
+// wait waits for those of the rules' paths that have gone with a directory, as when a compiler empties its output: the
+// kernel tells nothing of one that is made again. It may be there already.
+func (f *Files) wait(gone string, changed func(string)) {
+	for i := range f.rules {
+		if _, in := below(gone, f.rules[i].Path); !in {
+			continue
+		}
+		found := func(path string) { // not what else is in a directory above
+			if _, in := below(f.rules[i].Path, path); in {
+				changed(path)
+			}
+		}
+		if err := f.add(existing(f.rules[i].Path), found); err != nil {
+			f.lost(cannot(f.rules[i].Path, err))
+		}
+	}
 }
 
 // all takes everything for changed.

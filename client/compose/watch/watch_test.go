@@ -120,10 +120,11 @@ func TestFilesInBatches(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	batches := f.Batches(ctx)
 	// see collects until all that is wanted has come, and nothing that is not.
+	var seen map[string]bool
 	see := func(do func(), want ...string) {
 		t.Helper()
 		do()
-		seen := map[string]bool{}
+		seen = map[string]bool{}
 		limit := time.After(time.Minute)
 		for {
 			missing := slices.DeleteFunc(slices.Clone(want), func(w string) bool { return seen[w] })
@@ -161,6 +162,15 @@ func TestFilesInBatches(t *testing.T) {
 	see(write("later/on/d"), "later/on/d")
 	see(write("later/on/e"), "later/on/e")
 	see(write("app/many/f"), "app/many") // its file may come, or not
+	gone := func(name string) func() { return func() { _ = os.RemoveAll(filepath.Join(dir, name)) } }
+	see(func() { gone("app")(); write("app/again")() }, "app/again") // at once
+	see(write("app/and/again"), "app/and/again")
+	if see(gone("later"), "later/on"); seen["app/again"] {
+		t.Error("what was not changed counts as changed")
+	}
+	see(write("later/on/g"), "later/on/g") // after a while, with the directory above it
+	see(func() { _ = os.Rename(filepath.Join(dir, "app"), filepath.Join(dir, "old")) }, "app")
+	see(write("app/h"), "app/h")
 	cancel()
 	for range batches {
 	}
