@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -176,6 +177,32 @@ func TestPoolSizes(t *testing.T) {
 		}
 		if p.free != want {
 			t.Errorf("%s has %d addresses, want %d", subnet, p.free, want)
+		}
+	}
+	for _, c := range []struct {
+		subnet, window string
+		free           uint64
+	}{
+		{"10.0.0.0/8", "10.0.0.0/8", 1<<24 - 2}, {"10.0.0.0/8", "10.16.0.0/12", 1 << 20}, {"10.0.0.0/8", "10.1.0.0/16", 1 << 16},
+		{"fd00::/64", "fd00::/64", math.MaxUint64 - 1}, {"fd00::/64", "fd00::/72", 1<<56 - 1}, {"fd00::/64", "fd00::1:0/112", 1 << 16},
+	} {
+		p, err := newPool(netip.MustParsePrefix(c.subnet), netip.MustParsePrefix(c.window))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, free := p.usage(); free != c.free {
+			t.Errorf("of %s, %d addresses of %s are free, want %d", c.window, free, c.subnet, c.free)
+		}
+		last := lastAddr(p.window).Prev() // beyond the bitmap of a large window
+		if err := p.claim(last); err != nil {
+			t.Fatal(err)
+		}
+		if _, free := p.usage(); free != c.free-1 {
+			t.Errorf("with %s taken, %d addresses of %s are free, want %d", last, free, c.window, c.free-1)
+		}
+		p.leave(last)
+		if _, free := p.usage(); free != c.free {
+			t.Errorf("while %s is leaving, %d addresses of %s are free, want %d", last, free, c.window, c.free)
 		}
 	}
 	if _, err := newPool(netip.MustParsePrefix("10.0.0.0/32"), netip.Prefix{}, netip.MustParseAddr("10.0.0.0")); err == nil {

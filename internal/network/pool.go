@@ -24,6 +24,7 @@ var errFull = errors.New("no address is left")
 type pool struct {
 	mu      sync.Mutex
 	subnet  netip.Prefix
+	window  netip.Prefix        // what addresses are given from
 	first   netip.Addr          // address of bit 0
 	size    uint32              // number of bits
 	used    []uint64            // bitmap of what may be taken
@@ -58,7 +59,7 @@ func newPool(subnet, window netip.Prefix, barred ...netip.Addr) (*pool, error) {
 		size = min(uint64(1)<<host, limit)
 	}
 	p := &pool{
-		subnet: subnet, first: window.Addr(), size: uint32(size), free: uint32(size), used: make([]uint64, (size+63)/64),
+		subnet: subnet, window: window, first: window.Addr(), size: uint32(size), free: uint32(size), used: make([]uint64, (size+63)/64),
 		outside: map[netip.Addr]bool{}, held: map[netip.Addr]int{}, leaving: map[netip.Addr]bool{}, barred: map[netip.Addr]bool{},
 	}
 	for i := uint32(size); i < uint32(len(p.used)*64); i++ {
@@ -198,41 +199,29 @@ func (p *pool) unhold(a netip.Addr) {
 func (p *pool) usage() (used, free uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var inside uint64
-	for a := range p.barred {
-		if _, ok := p.index(a); ok {
-			inside++
+	used = uint64(p.size-p.free) + uint64(len(p.outside))
+	free = uint64(p.free) + p.width() - uint64(p.size)
+	for a := range p.outside {
+		if p.window.Contains(a) { // beyond the bitmap
+			free--
 		}
 	}
-	used = uint64(p.size-p.free) - inside + uint64(len(p.outside)) + uint64(len(p.barred))
-	for a := range p.barred {
-		if p.outside[a] {
-			used-- // counted twice
-		}
-	}
-	free = uint64(p.free)
 	for a := range p.leaving {
 		used--
-		if _, ok := p.index(a); ok {
+		if p.window.Contains(a) {
 			free++
 		}
-	}
-	if beyond := p.window() - uint64(p.size); beyond > 0 {
-		free += beyond
 	}
 	return used, free
 }
 
-// window is how many addresses the range has, saturating.
-func (p *pool) window() uint64 {
-	if uint64(p.size) == maxPool4 || p.subnet.Addr().Is6() {
-		host := uint(p.first.BitLen() - p.subnet.Bits())
-		if host >= 64 {
-			return math.MaxUint64
-		}
-		return max(uint64(1)<<host, uint64(p.size))
+// width is how many addresses the window has, saturating.
+func (p *pool) width() uint64 {
+	host := p.first.BitLen() - p.window.Bits()
+	if host >= 64 {
+		return math.MaxUint64
 	}
-	return uint64(p.size)
+	return 1 << host
 }
 
 func (p *pool) isUsed(a netip.Addr) bool {
