@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -95,6 +96,45 @@ func TestOfTwoCreatesWithOneNameOneFails(t *testing.T) {
 	if won != 1 {
 		t.Errorf("%d creates got the name", won)
 	}
+	s.FreeName("name", "one that has not got it")
+	if err := s.ReserveName("name", id("f")); !errdefs.IsConflict(err) {
+		t.Errorf("another's name was freed: %v", err)
+	}
+}
+
+func TestAllAreNewestFirst(t *testing.T) {
+	s := open(t, t.TempDir())
+	now := time.Now()
+	for name, age := range map[string]time.Duration{"b": time.Hour, "c": 0, "a": 2 * time.Hour} {
+		c := add(t, s, container.NewID(), name)
+		if err := s.Redefine(c, func(d *container.Definition) { d.Created = now.Add(-age) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var names string
+	for _, c := range s.All() {
+		names += c.Load().Name
+	}
+	if names != "cba" {
+		t.Errorf("%s", names)
+	}
+}
+
+func TestRenameThatCannotBeWritten(t *testing.T) {
+	s := open(t, t.TempDir())
+	c := add(t, s, id("1"), "old")
+	if err := os.RemoveAll(c.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Rename(c, "new"); err == nil || !strings.Contains(err.Error(), "rename old: ") {
+		t.Errorf("%v", err)
+	}
+	if got, err := s.Find("old"); err != nil || got != c {
+		t.Errorf("by its old name: %v", err)
+	}
+	if err := s.ReserveName("new", id("2")); err != nil {
+		t.Errorf("the name that it has not got: %v", err)
+	}
 }
 
 func TestRecordsSurviveReopening(t *testing.T) {
@@ -119,8 +159,6 @@ func TestRecordsSurviveReopening(t *testing.T) {
 	}
 }
 
-// What a kill at each instant of create, state change and remove leaves.
-// TestMovedRecords: what a container has in its own directory is where that is now, and nothing else of it moves.
 // Records are read many at a time, and each becomes its own container's.
 func TestReopeningMany(t *testing.T) {
 	root := t.TempDir()
@@ -144,6 +182,7 @@ func TestReopeningMany(t *testing.T) {
 	}
 }
 
+// What a container has in its own directory is where that is now, and nothing else of it moves.
 func TestMovedRecords(t *testing.T) {
 	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
 	s := open(t, from)
@@ -182,13 +221,23 @@ func TestMovedRecords(t *testing.T) {
 	}
 }
 
+// What a kill at each instant of create, state change and remove leaves. Volumes that only a container that is gone knew
+// are told until they are removed, named ones are not.
 func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)
 	c := add(t, s, id("1"), "whole")
-	removed := add(t, s, id("2"), "removed")
-	if _, err := s.Remove(removed, true); err != nil {
-		t.Fatal(err)
+	for name, volumes := range map[string]bool{"removed": true, "its volumes stay": false} {
+		r := add(t, s, container.NewID(), name)
+		err := s.Redefine(r, func(d *container.Definition) {
+			d.Mounts = []container.Mount{{Type: "volume", Name: "named"}, {Type: "volume", Name: "anonymous of " + name, Anonymous: true}}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Remove(r, volumes); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, p := range []string{id("3") + "/upper", id("4")} { // creates that never answered
 		if err := os.MkdirAll(filepath.Join(root, p), 0o755); err != nil {
@@ -205,11 +254,17 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	}
 	open(t, root)
 	s = open(t, root) // the volumes' names outlive a second kill
-	if got := s.Orphans(); len(got) != 1 || got[0] != "volume" {
+	if got := slices.Sorted(slices.Values(s.Orphans())); !slices.Equal(got, []string{"anonymous of removed", "volume"}) {
 		t.Errorf("orphans: %v", got)
 	}
-	if err := s.ForgetOrphans(); err != nil {
-		t.Error(err)
+	if _, err := os.Stat(c.Path(".tmp-state.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that was being written: %v", err)
+	}
+	if entries, _ := os.ReadDir(root); len(entries) != 3 {
+		t.Errorf("kept are one container and what names the orphans: %v", entries)
+	}
+	if err := s.ForgetOrphans(); err != nil || len(s.Orphans()) != 0 {
+		t.Errorf("%v, still told: %v", err, s.Orphans())
 	}
 	if all := s.All(); len(all) != 1 || all[0].Load().Name != "whole" || all[0].Load().State.Status != api.StateExited {
 		t.Errorf("loaded: %v", all)
@@ -225,7 +280,7 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 
 func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 	for name, content := range map[string]string{
-		"later layout": fmt.Sprintf(`{"Layout":99,"ID":%q,"Config":{},"HostConfig":{}}`, id("1")),
+		"later layout": fmt.Sprintf(`{"Layout":%d,"ID":%q,"Config":{},"HostConfig":{}}`, container.Layout+1, id("1")),
 		"damaged":      `{"Layout":1`,
 		"foreign id":   fmt.Sprintf(`{"Layout":1,"ID":%q,"Config":{},"HostConfig":{}}`, id("2")),
 	} {
@@ -246,9 +301,13 @@ func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 func TestDamagedStateIsThatOfAnEndedContainer(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)
+	written := time.Unix(1_700_000_000, 0)
 	for i, content := range []string{"", `{"Status":"run`, "\x00\x00\x00"} {
 		c := add(t, s, id(fmt.Sprint(i)), fmt.Sprint(i))
 		if err := os.WriteFile(c.Path("state.json"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(c.Path("state.json"), written, written); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -260,6 +319,9 @@ func TestDamagedStateIsThatOfAnEndedContainer(t *testing.T) {
 		}
 		if st.Status != want || st.StartedAt.IsZero() != (want == api.StateCreated) || (st.ExitCode == container.LostCode) != (want == api.StateExited) {
 			t.Errorf("%s: %+v", c.Load().Name, st)
+		}
+		if want == api.StateExited && !st.FinishedAt.Equal(written) {
+			t.Errorf("%s ended at %s, its state was last written at %s", c.Load().Name, st.FinishedAt, written)
 		}
 	}
 }
@@ -392,12 +454,6 @@ func TestWaitMissesNoExit(t *testing.T) {
 			return 0
 		}
 	}
-	exit := func(code int) {
-		t.Helper()
-		if err := c.SetExited(func(st *container.State) { st.Status, st.ExitCode = api.StateExited, code }, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
 	// Of one that never ran, not-running answers at once.
 	now, _ := c.Wait(api.WaitConditionNotRunning)
 	if get(now) != 0 {
@@ -409,18 +465,28 @@ func TestWaitMissesNoExit(t *testing.T) {
 	cancel()
 	c.SetStateInMemory(func(st *container.State) { st.Status = api.StateRunning })
 	running, _ := c.Wait(api.WaitConditionNotRunning)
-	exit(5)
+	announced := func() {
+		if len(next) > 0 {
+			t.Error("who waits is told before the exit is announced")
+		}
+	}
+	if err := c.SetExited(func(st *container.State) { st.Status, st.ExitCode = api.StateExited, 5 }, announced); err != nil {
+		t.Fatal(err)
+	}
 	// A restart that follows at once hides nothing.
 	c.SetStateInMemory(func(st *container.State) { st.Status, st.ExitCode = api.StateRunning, 0 })
 	if get(next) != 5 || get(running) != 5 {
 		t.Error("the exit before the restart was missed")
 	}
-	exit(6)
+	if err := c.SetExited(func(st *container.State) { st.Status, st.ExitCode = api.StateExited, 6 }, nil); err != nil {
+		t.Fatal(err)
+	}
+	never, _ := c.Wait(api.WaitConditionNextExit)
 	if _, err := s.Remove(c, false); err != nil {
 		t.Fatal(err)
 	}
 	c.Removed()
-	if get(removed) != 6 {
+	if get(removed) != 6 || get(never) != 6 {
 		t.Error("removed")
 	}
 	late, _ := c.Wait(api.WaitConditionRemoved)

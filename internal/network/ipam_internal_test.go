@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/test/expect"
@@ -22,13 +23,12 @@ func TestIPAMDecisions(t *testing.T) {
 	}
 	pl := &planner{pools: defaultPools(), ula: p("fd00:1:2::/48"), taken: map[netip.Prefix]string{p("172.17.0.0/16"): "bridge"}, routes: routes}
 	var out strings.Builder
-	decide := func(name string, six bool, configs ...network.IPAMConfig) {
-		rec := &Record{Name: name, EnableIPv4: true, EnableIPv6: six}
+	plan := func(rec *Record, configs ...network.IPAMConfig) {
 		subnets, warnings, err := pl.plan(rec, configs)
-		fmt.Fprintf(&out, "%s:", name)
+		fmt.Fprintf(&out, "%s:", rec.Name)
 		for _, s := range subnets {
 			fmt.Fprintf(&out, " %s gateway %s", s.Prefix, s.Gateway)
-			pl.taken[s.Prefix] = name
+			pl.taken[s.Prefix] = rec.Name
 		}
 		for _, w := range warnings {
 			fmt.Fprintf(&out, "\n  warning: %s", w)
@@ -37,6 +37,9 @@ func TestIPAMDecisions(t *testing.T) {
 			fmt.Fprintf(&out, "\n  error: %v", err)
 		}
 		out.WriteByte('\n')
+	}
+	decide := func(name string, six bool, configs ...network.IPAMConfig) {
+		plan(&Record{Name: name, EnableIPv4: true, EnableIPv6: six}, configs...)
 	}
 	for i := range 24 {
 		decide(fmt.Sprintf("auto%d", i), i%8 == 0)
@@ -50,6 +53,21 @@ func TestIPAMDecisions(t *testing.T) {
 	decide("the-route", false, c("172.20.5.0/24"))
 	decide("two", true, c("10.2.0.0/24"), c("10.3.0.0/24"), c("fd00:9::/64"))
 	decide("aux", false, network.IPAMConfig{Subnet: p("10.4.0.0/24"), AuxAddress: map[string]netip.Addr{"r": netip.MustParseAddr("10.4.0.1")}})
+	decide("exactly-a-route", false, c("10.64.0.0/12"))
+	decide("overlaps-itself", false, c("10.5.0.0/16"), c("10.5.1.0/24"))
+	plan(&Record{Name: "without-v4", EnableIPv6: true}, c("10.6.0.0/24"), c("fd00:a::/64"))
+	decide("two-addresses", false, c("10.7.0.0/31"))
+	decide("two-addresses-6", true, c("fd00:b::/127"))
+	decide("four-addresses", true, c("10.8.0.0/30"), c("fd00:c::/126"))
+	decide("sized-large", false, c("0.0.0.0/15"))
+	decide("sized-too-large", false, c("0.0.0.0/8"))
+	for what, address := range map[string]string{"network": "10.9.0.0", "broadcast": "10.9.0.255", "foreign": "10.10.0.1"} {
+		config := c("10.9.0.0/24")
+		config.Gateway = netip.MustParseAddr(address)
+		if _, _, err := pl.plan(&Record{EnableIPv4: true}, []network.IPAMConfig{config}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("the %s address as gateway: %v", what, err)
+		}
+	}
 	expect.Golden(t, "testdata/ipam.txt", out.String())
 }
 

@@ -15,10 +15,11 @@ const (
 // moment: it would take processor and disk from those who come next. It waits for
 // lullDelay at most, and not beyond most things. Its methods may be called concurrently.
 type Lull[T any] struct {
-	name  string
-	tasks *Group
-	most  int
-	do    func(ctx context.Context, batch []T)
+	name         string
+	tasks        *Group
+	most         int
+	pause, delay time.Duration // lullPause and lullDelay, but in tests
+	do           func(ctx context.Context, batch []T)
 
 	mu      sync.Mutex
 	pending []T
@@ -31,7 +32,10 @@ type Lull[T any] struct {
 // NewLull has do run with what was added, as a task of that name: at once when there are most
 // of it, and one batch at a time.
 func NewLull[T any](name string, tasks *Group, most int, do func(context.Context, []T)) *Lull[T] {
-	return &Lull[T]{name: name, tasks: tasks, most: most, do: do, added: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
+	return &Lull[T]{
+		name: name, tasks: tasks, most: most, pause: lullPause, delay: lullDelay, do: do,
+		added: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+	}
 }
 
 // Add takes over x. It reports false, and has not, when the engine ends: what the caller
@@ -93,11 +97,11 @@ func (l *Lull[T]) run(ctx context.Context) {
 }
 
 func (l *Lull[T]) awaitPause(ctx context.Context) {
-	latest := time.After(lullDelay)
+	latest := time.After(l.delay)
 	for l.count() > 0 && l.count() < l.most {
 		select {
 		case <-l.added:
-		case <-time.After(lullPause):
+		case <-time.After(l.pause):
 			return
 		case <-latest:
 			return

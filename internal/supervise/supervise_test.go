@@ -47,4 +47,7 @@ func TestStopNamesWhatDoesNotEnd(t *testing.T) {
 	if err := g.Stop(t.Context()); err != nil {
 		t.Errorf("second Stop = %v", err)
 	}
+	if got := g.Running(); len(got) != 0 {
+		t.Errorf("still Running: %q", got)
+	}
 }
