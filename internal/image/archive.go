@@ -114,6 +114,10 @@ func (a *archive) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	switch top, _, _ := strings.Cut(name, "/"); top {
+	case ".dockerenv", "bin", "etc", "proc", "usr":
+		return failure.Invalid("this is the archive of a filesystem, as export makes it, and not of an image: it has %s; make an image of it by import", top)
+	}
 	switch h.Typeflag {
 	case tar.TypeReg:
 		return a.file(ctx, name, h.Size, r)
@@ -264,6 +268,11 @@ func (a *archive) images(ctx context.Context) ([]archived, error) {
 	case a.legacy:
 		return nil, failure.Invalid("the image archive has the format of docker save before 1.10, which is not supported: save the image again with a current engine")
 	}
+	for name := range a.files {
+		if dir, file := path.Split(name); dir != "" && (file == "manifest.json" || file == ocispec.ImageLayoutFile) {
+			return nil, failure.Invalid("the image archive has %s in a directory of its own: make the archive of what is in there (tar -C %s -cf FILE .)", name, path.Clean(dir))
+		}
+	}
 	return nil, failure.Invalid("this is not an image archive: it has neither docker save's manifest.json nor an OCI layout (oci-layout and index.json)")
 }
 
@@ -327,6 +336,11 @@ func (a *archive) fromSave(ctx context.Context) ([]archived, error) {
 		Layers   []string
 	}
 	if err := json.Unmarshal(a.manifest, &entries); err != nil {
+		var typed *json.UnmarshalTypeError
+		if errors.As(err, &typed) && typed.Field == "" && typed.Value == "object" {
+			return nil, failure.Invalid("the archive's manifest.json is not docker save's, but an image's own, as skopeo and buildah write it in the form dir: " +
+				"have the image written as docker-archive or oci-archive")
+		}
 		return nil, damaged(err)
 	}
 	var list []archived

@@ -126,6 +126,13 @@ func TestBrokenArchives(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
+	exported := e.OK(t, "cleat", "create", "busybox")
+	e.OK(t, "cleat", "export", "-o", filepath.Join(dir, "export.tar"), exported)
+	e.OK(t, "cleat", "rm", exported)
+	filesystem, err := os.ReadFile(filepath.Join(dir, "export.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	each(t, func(t *testing.T, program string) {
 		for _, c := range []struct {
 			what    string
@@ -136,6 +143,7 @@ func TestBrokenArchives(t *testing.T) {
 			{"cut off", whole[:len(whole)/3], "damaged or not a tar archive: unexpected EOF"},
 			{"escaping", escape.Bytes(), "../../etc/evil"},
 			{"corrupt", bad, "the image archive is damaged: blobs/sha256/"},
+			{"a container's files", filesystem, "make an image of it by import"},
 		} {
 			f := filepath.Join(dir, "a.tar")
 			if err := os.WriteFile(f, c.archive, 0o600); err != nil {
