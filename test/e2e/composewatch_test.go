@@ -147,7 +147,12 @@ services:
     command: sh -c "rm /bin/rm; exec sleep 1000"
     stop_signal: SIGKILL
     develop: {watch: [{action: rebuild, path: ./made}, {action: sync, path: ./src, target: /src}]}
-  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, depends_on: {api: {condition: service_started, restart: true}}}
+  web:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    depends_on: {api: {condition: service_started, restart: true}}
+    develop: {watch: [{action: sync, path: ./src, target: /src}]}
   beside: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, network_mode: "service:api"}
 `,
 		"Dockerfile": "FROM busybox\nCOPY made /made\n", "made": "first\n", "src/old": "old\n",
@@ -183,6 +188,7 @@ services:
 	}
 	write("src/other", "third\n")
 	inside("api", "cat /src/other", "third")
+	inside("web", "cat /src/other; ls /src", "third\nother")
 
 	a.ok(t, "exec", "-T", "web", "touch", "/dev/shm/before")
 	write("made", "second\n")

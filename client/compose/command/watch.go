@@ -251,13 +251,15 @@ func (w *watcher) handle(ctx context.Context, rules []watch.Rule, batch []string
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, service := range w.project.ServiceNames() {
 		if files := t.sync[service]; len(files) > 0 {
 			w.log.Watch(fmt.Sprintf("Syncing service %q after %d changes were detected", service, len(files)))
-			if err := w.sync(ctx, o, service, files); err != nil {
-				return err
-			}
+			errs = append(errs, w.sync(ctx, o, service, files))
 		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	if len(t.restart) > 0 {
 		if err := w.restart(ctx, o, t.restart); err != nil {
