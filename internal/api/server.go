@@ -17,6 +17,7 @@ const headerTimeout = 30 * time.Second
 type Server struct {
 	handler *Handler
 	http    *http.Server
+	crowd   *crowd
 	serving sync.WaitGroup
 }
 
@@ -26,13 +27,16 @@ func NewServer(h *Handler) *Server {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
+	c := newCrowd(h.log)
 	return &Server{
 		handler: h,
+		crowd:   c,
 		http: &http.Server{
 			Handler:           h,
 			Protocols:         protocols,
 			ReadHeaderTimeout: headerTimeout,
 			ConnContext:       withConn,
+			ConnState:         c.changed,
 			ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 		},
 	}
@@ -45,7 +49,7 @@ func (s *Server) Around(wrap func(http.Handler) http.Handler) { s.http.Handler =
 func (s *Server) Serve(ln net.Listener) error {
 	s.serving.Add(1)
 	defer s.serving.Done()
-	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(&gate{Listener: ln, crowd: s.crowd}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
