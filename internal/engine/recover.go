@@ -189,6 +189,9 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}
+	if isClosed(proc.Done()) { // or nothing is known of it any more: its group must be empty for the next start
+		rc.endGroup(rc.starter.specs.cgroupPath(r))
+	}
 	l := rc.lives.of(c)
 	writer, err := rc.starter.delivery.Open(ctx, logConfig(r, rc.starter.pool, &l.bell), false)
 	if err != nil {
@@ -243,14 +246,19 @@ func (rc *Recovery) sweepGroups(all []*container.Container) {
 		}
 	}
 	for path := range leftover {
-		// A start that was cut short may have made it in some hierarchies only.
-		if group, err := rc.deps.Runtime.Group(path); err == nil {
-			if err := group.Kill(); err != nil {
-				rc.deps.Log.Warn("left-over processes", "cgroup", path, "error", err)
-			}
-		}
+		rc.endGroup(path)
 		if err := rc.starter.specs.removeGroup(rc.deps.Runtime, path); err != nil {
 			rc.deps.Log.Warn("left-over cgroup", "cgroup", path, "error", err)
+		}
+	}
+}
+
+// endGroup kills what is in a control group, if there is one. A start that was cut short may have made it in some
+// hierarchies only.
+func (rc *Recovery) endGroup(path string) {
+	if group, err := rc.deps.Runtime.Group(path); err == nil {
+		if err := group.Kill(); err != nil {
+			rc.deps.Log.Warn("left-over processes", "cgroup", path, "error", err)
 		}
 	}
 }

@@ -3,7 +3,9 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -68,6 +70,30 @@ func OpenUnrecorded(status *os.File) (pidfd int, s State, err error) {
 	}
 	pidfd, err = openVerified(s.KeeperPID, 0, status)
 	return pidfd, s, err
+}
+
+// StatusOf opens the status file of r: that in its directory or, where that was deleted, the one that its keeper holds.
+// It is fs.ErrNotExist where there is neither.
+func StatusOf(r Record) (*os.File, error) {
+	f, err := OpenStatus(r.Dir)
+	if !errors.Is(err, fs.ErrNotExist) || r.KeeperStart == 0 {
+		return f, err
+	}
+	pidfd, kerr := OpenProcess(r.KeeperPID, r.KeeperStart)
+	if kerr != nil {
+		return nil, err
+	}
+	defer unix.Close(pidfd)
+	// Another open file than the keeper's own, as the locks are by open file.
+	held, kerr := unix.Open(fmt.Sprintf("/proc/%d/fd/%d", r.KeeperPID, StatusFD), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if kerr != nil {
+		return nil, err
+	}
+	if f = os.NewFile(uintptr(held), filepath.Join(r.Dir, statusName)); Exited(pidfd) {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // holdsStatus checks that the process has the status file at StatusFD.

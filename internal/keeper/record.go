@@ -44,7 +44,7 @@ func Complete(r Record) Record {
 	if r.PID != 0 || SameBoot(r) != nil {
 		return r
 	}
-	status, err := OpenStatus(r.Dir)
+	status, err := StatusOf(r)
 	if err != nil {
 		return r
 	}

@@ -28,12 +28,12 @@ func (r *Runtime) Adopt(ctx context.Context, rec keeper.Record) (*Process, error
 		p.finish(Status{Code: codeUnknown, FinishedAt: time.Now(), Reason: "the machine was restarted while it ran"})
 		return p, nil
 	}
-	status, err := keeper.OpenStatus(rec.Dir)
+	status, err := keeper.StatusOf(rec)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
-		p.finish(Status{Code: codeUnknown, FinishedAt: time.Now(), Reason: "its status file is gone"})
+		p.finish(Status{Code: codeUnknown, FinishedAt: time.Now(), Reason: "its status file and its keeper are gone"})
 		return p, nil
 	}
 	p.status = status

@@ -235,7 +235,7 @@ func TestAdoptSomethingElse(t *testing.T) {
 	p.Detach()
 	for name, change := range map[string]func(r *keeper.Record){
 		"restarted":        func(r *keeper.Record) { r.BootID = "another" },
-		"status file":      func(r *keeper.Record) { r.Dir += "x" },
+		"status file":      func(r *keeper.Record) { r.Dir += "x"; r.KeeperStart++ }, // its keeper alone would prove it
 		"keeper's PID":     func(r *keeper.Record) { r.KeeperPID, r.PID = os.Getpid(), os.Getpid() },
 		"both start times": func(r *keeper.Record) { r.KeeperStart, r.PIDStart = r.KeeperStart+1, r.PIDStart+1 },
 	} {

@@ -169,6 +169,53 @@ func TestPoliciesAreCarriedOutAfterAnEngineRestart(t *testing.T) {
 	})
 }
 
+// TestLossOfTheExecRoot: what lies there is found in the keepers, too; of whom not even a keeper is left nothing goes on
+// beside the next run, be it frozen.
+func TestLossOfTheExecRoot(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "docker", "run", "-d", "-i", "--name", "reader", "busybox", "sh", "-c", `read l; echo "got $l"; exit 7`)
+	e.OK(t, "docker", "run", "-d", "--name", "kept", "busybox", "sleep", "6000")
+	e.OK(t, "docker", "run", "-d", "--name", "lost", "--restart", "always", "busybox", "sleep", "6001")
+	e.OK(t, "docker", "run", "-d", "--name", "frozen", "busybox", "sleep", "6002")
+	for _, c := range []string{"kept", "frozen"} {
+		e.OK(t, "docker", "pause", c)
+	}
+	state := func(name string) string {
+		return e.OK(t, "docker", "inspect", "-f", "{{.State.Status}} {{.State.Pid}}", name)
+	}
+	before := map[string]string{"reader": state("reader"), "kept": state("kept")}
+	lost, frozen := pidOf(t, e, "sleep\x006001"), pidOf(t, e, "sleep\x006002")
+	keepers := []int{keeperOf(t, lost), keeperOf(t, frozen)}
+	e.Kill()
+	for _, k := range keepers {
+		kill(t, k)
+	}
+	if err := os.RemoveAll(e.ExecRoot); err != nil {
+		t.Fatal(err)
+	}
+	e.Run(t)
+	for name, want := range before {
+		if got := state(name); got != want {
+			t.Errorf("%s is %s, before %s", name, got, want)
+		}
+	}
+	e.OK(t, "docker", "unpause", "kept")
+	attached := e.Command(t, "docker", "attach", "--sig-proxy=false", "reader")
+	attached.Stdin = strings.NewReader("hello\n")
+	if err := attached.Run(); attached.ProcessState.ExitCode() != 7 {
+		t.Errorf("attached: %v", err)
+	}
+	if got := e.OK(t, "docker", "logs", "reader"); got != "got hello" {
+		t.Errorf("log: %q", got)
+	}
+	awaitDeath(t, lost)
+	awaitDeath(t, frozen)
+	pidOf(t, e, "sleep\x006001")
+	e.OK(t, "docker", "start", "frozen")
+	pidOf(t, e, "sleep\x006002")
+}
+
 func TestStaleSocketAndPidfileAreTakenOver(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Kill()
