@@ -63,17 +63,7 @@ func (a *app) publish(ctx context.Context, repository string, o publishing) erro
 	if err != nil {
 		return err
 	}
-	for _, name := range project.Names(p) {
-		// As docker compose has it, one that cannot be pushed is the reader's to build.
-		if s := p.Services[name]; s.Build != nil {
-			a.reporter.Report("Image", s.Image, "Pushing")
-			if err := a.pushImage(ctx, op, s.Image); err != nil {
-				a.reporter.Report("Image", s.Image, "Error "+err.Error())
-				continue
-			}
-			a.reporter.Report("Image", s.Image, "Pushed")
-		}
-	}
+	_ = a.pushBuilt(ctx, op, p) // as docker compose has it, one that cannot be pushed is the reader's to build
 	if o.digests {
 		text, err := a.render(ctx, nil, configFlags{lock: true})
 		if err != nil {
