@@ -73,10 +73,6 @@ volumes: {data: {labels: {some: label}}}
 		"up -d", "exec -T web touch /data/made", "up -d -y", "exec -T web ls /data", "-f more.yaml up -d -y", "exec -T web ls /data", "exec -T web touch /data/made",
 		"-f more.yaml up -d -y", "exec -T web ls /data", "down -v",
 	}},
-	"what was said before": {map[string]string{"compose.yaml": `
-services:
-  over: {image: busybox, command: sh -c 'for i in 1 2 3 4 5; do echo $$i; done'}
-`}, []string{"up", "up", "up --no-log-prefix", "logs --no-log-prefix", "down"}},
 	"the first end ends all": {map[string]string{"compose.yaml": `
 services:
   test: {image: busybox, command: "true", depends_on: [db]}

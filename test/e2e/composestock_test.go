@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -60,7 +61,7 @@ services:
   later: {image: busybox, command: sleep 1000, profiles: [extra]}
 networks:
   front: {}
-  back: {driver: bridge, driver_opts: {com.docker.network.driver.mtu: "1400"}, internal: true, labels: {some: label}, ipam: {config: [{subnet: 10.113.77.0/24}]}}
+  back: {driver: bridge, driver_opts: {com.docker.network.driver.mtu: "1400"}, internal: true, labels: {some: label}, ipam: {config: [{subnet: 10.113.%d.0/24}]}}
   unused: {}
 volumes:
   data: {labels: {some: label}}
@@ -72,7 +73,8 @@ configs: {page: {content: "page of ${VALUE:-one}\n"}}
 `
 
 func references(t *testing.T, e *harness.Engine) *application {
-	a := compose(t, e, map[string]string{"compose.yaml": fmt.Sprintf(everyReference, freePort(t)), "web.env": "FROM_FILE=${VALUE:-one}\n"})
+	// Another run of the suite on this machine has another subnet.
+	a := compose(t, e, map[string]string{"compose.yaml": fmt.Sprintf(everyReference, freePort(t), os.Getpid()%256), "web.env": "FROM_FILE=${VALUE:-one}\n"})
 	a.env = []string{"TOKEN=hush"}
 	return a
 }
