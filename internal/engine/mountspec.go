@@ -125,7 +125,7 @@ func checkTarget(target, spec string) (string, error) {
 
 // splitBind takes source:target[:mode] or a target alone apart, and cleans the target.
 func splitBind(raw string) (source, target, mode string, err error) {
-	malformed := failure.Invalid("invalid volume specification: '%s'", raw)
+	malformed := func() error { return failure.Invalid("invalid volume specification: '%s'", raw) }
 	if strings.ContainsRune(raw, 0) {
 		return "", "", "", failure.Invalid("invalid volume specification: %q holds a zero byte", raw)
 	}
@@ -135,16 +135,16 @@ func splitBind(raw string) (source, target, mode string, err error) {
 		target = parts[0]
 	case 2:
 		if _, err := parseModes(parts[1]); err == nil && !strings.HasPrefix(parts[1], "/") {
-			return "", "", "", malformed
+			return "", "", "", malformed()
 		}
 		source, target = parts[0], parts[1]
 	case 3:
 		source, target, mode = parts[0], parts[1], parts[2]
 	default:
-		return "", "", "", malformed
+		return "", "", "", malformed()
 	}
 	if target == "" || (source == "" && len(parts) > 1) {
-		return "", "", "", malformed
+		return "", "", "", malformed()
 	}
 	target, err = checkTarget(target, raw)
 	return source, target, mode, err

@@ -38,15 +38,9 @@ services:
         - {action: restart, path: ./restart}
 `
 
-func TestComposeWatch(t *testing.T) {
-	e := engine(t, "busybox")
-	a := compose(t, e, map[string]string{
-		"compose.yaml": strings.ReplaceAll(watched, "%s", name(t)+":watched"),
-		"Dockerfile":   "FROM busybox\nCOPY --chown=1000 app /app\nRUN echo first >/made && mkdir /app/conf && chown 1000 /app/conf\n",
-		"app/main":     "first main\n", "app/page": "first page\n", "app/old": "old\n", "conf/a.conf": "none\n", ".dockerignore": "app/ignored\n",
-	})
-	t.Cleanup(func() { e.Cleat(t, "rmi", "-f", name(t)+":watched") })
-	write := func(file, text string) {
+// writer writes files of the project, and makes their directories.
+func (a *application) writer(t *testing.T) func(file, text string) {
+	return func(file, text string) {
 		t.Helper()
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(a.dir, file)), 0o755); err != nil {
 			t.Fatal(err)
@@ -55,6 +49,17 @@ func TestComposeWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestComposeWatch(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{
+		"compose.yaml": strings.ReplaceAll(watched, "%s", name(t)+":watched"),
+		"Dockerfile":   "FROM busybox\nCOPY --chown=1000 app /app\nRUN echo first >/made && mkdir /app/conf && chown 1000 /app/conf\n",
+		"app/main":     "first main\n", "app/page": "first page\n", "app/old": "old\n", "conf/a.conf": "none\n", ".dockerignore": "app/ignored\n",
+	})
+	t.Cleanup(func() { e.Cleat(t, "rmi", "-f", name(t)+":watched") })
+	write := a.writer(t)
 	inside := func(line, want string) {
 		t.Helper()
 		harness.Eventually(t, func() (bool, string) {
@@ -157,15 +162,7 @@ services:
 `,
 		"Dockerfile": "FROM busybox\nCOPY made /made\n", "made": "first\n", "src/old": "old\n",
 	})
-	write := func(file, text string) {
-		t.Helper()
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(a.dir, file)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(a.dir, file), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := a.writer(t)
 	inside := func(service, line, want string) {
 		t.Helper()
 		harness.Eventually(t, func() (bool, string) {
