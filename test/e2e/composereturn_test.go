@@ -156,6 +156,20 @@ services:
 }
 
 // Who does not want to wait for the engine interrupts; what runs goes on, and the next up shows it.
+// The log's last lines come after the time of a quick program's end: the next run's begin behind them.
+func TestComposeUpAgainShowsItsOwnRun(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  over: {image: busybox, command: sh -c 'for i in 1 2 3 4 5; do echo line $$i; done'}
+`})
+	for run := range 3 {
+		if out := a.ok(t, "up", "--no-log-prefix"); strings.Count(out, "line ") != 5 {
+			t.Errorf("run %d:\n%s", run, out)
+		}
+	}
+}
+
 func TestComposeUpIsInterruptedWithoutTheEngine(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
