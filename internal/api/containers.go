@@ -42,6 +42,7 @@ func (h *Handler) containerList(ctx context.Context, w http.ResponseWriter, q *r
 			filters[key] = []string{value}
 		}
 	}
+	h.listings.note(peerOf(ctx), filters["label"])
 	containers, err := h.deps.Queries.List(ctx, opts)
 	if err != nil {
 		return err

@@ -39,6 +39,9 @@ func (h *Handler) systemEvents(ctx context.Context, w http.ResponseWriter, q *re
 
 	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
+	if since.IsZero() && until.IsZero() {
+		since = h.listings.latest(peerOf(ctx), filters["label"])
+	}
 	past, live, unsubscribe := h.deps.Events.Subscribe(since, until, match)
 	defer unsubscribe()
 

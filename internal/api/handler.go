@@ -30,7 +30,8 @@ type Handler struct {
 	server string // the Server header
 	hangup *hangupWatcher
 
-	buffers stdio.Pool // of answers
+	buffers  stdio.Pool // of answers
+	listings listings
 
 	// closing ends when the engine shuts down; streams end with it.
 	closing  context.Context

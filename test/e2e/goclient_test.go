@@ -420,6 +420,55 @@ func TestGoClientEvents(t *testing.T) {
 	}
 }
 
+// What happens after a list is among the events that the same process then asks for, as Docker Compose's `up` needs.
+func TestGoClientListsThenListens(t *testing.T) {
+	g := gophers(t, engine(t, "busybox"))
+	ctx, stop := context.WithCancel(g.ctx)
+	defer stop()
+	ends := func(n int) string {
+		return g.create(client.ContainerCreateOptions{Config: &container.Config{
+			Image: "busybox", Cmd: []string{"true"}, Labels: map[string]string{"test": name(t), "number": fmt.Sprint(n)},
+		}})
+	}
+	run := func(id string) {
+		exited := g.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
+		g.start(id)
+		select {
+		case <-exited.Result:
+		case err := <-exited.Error:
+			t.Fatal(err)
+		}
+	}
+	first := func(filters client.Filters, then func()) events.Message {
+		stream := g.Events(ctx, client.EventsListOptions{Filters: filters})
+		then()
+		select {
+		case event := <-stream.Messages:
+			return event
+		case err := <-stream.Err:
+			t.Fatal(err)
+		}
+		panic("unreachable")
+	}
+	label := make(client.Filters).Add("label", "test="+name(t))
+	died := make(client.Filters).Add("label", "test="+name(t)).Add("event", "die")
+	one, two := ends(1), ends(2)
+	for done := false; !done; {
+		listed := time.Now()
+		if _, err := g.ContainerList(g.ctx, client.ContainerListOptions{All: true, Filters: label}); err != nil {
+			t.Fatal(err)
+		}
+		run(one)
+		event := first(died, func() { done = time.Since(listed) < 5*time.Second; run(two) }) // later ones are not told the past
+		if done && event.Actor.ID != one {
+			t.Errorf("%+v, want the end of %s, which came after the list", event, one)
+		}
+	}
+	if event := first(make(client.Filters).Add("event", "die"), func() { run(two) }); event.Actor.ID != two {
+		t.Errorf("events of any label: %+v, want the end of %s, which came after the call", event, two)
+	}
+}
+
 // What a client stops waiting for, the engine stops working on.
 func TestGoClientLeaves(t *testing.T) {
 	g := gophers(t, engine(t, "busybox"))
