@@ -133,6 +133,11 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	r.stopMonitor()
 	rec := c.Load()
 	status := r.process.Status()
+	finished := status.FinishedAt
+	if finished.IsZero() {
+		finished = time.Now()
+	}
+	ran := r.ran(rec.State.StartedAt, finished)
 	oom := x.oomKilled(rec)
 	x.endOthers(rec) // they may hold the output open
 	r.pump.Drain()
@@ -149,11 +154,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	}
 	record.Failpoint("engine.exit.after-network")
 
-	finished := status.FinishedAt
-	if finished.IsZero() {
-		finished = time.Now()
-	}
-	again, delay := x.decide(rec, r, status.Code, finished)
+	again, delay := x.decide(rec, r, status.Code, ran)
 	c.SetExitedInMemory(func(st *container.State) {
 		st.Status = api.StateExited
 		if again {
@@ -165,7 +166,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		st.StoppedByHand = st.StoppedByHand || r.wasStoppedByHand()
 		st.HealthRestart = st.HealthRestart && !st.StoppedByHand
 		st.Health = health.Ended(st.Health)
-	}, func() { x.announce(c, rec, r, oom, status.Code, finished) })
+	}, func() { x.announce(c, rec, r, oom, status.Code, ran) })
 	if again || !x.removes(c) {
 		x.persist(c) // else an engine that dies before the removal leaves it to the next, which learns of the exit from the keeper
 	}
@@ -215,15 +216,14 @@ func (x *exiter) removes(c *container.Container) bool {
 }
 
 // announce publishes an exit. rec is as it was before.
-func (x *exiter) announce(c *container.Container, rec *container.Record, r *run, oom bool, code int, finished time.Time) {
+func (x *exiter) announce(c *container.Container, rec *container.Record, r *run, oom bool, code int, ran time.Duration) {
 	r.mu.Lock()
 	reported := r.oomReported
 	r.mu.Unlock()
 	if oom && !reported {
 		x.say.container(c, apievents.ActionOOM)
 	}
-	x.say.container(c, apievents.ActionDie, "exitCode", strconv.Itoa(code),
-		"execDuration", strconv.Itoa(int(finished.Sub(rec.State.StartedAt).Seconds())))
+	x.say.container(c, apievents.ActionDie, "exitCode", strconv.Itoa(code), "execDuration", strconv.Itoa(int(ran.Seconds())))
 	x.say.networks(apievents.ActionDisconnect, rec.State.Sandbox)
 	x.say.volumes(rec, apievents.ActionUnmount)
 }
@@ -264,7 +264,7 @@ func (x *exiter) oomKilled(rec *container.Record) bool {
 
 // decide applies the restart policy to an exit. An engine that is ending, alone or
 // with the machine, leaves the decision to the next one.
-func (x *exiter) decide(rec *container.Record, r *run, code int, finished time.Time) (again bool, delay time.Duration) {
+func (x *exiter) decide(rec *container.Record, r *run, code int, ran time.Duration) (again bool, delay time.Duration) {
 	if x.tasks.Context().Err() != nil || x.machineEnds.Load() {
 		return false, 0
 	}
@@ -275,12 +275,12 @@ func (x *exiter) decide(rec *container.Record, r *run, code int, finished time.T
 		}
 		return true, delay
 	}
-	return restartAfter(rec, r.wasStoppedByHand(), r.backoff, code, finished)
+	return restartAfter(rec, r.wasStoppedByHand(), r.backoff, ran, code)
 }
 
 // restartAfter says whether the policy asks for another run, and after which
-// delay. before is the delay that preceded the run that ended.
-func restartAfter(rec *container.Record, byHand bool, before time.Duration, code int, finished time.Time) (again bool, delay time.Duration) {
+// delay. before is the delay that preceded the run that ended, ran how long that took.
+func restartAfter(rec *container.Record, byHand bool, before, ran time.Duration, code int) (again bool, delay time.Duration) {
 	if byHand {
 		return false, 0
 	}
@@ -295,7 +295,7 @@ func restartAfter(rec *container.Record, byHand bool, before time.Duration, code
 		return false, 0
 	}
 	delay = firstBackoff
-	if before > 0 && finished.Sub(rec.State.StartedAt) < backoffReset {
+	if before > 0 && ran < backoffReset {
 		delay = min(2*before, maxBackoff)
 	}
 	return true, delay

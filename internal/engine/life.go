@@ -86,6 +86,7 @@ type run struct {
 	unmounting sync.Mutex // guards rootFD
 	// backoff is the delay before this run, 0 for a run started by hand.
 	backoff time.Duration
+	begun   time.Time // by a clock that nobody sets; zero for a run of an earlier engine's
 
 	exited  chan struct{} // closed when the exit is in the state and announced
 	cleaned chan struct{} // closed when nothing of the run is left but what unmount ends
@@ -101,6 +102,15 @@ type run struct {
 	stdinOnce   sync.Once
 	execs       map[string]struct{}
 	oomReported bool
+}
+
+// ran is how long the run took that has just ended. The record's times say that for one of an earlier engine's: they
+// are of the host's clock, which may have been set.
+func (r *run) ran(started, finished time.Time) time.Duration {
+	if !r.begun.IsZero() {
+		return time.Since(r.begun)
+	}
+	return max(0, finished.Sub(started))
 }
 
 // signal tells everyone who waits for a change. The caller holds mu.

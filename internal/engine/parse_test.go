@@ -193,7 +193,6 @@ func TestEnvironmentOverridesInDockersOrder(t *testing.T) {
 }
 
 func TestRestartDecisionAndBackoff(t *testing.T) {
-	begin := time.Unix(1000, 0)
 	for _, c := range []struct {
 		policy  api.RestartPolicy
 		code    int
@@ -217,11 +216,25 @@ func TestRestartDecisionAndBackoff(t *testing.T) {
 	} {
 		rec := &container.Record{}
 		rec.HostConfig = &api.HostConfig{RestartPolicy: c.policy}
-		rec.State.RestartCount, rec.State.StartedAt = c.count, begin
-		again, backoff := restartAfter(rec, c.byHand, c.before, c.code, begin.Add(c.ran))
+		rec.State.RestartCount = c.count
+		again, backoff := restartAfter(rec, c.byHand, c.before, c.ran, c.code)
 		if again != c.again || backoff != c.backoff {
 			t.Errorf("%+v: %v after %s", c, again, backoff)
 		}
+	}
+}
+
+// How long a run took is not told by the host's clock, which may have been set, but where an earlier engine has begun it.
+func TestHowLongARunTook(t *testing.T) {
+	now := time.Now()
+	if ran := (&run{begun: now.Add(-time.Hour)}).ran(now.Add(24*time.Hour), now); ran < time.Hour || ran > 2*time.Hour {
+		t.Errorf("a run of an hour, the clock set back: %v", ran)
+	}
+	if ran := (&run{}).ran(now.Add(-time.Minute), now); ran != time.Minute {
+		t.Errorf("a minute's run of an earlier engine's: %v", ran)
+	}
+	if ran := (&run{}).ran(now.Add(24*time.Hour), now); ran != 0 {
+		t.Errorf("one with the clock set back: %v", ran)
 	}
 }
 

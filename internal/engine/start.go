@@ -124,7 +124,7 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 		life.hub.End(nil)
 		return s.failed(c, err)
 	}
-	started.backoff = backoff
+	started.backoff, started.begun = backoff, a.started
 	if err := c.Settle(a.ahead, a.running(started.process.Record())); err != nil {
 		// The container runs; without its record a later engine could not
 		// take it over, so it must not.

@@ -34,8 +34,8 @@ type writers struct {
 
 // writer is one copy.
 type writer struct {
-	end   func(error)  // called once at most, with the writers' lock held
-	since atomic.Int64 // when the read began that waits for the client; 0 if none does
+	end   func(error)               // called once at most, with the writers' lock held
+	since atomic.Pointer[time.Time] // when the read began that waits for the client; nil if none does
 }
 
 // reader notes when it waits for r.
@@ -47,8 +47,9 @@ type notingReader struct {
 }
 
 func (n *notingReader) Read(p []byte) (int, error) {
-	n.writer.since.Store(time.Now().UnixNano())
-	defer n.writer.since.Store(0)
+	now := time.Now()
+	n.writer.since.Store(&now)
+	defer n.writer.since.Store(nil)
 	return n.Reader.Read(p)
 }
 
@@ -122,8 +123,8 @@ func (w *writers) watch(id string, wr *writer, after time.Duration) {
 			return
 		}
 		idle := time.Duration(0)
-		if since := wr.since.Load(); since != 0 {
-			idle = time.Since(time.Unix(0, since))
+		if since := wr.since.Load(); since != nil {
+			idle = time.Since(*since)
 		}
 		if idle >= stallGrace {
 			w.cut(id, wr, errStalled)

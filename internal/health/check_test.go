@@ -30,7 +30,7 @@ func TestHealthFollowsItsProbes(t *testing.T) {
 			r := &api.HealthcheckResult{Start: started.Add(time.Duration(i+1) * time.Second)}
 			fmt.Sscan(code, &r.ExitCode)
 			before := *h
-			h2 := check.after(h, r, started)
+			h2 := check.after(h, r, r.Start.Sub(started))
 			if h.Status != before.Status || len(h.Log) != len(before.Log) {
 				t.Fatal("the earlier state was changed")
 			}
@@ -98,7 +98,6 @@ func TestOutputIsCut(t *testing.T) {
 
 func TestNextProbe(t *testing.T) {
 	check := &Check{Interval: 30 * time.Second, StartInterval: time.Second, StartPeriod: time.Minute}
-	started := time.Unix(1000, 0)
 	for _, c := range []struct {
 		status api.HealthStatus
 		age    time.Duration
@@ -108,7 +107,7 @@ func TestNextProbe(t *testing.T) {
 		{api.Starting, time.Minute - time.Millisecond, time.Millisecond},
 		{api.Healthy, time.Second, 30 * time.Second}, {api.Unhealthy, 2 * time.Minute, 30 * time.Second},
 	} {
-		if got := check.wait(&api.Health{Status: c.status}, started, started.Add(c.age)); got != c.want {
+		if got := check.wait(&api.Health{Status: c.status}, c.age); got != c.want {
 			t.Errorf("%s after %v: %v, want %v", c.status, c.age, got, c.want)
 		}
 	}

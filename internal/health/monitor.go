@@ -34,6 +34,7 @@ type Monitor struct {
 	run       Run
 	check     *Check
 	succeeded atomic.Bool
+	born      time.Time // when the run began, by a clock that nobody sets
 
 	mu     sync.Mutex
 	timer  *time.Timer
@@ -62,8 +63,9 @@ func (m *Monitor) Begin() {
 	if m.over {
 		return
 	}
-	st := &m.c.Load().State
-	m.timer = time.AfterFunc(m.check.due(st, time.Now()), func() { m.all.tasks.Go("health", m.once) })
+	st, now := &m.c.Load().State, time.Now()
+	m.born = now.Add(-max(0, now.Sub(st.StartedAt)))
+	m.timer = time.AfterFunc(m.check.due(st, now), func() { m.all.tasks.Go("health", m.once) })
 	if st.Health.Status == api.Unhealthy && m.check.OnFailure != "" {
 		// An earlier engine has found that, and may not have come to act on it.
 		m.all.tasks.Go("health", func(context.Context) { m.act() })
@@ -94,8 +96,7 @@ func (m *Monitor) again() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.over {
-		st := &m.c.Load().State
-		m.timer.Reset(m.check.wait(st.Health, st.StartedAt, time.Now()))
+		m.timer.Reset(m.check.wait(m.c.Load().State.Health, time.Since(m.born)))
 	}
 }
 
@@ -156,7 +157,7 @@ func (m *Monitor) add(result *api.HealthcheckResult) (before, now api.HealthStat
 	}
 	m.c.SetStateInMemory(func(st *container.State) {
 		before = st.Health.Status
-		st.Health = m.check.after(st.Health, result, st.StartedAt)
+		st.Health = m.check.after(st.Health, result, result.Start.Sub(m.born))
 		now = st.Health.Status
 	})
 	return before, now, false

@@ -148,6 +148,27 @@ func TestMonitorNotesWhatProbesFind(t *testing.T) {
 	}
 }
 
+// The start period is as long as it was to be, whichever way the host's clock is set meanwhile: what the record says of
+// the start is by that.
+func TestStartPeriodGoesByNoClockThatIsSet(t *testing.T) {
+	for _, c := range []struct {
+		period, set time.Duration
+		want        string
+	}{{time.Hour, 24 * time.Hour, "starting0"}, {time.Nanosecond, -24 * time.Hour, "unhealthy2"}} {
+		w := newWard(t, "")
+		m := w.monitors.Of(w.Container, w.scripted)
+		m.check.StartPeriod, m.check.StartInterval = c.period, time.Millisecond
+		m.Begin()
+		w.SetStateInMemory(func(st *container.State) { st.StartedAt = st.StartedAt.Add(-c.set) })
+		w.give(1, 1)
+		<-w.probing // the next one: those before are noted
+		m.Stop()
+		if got := w.health(); got != c.want {
+			t.Errorf("a start period of %v, the clock set by %v: %s, want %s", c.period, c.set, got, c.want)
+		}
+	}
+}
+
 // A result that comes after the stop, or of a probe that was paused meanwhile, is no result.
 func TestMonitorNotesNothingLate(t *testing.T) {
 	w := newWard(t, "")

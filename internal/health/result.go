@@ -35,9 +35,8 @@ func Ended(h *api.Health) *api.Health {
 	return &next
 }
 
-// after is the health that follows h with the result of one more probe. started
-// is when the container was.
-func (k *Check) after(h *api.Health, result *api.HealthcheckResult, started time.Time) *api.Health {
+// after is the health that follows h with the result of one more probe, which began when the run was of that age.
+func (k *Check) after(h *api.Health, result *api.HealthcheckResult, age time.Duration) *api.Health {
 	next := api.Health{Status: h.Status, FailingStreak: h.FailingStreak}
 	kept := h.Log
 	if n := len(kept); n >= keptProbes {
@@ -47,7 +46,7 @@ func (k *Check) after(h *api.Health, result *api.HealthcheckResult, started time
 	switch {
 	case result.ExitCode == 0:
 		next.Status, next.FailingStreak = api.Healthy, 0
-	case h.Status == api.Starting && result.Start.Sub(started) < k.StartPeriod:
+	case h.Status == api.Starting && age < k.StartPeriod:
 		// It may still be on its way.
 	default:
 		next.FailingStreak++
@@ -58,10 +57,10 @@ func (k *Check) after(h *api.Health, result *api.HealthcheckResult, started time
 	return &next
 }
 
-// wait is how long after now the next probe is due, if the last one ended, or
-// the container started, just now. No start interval reaches beyond the start period.
-func (k *Check) wait(h *api.Health, started, now time.Time) time.Duration {
-	if left := k.StartPeriod - now.Sub(started); h.Status == api.Starting && left > 0 {
+// wait is how long after now the next probe of a run of that age is due, if the last one ended, or the container
+// started, just now. No start interval reaches beyond the start period.
+func (k *Check) wait(h *api.Health, age time.Duration) time.Duration {
+	if left := k.StartPeriod - age; h.Status == api.Starting && left > 0 {
 		return min(k.StartInterval, left)
 	}
 	return k.Interval
@@ -74,7 +73,7 @@ func (k *Check) due(st *container.State, now time.Time) time.Duration {
 	if n := len(st.Health.Log); n > 0 && st.Health.Log[n-1].End.After(last) {
 		last = st.Health.Log[n-1].End
 	}
-	return max(0, k.wait(st.Health, st.StartedAt, now)-max(0, now.Sub(last)))
+	return max(0, k.wait(st.Health, max(0, now.Sub(st.StartedAt)))-max(0, now.Sub(last)))
 }
 
 // Output keeps the first of a probe's output. It is written to by one goroutine at a time.

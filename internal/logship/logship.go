@@ -214,7 +214,7 @@ func (s *Service) Recover() {
 			continue
 		}
 		sh := s.take(dir, c)
-		sh.dir, sh.until = dir, p.Removed.Add(keepFor)
+		sh.dir, sh.until = dir, time.Now().Add(p.left())
 		sh.renew(c, target, nil)
 		sh.end()
 	}
@@ -224,7 +224,7 @@ func (s *Service) Recover() {
 // long. What only cannot be read now, or not sent as the host is, waits for the next start. p is nil if it is not known.
 func (s *Service) giveUp(dir string, p *parcel, err error) {
 	var unread *fs.PathError
-	if p == nil && errors.As(err, &unread) && !errors.Is(err, fs.ErrNotExist) || p != nil && time.Since(p.Removed) < keepFor {
+	if p == nil && errors.As(err, &unread) && !errors.Is(err, fs.ErrNotExist) || p != nil && p.left() > 0 {
 		s.log.Warn("unsent lines of a removed container cannot be sent now: the engine's next start tries it again", "dir", dir, "error", err)
 		return
 	}

@@ -28,6 +28,9 @@ type parcel struct {
 	Removed time.Time
 }
 
+// left is how long the lines are still kept: no longer than keepFor where the clock was set back since.
+func (p *parcel) left() time.Duration { return min(keepFor, keepFor-time.Since(p.Removed)) }
+
 func openParcel(dir string) (*parcel, logs.Config, error) {
 	var p parcel
 	if err := record.ReadJSON(filepath.Join(dir, parcelFile), &p); err != nil {

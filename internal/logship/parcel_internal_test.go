@@ -130,3 +130,12 @@ func full(t *testing.T) string {
 	})
 	return dir
 }
+
+// Lines are kept for a day, also when the clock was set back after they were put away.
+func TestParcelsAreKeptForADay(t *testing.T) {
+	for ago, want := range map[time.Duration]time.Duration{0: keepFor, time.Hour: keepFor - time.Hour, keepFor + time.Hour: -time.Hour, -keepFor: keepFor} {
+		if left := (&parcel{Removed: time.Now().Add(-ago)}).left(); (left - want).Abs() > time.Minute {
+			t.Errorf("removed %v ago: %v are left, want %v", ago, left, want)
+		}
+	}
+}

@@ -63,6 +63,7 @@ type gauge struct {
 	c *container.Container
 	// Guarded by the Meter's mu.
 	last      *api.StatsResponse
+	taken     time.Time // last was; not its Read, which goes by the host's clock and back when that is set back
 	followers map[*follower]struct{}
 }
 
@@ -136,7 +137,7 @@ func (m *Meter) follow(c *container.Container, first *api.StatsResponse) *follow
 	defer m.mu.Unlock()
 	g := m.gauges[c.ID()]
 	if g == nil {
-		g = &gauge{c: c, last: first, followers: map[*follower]struct{}{}}
+		g = &gauge{c: c, last: first, taken: time.Now(), followers: map[*follower]struct{}{}}
 		m.gauges[c.ID()] = g
 	}
 	g.followers[f] = struct{}{}
@@ -193,7 +194,7 @@ func (m *Meter) due() []*gauge {
 	for _, g := range m.gauges {
 		// A stream that has just begun waits for the next tick: between two
 		// samples close to each other there is not much to be seen.
-		if g.last.Read.IsZero() || time.Since(g.last.Read) > interval/2 {
+		if g.last.Read.IsZero() || time.Since(g.taken) > interval/2 {
 			out = append(out, g)
 		}
 	}
@@ -206,7 +207,7 @@ func (m *Meter) publish(g *gauge, record *api.StatsResponse) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	record = after(g.last, record)
-	g.last = record
+	g.last, g.taken = record, time.Now()
 	for f := range g.followers {
 		if gone {
 			delete(g.followers, f)

@@ -51,6 +51,20 @@ func FuzzParseNetDev(f *testing.F) {
 	})
 }
 
+// Streams go on when the host's clock was set back since their last record, and those that have just begun wait for the
+// next tick whatever was done to it.
+func TestWhoseRecordIsDueGoesByNoClockThatIsSet(t *testing.T) {
+	now := time.Now()
+	of := func(read, taken time.Time) *gauge { return &gauge{last: &api.StatsResponse{Read: read}, taken: taken} }
+	m := &Meter{gauges: map[string]*gauge{
+		"set back":    of(now.Add(24*time.Hour), now.Add(-interval)),
+		"set forward": of(now.Add(-24*time.Hour), now.Add(interval)), // it has just begun
+	}}
+	if due := m.due(); len(due) != 1 || due[0] != m.gauges["set back"] {
+		t.Errorf("due: %v", due)
+	}
+}
+
 func TestAfterTakesTheCPUTimesOfTheSampleBefore(t *testing.T) {
 	now := time.Now()
 	before := &api.StatsResponse{Read: now, CPUStats: api.CPUStats{SystemUsage: 5}}

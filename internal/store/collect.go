@@ -60,6 +60,9 @@ func (c *collector) stop() {
 // the prune of a client that has gone away let go is not to stay, and containerd's collector leaves a goroutine behind
 // when it is interrupted.
 func (s *Store) GarbageCollect(ctx context.Context) (gc.Stats, error) {
+	if err := s.timed.expire(ctx); err != nil {
+		s.warn(fmt.Errorf("end leases whose time has passed: %w", err))
+	}
 	resume, err := s.deferrals.suspend()
 	defer resume()
 	if err != nil {

@@ -92,6 +92,7 @@ type Store struct {
 	overlay    snapshots.Snapshotter
 	blobs      *blobBackend
 	generation atomic.Uint64
+	timed      *timedLeases
 	collector  *collector
 	deferrals  deferrals
 	closed     sync.Once
@@ -146,7 +147,8 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	s.Content = s.meta.ContentStore()
 	s.Images = &countedImages{Store: metadata.NewImageStore(s.meta), generation: &s.generation, settle: s.deferrals.settle}
-	s.Leases = metadata.NewLeaseManager(s.meta)
+	s.timed = &timedLeases{Manager: metadata.NewLeaseManager(s.meta), now: time.Now, ends: map[timedLease]time.Time{}}
+	s.Leases = s.timed
 	s.Snapshots = s.meta.Snapshotter(Snapshotter)
 	s.Applier = newApplier(s.Content)
 	s.Differ = walking.NewWalkingDiff(s.Content)
