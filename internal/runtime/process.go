@@ -142,7 +142,21 @@ func (p *Process) Signal(sig int) error {
 	if err != nil {
 		return fmt.Errorf("sending signal %d to process %d: %w", sig, p.rec.PID, err)
 	}
+	if sig == int(unix.SIGKILL) {
+		p.wakeKeeper()
+	}
 	return nil
+}
+
+// wakeKeeper lets a keeper go on that somebody has stopped: it would collect no process, which was killed in vain then.
+// p.mu is held.
+func (p *Process) wakeKeeper() {
+	if p.watch == nil {
+		return
+	}
+	if c, err := p.watch.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGCONT, nil, 0) })
+	}
 }
 
 // KillGroup kills the process with its process group: an exec's process leads one, which is what it has started and has
