@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -221,20 +222,39 @@ func rewrite(text []byte, edits map[*yaml.Node]string) ([]byte, error) {
 	}
 	// From the end, so that places stay what they are.
 	slices.SortFunc(nodes, func(a, b *yaml.Node) int { return cmp.Or(cmp.Compare(b.Line, a.Line), cmp.Compare(b.Column, a.Column)) })
-	lines := strings.SplitAfter(string(text), "\n")
+	lines := linesOf(string(text))
 	for _, n := range nodes {
-		line := []rune(lines[n.Line-1])
-		before, rest := string(line[:n.Column-1]), string(line[n.Column-1:])
-		written := ""
-		for _, form := range []string{n.Value, "'" + n.Value + "'", `"` + n.Value + `"`} {
-			if strings.HasPrefix(rest, form) {
-				written = form
-			}
+		form := n.Value
+		switch {
+		case n.Style&yaml.SingleQuotedStyle != 0:
+			form = "'" + strings.ReplaceAll(n.Value, "'", "''") + "'"
+		case n.Style&yaml.DoubleQuotedStyle != 0:
+			form = `"` + n.Value + `"`
 		}
-		if written == "" {
+		var line []rune
+		if n.Line <= len(lines) { // UTF-16 has other lines than the reader
+			line = []rune(lines[n.Line-1])
+		}
+		at := min(n.Column-1, len(line))
+		rest, found := strings.CutPrefix(string(line[at:]), form)
+		if !found {
 			return nil, fmt.Errorf("line %d: the name %q is written in a form in which it cannot be replaced: write it without escapes", n.Line, n.Value)
 		}
-		lines[n.Line-1] = before + edits[n] + rest[len(written):]
+		lines[n.Line-1] = string(line[:at]) + edits[n] + rest
 	}
 	return []byte(strings.Join(lines, "")), nil
+}
+
+// linesOf splits text where YAML's reader counts a new line, which is not at line feeds alone.
+func linesOf(text string) []string {
+	var lines []string
+	start := 0
+	for i, r := range text {
+		if !strings.ContainsRune("\n\r\u0085\u2028\u2029", r) || r == '\r' && strings.HasPrefix(text[i:], "\r\n") {
+			continue
+		}
+		end := i + utf8.RuneLen(r)
+		lines, start = append(lines, text[start:end]), end
+	}
+	return append(lines, text[start:])
 }

@@ -77,6 +77,7 @@ services:
 func FuzzCollect(f *testing.F) {
 	f.Add("services: {a: {env_file: [x, {path: y}], extends: {file: z}}}")
 	f.Add("services:\n  a: &a\n    <<: [*a]\n    env_file: 'x'\n")
+	f.Add("services: {a:\r{env_file: [x, {path: \"y\"}]}} # \u2028\u0085\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		found, err := references([]byte(text))
 		if err != nil {
@@ -86,6 +87,18 @@ func FuzzCollect(f *testing.F) {
 		for _, r := range found {
 			edits[r.node] = "other"
 		}
-		_, _ = rewrite([]byte(text), edits)
+		made, err := rewrite([]byte(text), edits)
+		if err != nil {
+			return
+		}
+		again, err := references(made)
+		if err != nil || len(again) != len(found) {
+			t.Fatalf("%q became %q: %v", text, made, err)
+		}
+		for _, r := range again {
+			if r.node.Value != "other" {
+				t.Errorf("%q became %q, which still names %q", text, made, r.node.Value)
+			}
+		}
 	})
 }
