@@ -77,7 +77,7 @@ const CloneArgsSize = 88
 // CloneArgs puts a struct clone_args into the arena.
 func CloneArgs(p *launch.Program, flags, exitSignal, cgroup uint64) launch.Arg {
 	a := p.Words(flags, 0, 0, 0, exitSignal, 0, 0, 0, 0, 0, cgroup)
-	return launch.Named(a.Address(), "{"+flagNames(flags)+"}")
+	return launch.Named(a.Address(), "{"+cloneFlagNames.Of(flags)+"}")
 }
 
 // SetOOMScoreAdj appends a write to the calling process's oom_score_adj through the host's /proc; it must come before
@@ -89,24 +89,8 @@ func SetOOMScoreAdj(p *launch.Program, value string, ignored ...syscall.Errno) {
 	p.Call(unix.SYS_CLOSE, "oom_score_adj", fd.Arg())
 }
 
-var cloneFlagNames = []struct {
-	flag uint64
-	name string
-}{
+var cloneFlagNames = launch.FlagNames{
 	{unix.CLONE_PARENT, "PARENT"}, {unix.CLONE_NEWNS, "NEWNS"}, {unix.CLONE_NEWCGROUP, "NEWCGROUP"}, {unix.CLONE_NEWUTS, "NEWUTS"},
 	{unix.CLONE_NEWIPC, "NEWIPC"}, {unix.CLONE_NEWUSER, "NEWUSER"}, {unix.CLONE_NEWPID, "NEWPID"}, {unix.CLONE_NEWNET, "NEWNET"},
 	{unix.CLONE_CLEAR_SIGHAND, "CLEAR_SIGHAND"}, {unix.CLONE_INTO_CGROUP, "INTO_CGROUP"},
-}
-
-func flagNames(flags uint64) string {
-	s := ""
-	for _, f := range cloneFlagNames {
-		if flags&f.flag != 0 {
-			if s != "" {
-				s += "|"
-			}
-			s += f.name
-		}
-	}
-	return s
 }

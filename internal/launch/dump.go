@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"fmt"
 	"sort"
 	"strconv"
@@ -34,6 +35,23 @@ func (p *Program) Dump() string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// FlagNames are the names of a word's bits, in the order in which they are shown.
+type FlagNames []struct {
+	Bit  uint64
+	Name string
+}
+
+// Of shows which bits are set in word, with | between their names; 0 if none that has a name is.
+func (n FlagNames) Of(word uint64) string {
+	var set []string
+	for _, f := range n {
+		if word&f.Bit != 0 {
+			set = append(set, f.Name)
+		}
+	}
+	return cmp.Or(strings.Join(set, "|"), "0")
 }
 
 func (p *Program) argsOf(i int) []Arg {

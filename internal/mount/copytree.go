@@ -154,6 +154,11 @@ func (c *copier) subdirectory(from, dst int, name string) error {
 	if err := unix.Mkdirat(dst, name, 0o700); err != nil {
 		return err
 	}
+	return c.inside(from, dst, name, c.directory)
+}
+
+// inside opens a directory and its copy in dst for visit, while the path says that name is where the copier is.
+func (c *copier) inside(from, dst int, name string, visit func(in, out *os.File) error) error {
 	in, err := openNoFollow(from, ".")
 	if err != nil {
 		return err
@@ -166,7 +171,7 @@ func (c *copier) subdirectory(from, dst int, name string) error {
 	defer out.Close()
 	c.path = append(c.path, name)
 	defer func() { c.path = c.path[:len(c.path)-1] }()
-	return c.directory(in, out)
+	return visit(in, out)
 }
 
 func copyLink(from, dst int, name string) error {

@@ -308,35 +308,24 @@ func (m *Mirror) subdirectory(from, dst int, name string, st *unix.Stat_t, mine 
 			return err
 		}
 	}
-	in, err := openNoFollow(from, ".")
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := openNoFollow(dst, name)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	before, now := m.known[st.Ino], time.Now()
-	// Noted before it is filled: if that is not completed, the next pass goes on with it.
-	if _, err := m.note(int(out.Fd()), st, now, false); err != nil {
-		return err
-	}
-	m.c.path = append(m.c.path, name)
-	err = m.directory(in, out)
-	m.c.path = m.c.path[:len(m.c.path)-1]
-	if err != nil {
-		return err
-	}
-	var copied unix.Stat_t
-	if err := unix.Fstat(int(out.Fd()), &copied); err != nil {
-		return err
-	}
-	if mine && before.unchanged(st) && copied.Mtim == st.Mtim {
-		return nil
-	}
-	return copyAttributes(int(in.Fd()), int(out.Fd()), st, mine)
+	return m.c.inside(from, dst, name, func(in, out *os.File) error {
+		before, now := m.known[st.Ino], time.Now()
+		// Noted before it is filled: if that is not completed, the next pass goes on with it.
+		if _, err := m.note(int(out.Fd()), st, now, false); err != nil {
+			return err
+		}
+		if err := m.directory(in, out); err != nil {
+			return err
+		}
+		var copied unix.Stat_t
+		if err := unix.Fstat(int(out.Fd()), &copied); err != nil {
+			return err
+		}
+		if mine && before.unchanged(st) && copied.Mtim == st.Mtim {
+			return nil
+		}
+		return copyAttributes(int(in.Fd()), int(out.Fd()), st, mine)
+	})
 }
 
 // content makes a file hold what in does: the copy that there is, or a new one.

@@ -149,35 +149,16 @@ func (pl *plan) setAttr(mount launch.Arg, what string, recursive bool, set, clea
 	if recursive {
 		flags = launch.Named(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, "AT_EMPTY_PATH|AT_RECURSIVE")
 	}
-	attr := pl.p.Struct(fmt.Sprintf("{set %s, clear %s, propagation %s}", attrNames(set), attrNames(clear), propagationName(propagation)), set, clear, propagation, 0)
+	attr := pl.p.Struct(fmt.Sprintf("{set %s, clear %s, propagation %s}", attrNames.Of(set), attrNames.Of(clear), propagationName(propagation)), set, clear, propagation, 0)
 	return pl.p.Call(unix.SYS_MOUNT_SETATTR, what, mount, pl.p.Str(""), flags, attr, launch.Int(32))
 }
 
-func mountAttr(attr uint64) launch.Arg { return launch.Named(attr, attrNames(attr)) }
+func mountAttr(attr uint64) launch.Arg { return launch.Named(attr, attrNames.Of(attr)) }
 
-var attrTable = []struct {
-	bit  uint64
-	name string
-}{
+var attrNames = launch.FlagNames{
 	{unix.MOUNT_ATTR_RDONLY, "RDONLY"}, {unix.MOUNT_ATTR_NOSUID, "NOSUID"}, {unix.MOUNT_ATTR_NODEV, "NODEV"},
 	{unix.MOUNT_ATTR_NOEXEC, "NOEXEC"}, {unix.MOUNT_ATTR_NOATIME, "NOATIME"}, {unix.MOUNT_ATTR_STRICTATIME, "STRICTATIME"},
 	{unix.MOUNT_ATTR_NODIRATIME, "NODIRATIME"}, {unix.MOUNT_ATTR_NOSYMFOLLOW, "NOSYMFOLLOW"},
-}
-
-func attrNames(attr uint64) string {
-	if attr == 0 {
-		return "0"
-	}
-	s := ""
-	for _, a := range attrTable {
-		if attr&a.bit != 0 {
-			if s != "" {
-				s += "|"
-			}
-			s += a.name
-		}
-	}
-	return s
 }
 
 func propagationName(p uint64) string {

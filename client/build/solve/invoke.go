@@ -38,35 +38,23 @@ const shell = "/bin/sh"
 // the failure itself.
 const failurePatience = 2 * time.Second
 
-// invoked builds with the frontend driven from here, so that the engine keeps what a
-// failed step has left for as long as the program runs.
+// invoked runs the program in what the build has made, or in what its failed step has left.
 func (t *Target) invoked(ctx context.Context, c *bkclient.Client, so *bkclient.SolveOpt, ch chan *bkclient.SolveStatus, p *Progress) (*Result, error) {
-	req, err := frontendRequest(ctx, so)
-	if err != nil {
-		close(ch)
-		return nil, err
-	}
-	req.Evaluate = true
-	r, err := c.Build(ctx, *so, "cleat", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
-		res, err := g.Solve(ctx, req)
+	return evaluated(ctx, c, so, ch, func(ctx context.Context, g gateway.Client, res *gateway.Result, err error) error {
 		if err == nil && t.Invoke.OnError {
-			return res, nil
+			return nil
 		}
 		if err != nil {
 			p.awaitFailure(ctx, failurePatience)
 		}
 		if perr := p.Wait(); perr != nil {
-			return nil, errors.Join(err, perr)
+			return errors.Join(err, perr)
 		}
 		if ierr := t.Invoke.run(ctx, g, res, err); ierr != nil {
-			return nil, errors.Join(err, ierr)
+			return errors.Join(err, ierr)
 		}
-		return res, err
-	}, ch)
-	if err != nil {
-		return nil, err
-	}
-	return &Result{Ref: so.Ref, Response: r.ExporterResponse}, nil
+		return err
+	})
 }
 
 // run starts the program and waits for its end.

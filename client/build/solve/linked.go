@@ -117,9 +117,20 @@ func (e *Engine) buildNode(ctx context.Context, t *Target, nodes map[string]*nod
 	return e.Build(ctx, t, p)
 }
 
-// held builds with the frontend driven from here, evaluates the result and keeps it until
-// those who use it have ended.
+// held evaluates the result and keeps it until those who use it have ended.
 func (t *Target) held(ctx context.Context, c *bkclient.Client, so *bkclient.SolveOpt, ch chan *bkclient.SolveStatus) (*Result, error) {
+	return evaluated(ctx, c, so, ch, func(_ context.Context, _ gateway.Client, res *gateway.Result, err error) error {
+		if err == nil {
+			t.hold(res)
+		}
+		return err
+	})
+}
+
+// evaluated builds with the frontend driven from here, so that the engine keeps the result, or what a failed step has
+// left, until then has returned; its error is the build's.
+func evaluated(ctx context.Context, c *bkclient.Client, so *bkclient.SolveOpt, ch chan *bkclient.SolveStatus,
+	then func(ctx context.Context, g gateway.Client, res *gateway.Result, err error) error) (*Result, error) {
 	req, err := frontendRequest(ctx, so)
 	if err != nil {
 		close(ch)
@@ -128,10 +139,10 @@ func (t *Target) held(ctx context.Context, c *bkclient.Client, so *bkclient.Solv
 	req.Evaluate = true
 	r, err := c.Build(ctx, *so, "cleat", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
 		res, err := g.Solve(ctx, req)
-		if err == nil {
-			t.hold(res)
+		if err := then(ctx, g, res, err); err != nil {
+			return nil, err
 		}
-		return res, err
+		return res, nil
 	}, ch)
 	if err != nil {
 		return nil, err

@@ -21,13 +21,17 @@ import (
 	"github.com/cleatlabs/cleat/client/dockerconfig"
 )
 
+// credentials are what the user has for an image's registry, as the engine takes them.
+func (a *app) credentials(image string) (named reference.Named, auth string, err error) {
+	if named, err = reference.ParseNormalizedNamed(image); err == nil {
+		auth, err = dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
+	}
+	return named, auth, err
+}
+
 // pullImage pulls one image with the user's credentials for its registry.
 func (a *app) pullImage(ctx context.Context, image, platform string) error {
-	named, err := reference.ParseNormalizedNamed(image)
-	if err != nil {
-		return err
-	}
-	auth, err := dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
+	named, auth, err := a.credentials(image)
 	if err != nil {
 		return err
 	}
@@ -176,11 +180,7 @@ func (a *app) pushBuilt(ctx context.Context, o *operate.Operator, p *types.Proje
 }
 
 func (a *app) pushImage(ctx context.Context, o *operate.Operator, image string) error {
-	named, err := reference.ParseNormalizedNamed(image)
-	if err != nil {
-		return err
-	}
-	auth, err := dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
+	_, auth, err := a.credentials(image)
 	if err != nil {
 		return err
 	}

@@ -84,14 +84,8 @@ func (o *Operator) hook(ctx context.Context, c Container, h types.ServiceHook) e
 	defer session.Close()
 	stop := context.AfterFunc(ctx, session.Close)
 	defer stop()
-	var last tail
-	var out io.Writer = &last
-	if o.HookOutput != nil {
-		shown := o.HookOutput(c)
-		defer shown.Close()
-		out = io.MultiWriter(&last, shown)
-	}
-	if _, err := stdcopy.StdCopy(out, out, session.Reader); err != nil {
+	said, err := o.said(c, session.Reader)
+	if err != nil {
 		return err
 	}
 	ended, err := o.API.ExecInspect(ctx, made.ID, client.ExecInspectOptions{})
@@ -101,11 +95,24 @@ func (o *Operator) hook(ctx context.Context, c Container, h types.ServiceHook) e
 	if ended.ExitCode == 0 {
 		return nil
 	}
-	said := last.line()
-	if said != "" {
-		said = ": " + said
-	}
 	return fmt.Errorf("%s hook exited with status %d (%q)%s", c.Service, ended.ExitCode, strings.Join(h.Command, " "), said)
+}
+
+// said shows what a hook of a container writes, to its end, and gives the last line of it with a colon before it; "" if
+// it wrote nothing.
+func (o *Operator) said(c Container, output io.Reader) (string, error) {
+	var last tail
+	var out io.Writer = &last
+	if o.HookOutput != nil {
+		shown := o.HookOutput(c)
+		defer shown.Close()
+		out = io.MultiWriter(&last, shown)
+	}
+	_, err := stdcopy.StdCopy(out, out, output)
+	if line := last.line(); line != "" {
+		return ": " + line, err
+	}
+	return "", err
 }
 
 // tail keeps the end of what is written to it.

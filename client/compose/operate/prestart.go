@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
@@ -101,24 +99,14 @@ func (o *Operator) completes(ctx context.Context, service string, c Container, i
 	if err := o.StartOne(ctx, id); err != nil {
 		return err
 	}
-	var last tail
-	var out io.Writer = &last
-	if o.HookOutput != nil {
-		shown := o.HookOutput(c)
-		defer shown.Close()
-		out = io.MultiWriter(&last, shown)
-	}
-	if _, err := stdcopy.StdCopy(out, out, stream.Reader); err != nil && ctx.Err() == nil {
+	said, err := o.said(c, stream.Reader)
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	select {
 	case r := <-wait.Result:
 		if r.StatusCode == 0 {
 			return nil
-		}
-		said := last.line()
-		if said != "" {
-			said = ": " + said
 		}
 		return fmt.Errorf("%s pre_start hook exited with status %d%s", service, r.StatusCode, said)
 	case err := <-wait.Error:
