@@ -61,7 +61,7 @@ type BakeRights struct {
 	Read, Write map[string]bool // paths
 }
 
-// IsLocal says whether a context is a directory of here.
+// IsLocal says whether a context is a directory of this machine: neither a URL nor a result (target:, docker-image: …).
 func IsLocal(where string) bool {
 	for _, prefix := range []string{"target:", "docker-image:", "oci-layout:", "input:"} {
 		if strings.HasPrefix(where, prefix) {

@@ -213,7 +213,7 @@ func CheckMode(mode os.FileMode) error {
 	return nil
 }
 
-// ContentSize adds up the sizes of the files at path.
+// ContentSize adds up the sizes of the regular files at and below path, in bytes.
 func ContentSize(path string) (sum int64, err error) {
 	err = filepath.WalkDir(path, func(_ string, e os.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {

@@ -8,7 +8,7 @@ import (
 	mobyterm "github.com/moby/term"
 )
 
-// ErrDetached is returned by a DetachReader when the user has typed the sequence
+// ErrDetached is returned by what NewDetachReader makes when the user has typed the sequence
 // that leaves the container running.
 var ErrDetached = errors.New("read escape sequence")
 

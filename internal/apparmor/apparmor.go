@@ -48,7 +48,7 @@ func Open(enabled bool) *Profiles {
 	return &Profiles{dir: securityFS}
 }
 
-// CheckName says why name cannot be one of a profile.
+// CheckName says why name cannot be one of a profile (ErrInvalidArgument), whether there is such a one or not.
 func CheckName(name string) error {
 	if len(name) > maxName || strings.TrimSpace(name) != name || strings.ContainsAny(name, "\x00\n\r") {
 		return failure.Invalid("invalid AppArmor profile name %q", name)

@@ -23,7 +23,7 @@ const DefaultConfigFile = "/etc/cleat/daemon.json"
 // maxConfigFile bounds the file's size, in bytes.
 const maxConfigFile = 1 << 20
 
-// differently named are the keys of daemon.json whose flag is called otherwise; every other key is its flag's name.
+// differentlyNamed are the keys of daemon.json whose flag is called otherwise; every other key is its flag's name.
 var differentlyNamed = map[string]string{
 	"authorization-plugins":       "authorization-plugin",
 	"cdi-spec-dirs":               "cdi-spec-dir",

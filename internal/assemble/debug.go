@@ -89,7 +89,7 @@ func ask(ctx context.Context, c *Config, path string) (string, error) {
 	return string(body), nil
 }
 
-// DebugLaunch prints the launch program of a container.
+// DebugLaunch prints the launch program by which the running engine would start a container.
 func DebugLaunch(ctx context.Context, c Config, name string, out io.Writer) error {
 	text, err := ask(ctx, &c, "/launch?container="+url.QueryEscape(name))
 	if err != nil {

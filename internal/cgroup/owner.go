@@ -104,7 +104,7 @@ func lockedByOther(dir string) bool {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l) == nil && l.Type != unix.F_UNLCK
 }
 
-// Exists tells whether there is a directory of path.
+// Exists tells whether there is a group at path, which is relative to the hierarchy's root.
 func (h *Hierarchy) Exists(path string) bool { return exists(h.claimed(path)) }
 
 // claimed is the one directory of path that the mark is on: keepers lie in the unified hierarchy where there is one, so

@@ -170,7 +170,7 @@ func (cm *Commits) openLower(lower []string) (int, error) {
 	return cmount.Overlay{Lower: lower}.Mount(cm.fs.features)
 }
 
-// Changes lists what a container has changed in its root filesystem.
+// Changes lists what a container has changed in its root filesystem, in the order of paths.
 func (cm *Commits) Changes(ctx context.Context, name string) ([]changes.Change, error) {
 	c, err := cm.fs.containers.Find(name)
 	if err != nil {

@@ -48,7 +48,7 @@ type PathArchive struct {
 	done  func()
 }
 
-// StatPath describes a path of a container.
+// StatPath describes a path of a container; a link at its end is not followed. ErrNotFound if there is no such path.
 func (cp *Copier) StatPath(ctx context.Context, name, p string) (*api.PathStat, error) {
 	a, err := cp.find(ctx, name, p)
 	if err != nil {
@@ -69,7 +69,7 @@ func (cp *Copier) ArchivePath(ctx context.Context, name, p string) (*PathArchive
 	return a, nil
 }
 
-// Pack writes the tar archive.
+// Pack writes the tar archive to w, uncompressed, and closes a.
 func (a *PathArchive) Pack(ctx context.Context, w io.Writer) error {
 	defer a.Close()
 	p := archive.NewPacker(ctx, w)

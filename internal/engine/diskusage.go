@@ -37,7 +37,7 @@ type DiskUsage struct {
 	BuildCache *apibuild.DiskUsage
 }
 
-// DiskUsage measures. Calls at the same time share what they measure.
+// DiskUsage measures what is asked for, in bytes. Calls at the same time share what they measure.
 func (d *DiskUsages) DiskUsage(ctx context.Context, kinds DiskUsageKinds) (*DiskUsage, error) {
 	out := &DiskUsage{}
 	if kinds.Containers {

@@ -72,7 +72,8 @@ type execution struct {
 	finished time.Time
 }
 
-// ExecCreate prepares a process in a running container.
+// ExecCreate prepares a process in a running container and returns the exec's id (64 hex digits). ErrConflict if the
+// container does not run or is paused.
 func (x *Execs) ExecCreate(ctx context.Context, name string, req api.ExecCreateRequest) (string, error) {
 	c, err := x.containers.Find(name)
 	if err != nil {
@@ -436,7 +437,7 @@ func (x *Execs) watch(ctx context.Context, e *execution, pump *stdio.Pump) {
 	_ = e.process.Release()
 }
 
-// ExecInspect describes an exec.
+// ExecInspect describes an exec, by its id alone; ErrNotFound once it is forgotten.
 func (x *Execs) ExecInspect(_ context.Context, id string) (*api.ExecInspectResponse, error) {
 	e, err := x.find(id)
 	if err != nil {
@@ -457,7 +458,7 @@ func (x *Execs) ExecInspect(_ context.Context, id string) (*api.ExecInspectRespo
 	return res, nil
 }
 
-// ExecResize sets the size of a running exec's terminal.
+// ExecResize sets the size of a running exec's terminal, in characters; ErrConflict if it does not run.
 func (x *Execs) ExecResize(_ context.Context, id string, rows, cols uint16) error {
 	e, err := x.find(id)
 	if err != nil {

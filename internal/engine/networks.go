@@ -36,7 +36,7 @@ func (n *Networks) Inspect(ctx context.Context, nameOrID string) (apinetwork.Ins
 	return n.service.Inspect(ctx, nameOrID)
 }
 
-// Create makes a network.
+// Create makes a network, as network.Service.Create says, and tells of it.
 func (n *Networks) Create(ctx context.Context, req apinetwork.CreateRequest) (id string, warnings []string, err error) {
 	rec, warnings, err := n.service.Create(ctx, req)
 	if err != nil {
@@ -46,7 +46,8 @@ func (n *Networks) Create(ctx context.Context, req apinetwork.CreateRequest) (id
 	return rec.ID, warnings, nil
 }
 
-// Remove removes a network that no running container uses.
+// Remove removes a network by its name, id or the start of its id; ErrPermissionDenied for the predefined ones and for
+// one that a running container is on.
 func (n *Networks) Remove(ctx context.Context, nameOrID string) error {
 	rec, err := n.service.Remove(ctx, nameOrID)
 	if err == nil {
@@ -195,7 +196,8 @@ func (n *Networks) connectRunning(ctx context.Context, c *container.Container, n
 	return nil
 }
 
-// Disconnect takes a network from a container.
+// Disconnect takes a network from a container, running or not. force takes what the container knows of a network away
+// though there is no such network.
 func (n *Networks) Disconnect(ctx context.Context, nameOrID, containerName string, force bool) error {
 	rec, err := n.service.Find(nameOrID)
 	if err != nil && !force {

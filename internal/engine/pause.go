@@ -84,7 +84,7 @@ func (p *Pauser) Pause(ctx context.Context, name string) error {
 	return nil
 }
 
-// Unpause lets a paused container go on.
+// Unpause lets a paused container go on; ErrInternal, as with Docker, if it is not paused.
 func (p *Pauser) Unpause(ctx context.Context, name string) error {
 	c, unlock, err := p.containers.Hold(ctx, name)
 	if err != nil {

@@ -268,7 +268,7 @@ func diskUsage(dir string) (sum int64) {
 	return sum
 }
 
-// Inspect describes one container in full.
+// Inspect describes one container in full; with size also by how many bytes its files take, which have to be counted.
 func (q *Queries) Inspect(ctx context.Context, name string, size bool) (*api.InspectResponse, error) {
 	c, err := q.containers.Find(name)
 	if err != nil {

@@ -18,7 +18,7 @@ type Renamer struct {
 	writers    *writers
 }
 
-// Rename gives a container a new name, running or not.
+// Rename gives a container a new name, running or not; ErrConflict if another has it.
 func (rn *Renamer) Rename(ctx context.Context, name, newName string) error {
 	if newName == "" || newName == "/" {
 		return failure.Invalid("Neither old nor new names may be empty")

@@ -70,7 +70,7 @@ func checkStopOptions(opts StopOptions) error {
 	return err
 }
 
-// Restart stops a container, if it runs, and starts it.
+// Restart stops a container, if it runs, and starts it. Once begun, it goes on to its end though ctx ends.
 func (s *Stopper) Restart(ctx context.Context, name string, opts StopOptions) error {
 	c, err := s.containers.Find(name)
 	if err != nil {

@@ -202,7 +202,8 @@ func (a *attachment) replay(ctx context.Context, client StreamIO) error {
 	})
 }
 
-// Logs prepares reading a container's log.
+// Logs prepares reading a container's log. ErrConflict while the container is removed, ErrNotImplemented if its driver
+// keeps no lines here.
 func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*LogSession, error) {
 	if !opts.Stdout && !opts.Stderr {
 		return nil, failure.Invalid("Bad parameters: you must choose at least one stream")
@@ -235,7 +236,7 @@ func (s *Streams) Logs(_ context.Context, name string, opts logs.ReadOptions) (*
 	}), nil
 }
 
-// Resize sets the size of a running container's terminal.
+// Resize sets the size of a running container's terminal, in characters; ErrConflict if it does not run.
 func (s *Streams) Resize(_ context.Context, name string, rows, cols uint16) error {
 	c, err := s.containers.Find(name)
 	if err != nil {

@@ -32,7 +32,7 @@ func (v *Volumes) Clone(ctx context.Context, r volume.CloneRequest) (*apivolume.
 	return vol, how, err
 }
 
-// Snapshot keeps a copy of a volume's data with it.
+// Snapshot keeps a copy of a volume's data with it, as volume.Service.Snapshot says.
 func (v *Volumes) Snapshot(ctx context.Context, name, snapshot string) (volume.Snapshot, volume.Copying, error) {
 	return v.service.Snapshot(ctx, name, snapshot, v.still.quiesce)
 }
@@ -42,12 +42,12 @@ func (v *Volumes) Snapshots(ctx context.Context, name string) ([]volume.Snapshot
 	return v.service.Snapshots(ctx, name)
 }
 
-// RemoveSnapshot deletes one snapshot.
+// RemoveSnapshot deletes one snapshot; ErrNotFound if there is none of that name.
 func (v *Volumes) RemoveSnapshot(ctx context.Context, name, snapshot string) error {
 	return v.service.RemoveSnapshot(ctx, name, snapshot)
 }
 
-// Restore replaces a volume's data by a snapshot's.
+// Restore replaces a volume's data by a snapshot's, as volume.Service.Restore says.
 func (v *Volumes) Restore(ctx context.Context, name, snapshot string) (volume.Copying, error) {
 	return v.service.Restore(ctx, name, snapshot)
 }
@@ -57,7 +57,7 @@ func (v *Volumes) Export(ctx context.Context, name, snapshot string) (*volume.Ex
 	return v.service.Export(ctx, name, snapshot, v.still.quiesce)
 }
 
-// Import makes a new volume of a tar stream.
+// Import makes a new volume of a tar stream, as volume.Service.Import says.
 func (v *Volumes) Import(ctx context.Context, name string, labels map[string]string, r io.Reader) (*apivolume.Volume, error) {
 	vol, err := v.service.Import(ctx, name, labels, r)
 	if err == nil {

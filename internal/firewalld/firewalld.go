@@ -135,7 +135,7 @@ func (c *Client) call(ctx context.Context, method string, args ...any) (string, 
 	return result, nil
 }
 
-// Running says whether firewalld is there.
+// Running asks the bus whether firewalld is there; an error is the bus's own.
 func (c *Client) Running(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// registry is a registry on loopback that tests can interfere with.
+// testRegistry is a registry on loopback that tests can interfere with.
 type testRegistry struct {
 	addr string
 	mu   sync.Mutex

@@ -134,7 +134,7 @@ func OpenProcess(pid int, start uint64) (int, error) {
 	return pidfd, nil
 }
 
-// Exited says whether the process of a pidfd has ended.
+// Exited says whether the process of a pidfd has ended, collected or not. It does not wait.
 func Exited(pidfd int) bool {
 	p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {

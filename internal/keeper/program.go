@@ -74,7 +74,7 @@ func (k *Program) End() {
 // CloneArgsSize is the size of struct clone_args.
 const CloneArgsSize = 88
 
-// CloneArgs puts a struct clone_args into the arena.
+// CloneArgs puts a struct clone_args of CloneArgsSize bytes into the arena and gives its address.
 func CloneArgs(p *launch.Program, flags, exitSignal, cgroup uint64) launch.Arg {
 	a := p.Words(flags, 0, 0, 0, exitSignal, 0, 0, 0, 0, 0, cgroup)
 	return launch.Named(a.Address(), "{"+cloneFlagNames.Of(flags)+"}")

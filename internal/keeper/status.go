@@ -61,7 +61,7 @@ func full(err error, dir string) error {
 	return fmt.Errorf("%w: the filesystem of --exec-root is full, which holds nothing that prune would remove; \"df -h %s\" shows it", err, dir)
 }
 
-// OpenStatus opens the status file in dir.
+// OpenStatus opens the status file in dir, which must be there; fs.ErrNotExist otherwise.
 func OpenStatus(dir string) (*os.File, error) {
 	return openStatus(dir, unix.O_RDWR)
 }
@@ -82,7 +82,7 @@ func openStatus(dir string, flags int) (*os.File, error) {
 	}
 }
 
-// ReadStatus reads a status file.
+// ReadStatus reads a status file. One that is cut short, of another format or of impossible values is an error.
 func ReadStatus(f *os.File) (State, error) {
 	var b [statusSize]byte
 	if _, err := f.ReadAt(b[:], 0); err != nil {

@@ -43,7 +43,8 @@ func StatOf(pid int) (Stat, error) {
 	return parseStat(string(b))
 }
 
-// StartTime is StatOf's Start.
+// StartTime is when process pid was started, in clock ticks since the boot (Stat.Start): with the boot's id and the pid
+// it names a process for good.
 func StartTime(pid int) (uint64, error) {
 	s, err := StatOf(pid)
 	return s.Start, err

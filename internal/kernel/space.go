@@ -15,7 +15,7 @@ type Space struct {
 	Counted bool
 }
 
-// SpaceOf asks for the space of the filesystem of a path.
+// SpaceOf asks for the space that is left on the filesystem of a path, which must exist.
 func SpaceOf(path string) (Space, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {

@@ -252,7 +252,7 @@ func (p *Program) Init(child Slot) {
 	p.add(opInit, "", []Arg{child.Arg(), Hex(Base), Named(0, "SIZE")})
 }
 
-// Exit ends the process.
+// Exit appends the end of the process.
 func (p *Program) Exit(code int) { p.Call(unix.SYS_EXIT_GROUP, "", Int(code)) }
 
 // ReportPID sends the PID in the returned word; store it there first (Op.To).

@@ -53,7 +53,7 @@ func NewCursor(c Config, p Position, lost func()) *Cursor {
 	return &Cursor{path: c.Path, pool: pool, at: p, turns: c.Turns, lost: lost}
 }
 
-// Move tells that the log's files were renamed.
+// Move tells that the log's files were renamed; path is that of the newest, as Config.Path.
 func (c *Cursor) Move(path string) { c.path = path }
 
 // Seek goes on from p, which the Cursor has returned before.

@@ -101,7 +101,7 @@ func readPosition(f *os.File) (Position, error) {
 	return p, nil
 }
 
-// Save records a position.
+// Save records a position by one write and no sync: a crash of the machine may take it back, and lines come twice then.
 func (s *PositionFile) Save(p Position) error {
 	b := p.encode()
 	if _, err := s.f.WriteAt(b[:], 0); err != nil {

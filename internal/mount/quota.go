@@ -91,7 +91,7 @@ func (p *Project) Used() (bytes, limit uint64, err error) {
 	return q.bytes, q.hardBlocks * quotaBlock, err
 }
 
-// Files reports how many files and directories belong to the project.
+// Files reports how many files and directories belong to the project, 0 for one that the filesystem does not know.
 func (p *Project) Files() (uint64, error) {
 	q, err := p.read()
 	return q.inodes, err

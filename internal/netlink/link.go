@@ -345,7 +345,7 @@ func (c *Conn) Addrs() ([]Addr, error) {
 	return dump(c, unix.RTM_GETADDR, unix.RTM_NEWADDR, make([]byte, unix.SizeofIfAddrmsg), "list of addresses", parseAddr)
 }
 
-// AddrsOf lists those of one link.
+// AddrsOf lists the addresses of one link of the namespace, by its index.
 func (c *Conn) AddrsOf(index int) ([]Addr, error) {
 	h := make([]byte, unix.SizeofIfAddrmsg)
 	binary.NativeEndian.PutUint32(h[4:], uint32(index))

@@ -25,7 +25,7 @@ func (d *Driver) Create(ctx context.Context, name string, opts map[string]string
 	return d.call(ctx, d.config.Slow, "VolumeDriver.Create", map[string]any{"Name": name, "Opts": opts}, nil)
 }
 
-// Remove removes a volume.
+// Remove removes a volume. The time limit is the slow one.
 func (d *Driver) Remove(ctx context.Context, name string) error {
 	return d.call(ctx, d.config.Slow, "VolumeDriver.Remove", map[string]any{"Name": name}, nil)
 }

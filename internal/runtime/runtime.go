@@ -136,7 +136,7 @@ func (r *Runtime) Close() error {
 	return errors.Join(r.stub.Close(), r.null.Close(), r.leaveKeepers())
 }
 
-// Group opens the control group at path.
+// Group opens the control group at path; ErrUnavailable in an engine without control groups.
 func (r *Runtime) Group(path string) (*cgroup.Group, error) {
 	if r.c.Cgroups == nil {
 		return nil, failure.Unavailable("this engine runs without control groups")
@@ -144,7 +144,7 @@ func (r *Runtime) Group(path string) (*cgroup.Group, error) {
 	return r.c.Cgroups.Open(path)
 }
 
-// Frozen reports whether the control group at path was frozen.
+// Frozen reports whether the control group at path was frozen; false where there are no control groups.
 func (r *Runtime) Frozen(path string) (bool, error) {
 	if r.c.Cgroups == nil {
 		return false, nil

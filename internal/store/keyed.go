@@ -17,7 +17,7 @@ type keyedEntry struct {
 	users int           // holder and waiters
 }
 
-// Lock waits until key is free, or ctx ends.
+// Lock waits until key is free and takes it, or returns ctx.Err().
 func (k *KeyedLock) Lock(ctx context.Context, key string) error {
 	k.mu.Lock()
 	if k.locks == nil {

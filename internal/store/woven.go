@@ -126,7 +126,7 @@ func (s *Store) layerDir(ctx context.Context, layer string) (string, error) {
 	return dir, nil
 }
 
-// LayerPath is the directory of a layer.
+// LayerPath is the directory of an unpacked layer, by its name in Snapshots.
 func (s *Store) LayerPath(ctx context.Context, layer string) (string, error) {
 	dir, err := s.layerDir(ctx, layer)
 	return filepath.Join(s.root, dir), err

@@ -97,7 +97,8 @@ func newEntry(m metadata) *entry {
 	}
 }
 
-// Open loads the volumes.
+// Open loads the volumes and finishes or takes back what an engine that was killed has left half done. What is
+// not as it should be is told by Warnings.
 func Open(c Config) (*Service, error) {
 	s := &Service{root: c.Root, plugins: c.Plugins, entries: map[string]*entry{}}
 	if err := s.load(); err != nil {

@@ -214,7 +214,7 @@ func (s *Service) Snapshots(ctx context.Context, name string) ([]Snapshot, error
 	return list, nil
 }
 
-// RemoveSnapshot deletes one snapshot.
+// RemoveSnapshot deletes one snapshot; ErrNotFound if there is none of that name. It waits while the volume is copied.
 func (s *Service) RemoveSnapshot(ctx context.Context, name, snapshot string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

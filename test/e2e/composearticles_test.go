@@ -25,7 +25,7 @@ func article(t *testing.T, fs map[string]string) *application {
 	return a
 }
 
-// databases gives the builder's engine the images redis and postgres under the names that
+// withDatabases gives the builder's engine the images redis and postgres under the names that
 // articles use. Those of images/make need only the entrypoint's everyday variables.
 func withDatabases(t *testing.T) {
 	t.Helper()

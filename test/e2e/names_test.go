@@ -13,7 +13,7 @@ import (
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
-// network makes a network that the test's end removes, behind its containers.
+// userNetwork makes a network that the test's end removes, behind its containers.
 func userNetwork(t *testing.T, e *harness.Engine, args ...string) string {
 	t.Helper()
 	n := name(t)

@@ -150,7 +150,7 @@ type Call struct {
 	IgnoreStatus bool   // the answer's status is not the command's
 }
 
-// Calls parses a value of --call. nil is a build.
+// Calls parses a value of --call, "name[,format=…]". nil is a build.
 func Calls(s string) (*Call, error) {
 	if s == "" {
 		return nil, nil

@@ -217,7 +217,7 @@ func ShortAttest(kind, value string) string {
 	return "type=" + kind + "," + value
 }
 
-// Attest parses one value of --attest.
+// Attest parses one value of --attest: "type=sbom[,disabled=true][,key=value…]".
 func Attest(s string) (kind string, disabled bool, attrs map[string]string, err error) {
 	fields, err := csvvalue.Fields(s, nil)
 	if err != nil {

@@ -39,7 +39,7 @@ func (l *Loader) Accept(path string) bool { return strings.HasPrefix(path, schem
 // Dir is the directory of a project that was loaded.
 func (l *Loader) Dir(path string) string { return l.known[path] }
 
-// Load gives the local copy of a project's file.
+// Load gives the path of a local copy of a project's file, which is fetched once.
 func (l *Loader) Load(ctx context.Context, path string) (string, error) {
 	if dir, ok := l.known[path]; ok {
 		return filepath.Join(dir, "compose.yaml"), nil

@@ -92,7 +92,7 @@ func ServiceHash(s types.ServiceConfig) (string, error) {
 	return hash(serviceOf(s))
 }
 
-// NetworkHash changes when a network has to be made anew.
+// NetworkHash changes when a network has to be made anew; it is docker compose's, which compares it with a label.
 func NetworkHash(n types.NetworkConfig) (string, error) { return hash(n) }
 
 // VolumeHash changes when a volume has to be made anew.

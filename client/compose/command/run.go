@@ -20,7 +20,7 @@ import (
 	"github.com/cleatlabs/cleat/client/term"
 )
 
-// running are the flags of `run`.
+// oneOff are the flags of `run`.
 type oneOff struct {
 	making
 	detach, noTTY, rm, servicePorts, useAliases, quiet, interactive, tty bool

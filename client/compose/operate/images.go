@@ -22,7 +22,7 @@ type ImageOptions struct {
 	NoBuild bool
 }
 
-// EnsureImages pulls and builds what the services run.
+// EnsureImages pulls and builds what the services run, as their pull policies and opts say.
 func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts ImageOptions) error {
 	if err := spec.Check(p); err != nil {
 		return err

@@ -56,7 +56,7 @@ func (o *Operator) OneOff(ctx context.Context, p *types.Project, s types.Service
 	return made.ID, o.done("Container", name, "Created", err)
 }
 
-// StartOne starts one container.
+// StartOne starts one container, by its id; nothing waits for what it depends on.
 func (o *Operator) StartOne(ctx context.Context, id string) error {
 	_, err := o.API.ContainerStart(ctx, id, client.ContainerStartOptions{})
 	return err

@@ -53,7 +53,7 @@ func (o *Operator) stop(ctx context.Context, c Container, timeout *int) error {
 	return err
 }
 
-// Stop stops containers, each service after those that need it.
+// Stop stops containers, each service after those that need it. timeout is in seconds; nil is each container's own.
 func (o *Operator) Stop(ctx context.Context, list []Container, timeout *int) error {
 	return o.inReverse(ctx, list, func(ctx context.Context, c Container) error {
 		if !c.Running() {

@@ -37,7 +37,7 @@ func (l *Loader) Accept(path string) bool {
 // Dir is the directory of the repository that was loaded.
 func (l *Loader) Dir(path string) string { return l.known[path] }
 
-// Load gives the local copy of a project's file.
+// Load gives the path of a project's file in a local copy of the repository, which is fetched once.
 func (l *Loader) Load(ctx context.Context, path string) (string, error) {
 	from, ok := parse(path)
 	if !ok {
