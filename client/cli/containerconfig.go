@@ -123,7 +123,7 @@ func (f *containerFlags) hostConfig() (*container.HostConfig, error) {
 	for _, o := range f.storageOpts {
 		k, v, ok := strings.Cut(o, "=")
 		if !ok {
-			return nil, errors.New("invalid storage option")
+			return nil, fmt.Errorf("invalid storage option: %q: give it as NAME=VALUE", o)
 		}
 		storage[k] = v
 	}

@@ -188,11 +188,6 @@ func (h *Handler) containerWait(ctx context.Context, w http.ResponseWriter, q *r
 	cond := container.WaitConditionNotRunning
 	if text := q.query.Get("condition"); text != "" && q.version.from(30) {
 		cond = container.WaitCondition(text)
-		switch cond {
-		case container.WaitConditionNotRunning, container.WaitConditionNextExit, container.WaitConditionRemoved:
-		default:
-			return failure.Invalid("invalid condition: %q", text)
-		}
 	}
 	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()

@@ -67,7 +67,7 @@ func (h *Handler) networkInspect(ctx context.Context, w http.ResponseWriter, q *
 	// verbose asks for the services of swarm networks; others have none.
 	if text := q.query.Get("verbose"); text != "" {
 		if _, err := strconv.ParseBool(text); err != nil {
-			return failure.Invalid("invalid value for verbose: %s", text)
+			return failure.Invalid("invalid value for verbose: %s: want true or false", text)
 		}
 	}
 	inspected, err := h.deps.Networks.Inspect(ctx, q.param("id"))

@@ -58,7 +58,7 @@ func searchFilters(req *registryclient.SearchRequest, filters map[string][]strin
 		default:
 			b, err := strconv.ParseBool(values[0])
 			if err != nil {
-				return nil, failure.Invalid("invalid filter '%s=[%s]'", name, values[0])
+				return nil, failure.Invalid("invalid filter '%s=[%s]': want true or false", name, values[0])
 			}
 			return &b, nil
 		}
@@ -74,7 +74,7 @@ func searchFilters(req *registryclient.SearchRequest, filters map[string][]strin
 	for _, text := range filters["stars"] {
 		n, err := strconv.Atoi(text)
 		if err != nil {
-			return failure.Invalid("invalid filter 'stars=%s'", text)
+			return failure.Invalid("invalid filter 'stars=%s': want a number", text)
 		}
 		req.Stars = max(req.Stars, n)
 	}

@@ -70,11 +70,11 @@ func (c *calls) leave(id string, one *call) {
 }
 
 // begin makes the build cancellable by its name.
-func (c *calls) begin(one *call, cancel context.CancelFunc) error {
+func (c *calls) begin(id string, one *call, cancel context.CancelFunc) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if one.cancel != nil {
-		return failure.Conflict("a build with this id is under way already")
+		return failure.Conflict("a build with the id %s is under way already", id)
 	}
 	one.cancel = cancel
 	return nil
@@ -109,7 +109,7 @@ func (b *Builder) Build(ctx context.Context, r Request, progress Progress) error
 	if r.ID != "" {
 		one := b.calls.enter(r.ID)
 		defer b.calls.leave(r.ID, one)
-		if err := b.calls.begin(one, cancel); err != nil {
+		if err := b.calls.begin(r.ID, one, cancel); err != nil {
 			return err
 		}
 		defer close(one.taken)
@@ -173,7 +173,7 @@ func (one *call) await(ctx context.Context) (io.Reader, error) {
 	case files := <-one.uploads:
 		return files, nil
 	case <-patience.C:
-		return nil, failure.Invalid("the files of the build were not sent")
+		return nil, failure.Invalid("the files of the build were not sent within %s", uploadPatience)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

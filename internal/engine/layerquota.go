@@ -37,7 +37,7 @@ func (q *layerQuota) size(opts map[string]string) (uint64, error) {
 	}
 	n, err := units.RAMInBytes(text)
 	if err != nil || n <= 0 {
-		return 0, failure.Invalid("--storage-opt size=%s: invalid size", text)
+		return 0, failure.Invalid("--storage-opt size=%s: invalid size: give a positive number with a unit such as 500m or 10g", text)
 	}
 	if err := mount.LimitsLayers(q.root); err != nil {
 		return 0, failure.NotImplemented("--storage-opt is supported only for overlay over xfs with 'pquota' mount option: %w", err)

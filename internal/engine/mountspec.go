@@ -470,7 +470,7 @@ func parseTmpfs(dst, raw string) (own.Mount, error) {
 		opts = strings.Split(raw, ",")
 	}
 	if err := checkTmpfsOptions(opts); err != nil {
-		return own.Mount{}, failure.Invalid("invalid tmpfs option for %s: %v", dst, err)
+		return own.Mount{}, failure.Invalid("invalid tmpfs option for %s: %w", dst, err)
 	}
 	readOnly := slices.Contains(opts, "ro")
 	return own.Mount{Type: mount.TypeTmpfs, Destination: clean, Mode: raw, ReadOnly: readOnly, Options: tmpfsDefaults(opts, readOnly)}, nil

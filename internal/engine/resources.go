@@ -113,7 +113,7 @@ func hostDevices(h *container.HostConfig, need bool) ([]runtime.Device, error) {
 			return nil, failure.Invalid("invalid device mapping %q: both paths must be absolute", d.PathOnHost+":"+d.PathInContainer)
 		}
 		if strings.Trim(d.CgroupPermissions, "rwm") != "" {
-			return nil, failure.Invalid("invalid device mode: %s", d.CgroupPermissions)
+			return nil, failure.Invalid("invalid device mode: %s: want some of r, w and m", d.CgroupPermissions)
 		}
 		if !need {
 			continue

@@ -25,7 +25,7 @@ func (w *Waiter) Wait(ctx context.Context, name string, cond api.WaitCondition) 
 		cond = api.WaitConditionNotRunning
 	case api.WaitConditionNotRunning, api.WaitConditionNextExit, api.WaitConditionRemoved:
 	default:
-		return nil, failure.Invalid("invalid condition: %q", string(cond))
+		return nil, failure.Invalid("invalid condition: %q: want not-running, next-exit or removed", string(cond))
 	}
 	c, err := w.containers.Find(name)
 	if err != nil {

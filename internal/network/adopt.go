@@ -62,7 +62,7 @@ func (s *Service) reenter(a *attachment) error {
 	case s.closed:
 		return failure.Unavailable("the network service is closed")
 	case s.attachments[sb.ContainerID] != nil:
-		return failure.Conflict("container %s is already connected to the network", sb.ContainerID)
+		return failure.Conflict("container %s is adopted already", sb.ContainerID)
 	}
 	s.attachments[sb.ContainerID] = a
 	for _, e := range sb.Endpoints {

@@ -102,7 +102,7 @@ func (s *Service) enter(req *Request) (*attachment, error) {
 		return nil, failure.Unavailable("the network service is closed")
 	}
 	if s.attachments[req.ContainerID] != nil {
-		return nil, failure.Conflict("container %s is already connected to the network", req.ContainerID)
+		return nil, failure.Conflict("container %s is connected to its networks already", req.Name)
 	}
 	if len(req.Links) > 0 && s.cfg.Default.NoICC {
 		return nil, failure.Invalid("container %s is linked to others of the default network, which do not reach each other (--icc=false): connect them to a network of their own, where they have names", req.Name)

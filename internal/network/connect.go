@@ -167,7 +167,7 @@ func (s *Service) Disconnect(ctx context.Context, req Request, networkID string,
 	}
 	s.mu.Unlock()
 	if e == nil {
-		return nil, failure.New(errdefs.ErrUnknown, "container %s is not connected to the network", req.Name)
+		return nil, failure.New(errdefs.ErrUnknown, "container %s is not connected to network %s", req.Name, networkID)
 	}
 	err := s.editHosts(req.FilesDir, "", ownLines(e, req.Hostname, req.Domainname))
 	if !s.commit(a, func(sb *Sandbox) {

@@ -110,7 +110,7 @@ func (t *Target) addStdin(so *bkclient.SolveOpt) error {
 	in := bufio.NewReaderSize(t.Stdin, archivePeek)
 	head, err := in.Peek(archivePeek)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("failed to read the context from standard input: %w", err)
+		return fmt.Errorf("the context on standard input: %w", err)
 	}
 	if archiveutil.IsArchive(head) {
 		up := uploadprovider.New()
@@ -132,7 +132,7 @@ func (t *Target) addStdin(so *bkclient.SolveOpt) error {
 func (t *Target) readDockerfile(so *bkclient.SolveOpt, r io.Reader) error {
 	data, err := io.ReadAll(io.LimitReader(r, maxDockerfile+1))
 	if err != nil {
-		return fmt.Errorf("failed to read the Dockerfile from standard input: %w", err)
+		return fmt.Errorf("the Dockerfile on standard input: %w", err)
 	}
 	if len(data) > maxDockerfile {
 		return fmt.Errorf("the Dockerfile on standard input is larger than %d MiB", maxDockerfile>>20)
