@@ -98,12 +98,11 @@ func swapOnly(dir string, r Resources) (int64, error) {
 		return -1, nil
 	case r.MemorySwap <= 0:
 		return r.MemorySwap, nil
-	case r.Memory == -1:
-		return r.MemorySwap, nil
-	case r.Memory > 0:
-		return r.MemorySwap - r.Memory, nil
 	}
-	now, err := readUint(dir, "memory.max")
+	now, err := uint64(r.Memory), error(nil) // -1 is the largest number
+	if r.Memory == 0 {
+		now, err = readUint(dir, "memory.max")
+	}
 	if err != nil || now > uint64(r.MemorySwap) {
 		return 0, failure.Invalid("a memory+swap limit (%d) needs a memory limit that is not larger: set both at the same time", r.MemorySwap)
 	}

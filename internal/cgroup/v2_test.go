@@ -135,6 +135,10 @@ func TestV2Refusals(t *testing.T) {
 		"realtime":    {Resources{CPURtRuntime: 5}, errdefs.ErrNotImplemented, "realtime"},
 		"weight":      {Resources{BlkioWeight: 100}, errdefs.ErrNotImplemented, "io.weight"},
 		"swap alone":  {Resources{MemorySwap: 1 << 20}, errdefs.ErrInvalidArgument, "set both"},
+		"swap of all": {Resources{Memory: -1, MemorySwap: 1 << 20}, errdefs.ErrInvalidArgument, "set both"},
+		"swap below":  {Resources{Memory: 2 << 20, MemorySwap: 1 << 20}, errdefs.ErrInvalidArgument, "smaller"},
+		"below none":  {Resources{PidsLimit: -2}, errdefs.ErrInvalidArgument, "PIDs limit -2"},
+		"too swappy":  {Resources{MemorySwappiness: new(int64(101))}, errdefs.ErrInvalidArgument, "from 0 to 100"},
 		"devices":     {Resources{Devices: DefaultDeviceRules()}, errdefs.ErrNotImplemented, "devices"},
 		"all devices": {Resources{AllowAllDevices: true}, errdefs.ErrNotImplemented, "devices"},
 	} {
@@ -147,6 +151,10 @@ func TestV2Refusals(t *testing.T) {
 	}
 	if err := g.Update(Resources{Memory: 10 << 20, MemorySwap: 10 << 20}); !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(err.Error(), "51000000") {
 		t.Errorf("limit below what is held: %v", err)
+	}
+	far := []DeviceRule{{Type: 'c', Major: 1 << 32, Minor: -1, Access: "r"}}
+	if _, err := h.Create("/d", Resources{Devices: far}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "4294967296:-1") {
+		t.Errorf("a device number of 33 bits: %v", err)
 	}
 	noSwap := fakeV2(t, "memory.swap.max")
 	if _, err := noSwap.Create("/x", Resources{Memory: 1 << 30, MemorySwap: 2 << 30, AllowAllDevices: true}); !errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "swapaccount") {
@@ -189,6 +197,14 @@ func TestV2Weights(t *testing.T) {
 
 func TestV2SwapRoom(t *testing.T) {
 	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "memory.stat"), []byte("anon 50000000\nshmem 1000000\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for room, fits := range map[uint64]bool{0: false, 40_999_999: false, 41_000_000: true, 1 << 40: true} {
+		if err := checkUsageV2(dir, 10_000_000, room); (err == nil) != fits || err != nil && !errdefs.IsConflict(err) {
+			t.Errorf("51 MB, of which %d can be swapped out, in 10: %v", room, err)
+		}
+	}
 	if swapRoom(dir, Resources{}, 1<<20) > 1<<20 {
 		t.Error("more room than the limit")
 	}
@@ -413,6 +429,34 @@ func decide(t *testing.T, p []insn, kind, access, major, minor uint32) bool {
 	}
 	t.Fatal("ran off the end")
 	return false
+}
+
+// To v1's files "a" is every device and access, whatever follows: a rule for both types of one device is two.
+func TestRulesForBothTypesOfDevices(t *testing.T) {
+	var got []string
+	for _, r := range (DeviceRule{Type: 'a', Major: 7, Minor: -1, Access: "r"}).split() {
+		got = append(got, r.String())
+	}
+	if !slices.Equal(got, []string{"b 7:* r", "c 7:* r"}) {
+		t.Error(got)
+	}
+}
+
+func TestKeysOfFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "meminfo"), []byte("SwapTotal: 9 kB\nSwapFree: 2 kB\nHugePages: 3\nEmpty:\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]uint64{"SwapFree:": 2048, "HugePages:": 3} {
+		if n, err := readKey(dir, "meminfo", key); n != want || err != nil {
+			t.Errorf("%s %d %v, want %d", key, n, err, want)
+		}
+	}
+	for _, key := range []string{"Swap", "Empty:"} {
+		if _, err := readKey(dir, "meminfo", key); err == nil || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
 }
 
 func TestDeviceProgram(t *testing.T) {

@@ -240,7 +240,7 @@ func (s *Store) ForgetOrphans() error {
 
 func isDamaged(err error) bool {
 	var syntax *json.SyntaxError
-	return errors.As(err, &syntax) || (err != nil && strings.Contains(err.Error(), "unexpected end of JSON"))
+	return errors.As(err, &syntax)
 }
 
 func validID(s string) bool {

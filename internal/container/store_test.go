@@ -297,6 +297,57 @@ func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 	}
 }
 
+// FuzzOpen: whatever lies in a container's directory, the store opens with the container that it says, or names what has
+// to be moved away; and a state that is cut short anywhere keeps no engine from starting.
+func FuzzOpen(f *testing.F) {
+	whole := fmt.Sprintf(`{"Layout":%d,"ID":%q,"Name":"n","LogPath":"/x/y.log","Config":{},"HostConfig":{}}`, container.Layout, id("1"))
+	for _, state := range []string{
+		`{"Status":"running","Keeper":{"PID":1,"Dir":"/x"},"Sandbox":{"Endpoints":[null]},"Endpoints":{"a":null}}`,
+		`{"Status":"exited","ExitCode":-1,"StartedAt":"2020-01-01T00:00:00Z"}`, "null", "[]", "\x00",
+	} {
+		f.Add([]byte(whole), []byte(state), []byte(`["volume"]`), uint(20))
+	}
+	f.Add([]byte(`{"Mounts":[{"Type":"file","Source":"/a/`+id("1")+`/files/1"}],"Config":null}`), []byte("{}"), []byte("{"), uint(0))
+	f.Fuzz(func(t *testing.T, config, state, intent []byte, cut uint) {
+		root := t.TempDir()
+		dir := filepath.Join(root, id("1"))
+		put := func(name string, content []byte) {
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		put("config.json", config)
+		put("state.json", state)
+		s, err := container.Open(root)
+		switch {
+		case err != nil && !strings.Contains(err.Error(), dir):
+			t.Errorf("the error names no directory: %v", err)
+		case err == nil:
+			c, err := s.Find(id("1"))
+			if err != nil || c.ID() != id("1") || c.Load().Config == nil || c.Load().HostConfig == nil {
+				t.Errorf("%+v %v", c, err)
+			}
+			if !strings.HasPrefix(string(state), "{") { // as each that was written
+				break
+			}
+			put("state.json", state[:cut%uint(len(state)+1)])
+			if again, err := container.Open(root); err != nil || len(again.All()) != 1 {
+				t.Errorf("cut to %d of %q: %v", cut, state, err)
+			}
+		}
+		if err := os.Remove(filepath.Join(dir, "config.json")); err != nil {
+			t.Fatal(err)
+		}
+		put("intent.json", intent)
+		if _, err := container.Open(root); err != nil && !strings.Contains(err.Error(), dir) {
+			t.Errorf("the error names no directory: %v", err)
+		}
+	})
+}
+
 // A state file that is damaged is that of a container that was started: its restart policy holds.
 func TestDamagedStateIsThatOfAnEndedContainer(t *testing.T) {
 	root := t.TempDir()

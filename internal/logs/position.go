@@ -54,7 +54,7 @@ func (p *Position) encode() [positionSize]byte {
 
 func (p *Position) decode(b []byte) bool {
 	le := binary.LittleEndian
-	if len(b) < positionSize || le.Uint32(b) != positionMagic || le.Uint32(b[positionPrefix:]) != crc32.ChecksumIEEE(b[:positionPrefix]) {
+	if le.Uint32(b) != positionMagic || le.Uint32(b[positionPrefix:]) != crc32.ChecksumIEEE(b[:positionPrefix]) {
 		return false
 	}
 	*p = Position{
@@ -90,7 +90,7 @@ func readPosition(f *os.File) (Position, error) {
 	var b [positionSize]byte
 	n, err := f.ReadAt(b[:], 0)
 	if n < positionSize {
-		if err != nil && n == 0 && !isEOF(err) {
+		if !isEOF(err) {
 			return p, fmt.Errorf("how far a log was sent: %w", err)
 		}
 		return Position{}, nil

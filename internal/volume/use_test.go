@@ -57,15 +57,22 @@ func TestMountedAtFirstUseUnmountedAtLast(t *testing.T) {
 		if err := s.Reconcile(map[string][]string{name: {"b"}}, map[string][]string{name: {"b"}}); err != nil || !isMounted(t, v.Mountpoint) {
 			t.Error("the next engine unmounts what is in use", err)
 		}
+		s.Left(name, "b") // it has ended: what is mounted has to be unmounted still
 		if err := s.Unmount(ctx, name, "b"); err != nil || isMounted(t, v.Mountpoint) {
 			t.Error("mounted after the last use", err)
 		}
 		if _, err := s.Mount(ctx, name, "c"); err != nil {
 			t.Fatal(err)
 		}
+		if err := s.Reconcile(nil, nil); err != nil || isMounted(t, v.Mountpoint) || len(s.Users(name)) > 0 {
+			t.Error("left mounted for nobody", s.Users(name), err)
+		}
+		if _, err := s.Mount(ctx, name, "c"); err != nil {
+			t.Fatal(err)
+		}
 		s = open(t, root)
 		if err := s.Reconcile(nil, nil); err != nil || isMounted(t, v.Mountpoint) {
-			t.Error("left mounted for nobody", err)
+			t.Error("left mounted for nobody by the engine before", err)
 		}
 	}
 	// Removing it, mounted by whomever, keeps off what is mounted.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/volume"
 )
@@ -92,6 +93,20 @@ func TestCreateInspectListSurvivesRestart(t *testing.T) {
 	}
 }
 
+// Containers of any user reach a volume's data, whatever umask the engine was started with; the data of others cannot be listed.
+func TestModesWhateverTheUmask(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	v, err := create(open(t, t.TempDir()), volume.Request{Name: "data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{v.Mountpoint: 0o755, filepath.Dir(v.Mountpoint): 0o711} {
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v %v, want %o", path, st.Mode(), err, want)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	s := open(t, t.TempDir())
 	if _, err := create(s, volume.Request{Name: "there"}); err != nil {
@@ -115,6 +130,7 @@ func TestRefusals(t *testing.T) {
 		{"new", "", map[string]string{"o": "ro"}, errdefs.ErrInvalidArgument, `missing required option: "device"`},
 		{"new", "", map[string]string{"type": "none", "device": "/x", "o": "bind,remount"}, errdefs.ErrInvalidArgument, "remount"},
 		{"new", "", map[string]string{"type": "tmpfs", "device": "tmpfs", "size": "1m"}, errdefs.ErrInvalidArgument, "o=size="},
+		{"new", "", map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "mode=750\x00"}, errdefs.ErrInvalidArgument, `option "o" holds a zero byte`},
 		{"new", "", map[string]string{"colour": "red"}, errdefs.ErrInvalidArgument, `invalid option: "colour"`},
 	}
 	for _, c := range cases {
@@ -241,7 +257,7 @@ func TestRemovalStaysInside(t *testing.T) {
 
 func TestLeftoversAndForeignDirectories(t *testing.T) {
 	root := t.TempDir()
-	for _, dir := range []string{".new-half/_data", ".del-0123/_data/x", "byhand/_data", "damaged/_data", "nothing"} {
+	for _, dir := range []string{".new-half/_data", ".del-0123/_data/x", "byhand/_data", "byhand/.restore/x", "damaged/_data", "nothing"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -251,9 +267,19 @@ func TestLeftoversAndForeignDirectories(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	made := time.Unix(1_700_000_000, 0)
+	if err := os.Chtimes(filepath.Join(root, "byhand/_data"), made, made); err != nil {
+		t.Fatal(err)
+	}
 	s := open(t, root)
 	if got := names(t, s, nil); !slices.Equal(got, []string{"byhand", "damaged"}) {
 		t.Errorf("volumes %v", got)
+	}
+	if v, err := s.Inspect(ctx, "byhand"); err != nil || v.CreatedAt != made.UTC().Format(time.RFC3339) {
+		t.Errorf("made at %s: %+v %v", made, v, err)
+	}
+	if left, _ := filepath.Glob(root + "/byhand/.*"); len(left) > 0 {
+		t.Errorf("left of a restore: %v", left)
 	}
 	if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0], "damaged") {
 		t.Errorf("warnings %q", w)
