@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	tarstream "github.com/cleatlabs/cleat/internal/archive"
 	"github.com/cleatlabs/cleat/internal/record"
 )
 
@@ -50,8 +51,8 @@ func gzipType(mediaType string) string {
 
 // compressed gives a layer as it is sent to a registry. An uncompressed one is compressed
 // once: the result stays beside it, so that it can be sent to other registries and the
-// image has the same digest at all of them. progress is told how much of the layer has
-// been read.
+// image has the same digest at all of them. One that is compressed, whatever its type
+// says, goes as it came. progress is told how much of the layer has been read.
 func (s *Service) compressed(ctx context.Context, layer ocispec.Descriptor, progress func(int64)) (ocispec.Descriptor, error) {
 	mediaType := gzipType(layer.MediaType)
 	if mediaType == "" {
@@ -67,6 +68,9 @@ func (s *Service) compressed(ctx context.Context, layer ocispec.Descriptor, prog
 	var err error
 	if out.Digest, out.Size, err = s.compressedBefore(ctx, layer.Digest); err != nil || out.Digest != "" {
 		return out, err
+	}
+	if packed, err := s.alreadyCompressed(ctx, layer); err != nil || packed {
+		return layer, err
 	}
 	if out.Digest, out.Size, err = s.compress(ctx, layer, progress); err != nil {
 		return out, s.explainWrite(fmt.Errorf("compress the layer %s: %w", layer.Digest, err), layer)
@@ -103,6 +107,21 @@ func (s *Service) compressedBefore(ctx context.Context, layer digest.Digest) (di
 		return "", 0, nil
 	}
 	return dgst, there.Size, nil
+}
+
+// alreadyCompressed looks whether a layer begins as compressed archives do.
+func (s *Service) alreadyCompressed(ctx context.Context, layer ocispec.Descriptor) (bool, error) {
+	r, err := s.store.Content.ReaderAt(ctx, layer)
+	if err != nil {
+		return false, fmt.Errorf("the layer %s: %w", layer.Digest, err)
+	}
+	defer r.Close()
+	var head [6]byte
+	n, err := r.ReadAt(head[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("read the layer %s: %w", layer.Digest, err)
+	}
+	return tarstream.Compression(head[:n]) != "", nil
 }
 
 // compress writes a layer compressed into the store. Whatever goes wrong, nothing is left.

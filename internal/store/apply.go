@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/diff/apply"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
@@ -122,6 +123,15 @@ func (a *applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: counted.n, Digest: diffID.Digest()}, nil
 }
 
+// detected is the media type of a layer whose first bytes say how it is compressed. Some tools give OCI's type of plain
+// archives to compressed ones, which only Docker's type of the same meaning has unpacked.
+func detected(mediaType string) string {
+	if mediaType == ocispec.MediaTypeImageLayer || mediaType == ocispec.MediaTypeImageLayerNonDistributable { //nolint:staticcheck // old images have it
+		return images.MediaTypeDockerSchema2Layer
+	}
+	return mediaType
+}
+
 // decode gives the plain tar stream of a layer of the given media type.
 func decode(ctx context.Context, mediaType string, r io.Reader, cfg diff.ApplyConfig) (io.Reader, func(), error) {
 	var chain []io.Closer
@@ -130,7 +140,7 @@ func decode(ctx context.Context, mediaType string, r io.Reader, cfg diff.ApplyCo
 			c.Close()
 		}
 	}
-	p := diff.NewProcessorChain(mediaType, r)
+	p := diff.NewProcessorChain(detected(mediaType), r)
 	for p.MediaType() != ocispec.MediaTypeImageLayer || len(chain) == 0 {
 		next, err := diff.GetProcessor(ctx, p, cfg.ProcessorPayloads)
 		if err != nil {
