@@ -46,9 +46,13 @@ func (s *services) openBuilder() (err error) {
 	if err != nil {
 		return err
 	}
+	history, err := s.config.builder.history()
+	if err != nil {
+		return err
+	}
 	s.builder, err = build.New(build.Config{
 		Root: s.config.buildRoot(), Store: s.store, Registries: s.registry.Hosts, Steps: steps,
-		HostGateway: s.networks.HostGateway(), AllowHostNetwork: hostNetwork, AllowInsecure: insecure, Budget: budget,
+		HostGateway: s.networks.HostGateway(), AllowHostNetwork: hostNetwork, AllowInsecure: insecure, Budget: budget, History: history,
 		Images: s.images, Log: s.log,
 	})
 	return err

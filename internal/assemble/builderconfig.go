@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +20,13 @@ const builderKey = "builder"
 type builderSettings struct {
 	GC           *builderGC           `json:"gc"`
 	Entitlements *builderEntitlements `json:"entitlements"`
+	History      *builderHistory      `json:"history"`
+}
+
+// builderHistory bounds the record of builds. MaxAge is as in "48h", or seconds.
+type builderHistory struct {
+	MaxAge     string `json:"maxAge"`
+	MaxEntries int64  `json:"maxEntries"`
 }
 
 // builderGC bounds the build cache. Sizes are as in "10GB".
@@ -63,6 +71,9 @@ func parseBuilder(raw json.RawMessage) (*builderSettings, error) {
 	if _, err := s.budget(); err != nil {
 		return nil, fmt.Errorf("%q: %w", builderKey, err)
 	}
+	if _, err := s.history(); err != nil {
+		return nil, fmt.Errorf("%q: %w", builderKey, err)
+	}
 	return s, nil
 }
 
@@ -80,6 +91,28 @@ func (s *builderSettings) allows() (hostNetwork, insecure bool) {
 		insecure = *v
 	}
 	return hostNetwork, insecure
+}
+
+// history is the bound of the record of builds; nil is the default.
+func (s *builderSettings) history() (*build.History, error) {
+	if s == nil || s.History == nil {
+		return nil, nil
+	}
+	h := &build.History{Newest: s.History.MaxEntries}
+	if h.Newest < 0 {
+		return nil, fmt.Errorf("history.maxEntries %d: write a number from 0 on", h.Newest)
+	}
+	if text := s.History.MaxAge; text != "" {
+		age, err := time.ParseDuration(text)
+		if seconds, nerr := strconv.ParseUint(text, 10, 32); nerr == nil {
+			age, err = time.Duration(seconds)*time.Second, nil
+		}
+		if err != nil || age < 0 {
+			return nil, fmt.Errorf("history.maxAge %q: write the time as in 48h", text)
+		}
+		h.MaxAge = age
+	}
+	return h, nil
 }
 
 // budget is the bound of the build cache.

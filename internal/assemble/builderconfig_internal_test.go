@@ -40,7 +40,9 @@ func TestBuilderSettings(t *testing.T) {
 	for text, fault := range map[string]string{
 		`[]`:                                          "cannot unmarshal array",
 		`{"cache": {}}`:                               `unknown field "cache"`,
-		`{"history": {"maxEntries": 3}}`:              `unknown field "history"`,
+		`{"history": {"maxEntries": -1}}`:             `history.maxEntries -1`,
+		`{"history": {"maxAge": "old"}}`:              `history.maxAge "old"`,
+		`{"history": {"maxAge": "-1h"}}`:              `history.maxAge "-1h"`,
 		`{"entitlements": {"device": true}}`:          "entitlements.device",
 		`{"gc": {"defaultKeepStorage": "much"}}`:      `gc.defaultKeepStorage "much"`,
 		`{"gc": {"policy": [{"keepStorage": "x"}]}}`:  `rule 1: keepStorage "x"`,
@@ -50,6 +52,24 @@ func TestBuilderSettings(t *testing.T) {
 	} {
 		if _, err := parseBuilder([]byte(text)); err == nil || !strings.Contains(err.Error(), fault) || !strings.Contains(err.Error(), `"builder"`) {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestBuilderHistorySettings(t *testing.T) {
+	for text, want := range map[string]*build.History{
+		`{}`:                           nil,
+		`{"history": {}}`:              {},
+		`{"history": {"maxAge": "1"}}`: {MaxAge: time.Second},
+		`{"History": {"MaxAge": "48h", "MaxEntries": 50}}`: {Newest: 50, MaxAge: 48 * time.Hour},
+	} {
+		s, err := parseBuilder([]byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if got, err := s.history(); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", text, got, err)
 		}
 	}
 }

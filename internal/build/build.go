@@ -63,6 +63,8 @@ type Config struct {
 	// Budget bounds the cache; the zero value is BuildKit's default for the size of
 	// the filesystem.
 	Budget Budget
+	// History bounds the record of builds; nil is the newest ones of [DefaultHistory].
+	History *History
 	// Images is where the images that are made belong.
 	Images Images
 	// Log takes what goes wrong beside a build. Nil discards it.

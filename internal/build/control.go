@@ -103,6 +103,7 @@ func (b *Builder) newControl(ctx context.Context) (_ *control.Controller, _ *ima
 		ResolveCacheExporterFuncs: b.cacheExporters(),
 		Entitlements:              b.entitlements(),
 		HistoryDB:                 history,
+		HistoryConfig:             b.cfg.History.config(),
 		LeaseManager:              w.LeaseManager(),
 		ContentStore:              w.ContentStore(),
 		GarbageCollect:            w.GarbageCollect,

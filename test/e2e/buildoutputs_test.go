@@ -20,6 +20,7 @@ import (
 	"github.com/moby/moby/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatlabs/cleat/test/expect"
 	"github.com/cleatlabs/cleat/test/harness"
 )
 
@@ -444,6 +445,43 @@ func TestBuildHistory(t *testing.T) {
 	e.OK(t, "docker", "buildx", "history", "rm", done)
 	if got := e.OK(t, "docker", "buildx", "history", "ls", "--format", "{{.Ref}}"); strings.Contains(got, done) {
 		t.Errorf("%s", got)
+	}
+}
+
+// TestBuildHistoryIsBounded by what daemon.json says: to the newest ones, which is looked at when the builder is opened,
+// or to none.
+func TestBuildHistoryIsBounded(t *testing.T) {
+	settings := filepath.Join(t.TempDir(), "daemon.json")
+	writeSettings(t, settings, `{"builder": {"history": {"maxEntries": 2}}}`)
+	e := ownBuilder(t, "--config-file", settings)
+	dir := project(t, dockerfile("FROM busybox\n"))
+	recorded := func() []string {
+		t.Helper()
+		return strings.Fields(e.OK(t, "docker", "buildx", "history", "ls", "--format", "{{.Ref}}"))
+	}
+	var all []string // the newest first, as ls has them
+	for range 4 {
+		build(t, e, "docker", dir, "-o", "type=cacheonly")
+		all = recorded()
+	}
+	e.Kill()
+	e.Run(t)
+	expect.Eventually(t, "two builds recorded", func() bool { return len(recorded()) == 2 })
+	if got := recorded(); !slices.Equal(got, all[:2]) {
+		t.Errorf("kept %q of %q", got, all)
+	}
+	e.Kill()
+	writeSettings(t, settings, `{"builder": {"history": {}}}`)
+	e.Run(t)
+	build(t, e, "docker", dir, "-o", "type=cacheonly")
+	build(t, e, "cleat", dir, "-t", "unrecorded")
+	if got := e.OK(t, "docker", "run", "--rm", "unrecorded", "echo", "runs"); got != "runs" {
+		t.Error(got)
+	}
+	for _, ref := range recorded() {
+		if !slices.Contains(all, ref) {
+			t.Errorf("%s is recorded", ref)
+		}
 	}
 }
 
