@@ -46,7 +46,7 @@ func TestCredentialsThatCannotBeUsed(t *testing.T) {
 		"secret":                           "line 1 of its credentials",
 		"username=u\nsecret=x":             "line 2 of its credentials",
 		"username=secret,noauth":           "cannot be given to the kernel",
-		"password=sec\x00ret":              "cannot be given to the kernel",
+		"username=u\npassword=sec\x00ret":  "line 2 of its credentials",
 		strings.Repeat("#", 5000):          "at most 4096 bytes",
 		"username=u\npassword=secret\nx y": "line 3 of its credentials",
 	} {
@@ -81,4 +81,12 @@ func FuzzCredentials(f *testing.F) {
 			t.Errorf("%q has the server %q", device, shareHost(device))
 		}
 	})
+}
+
+// What the option size of a plugin's volume means is its plugin's business: nothing of the engine's is limited for it.
+func TestOptionsOfPluginsLimitNothing(t *testing.T) {
+	meta := metadata{Driver: "plugin", Options: map[string]string{optSize: "large"}}
+	if err := (&Service{}).limit(filepath.Join(t.TempDir(), "none"), &meta); err != nil || meta.Project != 0 {
+		t.Error(meta.Project, err)
+	}
 }

@@ -2,6 +2,7 @@ package volume_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,6 +88,37 @@ func TestMountedAtFirstUseUnmountedAtLast(t *testing.T) {
 	}
 	if below, err := mount.Below(root); err != nil || len(below) > 0 {
 		t.Error(below, err)
+	}
+}
+
+// Containers may be started with a volume that is copied until those that run with it stand still; then they wait for the
+// copy, as it would be of no one instant otherwise.
+func TestStartsWaitForTheEndOfACopy(t *testing.T) {
+	s := open(t, t.TempDir())
+	if _, err := create(s, volume.Request{Name: "data"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Mount(ctx, "data", "running"); err != nil {
+		t.Fatal(err)
+	}
+	impatient, cancel := context.WithCancel(ctx)
+	cancel()
+	asked := 0
+	stand := func(_ context.Context, containers []string) (func() error, error) {
+		asked++
+		if !slices.Equal(containers, []string{"running"}) {
+			t.Errorf("who stands still: %v", containers)
+		}
+		if _, err := s.Mount(impatient, "data", "late"); !errors.Is(err, context.Canceled) {
+			t.Errorf("a container is started while the copy is completed: %v", err)
+		}
+		return func() error { return nil }, nil
+	}
+	if _, _, err := s.Clone(ctx, volume.CloneRequest{From: "data", To: "copy"}, stand); err != nil || asked != 1 {
+		t.Fatal(asked, err)
+	}
+	if _, err := s.Mount(ctx, "data", "late"); err != nil {
+		t.Error(err)
 	}
 }
 
