@@ -143,11 +143,12 @@ func (s *settler) overwrite(text []byte) error {
 	return f.Sync()
 }
 
-// stir is called when a build is about to make something. It does not block.
+// stir is called when a build is about to make something. It waits for nothing, but once after the clock was set back.
 func (s *settler) stir() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	s.setBack(now)
 	if s.since.IsZero() {
 		s.since = now
 	}
@@ -158,6 +159,18 @@ func (s *settler) stir() {
 		s.timer = time.AfterFunc(wait, s.background)
 	default:
 		s.timer.Reset(wait)
+	}
+}
+
+// setBack corrects the note if the host's clock was set back since: what is made now would be older, by that clock, than
+// when all was on the disk, and be trusted after a crash. The caller holds s.mu.
+func (s *settler) setBack(now time.Time) {
+	if !now.Round(0).Before(s.settled.Round(0)) { // without the readings of the clock that nobody sets
+		return
+	}
+	s.settled = now
+	if err := s.note(s.boot, now, true); err != nil {
+		s.warn(err)
 	}
 }
 

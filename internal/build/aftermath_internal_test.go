@@ -65,6 +65,26 @@ func TestAftermath(t *testing.T) {
 	open(true, true)
 }
 
+// What is made after the host's clock was set back is not taken for older than what was on the disk.
+func TestSettlerWithTheClockSetBack(t *testing.T) {
+	root := t.TempDir()
+	s, _, _, err := openSettler(root, root, func(err error) { t.Errorf("warned: %v", err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.stop)
+	s.settled = time.Now().Add(time.Hour)
+	if err := s.begin(false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.stir()
+	made := time.Now()
+	noted, killed, _, err := openSettler(root, root, s.warn)
+	if err != nil || !killed || made.Before(noted.settled) {
+		t.Errorf("made at %v, trusted up to %v, %v", made, noted.settled, err)
+	}
+}
+
 // TestSettlerSettles: a build that does not come to rest is settled too.
 func TestSettlerSettles(t *testing.T) {
 	root := t.TempDir()
