@@ -19,10 +19,14 @@ type Monitor struct {
 // came faster than they were read.
 var ErrOverrun = errors.New("netlink notifications were lost")
 
-// NewMonitor subscribes to one group, such as unix.NFNLGRP_NFTABLES of protocol
+// NewMonitor subscribes to groups, such as unix.NFNLGRP_NFTABLES of protocol
 // unix.NETLINK_NETFILTER, in the calling thread's network namespace.
-func NewMonitor(protocol int, group int) (*Monitor, error) {
-	fd, err := open(protocol, 1<<(group-1))
+func NewMonitor(protocol int, groups ...int) (*Monitor, error) {
+	var mask uint32
+	for _, g := range groups {
+		mask |= 1 << (g - 1)
+	}
+	fd, err := open(protocol, mask)
 	if err != nil {
 		return nil, err
 	}
@@ -39,14 +43,57 @@ func NewMonitor(protocol int, group int) (*Monitor, error) {
 // whose notifications are one message, as links' are. Each start of a container on a bridge notifies of a dozen changes
 // that nobody waits for, and each would wake the engine.
 func (m *Monitor) Only(types ...uint16) error {
-	const typeAt, all = 4, 0xffffffff
 	program := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: typeAt}}
 	for i, t := range types {
-		// The filter's numbers are big-endian, netlink's the machine's.
-		k := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, t))
-		program = append(program, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: uint8(len(types) - i), K: uint32(k)})
+		program = append(program, jumpIfType(t, len(types)-i, 0))
 	}
-	program = append(program, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: all})
+	return m.attach(append(program, nothing, everything))
+}
+
+// OnlyLosses is Only for links that are deleted or set down and for addresses that are taken away.
+func (m *Monitor) OnlyLosses() error {
+	const flagsAt, changedAt = unix.SizeofNlMsghdr + 8, unix.SizeofNlMsghdr + 12
+	word := func(at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
+	}
+	has := func(flag uint32, over, otherwise uint8) unix.SockFilter {
+		k := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, flag))
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: over, Jf: otherwise, K: k}
+	}
+	return m.attach([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: typeAt},
+		jumpIfType(unix.RTM_DELLINK, 8, 0),
+		jumpIfType(unix.RTM_DELADDR, 7, 0),
+		jumpIfType(unix.RTM_NEWLINK, 0, 5),
+		word(changedAt),
+		has(allFlags, 3, 0), // of a link that is new
+		has(unix.IFF_UP, 0, 2),
+		word(flagsAt),
+		has(unix.IFF_UP, 0, 1),
+		nothing,
+		everything,
+	})
+}
+
+// allFlags is a flag that there is not: it has changed only where all are said to have.
+const allFlags = 1 << 31
+
+// Parts of filters.
+const typeAt = 4 // in a message's header
+
+var (
+	nothing    = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+	everything = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff}
+)
+
+// jumpIfType passes over some instructions if the type that was loaded is this one, and over others if it is not.
+func jumpIfType(t uint16, over, otherwise int) unix.SockFilter {
+	// The filter's numbers are big-endian, netlink's the machine's.
+	k := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, t))
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: uint8(over), Jf: uint8(otherwise), K: uint32(k)}
+}
+
+func (m *Monitor) attach(program []unix.SockFilter) error {
 	c, err := m.f.SyscallConn()
 	if err == nil {
 		cerr := c.Control(func(fd uintptr) {

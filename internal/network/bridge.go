@@ -34,6 +34,7 @@ type bridge struct {
 	index   atomic.Int64
 	settled atomic.Bool // its IPv6 address answers
 	filters atomic.Bool // the firewall sees what stays within it
+	upkeep  upkeep
 }
 
 func newBridge(host *uplink, rec *Record) (*bridge, error) {
@@ -60,6 +61,11 @@ func (b *bridge) up() error {
 	case link.Kind != "bridge":
 		return failure.Invalid("link %q exists and is not a bridge (%s): choose another name with option %s", b.name(), kindOf(link), optBridgeName)
 	}
+	return b.complete(link)
+}
+
+// complete gives the link what is missing of its state and its addresses.
+func (b *bridge) complete(link netlink.Link) error {
 	b.index.Store(int64(link.Index))
 	b.settled.Store(false)
 	if err := b.steady(link); err != nil {
@@ -76,7 +82,7 @@ func (b *bridge) up() error {
 			return fmt.Errorf("bridge %q: %w", b.name(), err)
 		}
 	}
-	for _, a := range b.gateways() {
+	for _, a := range b.own(link.MAC) {
 		if err := b.host.conn.Do(netlink.NewAddr(link.Index, a)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("bridge %q: %w", b.name(), err)
 		}
@@ -93,6 +99,18 @@ func (b *bridge) gateways() []netip.Prefix {
 		if s.Gateway.IsValid() && !bare {
 			all = append(all, netip.PrefixFrom(s.Gateway, s.Prefix.Bits()))
 		}
+	}
+	return all
+}
+
+// own are all addresses of the bridge: of one that we made, and that has IPv6, also the link-local one that the kernel
+// gives it by its hardware address, but not once more when somebody has taken it away. Without it the host finds no
+// neighbour for whom it forwards.
+func (b *bridge) own(mac net.HardwareAddr) []netip.Prefix {
+	all := b.gateways()
+	if b.made && b.rec.EnableIPv6 && b.opts.mode6 != modeIsolated && len(mac) == 6 {
+		eui := [16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}
+		all = append(all, netip.PrefixFrom(netip.AddrFrom16(eui), 64))
 	}
 	return all
 }

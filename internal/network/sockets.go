@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,9 @@ type sockets struct {
 	host    *uplink
 	ready   chan *socket
 	wanted  chan struct{}
+
+	mu     sync.Mutex
+	drains int // how often all were given up
 }
 
 // spareSockets bounds what lies idle: each is a namespace and a veth.
@@ -105,22 +109,46 @@ func (p *sockets) run(ctx context.Context) {
 		}
 		p.awaitPause(ctx)
 		for len(p.ready) < cap(p.ready) && ctx.Err() == nil {
-			k, err := p.prepare()
-			if err != nil {
+			if err := p.add(); err != nil {
 				break // the next Attach meets the same and reports it
 			}
-			p.ready <- k // there is room: nobody else puts
 		}
 	}
 }
 
+// add makes one more. It is given up with the others if they are meanwhile: it may be plugged into what has gone.
+func (p *sockets) add() error {
+	p.mu.Lock()
+	before := p.drains
+	p.mu.Unlock()
+	k, err := p.prepare()
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.drains != before {
+		p.giveUp(k)
+		return nil
+	}
+	p.ready <- k // there is room: nobody else puts
+	return nil
+}
+
+func (p *sockets) giveUp(k *socket) {
+	p.host.disown(k.link)
+	k.discard()
+}
+
 // drain gives the spares up.
 func (p *sockets) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drains++
 	for {
 		select {
 		case k := <-p.ready:
-			p.host.disown(k.link)
-			k.discard()
+			p.giveUp(k)
 		default:
 			return
 		}

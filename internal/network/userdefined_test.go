@@ -286,33 +286,6 @@ func TestDefaultRouteAndPortsFollowThePriority(t *testing.T) {
 	h.meets("published again", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
 }
 
-// Somebody deletes the bridges: they are made again, and nobody on them is lost.
-func TestDeletedBridgeIsMadeAgain(t *testing.T) {
-	h := newHost(t)
-	cfg := h.config()
-	s := h.open(cfg)
-	rec := h.create(s, api.CreateRequest{Name: "n", EnableIPv6: yes()})
-	req := on("a", "n")
-	req.Ports = ports("80/tcp", "8080")
-	a, b, c := h.join(s, req), h.join(s, on("b", "n")), h.join(s, on("c", "bridge"))
-	h.listen6(a.ns, "a", "[::]:80")
-	h.listen(c.ns, "c", ":80")
-	for range 2 {
-		for _, link := range []string{rec.Link, cfg.Bridge} {
-			h.run(h.home, "ip", "link", "del", link)
-		}
-		expect.Eventually(t, "the containers are reached again", func() bool {
-			return h.dial(h.outside, "tcp4", hostAddr+":8080") == "a sees "+outsideAddr && h.dial(h.home, "tcp4", c.IP.String()+":80") == "c sees 172.29.0.1" &&
-				h.dial(b.ns, "tcp6", "["+a.IP6.String()+"]:80") == "a sees "+b.IP6.String()
-		})
-	}
-	// New ones, too.
-	d := h.join(s, on("d", "bridge"))
-	expect.Eventually(t, "a new one on the default bridge reaches the old one", func() bool {
-		return h.dial(d.ns, "tcp4", c.IP.String()+":80") == "c sees "+d.IP.String()
-	})
-}
-
 func TestBadNetworks(t *testing.T) {
 	h := newHost(t)
 	s := h.open(h.config())

@@ -183,6 +183,24 @@ func TestContainersReachEachOtherAndTheHostsWorld(t *testing.T) {
 	}
 }
 
+// A network manager that sets the bridge down, or takes its address, takes no container off the network.
+func TestBridgeThatIsSetDown(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "run", "-d", "--name", "site", "-h", "web", "-p", "80", "busybox", "sh", "-c", web)
+	_, port, _ := strings.Cut(e.OK(t, "cleat", "port", "site", "80"), ":")
+	port, _, _ = strings.Cut(port, "\n")
+	for _, change := range []string{"link set " + e.Bridge + " down", "addr flush dev " + e.Bridge} {
+		if out, err := exec.Command("ip", strings.Fields(change)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", change, err, out)
+		}
+		harness.Eventually(t, func() (bool, string) {
+			got, err := bodyWithin(time.Second, "http://127.0.0.1:"+port+"/")
+			return got == "page of web\n", fmt.Sprintf("after ip %s: %q, %v", change, got, err)
+		})
+	}
+}
+
 func TestHostNetwork(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
