@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,7 +56,7 @@ func newListFilter(ctx context.Context, q *Queries, filters map[string][]string)
 	for key, values := range filters {
 		maker := filterMakers[key]
 		if maker == nil {
-			return nil, failure.Invalid("invalid filter '%s': must be one of %s", key, strings.Join(slices.Sorted(maps.Keys(filterMakers)), ", "))
+			return nil, failure.Invalid("invalid filter '%s'", key)
 		}
 		if len(values) == 0 {
 			continue

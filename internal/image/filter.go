@@ -59,7 +59,7 @@ func (s *Service) filterTest(ctx context.Context, c *catalog, name string, value
 		t, err := filter.Until(name, values, time.Now())
 		return func(l *listed) bool { return l.created.Before(t) }, err
 	}
-	return nil, failure.Invalid("invalid filter '%s': must be one of before, dangling, label, reference, since, until", name)
+	return nil, failure.Invalid("invalid filter '%s'", name)
 }
 
 // referenceFilter knows an image by its short name and by its whole one (docker.io/library/NAME), each with its tag or

@@ -41,10 +41,9 @@ func (s *Service) List(ctx context.Context, filters map[string][]string) ([]netw
 }
 
 func checkFilters(filters map[string][]string) error {
-	known := []string{"dangling", "driver", "id", "label", "name", "scope", "type"}
 	for key, values := range filters {
-		if !slices.Contains(known, key) {
-			return failure.Invalid("invalid filter '%s': must be one of %s", key, strings.Join(known, ", "))
+		if !slices.Contains([]string{"driver", "id", "label", "name", "scope", "type", "dangling"}, key) {
+			return failure.Invalid("invalid filter '%s'", key)
 		}
 		for _, v := range values {
 			switch key {

@@ -33,7 +33,7 @@ func parseFilters(filters map[string][]string) (func(name string, e *entry) bool
 			match := filter.Names(values)
 			tests = append(tests, func(name string, _ *entry) bool { return match(name) })
 		default:
-			return nil, failure.Invalid("invalid filter '%s': volumes are filtered by dangling, driver, label and name", key)
+			return nil, failure.Invalid("invalid filter '%s'", key)
 		}
 	}
 	return func(name string, e *entry) bool {

@@ -117,7 +117,7 @@ func parsePrune(filters map[string][]string) (all bool, err error) {
 				return false, err
 			}
 		default:
-			return false, failure.Invalid("invalid filter '%s': volumes are pruned by all, label and label!", strings.TrimSpace(key))
+			return false, failure.Invalid("invalid filter '%s'", strings.TrimSpace(key))
 		}
 	}
 	return all, nil
