@@ -19,25 +19,37 @@ import (
 // lookup finds one object.
 type lookup func(ctx context.Context, ref string) (typed any, raw []byte, err error)
 
-func (a *app) inspect() spec {
+// inspectSpec is the command that inspects what is called kind; flags adds its own flags, and what it returns is the
+// lookup that they ask for.
+func (a *app) inspectSpec(kind, short string, flags func(*pflag.FlagSet) func(*client.Client) (lookup, error)) spec {
 	return spec{
-		use: "inspect [OPTIONS] NAME|ID [NAME|ID...]", short: "Return low-level information on Docker objects", args: a.minArgs(1),
+		use: "inspect [OPTIONS] " + kind + " [" + kind + "...]", short: short, args: a.minArgs(1),
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.StringP("format", "f", "", inspectFormatHelp)
-			size := fs.BoolP("size", "s", false, "Display total file sizes if the type is container")
-			kind := fs.String("type", "", `Only inspect objects of the given type`)
+			of := flags(fs)
 			return func(ctx context.Context, refs []string) error {
-				if err := checkKind(*kind, fs.Changed("type")); err != nil {
-					return err
-				}
 				c, err := a.api()
 				if err != nil {
 					return err
 				}
-				return a.inspectAll(ctx, refs, *format, a.anyKind(c, *kind, *size))
+				get, err := of(c)
+				if err != nil {
+					return err
+				}
+				return a.inspectAll(ctx, refs, *format, get)
 			}
 		},
 	}
+}
+
+func (a *app) inspect() spec {
+	return a.inspectSpec("NAME|ID", "Return low-level information on Docker objects", func(fs *pflag.FlagSet) func(*client.Client) (lookup, error) {
+		size := fs.BoolP("size", "s", false, "Display total file sizes if the type is container")
+		kind := fs.String("type", "", `Only inspect objects of the given type`)
+		return func(c *client.Client) (lookup, error) {
+			return a.anyKind(c, *kind, *size), checkKind(*kind, fs.Changed("type"))
+		}
+	})
 }
 
 const allKinds = `"config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume"`
@@ -82,87 +94,51 @@ func (a *app) anyKind(c *client.Client, kind string, size bool) lookup {
 }
 
 func (a *app) containerInspect() spec {
-	return spec{
-		use: "inspect [OPTIONS] CONTAINER [CONTAINER...]", short: "Display detailed information on one or more containers", args: a.minArgs(1),
-		setup: func(fs *pflag.FlagSet) action {
-			format := fs.StringP("format", "f", "", inspectFormatHelp)
-			size := fs.BoolP("size", "s", false, "Display total file sizes")
-			return func(ctx context.Context, refs []string) error {
-				c, err := a.api()
-				if err != nil {
-					return err
-				}
-				return a.inspectAll(ctx, refs, *format, a.inspectors(c, *size)["container"])
-			}
-		},
-	}
+	return a.inspectSpec("CONTAINER", "Display detailed information on one or more containers", func(fs *pflag.FlagSet) func(*client.Client) (lookup, error) {
+		size := fs.BoolP("size", "s", false, "Display total file sizes")
+		return func(c *client.Client) (lookup, error) { return a.inspectors(c, *size)["container"], nil }
+	})
 }
 
 func (a *app) imageInspect() spec {
-	return spec{
-		use: "inspect [OPTIONS] IMAGE [IMAGE...]", short: "Display detailed information on one or more images", args: a.minArgs(1),
-		setup: func(fs *pflag.FlagSet) action {
-			format := fs.StringP("format", "f", "", inspectFormatHelp)
-			platform := fs.String("platform", "", `Inspect a specific platform of the multi-platform image.
+	return a.inspectSpec("IMAGE", "Display detailed information on one or more images", func(fs *pflag.FlagSet) func(*client.Client) (lookup, error) {
+		platform := fs.String("platform", "", `Inspect a specific platform of the multi-platform image.
 If the image or the server is not multi-platform capable, the command will error out if the platform does not match.
 'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)`)
-			return func(ctx context.Context, refs []string) error {
-				c, err := a.api()
+		return func(c *client.Client) (lookup, error) {
+			var options []client.ImageInspectOption
+			if *platform != "" {
+				p, err := platforms.Parse(*platform)
 				if err != nil {
-					return err
+					return nil, fmt.Errorf("invalid platform: %w", err)
 				}
-				var options []client.ImageInspectOption
-				if *platform != "" {
-					p, err := platforms.Parse(*platform)
-					if err != nil {
-						return fmt.Errorf("invalid platform: %w", err)
-					}
-					options = append(options, client.ImageInspectWithPlatform(&p))
-				}
-				return a.inspectAll(ctx, refs, *format, func(ctx context.Context, ref string) (any, []byte, error) {
-					var raw bytes.Buffer
-					r, err := c.ImageInspect(ctx, ref, append(options, client.ImageInspectWithRawResponse(&raw))...)
-					return r.InspectResponse, raw.Bytes(), err
-				})
+				options = append(options, client.ImageInspectWithPlatform(&p))
 			}
-		},
-	}
+			return func(ctx context.Context, ref string) (any, []byte, error) {
+				var raw bytes.Buffer
+				r, err := c.ImageInspect(ctx, ref, append(options, client.ImageInspectWithRawResponse(&raw))...)
+				return r.InspectResponse, raw.Bytes(), err
+			}, nil
+		}
+	})
 }
 
 func (a *app) volumeInspect() spec {
-	return spec{
-		use: "inspect [OPTIONS] VOLUME [VOLUME...]", short: "Display detailed information on one or more volumes", args: a.minArgs(1),
-		setup: func(fs *pflag.FlagSet) action {
-			format := fs.StringP("format", "f", "", inspectFormatHelp)
-			return func(ctx context.Context, refs []string) error {
-				c, err := a.api()
-				if err != nil {
-					return err
-				}
-				return a.inspectAll(ctx, refs, *format, a.inspectors(c, false)["volume"])
-			}
-		},
-	}
+	return a.inspectSpec("VOLUME", "Display detailed information on one or more volumes", func(*pflag.FlagSet) func(*client.Client) (lookup, error) {
+		return func(c *client.Client) (lookup, error) { return a.inspectors(c, false)["volume"], nil }
+	})
 }
 
 func (a *app) networkInspect() spec {
-	return spec{
-		use: "inspect [OPTIONS] NETWORK [NETWORK...]", short: "Display detailed information on one or more networks", args: a.minArgs(1),
-		setup: func(fs *pflag.FlagSet) action {
-			format := fs.StringP("format", "f", "", inspectFormatHelp)
-			verbose := fs.BoolP("verbose", "v", false, "Verbose output for diagnostics")
-			return func(ctx context.Context, refs []string) error {
-				c, err := a.api()
-				if err != nil {
-					return err
-				}
-				return a.inspectAll(ctx, refs, *format, func(ctx context.Context, ref string) (any, []byte, error) {
-					r, err := c.NetworkInspect(ctx, ref, client.NetworkInspectOptions{Verbose: *verbose})
-					return r.Network, r.Raw, err
-				})
-			}
-		},
-	}
+	return a.inspectSpec("NETWORK", "Display detailed information on one or more networks", func(fs *pflag.FlagSet) func(*client.Client) (lookup, error) {
+		verbose := fs.BoolP("verbose", "v", false, "Verbose output for diagnostics")
+		return func(c *client.Client) (lookup, error) {
+			return func(ctx context.Context, ref string) (any, []byte, error) {
+				r, err := c.NetworkInspect(ctx, ref, client.NetworkInspectOptions{Verbose: *verbose})
+				return r.Network, r.Raw, err
+			}, nil
+		}
+	})
 }
 
 // inspectAll prints every object that is found, as a JSON array or through the
