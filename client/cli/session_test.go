@@ -339,7 +339,9 @@ func TestDetach(t *testing.T) {
 	}
 }
 
-func TestSignalsAreForwarded(t *testing.T) {
+// running is the client of a container that has been started and waits.
+func running(t *testing.T) (*fake, *exec.Cmd) {
+	t.Helper()
 	f := newFake(t)
 	cmd := exec.Command(program, "run", "nginx", "wait")
 	cmd.Env = environ(f.host())
@@ -348,6 +350,11 @@ func TestSignalsAreForwarded(t *testing.T) {
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
 	expect.Eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
+	return f, cmd
+}
+
+func TestSignalsAreForwarded(t *testing.T) {
+	f, cmd := running(t)
 	for i, s := range []struct {
 		sig  syscall.Signal
 		name string
@@ -372,14 +379,7 @@ func TestSignalsAreForwarded(t *testing.T) {
 // TestRareSignalsAreForwarded: nobody sends them in a container's first moments, in
 // which the client does not yet listen to them.
 func TestRareSignalsAreForwarded(t *testing.T) {
-	f := newFake(t)
-	cmd := exec.Command(program, "run", "nginx", "wait")
-	cmd.Env = environ(f.host())
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill() })
-	expect.Eventually(t, "it has started", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
+	f, cmd := running(t)
 	for _, s := range []struct {
 		sig  syscall.Signal
 		name string

@@ -195,19 +195,25 @@ func TestHeadComesAlone(t *testing.T) {
 	}
 }
 
+// attachedUntilGone serves a session that reads its input and ends with its client: it has entered, and left.
+func attachedUntilGone(t *testing.T) (d *door, entered, left chan struct{}) {
+	entered, left = make(chan struct{}), make(chan struct{})
+	d = attaching(t, false, func(ctx context.Context, client engine.StreamIO) error {
+		if client.Stdin != nil {
+			go io.Copy(io.Discard, client.Stdin)
+		}
+		close(entered)
+		<-ctx.Done()
+		close(left)
+		return ctx.Err()
+	})
+	return d, entered, left
+}
+
 // A client that closes ends its session, whether or not its input is read.
 func TestSessionsEndWithTheirClient(t *testing.T) {
 	for _, query := range []string{"stream=1&stdout=1", "stream=1&stdin=1&stdout=1"} {
-		entered, left := make(chan struct{}), make(chan struct{})
-		d := attaching(t, false, func(ctx context.Context, client engine.StreamIO) error {
-			if client.Stdin != nil {
-				go io.Copy(io.Discard, client.Stdin)
-			}
-			close(entered)
-			<-ctx.Done()
-			close(left)
-			return ctx.Err()
-		})
+		d, entered, left := attachedUntilGone(t)
 		w := d.dial()
 		w.send("POST /containers/x/attach?" + query + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
 		w.head()
@@ -456,16 +462,7 @@ func TestWebsocket(t *testing.T) {
 
 func TestWebsocketEndsWithItsClient(t *testing.T) {
 	for _, query := range []string{"stdout=1", "stdin=1&stdout=1"} {
-		entered, left := make(chan struct{}), make(chan struct{})
-		d := attaching(t, false, func(ctx context.Context, client engine.StreamIO) error {
-			if client.Stdin != nil {
-				go io.Copy(io.Discard, client.Stdin)
-			}
-			close(entered)
-			<-ctx.Done()
-			close(left)
-			return nil
-		})
+		d, entered, left := attachedUntilGone(t)
 		config, _ := websocket.NewConfig("ws://cleat/containers/x/attach/ws?stream=1&"+query, "http://cleat")
 		conn, err := websocket.NewClient(config, d.dial().UnixConn)
 		if err != nil {

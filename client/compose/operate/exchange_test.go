@@ -4,14 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/client"
 )
 
 // Who interrupts while a container is replaced loses neither container: what is asked of the engine by then is waited
@@ -21,7 +19,7 @@ func TestReplacementThatIsInterrupted(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
 		var mu sync.Mutex // requests come over several connections, and the one that is broken off may still be under way
 		var asked []string
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		api := answering(t, func(w http.ResponseWriter, r *http.Request) {
 			_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 			mu.Lock()
 			asked = append(asked, r.Method+" "+path+"?"+r.URL.RawQuery)
@@ -41,11 +39,7 @@ func TestReplacementThatIsInterrupted(t *testing.T) {
 			default:
 				w.WriteHeader(http.StatusNoContent)
 			}
-		}))
-		api, err := client.New(client.WithHost("tcp://"+s.Listener.Addr().String()), client.WithAPIVersion("1.50"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		})
 		o := &Operator{API: api, Report: &saidSteps{}, Separator: "-"}
 		web := types.ServiceConfig{Name: "web", ContainerSpec: types.ContainerSpec{Image: "web"}}
 		c := &converging{Operator: o, project: &types.Project{Name: "p", Services: types.Services{"web": web}}}
@@ -60,7 +54,5 @@ func TestReplacementThatIsInterrupted(t *testing.T) {
 			t.Errorf("%v\n%s", err, all)
 		}
 		interrupt()
-		_ = api.Close()
-		s.Close()
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/client"
 )
 
 // warnings are what a reporter was warned of.
@@ -27,7 +25,7 @@ func (w *warnings) Warn(text string) { w.said = append(w.said, text) }
 func TestContainerThatEndsAgainAndAgain(t *testing.T) {
 	looked := make(chan struct{}, 100)
 	count := 50
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	api := answering(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/events"):
 			_ = http.NewResponseController(w).Flush()
@@ -51,18 +49,12 @@ func TestContainerThatEndsAgainAndAgain(t *testing.T) {
 			count++
 			looked <- struct{}{}
 		}
-	}))
-	defer s.Close()
-	api, err := client.New(client.WithHost("tcp://"+s.Listener.Addr().String()), client.WithAPIVersion("1.50"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer api.Close()
+	})
 	w := &warnings{}
 	o := &Operator{API: api, Report: w}
 	n := o.watch(t.Context(), "p")
 	defer n.close()
-	err = o.await(t.Context(), n, Container{Summary: container.Summary{ID: "1"}, Name: "p-db-1", Service: "db"}, "service_healthy")
+	err := o.await(t.Context(), n, Container{Summary: container.Summary{ID: "1"}, Name: "p-db-1", Service: "db"}, "service_healthy")
 	if err != nil {
 		t.Error(err)
 	}
@@ -76,7 +68,7 @@ func TestContainerThatEndsAgainAndAgain(t *testing.T) {
 // just that.
 func TestWaitingIsNotCounted(t *testing.T) {
 	looked, comes := make(chan struct{}, 100), make(chan struct{})
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	api := answering(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/events") {
 			_ = http.NewResponseController(w).Flush()
 			select {
@@ -96,13 +88,7 @@ func TestWaitingIsNotCounted(t *testing.T) {
 		}
 		_ = json.NewEncoder(w).Encode(container.InspectResponse{ID: "1", Config: &container.Config{}, State: state})
 		looked <- struct{}{}
-	}))
-	defer s.Close()
-	api, err := client.New(client.WithHost("tcp://"+s.Listener.Addr().String()), client.WithAPIVersion("1.50"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer api.Close()
+	})
 	o := &Operator{API: api, Report: &warnings{}, Parallel: 1}
 	n := o.watch(t.Context(), "p")
 	defer n.close()
