@@ -49,6 +49,18 @@ func RegistryAuth(cfg *configfile.ConfigFile, domain string) (string, error) {
 	})
 }
 
+// Credentials is the text of a config.json that has what is stored for all registries, also by credential helpers, and
+// nothing else.
+func Credentials(cfg *configfile.ConfigFile) (string, error) {
+	all, err := cfg.GetAllCredentials()
+	if err != nil {
+		return "", ExplainHelper(cfg, err)
+	}
+	var text strings.Builder
+	err = (&configfile.ConfigFile{AuthConfigs: all}).SaveToWriter(&text)
+	return text.String(), err
+}
+
 // ExplainHelper says what to do about a credential helper that is not installed, as
 // when Docker Desktop, whose helper it was, has been removed; other errors stay as they are.
 func ExplainHelper(cfg *configfile.ConfigFile, err error) error {

@@ -117,6 +117,61 @@ configs:
 	}
 }
 
+// A service with use_api_socket reaches the engine that made it, with the user's credentials, and so does what runs before
+// it is started, and what is run in its place.
+func TestComposeServicesReachTheEngine(t *testing.T) {
+	e := engine(t, "busybox")
+	bin := filepath.Join(harness.Top(t), "bin", "cleat")
+	a := compose(t, e, map[string]string{"compose.yaml": fmt.Sprintf(`
+services:
+  manager:
+    image: busybox
+    command: sh -c 'cleat ps -q --no-trunc --filter id=$$HOSTNAME; exec sleep 1000'
+    stop_signal: SIGKILL
+    use_api_socket: true
+    volumes: ["%[1]s:/bin/cleat:ro", "seen:/seen"]
+    environment: {DOCKER_HOST: "unix:///var/run/docker.sock"}
+    pre_start:
+      - {image: busybox, use_api_socket: true, command: cp /run/secrets/docker/config.json /seen/before}
+  own: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, use_api_socket: true, environment: {DOCKER_CONFIG: /own}}
+  plain: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+volumes: {seen: }
+`, bin)})
+	config := t.TempDir()
+	a.env = []string{"DOCKER_CONFIG=" + config}
+	const stored = `{"auths":{"registry.example":{"auth":"dXNlcjpwYXNz"}},"currentContext":"default","proxies":{}}`
+	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(stored), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.ok(t, "up", "-d")
+	id := a.ids(t)[a.name+"-manager-1"]
+	harness.Eventually(t, func() (bool, string) {
+		said := a.ok(t, "logs", "--no-log-prefix", "manager")
+		return said == id, fmt.Sprintf("the service said %q of the engine, want its own id %s", said, id)
+	})
+	const credentials = `"dXNlcjpwYXNz"`
+	for _, file := range []string{"/seen/before", "/run/secrets/docker/config.json"} {
+		if got := a.ok(t, "exec", "-T", "manager", "cat", file); !strings.Contains(got, credentials) || strings.Contains(got, "currentContext") {
+			t.Errorf("%s is %s", file, got)
+		}
+	}
+	if got := a.ok(t, "exec", "-T", "own", "sh", "-c", "echo $DOCKER_CONFIG; ls /var/run/docker.sock"); got != "/own\n/var/run/docker.sock" {
+		t.Errorf("with a DOCKER_CONFIG of its own: %q", got)
+	}
+	if r := a.run(t, "exec", "-T", "plain", "ls", "/var/run/docker.sock"); r.Code == 0 {
+		t.Errorf("a service that did not ask has the socket: %s", r)
+	}
+	if got := a.ok(t, "run", "--rm", "-T", "manager", "sh", "-c", "cleat info --format {{.ID}}; echo $DOCKER_CONFIG"); got != e.OK(t, "cleat", "info", "--format", "{{.ID}}")+"\n/run/secrets/docker" {
+		t.Errorf("run: %q", got)
+	}
+	a.ok(t, "up", "-d")
+	a.ok(t, "restart", "-t", "0", "manager")
+	if got := a.ids(t)[a.name+"-manager-1"]; got != id {
+		t.Errorf("made anew though nothing has changed: %s, was %s", got, id)
+	}
+	a.ok(t, "exec", "-T", "manager", "grep", "-q", credentials, "/run/secrets/docker/config.json")
+}
+
 func TestComposeExternalSecret(t *testing.T) {
 	e := engine(t, "busybox")
 	a := compose(t, e, map[string]string{"compose.yaml": "services: {a: {image: busybox, secrets: [s]}}\nsecrets: {s: {external: true, name: theirs}}\n"})

@@ -85,7 +85,7 @@ func (a *app) run(ctx context.Context, name string, args []string, o *oneOff, en
 	if err != nil {
 		return err
 	}
-	if p, err = op.ProvideAll(ctx, p); err != nil {
+	if p, err = a.supplied(ctx, op, p); err != nil {
 		return err
 	}
 	if o.quiet {

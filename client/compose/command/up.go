@@ -139,7 +139,7 @@ func (a *app) made(ctx context.Context, services []string, m *making, timeout *i
 	if err != nil {
 		return nil, nil, err
 	}
-	if p, err = o.ProvideAll(ctx, p); err != nil {
+	if p, err = a.supplied(ctx, o, p); err != nil {
 		return nil, nil, err
 	}
 	if err := a.images(ctx, o, p, m); err != nil {

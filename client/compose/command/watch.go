@@ -44,11 +44,13 @@ func (a *app) watchCommand() *cobra.Command {
 			return err // before anything is started
 		}
 		if !noUp {
-			if err := a.upToWatch(ctx, args, p, quiet); err != nil {
+			if p, err = a.upToWatch(ctx, args, p, quiet); err != nil {
 				return err
 			}
 			a.reporter.End()
-		} else if _, err := a.connect(ctx); err != nil {
+		} else if o, err := a.operator(ctx); err != nil {
+			return err
+		} else if p, err = a.withAPISocket(ctx, o, p); err != nil {
 			return err
 		}
 		w := &watcher{
@@ -73,11 +75,11 @@ func (a *app) watchCommand() *cobra.Command {
 	return cmd
 }
 
-// upToWatch builds what is watched, and brings the project up.
-func (a *app) upToWatch(ctx context.Context, services []string, p *types.Project, quiet bool) error {
+// upToWatch builds what is watched, and brings the project up, as which it returns it.
+func (a *app) upToWatch(ctx context.Context, services []string, p *types.Project, quiet bool) (*types.Project, error) {
 	o, err := a.operator(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for name, s := range p.Services {
 		if s.Build != nil && s.Develop != nil {
@@ -90,16 +92,16 @@ func (a *app) upToWatch(ctx context.Context, services []string, p *types.Project
 			return a.build(ctx, p, services, building{quiet: true})
 		}
 	}
-	if p, err = o.ProvideAll(ctx, p); err != nil {
-		return err
+	if p, err = a.supplied(ctx, o, p); err != nil {
+		return nil, err
 	}
 	if err := o.EnsureImages(ctx, p, operate.ImageOptions{}); err != nil {
-		return err
+		return nil, err
 	}
 	if err := o.Create(ctx, p, operate.CreateOptions{Services: services, Dependencies: operate.Never}); err != nil {
-		return err
+		return nil, err
 	}
-	return o.Start(ctx, p, operate.StartOptions{})
+	return p, o.Start(ctx, p, operate.StartOptions{})
 }
 
 // watcher does what the develop sections of a project say when files change.

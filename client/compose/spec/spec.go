@@ -249,8 +249,6 @@ func refuse(s types.ServiceConfig) error {
 		return unsupported("cpu_count")
 	case s.CPUPercent != 0:
 		return unsupported("cpu_percent")
-	case s.UseAPISocket:
-		return unsupported("use_api_socket")
 	case s.Umask != nil:
 		return unsupported("umask")
 	case s.Build != nil && s.Build.Isolation != "" && s.Build.Isolation != "default":
