@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -282,4 +283,54 @@ func TestComposeConfigDigests(t *testing.T) {
 	if r := a.run(t, "-f", "none.yaml", "config"); r.Code == 0 || !strings.Contains(r.Stderr, "none.yaml") {
 		t.Errorf("%+v", r)
 	}
+}
+
+// `build --print` prints the bake file that docker compose prints, but in one order: what is in lists there comes from maps,
+// and changes its order from call to call.
+func TestComposeBuildPrintIsThatOfStock(t *testing.T) {
+	t.Parallel()
+	stock, ours := harness.StockCompose(t), harness.Binary(t, "cleat-compose")
+	dir, compared := t.TempDir(), 0
+	for _, c := range configs(t, dir) {
+		home := filepath.Join(dir, c.name, "app")
+		if exec.Command("grep", "-rq", "build:", home).Run() != nil || configDifferences[c.name]["*"] != "" {
+			continue
+		}
+		compared++
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			for _, flags := range []string{"", "--with-dependencies --build-arg TWO --ssh k=/key --push", "--check --no-cache --pull"} {
+				args := slices.Concat(c.flags, []string{"build", "--print"}, strings.Fields(flags))
+				want, got := config(t, stock, home, args...), config(t, ours, home, args...)
+				if (want.code == 0) != (got.code == 0) || bakeInOrder(want.stdout) != bakeInOrder(got.stdout) {
+					t.Errorf("%v: code %d, want %d\n%s\nwant\n%s\n%s", args, got.code, want.code, got.stdout, want.stdout, got.stderr)
+				}
+			}
+		})
+	}
+	if compared < 10 {
+		t.Errorf("the corpus has only %d projects with builds", compared)
+	}
+}
+
+// bakeInOrder is a file of bake with its lists in order, and any other text as it is.
+func bakeInOrder(text string) string {
+	var file map[string]map[string]map[string]any
+	if json.Unmarshal([]byte(text), &file) != nil {
+		return text
+	}
+	for _, kind := range file {
+		for _, one := range kind {
+			for _, value := range one {
+				if list, ok := value.([]any); ok {
+					slices.SortFunc(list, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+				}
+			}
+		}
+	}
+	b, err := json.MarshalIndent(file, "", "  ")
+	if err != nil {
+		return text
+	}
+	return string(b)
 }

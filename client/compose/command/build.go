@@ -187,10 +187,7 @@ func (b building) arguments(p *types.Project, s types.ServiceConfig, separator s
 	stdin := dockerfile(&line, c)
 	line.addEach("build-arg", buildArgs(p, c))
 	line.add("build-arg", b.args...)
-	labels := map[string]string{}
-	maps.Copy(labels, c.Labels)
-	maps.Copy(labels, map[string]string{label.Project: p.Name, label.Service: s.Name, label.Version: label.Compatible})
-	line.addEach("label", labels)
+	line.addEach("label", buildLabels(p, s))
 	from, err := buildContexts(p, c, separator)
 	if err != nil {
 		return nil, nil, err
@@ -207,18 +204,33 @@ func (b building) arguments(p *types.Project, s types.ServiceConfig, separator s
 
 // dockerfile names the Dockerfile, if it is another than the context's, and returns one that stands in the Compose file.
 func dockerfile(line *commandLine, c *types.BuildConfig) io.Reader {
-	switch {
-	case c.DockerfileInline != "":
+	if c.DockerfileInline != "" {
 		line.add("file", "-")
 		return strings.NewReader(c.DockerfileInline)
-	case c.Dockerfile != "":
-		file := c.Dockerfile
-		if !filepath.IsAbs(file) && !strings.Contains(c.Context, "://") {
-			file = filepath.Join(c.Context, file)
-		}
-		line.add("file", file)
 	}
+	line.add("file", dockerfilePath(c))
 	return nil
+}
+
+// dockerfilePath is where the Dockerfile is: in the context, if that is elsewhere.
+func dockerfilePath(c *types.BuildConfig) string {
+	if c.Dockerfile == "" || filepath.IsAbs(c.Dockerfile) || elsewhere(c.Context) {
+		return c.Dockerfile
+	}
+	return filepath.Join(c.Context, c.Dockerfile)
+}
+
+// elsewhere says whether a context is no directory of this machine.
+func elsewhere(context string) bool {
+	return strings.Contains(context, "://") || strings.HasPrefix(context, "github.com/") || strings.HasPrefix(context, "git@")
+}
+
+// buildLabels are those of the image that a service is built as.
+func buildLabels(p *types.Project, s types.ServiceConfig) map[string]string {
+	labels := map[string]string{}
+	maps.Copy(labels, s.Build.Labels)
+	maps.Copy(labels, map[string]string{label.Project: p.Name, label.Service: s.Name, label.Version: label.Compatible})
+	return labels
 }
 
 // buildArgs are those with a value, be it the environment's.
@@ -314,9 +326,9 @@ func buildSecrets(p *types.Project, c *types.BuildConfig) ([]string, error) {
 		case !ok:
 			return nil, fmt.Errorf("build refers to undefined secret %s", s.Source)
 		case declared.File != "":
-			list = append(list, "id="+id+",src="+declared.File)
+			list = append(list, "id="+id+",type=file,src="+declared.File)
 		case declared.Environment != "":
-			list = append(list, "id="+id+",env="+declared.Environment)
+			list = append(list, "id="+id+",type=env,env="+declared.Environment)
 		default:
 			return nil, fmt.Errorf("secret %s: a build takes a secret from a file or from the environment", s.Source)
 		}

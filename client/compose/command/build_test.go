@@ -81,7 +81,7 @@ func TestEveryBuildAttributeHasItsEffect(t *testing.T) {
 	}
 	whole := said(t, builds()[1])
 	for _, want := range []string{
-		"nofile=1:2", "nproc=3:3", "id=file,src=/file", "id=id,env=E", "svc=docker-image://x-base", "A=v", "FROM_ENV=e", "com.docker.compose.service=a", "--tag named",
+		"nofile=1:2", "nproc=3:3", "id=file,type=file,src=/file", "id=id,type=env,env=E", "svc=docker-image://x-base", "A=v", "FROM_ENV=e", "com.docker.compose.service=a", "--tag named",
 	} {
 		if want = strings.TrimPrefix(want, "--tag "); !strings.Contains(whole, want) {
 			t.Errorf("no %s in %s", want, whole)

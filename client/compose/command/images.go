@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/platforms"
@@ -202,8 +203,11 @@ type building struct {
 
 func (a *app) buildCommand() *cobra.Command {
 	var b building
-	var deps bool
+	var deps, printed bool
 	cmd := command("build [OPTIONS] [SERVICE...]", "Build or rebuild services", func(ctx context.Context, args []string) error {
+		if printed {
+			return a.printBuild(ctx, args, deps, b)
+		}
 		p, _, err := a.selected(ctx, args, deps)
 		if err != nil {
 			return err
@@ -211,12 +215,7 @@ func (a *app) buildCommand() *cobra.Command {
 		if err := spec.Platforms(p, false); err != nil {
 			return err
 		}
-		var services []string
-		for _, name := range project.Names(p) {
-			if p.Services[name].Build != nil {
-				services = append(services, name)
-			}
-		}
+		services := built(p)
 		if len(services) == 0 {
 			_, _ = fmt.Fprintln(a.err, "No services to build")
 			return nil
@@ -236,13 +235,52 @@ func (a *app) buildCommand() *cobra.Command {
 	f.StringVar(&b.ssh, "ssh", "", "Set SSH authentications used when building service images. (use 'default' for using your default SSH Agent)")
 	f.BoolVar(&deps, "with-dependencies", false, "Also build dependencies (transitively)")
 	a.refusal(cmd, "memory", "BuildKit's steps have no limit of their own")
-	a.refusal(cmd, "print", "no bake file is made: `"+a.program+" bake --print` shows what would be built")
+	f.BoolVar(&printed, "print", false, "Print equivalent bake file")
 	for _, old := range []string{"compress", "force-rm", "no-rm"} {
 		a.refusal(cmd, old, "BuildKit has no such thing")
 	}
 	f.Bool("parallel", true, "Build images in parallel. DEPRECATED")
 	_ = f.MarkHidden("parallel")
 	return cmd
+}
+
+// built are the services of a project that are built.
+func built(p *types.Project) []string {
+	return slices.DeleteFunc(project.Names(p), func(name string) bool { return p.Services[name].Build == nil })
+}
+
+// printBuild shows, as a file of bake, what is built for services. It has what they depend on, too, which is among what
+// is to be built where it was asked for, or they build upon it.
+func (a *app) printBuild(ctx context.Context, services []string, deps bool, b building) error {
+	p, err := a.outline(ctx, services...)
+	if err != nil {
+		return err
+	}
+	if p, err = project.Select(p, services, false); err != nil {
+		return err
+	}
+	wanted := built(p)
+	if len(services) > 0 && !deps {
+		wanted = slices.DeleteFunc(wanted, func(name string) bool { return !slices.Contains(services, name) })
+	}
+	if p, wanted, err = withContexts(p, wanted); err != nil {
+		return err
+	}
+	if p, err = p.WithSelectedServices(wanted); err != nil {
+		return err
+	}
+	if err := spec.Platforms(p, false); err != nil {
+		return err
+	}
+	engine, err := a.globals.Endpoint(a.config) // which is not asked
+	if err != nil {
+		return err
+	}
+	text, err := b.bakeFile(p, wanted, a.separator(), a.config().ParseProxyConfig(engine.Host, nil))
+	if err == nil && len(wanted) > 0 {
+		_, err = fmt.Fprintln(a.out, text)
+	}
+	return err
 }
 
 // buildServices implements operate.Operator's Build.
