@@ -126,7 +126,7 @@ func TestComposeServicesReachTheEngine(t *testing.T) {
 services:
   manager:
     image: busybox
-    command: sh -c 'cleat ps -q --no-trunc --filter id=$$HOSTNAME; exec sleep 1000'
+    command: sh -c 'cleat ps -aq --no-trunc --filter id=$$HOSTNAME; exec sleep 1000'
     stop_signal: SIGKILL
     use_api_socket: true
     volumes: ["%[1]s:/bin/cleat:ro", "seen:/seen"]

@@ -147,18 +147,24 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	return 1
 }
 
-// locate adds the place in the project's files that an error comes from, if it has none: what its text tells of, or else
-// the object that it is about.
+// locate adds the place in the project's files that an error comes from, if it has none: what it names of the object that
+// it is about, or what its text tells of, or else that object.
 func locate(err error, files []string) error {
 	placed := new(project.PlacedError)
 	if errors.As(err, &placed) {
 		return err
 	}
+	about := new(operate.AboutError)
+	if errors.As(err, &about) {
+		if err = project.LocateWithin(err, files, about.Kind, about.Key); errors.As(err, &placed) {
+			return err
+		}
+	}
 	if err = project.Locate(err, files); errors.As(err, &placed) {
 		return err
 	}
-	if about := new(operate.AboutError); errors.As(err, &about) {
-		return project.LocateAt(err, files, about.Kind, about.Key)
+	if about.Key != "" {
+		return project.LocateAt(err, files, about.Kind, about.Key, about.Attribute)
 	}
 	return err
 }

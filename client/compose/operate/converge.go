@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -119,19 +120,16 @@ func (o *Operator) imageIDs(ctx context.Context, p *types.Project) (map[string]s
 	if o.images != nil {
 		return o.images, nil
 	}
-	names := map[string]string{}
+	names := map[string]string{} // until they are known, a service that has it
 	for _, s := range p.Services {
-		names[spec.ImageName(p, s, o.Separator)] = ""
+		names[spec.ImageName(p, s, o.Separator)] = s.Name
 		for _, v := range s.Volumes {
 			if v.Type == types.VolumeTypeImage {
-				names[v.Source] = ""
+				names[v.Source] = s.Name
 			}
 		}
 	}
-	list := make([]string, 0, len(names))
-	for name := range names {
-		list = append(list, name)
-	}
+	list := slices.Collect(maps.Keys(names))
 	ids := make([]string, len(list))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, name := range list {
@@ -141,7 +139,7 @@ func (o *Operator) imageIDs(ctx context.Context, p *types.Project) (map[string]s
 				return nil // the create will say so
 			}
 			if err != nil {
-				return fmt.Errorf("unable to get image '%s': %w", name, err)
+				return &AboutError{"services", names[name], "image", fmt.Errorf("unable to get image '%s': %w", name, err)}
 			}
 			ids[i] = inspected.ID
 			return nil
@@ -456,6 +454,7 @@ func (c *converging) create(ctx context.Context, s types.ServiceConfig, number i
 	r := c.replica(s, number)
 	c.Report.Report("Container", r.Name, "Creating")
 	made, err := c.make(ctx, r, r.Name)
+	err = c.explainTaken(ctx, r, err)
 	return made, about("services", s.Name, c.ended(ctx, "Container", r.Name, "Created", err))
 }
 

@@ -159,10 +159,10 @@ func (o *Operator) checkVolume(ctx context.Context, p *types.Project, key string
 }
 
 // removeNetworks removes the project's networks.
-func (o *Operator) removeNetworks(ctx context.Context, project string) error {
+func (o *Operator) removeNetworks(ctx context.Context, project string) (found bool, err error) {
 	list, err := o.API.NetworkList(ctx, client.NetworkListOptions{Filters: make(client.Filters).Add("label", label.Project+"="+project)})
 	if err != nil {
-		return err
+		return false, err
 	}
 	errs := make([]error, len(list.Items))
 	var group errgroup.Group
@@ -183,14 +183,14 @@ func (o *Operator) removeNetworks(ctx context.Context, project string) error {
 		})
 	}
 	_ = group.Wait() // its errors are in errs
-	return errors.Join(errs...)
+	return len(list.Items) > 0, errors.Join(errs...)
 }
 
 // removeVolumes removes the project's volumes.
-func (o *Operator) removeVolumes(ctx context.Context, project string) error {
+func (o *Operator) removeVolumes(ctx context.Context, project string) (found bool, err error) {
 	list, err := o.API.VolumeList(ctx, client.VolumeListOptions{Filters: make(client.Filters).Add("label", label.Project+"="+project)})
 	if err != nil {
-		return err
+		return false, err
 	}
 	errs := make([]error, len(list.Items))
 	var group errgroup.Group
@@ -210,5 +210,5 @@ func (o *Operator) removeVolumes(ctx context.Context, project string) error {
 		})
 	}
 	_ = group.Wait() // its errors are in errs
-	return errors.Join(errs...)
+	return len(list.Items) > 0, errors.Join(errs...)
 }

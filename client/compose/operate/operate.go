@@ -220,6 +220,7 @@ func (e *NoContainerError) Error() string {
 // neither.
 type AboutError struct {
 	Kind, Key string // "services", "web"
+	Attribute string // of it, "" if that is not known
 	Err       error
 }
 
@@ -231,7 +232,7 @@ func about(kind, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &AboutError{kind, key, err}
+	return &AboutError{kind, key, "", err}
 }
 
 // ended is done for a step that may have been cancelled because another failed, or by the user:

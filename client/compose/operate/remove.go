@@ -141,14 +141,16 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 	if len(opts.Services) > 0 {
 		return nil
 	}
-	errs := []error{o.removeNetworks(ctx, name)}
+	found, err := o.removeNetworks(ctx, name)
+	errs := []error{err}
 	if opts.Volumes {
-		errs = append(errs, o.removeVolumes(ctx, name))
+		volumes, err := o.removeVolumes(ctx, name)
+		found, errs = found || volumes, append(errs, err)
 	}
 	if opts.Images != "" {
 		errs = append(errs, o.removeImages(ctx, name, p, list, opts))
 	}
-	if len(list) == 0 {
+	if len(list) == 0 && !found && opts.Images == "" {
 		o.Report.Warn("No resource found to remove for project \"" + name + "\".")
 	}
 	return errors.Join(errs...)

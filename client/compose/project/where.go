@@ -213,6 +213,7 @@ var paths = []struct {
 	{expression(`service "([^"]+)": `), "services\x00$1\x00image"},
 	{expression(`network (\S+) declared as external`), "networks\x00$1"},
 	{expression(`external volume "([^"]+)" not found`), "volumes\x00$1"},
+	{expression(`environment variable "([^"]+)" required by (secret|config) `), "${2}s\x00*\x00environment\x00$1"},
 	{expression(`Bind for \S+:(\d+) failed: port is already allocated`), "services\x00*\x00ports\x00$1"},
 	{expression(`invalid (?:hostPort|containerPort|IP address|proto|start port|port range)\w*: "?([^\s"]+)`), "services\x00*\x00ports\x00$1"},
 }
