@@ -21,7 +21,6 @@ import (
 	"github.com/cleatlabs/cleat/client/build/mend"
 	"github.com/cleatlabs/cleat/client/build/solve"
 	"github.com/cleatlabs/cleat/client/clientplugin"
-	"github.com/cleatlabs/cleat/client/term"
 )
 
 // bakeProgram reads bake files. What they are written in costs as much to start as the
@@ -50,8 +49,8 @@ type BakeAdjust struct {
 type BakePlan struct {
 	Targets   map[string]*solve.Target
 	Print     json.RawMessage // as a bake file
-	Listed    [][2]string     // groups and targets: name, description
-	Variables [][3]string     // name, value, description
+	Listed    []BakeListed
+	Variables []BakeVariable
 	Rights    BakeRights
 }
 
@@ -235,42 +234,6 @@ func (f *bakeFlags) query(targets []string) (BakeQuery, error) {
 	q.Defaults = map[string]string{"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": platforms.FormatAll(platforms.DefaultSpec())}
 	q.Adjust = &BakeAdjust{NoCache: f.shared.noCache, Pull: f.shared.pull, Push: f.push, Load: f.load, Call: f.call, Provenance: f.provenance, SBOM: f.sbom}
 	return q, nil
-}
-
-func (a *app) listBake(plan *BakePlan, what string) error {
-	what, format, _ := strings.Cut(what, ",")
-	format = strings.TrimPrefix(format, "format=")
-	if w, ok := strings.CutPrefix(what, "type="); ok {
-		what = w
-	}
-	t := term.NewTable(a.stdout, 10, 3)
-	var rows []row
-	switch what {
-	case "targets":
-		_, _ = fmt.Fprintln(t, "TARGET\tDESCRIPTION")
-		list := slices.SortedFunc(slices.Values(plan.Listed), func(x, y [2]string) int { return strings.Compare(x[0], y[0]) })
-		for _, l := range list {
-			_, _ = fmt.Fprintf(t, "%s\t%s\n", l[0], l[1])
-			rows = append(rows, row{"name": l[0], "description": l[1]})
-		}
-	case "variables":
-		_, _ = fmt.Fprintln(t, "VARIABLE\tVALUE\tDESCRIPTION")
-		list := slices.SortedFunc(slices.Values(plan.Variables), func(x, y [3]string) int { return strings.Compare(x[0], y[0]) })
-		for _, v := range list {
-			_, _ = fmt.Fprintf(t, "%s\t%s\t%s\n", v[0], v[1], v[2])
-			rows = append(rows, row{"name": v[0], "value": v[1], "description": v[2]})
-		}
-	default:
-		return fmt.Errorf("invalid list type %q: choose targets or variables", what)
-	}
-	if format == jsonFormat {
-		data, err := json.MarshalIndent(rows, "", "  ")
-		if err == nil {
-			_, err = fmt.Fprintf(a.stdout, "%s\n", data)
-		}
-		return err
-	}
-	return t.Flush()
 }
 
 // reportBake tells of targets that have been built, in the ways that were asked for.

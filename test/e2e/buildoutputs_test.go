@@ -536,3 +536,49 @@ func TestBuildDriver(t *testing.T) {
 		t.Error(e.OK(t, "docker", "buildx", "ls"))
 	}
 }
+
+// TestBakeLists shows what bake files have as buildx does, but for the width of columns.
+func TestBakeLists(t *testing.T) {
+	e := builder(t)
+	dir := project(t, files{"docker-bake.hcl": `
+variable "WHO" { default = "lab" }
+variable "COUNT" {
+  type = number
+  default = 2
+  description = "how many"
+}
+variable "UNSET" {}
+group "default" { targets = ["plain", "both"] }
+group "all" {
+  description = "everything"
+  targets = ["default"]
+}
+target "plain" { description = "one" }
+target "_private" {}
+target "both" {
+  name = "both-${n}"
+  matrix = { n = ["1", "2"] }
+}
+`})
+	list := func(program, how string) string {
+		t.Helper()
+		r := buildRun{dir: dir, args: []string{"--list=" + how}}.command(t, e, program, "buildx", "bake")
+		if r.Code != 0 {
+			t.Error(r)
+		}
+		return r.Stdout
+	}
+	for _, how := range []string{"targets", "variables", "type=targets", "type=variables,format=table"} {
+		if got, want := strings.Fields(list("cleat", how)), strings.Fields(list("docker", how)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", how, got, want)
+		}
+	}
+	for _, how := range []string{"type=targets,format=json", "type=variables,format=json"} {
+		if got, want := list("cleat", how), list("docker", how); got != want || !strings.Contains(got, "description") {
+			t.Errorf("%s: %s, want %s", how, got, want)
+		}
+	}
+	if r := (buildRun{dir: dir, args: []string{"--list=type=targets,format=xml"}}).command(t, e, "cleat", "buildx", "bake"); r.Code == 0 || !strings.Contains(r.Stderr, `invalid list format "xml"`) {
+		t.Error(r)
+	}
+}

@@ -48,17 +48,17 @@ func Read(q build.BakeQuery) (*build.BakePlan, error) {
 	}
 	plan := &build.BakePlan{Targets: map[string]*solve.Target{}}
 	for _, v := range meta.AllVariables {
-		value := ""
-		if v.Value != nil {
-			value = *v.Value
-		}
-		plan.Variables = append(plan.Variables, [3]string{v.Name, value, v.Description})
+		plan.Variables = append(plan.Variables, build.BakeVariable(*v))
 	}
 	for _, g := range f.Groups {
-		plan.Listed = append(plan.Listed, [2]string{g.Name, g.Description})
+		about := strings.Join(slices.Sorted(slices.Values(g.Targets)), ", ")
+		if g.Description != "" && about != "" {
+			about = " (" + about + ")"
+		}
+		plan.Listed = append(plan.Listed, build.BakeListed{Name: g.Name, Description: g.Description + about, Group: true})
 	}
 	for _, t := range f.Targets {
-		plan.Listed = append(plan.Listed, [2]string{t.Name, t.Description})
+		plan.Listed = append(plan.Listed, build.BakeListed{Name: t.Name, Description: t.Description})
 	}
 	if q.ListOnly {
 		return plan, nil
