@@ -28,6 +28,8 @@ import (
 
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd"             // the one way to log in
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the one way to store
+
+	"golang.org/x/sys/unix"
 )
 
 // Config says what to serve and how.
@@ -51,6 +53,7 @@ type Server struct {
 	log func(string)
 
 	data      string
+	held      *os.File // see hold
 	referrers referrers
 }
 
@@ -82,6 +85,11 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	dist, err := distributionConfig(data, cfg.Htpasswd)
 	if err != nil {
+		return nil, err
+	}
+	if s.held, err = hold(data, unix.LOCK_SH); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("cleat-registry collect is at work in %s: wait until it has ended", data)
+	} else if err != nil {
 		return nil, err
 	}
 	// NewApp panics on what it cannot set up.
@@ -205,5 +213,5 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		err = srv.Close()
 	}
 	<-failed
-	return errors.Join(err, s.app.Shutdown())
+	return errors.Join(err, s.app.Shutdown(), s.held.Close())
 }

@@ -20,12 +20,15 @@ var version = "unknown"
 
 const usage = `Usage:
   cleat-registry serve   [--addr 127.0.0.1:5000] --data DIR [--htpasswd FILE] [--tls-cert FILE --tls-key FILE]
+  cleat-registry collect --data DIR
   cleat-registry push    [--username NAME --password-stdin] [--image NAME] [--insecure] ARCHIVE REGISTRY/NAME[:TAG]
   cleat-registry mkimage --from-dir DIR | --from-tar FILE  --ref NAME[:TAG]  -o ARCHIVE  [options of the image]
   cleat-registry version
 
 serve    answers as a registry until SIGTERM or SIGINT. Repositories under library/ make
          it a mirror of Docker Hub for engines started with --registry-mirror.
+collect  removes what no image needs any more, as after images were deleted, while no
+         registry serves the directory.
 push     sends an image out of an archive (docker save or OCI layout) to a registry.
 mkimage  makes an archive of an image with one layer; "mkimage --help" lists the options.
 `
@@ -67,6 +70,8 @@ func run(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "serve":
 		return serve(ctx, args[1:])
+	case "collect":
+		return collect(ctx, args[1:])
 	case "push":
 		return push(ctx, args[1:])
 	case "mkimage":

@@ -113,6 +113,8 @@ func TestUsageErrors(t *testing.T) {
 		{"serve --data " + dir + " --colour red", 2, "flag provided but not defined"},
 		{"serve --data " + dir + " extra", 2, `takes no argument "extra"`},
 		{"serve --data " + dir + " --addr 127.0.0.1:99999", 1, "cannot serve on 127.0.0.1:99999"},
+		{"collect", 2, "collect needs --data"},
+		{"collect --data /nonexistent", 1, "no such file"},
 		{"push one", 2, "push needs an archive and a name"},
 		{"push /nonexistent a:1", 1, "no such file"},
 		{"mkimage --ref a", 2, "-o ARCHIVE"},

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
+
 	"github.com/cleatlabs/cleat/registryserver"
 	"github.com/cleatlabs/cleat/registryserver/imagefile"
 )
@@ -45,6 +47,27 @@ func serve(ctx context.Context, args []string) error {
 	}
 	fmt.Printf("listening on %s\n", l.Addr())
 	return server.Serve(ctx, l)
+}
+
+func collect(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("collect", flag.ContinueOnError)
+	data := fs.String("data", "", "`directory` of the repositories")
+	rest, err := parse(fs, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return badUsage("collect takes no argument %q", rest[0])
+	}
+	if *data == "" {
+		return badUsage("collect needs --data DIR")
+	}
+	freed, err := registryserver.Collect(ctx, *data)
+	if err != nil {
+		return err
+	}
+	fmt.Println("freed", units.HumanSize(float64(freed)))
+	return nil
 }
 
 func push(ctx context.Context, args []string) error {
