@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/docker/go-connections/nat"
+	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/network"
 	"github.com/spf13/pflag"
 )
@@ -349,14 +350,28 @@ func BenchmarkDemultiplex(b *testing.B) {
 	}
 }
 
+// FuzzDemultiplex holds ours against the library's, which takes as much memory as a frame says that it needs.
 func FuzzDemultiplex(f *testing.F) {
 	f.Add([]byte(muxed("1a", "2b")))
+	f.Add([]byte(muxed("0in", "2", "1a\n", "3the engine's own words")))
 	f.Add([]byte{9, 0, 0, 0, 255, 255, 255, 255, 1})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var out, errOut strings.Builder
-		_ = demultiplex(&out, &errOut, bufio.NewReader(bytes.NewReader(in)))
+		err := demultiplex(&out, &errOut, bufio.NewReader(bytes.NewReader(in)))
 		if out.Len()+errOut.Len() > len(in) {
 			t.Errorf("%d bytes come out of %d", out.Len()+errOut.Len(), len(in))
+		}
+		for rest := in; len(rest) >= 8; {
+			size := binary.BigEndian.Uint32(rest[4:])
+			if uint64(size) > uint64(len(rest)-8) {
+				return
+			}
+			rest = rest[8+size:]
+		}
+		var theirOut, theirErrOut strings.Builder
+		_, theirErr := stdcopy.StdCopy(&theirOut, &theirErrOut, bytes.NewReader(in))
+		if (err == nil) != (theirErr == nil) || out.String() != theirOut.String() || errOut.String() != theirErrOut.String() {
+			t.Errorf("%q: %q %q %v, the library's %q %q %v", in, &out, &errOut, err, &theirOut, &theirErrOut, theirErr)
 		}
 	})
 }
