@@ -1,11 +1,14 @@
 package api_test
 
 import (
+	"fmt"
 	"net/url"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/moby/moby/api/types/volume"
 
 	"github.com/cleatlabs/cleat/internal/build"
 )
@@ -67,6 +70,26 @@ func TestBuildPrune(t *testing.T) {
 	} {
 		if got, req, _ := ask(t, path, ""); got.status != 400 || !strings.Contains(got.body, says) || req != nil {
 			t.Errorf("%s: %d %s, asked for %+v", path, got.status, got.body, req)
+		}
+	}
+}
+
+// Below 1.42 a prune took named volumes, too, whatever the client says.
+func TestVolumePrune(t *testing.T) {
+	f := &fake{}
+	var asked map[string][]string
+	f.volumes.prune = func(filters map[string][]string) (*volume.PruneReport, error) {
+		asked = filters
+		return &volume.PruneReport{}, nil
+	}
+	d := serve(t, f)
+	for path, want := range map[string]string{
+		"/v1.41/volumes/prune": "map[all:[true]]", "/v1.42/volumes/prune": "map[]",
+		"/v1.41/volumes/prune?filters=" + url.QueryEscape(`{"all":["0"],"label":["a"]}`): "map[all:[true] label:[a]]",
+		"/v1.42/volumes/prune?filters=" + url.QueryEscape(`{"all":["0"],"label":["a"]}`): "map[all:[0] label:[a]]",
+	} {
+		if got := d.call("POST", path, ""); got.status != 200 || fmt.Sprint(asked) != want {
+			t.Errorf("%s: %d, asked for %v, want %s", path, got.status, asked, want)
 		}
 	}
 }

@@ -598,7 +598,9 @@ func TestImageParameters(t *testing.T) {
 	for path, want := range map[string]string{
 		"/v1.56/images/json?all=1&shared-size=1&manifests=1": "true true map[]",
 		"/v1.41/images/json?shared-size=1&manifests=1":       "false false map[]",
+		"/v1.42/images/json?shared-size=1&manifests=1":       "true false map[]",
 		"/v1.46/images/json?shared-size=1&manifests=1":       "true false map[]",
+		"/v1.47/images/json?shared-size=1&manifests=1":       "true true map[]",
 		"/v1.24/images/json?filter=nginx":                    "false false map[reference:[nginx]]",
 		"/v1.25/images/json?filter=nginx":                    "false false map[]",
 	} {
@@ -611,6 +613,8 @@ func TestImageParameters(t *testing.T) {
 	for path, status := range map[string]int{
 		"/v1.56/images/x/json?manifests=1&platform=" + escape(platform): 400,
 		"/v1.48/images/x/json?manifests=1&platform=" + escape(platform): 200,
+		"/v1.56/images/x/json?manifests=1":                              200,
+		"/v1.56/images/x/json?platform=" + escape(platform):             200,
 		"/v1.56/images/x/json?platform=linux":                           400,
 		"/v1.56/images/x/history?platform=linux":                        400,
 		"/v1.56/images/json?identity=1&manifests=1":                     501,
