@@ -335,6 +335,7 @@ cache.connect().then(() => server.listen(3000));
 func TestComposeArticleNetworks(t *testing.T) {
 	withDatabases(t)
 	port := freePort(t)
+	four, _ := harness.Subnet(t)
 	a := article(t, map[string]string{
 		"compose.yaml": `services:
   proxy:
@@ -358,7 +359,7 @@ func TestComposeArticleNetworks(t *testing.T) {
     image: redis:7-alpine
     networks:
       back-tier:
-        ipv4_address: 172.30.99.10
+        ipv4_address: ` + four + `10
 
 networks:
   front-tier:
@@ -366,7 +367,7 @@ networks:
     internal: true
     ipam:
       config:
-        - subnet: 172.30.99.0/24
+        - subnet: ` + four + `0/24
 `,
 		"proxy.conf":     "server { listen 80; server_name 127.0.0.1; location / { proxy_pass http://application:8000; } }\n",
 		"www/index.html": "through the proxy\n",
@@ -378,7 +379,7 @@ try:
     print(socket.gethostbyname(sys.argv[1]))
 except OSError:
     print("unknown")`
-	if got := a.ok(t, "exec", "-T", "app", "python3", "-c", lookup, "db"); got != "172.30.99.10" {
+	if got := a.ok(t, "exec", "-T", "app", "python3", "-c", lookup, "db"); got != four+"10" {
 		t.Errorf("app finds db at %q", got)
 	}
 	if got := a.ok(t, "exec", "-T", "app", "python3", "-c", `import socket
@@ -396,7 +397,7 @@ print(s.recv(16).decode().strip())`); got != "+PONG" {
 	if r := a.run(t, "exec", "-T", "proxy", "getent", "hosts", "db"); r.Code == 0 {
 		t.Errorf("proxy finds db: %s", r.Stdout)
 	}
-	if r := a.run(t, "exec", "-T", "proxy", "bash", "-c", "timeout 1 bash -c '</dev/tcp/172.30.99.10/6379'"); r.Code == 0 {
+	if r := a.run(t, "exec", "-T", "proxy", "bash", "-c", "timeout 1 bash -c '</dev/tcp/"+four+"10/6379'"); r.Code == 0 {
 		t.Error("proxy reaches db by its address")
 	}
 	// An internal network has no way out.

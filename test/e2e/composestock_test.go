@@ -237,19 +237,21 @@ networks: {back: {labels: {of: "${OF}"}}}
 // Containers that were taken off a network which then could not be made anew are on it again when it can be.
 func TestComposeNetworkThatCannotBeMadeAnew(t *testing.T) {
 	e := engine(t, "busybox")
+	four, _ := harness.Subnet(t)
+	other, _ := harness.Subnet(t)
 	a := compose(t, e, map[string]string{"compose.yaml": `
 services:
   web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, networks: [back]}
   db: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, networks: [back]}
 networks: {back: {ipam: {config: [{subnet: "${NET}"}]}}}
 `})
-	a.env = []string{"NET=10.231.7.0/24"}
+	a.env = []string{"NET=" + four + "0/24"}
 	a.ok(t, "up", "-d")
-	a.env = []string{"NET=10.231.7.5/24"}
-	if r := a.run(t, "up", "-d"); r.Code == 0 || !strings.Contains(r.Stderr, "it should be 10.231.7.0/24") {
+	a.env = []string{"NET=" + four + "5/24"}
+	if r := a.run(t, "up", "-d"); r.Code == 0 || !strings.Contains(r.Stderr, "it should be "+four+"0/24") {
 		t.Errorf("%s", r)
 	}
-	a.env = []string{"NET=10.231.8.0/24"}
+	a.env = []string{"NET=" + other + "0/24"}
 	a.ok(t, "up", "-d")
 	a.ok(t, "exec", "-T", "db", "nslookup", "web")
 }

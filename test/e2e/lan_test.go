@@ -28,7 +28,8 @@ func ip(t *testing.T, args ...string) string {
 
 func newLAN(t *testing.T, e *harness.Engine, number int) lan {
 	t.Helper()
-	l := lan{parent: fmt.Sprintf("l%d%s", number, strings.TrimPrefix(e.Bridge, "ct")), subnet: fmt.Sprintf("10.19%d.7.", number)}
+	l := lan{parent: fmt.Sprintf("l%d%s", number, strings.TrimPrefix(e.Bridge, "ct"))}
+	l.subnet, _ = harness.Subnet(t)
 	l.ns = "lan-" + l.parent
 	ip(t, "netns", "add", l.ns)
 	t.Cleanup(func() {
@@ -100,7 +101,8 @@ func TestMacvlan(t *testing.T) {
 		t.Errorf("links after disconnect: %q", got)
 	}
 	// Two networks on one parent; a container that shares the namespace outlives the one that made it.
-	m := made(t, e, "cleat", "-second", "-d", "macvlan", "--subnet", "10.197.9.0/24", "-o", "parent="+l.parent)
+	second, _ := harness.Subnet(t)
+	m := made(t, e, "cleat", "-second", "-d", "macvlan", "--subnet", second+"0/24", "-o", "parent="+l.parent)
 	server(t, e, "cleat", "owner", "--network", m)
 	remove(t, e, "guest")
 	e.OK(t, "cleat", "run", "-d", "--name", "guest", "--network", "container:owner", "busybox", "sleep", "600")
@@ -134,7 +136,8 @@ func TestMacvlanModes(t *testing.T) {
 		t.Errorf("ports on a network that publishes none: %s", r)
 	}
 	// Without a parent there is no way out.
-	closed := made(t, e, "cleat", "-closed", "-d", "macvlan", "--subnet", "10.198.3.0/24")
+	nowhere, _ := harness.Subnet(t)
+	closed := made(t, e, "cleat", "-closed", "-d", "macvlan", "--subnet", nowhere+"0/24")
 	server(t, e, "cleat", "four", "--network", closed)
 	server(t, e, "cleat", "five", "--network", closed)
 	reaches(t, e, "four", address(t, e, "five", closed), "page of five")
@@ -146,6 +149,7 @@ func TestMacvlanModes(t *testing.T) {
 // TestParentsThatCannotBe: each error says what a parent is, and nothing is left of the attempt.
 func TestParentsThatCannotBe(t *testing.T) {
 	e := engine(t)
+	four, _ := harness.Subnet(t)
 	each(t, func(t *testing.T, program string) {
 		for options, text := range map[string]string{
 			"-d macvlan -o parent=02:00:00:00:00:01":         "not a hardware address",
@@ -161,7 +165,7 @@ func TestParentsThatCannotBe(t *testing.T) {
 			"-d macvlan -o ipvlan_mode=l2":                   "not supported by driver macvlan",
 			"-d macvlan -o com.docker.network.bridge.name=x": "not supported by driver macvlan",
 			"-d overlay": "overlay",
-			"-d macvlan --subnet 10.198.4.0/24 --gateway 1.2.3.4": "1.2.3.4",
+			"-d macvlan --subnet " + four + "0/24 --gateway 1.2.3.4": "1.2.3.4",
 		} {
 			r := e.Do(t, program, "", append(append([]string{"network", "create"}, strings.Fields(options)...), name(t))...)
 			if r.Code != 1 || !strings.Contains(r.Stderr, text) {
@@ -182,11 +186,12 @@ func TestKernelsWithoutTheLinks(t *testing.T) {
 	l := newLAN(t, e, 4)
 	for i, options := range []string{"-d ipvlan -o parent=" + l.parent, "-d ipvlan -o ipvlan_mode=l3 -o parent=" + l.parent + ".20", "-d macvlan -o parent=" + l.parent + ".10"} {
 		n, c := fmt.Sprintf("lan%d", i), fmt.Sprintf("on-lan%d", i)
-		r := e.Cleat(t, append(append([]string{"network", "create", "--subnet", fmt.Sprintf("10.196.%d.0/24", i)}, strings.Fields(options)...), n)...)
+		four, _ := harness.Subnet(t)
+		r := e.Cleat(t, append(append([]string{"network", "create", "--subnet", four + "0/24"}, strings.Fields(options)...), n)...)
 		if r.Code == 0 {
 			remove(t, e, c)
 			r = e.Cleat(t, "run", "--name", c, "--network", n, "busybox", "ip", "-4", "-o", "addr", "show", "eth0")
-			if r.Code == 0 && !strings.Contains(r.Stdout, fmt.Sprintf("10.196.%d.", i)) {
+			if r.Code == 0 && !strings.Contains(r.Stdout, four) {
 				t.Errorf("%s: %s", options, r)
 			}
 		}

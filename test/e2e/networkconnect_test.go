@@ -13,12 +13,13 @@ func TestEveryFlagOfNetworkConnect(t *testing.T) {
 	t.Parallel()
 	e := engine(t, "busybox")
 	const opts = "com.docker.network.endpoint."
+	four, six := harness.Subnet(t)
 	flags := []string{
-		"network", "connect", "--alias", "storefront", "--alias", "till", "--ip", "10.193.8.77", "--ip6", "fd00:193:8::77", "--link-local-ip", "169.254.8.8",
+		"network", "connect", "--alias", "storefront", "--alias", "till", "--ip", four + "77", "--ip6", six + "77", "--link-local-ip", "169.254.8.8",
 		"--driver-opt", opts + "ifname=wan7", "--driver-opt", opts + "sysctls=net.ipv4.conf.IFNAME.log_martians=1", "--gw-priority", "10",
 	}
 	each(t, func(t *testing.T, program string) {
-		net, n := made(t, e, program, "-net", "--ipv6", "--subnet", "10.193.8.0/24", "--subnet", "fd00:193:8::/64"), name(t)
+		net, n := made(t, e, program, "-net", "--ipv6", "--subnet", four+"0/24", "--subnet", six+"/64"), name(t)
 		db, asks := n+"-db", n+"-asks"
 		server(t, e, program, db, "--network", net)
 		remove(t, e, asks)
@@ -34,20 +35,20 @@ func TestEveryFlagOfNetworkConnect(t *testing.T) {
 			}
 			got := e.OK(t, program, "exec", c, "sh", "-c", `ip -4 -o addr show wan7 | awk '{print $4}' | sort; ip -6 -o addr show wan7 scope global | awk '{print $4}'
 				cat /proc/sys/net/ipv4/conf/wan7/log_martians; ip route | grep ^default | cut -d' ' -f3,5`)
-			if got != "10.193.8.77/24\n169.254.8.8/16\nfd00:193:8::77/64\n1\n10.193.8.1 wan7" {
+			if got != four+"77/24\n169.254.8.8/16\n"+six+"77/64\n1\n"+four+"1 wan7" {
 				t.Errorf("%s, inside:\n%s", start, got)
 			}
 			for _, alias := range []string{"storefront", "till"} {
-				if got := e.OK(t, program, "exec", asks, "nslookup", "-type=a", alias, "127.0.0.11"); !strings.Contains(got, "10.193.8.77") {
+				if got := e.OK(t, program, "exec", asks, "nslookup", "-type=a", alias, "127.0.0.11"); !strings.Contains(got, four+"77") {
 					t.Errorf("%s, by the alias %s: %s", start, alias, got)
 				}
 			}
 			reaches(t, e, c, "database", "page of "+db)
 			shown := e.OK(t, program, "inspect", "-f", fmt.Sprintf(`{{with index .NetworkSettings.Networks %q}}{{.IPAMConfig.IPv4Address}} {{.IPAMConfig.LinkLocalIPs}} {{.Links}} {{.GwPriority}}{{end}}`, net), c)
-			if want := "10.193.8.77 [169.254.8.8] [" + db + ":database] 10"; shown != want {
+			if want := four + "77 [169.254.8.8] [" + db + ":database] 10"; shown != want {
 				t.Errorf("%s, inspect: %s, want %s", start, shown, want)
 			}
-			if got := e.OK(t, program, "network", "inspect", "-v", "-f", "{{range .Containers}}{{.Name}}={{.IPv4Address}} {{end}}", net); !strings.Contains(got+" ", c+"=10.193.8.77/24 ") {
+			if got := e.OK(t, program, "network", "inspect", "-v", "-f", "{{range .Containers}}{{.Name}}={{.IPv4Address}} {{end}}", net); !strings.Contains(got+" ", c+"="+four+"77/24 ") {
 				t.Errorf("network inspect: %s", got)
 			}
 			e.OK(t, program, "network", "disconnect", "-f", net, c)

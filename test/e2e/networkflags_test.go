@@ -17,14 +17,17 @@ func TestEveryFlagOfNetworkCreate(t *testing.T) {
 	e := engine(t, "busybox")
 	each(t, func(t *testing.T, program string) {
 		const bridge = "com.docker.network.bridge."
+		four, six := harness.Subnet(t)
+		others, _ := harness.Subnet(t)
+		link := "flags" + strings.TrimPrefix(e.Bridge, "ct")
 		own := made(t, e, program, "-own", "--driver", "bridge", "--attachable", "--label", "kind=shop", "--ipv4", "--ipv6", "--scope", "local",
-			"--ipam-driver", "default", "--subnet", "10.193.20.0/24", "--ip-range", "10.193.20.128/28", "--gateway", "10.193.20.9",
-			"--aux-address", "printer=10.193.20.128", "--subnet", "fd00:193:20::/64", "--gateway", "fd00:193:20::9",
-			"-o", bridge+"name=ce2eflags0", "-o", bridge+"host_binding_ipv4=127.0.0.1", "-o", "com.docker.network.driver.mtu=1390")
+			"--ipam-driver", "default", "--subnet", four+"0/24", "--ip-range", four+"128/28", "--gateway", four+"9",
+			"--aux-address", "printer="+four+"128", "--subnet", six+"/64", "--gateway", six+"9",
+			"-o", bridge+"name="+link, "-o", bridge+"host_binding_ipv4=127.0.0.1", "-o", "com.docker.network.driver.mtu=1390")
 		got := e.OK(t, program, "network", "inspect", "-f",
 			`{{.Attachable}} {{.Internal}} {{.EnableIPv6}} {{.Scope}} {{.IPAM.Driver}} {{.Labels.kind}} {{json .IPAM.Config}}`, own)
-		want := `true false true local default shop [{"Subnet":"10.193.20.0/24","IPRange":"10.193.20.128/28","Gateway":"10.193.20.9","AuxiliaryAddresses":{"printer":"10.193.20.128"}},` +
-			`{"Subnet":"fd00:193:20::/64","Gateway":"fd00:193:20::9"}]`
+		want := `true false true local default shop [{"Subnet":"` + four + `0/24","IPRange":"` + four + `128/28","Gateway":"` + four + `9","AuxiliaryAddresses":{"printer":"` + four + `128"}},` +
+			`{"Subnet":"` + six + `/64","Gateway":"` + six + `9"}]`
 		if got != want {
 			t.Errorf("inspect:\n%s, want\n%s", got, want)
 		}
@@ -33,17 +36,17 @@ func TestEveryFlagOfNetworkCreate(t *testing.T) {
 		e.OK(t, program, "run", "-d", "--name", n, "--network", own, "-p", "80", "busybox", "sleep", "600")
 		got = e.OK(t, program, "exec", n, "sh", "-c", `ip -4 -o addr show eth0 | awk '{print $4}'; ip -6 -o addr show eth0 scope global | awk '{print $4}'
 			ip route | grep ^default | cut -d' ' -f3; ip -6 route | grep ^default | cut -d' ' -f3; cat /sys/class/net/eth0/mtu`)
-		if got != "10.193.20.129/24\nfd00:193:20::1/64\n10.193.20.9\nfd00:193:20::9\n1390" {
+		if got != four+"129/24\n"+six+"1/64\n"+four+"9\n"+six+"9\n1390" {
 			t.Errorf("inside:\n%s", got)
 		}
 		if got := e.OK(t, program, "port", n); !strings.HasPrefix(got, "80/tcp -> 127.0.0.1:") {
 			t.Errorf("published: %q", got)
 		}
-		if _, err := net.InterfaceByName("ce2eflags0"); err != nil {
+		if _, err := net.InterfaceByName(link); err != nil {
 			t.Error(err)
 		}
-		six := made(t, e, program, "-six", "--ipv4=false", "--ipv6")
-		if got := e.OK(t, program, "run", "--rm", "--network", six, "busybox", "sh", "-c", "ip -4 -o addr show eth0; ip -6 -o addr show eth0 scope global | wc -l"); got != "1" {
+		without4 := made(t, e, program, "-six", "--ipv4=false", "--ipv6")
+		if got := e.OK(t, program, "run", "--rm", "--network", without4, "busybox", "sh", "-c", "ip -4 -o addr show eth0; ip -6 -o addr show eth0 scope global | wc -l"); got != "1" {
 			t.Errorf("without IPv4: %q", got)
 		}
 		bare := made(t, e, program, "-bare", "--internal", "-o", bridge+"inhibit_ipv4=true")
@@ -52,9 +55,9 @@ func TestEveryFlagOfNetworkCreate(t *testing.T) {
 		}
 		for args, want := range map[string]string{
 			"--ingress": "ingress", "--scope swarm": "swarm", "--ipam-driver nosuch": `"nosuch"`, "--ipam-opt key=value": `"key"`, "-d overlay": "overlay",
-			"-d nosuch": "nosuch", "--subnet 10.193.21.0/24 --gateway 10.1.1.1": "10.1.1.1", "--subnet 10.193.21.0/24 --ip-range 10.1.1.0/28": "10.1.1.0/28",
-			"--subnet 10.193.21.0/24 --aux-address printer": "aux-address",
-			"-o " + bridge + "nosuch=1":                     "nosuch", "--subnet 10.193.20.128/25": own, "--ipv4=false": "IPv4 or IPv6",
+			"-d nosuch": "nosuch", "--subnet " + others + "0/24 --gateway 10.1.1.1": "10.1.1.1", "--subnet " + others + "0/24 --ip-range 10.1.1.0/28": "10.1.1.0/28",
+			"--subnet " + others + "0/24 --aux-address printer": "aux-address",
+			"-o " + bridge + "nosuch=1":                         "nosuch", "--subnet " + four + "128/25": own, "--ipv4=false": "IPv4 or IPv6",
 		} {
 			r := e.Do(t, program, "", append(append([]string{"network", "create"}, strings.Fields(args)...), n+"-refused")...)
 			if r.Code == 0 || !strings.Contains(r.Stderr, want) {

@@ -17,21 +17,22 @@ import (
 func TestStaticAddressesAreKept(t *testing.T) {
 	e := harness.Start(t, harness.Options{})
 	e.Load(t, "busybox")
-	e.OK(t, "docker", "network", "create", "--subnet", "10.61.3.0/28", "--ip-range", "10.61.3.0/29", "--gateway", "10.61.3.1", "fixed")
-	server(t, e, "docker", "web", "--network", "fixed", "--ip", "10.61.3.2", "-p", "80")
+	four, _ := harness.Subnet(t)
+	e.OK(t, "docker", "network", "create", "--subnet", four+"0/28", "--ip-range", four+"0/29", "--gateway", four+"1", "fixed")
+	server(t, e, "docker", "web", "--network", "fixed", "--ip", four+"2", "-p", "80")
 	remove(t, e, "other")
 	e.OK(t, "docker", "stop", "-t", "0", "web")
 	e.OK(t, "cleat", "run", "-d", "--name", "other", "--network", "fixed", "busybox", "sleep", "600")
-	if ip := address(t, e, "other", "fixed"); ip != "10.61.3.3" {
+	if ip := address(t, e, "other", "fixed"); ip != four+"3" {
 		t.Errorf("another was given %s", ip)
 	}
 	e.Kill()
 	e.Run(t)
 	e.OK(t, "docker", "start", "web")
-	if ip := address(t, e, "web", "fixed"); ip != "10.61.3.2" {
+	if ip := address(t, e, "web", "fixed"); ip != four+"2" {
 		t.Errorf("started again with %s", ip)
 	}
-	reaches(t, e, "other", "10.61.3.2", "page of web")
+	reaches(t, e, "other", four+"2", "page of web")
 	e.OK(t, "cleat", "network", "create", "second")
 	e.OK(t, "cleat", "network", "connect", "second", "other")
 	second := address(t, e, "other", "second")
@@ -40,7 +41,7 @@ func TestStaticAddressesAreKept(t *testing.T) {
 	if ip := address(t, e, "other", "second"); ip != second {
 		t.Errorf("after a killed engine %s, before %s", ip, second)
 	}
-	r := e.Docker(t, "run", "--rm", "--network", "fixed", "--ip", "10.61.3.2", "busybox", "true")
+	r := e.Docker(t, "run", "--rm", "--network", "fixed", "--ip", four+"2", "busybox", "true")
 	if r.Code != 125 || !strings.Contains(r.Stderr, "Address already in use") || !strings.Contains(r.Stderr, `"web"`) {
 		t.Errorf("the address of another: %s", r)
 	}

@@ -97,29 +97,30 @@ func TestNginxOnTheHostsNetwork(t *testing.T) {
 func TestEveryKeyOfTheNetworkFlag(t *testing.T) {
 	e := engine(t, "busybox")
 	const opts = "com.docker.network.endpoint."
+	four, six := harness.Subnet(t)
 	check := func(t *testing.T, n, net string) {
 		t.Helper()
 		got := e.OK(t, "cleat", "exec", n, "sh", "-c", `cat /sys/class/net/wan7/address; ip -4 -o addr show wan7 | awk '{print $4}'; ip -6 -o addr show wan7 scope global | awk '{print $4}'
 			cat /proc/sys/net/ipv4/conf/wan7/log_martians; ip route | grep ^default | cut -d' ' -f3,5; ls /sys/class/net | tr '\n' ' '`)
-		want := "02:00:00:00:ab:07\n10.193.7.77/24\nfd00:193:7::77/64\n1\n10.193.7.1 wan7\neth0 lo wan7 "
+		want := "02:00:00:00:ab:07\n" + four + "77/24\n" + six + "77/64\n1\n" + four + "1 wan7\neth0 lo wan7 "
 		if strings.TrimSpace(got) != strings.TrimSpace(want) {
 			t.Errorf("inside:\n%s\nwant\n%s", got, want)
 		}
 		other := n + "-other"
 		remove(t, e, other)
-		if got := e.OK(t, "cleat", "run", "--rm", "--name", other, "--network", net, "busybox", "nslookup", "-type=a", "storefront", "127.0.0.11"); !strings.Contains(got, "10.193.7.77") {
+		if got := e.OK(t, "cleat", "run", "--rm", "--name", other, "--network", net, "busybox", "nslookup", "-type=a", "storefront", "127.0.0.11"); !strings.Contains(got, four+"77") {
 			t.Errorf("by its alias: %s", got)
 		}
 	}
 	create := func(t *testing.T) string {
-		return made(t, e, "docker", "-net", "--ipv6", "--subnet", "10.193.7.0/24", "--subnet", "fd00:193:7::/64")
+		return made(t, e, "docker", "-net", "--ipv6", "--subnet", four+"0/24", "--subnet", six+"/64")
 	}
 	each(t, func(t *testing.T, program string) {
 		net, n := create(t), name(t)
 		first := made(t, e, program, "-first")
 		remove(t, e, n)
 		e.OK(t, program, "run", "-d", "--name", n, "--network", first, "--network",
-			"name="+net+",alias=storefront,ip=10.193.7.77,ip6=fd00:193:7::77,mac-address=02:00:00:00:ab:07,driver-opt="+opts+"ifname=wan7,driver-opt="+opts+"sysctls=net.ipv4.conf.IFNAME.log_martians=1,gw-priority=10",
+			"name="+net+",alias=storefront,ip="+four+"77,ip6="+six+"77,mac-address=02:00:00:00:ab:07,driver-opt="+opts+"ifname=wan7,driver-opt="+opts+"sysctls=net.ipv4.conf.IFNAME.log_martians=1,gw-priority=10",
 			"busybox", "sleep", "600")
 		check(t, n, net)
 	})
@@ -132,7 +133,7 @@ func TestEveryKeyOfTheNetworkFlag(t *testing.T) {
 			Name: n, Config: &container.Config{Image: "busybox", Cmd: []string{"sleep", "600"}}, HostConfig: &container.HostConfig{NetworkMode: "bridge"},
 			NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 				"bridge": {}, net: {
-					IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.193.7.77"), IPv6Address: netip.MustParseAddr("fd00:193:7::77")}, MacAddress: mac, GwPriority: 10,
+					IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr(four + "77"), IPv6Address: netip.MustParseAddr(six + "77")}, MacAddress: mac, GwPriority: 10,
 					Aliases: []string{"storefront"}, DriverOpts: map[string]string{opts + "ifname": "wan7", opts + "sysctls": "net.ipv4.conf.IFNAME.log_martians=1"},
 				},
 			}},
@@ -167,11 +168,13 @@ func TestNetworkOptions(t *testing.T) {
 // TestConfigOnlyNetworks: a configuration that networks are made from.
 func TestConfigOnlyNetworks(t *testing.T) {
 	e := engine(t, "busybox")
+	four, _ := harness.Subnet(t)
+	others, _ := harness.Subnet(t)
 	each(t, func(t *testing.T, program string) {
-		conf := made(t, e, program, "-conf", "--config-only", "--subnet", "10.193.9.0/24", "--gateway", "10.193.9.254", "-o", "com.docker.network.driver.mtu=1370", "--label", "kind=shop", "--label", "of="+name(t))
+		conf := made(t, e, program, "-conf", "--config-only", "--subnet", four+"0/24", "--gateway", four+"254", "-o", "com.docker.network.driver.mtu=1370", "--label", "kind=shop", "--label", "of="+name(t))
 		net := made(t, e, program, "-net", "--config-from", conf)
 		got := e.OK(t, program, "run", "--rm", "--network", net, "busybox", "sh", "-c", "ip -4 -o addr show eth0 | awk '{print $4}'; ip route | grep ^default | cut -d' ' -f3; cat /sys/class/net/eth0/mtu")
-		if got != "10.193.9.1/24\n10.193.9.254\n1370" {
+		if got != four+"1/24\n"+four+"254\n1370" {
 			t.Errorf("inside: %q", got)
 		}
 		if got := e.OK(t, program, "network", "inspect", "-f", "{{.ConfigFrom.Network}} {{.ConfigOnly}} {{.Labels.kind}}", net); got != conf+" false shop" {
@@ -180,7 +183,7 @@ func TestConfigOnlyNetworks(t *testing.T) {
 		for what, r := range map[string]harness.Result{
 			"is a configuration network": e.Do(t, program, "", "run", "--rm", "--network", conf, "busybox", "true"),
 			"is in use":                  e.Do(t, program, "", "network", "rm", conf),
-			"not supported":              e.Do(t, program, "", "network", "create", "--config-from", conf, "--subnet", "10.193.10.0/24", net+"-2"),
+			"not supported":              e.Do(t, program, "", "network", "create", "--config-from", conf, "--subnet", others+"0/24", net+"-2"),
 		} {
 			if r.Code == 0 || !strings.Contains(r.Stderr, what) {
 				t.Errorf("want %q: %s", what, r)

@@ -100,10 +100,10 @@ func New(t testing.TB, o Options) *Engine {
 	return e
 }
 
-// slots is how many subnets there are for engines.
+// slots is how many subnets there are for engines and networks of tests.
 const slots = 56 * 256
 
-// ownSlot is a number that no other engine of a test has, in whichever process.
+// ownSlot is a number that no other engine nor network of a test has, in whichever process.
 func ownSlot(t testing.TB, from int) (int, net.Listener) {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs() // of other engines, or of those that were left behind
@@ -122,6 +122,15 @@ func ownSlot(t testing.TB, from int) (int, net.Listener) {
 	}
 	t.Fatal("all subnets of tests are in use")
 	return 0, nil
+}
+
+// Subnet is a range of addresses that no other test has, in whichever process, until this one ends: the beginnings of an
+// IPv4 /24, such as "10.201.7.", and of an IPv6 /64, such as "fd00:c1eb:108::".
+func Subnet(t testing.TB) (four, six string) {
+	t.Helper()
+	slot, held := ownSlot(t, os.Getpid()*7+int(engines.Add(1)))
+	t.Cleanup(func() { held.Close() })
+	return fmt.Sprintf("10.%d.%d.", 200+slot/256, slot%256), fmt.Sprintf("fd00:c1eb:%x::", slot+1)
 }
 
 // Args are the flags that this engine is started with; programs such as
