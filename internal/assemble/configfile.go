@@ -177,7 +177,7 @@ func readBuilder(data []byte) (*builderSettings, error) {
 // fileValue is what the file says about one flag.
 type fileValue struct {
 	key    string   // as the file has it
-	values []string // each is set once; none if the list is empty
+	values []string // each is set once; none if the list or the text is empty
 }
 
 // parseConfigFile turns the file into values of flags, by the flags' names.
@@ -311,6 +311,11 @@ func flagValues(key string, raw json.RawMessage) ([]string, error) {
 		return out, nil
 	case map[string]any:
 		return mapValues(key, v)
+	case string:
+		if v == "" {
+			return nil, nil // as dockerd has it: with its whole file, in which most are so, as a template
+		}
+		return []string{v}, nil
 	default:
 		s, err := scalar(key, v)
 		return []string{s}, err

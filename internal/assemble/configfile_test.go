@@ -55,6 +55,13 @@ func TestConfigurationFile(t *testing.T) {
 				return len(n.AddressPools) == 1 && n.AddressPools[0].Size == 24 && n.NetworkOptions["bridge"]["com.docker.network.driver.mtu"] == "1400" && n.BindIP.String() == "127.0.0.1"
 			},
 		},
+		"not set": {
+			text: `{"userns-remap": "", "data-root": "", "exec-root": "", "cgroup-parent": "", "storage-driver": "", "default-runtime": "", "firewall-backend": "", "log-format": "", "log-driver": "", "swarm-default-advertise-addr": "", "bip": "", "pidfile": ""}`,
+			ok: func(c *Config) bool {
+				return c.DataRoot == "/var/lib/cleat" && c.LogFormat == "text" && c.CgroupParent == "/cleat" && len(c.Warnings) == 0
+			},
+		},
+		"unknown, not set":         {text: `{"nonsuch": ""}`, bad: "don't match any configuration option: nonsuch"},
 		"proxies":                  {text: `{"proxies": {"http-proxy": "http://p:1", "no-proxy": "x"}}`, ok: func(c *Config) bool { return c.HTTPProxy == "http://p:1" && c.NoProxy == "x" }},
 		"needless":                 {text: `{"live-restore": true, "features": {"buildkit": true}, "exec-opts": ["native.cgroupdriver=cgroupfs"], "storage-driver": "overlay2"}`, ok: func(c *Config) bool { return len(c.Warnings) == 4 }},
 		"byte order mark":          {text: "\xef\xbb\xbf{\"debug\": true}", ok: func(c *Config) bool { return c.Debug }},
