@@ -96,7 +96,7 @@ func TestLikeDocker(t *testing.T) {
 		{line: `ps --format {{pad|.Names|2|3}}{{truncate|.Image|4}}{{title|.State}}{{lower|.Command}}{{join|(split|.Labels|",")|";"}}{{println}}`},
 		{line: "images"}, {line: "images -q"}, {line: "images --no-trunc -q"}, {line: "images nginx"}, {line: "image ls --format json"}, {line: "images --format {{.Repository}}:{{.Tag}}@{{.Digest}}"},
 		{line: "images --format {{.SharedSize}}/{{.UniqueSize}}/{{.Containers}}/{{.CreatedAt}}"},
-		{line: "history nginx"}, {line: "history -q nginx"}, {line: "history --no-trunc nginx"}, {line: "history -H=false nginx"}, {line: "image history --format json nginx"},
+		{line: `images --format table|{{.ID}}\t{{.VirtualSize}}`}, {line: "history nginx"}, {line: "history -q nginx"}, {line: "history --no-trunc nginx"}, {line: "history -H=false nginx"}, {line: "image history --format json nginx"},
 		{line: "volume ls"}, {line: "volume ls -q"}, {line: "volume ls --format json"}, {line: "volume ls --format {{.Name}}={{.Label|\"x\"}}"}, {line: "volume inspect pgdata"}, {line: "volume inspect no-such pgdata"},
 		{line: "volume create"}, {line: "volume create pgdata"}, {line: "volume rm a b"}, {line: "volume rm used a"}, {line: "volume rm"},
 		{line: "network ls"}, {line: "network ls -q --no-trunc"}, {line: "network ls --format json"}, {line: "network inspect bridge"}, {line: "network inspect -f {{range|.IPAM.Config}}{{.Subnet}}{{end}} bridge"},

@@ -16,7 +16,14 @@ func TestPlainAddresses(t *testing.T) {
 	data := struct {
 		Networks map[string]*endpoint
 		None     *endpoint
-	}{Networks: map[string]*endpoint{"a": {IP: netip.MustParseAddr("10.0.0.2")}, "b": {Prefix: netip.MustParsePrefix("10.1.0.0/16")}}}
+		Bindings map[string][]endpoint
+		Words    []string
+		Said     struct {
+			IP   netip.Addr
+			Text string
+		}
+	}{Bindings: map[string][]endpoint{"80/tcp": {{}, {IP: netip.MustParseAddr("::1")}}}, Words: []string{"invalid IP"}, Networks: map[string]*endpoint{"a": {IP: netip.MustParseAddr("10.0.0.2")}, "b": {Prefix: netip.MustParsePrefix("10.1.0.0/16")}}}
+	data.Said.Text = "it was an invalid IP"
 	for format, want := range map[string]string{
 		"{{.Networks.a.IP}}|{{.Networks.a.Gateway}}|{{.Networks.a.Prefix}}":               "10.0.0.2||",
 		"{{range .Networks}}{{.IP}},{{.Prefix}};{{end}}":                                  "10.0.0.2,;,10.1.0.0/16;",
@@ -25,6 +32,9 @@ func TestPlainAddresses(t *testing.T) {
 		"{{with $x := .Networks.b.IP}}{{$x}}{{else}}none{{end}}":                          "none",
 		`{{define "x"}}[{{.Gateway}}]{{end}}{{range .Networks}}{{template "x" .}}{{end}}`: "[][]",
 		"{{json .Networks.b.IP}} {{len .Networks}} {{.None}} {{if .None}}x{{end}}":        `"" 2 <nil> `,
+		"{{.Bindings}}{{range .Bindings}}{{.}}{{end}}":                                    "map[80/tcp:[{  } {::1  }]][{  } {::1  }]",
+		`{{with index .Bindings "80/tcp"}}{{range .}}{{.}}{{end}}{{end}}{{.Words}}`:       "{  }{::1  }[invalid IP]",
+		"{{$b := .Bindings}}{{len $b}}{{$b}} {{.Networks.a}} {{.Said}}":                   "1map[80/tcp:[{  } {::1  }]] {10.0.0.2  } {invalid IP it was an invalid IP}",
 	} {
 		tmpl, err := templates.Parse(format)
 		if err != nil {
