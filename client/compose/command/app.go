@@ -377,7 +377,7 @@ func (a *app) containers(ctx context.Context, services []string, oneOffs bool) (
 		return nil, nil, err
 	}
 	if unknown := unknownOf(p, list, services); len(unknown) > 0 {
-		return nil, nil, fmt.Errorf("no such service: %s", unknown[0])
+		return nil, nil, noService(p, unknown[0])
 	}
 	return o, operate.OfServices(list, services), nil
 }
@@ -404,6 +404,15 @@ func (a *app) acted(ctx context.Context, services []string, oneOffs bool) (*oper
 		return o, list, err
 	}
 	return o, a.within(o, list), nil
+}
+
+// noService is the error for a service that the project, which may be nil, has not: it names those that there are.
+func noService(p *types.Project, name string) error {
+	if p == nil || len(p.Services)+len(p.DisabledServices) == 0 {
+		return fmt.Errorf("no such service: %s", name)
+	}
+	all := slices.Sorted(slices.Values(append(project.Names(p), p.DisabledServiceNames()...)))
+	return fmt.Errorf("no such service: %s: the project has %s", name, strings.Join(all, ", "))
 }
 
 // unknownOf are those services that neither the project, which may be nil, nor a container knows.

@@ -137,7 +137,7 @@ func (a *app) render(ctx context.Context, services []string, o configFlags) ([]b
 	case "json":
 		text, err = canonical.JSON(p)
 	default:
-		return nil, fmt.Errorf("unsupported format %q", o.format)
+		return nil, fmt.Errorf("unsupported format %q: choose yaml or json", o.format)
 	}
 	// As it would be read again: a dollar is no variable.
 	return bytes.ReplaceAll(text, []byte("$"), []byte("$$")), err
@@ -177,7 +177,7 @@ func (a *app) renderModel(ctx context.Context, o configFlags) ([]byte, error) {
 	case "json":
 		return json.MarshalIndent(model, "", "  ")
 	}
-	return nil, fmt.Errorf("unsupported format %q", o.format)
+	return nil, fmt.Errorf("unsupported format %q: choose yaml or json", o.format)
 }
 
 // pinModel puts digests into the images of a model.
@@ -337,7 +337,7 @@ func hashes(p *types.Project, which string) ([]string, error) {
 	for _, name := range names {
 		s, ok := p.Services[name]
 		if !ok {
-			return nil, fmt.Errorf("no such service: %s", name)
+			return nil, noService(p, name)
 		}
 		hash, err := canonical.ServiceHash(s)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -39,7 +40,7 @@ func (a *app) downCommand() *cobra.Command {
 		}
 		for _, s := range args {
 			if p != nil && !slices.Contains(append(project.Names(p), p.DisabledServiceNames()...), s) {
-				return fmt.Errorf("no such service: %s", s)
+				return noService(p, s)
 			}
 		}
 		opts.Services, opts.Timeout, opts.RemoveOrphans, opts.All = args, timeout(), removeOrphans(), a.byName()
@@ -98,7 +99,7 @@ func (a *app) restartCommand() *cobra.Command {
 			return err
 		}
 		if unknown := unknownOf(o.Project, list, args); len(unknown) > 0 {
-			return fmt.Errorf("no such service: %s", unknown[0])
+			return noService(o.Project, unknown[0])
 		}
 		if len(args) == 0 {
 			list = a.within(o, list)
@@ -241,7 +242,7 @@ func (a *app) waitCommand() *cobra.Command {
 			return err
 		}
 		if len(list) == 0 {
-			return fmt.Errorf("no containers for project: start the services first")
+			return fmt.Errorf("no containers for project: %s: start the services first", strings.Join(args, ", "))
 		}
 		code, err := a.firstExit(ctx, o, list)
 		if err != nil {

@@ -80,7 +80,7 @@ func applyScale(p *types.Project, scale []string) error {
 		}
 		s, known := p.Services[name]
 		if !known {
-			return fmt.Errorf("no such service: %s", name)
+			return noService(p, name)
 		}
 		s.Scale = &n
 		p.Services[name] = s
@@ -104,7 +104,7 @@ func (a *app) wanted(ctx context.Context, services []string, m *making) (*types.
 		return nil, errors.New("no service selected")
 	}
 	if m.exitCodeFrom != "" && !slices.Contains(project.Names(p), m.exitCodeFrom) {
-		return nil, fmt.Errorf("no such service: %s", m.exitCodeFrom)
+		return nil, noService(p, m.exitCodeFrom)
 	}
 	if i := slices.IndexFunc(m.attach, func(name string) bool { return !slices.Contains(project.Names(p), name) }); i >= 0 {
 		return nil, fmt.Errorf("cannot attach to services not included in up: %s", m.attach[i])

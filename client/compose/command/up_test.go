@@ -57,9 +57,9 @@ func TestScaleFlags(t *testing.T) {
 		bad string
 	}{
 		"web=3": {3, ""}, "web=0": {0, ""}, "web": {0, "Should be SERVICE=NUM"}, "web=-1": {0, "Should be SERVICE=NUM"}, "web=many": {0, "Should be SERVICE=NUM"},
-		"=1": {0, "no such service: "}, "db=1": {0, "no such service: db"}, "web=1=2": {0, "Should be"}, "web=99999999999999999999": {0, "Should be"},
+		"=1": {0, "no such service: "}, "db=1": {0, "no such service: db: the project has old, web"}, "web=1=2": {0, "Should be"}, "web=99999999999999999999": {0, "Should be"},
 	} {
-		p := &types.Project{Services: types.Services{"web": {Name: "web"}}}
+		p := &types.Project{Services: types.Services{"web": {Name: "web"}}, DisabledServices: types.Services{"old": {Name: "old"}}}
 		err := applyScale(p, []string{text})
 		switch {
 		case want.bad != "" && (err == nil || !strings.Contains(err.Error(), want.bad)):
