@@ -100,6 +100,9 @@ func TestComposeInterrupted(t *testing.T) {
 				if len(signals) == 1 && signals[0] != syscall.SIGKILL && !byOne || !byOne && !bySignal {
 					t.Errorf("exit code %d\n%s", code, said)
 				}
+				if strings.Contains(said, "signal received") {
+					t.Errorf("what was given up is told as an error of the engine: %s", said)
+				}
 				if !byOne {
 					// Nobody has waited for what the killed client had asked for: the engine
 					// may still be about it.

@@ -63,7 +63,7 @@ func (a *app) prepare() error {
 	if a.reporter, err = show.NewProgress(out, show.Form(a.progress), terminal); err != nil {
 		return err
 	}
-	a.reporter.DryRun = a.dryRun
+	a.reporter.DryRun, a.reporter.Size = a.dryRun, out.Size
 	return nil
 }
 

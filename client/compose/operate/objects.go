@@ -178,7 +178,7 @@ func (o *Operator) removeNetworks(ctx context.Context, project string) (found bo
 				o.Report.Report("Network", n.Name, "Resource is still in use")
 				return nil
 			}
-			errs[i] = o.done("Network", n.Name, "Removed", err)
+			errs[i] = o.ended(ctx, "Network", n.Name, "Removed", err)
 			return nil
 		})
 	}
@@ -205,7 +205,7 @@ func (o *Operator) removeVolumes(ctx context.Context, project string) (found boo
 				o.Report.Report("Volume", v.Name, "Resource is still in use")
 				return nil
 			}
-			errs[i] = o.done("Volume", v.Name, "Removed", err)
+			errs[i] = o.ended(ctx, "Volume", v.Name, "Removed", err)
 			return nil
 		})
 	}

@@ -53,7 +53,7 @@ func (o *Operator) OneOff(ctx context.Context, p *types.Project, s types.Service
 			err = errors.Join(err, o.discard(ctx, made.ID, true))
 		}
 	}
-	return made.ID, o.done("Container", name, "Created", err)
+	return made.ID, o.ended(ctx, "Container", name, "Created", err)
 }
 
 // StartOne starts one container, by its id; nothing waits for what it depends on.

@@ -40,7 +40,7 @@ func (o *Operator) preStart(ctx context.Context, p *types.Project, s types.Servi
 				}
 			}
 			o.Report.Report("Container", name, "Starting")
-			if err := o.done("Container", name, "Exited", o.initialise(ctx, p, s, h, c, name)); err != nil {
+			if err := o.ended(ctx, "Container", name, "Exited", o.initialise(ctx, p, s, h, c, name)); err != nil {
 				return err
 			}
 		}

@@ -162,7 +162,7 @@ func (o *Operator) ProvideAll(ctx context.Context, p *types.Project) (*types.Pro
 	for _, name := range order.sorted() {
 		o.Report.Report("Service", name, "Creating")
 		variables, err := o.provide(ctx, p, p.Services[name], "up")
-		if err := o.done("Service", name, "Created", err); err != nil {
+		if err := o.ended(ctx, "Service", name, "Created", err); err != nil {
 			return nil, err
 		}
 		found[name] = variables
@@ -215,7 +215,7 @@ func (o *Operator) removeProvided(ctx context.Context, p *types.Project, service
 		}
 		o.Report.Report("Service", name, "Removing")
 		_, err := o.provide(ctx, p, s, "down")
-		errs = append(errs, o.done("Service", name, "Removed", err))
+		errs = append(errs, o.ended(ctx, "Service", name, "Removed", err))
 	}
 	return errors.Join(errs...)
 }

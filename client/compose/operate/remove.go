@@ -60,7 +60,7 @@ func (o *Operator) Stop(ctx context.Context, list []Container, timeout *int) err
 			return nil
 		}
 		o.Report.Report("Container", c.Name, "Stopping")
-		return o.done("Container", c.Name, "Stopped", o.stop(ctx, c, timeout))
+		return o.ended(ctx, "Container", c.Name, "Stopped", o.stop(ctx, c, timeout))
 	})
 }
 
@@ -70,7 +70,7 @@ func (o *Operator) Remove(ctx context.Context, list []Container, opts RemoveOpti
 	return o.inReverse(ctx, list, func(ctx context.Context, c Container) error {
 		if opts.Stop && c.Running() {
 			o.Report.Report("Container", c.Name, "Stopping")
-			if err := o.done("Container", c.Name, "Stopped", o.stop(ctx, c, opts.Timeout)); err != nil {
+			if err := o.ended(ctx, "Container", c.Name, "Stopped", o.stop(ctx, c, opts.Timeout)); err != nil {
 				return err
 			}
 		}
@@ -79,7 +79,7 @@ func (o *Operator) Remove(ctx context.Context, list []Container, opts RemoveOpti
 		if gone(err) {
 			err = nil
 		}
-		return o.done("Container", c.Name, "Removed", err)
+		return o.ended(ctx, "Container", c.Name, "Removed", err)
 	})
 }
 
@@ -213,7 +213,7 @@ func (o *Operator) removeImage(ctx context.Context, name string) error {
 		o.Report.Report("Image", name, "Resource is still in use")
 		return nil
 	}
-	return o.done("Image", name, "Removed", err)
+	return o.ended(ctx, "Image", name, "Removed", err)
 }
 
 // Restart restarts the services' containers, and then those of services that asked to be
@@ -242,7 +242,7 @@ func (o *Operator) Restart(ctx context.Context, list []Container, services []str
 		}
 		return o.Each(ctx, OfServices(list, []string{service}), func(ctx context.Context, c Container) error {
 			o.Report.Report("Container", c.Name, "Restarting")
-			return o.done("Container", c.Name, "Started", o.restart(ctx, c, timeout))
+			return o.ended(ctx, "Container", c.Name, "Started", o.restart(ctx, c, timeout))
 		})
 	})
 }

@@ -55,7 +55,7 @@ func (o *Operator) renewNetwork(ctx context.Context, p *types.Project, n types.N
 	if _, err = o.API.NetworkCreate(ctx, n.Name, request); err != nil {
 		err = fmt.Errorf("failed to create network %s: %w", n.Name, err)
 	}
-	if err := o.done("Network", n.Name, "Created", err); err != nil {
+	if err := o.ended(ctx, "Network", n.Name, "Created", err); err != nil {
 		return err
 	}
 	return o.Each(ctx, on, func(ctx context.Context, c Container) error {

@@ -33,13 +33,16 @@ const (
 type Progress struct {
 	// DryRun marks every line: nothing of it happens.
 	DryRun bool
+	// Size is that of the terminal, in characters, 0 if it is not known; nil is a terminal that has room for all.
+	Size func() (rows, cols uint)
 
 	form Form
 	w    io.Writer
 
-	mu    sync.Mutex
-	lines []line // in a terminal, those that are on it
-	drawn int
+	mu     sync.Mutex
+	lines  []line // in a terminal, those that are on it, or would be if it had room for them
+	drawn  int    // rows
+	hidden bool   // there was no room for some of them
 }
 
 type line struct{ kind, name, state string }
@@ -104,11 +107,15 @@ func (p *Progress) Warn(text string) {
 // Redraws says whether lines that are shown already change: nothing else may be printed then.
 func (p *Progress) Redraws() bool { return p.form == TTY }
 
-// End leaves what is on the terminal there: what comes next is below it.
+// End leaves what is on the terminal there, and all that it had no room for: what comes next is below it.
 func (p *Progress) End() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lines, p.drawn = nil, 0
+	if p.hidden {
+		_, cols := p.size()
+		p.redraw(p.lines, cols)
+	}
+	p.lines, p.drawn, p.hidden = nil, 0, false
 }
 
 func (p *Progress) update(l line) {
@@ -119,42 +126,6 @@ func (p *Progress) update(l line) {
 		}
 	}
 	p.lines = append(p.lines, l)
-}
-
-// erase takes the lines off the terminal.
-func (p *Progress) erase() {
-	if p.drawn > 0 {
-		_, _ = fmt.Fprintf(p.w, "\x1b[%dA\x1b[J", p.drawn)
-		p.drawn = 0
-	}
-}
-
-func (p *Progress) draw() {
-	if p.form != TTY {
-		return
-	}
-	var b bytes.Buffer
-	if p.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", p.drawn)
-	}
-	width := 0
-	for _, l := range p.lines {
-		width = max(width, len(l.kind)+len(l.name)+1)
-	}
-	for _, l := range p.lines {
-		colour := "\x1b[34m" // under way
-		switch {
-		case strings.HasPrefix(l.state, "Error"):
-			colour = "\x1b[31m"
-		case !strings.HasSuffix(l.state, "ing") || l.state == "Running":
-			colour = "\x1b[32m"
-		}
-		// One line of the terminal each, whatever an error says.
-		state, _, _ := strings.Cut(l.state, "\n")
-		fmt.Fprintf(&b, " %-*s  %s%s\x1b[0m\x1b[K\n", width, l.kind+" "+l.name, colour, state)
-	}
-	_, _ = p.w.Write(b.Bytes())
-	p.drawn = len(p.lines)
 }
 
 // Logs prints the output of containers.

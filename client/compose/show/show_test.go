@@ -2,7 +2,10 @@ package show_test
 
 import (
 	"bytes"
+	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -103,5 +106,69 @@ func TestLongLinesComeInParts(t *testing.T) {
 	}
 	if want := "x" + strings.Repeat("é", 3<<19) + "endnext" + strings.Repeat("y", part) + strings.Repeat("z", part+1); text != want {
 		t.Error("the parts are not what was written")
+	}
+}
+
+// emulated is what a terminal of a width shows of what was written to it, which goes up by whole lines only; a line that is
+// too long takes several rows. What has left the top cannot be changed any more.
+func emulated(t *testing.T, text string, rows, cols int) []string {
+	t.Helper()
+	var screen []string
+	at := 0
+	for len(text) > 0 {
+		var n int
+		switch m := regexp.MustCompile(`^\x1b\[(\d*)([A-Za-z])`).FindStringSubmatch(text); {
+		case m != nil && m[2] == "A":
+			n, _ = strconv.Atoi(m[1])
+			if at -= n; at < max(0, len(screen)+1-rows) {
+				t.Fatalf("the cursor is to go above the terminal: %q", text)
+			}
+			text = text[len(m[0]):]
+		case m != nil && m[2] == "J":
+			screen, text = screen[:min(at, len(screen))], text[len(m[0]):]
+		default:
+			line, rest, _ := strings.Cut(text, "\n")
+			plain := regexp.MustCompile(`\x1b\[[0-9;]*[mK]`).ReplaceAllString(line, "")
+			if utf8.RuneCountInString(plain) >= cols {
+				t.Fatalf("%q has no room in %d columns", plain, cols)
+			}
+			if at == len(screen) {
+				screen = append(screen, "")
+			}
+			screen[at], text = strings.TrimRight(plain, " "), rest
+			at++
+		}
+	}
+	return screen
+}
+
+// However small the terminal is, each object has one row, and of more of them than there are rows those are shown that are
+// under way; in the end all of them are.
+func TestTerminalThatIsSmall(t *testing.T) {
+	for _, size := range [][2]int{{24, 200}, {24, 80}, {24, 40}, {10, 30}, {5, 20}, {3, 12}} {
+		var b bytes.Buffer
+		p, err := show.NewProgress(&b, "", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Size = func() (uint, uint) { return uint(size[0]), uint(size[1]) }
+		const long = "a-service-with-a-very-long-name-that-goes-on-and-on-and-on"
+		for i := range 30 {
+			p.Report("Container", fmt.Sprint(long, "-", i), "Creating")
+			p.Report("Container", fmt.Sprint(long, "-", i), "Created")
+		}
+		p.Report("Container", "last", "Starting")
+		p.Report("Container", long+"-3", "Error response from daemon: no room for what it says, which is long\nin two lines")
+		during := emulated(t, b.String(), size[0], size[1])
+		if last := during[len(during)-1]; !strings.Contains(last, "more") && size[0] < 32 {
+			t.Errorf("%v: nothing is said of those that there is no room for: %q", size, during)
+		}
+		if text := strings.Join(during, "\n"); !strings.Contains(text, "Err") || size[0] > 3 && !strings.Contains(text, "Starting"[:3]) {
+			t.Errorf("%v: what matters is not there:\n%s", size, text)
+		}
+		p.End()
+		if all := emulated(t, b.String(), 1000, size[1]); len(all) != 31 {
+			t.Errorf("%v: %d lines are left, want 31:\n%s", size, len(all), strings.Join(all, "\n"))
+		}
 	}
 }
