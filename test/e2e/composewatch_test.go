@@ -197,6 +197,37 @@ services:
 	})
 }
 
+// On a terminal it is asked whether a volume whose configuration has changed is to be made anew.
+func TestComposeAsksForVolumes(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{
+		"compose.yaml": "services: {web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, volumes: [\"data:/data\"]}}\nvolumes: {data: }\n",
+		"more.yaml":    "volumes: {data: {labels: {more: label}}}\n",
+	})
+	a.ok(t, "up", "-d")
+	a.ok(t, "exec", "-T", "web", "touch", "/data/made")
+	again := func(answer string) string {
+		t.Helper()
+		cmd := a.command(t, "-f", "compose.yaml", "-f", "more.yaml", "up", "-d")
+		cmd.Env = append(cmd.Env, "TERM=xterm")
+		up := harness.BeginOnTerminal(t, cmd, 24, 80)
+		up.Shows(t, "exists but doesn't match configuration in compose file. Recreate (data will be lost)?")
+		up.Type(t, answer)
+		if code := up.Exit(t); code != 0 && answer != "\x03" || code != 130 && answer == "\x03" {
+			t.Errorf("%q: exit code %d", answer, code)
+		}
+		return a.ok(t, "exec", "-T", "web", "ls", "/data")
+	}
+	for _, answer := range []string{"\x03", "\r", "n\r"} {
+		if got := again(answer); got != "made" {
+			t.Errorf("%q: the volume has %q", answer, got)
+		}
+	}
+	if got := again("y\r"); got != "" {
+		t.Errorf("yes: the volume has %q", got)
+	}
+}
+
 // On a terminal there are shortcuts: w watches, d leaves the project to itself.
 func TestComposeMenu(t *testing.T) {
 	e := engine(t, "busybox")

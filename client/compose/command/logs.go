@@ -267,7 +267,9 @@ func (a *app) eventsCommand() *cobra.Command {
 				}
 			case err := <-stream.Err:
 				switch {
-				case errors.Is(err, io.EOF) && o.Until != "", ctx.Err() != nil:
+				case ctx.Err() != nil:
+					return &exitError{code: 130}
+				case errors.Is(err, io.EOF) && o.Until != "":
 					return nil
 				case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 					return a.lost(err, "events")

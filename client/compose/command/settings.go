@@ -63,7 +63,7 @@ func (a *app) prepare() error {
 	if a.reporter, err = show.NewProgress(out, show.Form(a.progress), terminal); err != nil {
 		return err
 	}
-	a.reporter.DryRun, a.reporter.Size = a.dryRun, out.Size
+	a.reporter.DryRun, a.reporter.Size, a.reporter.Monochrome = a.dryRun, out.Size, os.Getenv("NO_COLOR") != ""
 	return nil
 }
 
@@ -99,9 +99,6 @@ func (a *app) chooseANSI() error {
 	if a.ansi == "" {
 		a.ansi = first(os.Getenv("COMPOSE_ANSI"), "auto")
 	}
-	if os.Getenv("NO_COLOR") != "" {
-		a.ansi = "never"
-	}
 	switch a.ansi {
 	case "auto", "never", "always":
 	default:
@@ -121,7 +118,7 @@ func (a *app) chooseANSI() error {
 
 // coloured says whether the output of containers has colours.
 func (a *app) coloured(none bool) bool {
-	return !none && a.ansi != "never" && (a.ansi == "always" || a.out.IsTerminal())
+	return !none && os.Getenv("NO_COLOR") == "" && a.ansi != "never" && (a.ansi == "always" || a.out.IsTerminal())
 }
 
 // orphans completes what is done about containers of services that the project no longer has.

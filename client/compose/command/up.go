@@ -145,7 +145,12 @@ func (a *app) made(ctx context.Context, services []string, m *making, timeout *i
 	if err := a.images(ctx, o, p, m); err != nil {
 		return nil, nil, err
 	}
-	o.Yes = m.yes
+	if o.Yes = m.yes; isTerminal(a.in) && a.err.IsTerminal() {
+		o.Confirm = func(ctx context.Context, question string) (bool, error) {
+			defer a.reporter.Hold()()
+			return a.confirm(ctx, question)
+		}
+	}
 	options := m.options(services, timeout)
 	if err := orphans(p, &options, m.removeOrphans()); err != nil {
 		return nil, nil, err

@@ -150,12 +150,26 @@ func (o *Operator) checkVolume(ctx context.Context, p *types.Project, key string
 	case owner != p.Name:
 		o.Report.Warn(fmt.Sprintf("volume %q already exists but was created for project %q (expected %q). Use `external: true` to use an existing volume", v.Name, owner, p.Name))
 	case found.Labels[label.ConfigHash] != "" && found.Labels[label.ConfigHash] != hash:
-		if o.Yes {
+		renew, err := o.losesVolume(ctx, v.Name)
+		if err != nil {
+			return err
+		}
+		if renew {
 			return o.renewVolume(ctx, p, key, v)
 		}
 		o.Report.Warn(fmt.Sprintf("volume %q has another configuration than the file says and stays as it is: its data would be lost. `up -y` makes it anew, with its containers", v.Name))
 	}
 	return nil
+}
+
+// losesVolume says whether a volume whose configuration has changed is to be made anew, without what is in it.
+func (o *Operator) losesVolume(ctx context.Context, name string) (bool, error) {
+	if o.Yes || o.Confirm == nil || o.DryRun {
+		return o.Yes, nil
+	}
+	o.asking.Lock()
+	defer o.asking.Unlock()
+	return o.Confirm(ctx, fmt.Sprintf("Volume %q exists but doesn't match configuration in compose file. Recreate (data will be lost)?", name))
 }
 
 // removeNetworks removes the project's networks.

@@ -71,7 +71,10 @@ type Operator struct {
 
 	// Yes makes volumes anew whose configuration has changed, and loses what is in them.
 	Yes bool
+	// Confirm asks the user whether that is to be done to a volume; nil is a client without a user, who is told.
+	Confirm func(ctx context.Context, question string) (bool, error)
 
+	asking  sync.Mutex // one question at a time
 	lock    sync.Mutex
 	renewed map[string]bool // networks that were made anew, by name
 	removed map[string]bool // containers that went with a volume, by id

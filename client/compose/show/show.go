@@ -35,6 +35,8 @@ type Progress struct {
 	DryRun bool
 	// Size is that of the terminal, in characters, 0 if it is not known; nil is a terminal that has room for all.
 	Size func() (rows, cols uint)
+	// Monochrome leaves out colours.
+	Monochrome bool
 
 	form Form
 	w    io.Writer
@@ -43,6 +45,7 @@ type Progress struct {
 	lines  []line // in a terminal, those that are on it, or would be if it had room for them
 	drawn  int    // rows
 	hidden bool   // there was no room for some of them
+	held   bool   // nothing is drawn
 }
 
 type line struct{ kind, name, state string }
@@ -111,6 +114,24 @@ func (p *Progress) Redraws() bool { return p.form == TTY }
 func (p *Progress) End() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.end()
+}
+
+// Hold ends what is shown and shows nothing of what happens from then on until it is released: a question is asked.
+func (p *Progress) Hold() (release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end()
+	p.held = true
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.held = false
+		p.draw()
+	}
+}
+
+func (p *Progress) end() {
 	if p.hidden {
 		_, cols := p.size()
 		p.redraw(p.lines, cols)

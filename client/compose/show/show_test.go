@@ -172,3 +172,25 @@ func TestTerminalThatIsSmall(t *testing.T) {
 		}
 	}
 }
+
+// While a question is asked nothing is drawn; after it all that has happened is, below it, and without colours if so chosen.
+func TestTerminalWithAQuestion(t *testing.T) {
+	var b bytes.Buffer
+	p, err := show.NewProgress(&b, "", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Monochrome = true
+	p.Report("Container", "a", "Creating")
+	release := p.Hold()
+	before := b.Len()
+	p.Report("Container", "b", "Creating")
+	p.Report("Container", "b", "Created")
+	if b.Len() != before {
+		t.Errorf("drawn over the question: %q", b.String()[before:])
+	}
+	release()
+	if got := b.String()[before:]; got != " Container b  Created\x1b[K\n\x1b[J" {
+		t.Errorf("after the question: %q", got)
+	}
+}

@@ -26,7 +26,7 @@ func (p *Progress) erase() {
 // draw shows the lines in the place of those that were shown before. The cursor only goes back to what is still on the
 // terminal: of more lines than it has rows those are shown that matter most, and how many others there are.
 func (p *Progress) draw() {
-	if p.form != TTY {
+	if p.form != TTY || p.held {
 		return
 	}
 	rows, cols := p.size()
@@ -87,14 +87,17 @@ func (p *Progress) redraw(shown []line, cols int) {
 		room = max(0, cols-3-width)
 	}
 	for i, l := range shown {
-		colour := "\x1b[34m" // under way
+		colour, plain := "\x1b[34m", "\x1b[0m" // under way
 		switch {
 		case l.failed():
 			colour = "\x1b[31m"
 		case l.done():
 			colour = "\x1b[32m"
 		}
-		fmt.Fprintf(&b, " %-*s  %s%s\x1b[0m\x1b[K\n", width, shortened(names[i], width), colour, shortened(states[i], room))
+		if p.Monochrome {
+			colour, plain = "", ""
+		}
+		fmt.Fprintf(&b, " %-*s  %s%s%s\x1b[K\n", width, shortened(names[i], width), colour, shortened(states[i], room), plain)
 	}
 	rows := len(shown)
 	if hidden := len(p.lines) - len(shown); hidden > 0 {
