@@ -45,6 +45,14 @@ services:
 		"--profile debug up -d", "pause", "unpause", "restart -t 0", "stop -t 0", "start", "kill", "rm -f", "ps -a --orphans=false --format {{.Service}}", "up -d", "down",
 		"up -d", "down debug", "--profile debug up -d", "down --remove-orphans", "--profile debug down",
 	}},
+	"a network of a profile that is not named": {map[string]string{"compose.yaml": `
+services:
+  base: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+  debug: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, profiles: [debug], networks: [own, default]}
+networks: {own: }
+`}, []string{
+		"--profile debug up -d", "--profile debug stop -t 0 debug", "down", "--profile debug up -d", "down", "--profile debug down",
+	}},
 	"containers of run": {map[string]string{"compose.yaml": `
 services:
   base: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}

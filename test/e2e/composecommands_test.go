@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,4 +124,20 @@ models: {m: {model: x}}
 		t.Errorf("models: %s", r)
 	}
 	a.ok(t, "down", "--remove-orphans", "-t", "0")
+}
+
+// What a service is built as goes with all its names, and not those that others have given to it.
+func TestComposeDownRemovesAllTags(t *testing.T) {
+	e := engine(t, "busybox")
+	own := name(t)
+	a := compose(t, e, map[string]string{"compose.yaml": fmt.Sprintf(
+		"services: {web: {image: %[1]s, build: {context: ., dockerfile_inline: \"FROM busybox\\n\", tags: [%[1]s-more, \"%[1]s:2\"]}}}\n", own)})
+	for _, which := range []string{"local", "all"} {
+		a.ok(t, "build", "-q")
+		e.OK(t, "cleat", "tag", own, own+"-mine")
+		a.ok(t, "down", "--rmi", which)
+		if got := e.OK(t, "cleat", "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference="+own+"*"); got != own+"-mine:latest" {
+			t.Errorf("down --rmi %s has left %q", which, got)
+		}
+	}
 }

@@ -172,8 +172,8 @@ func (o *Operator) losesVolume(ctx context.Context, name string) (bool, error) {
 	return o.Confirm(ctx, fmt.Sprintf("Volume %q exists but doesn't match configuration in compose file. Recreate (data will be lost)?", name))
 }
 
-// removeNetworks removes the project's networks.
-func (o *Operator) removeNetworks(ctx context.Context, project string) (found bool, err error) {
+// removeNetworks removes the project's networks but those whose ids are kept.
+func (o *Operator) removeNetworks(ctx context.Context, project string, kept map[string]bool) (found bool, err error) {
 	list, err := o.API.NetworkList(ctx, client.NetworkListOptions{Filters: make(client.Filters).Add("label", label.Project+"="+project)})
 	if err != nil {
 		return false, err
@@ -181,6 +181,9 @@ func (o *Operator) removeNetworks(ctx context.Context, project string) (found bo
 	errs := make([]error, len(list.Items))
 	var group errgroup.Group
 	for i, n := range list.Items {
+		if kept[n.ID] {
+			continue
+		}
 		group.Go(func() error {
 			o.Report.Report("Network", n.Name, "Removing")
 			_, err := o.API.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})

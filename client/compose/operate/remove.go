@@ -141,7 +141,11 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 	if len(opts.Services) > 0 {
 		return nil
 	}
-	found, err := o.removeNetworks(ctx, name)
+	kept := map[string]bool{}
+	if !opts.All {
+		kept = ofProfiles(p, list)
+	}
+	found, err := o.removeNetworks(ctx, name, kept)
 	errs := []error{err}
 	if opts.Volumes {
 		volumes, err := o.removeVolumes(ctx, name)
@@ -154,6 +158,32 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 		o.Report.Warn("No resource found to remove for project \"" + name + "\".")
 	}
 	return errors.Join(errs...)
+}
+
+// ofProfiles are the ids of the networks that only services are on whose profiles are not named: their containers stay, and
+// those that do not run could not be started again without. p is nil if only the project's name is known.
+func ofProfiles(p *types.Project, list []Container) map[string]bool {
+	kept := map[string]bool{}
+	if p == nil {
+		return kept
+	}
+	others := map[string]bool{} // by name
+	for _, s := range p.Services {
+		for key := range s.Networks {
+			others[p.Networks[key].Name] = true
+		}
+	}
+	for _, c := range list {
+		if _, stays := p.DisabledServices[c.Service]; !stays || c.NetworkSettings == nil {
+			continue
+		}
+		for name, n := range c.NetworkSettings.Networks {
+			if !others[name] {
+				kept[n.NetworkID] = true
+			}
+		}
+	}
+	return kept
 }
 
 // removeImages removes what has been built for the services, and of "all" what they ran, too. p is nil if only the
@@ -173,6 +203,11 @@ func (o *Operator) removeImages(ctx context.Context, name string, p *types.Proje
 	for _, i := range built.Items {
 		if s, known := services[i.Labels[label.Service]]; len(i.RepoTags) > 0 && (known || p == nil || opts.RemoveOrphans) {
 			names[ownTag(i.RepoTags, s.Image)] = true
+			if s.Build != nil {
+				for _, tag := range s.Build.Tags {
+					names[tag] = true
+				}
+			}
 		}
 	}
 	for _, s := range services {
