@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/dotenv"
@@ -146,51 +148,83 @@ func (o *oneOff) service(p *types.Project, name string, args []string, entrypoin
 	if o.workdir != "" {
 		s.WorkingDir = o.workdir
 	}
+	if s.Environment, err = o.environment(p, s.Environment); err != nil {
+		return s, err
+	}
+	if s.Labels, err = o.labelled(s.Labels); err != nil {
+		return s, err
+	}
+	s.CapAdd, s.CapDrop = append(s.CapAdd, o.capAdd...), append(s.CapDrop, o.capDrop...)
+	if s.Ports, err = o.ports(s.Ports); err != nil {
+		return s, err
+	}
+	s.Volumes, err = o.mounts(p, s.Volumes)
+	return s, err
+}
+
+// environment are a service's variables, over which those of --env-from-file win, and over these those of -e, of which one
+// without a value has that of the project.
+func (o *oneOff) environment(p *types.Project, of types.MappingWithEquals) (types.MappingWithEquals, error) {
+	all := types.MappingWithEquals{}.OverrideBy(of)
 	for _, file := range o.envFiles {
 		variables, err := dotenv.GetEnvFromFile(p.Environment, []string{file})
 		if err != nil {
-			return s, err
+			return nil, err
 		}
 		for key, value := range variables {
-			if s.Environment == nil {
-				s.Environment = types.MappingWithEquals{}
-			}
-			s.Environment[key] = &value
+			all[key] = &value
 		}
 	}
-	s.Environment = s.Environment.OverrideBy(types.NewMappingWithEquals(o.env).Resolve(p.Environment.Resolve))
+	return all.OverrideBy(types.NewMappingWithEquals(o.env).Resolve(p.Environment.Resolve)), nil
+}
+
+// labelled are a service's labels with those of -l.
+func (o *oneOff) labelled(of types.Labels) (types.Labels, error) {
+	if len(o.labels) == 0 {
+		return of, nil
+	}
+	all := types.Labels{}
+	maps.Copy(all, of)
 	for _, l := range o.labels {
 		k, v, ok := strings.Cut(l, "=")
 		if !ok {
-			return s, fmt.Errorf("label must be set as KEY=VALUE: %q is not", l)
+			return nil, fmt.Errorf("label must be set as KEY=VALUE: %q is not", l)
 		}
-		if s.Labels == nil {
-			s.Labels = types.Labels{}
-		}
-		s.Labels[k] = v
+		all[k] = v
 	}
-	s.CapAdd, s.CapDrop = append(s.CapAdd, o.capAdd...), append(s.CapDrop, o.capDrop...)
-	if !o.servicePorts {
-		s.Ports = nil
+	return all, nil
+}
+
+// ports are those of -p, after a service's own where they are asked for.
+func (o *oneOff) ports(of []types.ServicePortConfig) ([]types.ServicePortConfig, error) {
+	var all []types.ServicePortConfig
+	if o.servicePorts {
+		all = slices.Clone(of)
 	}
 	for _, text := range o.publish {
 		ports, err := types.ParsePortConfig(text)
 		if err != nil {
-			return s, err
+			return nil, err
 		}
-		s.Ports = append(s.Ports, ports...)
+		all = append(all, ports...)
 	}
+	return all, nil
+}
+
+// mounts are a service's volumes and those of -v, whose paths are relative to the project's directory.
+func (o *oneOff) mounts(p *types.Project, of []types.ServiceVolumeConfig) ([]types.ServiceVolumeConfig, error) {
+	all := slices.Clone(of)
 	for _, text := range o.volumes {
 		v, err := format.ParseVolume(text)
 		if err != nil {
-			return s, err
+			return nil, err
 		}
 		if v.Type == types.VolumeTypeBind {
 			v.Source = p.RelativePath(v.Source)
 		}
-		s.Volumes = append(s.Volumes, v)
+		all = append(all, v)
 	}
-	return s, nil
+	return all, nil
 }
 
 // startDependencies brings up what the service needs, without the service itself.

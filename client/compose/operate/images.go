@@ -30,60 +30,78 @@ func (o *Operator) EnsureImages(ctx context.Context, p *types.Project, opts Imag
 	for _, said := range spec.Unheeded(p) {
 		o.Report.Warn(said)
 	}
-	missing, existing, err := o.state(ctx, p)
+	images, existing, err := o.state(ctx, p)
 	if err != nil {
 		return err
 	}
-	var build []string
-	pull := map[wanted]types.ServiceConfig{}
-	provided := map[wanted]bool{}
-	for name, s := range p.Services {
-		image := spec.ImageName(p, s, o.Separator)
-		there := missing[image] != ""
-		of := wanted{image, spec.Platform(p, s.Platform)}
-		if there && of.platform != "" && s.Build == nil {
-			if there, err = o.provides(ctx, of, provided); err != nil {
-				return err
-			}
-		}
-		policy, refresh, err := policyOf(s, opts.Pull)
-		if err != nil {
+	needed := &needs{Operator: o, project: p, opts: opts, images: images, toPull: map[wanted]types.ServiceConfig{}, provided: map[wanted]bool{}}
+	for _, s := range p.Services {
+		if err := needed.add(ctx, s); err != nil {
 			return err
 		}
-		if policy == types.PullPolicyRefresh {
-			if policy, err = o.refreshed(ctx, image, there, refresh); err != nil {
-				return err
-			}
-		}
-		for _, v := range s.Volumes {
-			if v.Type == types.VolumeTypeImage && missing[v.Source] == "" {
-				pull[wanted{v.Source, spec.Platform(p, "")}] = types.ServiceConfig{Name: name}
-			}
-		}
-		switch {
-		case s.Build != nil && !opts.NoBuild && (opts.Build || policy == types.PullPolicyBuild || !there && policy != types.PullPolicyAlways):
-			build = append(build, name)
-		case policy == types.PullPolicyNever || there && policy != types.PullPolicyAlways:
-		case s.Build != nil && s.Image == "":
-			if !there {
-				return fmt.Errorf("service %q has no image, and is not to be built: leave out --no-build", name)
-			}
-		default:
-			pull[of] = s
-		}
 	}
-	if len(build) == 0 && len(pull) == 0 {
-		o.images, o.seen = missing, existing
+	if len(needed.toBuild) == 0 && len(needed.toPull) == 0 {
+		o.images, o.seen = images, existing
 		return nil
 	}
-	if err := o.pull(ctx, pull); err != nil {
+	if err := o.pull(ctx, needed.toPull); err != nil {
 		return err
 	}
-	if len(build) == 0 {
+	if len(needed.toBuild) == 0 {
 		return nil
 	}
-	slices.Sort(build)
-	return o.Build(ctx, p, build)
+	slices.Sort(needed.toBuild)
+	return o.Build(ctx, p, needed.toBuild)
+}
+
+// needs are what the services need that is not there.
+type needs struct {
+	*Operator
+	project  *types.Project
+	opts     ImageOptions
+	images   map[string]string // ids of those that are there, "" of others
+	provided map[wanted]bool   // what is known of their platforms
+
+	toBuild []string // services
+	toPull  map[wanted]types.ServiceConfig
+}
+
+// add looks what a service needs.
+func (n *needs) add(ctx context.Context, s types.ServiceConfig) error {
+	for _, v := range s.Volumes {
+		if v.Type == types.VolumeTypeImage && n.images[v.Source] == "" {
+			n.toPull[wanted{v.Source, spec.Platform(n.project, "")}] = types.ServiceConfig{Name: s.Name}
+		}
+	}
+	of := wanted{spec.ImageName(n.project, s, n.Separator), spec.Platform(n.project, s.Platform)}
+	there := n.images[of.image] != ""
+	if there && of.platform != "" && s.Build == nil {
+		var err error
+		if there, err = n.provides(ctx, of, n.provided); err != nil {
+			return err
+		}
+	}
+	policy, refresh, err := policyOf(s, n.opts.Pull)
+	if err != nil {
+		return err
+	}
+	if policy == types.PullPolicyRefresh {
+		if policy, err = n.refreshed(ctx, of.image, there, refresh); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.Build != nil && !n.opts.NoBuild && (n.opts.Build || policy == types.PullPolicyBuild || !there && policy != types.PullPolicyAlways):
+		n.toBuild = append(n.toBuild, s.Name)
+	case policy == types.PullPolicyNever || there && policy != types.PullPolicyAlways:
+	case s.Build != nil && s.Image == "":
+		if !there {
+			return fmt.Errorf("service %q has no image, and is not to be built: leave out --no-build", s.Name)
+		}
+	default:
+		n.toPull[of] = s
+	}
+	return nil
 }
 
 // state is what there is of a project: the ids of its images, and its containers.
