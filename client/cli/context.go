@@ -271,20 +271,31 @@ func (a *app) writeContext(archive io.Reader, dest string) error {
 		if a.out.IsTerminal() {
 			return errors.New("cowardly refusing to export to a terminal, specify a file path")
 		}
-		_, err := io.Copy(a.out, archive)
-		return err
+		return copyTar(a.out, archive)
 	}
 	// It may hold keys.
 	f, err := os.OpenFile(dest, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, archive)
+	err = copyTar(f, archive)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(dest))
 	}
 	_, _ = fmt.Fprintf(a.err, "Written file %q\n", dest)
 	return nil
+}
+
+// copyTar copies an archive of the library for contexts, which leaves out the padding of the last file and the two
+// blocks of 512 bytes at the end: tar says of such a file that it is cut off.
+func copyTar(w io.Writer, archive io.Reader) error {
+	const block = 512
+	n, err := io.Copy(w, archive)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(make([]byte, (block-n%block)%block+2*block))
+	return err
 }
 
 func (a *app) contextImport() spec {
