@@ -472,6 +472,32 @@ func TestAdministratorTruncatesTheLog(t *testing.T) {
 	close(live)
 }
 
+// Who reads up to a mark, and what comes after it from elsewhere, gets nothing that was written later: neither from the
+// file that the mark is in nor, when that is rotated, from the next.
+func TestReadingEndsAtAMark(t *testing.T) {
+	cfg := logs.Config{Path: filepath.Join(t.TempDir(), "log"), Opts: map[string]string{"max-size": "250", "compress": "false"}}
+	w := open(t, cfg)
+	feed(t, w, stdio.Stdout, "a\nb\n", noon, false)
+	m, err := w.Mark()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := all()
+	o.To = m
+	for _, later := range []string{"c\n", "d\ne\nf\n"} {
+		feed(t, w, stdio.Stdout, later, noon, false)
+		if got := read(t, cfg, o); got != "a\nb\n" {
+			t.Errorf("up to the mark, after %q: %q", later, got)
+		}
+	}
+	if files, err := logs.Files(cfg); err != nil || len(files) < 2 {
+		t.Errorf("nothing was rotated: %v %v", files, err)
+	}
+	if got := read(t, cfg, all()); got != "a\nb\nc\nd\ne\nf\n" {
+		t.Errorf("all: %q", got)
+	}
+}
+
 // TestLogThenLiveHasNoGapAndNoDouble is what an attach with logs=1 and stream=1
 // does, again and again while output is being written.
 func TestLogThenLiveHasNoGapAndNoDouble(t *testing.T) {
