@@ -204,6 +204,9 @@ func TestNamesComeAndGo(t *testing.T) {
 	if got := say(s.ask("2.0.20.172.in-addr.arpa", wire.TypePTR)); got != "NOERROR next.front." {
 		t.Errorf("reverse: %q", got)
 	}
+	// One that has no name has an address all the same.
+	d.Add(dns.Endpoint{ID: "e10", Network: "n1", Addrs: []netip.Addr{addr("172.20.0.10")}})
+	d.Remove("e10")
 	s.client.See(&dns.View{Networks: []string{"n2", "n1"}})
 	want("connected to another network", "web", "NOERROR 172.21.0.2")
 	d.Remove("e4")

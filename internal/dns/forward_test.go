@@ -226,6 +226,32 @@ func TestForgedAnswers(t *testing.T) {
 	}
 }
 
+// By TCP, too, an answer to another question is none.
+func TestForgedAnswerByTCP(t *testing.T) {
+	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		q = q.Copy()
+		q.Question[0].Name = "other.example."
+		says("6.6.6.6")(w, q)
+	})
+	s := withServers(t, up.upstream())
+	if got := say(s.exchange("tcp", new(wire.Msg).SetQuestion("bank.example.", wire.TypeA))); got != "SERVFAIL" {
+		t.Error(got)
+	}
+}
+
+// Some servers leave the question out of an error. It is one for the client all the same, in reply to its question.
+func TestErrorWithoutTheQuestion(t *testing.T) {
+	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		m := new(wire.Msg).SetRcode(q, wire.RcodeRefused)
+		m.Question = nil
+		w.WriteMsg(m)
+	})
+	s := withServers(t, up.upstream())
+	if got := say(s.ask("a-name-that-is-longer-than-the-header.of-a-message.example", wire.TypeA)); got != "REFUSED" {
+		t.Error(got)
+	}
+}
+
 // The host's resolver is a container, whose own name server is ours, whose name
 // server is the host's resolver: the question must end, asked once a round.
 func TestCircleEnds(t *testing.T) {

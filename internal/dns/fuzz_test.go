@@ -108,6 +108,8 @@ func FuzzAnswer(f *testing.F) {
 func FuzzReverseAddr(f *testing.F) {
 	f.Add("1.2.3.4.in-addr.arpa")
 	f.Add(strings.Repeat("0.", 32) + "ip6.arpa")
+	f.Add(strings.Repeat("g.", 32) + "ip6.arpa")
+	f.Add(strings.Repeat("0-", 31) + "0.ip6.arpa")
 	f.Fuzz(func(t *testing.T, name string) {
 		a, ok := reverseAddr(strings.ToLower(name))
 		if !ok {
