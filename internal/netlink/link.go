@@ -370,6 +370,19 @@ func (c *Conn) Routes(family int) ([]Route, error) {
 	return routes, nil
 }
 
+// LinkTo is the index of the link by which the namespace sends what is for an address. It is an error that unwraps to
+// the kernel's, such as ENETUNREACH, where there is no way.
+func (c *Conn) LinkTo(a netip.Addr) (int, error) {
+	h := make([]byte, unix.SizeofRtMsg)
+	h[0], h[1] = family(a), byte(a.BitLen())
+	body, err := c.Query(NewMessage(unix.RTM_GETROUTE, 0, h, fmt.Sprintf("route to %s", a)).Attr(unix.RTA_DST, a.AsSlice()))
+	if err != nil {
+		return 0, err
+	}
+	r, err := parseRoute(body)
+	return r.Index, err
+}
+
 // RouteOf reads a notification of a route. ok is false for what Routes would not list.
 func RouteOf(body []byte) (r Route, ok bool) {
 	r, err := parseRoute(body)

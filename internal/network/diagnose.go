@@ -115,6 +115,7 @@ func (s *Service) Diagnose(ctx context.Context, containerID string, pid int, fil
 	}
 	s.diagnosePorts(c, sb, sockets, s.diagnoseFirewall(c, sb))
 	s.diagnoseHost(c, sb)
+	s.diagnoseRoutes(c, sb)
 	s.diagnoseNames(ctx, c, sb, files)
 	return c, nil
 }

@@ -75,6 +75,31 @@ func TestNetworkCheckOfTheHost(t *testing.T) {
 	check(t, e, n+"guest", 0, "uses the network of container "+n+"in")
 }
 
+// A VPN's route over a network's addresses is named, and the link that it leads to.
+func TestNetworkCheckNamesTheRoute(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	four, six := harness.Subnet(t)
+	n := made(t, e, "cleat", "-net", "--ipv6", "--subnet", four+"0/24", "--subnet", six+"/64")
+	e.OK(t, "cleat", "run", "-d", "--name", "one", "--network", n, "-p", "80", "busybox", "httpd", "-f", "-p", "80")
+	check(t, e, "one", 0, "no problem found")
+	for _, route := range []string{four + "0/25 dev lo", six + "/65 dev lo", "blackhole " + four + "0/25"} {
+		ip(t, append([]string{"route", "add"}, strings.Fields(route)...)...)
+		undo := func() { _ = exec.Command("ip", append([]string{"route", "del"}, strings.Fields(route)...)...).Run() }
+		t.Cleanup(undo)
+		way, address := "to link lo", four+"2"
+		if strings.HasPrefix(route, six) {
+			address = six + "2"
+		}
+		if strings.HasPrefix(route, "blackhole") {
+			way = "nowhere"
+		}
+		check(t, e, "one", 1, "the host sends what is for the container's address "+address+" "+way, "of network "+n, "not reached: the host sends what is for "+address, "ip route get "+address)
+		undo()
+		check(t, e, "one", 0, "no problem found")
+	}
+}
+
 // A firewall that drops what is forwarded is named with the command that helps; it
 // guards the bridge of this test's engine only.
 func TestNetworkCheckNamesTheFirewall(t *testing.T) {
