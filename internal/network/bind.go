@@ -316,6 +316,8 @@ func bindError(err error, proto network.IPProtocol, host netip.Addr, port uint16
 		return &errTaken{proto: proto, host: host, port: port}
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return failure.Invalid("cannot publish on %s: no interface of this host has that address: cannot assign requested address", netip.AddrPortFrom(host, port))
+	case errors.Is(err, unix.EINVAL) && host.IsLinkLocalUnicast():
+		return failure.Invalid("cannot publish on %s: a link-local address is one of each link: publish on all of the host's addresses, those included, as in -p [::]:%d:PORT", netip.AddrPortFrom(host, port), port)
 	}
 	return fmt.Errorf("reserve %s/%s: %w", netip.AddrPortFrom(host, port), proto, err)
 }

@@ -248,9 +248,10 @@ func (l *lan) finish(e *Endpoint) error {
 func (l *lan) plug(in *inside, e *Endpoint) (int, error) {
 	parent, err := l.host.conn.LinkByName(l.rec.Link)
 	if errors.Is(err, unix.ENODEV) {
-		if err = l.up(); err == nil {
-			parent, err = l.host.conn.LinkByName(l.rec.Link)
+		if err := l.up(); err != nil {
+			return 0, err // it is explained
 		}
+		parent, err = l.host.conn.LinkByName(l.rec.Link)
 	}
 	if err != nil {
 		return 0, l.explain(err)

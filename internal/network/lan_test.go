@@ -189,7 +189,7 @@ func TestParentThatComesLate(t *testing.T) {
 
 	s = h.open(cfg)
 	req := network.Request{ContainerID: fmt.Sprintf("%064x", 0xabc), Name: "box", Mode: "lan", FilesDir: t.TempDir()}
-	if _, err := h.request(s, req); err == nil || !strings.Contains(err.Error(), `the parent link "late" does not exist`) {
+	if _, err := h.request(s, req); err == nil || !strings.HasPrefix(err.Error(), `network lan: the parent link "late" does not exist`) {
 		t.Errorf("without its parent: %v", err)
 	}
 	h.late(conn)

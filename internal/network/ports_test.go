@@ -189,6 +189,10 @@ func TestRefusedPorts(t *testing.T) {
 	}
 	_, err := h.request(s, network.Request{ContainerID: "x", Ports: api.PortMap{api.MustParsePort("80/tcp"): {{HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: "80"}}}})
 	wantError(t, err, errdefs.ErrInvalidArgument, "[2001:db8::1]:80", "no interface of this host has that address")
+	for _, local := range []string{"fe80::1", "fe80::1%uplink"} {
+		_, err = h.tryAttach(s, local+":80:80/tcp")
+		wantError(t, err, errdefs.ErrInvalidArgument, "cannot publish on ["+local+"]:80: a link-local address", "-p [::]:80:PORT")
+	}
 	_, err = h.request(s, network.Request{ContainerID: "x", Mode: "foo"})
 	wantError(t, err, errdefs.ErrNotFound, "network foo not found")
 	// After all these, the first address is still the first or a later one, and
