@@ -210,8 +210,8 @@ func (s *Service) HostGateway() netip.Addr {
 }
 
 // resolvFile is the host's, with what the request or the engine asks for in place of
-// each part. Nameservers on the host's loopback cannot be reached from a container
-// (but in host mode) and are left out.
+// each part. Nameservers that cannot be reached from a container (but in host mode) are left out: those on the host's
+// loopback, by a link of the host, and by IPv6 where the container has none.
 func (s *Service) resolvFile(req *Request, sb *Sandbox) (string, error) {
 	for _, d := range req.DNS {
 		if _, err := netip.ParseAddr(d); err != nil {
@@ -232,7 +232,8 @@ func (s *Service) resolvFile(req *Request, sb *Sandbox) (string, error) {
 	if len(servers) > 0 {
 		r.Servers = servers
 	} else if req.Mode != ModeHost {
-		r.Servers = slices.DeleteFunc(r.Servers, onLoopback)
+		six := slices.ContainsFunc(sb.Endpoints, func(e *Endpoint) bool { return e.IP6.IsValid() })
+		r.Servers = slices.DeleteFunc(r.Servers, func(server string) bool { return !reachedInside(server, six) })
 		if len(r.Servers) == 0 {
 			r.Servers = fallbackNameservers()
 		}
@@ -280,7 +281,8 @@ func (s *Service) resolverText(mode string) ([]byte, error) {
 	return text, nil
 }
 
-func onLoopback(server string) bool {
+// reachedInside says whether a name server of the host can be one of a container, with IPv6 or without.
+func reachedInside(server string, six bool) bool {
 	addr, err := netip.ParseAddr(server)
-	return err != nil || addr.WithZone("").Unmap().IsLoopback()
+	return err == nil && addr.Zone() == "" && !addr.Unmap().IsLoopback() && (six || addr.Unmap().Is4())
 }

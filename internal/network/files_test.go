@@ -37,6 +37,8 @@ func TestFilesInEtc(t *testing.T) {
 	}{
 		{name: "bridge", host: usual, req: network.Request{Hostname: "web"},
 			hosts: hostsHead + "IP\tweb\n", resolv: "nameserver 192.0.2.53\nsearch example.com lan\noptions edns0 trust-ad\n"},
+		{name: "servers by IPv6 and by a link", host: "nameserver fe80::1%eth0\nnameserver 2001:db8::53\nnameserver 192.0.2.53\n", req: network.Request{Hostname: "web"},
+			hosts: hostsHead + "IP\tweb\n", resolv: "nameserver 192.0.2.53\n"},
 		{name: "only loopback servers", host: "nameserver 127.0.0.1\n", req: network.Request{Hostname: "web", Domainname: "example.org"},
 			hosts: hostsHead + "IP\tweb.example.org web\n", resolv: "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"},
 		{name: "asked for", host: usual, req: network.Request{Hostname: "web", DNS: []string{"127.0.0.1", "2001:db8::1"}, DNSSearch: []string{"."}, DNSOptions: []string{"ndots:2"},

@@ -228,3 +228,15 @@ func BenchmarkPoolNearlyFull(b *testing.B) {
 		p.release(a)
 	}
 }
+
+// Which of the host's name servers a container with and without IPv6 reaches.
+func TestReachedInside(t *testing.T) {
+	for server, want := range map[string][2]bool{
+		"192.0.2.53": {true, true}, "::ffff:192.0.2.53": {true, true}, "2001:db8::53": {false, true}, "fe80::53": {false, true}, "fe80::53%eth0": {},
+		"127.0.0.53": {}, "::1": {}, "::ffff:127.0.0.1": {}, "example": {},
+	} {
+		if got := [2]bool{reachedInside(server, false), reachedInside(server, true)}; got != want {
+			t.Errorf("%s: %v, want %v", server, got, want)
+		}
+	}
+}
