@@ -2,7 +2,6 @@ package network
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -352,9 +351,6 @@ func (a *addresses) take(six bool, want netip.Addr) (netip.Addr, Subnet, error) 
 		ip, err := a.pools[i].take()
 		if err == nil {
 			return ip, s, nil
-		}
-		if !errors.Is(err, errFull) {
-			return ip, s, err
 		}
 	}
 	return netip.Addr{}, Subnet{}, a.full(six)

@@ -90,7 +90,7 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// take gives out the lowest free address.
+// take gives out the lowest free address. Its only error is errFull.
 func (p *pool) take() (netip.Addr, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
