@@ -173,6 +173,30 @@ func (h *host) late(conn *netlink.Conn) {
 	})
 }
 
+// TestVLANComesUpWithItsParent: a parent may be down when a network is made on it, or when the engine starts.
+func TestVLANComesUpWithItsParent(t *testing.T) {
+	h := newHost(t)
+	if !hasKind(t, "vlan") {
+		t.Skip("the kernel has no VLAN links")
+	}
+	s := h.open(h.config())
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+	must(t, err)
+	defer conn.Close()
+	h.late(conn)
+	parent, err := conn.LinkByName("late")
+	must(t, err)
+	must(t, conn.Do(netlink.SetDown(parent.Index)))
+	rec, _, err := s.Create(context.Background(), lanRequest("a", "macvlan", "10.5.0.0/24", map[string]string{"parent": "late.10"}))
+	must(t, err)
+	must(t, conn.Do(netlink.SetUp(parent.Index)))
+	if link, err := conn.LinkByName("late.10"); err != nil || !link.Up {
+		t.Errorf("%+v, %v", link, err)
+	}
+	_, err = s.Remove(context.Background(), rec.ID)
+	must(t, err)
+}
+
 // TestParentThatComesLate: what an engine does not find as it starts, as a bond or what is plugged in, can be there later.
 func TestParentThatComesLate(t *testing.T) {
 	h := newHost(t)
