@@ -137,7 +137,7 @@ func (a *app) render(ctx context.Context, services []string, o configFlags) ([]b
 	case "json":
 		text, err = canonical.JSON(p)
 	default:
-		return nil, fmt.Errorf("unsupported format %q: choose yaml or json", o.format)
+		return nil, fmt.Errorf("unsupported format %q", o.format)
 	}
 	// As it would be read again: a dollar is no variable.
 	return bytes.ReplaceAll(text, []byte("$"), []byte("$$")), err
@@ -177,7 +177,7 @@ func (a *app) renderModel(ctx context.Context, o configFlags) ([]byte, error) {
 	case "json":
 		return json.MarshalIndent(model, "", "  ")
 	}
-	return nil, fmt.Errorf("unsupported format %q: choose yaml or json", o.format)
+	return nil, fmt.Errorf("unsupported format %q", o.format)
 }
 
 // pinModel puts digests into the images of a model.
