@@ -390,6 +390,7 @@ func (a *attempt) netNS() int {
 // attach gets the container its place in the network.
 func (a *attempt) attach(ctx context.Context) (err error) {
 	req := networkRequest(a.c, a.r)
+	req.Unattended = a.unattended
 	if a.r.HostConfig.NetworkMode.IsContainer() {
 		return a.attachToOther(ctx, req)
 	}

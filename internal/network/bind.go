@@ -53,7 +53,7 @@ func (s *Service) bindPort(r *reservation, w wish, port uint16, t targets) error
 		}
 	}
 	if w.host.IsValid() {
-		fd, num, err := bindReserved(w.port.Proto(), w.host, port)
+		fd, num, err := b.bindReserved(w.host, port)
 		if err != nil {
 			return err
 		}
@@ -135,7 +135,7 @@ func (b *binder) bindDual(port uint16) (done bool, err error) {
 func (b *binder) bindSix(port uint16) error {
 	proto, host := b.wish.port.Proto(), b.wish.host6
 	if !b.serve {
-		fd, num, err := bindReserved(proto, host, port)
+		fd, num, err := b.bindReserved(host, port)
 		if err != nil {
 			return err
 		}
@@ -167,12 +167,33 @@ func (b *binder) bindSix(port uint16) error {
 	return nil
 }
 
+// bind binds a socket, to an address of no interface only for a wish that takes such.
+func (b *binder) bind(fd int, sa unix.Sockaddr) error {
+	err := unix.Bind(fd, sa)
+	if !errors.Is(err, unix.EADDRNOTAVAIL) || !b.wish.absent {
+		return err
+	}
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1)
+	case *unix.SockaddrInet6:
+		if netip.AddrFrom16(a.Addr).IsLoopback() {
+			return err // this host has no IPv6, and gets none
+		}
+		err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Bind(fd, sa)
+}
+
 // bindServed binds a socket that the proxy will have wait for clients; until then, being
 // bound alone keeps others off. Only where connections in TIME_WAIT, which the proxy or an
 // earlier server had on the port, are in the way, it listens from the beginning: they are
 // passed with SO_REUSEADDR, and by that others would come past it as well if it did not.
 func (b *binder) bindServed(fd int, sa unix.Sockaddr) error {
-	err := unix.Bind(fd, sa)
+	err := b.bind(fd, sa)
 	if !errors.Is(err, unix.EADDRINUSE) || !b.serve || b.wish.port.Proto() != network.TCP {
 		return err
 	}
@@ -245,8 +266,8 @@ func boundPort(fd int, asked uint16, proto network.IPProtocol) (uint16, error) {
 
 // bindReserved binds a socket that nobody is to reach, and which for SCTP has the kernel
 // refuse what is not redirected; port 0 lets the kernel choose.
-func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16) (fd int, num uint16, err error) {
-	domain := unix.AF_INET
+func (b *binder) bindReserved(host netip.Addr, port uint16) (fd int, num uint16, err error) {
+	proto, domain := b.wish.port.Proto(), unix.AF_INET
 	if host.Is6() {
 		domain = unix.AF_INET6
 	}
@@ -260,7 +281,7 @@ func bindReserved(proto network.IPProtocol, host netip.Addr, port uint16) (fd in
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
 	sa := sockaddr(host, port)
-	err = unix.Bind(fd, sa)
+	err = b.bind(fd, sa)
 	if errors.Is(err, unix.EADDRINUSE) && proto == network.TCP {
 		err = bindPastTimeWait(fd, sa)
 	}

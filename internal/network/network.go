@@ -168,6 +168,9 @@ type Request struct {
 	NoIPv6 bool
 	// Started is when a container that runs was started: a resolv.conf that has changed since was edited.
 	Started time.Time
+	// Unattended is of a start that nobody waits for, as those by restart policies: ports are published also on addresses
+	// that no interface has yet, as at boot or where a machine comes and goes. Warnings tells of them.
+	Unattended bool
 	// Unlisted leaves the endpoints out of what Inspect shows: they are not a container's.
 	Unlisted bool
 }

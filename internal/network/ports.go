@@ -23,6 +23,14 @@ type wish struct {
 	host        netip.Addr // IPv4, or invalid
 	host6       netip.Addr // IPv6, besides host or instead of it; or invalid
 	first, last uint16
+	absent      bool // also on an address that no interface has
+}
+
+// evenAbsent has wishes hold for addresses, too, that no interface has now.
+func evenAbsent(ws []wish) {
+	for i := range ws {
+		ws[i].absent = true
+	}
 }
 
 // bound is a wish come true: a host port that is reserved for the container.

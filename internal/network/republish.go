@@ -65,6 +65,7 @@ func (s *Service) reserveAgain(a *attachment, held *reservation, t targets) (*re
 		s.proxy.retarget(held.served, t.proxyIP())
 		return held, nil
 	}
+	evenAbsent(ws)
 	before := slices.Clone(held.ports)
 	s.letGo(held)
 	r, err := s.reserve(chosenBefore(before, ws), t)
@@ -192,7 +193,7 @@ func sameWishes(bs []bound) []wish {
 		if b.host == netip.IPv4Unspecified() {
 			everywhere[b] = len(ws)
 		}
-		w := wish{port: b.port, first: b.num, last: b.num}
+		w := wish{port: b.port, first: b.num, last: b.num, absent: true}
 		if b.host.Is4() {
 			w.host = b.host
 		} else {

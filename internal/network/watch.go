@@ -100,7 +100,7 @@ func (s *Service) Warnings() []string {
 	s.mu.Lock()
 	out := append([]string(nil), s.warnings...)
 	s.mu.Unlock()
-	out = slices.Concat(out, s.removals.warnings(), s.host.unused.warnings(), s.host.inners.warnings(), s.zone.warnings(), s.contested())
+	out = slices.Concat(out, s.removals.warnings(), s.host.unused.warnings(), s.host.inners.warnings(), s.zone.warnings(), s.contested(), s.absent())
 	if !forwards(ipForward) {
 		out = append(out, "IPv4 forwarding is disabled on this host: containers reach nothing beyond it, and nobody reaches their published ports from outside; allow it with: sysctl net.ipv4.ip_forward=1")
 	}

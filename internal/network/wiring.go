@@ -19,6 +19,9 @@ func (s *Service) build(ctx context.Context, req *Request, a *attachment) (ns in
 	if err != nil {
 		return -1, err
 	}
+	if req.Unattended {
+		evenAbsent(wishes)
+	}
 	in, err := s.connectAll(a)
 	if err != nil {
 		return -1, err

@@ -7,9 +7,12 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
@@ -65,6 +68,46 @@ func TestPublishedPortsFromEverywhere(t *testing.T) {
 		if got := e.OK(t, program, "exec", n, "sh", "-c", get(gateway, port)); got != "page of web" {
 			t.Errorf("hairpin: %q", got)
 		}
+	})
+}
+
+// A container that is published on an address of the host goes on by its policy while the host does not have it, and is
+// reached when it comes back.
+func TestRestartsWithoutTheAddressItIsPublishedOn(t *testing.T) {
+	e := engine(t, "busybox")
+	four, _ := harness.Subnet(t)
+	own := four + "9"
+	address := func(verb string) {
+		t.Helper()
+		if out, err := exec.Command("ip", "addr", verb, own+"/32", "dev", "lo").CombinedOutput(); err != nil {
+			t.Fatalf("ip addr %s: %v: %s", verb, err, out)
+		}
+	}
+	address("add")
+	t.Cleanup(func() { _ = exec.Command("ip", "addr", "del", own+"/32", "dev", "lo").Run() })
+	n := name(t)
+	remove(t, e, n)
+	e.OK(t, "docker", "run", "-d", "--name", n, "-h", "web", "--restart", "always", "-p", own+"::80", "busybox", "sh", "-c", "rm -rf /www; "+web)
+	before, err := strconv.Atoi(e.OK(t, "docker", "inspect", "-f", "{{.State.Pid}}", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address("del")
+	if err := unix.Kill(before, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, func() (bool, string) {
+		got := e.OK(t, "docker", "inspect", "-f", "{{.State.Status}} {{.RestartCount}} {{.State.Error}}", n)
+		return got == "running 1", got
+	})
+	if got := e.OK(t, "docker", "info", "-f", "{{.Warnings}}"); !strings.Contains(got, "container "+n+" publishes ports on "+own+", which no interface of this host has") {
+		t.Errorf("warnings: %s", got)
+	}
+	address("add")
+	port := e.OK(t, "docker", "inspect", "-f", `{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}`, n)
+	harness.Eventually(t, func() (bool, string) {
+		got, err := body("http://" + own + ":" + port + "/")
+		return got == "page of web\n", fmt.Sprintf("%q %v", got, err)
 	})
 }
 
