@@ -52,14 +52,30 @@ func (r *relief) wanted() bool {
 	return space.Bytes < scarce
 }
 
-// explain says of the error of a build that began at a time if it was inodes which it lacked. BuildKit's errors are texts.
+// causeLost is how fsutil says that a build's files could not be received, if its reader of them notices before the cause
+// is told. It looks as if somebody had cancelled the build.
+const causeLost = "walker is closed: context canceled"
+
+// explain says of the error of a build that began at a time if it was inodes which it lacked, or any room at all where the
+// error has lost its cause. BuildKit's errors are texts.
 func (r *relief) explain(err error, began time.Time) error {
-	if err == nil || !strings.Contains(err.Error(), unix.ENOSPC.Error()) {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	lost := strings.Contains(text, causeLost)
+	if !lost && !strings.Contains(text, unix.ENOSPC.Error()) {
 		return err
 	}
-	r.wanted() // what failed may not have been let go of yet
-	if r.inodes.Load() >= began.UnixNano() {
+	full := r.wanted() // what failed may not have been let go of yet
+	inodes := r.inodes.Load() >= began.UnixNano()
+	switch {
+	case inodes && !lost:
 		return fmt.Errorf("%w: %w", kernel.ErrNoInodes, err)
+	case inodes:
+		return fmt.Errorf("%w: %w", kernel.ErrNoInodes, unix.ENOSPC)
+	case lost && full:
+		return fmt.Errorf("receive the files of the build: %w", unix.ENOSPC)
 	}
 	return err
 }
@@ -68,5 +84,8 @@ func (r *relief) explain(err error, began time.Time) error {
 func (r *relief) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	began := time.Now()
 	res, err := handle(ctx, req)
+	if ctx.Err() != nil {
+		return res, err
+	}
 	return res, r.explain(err, began)
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/cleatlabs/cleat/internal/kernel"
 )
@@ -68,6 +70,17 @@ func TestReliefExplains(t *testing.T) {
 	}
 	if err := r.explain(cause, time.Now()); err != cause {
 		t.Errorf("a later build: %v", err)
+	}
+	canceled := status.Error(codes.Canceled, "failed to solve: walker is closed: context canceled")
+	if err := r.explain(canceled, began); !errors.Is(err, kernel.ErrNoInodes) || status.Code(err) == codes.Canceled {
+		t.Errorf("without, the cause lost: %v", err)
+	}
+	if err := r.explain(canceled, time.Now()); err != canceled {
+		t.Errorf("files that were not received for another reason: %v", err)
+	}
+	r.dir = tmpfs(t, "size=1m")
+	if err := r.explain(canceled, time.Now()); !errors.Is(err, unix.ENOSPC) || errors.Is(err, kernel.ErrNoInodes) || status.Code(err) == codes.Canceled {
+		t.Errorf("a full disk, the cause lost: %v", err)
 	}
 	if other := errors.New("exit 1"); r.explain(other, began) != other || r.explain(nil, began) != nil {
 		t.Error("another error is explained by it")
