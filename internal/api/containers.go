@@ -42,7 +42,9 @@ func (h *Handler) containerList(ctx context.Context, w http.ResponseWriter, q *r
 			filters[key] = []string{value}
 		}
 	}
-	h.listings.note(peerOf(ctx), filters["label"])
+	if labels := filters["label"]; len(labels) > 0 {
+		h.listings.note(peerOf(ctx), labels)
+	}
 	containers, err := h.deps.Queries.List(ctx, opts)
 	if err != nil {
 		return err

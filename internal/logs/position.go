@@ -52,9 +52,9 @@ func (p *Position) encode() [positionSize]byte {
 	return b
 }
 
-func (p *Position) decode(b []byte) bool {
+func (p *Position) decode(b *[positionSize]byte) bool {
 	le := binary.LittleEndian
-	if le.Uint32(b) != positionMagic || le.Uint32(b[positionPrefix:]) != crc32.ChecksumIEEE(b[:positionPrefix]) {
+	if le.Uint32(b[0:]) != positionMagic || le.Uint32(b[positionPrefix:]) != crc32.ChecksumIEEE(b[:positionPrefix]) {
 		return false
 	}
 	*p = Position{
@@ -95,7 +95,7 @@ func readPosition(f *os.File) (Position, error) {
 		}
 		return Position{}, nil
 	}
-	if !p.decode(b[:]) {
+	if !p.decode(&b) {
 		return Position{}, nil
 	}
 	return p, nil

@@ -127,16 +127,22 @@ func defaultRouteIs(gateway bool) error {
 	return errors.New("there is no default route")
 }
 
-// TestVLANOfAParent: the part of the wire with a VLAN's tag is made for the first network on it, and goes with the last.
-func TestVLANOfAParent(t *testing.T) {
+// withVLANs is a host whose kernel has VLANs, as Debian's: where it has none, there is nothing to test.
+func withVLANs(t *testing.T) (*host, *network.Service, *netlink.Conn) {
+	t.Helper()
 	h := newHost(t)
 	if !hasKind(t, "vlan") {
 		t.Skip("the kernel has no VLAN links")
 	}
-	s := h.open(h.config())
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
 	must(t, err)
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
+	return h, h.open(h.config()), conn
+}
+
+// TestVLANOfAParent: the part of the wire with a VLAN's tag is made for the first network on it, and goes with the last.
+func TestVLANOfAParent(t *testing.T) {
+	_, s, conn := withVLANs(t)
 	first, _, err := s.Create(context.Background(), lanRequest("a", "macvlan", "10.5.0.0/24", map[string]string{"parent": "uplink.10"}))
 	must(t, err)
 	second, _, err := s.Create(context.Background(), lanRequest("b", "macvlan", "10.6.0.0/24", map[string]string{"parent": "uplink.10"}))
@@ -175,14 +181,7 @@ func (h *host) late(conn *netlink.Conn) {
 
 // TestVLANComesUpWithItsParent: a parent may be down when a network is made on it, or when the engine starts.
 func TestVLANComesUpWithItsParent(t *testing.T) {
-	h := newHost(t)
-	if !hasKind(t, "vlan") {
-		t.Skip("the kernel has no VLAN links")
-	}
-	s := h.open(h.config())
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
-	must(t, err)
-	defer conn.Close()
+	h, s, conn := withVLANs(t)
 	h.late(conn)
 	parent, err := conn.LinkByName("late")
 	must(t, err)
