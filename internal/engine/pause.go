@@ -26,6 +26,7 @@ type Pauser struct {
 	runtime    *runtime.Runtime
 	lives      *lives
 	specs      *specBuilder
+	still      *stillness
 	say        *announcer
 	log        *slog.Logger
 }
@@ -33,7 +34,7 @@ type Pauser struct {
 // Pause freezes all processes of a running container. It returns when they
 // stand still.
 func (p *Pauser) Pause(ctx context.Context, name string) error {
-	c, unlock, err := p.containers.Hold(ctx, name)
+	c, unlock, err := p.holdMoving(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -82,6 +83,20 @@ func (p *Pauser) Pause(ctx context.Context, name string) error {
 	r.pauses.Add(1)
 	p.say.container(c, apievents.ActionPause)
 	return nil
+}
+
+// holdMoving holds a container that does not stand still for a copy: the end of that would thaw it while it is being
+// paused. No other copy begins until unlock.
+func (p *Pauser) holdMoving(ctx context.Context, name string) (c *container.Container, unlock func(), err error) {
+	for {
+		if c, unlock, err = p.containers.Hold(ctx, name); err != nil || !p.still.stands(c.ID()) {
+			return c, unlock, err
+		}
+		unlock() // who waits for a copy must not keep others from the container
+		if !p.still.await(ctx, c.ID()) && ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+	}
 }
 
 // Unpause lets a paused container go on; ErrInternal, as with Docker, if it is not paused.

@@ -40,6 +40,13 @@ type standing struct {
 	over   chan struct{} // closed when it goes on
 }
 
+// stands says whether a container stands still for a copy.
+func (s *stillness) stands(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held[id] != nil
+}
+
 // await waits until a container does not stand still for a copy, and says whether it
 // did.
 func (s *stillness) await(ctx context.Context, id string) bool {

@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
@@ -54,5 +57,44 @@ func TestWhoHasJustEndedStandsStill(t *testing.T) {
 	}
 	if len(s.held) != 0 {
 		t.Errorf("held: %v", s.held)
+	}
+}
+
+// A pause waits for the end of a copy, which would thaw the container while it is being paused, and keeps nobody else
+// from the container meanwhile.
+func TestPauseOfWhatStandsStill(t *testing.T) {
+	store, c := storeOf(t, api.StateRunning)
+	s := &stillness{
+		containers: store, specs: &specBuilder{}, dir: t.TempDir(), held: map[string]*standing{c.ID(): {copies: 1, over: make(chan struct{})}},
+		group: func(path string) (*cgroup.Group, error) {
+			return nil, failure.New(errdefs.ErrNotFound, "no control group %s", path)
+		},
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, c.ID()), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &Pauser{containers: store, lives: newLives(), still: s}
+	given, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Pause(given, c.ID()); !errors.Is(err, context.Canceled) {
+		t.Errorf("a pause that is given up: %v", err)
+	}
+	paused := make(chan error, 1)
+	go func() { paused <- p.Pause(t.Context(), c.ID()) }()
+	select {
+	case err := <-paused:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(10 * time.Millisecond):
+	}
+	unlock, err := c.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if err := s.release(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-paused; !errdefs.IsConflict(err) { // it has no process, in this test
+		t.Error(err)
 	}
 }

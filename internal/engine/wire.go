@@ -112,7 +112,7 @@ func newCycle(d *Deps, s *parts) *cycle {
 			containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: s.lives, say: s.say, log: d.Log, sweeper: newSweeper(d),
 			settings: &d.Settings, layers: s.layers, writers: &s.filesystems.writers,
 		},
-		pauser: &Pauser{containers: d.Containers, runtime: d.Runtime, lives: s.lives, specs: s.specs, say: s.say, log: d.Log},
+		pauser: &Pauser{containers: d.Containers, runtime: d.Runtime, lives: s.lives, specs: s.specs, still: s.still, say: s.say, log: d.Log},
 		execs: &Execs{
 			containers: d.Containers, runtime: d.Runtime, lives: s.lives, say: s.say, specs: s.specs, tasks: d.Tasks, pool: s.pool,
 			log: d.Log, byID: map[string]*execution{}, still: s.still, preparing: make(chan struct{}, preparedMost),
