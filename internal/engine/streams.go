@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	api "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
@@ -52,6 +53,7 @@ func (s *Streams) Attach(_ context.Context, name string, opts AttachOptions) (*A
 		return nil, restarting(name)
 	}
 	a := &attachment{s: s, c: c, rec: rec, opts: opts, keys: keys, life: life}
+	a.fed.Store(present)
 	session := NewAttachSession(rec.Config.Tty, a.run, nil)
 	if opts.Stream {
 		if opts.Logs {
@@ -98,6 +100,7 @@ type attachment struct {
 	opts AttachOptions
 	keys []byte
 	life *life
+	fed  atomic.Pointer[run] // the run that the client is attached to, nil before the first
 	sub  *stdio.Subscription
 	// logged is where the log ended when sub began.
 	logged stdio.Mark
@@ -125,11 +128,9 @@ func (a *attachment) run(ctx context.Context, client StreamIO) error {
 	if err == nil && client.Sent != nil {
 		client.Sent(ctx)
 	}
-	if a.rec.Config.StdinOnce && a.opts.Stdin {
-		if r := a.life.live(); r != nil {
-			if !errors.Is(context.Cause(ctx), stdio.ErrDetached) {
-				r.closeStdinOnce()
-			}
+	if a.rec.Config.StdinOnce && a.opts.Stdin && !errors.Is(context.Cause(ctx), stdio.ErrDetached) {
+		if r := a.fed.Load(); r != nil { // not a later one: a client may take its time over the output
+			r.closeStdinOnce()
 		}
 	}
 	if errors.Is(context.Cause(ctx), stdio.ErrDetached) {
@@ -148,6 +149,7 @@ func (a *attachment) copyStdin(ctx context.Context, src io.Reader) error {
 	if r == nil {
 		return nil
 	}
+	a.fed.Store(r)
 	stdin := stdinOf(r.process)
 	if stdin == nil {
 		return nil
