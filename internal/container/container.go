@@ -98,10 +98,12 @@ type Ahead struct{ record *Record }
 
 // Settle is SetState for a change that a has on the disk, but for what the next
 // engine finds out by itself. It writes only if something else was written meanwhile,
-// or if a is nil; Persist writes the rest.
-func (c *Container) Settle(a *Ahead, change func(*State)) error {
+// or if a is nil; Persist writes the rest. announce must not block; nothing else changes
+// the state before it is done.
+func (c *Container) Settle(a *Ahead, change func(*State), announce func()) error {
 	c.mu.Lock()
 	c.apply(change)
+	announce()
 	c.mu.Unlock()
 	if a == nil {
 		return c.Persist()

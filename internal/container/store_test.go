@@ -461,7 +461,7 @@ func TestWriteAhead(t *testing.T) {
 		return string(b) == string(marker)
 	}
 	mark()
-	if err := c.Settle(ahead, run); err != nil || !marked() || c.Load().State.Status != api.StateRunning {
+	if err := c.Settle(ahead, run, func() {}); err != nil || !marked() || c.Load().State.Status != api.StateRunning {
 		t.Errorf("settled: %v, %s here, untouched %v", err, c.Load().State.Status, marked())
 	}
 	if err := c.Persist(); err != nil || marked() {
@@ -487,7 +487,7 @@ func TestWriteAhead(t *testing.T) {
 	if err := c.SetState(func(st *container.State) { st.StoppedByHand = true }); err != nil || onDisk() != api.StateExited {
 		t.Errorf("a change between: %v, %s", err, onDisk())
 	}
-	if err := c.Settle(ahead, run); err != nil || onDisk() != api.StateRunning {
+	if err := c.Settle(ahead, run, func() {}); err != nil || onDisk() != api.StateRunning {
 		t.Errorf("settled after a change: %v, %s", err, onDisk())
 	}
 }
@@ -516,6 +516,10 @@ func TestWaitMissesNoExit(t *testing.T) {
 	cancel()
 	c.SetStateInMemory(func(st *container.State) { st.Status = api.StateRunning })
 	running, _ := c.Wait(api.WaitConditionNotRunning)
+	// Who gives up a restart that has been carried out ends nothing.
+	if err := c.SetExited(func(*container.State) {}, nil); err != nil || len(running)+len(next) != 0 {
+		t.Errorf("told of an exit of what runs: %v", err)
+	}
 	announced := func() {
 		if len(next) > 0 {
 			t.Error("who waits is told before the exit is announced")

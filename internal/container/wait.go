@@ -61,7 +61,7 @@ func (c *Container) Wait(cond container.WaitCondition) (exit <-chan Exit, cancel
 // SetExited applies an exit and tells everyone who waits for one, after announce
 // (nil is none), which must not block: what follows an exit must not be announced before it. No
 // exit can fall between a look at the state and a registration: both hold the same
-// lock. The write to disk is as in SetState.
+// lock. Nobody is told where change has left the container running. The write to disk is as in SetState.
 func (c *Container) SetExited(change func(*State), announce func()) error {
 	c.SetExitedInMemory(change, announce)
 	return c.Persist()
@@ -76,8 +76,10 @@ func (c *Container) SetExitedInMemory(change func(*State), announce func()) {
 		announce()
 	}
 	state := &c.snapshot.Load().State
-	waited := len(c.waiters.exit) > 0
-	notify(&c.waiters.exit, Exit{Code: state.ExitCode})
+	waited := len(c.waiters.exit) > 0 && !state.Alive()
+	if waited {
+		notify(&c.waiters.exit, Exit{Code: state.ExitCode})
+	}
 	c.mu.Unlock()
 	if waited {
 		runtime.Gosched() // they are told first, by this processor: to wake another one for them takes as long as the write

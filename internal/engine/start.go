@@ -66,8 +66,6 @@ func (s *Starter) start(ctx context.Context, name string, unattended bool) error
 	if err != nil {
 		return err
 	}
-	// A restart that is pending would take the container's turn with its delay.
-	s.lives.of(c).cancelRestart()
 	unlock, err := s.writers.lock(ctx, c)
 	if err != nil {
 		return err
@@ -76,14 +74,12 @@ func (s *Starter) start(ctx context.Context, name string, unattended bool) error
 	if err := startable(c); err != nil {
 		return err
 	}
+	// Not before it is certain that this start takes the place of a restart that is pending: nobody else would restart
+	// the container.
+	s.lives.of(c).cancelRestart()
 	// Once begun, a start goes on to its end: a client that leaves must not
 	// get half a container.
-	ctx = context.WithoutCancel(ctx)
-	err = s.launch(ctx, c, 0, unattended)
-	if err != nil && c.Load().HostConfig.AutoRemove {
-		err = errors.Join(err, s.remover.discard(ctx, c))
-	}
-	return err
+	return s.launch(context.WithoutCancel(ctx), c, 0, unattended)
 }
 
 // startable says why c cannot be started. The caller holds its lock.
@@ -109,7 +105,7 @@ func (s *Starter) restart(ctx context.Context, c *container.Container, backoff t
 }
 
 // launch starts the process and hands it to the exiter. A failure is in the
-// container's state and leaves nothing else.
+// container's state and leaves nothing else; with --rm it leaves no container. The caller holds its lock.
 func (s *Starter) launch(ctx context.Context, c *container.Container, backoff time.Duration, unattended bool) error {
 	life := s.lives.of(c)
 	if last := life.current(); last != nil {
@@ -122,23 +118,32 @@ func (s *Starter) launch(ctx context.Context, c *container.Container, backoff ti
 	if err != nil {
 		a.undo(ctx)
 		life.hub.End(nil)
-		return s.failed(c, err)
+		err = s.failed(c, err)
+		if a.r.HostConfig.AutoRemove {
+			err = errors.Join(err, s.remover.discard(ctx, c))
+		}
+		return err
 	}
 	started.backoff, started.begun = backoff, a.started
-	if err := c.Settle(a.ahead, a.running(started.process.Record())); err != nil {
+	if err := c.Settle(a.ahead, a.running(started.process.Record()), func() { s.announce(a, started) }); err != nil {
 		// The container runs; without its record a later engine could not
 		// take it over, so it must not.
 		s.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
 	}
 	record.Failpoint("engine.start.after-state")
 	s.keepStarted(c, a.r)
-	s.say.networks(apievents.ActionConnect, a.sandbox)
-	s.say.volumes(a.r, apievents.ActionMount)
-	s.say.container(c, apievents.ActionStart)
-	life.setRun(started)
 	s.prober.begin(c, started)
 	s.exits.watch(c, started)
 	return nil
+}
+
+// announce publishes a start. Whoever sees by the state or by events that the container runs finds its run: a stop that
+// did not would have nothing to end.
+func (s *Starter) announce(a *attempt, started *run) {
+	a.life.setRun(started)
+	s.say.networks(apievents.ActionConnect, a.sandbox)
+	s.say.volumes(a.r, apievents.ActionMount)
+	s.say.container(a.c, apievents.ActionStart)
 }
 
 // keepStarted has the disk know soon that a container was started for the first time, if a policy is to start it again:

@@ -116,12 +116,11 @@ func (s *Stopper) noteByHand(c *container.Container) {
 func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOptions) error {
 	s.noteByHand(c)
 	left := s.boot.Leave(c)
-	l := s.lives.of(c)
-	if (l.cancelRestart() || left) && s.settleRestart(c) {
+	r, settled := s.giveUpRestart(c)
+	if settled || left && s.settleRestart(c) {
 		s.say.container(c, apievents.ActionStop)
 		return nil
 	}
-	r := l.live()
 	if r == nil {
 		return nil
 	}
@@ -150,9 +149,32 @@ func (s *Stopper) end(ctx context.Context, c *container.Container, r *run, opts 
 	}
 	record.Failpoint("engine.stop.after-signal")
 	if asked && s.awaitExit(ctx, c, r, sig, timeout, byDefault) {
+		s.settleEnd(c, r)
 		return nil
 	}
 	return s.kill(c, r, extra...)
+}
+
+// giveUpRestart ends a container that waits for being restarted, which is settled then, or returns its run, which is to
+// be ended; nil if it has none.
+func (s *Stopper) giveUpRestart(c *container.Container) (r *run, settled bool) {
+	for l := s.lives.of(c); ; {
+		r = l.live() // before the look for a restart: what its exit plans from then on is settleEnd's
+		if !l.cancelRestart() {
+			return r, false
+		}
+		if s.settleRestart(c) {
+			return nil, true
+		}
+	}
+}
+
+// settleEnd gives up the restart of a container whose run was ended by hand too late for its exit to know: it was being
+// dealt with. The caller has waited for the exit.
+func (s *Stopper) settleEnd(c *container.Container, r *run) {
+	if l := s.lives.of(c); r.wasStoppedByHand() && l.current() == r && l.cancelRestart() {
+		s.settleRestart(c)
+	}
 }
 
 // endUnhealthy ends a run whose health checks have failed: kindly, as stop
@@ -363,6 +385,7 @@ func (s *Stopper) kill(c *container.Container, r *run, extra ...string) error {
 		return failure.Unavailable("container %s did not die within %s of SIGKILL: one of its processes (PID 1 is %d on the host) "+
 			"waits in the kernel, often for a disk or a network filesystem", rec.Name, killPatience, r.process.PID())
 	}
+	s.settleEnd(c, r)
 	return nil
 }
 
@@ -381,25 +404,22 @@ func (s *Stopper) Kill(ctx context.Context, name, signal string) error {
 		return err
 	}
 	rec := c.Load()
-	l := s.lives.of(c)
 	stop, err := stopSignal(rec, "")
 	if err != nil {
 		return err
 	}
-	ends := endsByHand(sig, stop)
-	if ends && l.cancelRestart() {
+	r, settled, ends := s.lives.of(c).live(), false, endsByHand(sig, stop)
+	if ends && rec.State.Running() {
 		s.noteByHand(c)
-		if s.settleRestart(c) {
+		if r, settled = s.giveUpRestart(c); settled {
 			return nil
 		}
 	}
-	r := l.live()
 	if r == nil {
 		return failure.Conflict("cannot kill container: %s: container %s is not running", name, c.ID())
 	}
 	if ends {
 		r.stopByHand()
-		s.noteByHand(c)
 	}
 	if sig == syscall.SIGKILL {
 		return s.kill(c, r)
