@@ -146,11 +146,30 @@ func (s source) resolve(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("failed to access repository at %s: %w", s, err)
 	}
-	id, _, _ := strings.Cut(out, "\t")
+	id, found := listed(out, ref)
+	if !found {
+		return "", fmt.Errorf("repository %s does not contain ref %s", s, ref)
+	}
 	if !commit().MatchString(id) {
 		return "", fmt.Errorf("repository %s: git gives %q for a commit", s, id)
 	}
 	return id, nil
+}
+
+// listed finds a ref in the lines of git ls-remote, which lists all whose names end in it: feature/main for main, too,
+// and first. Of a branch and a tag of one name it is the branch.
+func listed(lines, ref string) (id string, found bool) {
+	ids := map[string]string{}
+	for line := range strings.Lines(lines) {
+		id, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		ids[name] = id
+	}
+	for _, above := range []string{"", "refs/heads/", "refs/tags/", "refs/"} {
+		if id, found = ids[above+ref]; found {
+			break
+		}
+	}
+	return id, found
 }
 
 // file is the project's file in a directory of the repository, which is at root.

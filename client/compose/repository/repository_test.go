@@ -39,6 +39,18 @@ func FuzzNames(f *testing.F) {
 }
 
 // A repository cannot make the user's other files the project's.
+// Git lists all refs whose names end in what is asked for.
+func TestRefIsTheOneOfItsName(t *testing.T) {
+	const list = "1\trefs/heads/feature/main\n2\trefs/heads/main\n3\trefs/tags/main\n4\trefs/tags/v1\n5\trefs/tags/v1^{}\n6\trefs/pull/7/head\n0\tHEAD\n"
+	for ref, want := range map[string]string{
+		"main": "2", "feature/main": "1", "refs/tags/main": "3", "v1": "4", "tags/v1": "4", "pull/7/head": "6", "HEAD": "0", "head": "", "m*": "", "heads": "",
+	} {
+		if id, found := listed(list, ref); id != want || found != (want != "") {
+			t.Errorf("%s: %q, %v; want %q", ref, id, found, want)
+		}
+	}
+}
+
 func TestNothingLeadsOutOfARepository(t *testing.T) {
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
