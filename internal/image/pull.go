@@ -62,7 +62,7 @@ func (p *pull) everyTag(ctx context.Context) error {
 	for _, tag := range tags {
 		tagged, err := reference.WithTag(p.name, tag)
 		if err != nil {
-			return failure.Invalid("the registry lists a tag that is not one: %q", tag)
+			return err
 		}
 		one := &pull{s: p.s, name: tagged, wish: p.wish, auth: p.auth, report: newReporter(p.report.send)}
 		if err := one.one(ctx); err != nil {

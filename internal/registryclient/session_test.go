@@ -427,3 +427,37 @@ func TestForeignLayerIsNotFetched(t *testing.T) {
 		t.Errorf("%v; asked elsewhere %d times", err, len(elsewhere.seen()))
 	}
 }
+
+// A registry can list tags for ever, or such as fill the memory.
+func TestListsOfTagsAreBounded(t *testing.T) {
+	for want, tags := range map[string]string{
+		"the registry lists a tag that is not one": `["` + strings.Repeat("x", 200) + `"]`,
+		"": `[]`,
+	} {
+		asked := 0
+		ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if asked++; asked < 10 {
+				w.Header().Set("Link", fmt.Sprintf(`</v2/x/tags/list?last=%d>; rel="next"`, asked))
+			}
+			fmt.Fprintf(w, `{"tags":%s}`, tags)
+		}))
+		c, err := registryclient.New(registryclient.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		named, err := reference.ParseNormalizedNamed(hostOf(ts.URL) + "/x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Open(named, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Tags(context.Background())
+		if asked != 1 || fmt.Sprint(s.Explain(err)) == "<nil>" != (want == "") || want != "" && (!strings.Contains(err.Error(), want) || !errdefs.IsInvalidArgument(err)) {
+			t.Errorf("asked %d times: %v, want %q", asked, err, want)
+		}
+		s.Close()
+		ts.Close()
+	}
+}

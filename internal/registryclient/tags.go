@@ -10,6 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/distribution/reference"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
 // unknownRepositoryError says that the repository itself is not there, as opposed to
@@ -68,8 +72,15 @@ func (s *Session) tagsOf(ctx context.Context, h host) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the list of tags is not what the protocol says: %w", err)
 		}
+		for _, tag := range page.Tags {
+			if _, err := reference.WithTag(reference.TrimNamed(s.name), tag); err != nil {
+				return nil, failure.Invalid("the registry lists a tag that is not one: %.40q", tag)
+			}
+		}
 		all = append(all, page.Tags...)
-		next = nextPage(resp.Header.Get("Link"), next)
+		if next = nextPage(resp.Header.Get("Link"), next); len(page.Tags) == 0 {
+			next = "" // whatever is said to follow: pages without tags could follow one another for ever
+		}
 	}
 	return all, nil
 }
