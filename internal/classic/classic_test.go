@@ -380,10 +380,15 @@ func TestDescriptionsAreBounded(t *testing.T) {
 	for range 2100 {
 		many = append(many, with(64<<10))
 	}
+	var deep []tar.Header // whose directories nobody names
+	for i := range 100 {
+		deep = append(deep, tar.Header{Name: fmt.Sprintf("%d/%sf", i, strings.Repeat("d/", 1900)), Typeflag: tar.TypeReg, Format: tar.FormatPAX})
+	}
 	for want, headers := range map[string][]tar.Header{
-		"an extended attribute \"user.a\" of 65537 bytes": {with(64<<10 + 1)},
-		"come to more than 128 MiB":                       many,
-		"a name of 5000 bytes":                            {{Name: strings.Repeat("d/", 2500), Typeflag: tar.TypeDir, Format: tar.FormatPAX}},
+		"an extended attribute \"user.a\" of 65537 bytes":           {with(64<<10 + 1)},
+		"come to more than 128 MiB":                                 many,
+		"attributes of the files of the build context come to more": deep,
+		"a name of 5000 bytes":                                      {{Name: strings.Repeat("d/", 2500), Typeflag: tar.TypeDir, Format: tar.FormatPAX}},
 	} {
 		body := archive(t, append([]tar.Header{file("Dockerfile", "FROM scratch\n")}, headers...)...)
 		_, err := request(t, &solver{answer: answer()}, "", bytes.NewReader(body))

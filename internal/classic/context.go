@@ -117,15 +117,13 @@ func (s *sources) fill(ctx context.Context, r io.Reader, free int64) error {
 		if err != nil {
 			return failure.Invalid("the build context is no readable tar archive: %w", err)
 		}
-		if len(s.entries) >= maxEntries {
-			return failure.Invalid("the build context has more than %d files: exclude what the build does not need by a .dockerignore", maxEntries)
-		}
 		size, err := describes(h)
 		if err != nil {
 			return err
 		}
-		if described += size; described > maxDescribed {
-			return failure.Invalid("the names and attributes of the files of the build context come to more than %d MiB: exclude what the build does not need by a .dockerignore", maxDescribed>>20)
+		described += size
+		if err := s.bounded(described); err != nil {
+			return err
 		}
 		e, err := s.add(h, at)
 		if err != nil {
@@ -144,9 +142,22 @@ func (s *sources) fill(ctx context.Context, r io.Reader, free int64) error {
 		}
 		at += n
 	}
-	s.addParents()
+	if err := s.addParents(described); err != nil {
+		return err
+	}
 	s.sorted = slices.Collect(maps.Values(s.entries))
 	slices.SortFunc(s.sorted, func(a, b *entry) int { return fsutil.ComparePath(a.stat.Path, b.stat.Path) })
+	return nil
+}
+
+// bounded refuses one file more, or that so many bytes are said about the files.
+func (s *sources) bounded(described int) error {
+	switch {
+	case len(s.entries) >= maxEntries:
+		return failure.Invalid("the build context has more than %d files: exclude what the build does not need by a .dockerignore", maxEntries)
+	case described > maxDescribed:
+		return failure.Invalid("the names and attributes of the files of the build context come to more than %d MiB: exclude what the build does not need by a .dockerignore", maxDescribed>>20)
+	}
 	return nil
 }
 
@@ -230,16 +241,22 @@ func (s *sources) link(e *entry, target string) error {
 }
 
 // addParents adds the directories that the archive does not name, and makes directories of
-// those which have something below them though a later entry of their name is none.
-func (s *sources) addParents() {
+// those which have something below them though a later entry of their name is none. They are
+// bounded with what was described: two thousand may lie above each file.
+func (s *sources) addParents(described int) error {
 	for _, name := range slices.Collect(maps.Keys(s.entries)) {
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 			if e := s.entries[dir]; e != nil && fs.FileMode(e.stat.Mode).IsDir() {
 				break
 			}
+			described += len(dir)
+			if err := s.bounded(described); err != nil {
+				return err
+			}
 			s.entries[dir] = &entry{stat: &types.Stat{Path: dir, Mode: uint32(fs.ModeDir | 0o755)}}
 		}
 	}
+	return nil
 }
 
 // attributes are the extended attributes of a PAX header.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/session/auth"
@@ -32,11 +35,29 @@ func (c credentials) Credentials(_ context.Context, req *auth.CredentialsRequest
 	if host == "registry-1.docker.io" {
 		host = hub
 	}
-	found := c.auths[host]
+	found := c.of(host)
 	if found.IdentityToken != "" {
 		return &auth.CredentialsResponse{Secret: found.IdentityToken}, nil
 	}
 	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}, nil
+}
+
+// of finds a registry's credentials. The names under which clients keep them may be URLs
+// of it, and the client sends them as it has them.
+func (c credentials) of(host string) registry.AuthConfig {
+	if found, ok := c.auths[host]; ok {
+		return found
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.auths)) {
+		_, rest, isURL := strings.Cut(name, "://")
+		if !isURL {
+			rest = name
+		}
+		if named, _, _ := strings.Cut(rest, "/"); named == host {
+			return c.auths[name]
+		}
+	}
+	return registry.AuthConfig{}
 }
 
 // ParseCredentials reads the header X-Registry-Config: base64url of a JSON object of
