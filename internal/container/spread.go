@@ -35,10 +35,15 @@ func Spread(dir string) {
 
 // Prepare readies directories, which are to become containers', for Add: see
 // record.Prepare.
-func Prepare(dirs []string) error {
+func Prepare(dirs []string) error { return record.Prepare(configs(dirs), 0o600) }
+
+// Settle readies directories in root that Recycle has emptied: see record.Settle.
+func Settle(root string, dirs []string) error { return record.Settle(root, configs(dirs)) }
+
+func configs(dirs []string) []string {
 	paths := make([]string, len(dirs))
 	for i, dir := range dirs {
 		paths[i] = filepath.Join(dir, configFile)
 	}
-	return record.Prepare(paths, 0o600)
+	return paths
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // EmptyTrash deletes what Remove has put aside. What names the volumes goes last,
@@ -45,6 +47,39 @@ func EmptyTrash(dir string) error {
 		return nil
 	}
 	return os.RemoveAll(dir)
+}
+
+// Recycle makes of what Remove has put aside a directory as Prepare leaves it, with nothing
+// in it but the directory called keep, whose only content an empty one of that name may be.
+// It reports false where that cannot be; what is left is for EmptyTrash. The volumes that
+// went with the container are deleted already. Settle comes before it is used.
+func Recycle(dir, keep string) bool {
+	d, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
+	if err != nil {
+		return false
+	}
+	fd := int(d.Fd())
+	for _, e := range entries {
+		switch e.Name() {
+		case configFile:
+		case keep:
+			err := unix.Unlinkat(fd, filepath.Join(keep, keep), unix.AT_REMOVEDIR)
+			if err != nil && err != unix.ENOENT {
+				return false
+			}
+		default:
+			if !deleted(fd, e) {
+				return false
+			}
+		}
+	}
+	ok, err := record.Retire(filepath.Join(dir, configFile))
+	return ok && err == nil
 }
 
 // deleted deletes an entry of the directory fd. It reports false where that has not worked, be it that a directory is

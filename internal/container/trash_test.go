@@ -5,11 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/record"
 )
 
 // What names the volumes of a removed container is there until all else of it has gone.
@@ -46,5 +48,80 @@ func TestTrashThatWillNotGo(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("left: %v", err)
+	}
+}
+
+// names lists what is in dir.
+func names(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
+}
+
+func TestRecycle(t *testing.T) {
+	for name, c := range map[string]struct {
+		more     string // a file in the directory
+		prepared bool
+		want     bool
+	}{
+		"as most":                  {prepared: true, want: true},
+		"a log":                    {more: "c-json.log", prepared: true, want: true},
+		"files of the container's": {more: "upper/file", prepared: true},
+		"the kernel's":             {more: "work/work/#1", prepared: true},
+		"other directories":        {more: "mounts/x", prepared: true},
+		"defined again":            {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			dir := filepath.Join(root, "removed")
+			for _, d := range []string{"upper", "work/work"} {
+				if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write := record.WriteDurable
+			if c.prepared {
+				write = record.WritePrepared
+				if err := container.Prepare([]string{dir}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := write(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			files := []string{"hosts", "state.json"}
+			if c.more != "" {
+				files = append(files, c.more)
+			}
+			for _, f := range files {
+				path := filepath.Join(dir, f)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := container.Recycle(dir, "work"); got != c.want {
+				t.Fatalf("%v, with %v in it", got, names(t, dir))
+			}
+			if c.want {
+				if left := names(t, dir); !slices.Equal(left, []string{".tmp-config.json", "work"}) || len(names(t, filepath.Join(dir, "work"))) != 0 {
+					t.Errorf("left: %v", left)
+				}
+				if err := container.Settle(root, []string{dir}); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := container.EmptyTrash(dir); err != nil {
+				t.Error(err)
+			}
+			if left := names(t, root); len(left) != 0 {
+				t.Errorf("left of what was emptied: %v", left)
+			}
+		})
 	}
 }

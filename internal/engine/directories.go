@@ -2,16 +2,19 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
+	"github.com/cleatlabs/cleat/internal/record"
 	"github.com/cleatlabs/cleat/internal/supervise"
 )
 
@@ -25,6 +28,7 @@ type directories struct {
 	log   *slog.Logger
 	ready *supervise.Reserve[string] // nil before keepReady
 	made  int
+	swept atomic.Bool // what an earlier engine has left in root is gone
 }
 
 const (
@@ -41,7 +45,7 @@ func newDirectories(d *Deps) *directories {
 // earlier engine has left of them goes first. Nothing else of d may run before it
 // has returned.
 func (d *directories) keepReady() {
-	r := supervise.NewReserve(spareDirectories, directoriesQuiet, d.fill, func(dir string) { _ = os.RemoveAll(dir) })
+	r := supervise.NewReserve(spareDirectories, spareDirectories+sweepBatch, directoriesQuiet, d.fill, d.drop)
 	if !d.tasks.Go("directories", func(ctx context.Context) {
 		<-ctx.Done()
 		r.Close()
@@ -71,6 +75,7 @@ func (d *directories) prepare(n int) (made []string, err error) {
 			return nil, err
 		}
 		container.Spread(d.root)
+		d.swept.Store(true)
 	}
 	for range n {
 		d.made++
@@ -107,6 +112,55 @@ func (d *directories) make(dir string) error {
 	return nil
 }
 
+// recycle has directories of removed containers lie ready for others, and returns those of which
+// more has been kept than of most. To delete one, and to make the next, is as much for the disk as
+// all else of a container's life.
+func (d *directories) recycle(batch []removed) (rest []removed) {
+	if d.ready == nil || !d.swept.Load() {
+		return batch
+	}
+	var spares []string
+	for _, r := range batch {
+		if spare, ok := d.asNew(r); ok {
+			spares = append(spares, spare)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	if len(spares) == 0 {
+		return rest
+	}
+	give := d.ready.Give
+	if err := container.Settle(d.root, spares); err != nil {
+		give = d.drop
+	}
+	for _, spare := range spares {
+		give(spare)
+	}
+	return rest
+}
+
+// asNew moves a removed container's directory to those that lie ready. What the container could reach, and
+// something may still hold open, is made anew.
+func (d *directories) asNew(r removed) (spare string, ok bool) {
+	if r.last == nil || !r.last.left.isKnown() {
+		return "", false
+	}
+	r.last.tidy() // no two overlays may share a directory to work in
+	if !container.Recycle(r.dir, workDir) || makeDir(r.dir, upperDir) != nil || makeFiles(r.dir) != nil {
+		return "", false
+	}
+	record.Failpoint("engine.recycle.after-files")
+	spare = filepath.Join(d.root, filepath.Base(r.dir))
+	if unix.Rename(r.dir, spare) != nil {
+		return "", false
+	}
+	record.Failpoint("engine.recycle.after-rename")
+	return spare, true
+}
+
+func (d *directories) drop(dir string) { _ = os.RemoveAll(dir) }
+
 // makeAll makes what a directory that lay ready has, so that a start can be begun early (see attempt.makeReady) in both.
 func makeAll(dir string) error {
 	if err := makeDirs(dir); err != nil {
@@ -119,10 +173,12 @@ func makeDirs(dir string) error {
 	if err := os.Mkdir(dir, 0o710); err != nil {
 		return fmt.Errorf("container directory: %w", err)
 	}
-	for _, d := range []string{upperDir, workDir} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
-			return fmt.Errorf("container directory: %w", err)
-		}
+	return errors.Join(makeDir(dir, upperDir), makeDir(dir, workDir))
+}
+
+func makeDir(dir, name string) error {
+	if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+		return fmt.Errorf("container directory: %w", err)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // A leftover is what a run that is over has left, and nobody waits for: its control group, its keeper's directory, its
@@ -17,6 +19,15 @@ type leftover struct {
 }
 
 func newLeftover() *leftover { return &leftover{known: make(chan struct{})} }
+
+func (l *leftover) isKnown() bool {
+	select {
+	case <-l.known:
+		return true
+	default:
+		return false
+	}
+}
 
 // tidy takes away what there is, and returns when it is gone, be it another's doing.
 func (l *leftover) tidy() {
@@ -36,15 +47,24 @@ func (l *leftover) now() {
 // leftoverBatch bounds how many control groups and filesystems of ended containers the kernel keeps.
 const leftoverBatch = 32
 
+const unmountsAtOnce = 4
+
 // tidyAll ends the mounts, too. To take an overlay down has the kernel write all of the filesystem below it that is not
-// on the disk yet: they go together, so that the first writes it and the others find it written.
+// on the disk yet: they go together, so that the first writes it and the others find it written. Each waits for the disk
+// and for the other processors: a few at a time share these waits.
 func tidyAll(_ context.Context, runs []*run) {
 	for _, r := range runs {
 		r.left.tidy()
 	}
+	var g errgroup.Group
+	g.SetLimit(unmountsAtOnce)
 	for _, r := range runs {
-		r.unmount()
+		g.Go(func() error {
+			r.unmount()
+			return nil
+		})
 	}
+	_ = g.Wait()
 }
 
 // tidy has nothing of a run that is over be left.

@@ -134,6 +134,10 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 		c.SetStateInMemory(func(st *container.State) { *st = rec.State })
 		return err
 	}
+	left := removed{dir: trash}
+	if rec.Project == 0 {
+		left.last = rm.lives.of(c).current()
+	}
 	rm.stopper.starter.heads.forget(rec.ID)
 	rm.networks.Forget(rec.ID)
 	rm.releaseVolumes(ctx, rec, volumes)
@@ -142,7 +146,7 @@ func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes b
 	c.Removed()
 	rm.lives.drop(c)
 	rm.stopper.starter.prober.monitors.Forget(rec)
-	rm.sweeper.add(trash)
+	rm.sweeper.add(left)
 	if err := dropOwnFiles(rm.settings, rec); err != nil {
 		rm.log.Warn("files of a removed container", "container", rec.ID, "error", err)
 	}

@@ -16,11 +16,11 @@ import (
 // request is served.
 func New(d Deps) *Engine {
 	s := newParts(&d)
-	c := newCycle(&d, s)
+	dirs := newDirectories(&d)
+	c := newCycle(&d, s, dirs)
 	queries := &Queries{containers: d.Containers, networks: d.Networks, images: d.Images, lives: s.lives}
 	volumes := &Volumes{service: d.Volumes, containers: d.Containers, still: s.still, say: s.say}
 	images := &Images{Service: d.Images, containers: d.Containers}
-	dirs := newDirectories(&d)
 	updater := &Updater{
 		containers: d.Containers, runtime: d.Runtime, lives: s.lives, specs: s.specs, features: d.Features, limits: s.limits, say: s.say, log: d.Log,
 	}
@@ -106,10 +106,10 @@ type cycle struct {
 	execs   *Execs
 }
 
-func newCycle(d *Deps, s *parts) *cycle {
+func newCycle(d *Deps, s *parts, dirs *directories) *cycle {
 	c := &cycle{
 		remover: &Remover{
-			containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: s.lives, say: s.say, log: d.Log, sweeper: newSweeper(d),
+			containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: s.lives, say: s.say, log: d.Log, sweeper: newSweeper(d, dirs),
 			settings: &d.Settings, layers: s.layers, writers: &s.filesystems.writers,
 		},
 		pauser: &Pauser{containers: d.Containers, runtime: d.Runtime, lives: s.lives, specs: s.specs, still: s.still, say: s.say, log: d.Log},

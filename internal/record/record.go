@@ -111,8 +111,8 @@ func finish(fd int, data []byte, durable bool) (err error) {
 	return errors.Join(err, unix.Close(fd))
 }
 
-// overwrite is fill of what Prepare has made; false if there is none with room for
-// data. What is blank behind it stays.
+// overwrite is fill of what Prepare or Retire has made; false if there is none with
+// room for data. What was there behind it becomes blank.
 func overwrite(path string, data []byte) (bool, error) {
 	fd := -1
 	err := uninterrupted(func() (err error) {
@@ -129,8 +129,12 @@ func overwrite(path string, data []byte) (bool, error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Size != preparedSize || len(data) > preparedSize {
 		return false, errors.Join(err, unix.Close(fd))
 	}
-	return true, finish(fd, data, true)
+	whole := blanks(preparedSize)
+	copy(whole, data)
+	return true, finish(fd, whole, true)
 }
+
+func blanks(n int) []byte { return bytes.Repeat([]byte(" "), n) }
 
 func uninterrupted(call func() error) error {
 	for {
@@ -152,7 +156,7 @@ const preparedSize = 8 << 10
 func Prepare(paths []string, perm os.FileMode) error {
 	var files []*os.File
 	var err error
-	blank := bytes.Repeat([]byte(" "), preparedSize)
+	blank := blanks(preparedSize)
 	for _, p := range paths {
 		var f *os.File
 		if f, err = os.OpenFile(tempOf(p), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm); err != nil {
@@ -177,19 +181,50 @@ func Prepare(paths []string, perm os.FileMode) error {
 	return nil
 }
 
+// Retire gives the file at path, which nobody needs any more, the name of one that Prepare
+// has made. It reports false where WritePrepared was not the last to write it. See Settle.
+func Retire(path string) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(path, &st)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != preparedSize {
+		return false, err
+	}
+	return true, unix.Rename(path, tempOf(path))
+}
+
+// Settle ends what Retire has begun with files that have come to lie at paths, below dir:
+// WritePrepared writes over them in place, so nothing on the disk may call them by their
+// former names any more, or loss of power leaves new content there. Like Prepare it is
+// meant for when nobody waits.
+func Settle(dir string, paths []string) error {
+	err := SyncTree(dir)
+	for _, p := range paths {
+		// Nothing is left to write. But for ext4 without a journal a renamed file is a new one until its own fsync:
+		// the first would write its directories again.
+		if err == nil {
+			err = fsync(tempOf(p))
+		}
+	}
+	return err
+}
+
 // Sync has a file that Write has written, and its name, on the disk. It is for when nobody waits.
 func Sync(path string) error {
 	syncs.Add(1)
 	for _, p := range []string{path, filepath.Dir(path)} {
-		f, err := os.Open(p)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := fsync(p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func fsync(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // SyncTree has everything on the disk that was written below dir: it writes out the

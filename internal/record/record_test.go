@@ -179,3 +179,64 @@ func TestWritePrepared(t *testing.T) {
 		})
 	}
 }
+
+// What a retired file held is nowhere in the next one of its name, be that shorter.
+func TestRetiredFilesAreWrittenAgain(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "d")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "r.json")
+	if err := record.Prepare([]string{path}, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := record.WritePrepared(path, []byte(`{"secret":"`+strings.Repeat("x", 5000)+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.Stat(path)
+	if ok, err := record.Retire(path); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if err := record.Settle(root, []string{path}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still called so: %v", err)
+	}
+	if err := record.WritePrepared(path, []byte(`{"a":1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+		t.Errorf("it was not written over: %v", err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || strings.TrimRight(string(b), " ") != `{"a":1}` {
+		t.Errorf("%.80q, %v", b, err)
+	}
+}
+
+func TestRetireTakesOnlyWhatWasPrepared(t *testing.T) {
+	dir := t.TempDir()
+	small, link, subdir := filepath.Join(dir, "small"), filepath.Join(dir, "link"), filepath.Join(dir, "dir")
+	if err := record.WriteDurable(small, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Symlink("small", link), os.Mkdir(subdir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{small, link, subdir} {
+		if ok, err := record.Retire(path); ok || err != nil {
+			t.Errorf("%s: %v, %v", path, ok, err)
+		}
+		if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if ok, err := record.Retire(filepath.Join(dir, "none")); ok || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v, %v", ok, err)
+	}
+	if err := record.Settle(dir, []string{small}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("settling what was not retired: %v", err)
+	}
+}

@@ -31,7 +31,7 @@ func newKeepers(stub *launch.Stub) *supervise.Reserve[spareKeeper] {
 			put(spareKeeper{k, start})
 		}
 	}
-	return supervise.NewReserve(spareKeepers, keeperQuiet, fill, func(k spareKeeper) { k.Close() })
+	return supervise.NewReserve(spareKeepers, spareKeepers, keeperQuiet, fill, func(k spareKeeper) { k.Close() })
 }
 
 // placeKeepers has keepers be born outside of the engine's own control group. They outlive the engine, and what is left

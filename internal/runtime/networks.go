@@ -23,7 +23,7 @@ const (
 // newNetworks keeps a few empty network namespaces, set up as a container's own, because making one is the longest
 // single step of a start without a network. They are nameless: when the engine ends, they go with their descriptors.
 func newNetworks() *supervise.Reserve[int] {
-	return supervise.NewReserve(spareNetworks, quietTime, makeNetworks, func(fd int) { unix.Close(fd) })
+	return supervise.NewReserve(spareNetworks, spareNetworks, quietTime, makeNetworks, func(fd int) { unix.Close(fd) })
 }
 
 // makeNetworks makes namespaces. Where it fails, a start makes its own, or meets the same and reports it.

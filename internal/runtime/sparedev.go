@@ -29,7 +29,7 @@ func newDevs() *supervise.Reserve[int] {
 			put(fd)
 		}
 	}
-	return supervise.NewReserve(spareDevs, devQuiet, fill, func(fd int) { unix.Close(fd) })
+	return supervise.NewReserve(spareDevs, spareDevs, devQuiet, fill, func(fd int) { unix.Close(fd) })
 }
 
 // makeDev is what devfs has a program do.

@@ -9,6 +9,7 @@ import (
 // take long to make. Its methods may be called concurrently.
 type Reserve[T any] struct {
 	ready chan T
+	n     int // as many are made
 	quiet time.Duration
 	fill  func(missing int, put func(T))
 	drop  func(T)
@@ -22,11 +23,11 @@ type Reserve[T any] struct {
 	closed bool
 }
 
-// NewReserve makes a reserve of n things and begins to fill it. fill makes what is
-// missing, as far as it can, and puts it; it runs in one goroutine at a time. drop
-// takes away what is left at the end.
-func NewReserve[T any](n int, quiet time.Duration, fill func(missing int, put func(T)), drop func(T)) *Reserve[T] {
-	r := &Reserve[T]{ready: make(chan T, n), quiet: quiet, fill: fill, drop: drop, armed: true}
+// NewReserve makes a reserve of n things, with room for most, and begins to fill it.
+// fill makes what is missing, as far as it can, and puts it; it runs in one goroutine
+// at a time. drop takes away what is left at the end, and what there is no room for.
+func NewReserve[T any](n, most int, quiet time.Duration, fill func(missing int, put func(T)), drop func(T)) *Reserve[T] {
+	r := &Reserve[T]{ready: make(chan T, most), n: n, quiet: quiet, fill: fill, drop: drop, armed: true}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.timer = time.AfterFunc(0, r.due)
@@ -41,6 +42,28 @@ func (r *Reserve[T]) Take() (T, bool) {
 	default:
 		var none T
 		return none, false
+	}
+}
+
+// Give adds one that somebody had taken, or made. The reserve drops it when it is full
+// or closed.
+func (r *Reserve[T]) Give(x T) {
+	if !r.given(x) {
+		r.drop(x)
+	}
+}
+
+func (r *Reserve[T]) given(x T) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	select {
+	case r.ready <- x:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -82,8 +105,8 @@ func (r *Reserve[T]) due() {
 	r.mu.Lock()
 	closed := r.closed
 	r.mu.Unlock()
-	if missing := cap(r.ready) - len(r.ready); missing > 0 && !closed {
-		r.fill(missing, func(x T) { r.ready <- x }) // there is room: nobody else puts
+	if missing := r.n - len(r.ready); missing > 0 && !closed {
+		r.fill(missing, r.Give)
 	}
 }
 
@@ -92,7 +115,7 @@ func (r *Reserve[T]) due() {
 func (r *Reserve[T]) isTime() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if left := r.quiet - time.Since(r.wanted); left > 0 && 2*len(r.ready) >= cap(r.ready) && !r.closed {
+	if left := r.quiet - time.Since(r.wanted); left > 0 && 2*len(r.ready) >= r.n && !r.closed {
 		r.timer.Reset(left)
 		return false
 	}

@@ -9,7 +9,7 @@ import (
 
 // When a reserve is filled up again. What its timer does is done here by hand, as far as it goes.
 func TestWhenAReserveIsFilled(t *testing.T) {
-	r := NewReserve(4, time.Hour, func(missing int, put func(int)) {
+	r := NewReserve(4, 4, time.Hour, func(missing int, put func(int)) {
 		for range missing {
 			put(1)
 		}

@@ -19,7 +19,8 @@ import (
 // A transition is what is under way when a failpoint kills the engine.
 type transition struct {
 	prepare [][]string // command lines before, by an engine that lives
-	verb    []string   // the one that the engine dies of
+	first   [][]string // command lines before, by the engine that dies
+	verb    []string   // the one that it dies of
 	tidy    []string   // takes away what an unacknowledged verb may leave whole, before it is repeated
 	boot    bool       // the engine dies while it starts
 	later   bool       // it dies of what the verb has set off
@@ -48,6 +49,7 @@ var (
 		tidy: []string{"cleat", "volume", "rename", "doomed-copy", "doomed-volume"},
 	}
 	removing = transition{prepare: [][]string{create}, verb: forceRm}
+	sweeping = spent(20)
 
 	filling = transition{verb: []string{"cleat", "compose", "-f", "testdata/doomed/compose.yaml", "up", "-d"}} // with secrets
 
@@ -83,6 +85,8 @@ var transitions = map[string]transition{
 	"engine.stop.after-signal":        {prepare: [][]string{create, start}, verb: []string{"stop", "-t", "0", doomed}, tidy: start},
 	"container.remove.after-rename":   removing,
 	"engine.rm.after-volumes":         removing,
+	"engine.recycle.after-files":      sweeping,
+	"engine.recycle.after-rename":     sweeping,
 	"engine.pause.after-freeze":       {prepare: [][]string{create, start}, verb: []string{"pause", doomed}, tidy: []string{"unpause", doomed}},
 	"engine.update.after-config":      {prepare: [][]string{create, start}, verb: []string{"update", "--pids-limit", "77", doomed}},
 	"engine.unpause.after-thaw":       {prepare: [][]string{create, start, {"pause", doomed}}, verb: []string{"unpause", doomed}, tidy: []string{"pause", doomed}},
@@ -126,6 +130,17 @@ var transitions = map[string]transition{
 	"logship.send.before-note": {prepare: [][]string{logging("tcp://" + theRegistry)}, verb: start, later: true},
 	// Nobody listens there.
 	"logship.remove.between-files": {prepare: [][]string{logging("udp://127.0.0.1:9"), start}, verb: forceRm},
+}
+
+// spent removes n containers that have run, as many as have their directories go to the next ones.
+func spent(n int) transition {
+	t := transition{verb: []string{"rm", "-f"}, later: true}
+	for i := range n {
+		name := fmt.Sprintf("spent%d", i)
+		t.first = append(t.first, []string{"run", "--name", name, "--network", "none", "busybox", "true"})
+		t.verb = append(t.verb, name)
+	}
+	return t
 }
 
 // logging creates a container that sends a line and stays.
@@ -210,6 +225,11 @@ func killAt(t *testing.T, e *harness.Engine, name string, tr transition) {
 		t.Fatalf("start of the engine: %v", err)
 	}
 	if !tr.boot {
+		for _, args := range tr.first {
+			if r := command(t, e, args); r.Code != 0 {
+				t.Fatalf("%s", r)
+			}
+		}
 		r := command(t, e, tr.verb)
 		select {
 		case <-e.Exited():
