@@ -106,3 +106,32 @@ func TestFailedRestartRemovesWhatAsksForIt(t *testing.T) {
 		t.Error("it is still there")
 	}
 }
+
+// A volume that is renamed while a container that has it ends is idle afterwards.
+func TestRenameOfAVolumeWhileItsContainerEnds(t *testing.T) {
+	l := newLab(t)
+	id := l.create(spec{cmd: []string{"sleep", "1000"}, host: func(h *api.HostConfig) { h.Binds = []string{"before:/data"} }})
+	names := [2]string{"before", "after"}
+	for i := range 4 * rounds {
+		if err := l.Start(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		exit, err := l.Wait(t.Context(), id, api.WaitConditionNotRunning)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(l.inspect(id).State.Pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Duration(i) * 10 * time.Microsecond); time.Now().Before(end); {
+		}
+		if _, err := l.Volumes.Rename(t.Context(), names[0], names[1]); err != nil {
+			t.Fatal(err)
+		}
+		l.result(exit)
+		if users := l.volumes.Users(names[1]); len(users) > 0 {
+			t.Fatalf("round %d: %q are said to run with the volume", i, users)
+		}
+		names[0], names[1] = names[1], names[0]
+	}
+}

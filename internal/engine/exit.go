@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -149,7 +150,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	// the same port is one line in many scripts.
 	x.detach(rec)
 	// So are volumes idle: `stop` and then `volume restore` is one, too.
-	for _, name := range volumeNames(rec) {
+	for _, name := range volumeNames(c.Load()) { // one may have been renamed meanwhile
 		x.volumes.Left(name, rec.ID)
 	}
 	record.Failpoint("engine.exit.after-network")
@@ -185,7 +186,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 // conclude takes down what a run has left, or has it done later, and removes the container or writes how it ended.
 func (x *exiter) conclude(c *container.Container, rec *container.Record, r *run, again bool) {
 	defer close(r.left.known)
-	cleaned := !x.specs.ownsParent(x.specs.cgroupPath(rec))
+	cleaned := cleanedFirst(x.specs, rec)
 	if cleaned {
 		x.clean(c, rec, r)
 		x.leftovers.Add(r)
@@ -198,6 +199,13 @@ func (x *exiter) conclude(c *container.Container, rec *container.Record, r *run,
 	if !cleaned {
 		x.tidyLater(c, rec, r)
 	}
+}
+
+// cleanedFirst says whether a run's leavings must be gone before its container is removed: a control group that no later
+// engine would find, and what plugins have mounted, which do not remove a volume before they are told that it is not used.
+func cleanedFirst(specs *specBuilder, rec *container.Record) bool {
+	return !specs.ownsParent(specs.cgroupPath(rec)) ||
+		slices.ContainsFunc(rec.Mounts, func(m container.Mount) bool { return m.Driver != "" && m.Driver != volume.Driver })
 }
 
 // tidyLater cleans up after a run, at once where the container had mounts of its user's: their filesystems are not to
@@ -244,7 +252,7 @@ func (x *exiter) clean(c *container.Container, rec *container.Record, r *run) {
 	if len(rec.Mounts) > 0 {
 		defer r.unmount()
 	}
-	unmountVolumes(context.WithoutCancel(x.tasks.Context()), x.volumes, rec, x.log)
+	unmountVolumes(context.WithoutCancel(x.tasks.Context()), x.volumes, c.Load(), x.log)
 	if err := x.specs.removeGroup(x.runtime, x.specs.cgroupPath(rec)); err != nil {
 		x.log.Warn("cgroup of an exited container", "container", c.ID(), "error", err)
 	}

@@ -122,7 +122,7 @@ func (rm *Remover) discard(ctx context.Context, c *container.Container) error {
 // once.
 func (rm *Remover) remove(ctx context.Context, c *container.Container, volumes bool) error {
 	rec := c.Load()
-	if specs := rm.stopper.starter.specs; !specs.ownsParent(specs.cgroupPath(rec)) {
+	if cleanedFirst(rm.stopper.starter.specs, rec) {
 		if r := rm.lives.of(c).current(); r != nil {
 			<-r.cleaned
 		}

@@ -48,6 +48,11 @@ func (s *Service) Rename(ctx context.Context, old, name string, users []string, 
 	if !slices.Equal(s.users(e), users) {
 		return nil, failure.Conflict("rename %s: a container that has the volume is being made or removed: try again", old)
 	}
+	for id := range e.active {
+		if _, refers := e.refs[id]; !refers { // it gives the volume back under the name that it knows
+			return nil, failure.Conflict("rename %s: files are being copied from or to a container that has the volume: try again", old)
+		}
+	}
 	// Under neither name anybody gets at it before the containers know.
 	busy := make(chan struct{})
 	e.busy = busy

@@ -103,6 +103,9 @@ func (d *depot) call(method, name, id string, opts map[string]string) (map[strin
 		d.mounts[name] = slices.DeleteFunc(d.mounts[name], func(s string) bool { return s == id })
 		return nil, nil
 	case "VolumeDriver.Remove":
+		if len(d.mounts[name]) > 0 {
+			return nil, fmt.Errorf("volume %s is mounted", name)
+		}
 		return nil, os.RemoveAll(d.path(name))
 	}
 	return nil, fmt.Errorf("%s is unknown here", method)
@@ -179,6 +182,15 @@ func TestVolumePlugin(t *testing.T) {
 				t.Errorf("%s", r)
 			}
 		}
+		// A plugin is told that nobody has its volume mounted before it is to remove it.
+		anonymous := []string{"--mount", "type=volume,dst=/d,volume-driver=depot", "busybox"}
+		e.OK(t, program, append(append([]string{"run", "--rm"}, anonymous...), "true")...)
+		e.OK(t, program, append(append([]string{"run", "-d", "--name", n + "-anonymous"}, anonymous...), "sleep", "600")...)
+		e.OK(t, program, "rm", "-fv", n+"-anonymous")
+		harness.Eventually(t, func() (bool, string) {
+			left, _ := os.ReadDir(d.dir)
+			return len(left) == 3, fmt.Sprintf("volumes in the plugin: %v", left) // those with names
+		})
 		e.OK(t, program, "volume", "prune", "-af")
 		// A plugin that fails harms its own volumes only.
 		d.set("out of order")
