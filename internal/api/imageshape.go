@@ -47,7 +47,7 @@ type summaryBelow144 struct {
 
 // graphDriver is what images were said to be kept by before 1.52, which is where their
 // layers are: scripts ask for its name.
-const graphDriver = "overlayfs"
+const graphDriver = "overlay2"
 
 // imageInspectFor gives the answer of image inspect the shape of an API version.
 func imageInspectFor(in *imagetypes.InspectResponse, asked version) any {

@@ -97,6 +97,14 @@ func (d *directories) prepare(n int) (made []string, err error) {
 
 // make makes dir, a container's directory.
 func (d *directories) make(dir string) error {
+	if err := d.take(dir); err != nil {
+		return err
+	}
+	return writeMountID(dir)
+}
+
+// take makes dir of one that lies ready, if there is one.
+func (d *directories) take(dir string) error {
 	if d.ready == nil {
 		return makeAll(dir)
 	}
@@ -183,9 +191,9 @@ func makeDir(dir, name string) error {
 	return nil
 }
 
-// makeFiles makes the files that the first start fills, empty.
+// makeFiles makes the files that the create and the first start fill, empty, and the link to the writable layer.
 func makeFiles(dir string) error {
-	for _, name := range engineFiles {
+	for _, name := range append(engineFiles, mountIDFile) {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if err != nil {
 			return err
@@ -194,5 +202,5 @@ func makeFiles(dir string) error {
 			return err
 		}
 	}
-	return nil
+	return os.Symlink(upperDir, filepath.Join(dir, upperLink))
 }

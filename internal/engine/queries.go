@@ -25,8 +25,6 @@ import (
 	"github.com/cleatlabs/cleat/internal/network"
 )
 
-const storageDriver = "overlayfs"
-
 // Queries describe containers. They read snapshots and wait for nobody.
 type Queries struct {
 	containers *container.Store

@@ -39,6 +39,9 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	if err := rc.starter.ground.make(); err != nil {
 		return err
 	}
+	if err := makeSignposts(rc.deps.Settings.DataRoot, rc.deps.Containers); err != nil { // a full disk, for one
+		rc.deps.Log.Warn("monitoring programs such as cAdvisor may not find containers' files", "error", err)
+	}
 	rc.volumes.still.recover()
 	if err := rc.volumes.recover(); err != nil {
 		rc.deps.Log.Error("volumes", "error", err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +85,7 @@ func TestAnswersHaveTheKeysThatProgramsTake(t *testing.T) {
 		{"/v1.24/containers/" + name + "/json", `"Labels":{}`},
 		{"/v1.56/containers/" + name + "/json", `"Labels":{}`},
 		{"/v1.41/networks", `"Containers":{}`},
-		{"/v1.41/images/busybox/json", `"GraphDriver":{"Data":null,"Name":"overlayfs"}`},
+		{"/v1.41/images/busybox/json", `"GraphDriver":{"Data":null,"Name":"overlay2"}`},
 		{"/v1.41/system/df", `"VirtualSize":`},
 	} {
 		p.want(200, "GET", test.path, "", test.want)
@@ -245,4 +247,44 @@ func present(t *testing.T, conn *net.UnixConn) string {
 		t.Fatal(err)
 	}
 	return string(buf[:max(n, 0)])
+}
+
+// TestMonitorsFindFiles has what cAdvisor reads of a container beside its answers: the name of its writable layer, below the
+// storage driver's directory, and the bytes there. Without the name it leaves the container out. An engine makes up for
+// what an earlier one has not made.
+func TestMonitorsFindFiles(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "create", "--name", "ahead", "busybox") // of a directory that lay ready, as the next may not be
+	e.OK(t, "cleat", "run", "--name", "written", "busybox", "sh", "-c", "echo said > /file")
+	check := func(name string) {
+		t.Helper()
+		root, driver := e.OK(t, "cleat", "info", "-f", "{{.DockerRootDir}}"), e.OK(t, "cleat", "info", "-f", "{{.Driver}}")
+		id := e.OK(t, "cleat", "inspect", "-f", "{{.Id}}", name)
+		mount := readFile(filepath.Join(root, "image", driver, "layerdb", "mounts", id, "mount-id"))
+		if mount != id {
+			t.Errorf("the layer of container %s is named %q, not %s", name, mount, id)
+		}
+		layer, err := os.Stat(filepath.Join(root, driver, mount, "diff"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		upper, err := os.Stat(e.OK(t, "cleat", "inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", name))
+		if err != nil || !os.SameFile(layer, upper) {
+			t.Errorf("the layer of container %s is not its writable one: %v", name, err)
+		}
+	}
+	check("ahead")
+	check("written")
+	id := e.OK(t, "cleat", "inspect", "-f", "{{.Id}}", "written")
+	e.Stop(t)
+	for _, made := range []string{"image", "overlay2", "containers/" + id + "/mount-id", "containers/" + id + "/diff"} {
+		if err := os.RemoveAll(filepath.Join(e.DataRoot, made)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.Run(t)
+	check("ahead")
+	check("written")
 }
