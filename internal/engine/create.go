@@ -71,11 +71,10 @@ func (cr *Creator) Create(ctx context.Context, req CreateRequest) (id string, wa
 	if err != nil {
 		return "", nil, err
 	}
-	img, err := cr.resolve(ctx, &cfg, req.Platform)
+	img, release, err := cr.take(ctx, &cfg, req.Platform)
 	if err != nil {
 		return "", nil, err
 	}
-	release := cr.images.Hold(img.ID)
 	defer release()
 	imageWarnings, err := cr.takeImage(&def, img, req.Platform)
 	if err != nil {
@@ -121,12 +120,12 @@ func (cr *Creator) takeMounted(ctx context.Context, m *container.Mount, platform
 	if m.Image != nil { // from another container, whose image it stays
 		return cr.images.Hold(m.Image.ID), nil
 	}
-	img, err := cr.images.Resolve(ctx, m.Source, platform)
+	img, release, err := cr.images.Take(ctx, m.Source, platform)
 	if err != nil {
 		return nil, notTheImage(err)
 	}
 	m.Image = &container.Image{ID: img.ID, Ref: img.Ref, Platform: img.Platform, Manifest: img.Manifest, ChainID: img.ChainID}
-	return cr.images.Hold(img.ID), nil
+	return release, nil
 }
 
 // check validates the request as far as it does not need the image.
@@ -246,11 +245,12 @@ func modeOf(rec *network.Record, said api.NetworkMode) api.NetworkMode {
 	return api.NetworkMode(rec.ID)
 }
 
-func (cr *Creator) resolve(ctx context.Context, cfg *api.Config, platform string) (*image.Image, error) {
+// take finds the image and keeps it until release.
+func (cr *Creator) take(ctx context.Context, cfg *api.Config, platform string) (img *image.Image, release func(), err error) {
 	if cfg.Image == "" {
-		return nil, failure.Invalid("no image specified: Config.Image must name one")
+		return nil, nil, failure.Invalid("no image specified: Config.Image must name one")
 	}
-	return cr.images.Resolve(ctx, cfg.Image, platform)
+	return cr.images.Take(ctx, cfg.Image, platform)
 }
 
 // takeImage merges the image into the definition.

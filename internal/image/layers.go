@@ -39,6 +39,9 @@ type layers struct {
 	leased map[digest.Digest]bool
 	// holds counts the containers in the making.
 	holds map[digest.Digest]int
+	// removing are the images that are being removed with all of their names, which nobody holds then; each is closed
+	// when that has ended.
+	removing map[digest.Digest]chan struct{}
 
 	// turns keeps making and dropping the lease of one image apart.
 	turns store.KeyedLock
@@ -51,6 +54,7 @@ func (s *Service) loadLayers(ctx context.Context) error {
 	s.layers.dirs = map[chainOf][]string{}
 	s.layers.leased = map[digest.Digest]bool{}
 	s.layers.holds = map[digest.Digest]int{}
+	s.layers.removing = map[digest.Digest]chan struct{}{}
 	list, err := s.store.Leases.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list the leases of images: %w", err)
@@ -149,20 +153,86 @@ func (s *Service) leaseLayers(ctx context.Context, key chainOf) ([]string, error
 	return s.store.LowerDirs(m)
 }
 
+// Take resolves a name and holds the image, as [Service.Hold] does, with no removal in
+// between.
+func (s *Service) Take(ctx context.Context, ref, platform string) (img *Image, release func(), err error) {
+	for {
+		if img, err = s.Resolve(ctx, ref, platform); err != nil {
+			return nil, nil, err
+		}
+		s.layers.mu.Lock()
+		removed := s.layers.removing[img.ID]
+		if removed == nil {
+			s.layers.holds[img.ID]++
+		}
+		s.layers.mu.Unlock()
+		if removed == nil {
+			release = s.releaser(img.ID)
+			again, err := s.Resolve(ctx, ref, platform) // a removal may have ended before it was held
+			if err == nil && again.ID == img.ID {
+				return img, release, nil
+			}
+			release()
+			continue
+		}
+		select {
+		case <-removed:
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+}
+
+// releaser ends a hold, once.
+func (s *Service) releaser(id digest.Digest) func() {
+	return sync.OnceFunc(func() {
+		s.layers.mu.Lock()
+		defer s.layers.mu.Unlock()
+		if s.layers.holds[id]--; s.layers.holds[id] == 0 {
+			delete(s.layers.holds, id)
+		}
+	})
+}
+
+// beginRemoval keeps [Service.Take] from an image, unless somebody holds it, until end is called.
+func (s *Service) beginRemoval(ctx context.Context, id digest.Digest) (end func(), held bool, err error) {
+	for {
+		s.layers.mu.Lock()
+		other, held := s.layers.removing[id], s.layers.holds[id] > 0
+		if other == nil && !held {
+			s.layers.removing[id] = make(chan struct{})
+		}
+		s.layers.mu.Unlock()
+		switch {
+		case held:
+			return func() {}, true, nil
+		case other == nil:
+			return func() { s.endRemoval(id) }, false, nil
+		}
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, false, context.Cause(ctx)
+		}
+	}
+}
+
+func (s *Service) endRemoval(id digest.Digest) {
+	s.layers.mu.Lock()
+	defer s.layers.mu.Unlock()
+	close(s.layers.removing[id])
+	delete(s.layers.removing, id)
+}
+
 // Hold counts a container in the making as a user of the image, so that a removal
-// between [Service.Resolve] and the writing of the container's record cannot take the
-// layers away. The returned function ends it; it may be called more than once.
+// before the container's record is written cannot take the layers away; of an image
+// that nobody uses yet, [Service.Take] sees to it that none was before. The returned
+// function ends it; it may be called more than once.
 func (s *Service) Hold(imageID digest.Digest) func() {
 	s.layers.mu.Lock()
 	s.layers.holds[imageID]++
 	s.layers.mu.Unlock()
-	return sync.OnceFunc(func() {
-		s.layers.mu.Lock()
-		defer s.layers.mu.Unlock()
-		if s.layers.holds[imageID]--; s.layers.holds[imageID] == 0 {
-			delete(s.layers.holds, imageID)
-		}
-	})
+	return s.releaser(imageID)
 }
 
 // ReleaseUnused lets go of the layers of images that have no name any more and for

@@ -35,10 +35,11 @@ func (s *Service) Remove(ctx context.Context, ref string, opts RemoveOptions, us
 	if err != nil {
 		return nil, err
 	}
-	r := removal{s: s, match: m, force: opts.Force}
+	r := removal{s: s, match: m, force: opts.Force, ask: func() []User { return nil }}
 	if users != nil {
-		r.users = users(m.id().String())
+		r.ask = func() []User { return users(m.id().String()) }
 	}
+	r.users = r.ask()
 	if m.named == nil {
 		return r.byID(ctx)
 	}
@@ -49,7 +50,8 @@ type removal struct {
 	s     *Service
 	match *match
 	force bool
-	users []User
+	ask   func() []User
+	users []User // when it was asked last
 }
 
 func (r *removal) byID(ctx context.Context) ([]image.DeleteResponse, error) {
@@ -120,16 +122,24 @@ func (r *removal) untag(ctx context.Context, names []images.Image, keep bool) ([
 }
 
 // all removes an image with all of its names. The layers that stopped containers stand
-// on stay.
+// on stay, and those of containers that were made, or are being made, since the removal
+// began: who comes later finds no image.
 func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
-	if len(r.users) > 0 {
+	end, held, err := r.s.beginRemoval(ctx, r.match.id())
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	r.users = r.ask()
+	used := held || len(r.users) > 0
+	if used {
 		if img, err := r.s.Resolve(ctx, r.match.id().String(), ""); err == nil {
 			if _, err := r.s.Lower(ctx, img); err != nil {
-				return nil, fmt.Errorf("keep the layers of the image %s for container %s: %w", img.ID, shortID(r.users[0].ContainerID), err)
+				return nil, fmt.Errorf("keep the layers of the image %s for containers: %w", img.ID, err)
 			}
 		}
 	}
-	err := r.s.store.Update(ctx, func(ctx context.Context) error {
+	err = r.s.store.Update(ctx, func(ctx context.Context) error {
 		// Names that the image was given since it was looked up go with it.
 		list, err := r.s.store.Images.List(ctx, "target.digest=="+r.match.id().String())
 		if err != nil {
@@ -145,7 +155,7 @@ func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
 	record.Failpoint("image.remove.after-names")
 	records := append(r.untagged(r.match.names), image.DeleteResponse{Deleted: id.String()})
 	r.s.events("delete", id.String(), id.String())
-	if len(r.users) == 0 {
+	if !used {
 		if err := r.s.dropIfLeased(ctx, id); err != nil {
 			return records, err
 		}

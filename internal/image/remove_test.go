@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -242,6 +243,84 @@ func TestHoldBridgesResolveAndRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mustBeEmpty(t)
+}
+
+// A container that is made, or is being made, while its image is removed has its layers; one that comes when the image is
+// about to go finds none.
+func TestRemovalBesideCreates(t *testing.T) {
+	for name, made := range map[string]bool{"made": true, "being made": false} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			ctx := context.Background()
+			if _, err := b.load(saved(t, "a:1", imageOf(t, "amd64", layerOf(t, entry{"f", "1"}))), image.LoadOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			var img *image.Image
+			release := func() {}
+			// It comes when the removal has asked for the containers.
+			users := func(string) (found []image.User) {
+				if img == nil {
+					var err error
+					if img, release, err = b.images.Take(ctx, "a:1", ""); err != nil {
+						t.Fatal(err)
+					}
+					if made {
+						b.lower(t, img)
+						release()
+					}
+				} else if made {
+					found = []image.User{{ContainerID: "c", Running: true}}
+				}
+				return found
+			}
+			if _, err := b.images.Remove(ctx, "a:1", image.RemoveOptions{}, users); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.store.GC(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if dirs := b.lower(t, img); len(dirs) != 1 || !exists(dirs[0]) {
+				t.Errorf("the layers of the container are gone: %q", dirs)
+			}
+			release()
+			if err := b.images.ReleaseUnused(ctx, func(string) bool { return false }); err != nil {
+				t.Fatal(err)
+			}
+			b.mustBeEmpty(t)
+		})
+	}
+}
+
+func TestNobodyTakesWhatIsBeingRemoved(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.load(saved(t, "a:1", imageOf(t, "amd64", layerOf(t, entry{"f", "1"}))), image.LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b.resolve(t, "a:1")
+	ctx := context.Background()
+	impatient, cancel := context.WithCancel(ctx)
+	cancel()
+	asked := 0
+	users := func(string) []image.User {
+		if asked++; asked == 2 { // from now on it goes
+			if _, _, err := b.images.Take(impatient, "a:1", ""); !errors.Is(err, context.Canceled) {
+				t.Errorf("not waited for its end: %v", err)
+			}
+		}
+		return nil
+	}
+	if _, err := b.images.Remove(ctx, "a:1", image.RemoveOptions{}, users); err != nil || asked != 2 {
+		t.Fatalf("%v, asked %d times", err, asked)
+	}
+	if _, _, err := b.images.Take(ctx, "a:1", ""); !errdefs.IsNotFound(err) {
+		t.Errorf("taken behind its removal: %v", err)
+	}
+	b.mustBeEmpty(t)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func TestImageWithoutLayersStandsOnAnEmptyDirectory(t *testing.T) {
