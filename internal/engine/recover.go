@@ -187,8 +187,12 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 		rc.lost(c, fmt.Sprintf("the process did not outlive the engine: %v", err))
 		return false
 	}
-	if r.State.Sandbox != nil {
-		if err := rc.deps.Networks.Adopt(ctx, r.State.Sandbox, proc.PID(), proc.TakeHeld()...); err != nil {
+	if sb := r.State.Sandbox; sb != nil {
+		if sb.Name != "" && sb.Name != r.Name { // its engine died while it was renamed
+			sb = sb.Renamed(r.Name)
+			c.SetStateInMemory(func(st *container.State) { st.Sandbox = sb })
+		}
+		if err := rc.deps.Networks.Adopt(ctx, sb, proc.PID(), proc.TakeHeld()...); err != nil {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}

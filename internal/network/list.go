@@ -158,25 +158,31 @@ func (s *Service) Rename(containerID, name string) *Sandbox {
 		s.mu.Unlock()
 		return nil
 	}
-	renamed := *a.sandbox
-	old := renamed.Name
-	renamed.Name = name
-	renamed.Endpoints = nil
-	for _, e := range a.sandbox.Endpoints {
+	renamed := a.sandbox.Renamed(name)
+	for _, e := range renamed.Endpoints {
+		if n := s.networks[e.NetworkID]; n != nil && n.members[containerID] != nil {
+			n.members[containerID].endpoint = e
+		}
+	}
+	a.sandbox = renamed
+	s.mu.Unlock()
+	s.namesRename(a)
+	return renamed
+}
+
+// Renamed is sb, which stays as it is, for a container of another name.
+func (sb *Sandbox) Renamed(name string) *Sandbox {
+	renamed := *sb
+	renamed.Name, renamed.Endpoints = name, nil
+	for _, e := range sb.Endpoints {
 		c := *e
 		c.DNSNames = slices.Clone(e.DNSNames)
 		for i, n := range c.DNSNames {
-			if n == old {
+			if n == sb.Name {
 				c.DNSNames[i] = name
 			}
 		}
 		renamed.Endpoints = append(renamed.Endpoints, &c)
-		if n := s.networks[e.NetworkID]; n != nil && n.members[containerID] != nil {
-			n.members[containerID].endpoint = &c
-		}
 	}
-	a.sandbox = &renamed
-	s.mu.Unlock()
-	s.namesRename(a)
 	return &renamed
 }

@@ -132,6 +132,27 @@ func TestNamesOverAnEngineRestart(t *testing.T) {
 	}
 }
 
+// A container whose engine died while it was renamed is found by the name that it has.
+func TestNamesAfterARenameThatWasCutShort(t *testing.T) {
+	e := harness.Start(t, harness.Options{Env: []string{"CLEAT_FAILPOINTS=container.rename.after-config"}})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "network", "create", "net")
+	e.OK(t, "cleat", "run", "-d", "--name", "db", "--network", "net", "busybox", "sleep", "600")
+	e.OK(t, "cleat", "run", "-d", "--name", "app", "--network", "net", "busybox", "sleep", "600")
+	e.Do(t, "cleat", "", "rename", "db", "store")
+	select {
+	case <-e.Exited():
+	case <-time.After(harness.Patience):
+		t.Fatal("the engine lives")
+	}
+	e.SetEnv()
+	e.Run(t)
+	e.OK(t, "cleat", "exec", "app", "ping", "-c", "1", "store")
+	if r := e.Do(t, "cleat", "", "exec", "app", "ping", "-c", "1", "db"); r.Code == 0 {
+		t.Errorf("its former name still leads to it: %s", r)
+	}
+}
+
 // nginx resolves the names of its upstreams again and again: those may come and go.
 func TestNginxWithUpstreamsThatComeAndGo(t *testing.T) {
 	e := engine(t, "busybox", "nginx")
