@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -27,6 +28,20 @@ import (
 // users gives the containers that use an image. Space is freed in the background.
 func (s *Service) Remove(ctx context.Context, ref string, opts RemoveOptions, users func(imageID string) []User) ([]image.DeleteResponse, error) {
 	ctx = s.store.Context(ctx)
+	for {
+		records, err := s.remove(ctx, ref, opts, users)
+		if !errors.Is(err, errRenamed) {
+			return records, err
+		}
+	}
+}
+
+// errRenamed says that the image's names are others than when it was looked up: another
+// rule may be the one that counts.
+var errRenamed = errors.New("the names of the image have changed")
+
+// remove does so as far as the names stay what they are when the image is looked up.
+func (s *Service) remove(ctx context.Context, ref string, opts RemoveOptions, users func(imageID string) []User) ([]image.DeleteResponse, error) {
 	c, err := s.catalog(ctx)
 	if err != nil {
 		return nil, err
@@ -107,6 +122,13 @@ func conflict(what string, hard bool, why string) error {
 // name, a place among the dangling ones.
 func (r *removal) untag(ctx context.Context, names []images.Image, keep bool) ([]image.DeleteResponse, error) {
 	err := r.s.store.Update(ctx, func(ctx context.Context) error {
+		now, err := r.s.store.Images.List(ctx, "target.digest=="+r.match.id().String())
+		if err != nil {
+			return err
+		}
+		if !sameNames(now, r.match.names) {
+			return errRenamed
+		}
 		if keep {
 			dangling := images.Image{Name: danglingName(r.match.id()), Target: r.match.target.Target}
 			if _, err := r.s.store.Images.Create(ctx, dangling); err != nil && !errdefs.IsAlreadyExists(err) {
@@ -196,6 +218,13 @@ func (s *Service) deleteNames(ctx context.Context, names []images.Image) error {
 		}
 	}
 	return nil
+}
+
+// sameNames reports whether two lists have the same names, in whichever order.
+func sameNames(a, b []images.Image) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(x images.Image) bool {
+		return !slices.ContainsFunc(b, func(y images.Image) bool { return x.Name == y.Name })
+	})
 }
 
 // oneReference reports whether an image has one tag at most, and digests of the same

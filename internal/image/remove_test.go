@@ -291,6 +291,41 @@ func TestRemovalBesideCreates(t *testing.T) {
 	}
 }
 
+// Of two that remove an image's last two names, the later one is refused, as a container uses the image.
+func TestLastNamesRemovedAtOnce(t *testing.T) {
+	b := newBench(t)
+	ctx := context.Background()
+	if _, err := b.load(saved(t, "a:1", imageOf(t, "amd64", layerOf(t, entry{"f", "1"}))), image.LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.images.Tag(ctx, "a:1", "b", "1"); err != nil {
+		t.Fatal(err)
+	}
+	img := b.resolve(t, "a:1")
+	used := []image.User{{ContainerID: "c"}}
+	other := func() {
+		if _, err := b.images.Remove(ctx, "b:1", image.RemoveOptions{}, func(string) []image.User { return used }); err != nil {
+			t.Error(err)
+		}
+	}
+	asked := 0
+	_, err := b.images.Remove(ctx, "a:1", image.RemoveOptions{}, func(string) []image.User {
+		if asked++; asked == 1 { // it has looked the image up
+			other()
+		}
+		return used
+	})
+	if !errdefs.IsConflict(err) || asked != 2 {
+		t.Errorf("%v, asked %d times", err, asked)
+	}
+	if err := b.store.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if dirs := b.lower(t, img); !exists(dirs[0]) {
+		t.Errorf("the layers of the container are gone: %q", dirs)
+	}
+}
+
 func TestNobodyTakesWhatIsBeingRemoved(t *testing.T) {
 	b := newBench(t)
 	if _, err := b.load(saved(t, "a:1", imageOf(t, "amd64", layerOf(t, entry{"f", "1"}))), image.LoadOptions{}); err != nil {
