@@ -42,10 +42,13 @@ type Options struct {
 	Debug, TLS, TLSVerify        bool
 	TLSCA, TLSCert, TLSKey       string
 	Version                      bool
+
+	flags *pflag.FlagSet // where they were given; nil if they were not
 }
 
 // Install adds the flags to fs, with the environment's values as their defaults.
 func (o *Options) Install(fs *pflag.FlagSet) {
+	o.flags = fs
 	certDir := certDir()
 	fs.StringVar(&o.ConfigDir, "config", config.Dir(), "Location of client config files")
 	fs.StringVarP(&o.Context, "context", "c", "", `Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with "cleat context use")`)
@@ -131,7 +134,9 @@ func (o *Options) Endpoint(configuration func() *configfile.ConfigFile) (Endpoin
 
 // DefaultEndpoint is the one of no stored context: by the flags and the environment.
 func (o *Options) DefaultEndpoint() (Endpoint, error) {
-	ep := Endpoint{TLS: o.TLS || o.TLSVerify, SkipVerify: !o.TLSVerify}
+	// As with Docker, --tlsverify=false is TLS without verification.
+	verification := o.flags != nil && o.flags.Changed("tlsverify")
+	ep := Endpoint{TLS: o.TLS || o.TLSVerify || verification, SkipVerify: !o.TLSVerify}
 	if ep.TLS {
 		ep.CAFile, ep.CertFile, ep.KeyFile = o.certificates()
 	}

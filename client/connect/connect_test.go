@@ -107,6 +107,18 @@ func TestCertificatesThatNoEnvironmentNames(t *testing.T) {
 }
 
 // TestNamedCertificatesHaveToBeThere: one that is only looked for need not be.
+func TestTLSWithoutVerification(t *testing.T) {
+	setEnviron(t, nil)
+	for flag, want := range map[string]connect.Endpoint{
+		"--tlsverify=false": {TLS: true, SkipVerify: true}, "--tlsverify": {TLS: true}, "--tls": {TLS: true, SkipVerify: true}, "--tls=false": {SkipVerify: true},
+	} {
+		ep, err := options(t, "--config", t.TempDir(), "-H", "tcp://192.0.2.1:2376", flag).DefaultEndpoint()
+		if err != nil || ep.TLS != want.TLS || ep.SkipVerify != want.SkipVerify || ep.Host != "tcp://192.0.2.1:2376" {
+			t.Errorf("%s: %+v, %v", flag, ep, err)
+		}
+	}
+}
+
 func TestNamedCertificatesHaveToBeThere(t *testing.T) {
 	dir := t.TempDir()
 	for name, c := range map[string]struct {
