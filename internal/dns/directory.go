@@ -17,8 +17,7 @@ type Network struct {
 
 // Endpoint is a container on a network.
 type Endpoint struct {
-	ID      string // of the endpoint
-	Network string // id of the network
+	ID string // of the endpoint
 	// Names are those that it answers to; the first is what its address is called.
 	Names []string
 	Addrs []netip.Addr
@@ -29,7 +28,13 @@ type Endpoint struct {
 type Directory struct {
 	mu        sync.RWMutex
 	networks  map[string]*zone
-	endpoints map[string]Endpoint
+	endpoints map[string]located
+}
+
+// located is an endpoint in a network, by its id.
+type located struct {
+	Endpoint
+	network string
 }
 
 // zone is one network.
@@ -42,38 +47,26 @@ type zone struct {
 
 // NewDirectory returns an empty directory.
 func NewDirectory() *Directory {
-	return &Directory{networks: map[string]*zone{}, endpoints: map[string]Endpoint{}}
+	return &Directory{networks: map[string]*zone{}, endpoints: map[string]located{}}
 }
 
-// SetNetwork adds a network or changes its name and subnets. It is forgotten with the
-// last that is on it.
-func (d *Directory) SetNetwork(n Network) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	z := d.zone(n.ID)
-	z.name, z.subnets = strings.ToLower(n.Name), slices.Clone(n.Subnets)
-}
-
-// zone is the network's, made if it is new. The caller holds mu.
-func (d *Directory) zone(id string) *zone {
-	z := d.networks[id]
-	if z == nil {
-		z = &zone{names: map[string][]Endpoint{}, owners: map[netip.Addr]string{}}
-		d.networks[id] = z
-	}
-	return z
-}
-
-// Add puts an endpoint in, in place of an earlier one with its id.
-func (d *Directory) Add(e Endpoint) {
+// Add puts an endpoint of a network in, in place of an earlier one with its id, and has
+// the network's name and subnets be these. A network is forgotten with the last that is
+// on it.
+func (d *Directory) Add(n Network, e Endpoint) {
 	e.Names, e.Addrs = lowered(e.Names), slices.Clone(e.Addrs)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.takeOut(e.ID)
-	d.endpoints[e.ID] = e
-	z := d.zone(e.Network)
-	for _, n := range e.Names {
-		z.names[n] = append(z.names[n], e)
+	d.endpoints[e.ID] = located{e, n.ID}
+	z := d.networks[n.ID]
+	if z == nil {
+		z = &zone{names: map[string][]Endpoint{}, owners: map[netip.Addr]string{}}
+		d.networks[n.ID] = z
+	}
+	z.name, z.subnets = strings.ToLower(n.Name), slices.Clone(n.Subnets)
+	for _, name := range e.Names {
+		z.names[name] = append(z.names[name], e)
 	}
 	if len(e.Names) > 0 {
 		for _, a := range e.Addrs {
@@ -98,18 +91,18 @@ func lowered(names []string) []string {
 func (d *Directory) Remove(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e, ok := d.takeOut(id); ok && len(d.networks[e.Network].names) == 0 {
-		delete(d.networks, e.Network) // the next on it brings it back
+	if e, ok := d.takeOut(id); ok && len(d.networks[e.network].names) == 0 {
+		delete(d.networks, e.network) // the next on it brings it back
 	}
 }
 
-func (d *Directory) takeOut(id string) (Endpoint, bool) {
+func (d *Directory) takeOut(id string) (located, bool) {
 	e, ok := d.endpoints[id]
 	if !ok {
 		return e, false
 	}
 	delete(d.endpoints, id)
-	z := d.networks[e.Network]
+	z := d.networks[e.network]
 	for _, n := range e.Names {
 		rest := slices.DeleteFunc(slices.Clone(z.names[n]), func(o Endpoint) bool { return o.ID == id })
 		if len(rest) == 0 {

@@ -22,15 +22,18 @@ import (
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
+var (
+	front   = dns.Network{ID: "n1", Name: "front", Subnets: []netip.Prefix{netip.MustParsePrefix("172.20.0.0/16"), netip.MustParsePrefix("fd00:20::/64")}}
+	backend = dns.Network{ID: "n2", Name: "back.end", Subnets: []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}}
+)
+
 // world has two networks and a few containers.
 func world() *dns.Directory {
 	d := dns.NewDirectory()
-	d.SetNetwork(dns.Network{ID: "n1", Name: "front", Subnets: []netip.Prefix{netip.MustParsePrefix("172.20.0.0/16"), netip.MustParsePrefix("fd00:20::/64")}})
-	d.SetNetwork(dns.Network{ID: "n2", Name: "back.end", Subnets: []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}})
-	d.Add(dns.Endpoint{ID: "e1", Network: "n1", Names: []string{"web", "0123456789ab", "www"}, Addrs: []netip.Addr{addr("172.20.0.2"), addr("fd00:20::2")}})
-	d.Add(dns.Endpoint{ID: "e2", Network: "n1", Names: []string{"Api-1", "api"}, Addrs: []netip.Addr{addr("172.20.0.3")}})
-	d.Add(dns.Endpoint{ID: "e3", Network: "n1", Names: []string{"api-2", "api"}, Addrs: []netip.Addr{addr("172.20.0.4")}})
-	d.Add(dns.Endpoint{ID: "e4", Network: "n2", Names: []string{"db.main", "web"}, Addrs: []netip.Addr{addr("172.21.0.2")}})
+	d.Add(front, dns.Endpoint{ID: "e1", Names: []string{"web", "0123456789ab", "www"}, Addrs: []netip.Addr{addr("172.20.0.2"), addr("fd00:20::2")}})
+	d.Add(front, dns.Endpoint{ID: "e2", Names: []string{"Api-1", "api"}, Addrs: []netip.Addr{addr("172.20.0.3")}})
+	d.Add(front, dns.Endpoint{ID: "e3", Names: []string{"api-2", "api"}, Addrs: []netip.Addr{addr("172.20.0.4")}})
+	d.Add(backend, dns.Endpoint{ID: "e4", Names: []string{"db.main", "web"}, Addrs: []netip.Addr{addr("172.21.0.2")}})
 	return d
 }
 
@@ -195,17 +198,17 @@ func TestNamesComeAndGo(t *testing.T) {
 	d.Remove("e3")
 	want("both are gone", "api", "SERVFAIL")
 	// Renamed, with the same address.
-	d.Add(dns.Endpoint{ID: "e1", Network: "n1", Names: []string{"new"}, Addrs: []netip.Addr{addr("172.20.0.2")}})
+	d.Add(front, dns.Endpoint{ID: "e1", Names: []string{"new"}, Addrs: []netip.Addr{addr("172.20.0.2")}})
 	want("renamed", "new", "NOERROR 172.20.0.2")
 	want("renamed", "web", "SERVFAIL")
 	// The next owner of an address comes before the last one is taken out.
-	d.Add(dns.Endpoint{ID: "e9", Network: "n1", Names: []string{"next"}, Addrs: []netip.Addr{addr("172.20.0.2")}})
+	d.Add(front, dns.Endpoint{ID: "e9", Names: []string{"next"}, Addrs: []netip.Addr{addr("172.20.0.2")}})
 	d.Remove("e1")
 	if got := say(s.ask("2.0.20.172.in-addr.arpa", wire.TypePTR)); got != "NOERROR next.front." {
 		t.Errorf("reverse: %q", got)
 	}
 	// One that has no name has an address all the same.
-	d.Add(dns.Endpoint{ID: "e10", Network: "n1", Addrs: []netip.Addr{addr("172.20.0.10")}})
+	d.Add(front, dns.Endpoint{ID: "e10", Addrs: []netip.Addr{addr("172.20.0.10")}})
 	d.Remove("e10")
 	s.client.See(&dns.View{Networks: []string{"n2", "n1"}})
 	want("connected to another network", "web", "NOERROR 172.21.0.2")
@@ -229,7 +232,7 @@ func TestTurns(t *testing.T) {
 func TestSizes(t *testing.T) {
 	d := world()
 	for i := range 100 {
-		d.Add(dns.Endpoint{ID: fmt.Sprint("many", i), Network: "n1", Names: []string{"many"}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{172, 20, 1, byte(i)})}})
+		d.Add(front, dns.Endpoint{ID: fmt.Sprint("many", i), Names: []string{"many"}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{172, 20, 1, byte(i)})}})
 	}
 	s := serve(t, d, &dns.View{Networks: []string{"n1"}})
 	size := func(m *wire.Msg) int { m.Compress = true; return m.Len() }
@@ -382,7 +385,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 func TestLookupsAreQuick(t *testing.T) {
 	d := world()
 	for i := range 1000 {
-		d.Add(dns.Endpoint{ID: fmt.Sprint("c", i), Network: "n1", Names: []string{fmt.Sprint("c", i)}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{172, 20, byte(2 + i/250), byte(i % 250)})}})
+		d.Add(front, dns.Endpoint{ID: fmt.Sprint("c", i), Names: []string{fmt.Sprint("c", i)}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{172, 20, byte(2 + i/250), byte(i % 250)})}})
 	}
 	s := serve(t, d, &dns.View{Networks: []string{"n1"}})
 	conn, err := net.Dial("udp", s.addr)
@@ -465,7 +468,7 @@ func TestConcurrentChange(t *testing.T) {
 				return
 			default:
 			}
-			d.Add(dns.Endpoint{ID: "moving", Network: "n1", Names: []string{"moving"}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{172, 20, 9, byte(i)})}})
+			d.Add(front, dns.Endpoint{ID: "moving", Names: []string{"moving"}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{172, 20, 9, byte(i)})}})
 			s.client.See(&dns.View{Networks: []string{"n1", fmt.Sprint("n", i%3)}})
 		}
 	})
@@ -476,4 +479,22 @@ func TestConcurrentChange(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// A network is known by its name to a container that comes while the last one on it leaves.
+func TestComesWhileTheLastLeaves(t *testing.T) {
+	d := dns.NewDirectory()
+	s := serve(t, d, &dns.View{Networks: []string{"n1"}})
+	at := []netip.Addr{addr("172.20.0.2")}
+	for i := range 5000 {
+		leaves, comes := fmt.Sprint("e", i), fmt.Sprint("e", i+1)
+		d.Add(front, dns.Endpoint{ID: leaves, Names: []string{leaves}, Addrs: at})
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Remove(leaves) })
+		wg.Go(func() { d.Add(front, dns.Endpoint{ID: comes, Names: []string{comes}, Addrs: at}) })
+		wg.Wait()
+		if got := say(s.ask(comes+".front", wire.TypeA)); got != "NOERROR 172.20.0.2" {
+			t.Fatalf("after %d: %s", i, got)
+		}
+	}
 }

@@ -36,8 +36,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	f.Add([]byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"))
 	d := NewDirectory()
-	d.SetNetwork(Network{ID: "n", Name: "front", Subnets: []netip.Prefix{netip.MustParsePrefix("172.20.0.0/16")}})
-	d.Add(Endpoint{ID: "e", Network: "n", Names: []string{"web"}, Addrs: []netip.Addr{netip.MustParseAddr("172.20.0.2")}})
+	d.Add(Network{ID: "n", Name: "front", Subnets: []netip.Prefix{netip.MustParsePrefix("172.20.0.0/16")}}, Endpoint{ID: "e", Names: []string{"web"}, Addrs: []netip.Addr{netip.MustParseAddr("172.20.0.2")}})
 	group := supervise.New(context.Background())
 	f.Cleanup(func() { _ = group.Stop(context.Background()) })
 	v := &View{Networks: []string{"n"}, Servers: func() []Upstream {

@@ -196,15 +196,14 @@ func (s *Service) enterNames(a *attachment, e *Endpoint) {
 		n.Subnets = nw.rec.prefixes()
 	}
 	s.mu.Unlock()
-	d := s.lookups.server.Directory()
-	d.SetNetwork(n)
 	var addrs []netip.Addr
 	for _, ip := range []netip.Addr{e.IP, e.IP6} {
 		if ip.IsValid() {
 			addrs = append(addrs, ip)
 		}
 	}
-	d.Add(dns.Endpoint{ID: e.EndpointID, Network: e.NetworkID, Names: e.DNSNames, Addrs: addrs})
+	d := s.lookups.server.Directory()
+	d.Add(n, dns.Endpoint{ID: e.EndpointID, Names: e.DNSNames, Addrs: addrs})
 	if s.ended(a) { // and that may have come before
 		d.Remove(e.EndpointID)
 	}
