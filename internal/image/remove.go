@@ -122,12 +122,8 @@ func conflict(what string, hard bool, why string) error {
 // name, a place among the dangling ones.
 func (r *removal) untag(ctx context.Context, names []images.Image, keep bool) ([]image.DeleteResponse, error) {
 	err := r.s.store.Update(ctx, func(ctx context.Context) error {
-		now, err := r.s.store.Images.List(ctx, "target.digest=="+r.match.id().String())
-		if err != nil {
+		if err := r.check(ctx); err != nil {
 			return err
-		}
-		if !sameNames(now, r.match.names) {
-			return errRenamed
 		}
 		if keep {
 			dangling := images.Image{Name: danglingName(r.match.id()), Target: r.match.target.Target}
@@ -162,13 +158,10 @@ func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
 		}
 	}
 	err = r.s.store.Update(ctx, func(ctx context.Context) error {
-		// Names that the image was given since it was looked up go with it.
-		list, err := r.s.store.Images.List(ctx, "target.digest=="+r.match.id().String())
-		if err != nil {
+		if err := r.check(ctx); err != nil {
 			return err
 		}
-		r.match.names = list
-		return r.s.deleteNames(ctx, list)
+		return r.s.deleteNames(ctx, r.match.names)
 	})
 	id := r.match.id()
 	if err != nil {
@@ -184,6 +177,15 @@ func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
 	}
 	r.s.store.ScheduleGC()
 	return records, nil
+}
+
+// check gives errRenamed, inside of a transaction, if the image does not have the names with which it was looked up.
+func (r *removal) check(ctx context.Context) error {
+	now, err := r.s.store.Images.List(ctx, "target.digest=="+r.match.id().String())
+	if err == nil && !sameNames(now, r.match.names) {
+		err = errRenamed
+	}
+	return err
 }
 
 func (r *removal) untagged(names []images.Image) []image.DeleteResponse {

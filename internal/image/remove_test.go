@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -323,6 +324,32 @@ func TestLastNamesRemovedAtOnce(t *testing.T) {
 	}
 	if dirs := b.lower(t, img); !exists(dirs[0]) {
 		t.Errorf("the layers of the container are gone: %q", dirs)
+	}
+}
+
+// A name that an image is given while its only one is removed stays, and the image with it.
+func TestNameGivenBesideARemoval(t *testing.T) {
+	b := newBench(t)
+	ctx := context.Background()
+	if _, err := b.load(saved(t, "a:1", imageOf(t, "amd64", layerOf(t, entry{"f", "1"}))), image.LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	id := b.resolve(t, "a:1").ID.String()
+	tag := sync.OnceValue(func() error { return b.images.Tag(ctx, "a:1", "b", "1") })
+	records, err := b.images.Remove(ctx, "a:1", image.RemoveOptions{}, func(string) []image.User {
+		if err := tag(); err != nil { // it has looked the image up
+			t.Error(err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := describe(records, id), []string{"-a:1"}; !slices.Equal(got, want) {
+		t.Errorf("records %q, want %q", got, want)
+	}
+	if got, want := b.names(t), []string{"b:1"}; !slices.Equal(got, want) {
+		t.Errorf("left are %q, want %q", got, want)
 	}
 }
 
