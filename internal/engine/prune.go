@@ -133,7 +133,8 @@ func (p *Pruner) PruneImages(ctx context.Context, filters map[string][]string) (
 		if img.Containers > 0 || dangling && !unnamed || !f.match(time.Unix(img.Created, 0), img.Labels) {
 			continue
 		}
-		removed, err := p.images.Remove(ctx, img.ID, image.RemoveOptions{Force: true})
+		// It may have got a name or a container since it was listed.
+		removed, err := p.images.Remove(ctx, img.ID, image.RemoveOptions{Unused: true, Nameless: dangling})
 		report.ImagesDeleted = append(report.ImagesDeleted, removed...)
 		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
 			errs = append(errs, err)

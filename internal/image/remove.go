@@ -50,7 +50,7 @@ func (s *Service) remove(ctx context.Context, ref string, opts RemoveOptions, us
 	if err != nil {
 		return nil, err
 	}
-	r := removal{s: s, match: m, force: opts.Force, ask: func() []User { return nil }}
+	r := removal{s: s, match: m, RemoveOptions: opts, ask: func() []User { return nil }}
 	if users != nil {
 		r.ask = func() []User { return users(m.id().String()) }
 	}
@@ -62,9 +62,9 @@ func (s *Service) remove(ctx context.Context, ref string, opts RemoveOptions, us
 }
 
 type removal struct {
+	RemoveOptions
 	s     *Service
 	match *match
-	force bool
 	ask   func() []User
 	users []User // when it was asked last
 }
@@ -74,11 +74,14 @@ func (r *removal) byID(ctx context.Context) ([]image.DeleteResponse, error) {
 	if u := r.user(true); u != nil {
 		return nil, conflict(shortID(id), true, "image is being used by running container "+shortID(u.ContainerID))
 	}
-	if !r.force {
+	if r.Nameless && slices.ContainsFunc(r.match.names, func(n images.Image) bool { return !isDangling(n.Name) }) {
+		return nil, conflict(shortID(id), false, "image has a name")
+	}
+	if !r.Force {
 		if u := r.user(false); u != nil {
 			return nil, conflict(shortID(id), false, "image is being used by stopped container "+shortID(u.ContainerID))
 		}
-		if !oneReference(r.match.names) {
+		if !r.Unused && !oneReference(r.match.names) {
 			return nil, conflict(shortID(id), false, "image is referenced in multiple repositories")
 		}
 	}
@@ -91,7 +94,7 @@ func (r *removal) byName(ctx context.Context) ([]image.DeleteResponse, error) {
 		return r.untag(ctx, same, false)
 	}
 	if len(r.users) > 0 {
-		if !r.force {
+		if !r.Force {
 			return nil, conflict(reference.FamiliarString(r.match.named), false, fmt.Sprintf("container %s is using its referenced image %s",
 				shortID(r.users[0].ContainerID), shortID(r.match.id().String())))
 		}
@@ -150,6 +153,9 @@ func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
 	defer end()
 	r.users = r.ask()
 	used := held || len(r.users) > 0
+	if used && r.Unused {
+		return nil, conflict(shortID(r.match.id().String()), false, "a container was made of it")
+	}
 	if used {
 		if img, err := r.s.Resolve(ctx, r.match.id().String(), ""); err == nil {
 			if _, err := r.s.Lower(ctx, img); err != nil {

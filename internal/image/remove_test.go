@@ -353,6 +353,52 @@ func TestNameGivenBesideARemoval(t *testing.T) {
 	}
 }
 
+// An image that was found to be of no use stays if it is of use when it is to go.
+func TestRemovalOfWhatWasUnused(t *testing.T) {
+	b := newBench(t)
+	ctx := context.Background()
+	load := func(name string) string {
+		t.Helper()
+		if _, err := b.load(saved(t, name, imageOf(t, "amd64", layerOf(t, entry{"f", name + noise(8)}))), image.LoadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return b.resolve(t, name).ID.String()
+	}
+	named, dangling := load("named:1"), load("other:1")
+	load("other:1")
+	nothing, tag := func() {}, func() {
+		if err := b.images.Tag(ctx, dangling, "kept", "1"); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, c := range []struct {
+		name, id  string
+		nameless  bool
+		meanwhile func()       // when it was looked up
+		since     []image.User // when it is to go
+		stays     bool
+	}{
+		{"a container was made", named, false, nothing, []image.User{{ContainerID: "c"}}, true},
+		{"a name was given", dangling, true, tag, nil, true},
+		{"unused", named, false, nothing, nil, false},
+	} {
+		asked := 0
+		_, err := b.images.Remove(ctx, c.id, image.RemoveOptions{Unused: true, Nameless: c.nameless}, func(string) []image.User {
+			if asked++; asked > 1 {
+				return c.since
+			}
+			c.meanwhile()
+			return nil
+		})
+		if c.stays && !errdefs.IsConflict(err) || !c.stays && err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if _, err := b.images.Resolve(ctx, c.id, ""); (err == nil) != c.stays {
+			t.Errorf("%s, then: %v", c.name, err)
+		}
+	}
+}
+
 func TestNobodyTakesWhatIsBeingRemoved(t *testing.T) {
 	b := newBench(t)
 	if _, err := b.load(saved(t, "a:1", imageOf(t, "amd64", layerOf(t, entry{"f", "1"}))), image.LoadOptions{}); err != nil {

@@ -46,4 +46,9 @@ type User struct {
 type RemoveOptions struct {
 	// Force removes names in spite of stopped containers, and all names of an id.
 	Force bool
+	// Unused is for an id that was found to be of no use: all of its names go, unless a
+	// container, running or not, uses the image by now.
+	Unused bool
+	// Nameless has an id stay that has a name by now.
+	Nameless bool
 }
