@@ -74,11 +74,13 @@ func (s *Service) reenter(a *attachment) error {
 	// The containers that share this one's namespace may have come before it.
 	for _, other := range s.attachments {
 		if owner, shares := strings.CutPrefix(other.sandbox.Mode, sharedPrefix); shares && owner == sb.ContainerID {
+			other.host = a
 			a.guests++
 		}
 	}
 	if owner, shares := strings.CutPrefix(sb.Mode, sharedPrefix); shares && s.attachments[owner] != nil {
-		s.attachments[owner].guests++
+		a.host = s.attachments[owner]
+		a.host.guests++
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type attachment struct {
 	gone    bool                       // Detach was called
 	hidden  bool                       // from Inspect
 	guests  int                        // containers that share the namespace
+	host    *attachment                // whose namespace it shares; the container may have another since
 	pid     int                        // of an adopted container
 	inner   *os.File                   // the namespace, if an interface can only be removed from inside; see hold
 }
@@ -111,11 +112,10 @@ func (s *Service) enter(req *Request) (*attachment, error) {
 		ContainerID: req.ContainerID, Name: req.Name, Mode: req.Mode, Ports: portMap(req.Exposed, nil), DNS: req.DNS, ExtraHosts: req.ExtraHosts,
 	}}
 	if owner, shares := strings.CutPrefix(req.Mode, sharedPrefix); shares {
-		host := s.attachments[owner]
-		if host == nil {
+		if a.host = s.attachments[owner]; a.host == nil {
 			return nil, failure.Conflict("cannot join network namespace of a non running container: %s", owner)
 		}
-		host.guests++
+		a.host.guests++
 	}
 	if len(req.Ports)+len(req.Exposed) > 0 {
 		a.sandbox.Asked = &PortRequest{Ports: req.Ports, PublishAll: req.PublishAll, Exposed: req.Exposed}
@@ -148,10 +148,8 @@ func (s *Service) unregister(a *attachment) (parted []*Endpoint) {
 	if s.attachments[sb.ContainerID] == a {
 		delete(s.attachments, sb.ContainerID)
 	}
-	if owner, shares := strings.CutPrefix(sb.Mode, sharedPrefix); shares {
-		if host := s.attachments[owner]; host != nil {
-			host.guests--
-		}
+	if a.host != nil {
+		a.host.guests--
 	}
 	for _, e := range sb.Endpoints {
 		if s.part(sb.ContainerID, e) {

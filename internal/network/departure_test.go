@@ -302,3 +302,35 @@ func askFrom(c net.Conn, to string) string {
 	}
 	return strings.TrimSpace(string(buf[:n]))
 }
+
+// A container that shares another's namespace counts for that namespace, not for the one that the other has after a
+// restart: with the other its address goes from who shares it then.
+func TestGuestsOfAnEarlierNamespace(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	h.create(s, api.CreateRequest{Name: "n"})
+	owner := on("owner", "n")
+	guest := on("guest", "container:"+owner.ContainerID)
+	enter := func() *network.Sandbox {
+		t.Helper()
+		sb, _, err := s.Attach(context.Background(), guest)
+		must(t, err)
+		return sb
+	}
+	before := h.join(s, owner)
+	old := enter()
+	must(t, s.Detach(context.Background(), before.Sandbox))
+	now := h.join(s, owner)
+	must(t, s.Detach(context.Background(), old))
+	enter()
+	must(t, s.Detach(context.Background(), now.Sandbox))
+	for _, b := range []*box{before, now} {
+		h.in(b.ns, func() error {
+			links, err := net.Interfaces()
+			if err == nil && (len(links) != 1 || links[0].Name != "lo") {
+				t.Errorf("what shares the namespace of %s has its links still: %v", b.IP, links)
+			}
+			return err
+		})
+	}
+}
