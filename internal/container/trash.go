@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -50,10 +51,10 @@ func EmptyTrash(dir string) error {
 }
 
 // Recycle makes of what Remove has put aside a directory as Prepare leaves it, with nothing
-// in it but the directory called keep, whose only content an empty one of that name may be.
-// It reports false where that cannot be; what is left is for EmptyTrash. The volumes that
+// in it but what is called as one of keep: a file, or a directory whose only content an empty
+// one of its own name may be. It reports false where that cannot be; what is left is for EmptyTrash. The volumes that
 // went with the container are deleted already. Settle comes before it is used.
-func Recycle(dir, keep string) bool {
+func Recycle(dir string, keep ...string) bool {
 	d, err := os.Open(dir)
 	if err != nil {
 		return false
@@ -65,17 +66,16 @@ func Recycle(dir, keep string) bool {
 	}
 	fd := int(d.Fd())
 	for _, e := range entries {
-		switch e.Name() {
-		case configFile:
-		case keep:
-			err := unix.Unlinkat(fd, filepath.Join(keep, keep), unix.AT_REMOVEDIR)
+		name := e.Name()
+		switch kept := slices.Contains(keep, name); {
+		case name == configFile || kept && !e.IsDir():
+		case kept:
+			err := unix.Unlinkat(fd, filepath.Join(name, name), unix.AT_REMOVEDIR)
 			if err != nil && err != unix.ENOENT {
 				return false
 			}
-		default:
-			if !deleted(fd, e) {
-				return false
-			}
+		case !deleted(fd, e):
+			return false
 		}
 	}
 	ok, err := record.Retire(filepath.Join(dir, configFile))

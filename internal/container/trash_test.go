@@ -95,7 +95,7 @@ func TestRecycle(t *testing.T) {
 			if err := write(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			files := []string{"hosts", "state.json"}
+			files := []string{"hosts", "state.json", "mark"}
 			if c.more != "" {
 				files = append(files, c.more)
 			}
@@ -105,11 +105,11 @@ func TestRecycle(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if got := container.Recycle(dir, "work"); got != c.want {
+			if got := container.Recycle(dir, "work", "mark"); got != c.want {
 				t.Fatalf("%v, with %v in it", got, names(t, dir))
 			}
 			if c.want {
-				if left := names(t, dir); !slices.Equal(left, []string{".tmp-config.json", "work"}) || len(names(t, filepath.Join(dir, "work"))) != 0 {
+				if left := names(t, dir); !slices.Equal(left, []string{".tmp-config.json", "mark", "work"}) || len(names(t, filepath.Join(dir, "work"))) != 0 {
 					t.Errorf("left: %v", left)
 				}
 				if err := container.Settle(root, []string{dir}); err != nil {

@@ -155,7 +155,7 @@ func (d *directories) asNew(r removed) (spare string, ok bool) {
 		return "", false
 	}
 	r.last.tidy() // no two overlays may share a directory to work in
-	if !container.Recycle(r.dir, workDir) || makeDir(r.dir, upperDir) != nil || makeFiles(r.dir) != nil {
+	if !container.Recycle(r.dir, workDir, mountIDFile, upperLink) || makeDir(r.dir, upperDir) != nil || makeFiles(r.dir, engineFiles) != nil {
 		return "", false
 	}
 	record.Failpoint("engine.recycle.after-files")
@@ -174,7 +174,7 @@ func makeAll(dir string) error {
 	if err := makeDirs(dir); err != nil {
 		return err
 	}
-	return makeFiles(dir)
+	return errors.Join(makeFiles(dir, engineFiles), makeFiles(dir, []string{mountIDFile}), os.Symlink(upperDir, filepath.Join(dir, upperLink)))
 }
 
 func makeDirs(dir string) error {
@@ -191,9 +191,9 @@ func makeDir(dir, name string) error {
 	return nil
 }
 
-// makeFiles makes the files that the create and the first start fill, empty, and the link to the writable layer.
-func makeFiles(dir string) error {
-	for _, name := range append(engineFiles, mountIDFile) {
+// makeFiles makes files that the create and the first start fill, empty.
+func makeFiles(dir string, names []string) error {
+	for _, name := range names {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if err != nil {
 			return err
@@ -202,5 +202,5 @@ func makeFiles(dir string) error {
 			return err
 		}
 	}
-	return os.Symlink(upperDir, filepath.Join(dir, upperLink))
+	return nil
 }

@@ -57,7 +57,13 @@ func symlink(target, link string) error {
 	return nil
 }
 
-// writeMountID fills the file in a container's directory, which has the container's id as its name.
+// writeMountID fills the file in a container's directory, which has the container's id as its name. What a former
+// container's file held is as long. It is not truncated first: ext4 has what was truncated written to the disk at once.
 func writeMountID(dir string) error {
-	return os.WriteFile(filepath.Join(dir, mountIDFile), []byte(filepath.Base(dir)), 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, mountIDFile), os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(filepath.Base(dir))
+	return errors.Join(err, f.Close())
 }

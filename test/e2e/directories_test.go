@@ -46,6 +46,12 @@ func TestDirectoriesComeAgain(t *testing.T) {
 			t.Fatalf("%s has what was another container's: %v", path, err)
 		}
 	}
+	for _, path := range configs {
+		dir := filepath.Dir(path)
+		if b, err := os.ReadFile(filepath.Join(dir, "mount-id")); err != nil || string(b) != filepath.Base(dir) {
+			t.Fatalf("%s has the mount-id %q: %v", dir, b, err)
+		}
+	}
 	if len(configs) < n {
 		t.Errorf("%d records of %d containers", len(configs), n)
 	}
