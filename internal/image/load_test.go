@@ -200,6 +200,39 @@ func TestLoadReplacesANameAndKeepsTheOldImage(t *testing.T) {
 	}
 }
 
+// A platform's layers count to an image's size when they are unpacked, which is when a container needs them.
+func TestSizeAfterUnpacking(t *testing.T) {
+	b := newBench(t)
+	ctx := context.Background()
+	var index v1.ImageIndex = empty.Index
+	for _, arch := range []string{"amd64", "arm64"} {
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: imageOf(t, arch, layerOf(t, entry{"a", noise(100 << 10)})),
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}})
+	}
+	if _, err := b.load(ociArchive(t, "docker.io/lab/multi:1", index.(mutate.Appendable)), image.LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	size := func() int64 {
+		t.Helper()
+		list, err := b.images.List(ctx, image.ListRequest{}, nil)
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		return list[0].Size
+	}
+	before := size()
+	for _, arch := range []string{"amd64", "arm64"} {
+		img, err := b.images.Resolve(ctx, "lab/multi:1", "linux/"+arch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.lower(t, img)
+	}
+	if after := size(); after < before+100<<10 {
+		t.Errorf("%d bytes before, %d after", before, after)
+	}
+}
+
 func TestLoadChoosesPlatforms(t *testing.T) {
 	amd, arm := imageOf(t, "amd64", layerOf(t, entry{"a", "amd"})), imageOf(t, "arm64", layerOf(t, entry{"a", "arm"}))
 	idx := mutate.AppendManifests(empty.Index,

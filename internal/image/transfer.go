@@ -469,7 +469,11 @@ func (s *Service) unpackNow(ctx context.Context, manifest ocispec.Descriptor) er
 	defer done()
 	manifest.Platform = nil
 	t := &transfer{s: s, report: newReporter(nil)}
-	return t.run(ctx, manifest)
+	if err := t.run(ctx, manifest); err != nil {
+		return err
+	}
+	s.current.Store(nil) // it knows the sizes that images had before
+	return nil
 }
 
 // watchedApplier tells what went wrong with a layer, and whether that is the disk.
