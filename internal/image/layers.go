@@ -42,6 +42,7 @@ type layers struct {
 	// removing are the images that are being removed with all of their names, which nobody holds then; each is closed
 	// when that has ended.
 	removing map[digest.Digest]chan struct{}
+	removals uint64 // that have ended
 
 	// turns keeps making and dropping the lease of one image apart.
 	turns store.KeyedLock
@@ -157,23 +158,24 @@ func (s *Service) leaseLayers(ctx context.Context, key chainOf) ([]string, error
 // between.
 func (s *Service) Take(ctx context.Context, ref, platform string) (img *Image, release func(), err error) {
 	for {
+		s.layers.mu.Lock()
+		before := s.layers.removals
+		s.layers.mu.Unlock()
 		if img, err = s.Resolve(ctx, ref, platform); err != nil {
 			return nil, nil, err
 		}
 		s.layers.mu.Lock()
 		removed := s.layers.removing[img.ID]
-		if removed == nil {
+		taken := removed == nil && s.layers.removals == before
+		if taken {
 			s.layers.holds[img.ID]++
 		}
 		s.layers.mu.Unlock()
+		if taken {
+			return img, s.releaser(img.ID), nil
+		}
 		if removed == nil {
-			release = s.releaser(img.ID)
-			again, err := s.Resolve(ctx, ref, platform) // a removal may have ended before it was held
-			if err == nil && again.ID == img.ID {
-				return img, release, nil
-			}
-			release()
-			continue
+			continue // it may have gone since it was resolved
 		}
 		select {
 		case <-removed:
@@ -220,6 +222,7 @@ func (s *Service) beginRemoval(ctx context.Context, id digest.Digest) (end func(
 func (s *Service) endRemoval(id digest.Digest) {
 	s.layers.mu.Lock()
 	defer s.layers.mu.Unlock()
+	s.layers.removals++
 	close(s.layers.removing[id])
 	delete(s.layers.removing, id)
 }
