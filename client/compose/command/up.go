@@ -228,14 +228,14 @@ type up struct {
 }
 
 func (u *up) check() error {
-	if u.exitCodeFrom != "" {
+	if u.exitCodeFrom != "" && !u.abortFailure {
 		u.abort = true
 	}
 	if u.wait {
 		u.detach = true
 	}
 	switch {
-	case u.abort && u.abortFailure && u.exitCodeFrom == "":
+	case u.abort && u.abortFailure:
 		return errors.New("cannot combine --abort-on-container-failure and --abort-on-container-exit")
 	case u.detach && u.watch:
 		return errors.New("--detach cannot be combined with --watch")

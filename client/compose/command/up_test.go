@@ -32,6 +32,12 @@ func TestFlagsThatDoNotGoTogether(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", u, err, want)
 		}
 	}
+	// Whose exit code is wanted says nothing of what ends all, where a flag does.
+	for u, abort := range map[*up]bool{{exitCodeFrom: "a"}: true, {exitCodeFrom: "a", abortFailure: true}: false} {
+		if err := u.check(); err != nil || u.abort != abort {
+			t.Errorf("%+v: %v", u, err)
+		}
+	}
 }
 
 func TestWhatIsMadeAnew(t *testing.T) {
