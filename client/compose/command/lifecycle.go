@@ -244,7 +244,11 @@ func (a *app) waitCommand() *cobra.Command {
 		if len(list) == 0 {
 			return fmt.Errorf("no containers for project: %s: start the services first", strings.Join(args, ", "))
 		}
-		code, err := a.firstExit(ctx, o, list)
+		count := len(list)
+		if down {
+			count = 1
+		}
+		code, err := a.exits(ctx, o, list, count)
 		if err != nil {
 			return err
 		}
@@ -266,9 +270,8 @@ func (a *app) waitCommand() *cobra.Command {
 	return cmd
 }
 
-// firstExit waits for all containers, says how each ended, and gives the exit code of the
-// first that did.
-func (a *app) firstExit(ctx context.Context, o *operate.Operator, list []operate.Container) (int64, error) {
+// exits waits for the first count of containers to end, says how each did, and gives the exit code of the last of them.
+func (a *app) exits(ctx context.Context, o *operate.Operator, list []operate.Container, count int) (code int64, err error) {
 	type ending struct {
 		id   string
 		code int64
@@ -286,13 +289,16 @@ func (a *app) firstExit(ctx context.Context, o *operate.Operator, list []operate
 			}
 		}()
 	}
-	first := <-endings
-	switch {
-	case errors.Is(first.err, io.ErrUnexpectedEOF):
-		return 0, a.lost(first.err, "wait")
-	case first.err != nil:
-		return 0, first.err
+	for range count {
+		e := <-endings
+		switch {
+		case errors.Is(e.err, io.ErrUnexpectedEOF):
+			return 0, a.lost(e.err, "wait")
+		case e.err != nil:
+			return 0, e.err
+		}
+		_, _ = fmt.Fprintf(a.out, "container %q exited with status code %d\n", e.id, e.code)
+		code = e.code
 	}
-	_, _ = fmt.Fprintf(a.out, "container %q exited with status code %d\n", first.id, first.code)
-	return first.code, nil
+	return code, nil
 }
