@@ -1,15 +1,18 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cleatlabs/cleat/test/harness"
 )
@@ -263,6 +266,76 @@ services:
 	}
 	if r := a.run(t, "run", "--rm", "--no-deps", "test"); r.Code != 7 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// What containers have said is shown to its end, also to a slow reader, when something that others need has failed; who
+// has not been started is not waited for.
+func TestComposeAttachedToAFailure(t *testing.T) {
+	e := engine(t, "busybox")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for name, c := range map[string]struct {
+		file, failure string
+		lines         int
+	}{
+		"a dependency": {"services: {a: {image: busybox, command: \"sh -c 'seq 1 50000; exit 2'\"}, b: {image: busybox, depends_on: {a: {condition: service_completed_successfully}}}}",
+			"Error service \"a\" didn't complete", 50000},
+		"a start": {"services: {a: {image: busybox, command: seq 1 3}, b: {image: busybox, command: /none, depends_on: {a: {condition: service_completed_successfully}}}}",
+			"b-1  Error", 3},
+		"a start without a log": {"services: {a: {image: busybox, command: seq 1 3}, b: {image: busybox, ports: ['" + taken.Addr().String() + ":80'], logging: {driver: none}, depends_on: {a: {condition: service_completed_successfully}}}}",
+			"b-1  Error", 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := compose(t, e, map[string]string{"compose.yaml": c.file})
+			cmd := a.command(t, "up", "--no-color")
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stderr, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			limit := time.AfterFunc(harness.Patience, func() { _ = cmd.Process.Kill() })
+			defer limit.Stop()
+			var said strings.Builder
+			for errs := bufio.NewScanner(stderr); !strings.Contains(said.String(), c.failure) && errs.Scan(); {
+				said.WriteString(errs.Text() + "\n")
+			}
+			shown, err := io.ReadAll(stdout)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rest, err := io.ReadAll(stderr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // the exit code says it
+			if code := cmd.ProcessState.ExitCode(); code != 1 || strings.Count(string(shown), "a-1  | ") != c.lines {
+				t.Errorf("exit %d, %d lines shown\n%s%s", code, strings.Count(string(shown), "a-1  | "), said.String(), rest)
+			}
+		})
+	}
+}
+
+// A service that is to have no containers keeps nobody waiting who depends on it; the words of --entrypoint are a shell's.
+func TestComposeNoneOfADependency(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  db: {image: busybox, command: sleep 1000, scale: 0, healthcheck: {test: "true"}}
+  web: {image: busybox, command: echo served, depends_on: {db: {condition: service_healthy}}}
+`})
+	a.ok(t, "up", "-d")
+	if got := a.ok(t, "run", "--rm", "--entrypoint", "sh -c 'echo one  two'", "web"); got != "one two" {
+		t.Errorf("run: %q", got)
 	}
 }
 

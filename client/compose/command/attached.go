@@ -81,10 +81,15 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 	if err != nil {
 		return err
 	}
-	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) error { return s.attach(following, c) }})
+	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) (func(), error) { return s.attach(following, c) }})
 	if err != nil {
-		// What has been started is stopped, as after an interrupt.
-		return errors.Join(err, s.stop(timeout))
+		// What has been started is stopped, as after an interrupt, and shown to its end, which says why.
+		if serr := s.stop(timeout); serr != nil {
+			return errors.Join(err, serr)
+		}
+		leave()
+		s.group.Wait()
+		return err
 	}
 	a.reporter.End()
 	detached, err := s.work(ctx, following)
@@ -122,7 +127,7 @@ func (s *session) join(ctx context.Context, list []operate.Container) (leave fun
 	news := s.news(hearing)
 	for _, c := range list {
 		if c.State == container.StateRunning || c.State == container.StatePaused {
-			if err := s.attach(ctx, c); err != nil {
+			if _, err := s.attach(ctx, c); err != nil {
 				deaf()
 				return nil, err
 			}

@@ -27,8 +27,9 @@ type run struct {
 }
 
 // attach shows a container's output from now on, and waits for its end. One that does not
-// run is about to be started.
-func (s *session) attach(ctx context.Context, c operate.Container) error {
+// run is about to be started; abandon is for one that is not after all, whose end nobody could wait for.
+func (s *session) attach(ctx context.Context, c operate.Container) (abandon func(), err error) {
+	ctx, abandon = context.WithCancel(ctx)
 	r := &run{Container: c, tail: s.tail(c), from: client.ContainerLogsOptions{Follow: true}}
 	runs := c.State == container.StateRunning || c.State == container.StatePaused
 	if !runs {
@@ -36,7 +37,8 @@ func (s *session) attach(ctx context.Context, c operate.Container) error {
 	}
 	r.wait = s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
 	if err := s.open(ctx, r, runs); err != nil {
-		return err
+		abandon()
+		return nil, err
 	}
 	s.mu.Lock()
 	s.live[c.ID]++
@@ -45,7 +47,7 @@ func (s *session) attach(ctx context.Context, c operate.Container) error {
 	}
 	s.mu.Unlock()
 	s.follow(ctx, r)
-	return nil
+	return abandon, nil
 }
 
 // open chooses from where on a container is shown, and opens what would be lost otherwise.

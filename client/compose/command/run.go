@@ -137,7 +137,9 @@ func (o *oneOff) service(p *types.Project, name string, args []string, entrypoin
 		s.Command = args
 	}
 	if entrypoint {
-		s.Entrypoint = strings.Fields(o.entrypoint)
+		if err := s.Entrypoint.DecodeMapstructure(o.entrypoint); err != nil {
+			return s, fmt.Errorf("--entrypoint: %w", err)
+		}
 		if len(args) == 0 {
 			s.Command = types.ShellCommand{}
 		}

@@ -88,7 +88,8 @@ func (t *Tail) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.stream = attachment{stream.Reader, stream.Close}
+	stop := context.AfterFunc(ctx, stream.Close) // a connection that was taken over does not end with ctx by itself
+	t.stream = attachment{stream.Reader, func() { stop(); stream.Close() }}
 	return nil
 }
 

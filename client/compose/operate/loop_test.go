@@ -97,7 +97,7 @@ func TestWaitingIsNotCounted(t *testing.T) {
 		list := []Container{{Summary: container.Summary{ID: "1"}, Name: "p-db-1", Service: "db"}}
 		web := types.ServiceConfig{Name: "web"}
 		web.DependsOn = types.DependsOnConfig{"db": {Condition: types.ServiceConditionHealthy, Required: true}}
-		waited <- o.awaitDependencies(t.Context(), n, list, web)
+		waited <- o.awaitDependencies(t.Context(), n, list, &types.Project{}, web)
 	}()
 	<-looked
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -70,5 +70,5 @@ func (o *Operator) AwaitDependencies(ctx context.Context, p *types.Project, s ty
 	}
 	news := o.watch(ctx, p.Name)
 	defer news.close()
-	return o.awaitDependencies(ctx, news, list, s)
+	return o.awaitDependencies(ctx, news, list, p, s)
 }

@@ -22,8 +22,8 @@ type StartOptions struct {
 	// Wait waits until all are running, and healthy where they have a check.
 	Wait        bool
 	WaitTimeout time.Duration // 0 is no limit
-	// Started is called for each container before it is started, to attach to it.
-	Attach func(ctx context.Context, c Container) error
+	// Attach is called for each container before it is started; what it returns is called if that fails.
+	Attach func(ctx context.Context, c Container) (abandon func(), err error)
 }
 
 // Start starts the project's containers that do not run, each service once what it
@@ -52,7 +52,7 @@ func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOption
 			return nil
 		}
 		s := p.Services[service]
-		if err := o.awaitDependencies(ctx, news, list, s); err != nil {
+		if err := o.awaitDependencies(ctx, news, list, p, s); err != nil {
 			return err
 		}
 		mine := OfServices(list, []string{service})
@@ -70,12 +70,14 @@ func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOption
 }
 
 // start starts one container and runs what is to be run in it then.
-func (o *Operator) start(ctx context.Context, p *types.Project, s types.ServiceConfig, c Container, attach func(context.Context, Container) error) error {
+func (o *Operator) start(ctx context.Context, p *types.Project, s types.ServiceConfig, c Container, attach func(context.Context, Container) (func(), error)) error {
 	if c.State == container.StateRunning {
 		return nil
 	}
+	abandon := func() {}
 	if attach != nil {
-		if err := attach(ctx, c); err != nil {
+		var err error
+		if abandon, err = attach(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -84,7 +86,9 @@ func (o *Operator) start(ctx context.Context, p *types.Project, s types.ServiceC
 	if err == nil {
 		_, err = o.API.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
 	}
-	if err == nil {
+	if err != nil {
+		abandon()
+	} else {
 		err = o.Hooks(ctx, c, s.PostStart)
 	}
 	return about("services", s.Name, o.ended(ctx, "Container", c.Name, "Started", err))
@@ -181,15 +185,15 @@ func (n *news) until(ctx context.Context, look func() (done bool, err error)) er
 }
 
 // awaitDependencies waits until what a service depends on is as its conditions say.
-func (o *Operator) awaitDependencies(ctx context.Context, n *news, list []Container, s types.ServiceConfig) error {
+func (o *Operator) awaitDependencies(ctx context.Context, n *news, list []Container, p *types.Project, s types.ServiceConfig) error {
 	for on, d := range s.DependsOn {
 		if d.Condition == types.ServiceConditionStarted || d.Condition == "" {
 			continue
 		}
 		targets := OfServices(list, []string{on})
 		if len(targets) == 0 {
-			if !d.Required {
-				continue
+			if dependency, ok := p.Services[on]; !d.Required || ok && dependency.GetScale() == 0 {
+				continue // it is to have none
 			}
 			return fmt.Errorf("service %q depends on %q, which has no container", s.Name, on)
 		}
