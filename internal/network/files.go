@@ -152,10 +152,13 @@ func (s *Service) editHosts(dir, add, drop string) error {
 	if err != nil {
 		return err
 	}
-	kept := string(text)
+	lines := strings.SplitAfter(string(text), "\n")
 	for line := range strings.Lines(drop) {
-		kept = strings.Replace(kept, line, "", 1)
+		if i := slices.Index(lines, line); i >= 0 {
+			lines = slices.Delete(lines, i, i+1)
+		}
 	}
+	kept := strings.Join(lines, "")
 	if kept != "" && !strings.HasSuffix(kept, "\n") {
 		kept += "\n"
 	}

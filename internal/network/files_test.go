@@ -185,3 +185,22 @@ func TestAddressesRunOut(t *testing.T) {
 	h.detach(s, boxes[2])
 	h.expect("the freed address", h.attach(s).IP.String(), "172.29.0.4")
 }
+
+// An address that ends as another one does is taken out of a container's hosts file alone.
+func TestDisconnectLeavesOthersInHosts(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	h.create(s, api.CreateRequest{Name: "stays", IPAM: subnets("110.77.0.0/24")})
+	h.create(s, api.CreateRequest{Name: "stays-too", IPAM: subnets("10.78.0.0/24")})
+	h.create(s, api.CreateRequest{Name: "goes", IPAM: subnets("10.77.0.0/24")})
+	req := on("many", "stays", "stays-too", "goes")
+	req.FilesDir = t.TempDir()
+	b := h.join(s, req)
+	_, err := s.Disconnect(context.Background(), req, b.Endpoints[2].NetworkID, b.ns, func(*network.Sandbox) error { return nil })
+	must(t, err)
+	text, err := os.ReadFile(filepath.Join(req.FilesDir, "hosts"))
+	must(t, err)
+	if !strings.HasSuffix(string(text), "ip6-allrouters\n110.77.0.2\tmany\n10.78.0.2\tmany\n") {
+		t.Errorf("hosts:\n%s", text)
+	}
+}
