@@ -189,7 +189,8 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 	}
 	if sb := r.State.Sandbox; sb != nil {
 		if sb.Name != "" && sb.Name != r.Name { // its engine died while it was renamed
-			sb = sb.Renamed(r.Name)
+			req := networkRequest(c, r)
+			sb = sb.Renamed(&req)
 			c.SetStateInMemory(func(st *container.State) { st.Sandbox = sb })
 		}
 		if err := rc.deps.Networks.Adopt(ctx, sb, proc.PID(), proc.TakeHeld()...); err != nil {

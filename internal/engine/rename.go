@@ -46,7 +46,8 @@ func (rn *Renamer) Rename(ctx context.Context, name, newName string) error {
 	if err := rn.containers.Rename(c, bare); err != nil {
 		return err
 	}
-	if sb := rn.networks.Rename(c.ID(), bare); sb != nil {
+	req := networkRequest(c, c.Load())
+	if sb := rn.networks.Rename(&req); sb != nil {
 		if err := c.SetState(func(st *container.State) {
 			if st.Sandbox != nil {
 				st.Sandbox = sb

@@ -149,19 +149,19 @@ func (s *Service) Records() []*Record {
 	return all
 }
 
-// Rename tells the service a container's new name, and returns its sandbox with that
-// name, nil if it is not attached.
-func (s *Service) Rename(containerID, name string) *Sandbox {
+// Rename tells the service a container's new name, which is that of req, as for Attach, and returns its sandbox with
+// that name, nil if it is not attached.
+func (s *Service) Rename(req *Request) *Sandbox {
 	s.mu.Lock()
-	a := s.attachments[containerID]
+	a := s.attachments[req.ContainerID]
 	if a == nil {
 		s.mu.Unlock()
 		return nil
 	}
-	renamed := a.sandbox.Renamed(name)
+	renamed := a.sandbox.Renamed(req)
 	for _, e := range renamed.Endpoints {
-		if n := s.networks[e.NetworkID]; n != nil && n.members[containerID] != nil {
-			n.members[containerID].endpoint = e
+		if n := s.networks[e.NetworkID]; n != nil && n.members[req.ContainerID] != nil {
+			n.members[req.ContainerID].endpoint = e
 		}
 	}
 	a.sandbox = renamed
@@ -170,19 +170,27 @@ func (s *Service) Rename(containerID, name string) *Sandbox {
 	return renamed
 }
 
-// Renamed is sb, which stays as it is, for a container of another name.
-func (sb *Sandbox) Renamed(name string) *Sandbox {
+// Renamed is sb, which stays as it is, for a container that has another name by req, and asks for its endpoints by it: the
+// former name stays the container's where that is an alias or its host's name as well.
+func (sb *Sandbox) Renamed(req *Request) *Sandbox {
 	renamed := *sb
-	renamed.Name, renamed.Endpoints = name, nil
+	renamed.Name, renamed.Endpoints = req.Name, nil
 	for _, e := range sb.Endpoints {
 		c := *e
-		c.DNSNames = slices.Clone(e.DNSNames)
-		for i, n := range c.DNSNames {
-			if n == sb.Name {
-				c.DNSNames[i] = name
-			}
+		if e.hasNames() {
+			c.DNSNames = dnsNames(req, req.on(e))
 		}
 		renamed.Endpoints = append(renamed.Endpoints, &c)
 	}
 	return &renamed
+}
+
+// on is what is asked of an endpoint that there is.
+func (r *Request) on(e *Endpoint) *EndpointRequest {
+	for i := range r.Endpoints {
+		if want := &r.Endpoints[i]; want.NetworkID == e.NetworkID || want.NetworkID == "" && (want.Network == e.NetworkName || want.Network == e.NetworkID) {
+			return want
+		}
+	}
+	return &EndpointRequest{}
 }

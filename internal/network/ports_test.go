@@ -25,7 +25,7 @@ func TestPortInUseNamesTheHolder(t *testing.T) {
 	wantError(t, err, errdefs.ErrConflict, "Bind for 0.0.0.0:8080 failed: port is already allocated", fmt.Sprintf("container %q", a.Name), "choose another host port")
 	_, err = h.tryAttach(s, "127.0.0.1:8080:90/udp")
 	wantError(t, err, errdefs.ErrConflict, "Bind for 127.0.0.1:8080 failed: port is already allocated", fmt.Sprintf("container %q", a.Name))
-	s.Rename(a.ContainerID, "renamed")
+	s.Rename(&network.Request{ContainerID: a.ContainerID, Name: "renamed"})
 	_, err = h.tryAttach(s, "8080:90/tcp")
 	wantError(t, err, errdefs.ErrConflict, `container "renamed"`)
 

@@ -153,6 +153,23 @@ func TestNamesAfterARenameThatWasCutShort(t *testing.T) {
 	}
 }
 
+// The former name of a container stays one where it is an alias, as Compose gives a service's, or its host's name.
+func TestNamesThatOutliveARename(t *testing.T) {
+	e := engine(t, "busybox")
+	n := userNetwork(t, e)
+	remove(t, e, n+"app", n+"alias", n+"host", n+"neither")
+	e.OK(t, "cleat", "run", "-d", "--name", n+"app", "--network", n, "busybox", "sleep", "600")
+	for name, flag := range map[string]string{n + "alias": "--network-alias=" + n + "alias", n + "host": "--hostname=" + n + "host", n + "neither": "-t"} {
+		e.OK(t, "cleat", "run", "-d", "--name", name, "--network", n, flag, "busybox", "sleep", "600")
+		remove(t, e, name+"2")
+		e.OK(t, "cleat", "rename", name, name+"2")
+		e.OK(t, "cleat", "exec", n+"app", "ping", "-c", "1", name+"2")
+		if r := e.Do(t, "cleat", "", "exec", n+"app", "ping", "-c", "1", name); (r.Code == 0) != (flag != "-t") {
+			t.Errorf("the former name, with %s: %s", flag, r)
+		}
+	}
+}
+
 // nginx resolves the names of its upstreams again and again: those may come and go.
 func TestNginxWithUpstreamsThatComeAndGo(t *testing.T) {
 	e := engine(t, "busybox", "nginx")
