@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -323,6 +324,39 @@ func TestComposeAttachedToAFailure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A volume that is taken out of the file is not mounted any more, but what the image asks for goes on.
+func TestComposeWithoutItsVolumes(t *testing.T) {
+	e := engine(t, "busybox")
+	image := strings.ToLower(t.Name())
+	build := e.Command(t, "cleat", "build", "-q", "-t", image, "-")
+	build.Stdin = strings.NewReader("FROM busybox\nVOLUME /image\n")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Cleanup(func() { e.OK(t, "cleat", "rmi", "-f", image) })
+	const service = "services: {web: {image: %s, command: sleep 1000, stop_signal: SIGKILL, volumes: [%s]}}\nvolumes: {named: {}, other: {}}\n"
+	a := compose(t, e, map[string]string{"compose.yaml": fmt.Sprintf(service, image, "named:/named, /anonymous")})
+	mounted := func(want string) {
+		t.Helper()
+		a.ok(t, "up", "-d")
+		targets := strings.Fields(e.OK(t, "cleat", "inspect", "-f", "{{range .Mounts}}{{.Destination}} {{end}}", a.name+"-web-1"))
+		slices.Sort(targets)
+		if got := strings.Join(targets, " "); got != want {
+			t.Errorf("mounted are %s, not %s", got, want)
+		}
+	}
+	mounted("/anonymous /image /named")
+	names := strings.Fields(e.OK(t, "cleat", "inspect", "-f", "{{range .Mounts}}{{.Name}} {{end}}", a.name+"-web-1"))
+	a.ok(t, "exec", "-T", "web", "touch", "/image/made")
+	if err := os.WriteFile(filepath.Join(a.dir, "compose.yaml"), []byte(fmt.Sprintf(service, image, "other:/other")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mounted("/image /other")
+	a.ok(t, "exec", "-T", "web", "ls", "/image/made")
+	a.ok(t, "down", "-v", "-t", "0")
+	e.OK(t, "cleat", append([]string{"volume", "rm", "-f"}, names...)...) // those without a name in the file, too
 }
 
 // A service that is to have no containers keeps nobody waiting who depends on it; the words of --entrypoint are a shell's.

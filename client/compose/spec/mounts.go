@@ -128,7 +128,8 @@ func (r *Replica) mount(v types.ServiceVolumeConfig) (mount.Mount, error) {
 	return m, nil
 }
 
-// inherited are the anonymous volumes of the container that is replaced.
+// inherited are the volumes of the container that is replaced which the image asked for; those that the file has without
+// a name are given theirs in mounts. What else it had is not in the file any more.
 func (r *Replica) inherited(binds []string, mounts []mount.Mount) []mount.Mount {
 	if r.Replaces == nil {
 		return nil
@@ -155,6 +156,9 @@ func (r *Replica) inherited(binds []string, mounts []mount.Mount) []mount.Mount 
 		}
 		if i, ok := anonymous[target]; ok {
 			mounts[i].Source = old.Name
+			continue
+		}
+		if _, ofImage := r.Replaces.Config.Volumes[old.Destination]; !ofImage {
 			continue
 		}
 		kept = append(kept, mount.Mount{Type: mount.TypeVolume, Source: old.Name, Target: target, ReadOnly: !old.RW})
