@@ -30,6 +30,8 @@ const (
 	mostNestedInAll = 10_000
 	// mostCoined is how many variables' names may be made of others to be told from each other.
 	mostCoined = 100
+	// mostTriggered is how many lines ONBUILD may add: what one stage has comes anew with each that may stand on it.
+	mostTriggered = 100_000
 	// unbounded is more than any bound.
 	unbounded = 1 << 40
 )
@@ -54,16 +56,24 @@ func checkExpansion(text []byte, args map[string]string, from foundation) error 
 	if err != nil {
 		return nil //nolint:nilerror // the frontend says it, with the line
 	}
-	e := &expansion{escape: parsed.EscapeToken, given: args, base: from.env, global: map[string]int{}, stages: map[string]map[string]int{}}
-	e.args, e.env = e.global, map[string]int{}
+	e := &expansion{
+		escape: parsed.EscapeToken, given: args, images: from.env, global: map[string]int{},
+		stages: map[string]*stage{}, any: newStage(), base: newStage(),
+	}
+	e.stage = &stage{args: e.global, env: map[string]int{}}
 	for _, node := range parsed.AST.Children {
 		if err := e.node(node); err != nil {
 			return err
 		}
-		if strings.EqualFold(node.Value, command.From) && !e.inherits {
-			if err := e.triggers(node, from.triggers); err != nil {
-				return err
-			}
+		if !strings.EqualFold(node.Value, command.From) {
+			continue
+		}
+		triggers := e.base.triggers
+		if !e.inherits {
+			triggers = slices.Concat(triggers, from.triggers)
+		}
+		if err := e.triggers(node, triggers); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -86,17 +96,40 @@ func nested(text []byte) (most int) {
 
 // expansion goes through a Dockerfile. All lengths are upper bounds, in bytes.
 type expansion struct {
-	escape   rune
-	given    map[string]string
-	base     map[string]int
-	global   map[string]int // arguments before the first FROM
-	args     map[string]int // of the stage
-	env      map[string]int // of the stage
-	stages   map[string]map[string]int
-	inherits bool // the stage stands on an earlier one
-	total    int
-	deep     bool // the word is nested too deep
-	coined   []coined
+	*stage
+	escape    rune
+	given     map[string]string
+	images    map[string]int // environments of images
+	global    map[string]int // arguments before the first FROM
+	stages    map[string]*stage
+	any       *stage // all stages so far in one
+	base      *stage // what the stage stands on of this file
+	inherits  bool   // it stands on no image
+	begun     bool   // a stage has
+	triggered int
+	total     int
+	deep      bool // the word is nested too deep
+	coined    []coined
+}
+
+// stage is what a stage leaves to those that stand on it. Its arguments are among that.
+type stage struct {
+	args, env map[string]int
+	triggers  []string
+}
+
+func newStage() *stage { return &stage{args: map[string]int{}, env: map[string]int{}} }
+
+// add makes variables as long as another stage has them, which this one stands on or may stand on.
+func (s *stage) add(other *stage) {
+	longest(s.args, other.args)
+	longest(s.env, other.env)
+}
+
+func longest(into, from map[string]int) {
+	for name, length := range from {
+		into[name] = max(into[name], length)
+	}
 }
 
 // coined is a variable whose name is made of others, or quoted, as ENV ${A}_dir=…: of the name it is only known how it
@@ -106,9 +139,12 @@ type coined struct {
 	length     int
 }
 
+// special are the signs of a name that is not taken as it stands.
+func (e *expansion) special() string { return `$"'` + string(e.escape) }
+
 // name takes note of a variable of this length, if its name is none as it stands.
 func (e *expansion) name(name string, length int) {
-	special := `$"'` + string(e.escape)
+	special := e.special()
 	i := strings.IndexAny(name, special)
 	if i < 0 {
 		return
@@ -125,6 +161,9 @@ func (e *expansion) name(name string, length int) {
 }
 
 func (e *expansion) triggers(from *parser.Node, list []string) error {
+	if e.triggered += len(list); e.triggered > mostTriggered {
+		return failure.Invalid("Dockerfile line %d: ONBUILD adds more than %d lines up to this one", from.StartLine, mostTriggered)
+	}
 	for _, t := range list {
 		parsed, err := parser.Parse(strings.NewReader(t))
 		if err != nil {
@@ -150,8 +189,10 @@ func (e *expansion) node(n *parser.Node) error {
 		for _, length := range e.env {
 			e.total += length
 		}
-	case command.Cmd, command.Entrypoint, command.Healthcheck, command.Shell, command.Maintainer, command.Onbuild:
+	case command.Cmd, command.Entrypoint, command.Healthcheck, command.Shell, command.Maintainer:
 		text = ""
+	case command.Onbuild:
+		e.stage.triggers, text = append(e.stage.triggers, trigger(n)), ""
 	case command.Arg, command.Env:
 		if err := e.assign(n); err != nil {
 			return err
@@ -160,8 +201,11 @@ func (e *expansion) node(n *parser.Node) error {
 	if err := e.line(n, text); err != nil {
 		return err
 	}
+	if strings.EqualFold(n.Value, command.Run) || strings.EqualFold(n.Value, command.Onbuild) {
+		return nil
+	}
 	for _, doc := range n.Heredocs {
-		if doc.Expand && !strings.EqualFold(n.Value, command.Run) {
+		if doc.Expand {
 			if err := e.line(n, doc.Content); err != nil {
 				return err
 			}
@@ -170,9 +214,18 @@ func (e *expansion) node(n *parser.Node) error {
 	return nil
 }
 
+// trigger is what an ONBUILD has done in the stages that stand on it, with its here-documents.
+func trigger(n *parser.Node) string {
+	b := &strings.Builder{}
+	b.WriteString(strings.TrimSpace(strings.TrimSpace(n.Original)[len(command.Onbuild):]))
+	for _, doc := range n.Heredocs {
+		fmt.Fprintf(b, "\n%s%s", doc.Content, doc.Name)
+	}
+	return b.String()
+}
+
 // from begins a stage.
 func (e *expansion) from(n *parser.Node) {
-	e.args, e.env, e.inherits = map[string]int{}, map[string]int{}, false
 	var words []string
 	for w := n.Next; w != nil; w = w.Next {
 		words = append(words, w.Value)
@@ -180,15 +233,22 @@ func (e *expansion) from(n *parser.Node) {
 	if len(words) == 0 {
 		return
 	}
-	if on, ok := e.stages[strings.ToLower(words[0])]; ok {
-		e.inherits = true
-		for name, length := range on {
-			e.env[name] = length
+	if e.begun { // what is before the first FROM is no stage
+		e.any.add(e.stage)
+		e.any.triggers = append(e.any.triggers, e.stage.triggers...)
+	}
+	e.begun = true
+	e.base, e.inherits = e.stages[strings.ToLower(words[0])], true
+	if e.base == nil {
+		e.base, e.inherits = newStage(), false
+		if strings.ContainsAny(words[0], e.special()) { // it may be any
+			e.base = e.any
 		}
 	}
-	e.stages[fmt.Sprint(len(e.stages))] = e.env
+	e.stage = newStage()
+	e.stage.add(e.base)
 	if len(words) == 3 && strings.EqualFold(words[1], "as") {
-		e.stages[strings.ToLower(words[2])] = e.env
+		e.stages[strings.ToLower(words[2])] = e.stage
 	}
 }
 
@@ -331,7 +391,7 @@ func product(a, b int) int {
 // value is how long the value of a variable is.
 func (e *expansion) value(name []rune) int {
 	n := string(name)
-	length := max(e.env[n], e.args[n], e.base[n])
+	length := max(e.env[n], e.args[n], e.images[n])
 	for _, c := range e.coined {
 		if strings.HasPrefix(n, c.begin) && strings.HasSuffix(n, c.end) {
 			length = max(length, c.length, len(e.given[n]), e.global[n]) // these by its real name

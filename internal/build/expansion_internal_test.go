@@ -33,6 +33,15 @@ func TestCheckExpansion(t *testing.T) {
 		"replacements":           {text: chain("ENV", "${V//x/xxxxxxxxxx}", 30), want: "the variables of ENV"},
 		"quoted braces":          {text: "FROM scratch\nENV A=" + strings.Repeat("x", 5000) + "\nENV B=${A//x/'}'$A}\n", want: "line 3: the variables of ENV"},
 		"a stage's":              {text: strings.Replace(chain("ENV", "$V$V$V$V", 8), "scratch\n", "scratch AS a\n", 1) + "FROM a\nLABEL l=$V8$V8\n", want: "line 12: the variables of LABEL"},
+		"a stage's argument":     {text: "FROM scratch AS a\nARG A=" + strings.Repeat("x", 60_000) + "\nFROM a\nENV B=" + strings.Repeat("$A", 30) + "\n", want: "line 4: the variables of ENV"},
+		"a chosen stage's":       {text: "ARG S=a\nFROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nFROM scratch AS b\nFROM $S\nENV B=" + strings.Repeat("$A", 30) + "\n", want: "line 6: the variables of ENV"},
+		"a quoted stage's":       {text: "FROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nFROM \"a\"\nENV B=" + strings.Repeat("$A", 30) + "\n", want: "line 4: the variables of ENV"},
+		"another stage's":        {text: "FROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nFROM scratch\nENV B=" + strings.Repeat("$A", 30) + "\n"},
+		"what a stage triggers":  {text: "FROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nOnBuild  ENV B=" + strings.Repeat("$A", 30) + "\nFROM a\n", want: "line 4: the variables of ENV"},
+		"a triggered document":   {text: "FROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nONBUILD COPY <<E /f\n" + strings.Repeat("$A", 30) + "\nE\nFROM a\n", want: "line 6: the variables of COPY"},
+		"chosen triggers":        {text: "ARG S=a\nFROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nONBUILD ENV B=" + strings.Repeat("$A", 30) + "\nFROM scratch\nFROM $S\n", want: "line 6: the variables of ENV"},
+		"many triggers":          {text: "FROM scratch AS a\n" + strings.Repeat("ONBUILD CMD a\n", 20_000) + strings.Repeat("FROM ${S}\n", 10_000), want: "line 20007: ONBUILD adds more than 100000 lines"},
+		"triggers of no stage":   {text: "FROM scratch\nENV A=" + strings.Repeat("x", 60_000) + "\nONBUILD ENV B=" + strings.Repeat("$A", 30) + "\n"},
 		"a here-document":        {text: "FROM scratch\nENV A=" + strings.Repeat("x", 5000) + "\nCOPY <<E /f\n" + strings.Repeat("$A", 300) + "\nE\n", want: "line 3: the variables of COPY"},
 		"a quoted one":           {text: "FROM scratch\nENV A=" + strings.Repeat("x", 5000) + "\nCOPY <<'E' /f\n" + strings.Repeat("$A", 300) + "\nE\n"},
 		"all steps":              {text: "FROM scratch\nENV A=" + strings.Repeat("x", 60_000) + "\n" + strings.Repeat("RUN true\n", 1200), want: "64 MiB in all"},
@@ -69,7 +78,7 @@ func FuzzExpansion(f *testing.F) {
 		if len(word) > 200 || len(a) > 50 || len(b) > 50 {
 			return
 		}
-		e := &expansion{escape: '\\', env: map[string]int{"A": len(a), "B": len(b)}}
+		e := &expansion{escape: '\\', stage: &stage{env: map[string]int{"A": len(a), "B": len(b)}}}
 		length, _ := e.part([]rune(word), 0, 0)
 		if e.deep || length == unbounded {
 			return

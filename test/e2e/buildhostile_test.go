@@ -255,8 +255,13 @@ func TestBuildBombs(t *testing.T) {
 		fmt.Fprintf(bomb, "ARG A%d=%s\n", i+1, strings.Repeat(fmt.Sprintf("$A%d", i), 10))
 	}
 	nested := "FROM busybox\nENV A=" + strings.Repeat("${A:-", 10_000) + strings.Repeat("}", 10_000) + "\n"
+	// Small enough to be seen when they are not refused.
+	long, longer := "A="+strings.Repeat("x", 60_000)+"\n", "ENV B="+strings.Repeat("$A", 100)+"\n"
 	before := peakMemory(t, e.PID())
 	for name, c := range map[string]struct{ text, want string }{
+		"inherited":         {"FROM busybox AS a\nARG " + long + "FROM a\n" + longer, "line 4: the variables of ENV"},
+		"of a chosen stage": {"ARG S=a\nFROM busybox AS a\nENV " + long + "FROM $S\n" + longer, "line 5: the variables of ENV"},
+		"triggered":         {"FROM busybox AS a\nENV " + long + "ONBUILD " + longer + "FROM a\n", "line 4: the variables of ENV"},
 		"chained":           {bomb.String(), "line 7: the variables of ARG come to more than 1 MiB"},
 		"chained, frontend": {"# syntax=docker/dockerfile:1\n" + bomb.String(), "line 8: the variables of ARG come to more than 1 MiB"},
 		"nested":            {nested, "nested deeper than 100 levels"},
