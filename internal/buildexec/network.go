@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/internal/netlink"
 	"github.com/cleatlabs/cleat/internal/network"
 )
 
@@ -35,8 +37,8 @@ type place struct {
 }
 
 // bridgePool keeps namespaces for the steps that follow: to make and take down one takes the kernel longer than a short
-// step runs. What a step leaves in a namespace is nothing once its processes have ended: it may not configure it. One
-// that could have is not kept.
+// step runs. What a step leaves in a namespace, once its processes have ended, are connections that TCP is not done with:
+// it may not configure it. One with such connections, or of a step that could have configured it, is not kept.
 type bridgePool struct {
 	networks Networks
 	log      *slog.Logger
@@ -84,6 +86,7 @@ func (b *bridgePool) take(ctx context.Context) (*place, error) {
 
 // give takes a namespace back, from a step that has ended. Only a clean one is kept.
 func (b *bridgePool) give(p *place, clean bool) {
+	clean = clean && !lingers(p.ns)
 	b.mu.Lock()
 	keep := clean && !b.closed && len(b.idle) < idlePlaces
 	if keep {
@@ -98,6 +101,45 @@ func (b *bridgePool) give(p *place, clean bool) {
 	if !keep {
 		b.discard(p)
 	}
+}
+
+// lingers says whether a namespace without processes has connections of TCP all the same: for a minute after the end of
+// one (TIME-WAIT) no server listens at its port that does not ask for that (SO_REUSEADDR). What cannot be read is taken
+// for so.
+func lingers(ns int) bool {
+	home, err := netlink.CurrentNS()
+	if err != nil {
+		return true
+	}
+	defer unix.Close(home)
+	var stat, stat6 []byte
+	err = netlink.InNS(home, ns, func() (err error) {
+		if stat, err = os.ReadFile("/proc/thread-self/net/sockstat"); err != nil {
+			return err
+		}
+		stat6, err = os.ReadFile("/proc/thread-self/net/sockstat6")
+		if errors.Is(err, os.ErrNotExist) { // a kernel without IPv6
+			return nil
+		}
+		return err
+	})
+	return err != nil || !idle(stat) || !idle(stat6)
+}
+
+// idle reads "TCP: inuse 0 orphan 0 tw 0 …" and "TCP6: inuse 0"; "orphan" and what follows on "tw" are the machine's.
+func idle(sockstat []byte) bool {
+	for line := range strings.Lines(string(sockstat)) {
+		f := strings.Fields(line)
+		if len(f) == 0 || f[0] != "TCP:" && f[0] != "TCP6:" {
+			continue
+		}
+		for i := 1; i+1 < len(f); i += 2 {
+			if (f[i] == "inuse" || f[i] == "tw") && f[i+1] != "0" {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // expire gives up what lies idle.

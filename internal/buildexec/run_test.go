@@ -194,6 +194,24 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
+// TestNetworkIsUnused: a port at which a step has listened is free for the next one at once, also to a server that does not
+// set SO_REUSEADDR.
+func TestNetworkIsUnused(t *testing.T) {
+	l := newLab(t)
+	for _, address := range []string{"127.0.0.1", "::1"} {
+		before := l.job(fmt.Sprintf(`readlink /proc/self/ns/net; mkfifo /held; echo hi | nc -l -p 7777 &
+until netstat -tln | grep -q :7777; do :; done
+nc %s 7777 0<>/held; wait; netstat -tan | grep TIME_WAIT`, address))
+		if err := l.run(before); err != nil || !strings.Contains(before.stdout.String(), ":7777") {
+			t.Fatalf("%s: no connection was left: %v\n%s\n%s", address, err, before.stdout.String(), before.stderr.String())
+		}
+		after := l.job("readlink /proc/self/ns/net; netstat -tan | grep TIME_WAIT; true")
+		if err := l.run(after); err != nil || strings.Contains(after.stdout.String(), "TIME_WAIT") {
+			t.Errorf("%s: the next step: %v\n%s\n%s", address, err, after.stdout.String(), after.stderr.String())
+		}
+	}
+}
+
 func TestMounts(t *testing.T) {
 	l := newLab(t)
 	dir := filepath.Join(l.dir, "disk/shared")
