@@ -294,7 +294,7 @@ func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
 				continue
 			}
 			if mode != "" {
-				m.Mode, m.ReadOnly = mode, modes.readOnly
+				m.Mode, m.ReadOnly = mode, m.ReadOnly || modes.readOnly
 			}
 			m.Anonymous = false // it goes with the container that made it
 			out = append(out, m)

@@ -344,6 +344,22 @@ func TestMountsOfEveryKind(t *testing.T) {
 	})
 }
 
+// TestVolumesFromReadOnly: what a container may not write to, another does not by taking its mounts.
+func TestVolumesFromReadOnly(t *testing.T) {
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		n, dir := name(t), t.TempDir()
+		remove(t, e, n)
+		e.OK(t, program, "create", "--name", n, "-v", dir+":/closed:ro", "-v", "/open", "busybox")
+		for _, mode := range []string{"", ":rw", ":z"} {
+			got := e.OK(t, program, "run", "--rm", "--volumes-from", n+mode, "busybox", "sh", "-c", "touch /open/x && echo written; touch /closed/x 2>/dev/null || echo read-only")
+			if got != "written\nread-only" {
+				t.Errorf("%q: %q", mode, got)
+			}
+		}
+	})
+}
+
 func TestVolumeExportAndImport(t *testing.T) {
 	e := engine(t, "busybox")
 	n, dir := name(t), t.TempDir()
