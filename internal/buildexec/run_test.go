@@ -226,7 +226,7 @@ func TestMounts(t *testing.T) {
 	defer ln.Close()
 
 	j := l.job(`cat /data/sub/file; echo new > /data/new; touch /ro/x 2>/dev/null || echo refused
-		cat /part/file; ls /part; cat /run/secrets/key; stat -c %F /run/agent; grep -c ' /scratch tmpfs ' /proc/mounts; cp /bin/busybox /scratch/true; /scratch/true && echo ran
+		cat /part/file; ls /part; cat /run/secrets/key; stat -c %F /run/agent; grep -c ' /scratch tmpfs ' /proc/mounts; cp /bin/busybox /scratch/true; /scratch/true && echo ran; stat -c %a /scratch
 		grep ' /dev/shm ' /proc/mounts | grep -c size=1024k; cat /data/over/inner 2>/dev/null; ls -d /data/over`)
 	sub := l.bind(dir, "/part", false)
 	sub.Selector = "/sub"
@@ -239,7 +239,7 @@ func TestMounts(t *testing.T) {
 		{Src: l.source(mount.Mount{Type: "bind", Source: socket, Options: []string{"rbind"}}), Dest: "/run/agent"},
 		{Src: l.source(mount.Mount{Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid"}}), Dest: "/scratch"},
 	}
-	want := "content\nrefused\ncontent\ndeep\nfile\nhidden\nsocket\n1\nran\n1\n/data/over\n"
+	want := "content\nrefused\ncontent\ndeep\nfile\nhidden\nsocket\n1\nran\n1777\n1\n/data/over\n"
 	if got := l.must(j); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

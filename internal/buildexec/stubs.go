@@ -26,6 +26,7 @@ type stub struct {
 	file   int // of a file: itself, as it is below what is mounted on it; else -1
 	name   string
 	dir    bool
+	open   bool // of a tmpfs, which takes over its mode: everyone may write to it
 	stays  bool // it is not removed
 }
 
@@ -44,7 +45,7 @@ func makeStubs(root int, mounts []runtime.Mount, recursive bool) (_ *stubs, err 
 		if below(target, mounts[:i]) || kernels(target) {
 			continue
 		}
-		if err := s.make(root, target, m.IsFile, recursive); err != nil {
+		if err := s.make(root, target, &mounts[i], recursive); err != nil {
 			return nil, fmt.Errorf("making the mount target %s: %w", target, err)
 		}
 	}
@@ -54,7 +55,7 @@ func makeStubs(root int, mounts []runtime.Mount, recursive bool) (_ *stubs, err 
 // kernels says whether a path is on a filesystem that every step has of its own.
 func kernels(p string) bool { return isBelow(p, "/proc") || isBelow(p, "/sys") || isBelow(p, "/dev") }
 
-func (s *stubs) make(root int, target string, file, recursive bool) error {
+func (s *stubs) make(root int, target string, m *runtime.Mount, recursive bool) error {
 	// Nearly always it is there, or its directory is.
 	if fd, err := rootpath.Open(root, target, unix.O_PATH, 0); err == nil {
 		return unix.Close(fd)
@@ -65,7 +66,7 @@ func (s *stubs) make(root int, target string, file, recursive bool) error {
 	}
 	for i, name := range missing {
 		last := i == len(missing)-1
-		if err := s.add(root, dir, stub{file: -1, name: name, dir: !last || !file, stays: !last && !recursive}); err != nil {
+		if err := s.add(root, dir, stub{file: -1, name: name, dir: !last || !m.IsFile, open: last && m.Type == "tmpfs", stays: !last && !recursive}); err != nil {
 			return err
 		}
 		dir = path.Join(dir, name)
@@ -86,6 +87,9 @@ func (s *stubs) add(root int, dir string, st stub) (err error) {
 	}()
 	return s.keepingTimes(st.parent, func() error {
 		mode := uint32(0o755)
+		if st.open {
+			mode = 0o1777
+		}
 		if st.dir {
 			err = unix.Mkdirat(st.parent, st.name, mode)
 		} else {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -225,6 +226,9 @@ func (b *builder) mount(m *Mount) error {
 	var tree launch.Arg
 	if m.Type == "tmpfs" {
 		attr := attrNNN&^o.clear | o.set
+		if !slices.ContainsFunc(o.data, func(d option) bool { return d.key == "mode" }) {
+			o.data = append(o.data, option{"mode", b.modeOfTmpfs(target)})
+		}
 		tree = b.filesystem("tmpfs", attr, o.data...)
 	} else if tree, err = b.bind(m, target, o); err != nil {
 		return err
@@ -239,6 +243,20 @@ func (b *builder) mount(m *Mount) error {
 	b.layout.covered[target], b.layout.covered[resolved] = true, true
 	return nil
 }
+
+// modeOfTmpfs is the mode of a tmpfs for which none was asked: that of the directory it covers, as a directory that the
+// image closes to others stays closed, and /tmp's where there is none.
+func (b *builder) modeOfTmpfs(target string) string {
+	if resolved, _ := b.canonical(target); !b.dry && !b.layout.covers(target) && !b.layout.covers(resolved) {
+		if mode, ok := statIn(b.s.RootFD, target); ok {
+			return strconv.FormatUint(uint64(mode&0o7777), 8)
+		}
+	}
+	return strconv.FormatUint(tmpMode, 8)
+}
+
+// tmpMode is what everyone may write to, as /tmp.
+const tmpMode = 0o1777
 
 // clone gives what is to be mounted, as a detached mount.
 func (m *Mount) clone() (fd int, err error) {
@@ -332,6 +350,16 @@ func (b *builder) makeTarget(m *Mount, target string) (resolved string, err erro
 	if exists {
 		return resolved, nil
 	}
+	if err := b.createTarget(m, target); err != nil {
+		return "", fmt.Errorf("making the mount target: %w", err)
+	}
+	resolved, _ = b.canonical(target) // a link whose target was missing
+	return resolved, nil
+}
+
+// createTarget makes a target in the rootfs. That of a tmpfs has the mode that the tmpfs gets without it: the next start
+// finds it there.
+func (b *builder) createTarget(m *Mount, target string) (err error) {
 	fd := -1
 	if m.IsFile {
 		fd, err = rootpath.CreateFile(b.s.RootFD, target, 0o644, 0, 0)
@@ -339,11 +367,13 @@ func (b *builder) makeTarget(m *Mount, target string) (resolved string, err erro
 		fd, err = rootpath.MkdirAll(b.s.RootFD, target, 0o755, 0, 0)
 	}
 	if err != nil {
-		return "", fmt.Errorf("making the mount target: %w", err)
+		return err
 	}
-	unix.Close(fd)
-	resolved, _ = b.canonical(target) // a link whose target was missing
-	return resolved, nil
+	defer unix.Close(fd)
+	if m.Type != "tmpfs" {
+		return nil
+	}
+	return unix.Fchmodat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), tmpMode, 0)
 }
 
 func (b *builder) makeTargetInProgram(m *Mount, target string) {
@@ -393,7 +423,6 @@ var tmpfsKeys = map[string]bool{"size": true, "mode": true, "uid": true, "gid": 
 
 func parseMountOptions(m *Mount) (mountOptions, error) {
 	var o mountOptions
-	mode := false
 	for _, opt := range m.Options {
 		key, value, hasValue := strings.Cut(opt, "=")
 		f, isFlag := mountFlags[opt]
@@ -408,7 +437,6 @@ func parseMountOptions(m *Mount) (mountOptions, error) {
 			o.clear |= unix.MOUNT_ATTR__ATIME
 			o.set = o.set&^unix.MOUNT_ATTR__ATIME | atime
 		case m.Type == "tmpfs" && hasValue && value != "" && tmpfsKeys[key]:
-			mode = mode || key == "mode"
 			o.data = append(o.data, option{key, value})
 		default:
 			return o, invalid("mount option %q is not supported for a %s mount", opt, m.Type)
@@ -416,9 +444,6 @@ func parseMountOptions(m *Mount) (mountOptions, error) {
 	}
 	if m.ReadOnly {
 		o.set, o.clear = o.set|attrRO, o.clear&^attrRO
-	}
-	if m.Type == "tmpfs" && !mode {
-		o.data = append(o.data, option{"mode", "1777"})
 	}
 	return o, nil
 }

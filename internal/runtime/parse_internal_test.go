@@ -39,10 +39,10 @@ func TestMountOptions(t *testing.T) {
 		bad        bool
 	}{
 		{"tmpfs", "size=64m,mode=700,exec", 0, attrNX, "size=64m mode=700", false},
-		{"tmpfs", "", 0, 0, "mode=1777", false},
-		{"tmpfs", "ro,noexec,exec", attrRO, attrNX, "mode=1777", false},
-		{"tmpfs", "noatime", unix.MOUNT_ATTR_NOATIME, unix.MOUNT_ATTR__ATIME, "mode=1777", false},
-		{"tmpfs", "relatime", 0, unix.MOUNT_ATTR__ATIME, "mode=1777", false},
+		{"tmpfs", "", 0, 0, "", false},
+		{"tmpfs", "ro,noexec,exec", attrRO, attrNX, "", false},
+		{"tmpfs", "noatime", unix.MOUNT_ATTR_NOATIME, unix.MOUNT_ATTR__ATIME, "", false},
+		{"tmpfs", "relatime", 0, unix.MOUNT_ATTR__ATIME, "", false},
 		{"tmpfs", "size=", 0, 0, "", true},
 		{"tmpfs", "lowerdir=/x", 0, 0, "", true},
 		{"bind", "ro,nosuid", attrRO | attrNS, 0, "", false},

@@ -360,6 +360,25 @@ func TestVolumesFromReadOnly(t *testing.T) {
 	})
 }
 
+// TestTmpfsMode: a tmpfs has the mode of the directory that it covers, at each start.
+func TestTmpfsMode(t *testing.T) {
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		n := name(t)
+		remove(t, e, n, n+"-made")
+		e.OK(t, program, "run", "--name", n+"-made", "busybox", "mkdir", "-m", "2750", "/closed", "/other")
+		e.OK(t, program, "commit", n+"-made", strings.ToLower(n))
+		t.Cleanup(func() { e.OK(t, "cleat", "rmi", "-f", strings.ToLower(n)) })
+		e.OK(t, program, "create", "--name", n, "--tmpfs", "/closed", "--tmpfs", "/other:mode=711", "--tmpfs", "/new/made", "--mount", "type=tmpfs,dst=/new/made/within",
+			strings.ToLower(n), "stat", "-c", "%a", "/closed", "/other", "/new", "/new/made", "/new/made/within")
+		for range 2 {
+			if got := e.OK(t, program, "start", "-a", n); got != "2750\n711\n755\n1777\n1777" {
+				t.Errorf("%q", got)
+			}
+		}
+	})
+}
+
 func TestVolumeExportAndImport(t *testing.T) {
 	e := engine(t, "busybox")
 	n, dir := name(t), t.TempDir()
