@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,7 +76,7 @@ func (s *services) adjust(next *Config) error {
 	return nil
 }
 
-// waiting names the flags whose value has changed and that need a new start.
+// waiting names the settings that have changed and that need a new start.
 func waiting(now, next *Config) []string {
 	var out []string
 	next.given.VisitAll(func(f *pflag.Flag) {
@@ -85,6 +86,9 @@ func waiting(now, next *Config) []string {
 		}
 		out = append(out, f.Name)
 	})
+	if !reflect.DeepEqual(now.builder, next.builder) {
+		out = append(out, builderKey)
+	}
 	return out
 }
 

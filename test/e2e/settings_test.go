@@ -68,12 +68,12 @@ func TestSettingsFile(t *testing.T) {
 	})
 
 	since := now()
-	writeSettings(t, file, `{"labels": ["place=there"], "debug": true, "insecure-registries": ["r.example:5000"], "mtu": 1400}`)
+	writeSettings(t, file, `{"labels": ["place=there"], "debug": true, "insecure-registries": ["r.example:5000"], "mtu": 1400, "builder": {"gc": {"enabled": false}}}`)
 	hangUp(t, e, "settings have been read anew")
 	if got := e.OK(t, "docker", "info", "-f", "{{.Labels}} {{.RegistryConfig.Mirrors}} {{.Debug}} {{(index .RegistryConfig.IndexConfigs \"r.example:5000\").Secure}}"); got != "[place=there] [] true false" {
 		t.Errorf("info after SIGHUP: %q", got)
 	}
-	if log := e.Log(); !strings.Contains(log, "take effect when the engine starts anew") || !strings.Contains(log, "mtu") {
+	if log := e.Log(); !strings.Contains(log, "take effect when the engine starts anew") || !strings.Contains(log, "mtu") || !strings.Contains(log, `, builder"`) {
 		t.Errorf("a setting that has to wait is to be named:\n%s", log)
 	}
 	if got := e.OK(t, "docker", "events", "--since", since, "--until", now(), "--filter", "type=daemon", "--format", "{{.Action}} {{.Actor.Attributes.debug}}"); got != "reload true" {
