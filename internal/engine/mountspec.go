@@ -62,8 +62,8 @@ func planMounts(c *container.Config, h *container.HostConfig, inherited []own.Mo
 			return nil, err
 		}
 	}
-	// What the request did not say comes from --volumes-from, then the image.
-	for _, m := range inherited {
+	// What the request did not say comes from --volumes-from, the last of them first, then the image.
+	for _, m := range slices.Backward(inherited) {
 		if !p.taken[m.Destination] {
 			p.place(m)
 		}

@@ -360,6 +360,21 @@ func TestVolumesFromReadOnly(t *testing.T) {
 	})
 }
 
+// TestVolumesFromSeveral: of several containers that have a mount at the same place the last one named counts.
+func TestVolumesFromSeveral(t *testing.T) {
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		n := name(t)
+		remove(t, e, n+"-a", n+"-b")
+		for _, which := range []string{"-a", "-b"} {
+			e.OK(t, program, "run", "--name", n+which, "-v", "/d", "busybox", "sh", "-c", "echo "+which+" >/d/f")
+		}
+		if got := e.OK(t, program, "run", "--rm", "--volumes-from", n+"-a", "--volumes-from", n+"-b", "busybox", "cat", "/d/f"); got != "-b" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
 // TestTmpfsMode: a tmpfs has the mode of the directory that it covers, at each start.
 func TestTmpfsMode(t *testing.T) {
 	e := engine(t, "busybox")
