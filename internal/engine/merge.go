@@ -13,7 +13,8 @@ import (
 )
 
 // mergeImageConfig fills in what the request left to the image: on equal keys
-// the request wins. The image's config is hostile input and only read.
+// the request wins. The image's config is hostile input and only read. Its
+// triggers (OnBuild) are for who builds on it, not for a commit of its container.
 func mergeImageConfig(c *container.Config, img *dockerspec.DockerOCIImageConfig) error {
 	if c.User == "" {
 		c.User = img.User
@@ -47,9 +48,6 @@ func mergeImageConfig(c *container.Config, img *dockerspec.DockerOCIImageConfig)
 	}
 	if len(c.Shell) == 0 {
 		c.Shell = slices.Clone(img.Shell)
-	}
-	if len(c.OnBuild) == 0 {
-		c.OnBuild = slices.Clone(img.OnBuild)
 	}
 	mergeHealthcheck(c, img.Healthcheck)
 	return nil

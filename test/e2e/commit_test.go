@@ -292,3 +292,23 @@ func TestCommitAPI(t *testing.T) {
 		t.Errorf("%d %v", status, header)
 	}
 }
+
+// TestCommitWithoutTriggers: what an image says for those who build on it is not said again by a commit of its container.
+func TestCommitWithoutTriggers(t *testing.T) {
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		n := name(t)
+		base, made := strings.ToLower(n)+"-base", strings.ToLower(n)+"-made"
+		remove(t, e, n, n+"-base")
+		e.OK(t, program, "create", "--name", n+"-base", "busybox")
+		e.OK(t, program, "commit", "--change", "ONBUILD RUN true", n+"-base", base)
+		t.Cleanup(func() { e.OK(t, "cleat", "rmi", "-f", made, base) })
+		e.OK(t, program, "create", "--name", n, base)
+		e.OK(t, program, "commit", n, made)
+		for image, want := range map[string]string{base: "1", made: "0"} {
+			if got := e.OK(t, program, "image", "inspect", "-f", "{{len .Config.OnBuild}}", image); got != want {
+				t.Errorf("%s has %s triggers, want %s", image, got, want)
+			}
+		}
+	})
+}
