@@ -42,6 +42,9 @@ func (u *users) of(c *container.Container, r *container.Record, rootFD int) (roo
 		if found, err = lookupUser(rootFD, r.Config.User, r.HostConfig.GroupAdd); err != nil {
 			return found, err
 		}
+		if leadsAway(rootFD) {
+			return found, nil
+		}
 		u.mu.Lock()
 		if u.known == nil || len(u.known) >= maxUsers {
 			u.known = map[userKey]rootpath.User{}
@@ -51,4 +54,15 @@ func (u *users) of(c *container.Container, r *container.Record, rootFD int) (roo
 	}
 	found.Groups = slices.Clone(found.Groups)
 	return found, nil
+}
+
+// leadsAway says whether the files are reached by links: a change of what these lead to is not seen in /etc.
+func leadsAway(rootFD int) bool {
+	for _, name := range []string{"etc", "etc/passwd", "etc/group"} {
+		var st unix.Stat_t
+		if unix.Fstatat(rootFD, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return true
+		}
+	}
+	return false
 }

@@ -253,3 +253,27 @@ func TestExecOfNobody(t *testing.T) {
 		t.Errorf("MergedDir %q leads nowhere: %v", root, err)
 	}
 }
+
+// TestUserBehindLink: a user is whom the container's own files say, also where /etc/passwd of the image is a link.
+func TestUserBehindLink(t *testing.T) {
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		n := name(t)
+		image, file := strings.ToLower(n), filepath.Join(t.TempDir(), "pw")
+		if err := os.WriteFile(file, []byte("user:x:4321:4321::/:/bin/sh\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		remove(t, e, n, n+"-made")
+		e.OK(t, program, "run", "--name", n+"-made", "busybox", "sh", "-c", "mv /etc/passwd /pw && ln -s /pw /etc/passwd")
+		e.OK(t, program, "commit", n+"-made", image)
+		t.Cleanup(func() { e.OK(t, "cleat", "rmi", "-f", image) })
+		if got := e.OK(t, program, "run", "--rm", "-u", "user", image, "id", "-u"); got != "1000" {
+			t.Errorf("%q", got)
+		}
+		e.OK(t, program, "create", "--name", n, "-u", "user", image, "id", "-u")
+		e.OK(t, program, "cp", file, n+":/pw")
+		if got := e.OK(t, program, "start", "-a", n); got != "4321" {
+			t.Errorf("%q", got)
+		}
+	})
+}
