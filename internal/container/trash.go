@@ -52,8 +52,9 @@ func EmptyTrash(dir string) error {
 
 // Recycle makes of what Remove has put aside a directory as Prepare leaves it, with nothing
 // in it but what is called as one of keep: a file, or a directory whose only content an empty
-// one of its own name may be. It reports false where that cannot be; what is left is for EmptyTrash. The volumes that
-// went with the container are deleted already. Settle comes before it is used.
+// one of its own name may be. It reports false where that cannot be; what is left is for
+// EmptyTrash. The volumes that went with the container are deleted already. Settle comes
+// before it is used.
 func Recycle(dir string, keep ...string) bool {
 	d, err := os.Open(dir)
 	if err != nil {

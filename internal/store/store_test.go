@@ -329,7 +329,10 @@ func TestLostDatabaseIsNotMadeAnew(t *testing.T) {
 		if err := errors.Join(open(), os.MkdirAll(listed, 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		for what, lose := range map[string]func(string) error{"emptied": func(name string) error { return os.WriteFile(name, nil, 0o600) }, "removed": os.Remove} {
+		for what, lose := range map[string]func(string) error{
+			"emptied": func(name string) error { return os.WriteFile(name, nil, 0o600) },
+			"removed": os.RemoveAll, // that of the snapshots is made when it is used first
+		} {
 			if err := lose(database); err != nil {
 				t.Fatal(err)
 			}
