@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatlabs/cleat/internal/container"
 )
 
@@ -59,11 +61,15 @@ func symlink(target, link string) error {
 
 // writeMountID fills the file in a container's directory, which has the container's id as its name. What a former
 // container's file held is as long. It is not truncated first: ext4 has what was truncated written to the disk at once.
+// System calls do it, as every create waits for it: an os.File would be offered to the poller first.
 func writeMountID(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, mountIDFile), os.O_WRONLY|os.O_CREATE, 0o644)
+	path := filepath.Join(dir, mountIDFile)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	_, err = f.WriteString(filepath.Base(dir))
-	return errors.Join(err, f.Close())
+	if _, err = unix.Write(fd, []byte(filepath.Base(dir))); err != nil {
+		err = &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return errors.Join(err, unix.Close(fd))
 }
