@@ -44,7 +44,7 @@ type memory struct{ engine, helpers, shmem, kernel float64 }
 func measureMemory(ctx context.Context, t *table, st *stage) error {
 	fmt.Fprintln(os.Stderr, "measuring memory")
 	for _, s := range t.systems {
-		if s.bare != nil {
+		if s.held == nil { // a runtime alone, or another client of the same engine
 			continue
 		}
 		// The first round brings the engine's heap to the size that fifty starts need.
