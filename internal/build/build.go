@@ -106,7 +106,7 @@ func New(cfg Config) (*Builder, error) {
 		return nil, fmt.Errorf("builder: %w", err)
 	}
 	b := &Builder{cfg: cfg, sessions: sessions, bodies: bodies{outside: tracing.DefaultTransport}}
-	b.pace.forget = b.forgetChecksums
+	b.pace.live, b.pace.forget = liveHeap, b.forgetChecksums
 	return b, nil
 }
 

@@ -15,6 +15,7 @@ import (
 // little: the collector would go round for every few megabytes, on the processor that the build's own goroutines want.
 // It grows by so many megabytes only: what a large build holds would let as much again and again be garbage.
 type pace struct {
+	live    func() uint64 // how many bytes the collector's last round has found in use
 	mu      sync.Mutex
 	builds  int
 	usual   int         // the percentage that was set before; valid while timer is not nil
@@ -47,7 +48,7 @@ func (p *pace) begin() (end func()) {
 		p.rest = nil
 	}
 	if p.timer == nil {
-		p.usual = debug.SetGCPercent(garbageBeside(liveHeap()))
+		p.usual = debug.SetGCPercent(garbageBeside(p.live()))
 		p.timer = time.AfterFunc(hurriedTime, p.relax)
 		p.watch()
 	}
@@ -65,7 +66,7 @@ func garbageBeside(live uint64) int {
 	return int(max(usualGarbage, min(hurriedGarbage, mostGarbage*100/max(live, 1))))
 }
 
-// liveHeap is how many bytes the collector's last round has found in use.
+// liveHeap asks the runtime how many bytes the collector's last round has found in use.
 func liveHeap() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
@@ -85,7 +86,7 @@ func (p *pace) round() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.watched = false; p.timer != nil {
-		debug.SetGCPercent(garbageBeside(liveHeap()))
+		debug.SetGCPercent(garbageBeside(p.live()))
 		p.watch()
 	}
 }
