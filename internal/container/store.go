@@ -40,7 +40,7 @@ const LostCode = 255
 type Store struct {
 	root    string
 	orphans []string
-	trash   []string // directories that name the orphans
+	trash   []string // directories that name the orphans, or would not go
 
 	mu    sync.RWMutex
 	byID  map[string]*Container
@@ -48,8 +48,9 @@ type Store struct {
 }
 
 // Open loads all containers under root, which is made if missing. Directories
-// that a crash left half-made or half-removed are deleted. Records that cannot
-// be read are an error that names them: they are never dropped silently.
+// that a crash left half-made or half-removed are deleted; those that will not go
+// are left to ForgetOrphans. Records that cannot be read are an error that names
+// them: they are never dropped silently.
 func Open(root string) (*Store, error) {
 	if err := os.MkdirAll(root, 0o710); err != nil {
 		return nil, fmt.Errorf("container directory: %w", err)
@@ -99,7 +100,8 @@ func (s *Store) load(name string, read found) error {
 	dir := filepath.Join(s.root, name)
 	switch r := read.record; {
 	case strings.HasPrefix(name, trashPrefix):
-		return s.sweep(name)
+		s.sweep(name)
+		return nil
 	case !validID(name):
 		return fmt.Errorf("%s is not a container's directory: move it away to start the engine", dir)
 	case errors.Is(read.err, errUnmade):
@@ -184,7 +186,7 @@ func readState(path string) (st State, err error) {
 }
 
 // sweep deletes the rest of a removed container.
-func (s *Store) sweep(name string) error {
+func (s *Store) sweep(name string) {
 	dir := filepath.Join(s.root, name)
 	var def Definition
 	if strings.HasPrefix(name, trashVolumesPrefix) && record.ReadJSON(filepath.Join(dir, configFile), &def) == nil {
@@ -196,10 +198,18 @@ func (s *Store) sweep(name string) error {
 		}
 		if len(names) > 0 {
 			s.orphans, s.trash = append(s.orphans, names...), append(s.trash, dir)
-			return nil
+			return
 		}
 	}
-	return EmptyTrash(dir)
+	s.discard(dir)
+}
+
+// discard deletes what nobody needs. A file that cannot be deleted, as a container that may make files immutable can
+// leave it, must not keep the engine from starting.
+func (s *Store) discard(dir string) {
+	if EmptyTrash(dir) != nil {
+		s.trash = append(s.trash, dir)
+	}
 }
 
 // abandon puts what an interrupted create has made aside.
@@ -210,7 +220,8 @@ func (s *Store) abandon(dir string) error {
 		return err
 	}
 	if len(names) == 0 {
-		return os.RemoveAll(dir)
+		s.discard(dir)
+		return nil
 	}
 	s.orphans = append(s.orphans, names...)
 	s.trash = append(s.trash, dir)
@@ -228,7 +239,8 @@ func (s *Store) Intend(id string, volumes []string) error {
 // others, or gone.
 func (s *Store) Orphans() []string { return s.orphans }
 
-// ForgetOrphans deletes what names the orphans, once they are removed.
+// ForgetOrphans deletes what names the orphans, once they are removed, and what Open
+// could not delete.
 func (s *Store) ForgetOrphans() error {
 	var err error
 	for _, dir := range s.trash {

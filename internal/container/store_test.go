@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/container"
 	"github.com/cleatlabs/cleat/test/expect"
@@ -275,6 +276,33 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	}
 	if err := s.ReserveName("removed", id("5")); err != nil {
 		t.Errorf("the name of a removed container is not free: %v", err)
+	}
+}
+
+// What is left of containers that are no more keeps no engine from starting, be it that it cannot be deleted: a file may
+// be immutable, or something be mounted there.
+func TestOpenLeavesWhatItCannotDelete(t *testing.T) {
+	root := t.TempDir()
+	add(t, open(t, root), id("1"), "whole")
+	for _, name := range []string{".removed-" + id("2"), ".removed-volumes-" + id("3"), id("4")} {
+		busy := filepath.Join(root, name, "upper")
+		if err := os.MkdirAll(busy, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", busy, "tmpfs", 0, ""); err != nil {
+			t.Skipf("only root can mount what is in the way: %v", err)
+		}
+		defer func() { _ = unix.Unmount(busy, unix.MNT_DETACH) }()
+	}
+	s := open(t, root)
+	if all := s.All(); len(all) != 1 || all[0].Load().Name != "whole" {
+		t.Errorf("loaded: %v", all)
+	}
+	err := s.ForgetOrphans()
+	for _, n := range []string{"2", "3", "4"} {
+		if err == nil || !strings.Contains(err.Error(), id(n)) {
+			t.Errorf("what is left is not told: %v", err)
+		}
 	}
 }
 
