@@ -55,6 +55,7 @@ type policy struct {
 	fallback uint32 // the default action
 	enosys   bool   // system calls newer than all in the profile fail with ENOSYS instead
 	arches   []table
+	rules    int // in all of them
 }
 
 // table holds the rules for one architecture.
@@ -182,28 +183,38 @@ func (s *policy) add(call *profiles.Syscall, h host) error {
 	}
 	for i := range s.arches {
 		for _, n := range names {
-			s.arches[i].add(n, act, act == s.fallback, sets)
+			s.rules += s.arches[i].add(n, act, act == s.fallback, sets)
+			if s.rules > maxRules {
+				return failure.Invalid("the seccomp profile is too long: its names and conditions make more than %d rules", maxRules)
+			}
 		}
 	}
 	return nil
 }
 
-// add notes the rules for one name. One that only repeats the default action is left out, so that it neither beats nor
-// is beaten by others.
-func (t *table) add(name string, act uint32, redundant bool, sets [][]specs.LinuxSeccompArg) {
+// maxRules bounds what a profile takes before its program is known to be too long: names may be repeated, and each has all
+// conditions of its entry.
+const maxRules = 1 << 16
+
+// add notes the rules for one name, and says how many these are. One that only repeats the default action is left out, so
+// that it neither beats nor is beaten by others, as are those behind one that beats them all.
+func (t *table) add(name string, act uint32, redundant bool, sets [][]specs.LinuxSeccompArg) int {
 	nr, ok := t.number(name)
 	if !ok {
-		return
+		return 0
 	}
 	if nr < firstPrivate {
 		t.named, t.last = true, max(t.last, nr)
 	}
-	if redundant {
-		return
+	rules := t.rules[nr]
+	if redundant || len(rules) > 0 && len(rules[len(rules)-1].conditions) == 0 {
+		return 0
 	}
 	for _, set := range sets {
-		t.rules[nr] = append(t.rules[nr], rule{set, act})
+		rules = append(rules, rule{set, act})
 	}
+	t.rules[nr] = rules
+	return len(sets)
 }
 
 // meets reports whether the host fulfils all of a filter's conditions; a missing filter is met.

@@ -78,8 +78,11 @@ type Cache struct {
 	size     int
 }
 
-// A container's profile is its creator's to choose: the cache must not grow with their number.
-const maxCached = 128
+// A container's profile is its creator's to choose: the cache must not grow with their number, nor with their length.
+const (
+	maxCached     = 128
+	longestCached = 256 << 10 // bytes; Docker's default profile has 13 KiB
+)
 
 // Default is like the function Default.
 func (c *Cache) Default(caps uint64, kernelMajor, kernelMinor int) ([]byte, error) {
@@ -109,8 +112,8 @@ func (c *Cache) get(profileJSON []byte, key string, h host) ([]byte, error) {
 	} else {
 		program, err = Compile(profileJSON, h.caps, h.major, h.minor)
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || len(key) > longestCached {
+		return program, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -460,6 +460,26 @@ func TestTooLongProfile(t *testing.T) {
 	}
 }
 
+// A short text can ask for more rules than there is memory for: each of its names, which may be repeated, has all of its
+// conditions.
+func TestRepeatedNames(t *testing.T) {
+	of := func(names, conditions int) *profiles.Seccomp {
+		s := &profiles.Syscall{}
+		s.Names, s.Action = slices.Repeat([]string{"read"}, names), specs.ActAllow
+		s.Args = slices.Repeat([]specs.LinuxSeccompArg{{Value: 1, Op: specs.OpEqualTo}}, conditions)
+		p := &profiles.Seccomp{Syscalls: []*profiles.Syscall{s}}
+		p.DefaultAction = specs.ActErrno
+		return p
+	}
+	if s, err := resolve(of(1000, 1000), amd64Host(0)); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("a million rules: %v, %v", s != nil, err)
+	}
+	s, err := resolve(of(maxRules+1, 0), amd64Host(0))
+	if err != nil || s.rules != 1 {
+		t.Errorf("one rule said often: %v", err)
+	}
+}
+
 func TestCache(t *testing.T) {
 	var c Cache
 	a, err := c.Default(5, 6, 18)
@@ -492,6 +512,10 @@ func TestCache(t *testing.T) {
 	}
 	if n := len(c.programs[host{runtime.GOARCH, 0, 6, 18}]); n > maxCached {
 		t.Errorf("%d programs are kept", n)
+	}
+	kept := c.size
+	if _, err := c.Compile(fmt.Appendf(nil, `{"defaultAction":"SCMP_ACT_ALLOW","comment":"%*d"}`, longestCached, 1), 0, 6, 18); err != nil || c.size != kept {
+		t.Errorf("a long profile is kept: %v", err)
 	}
 }
 
