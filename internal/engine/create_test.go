@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/blkiodev"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
@@ -40,6 +41,9 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"unknown capability", spec{host: func(h *api.HostConfig) { h.CapAdd = []string{"NOSUCH"} }}, errdefs.IsInvalidArgument, "NOSUCH"},
 		{"rm with policy", spec{host: func(h *api.HostConfig) { h.AutoRemove = true; h.RestartPolicy.Name = "always" }}, errdefs.IsInvalidArgument, "AutoRemove"},
 		{"tiny memory", spec{host: func(h *api.HostConfig) { h.Memory = 1 << 20 }}, errdefs.IsInvalidArgument, "6MB"},
+		{"a null device with a weight", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioWeightDevice = []*blkiodev.WeightDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},
+		{"a null device with a rate", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioDeviceWriteIOps = []*blkiodev.ThrottleDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},
+		{"memory that is not there", spec{host: func(h *api.HostConfig) { h.CpusetMems = "0,4095" }}, errdefs.IsInvalidArgument, "Requested memory nodes are not available - requested 0,4095, available: "},
 		{"volumes from nowhere", spec{host: func(h *api.HostConfig) { h.VolumesFrom = []string{"nosuch"} }}, errdefs.IsInvalidArgument, "No such container: nosuch"},
 		{"host name in the host's namespace", spec{cfg: func(c *api.Config) { c.Hostname = "mine" }, host: func(h *api.HostConfig) { h.UTSMode = "host" }},
 			errdefs.IsInvalidArgument, "hostname and the UTS mode"},

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -271,13 +272,21 @@ func checkResources(h *container.HostConfig) (warnings []string, err error) {
 		return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
 		return bad("Range of blkio weight is from 10 to 1000")
+	case slices.Contains(r.BlkioWeightDevice, nil):
+		return bad("invalid BlkioWeightDevice: null is no device")
+	case slices.ContainsFunc([][]*blkiodev.ThrottleDevice{r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps, r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps},
+		func(list []*blkiodev.ThrottleDevice) bool { return slices.Contains(list, nil) }):
+		return bad("invalid rates of block devices: null is no device")
 	}
 	for _, set := range []struct{ value, word string }{{r.CpusetCpus, "cpus"}, {r.CpusetMems, "mems"}} {
 		if _, err := parseCPUSet(set.value); err != nil {
 			return bad("Invalid value %s for cpuset %s", set.value, set.word)
 		}
 	}
-	if err := checkCPUsExist(r.CpusetCpus); err != nil {
+	if err := checkExist("CPUs", r.CpusetCpus, "/sys/devices/system/cpu/online"); err != nil {
+		return nil, err
+	}
+	if err := checkExist("memory nodes", r.CpusetMems, "/sys/devices/system/node/online"); err != nil {
 		return nil, err
 	}
 	if r.OomKillDisable != nil && *r.OomKillDisable && r.Memory == 0 {
@@ -286,19 +295,20 @@ func checkResources(h *container.HostConfig) (warnings []string, err error) {
 	return warnings, nil
 }
 
-func checkCPUsExist(set string) error {
+// checkExist compares a set with the one that a file of the kernel lists.
+func checkExist(what, set, file string) error {
 	if set == "" {
 		return nil
 	}
-	available := readLine("/sys/devices/system/cpu/online")
+	available := readLine(file)
 	have, err := parseCPUSet(available)
 	if err != nil || len(have) == 0 {
 		return nil // nothing to compare with: the kernel decides at start
 	}
 	want, _ := parseCPUSet(set)
-	for cpu := range want {
-		if _, ok := have[cpu]; !ok {
-			return failure.Invalid("Requested CPUs are not available - requested %s, available: %s", set, available)
+	for n := range want {
+		if _, ok := have[n]; !ok {
+			return failure.Invalid("Requested %s are not available - requested %s, available: %s", what, set, available)
 		}
 	}
 	return nil
