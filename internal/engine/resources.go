@@ -149,8 +149,12 @@ func devicesBelow(path, target string) ([]runtime.Device, error) {
 		}
 		return []runtime.Device{d}, nil
 	}
+	path, err := filepath.EvalSymlinks(path) // a walk does not follow a link that it begins with
+	if err != nil {
+		return nil, err
+	}
 	var out []runtime.Device
-	err := filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 				return nil // it went away while we looked
