@@ -30,7 +30,8 @@ const maxUsers = 256
 
 // of finds the user that c runs as in its root filesystem.
 func (u *users) of(c *container.Container, r *container.Record, rootFD int) (rootpath.User, error) {
-	if unix.Access(c.Path(upperDir)+"/etc", unix.F_OK) != unix.ENOENT {
+	var st unix.Stat_t
+	if unix.Lstat(c.Path(upperDir)+"/etc", &st) != unix.ENOENT { // a link would be followed to the host's files
 		return lookupUser(rootFD, r.Config.User, r.HostConfig.GroupAdd)
 	}
 	key := userKey{r.Image.ChainID, r.Config.User, strings.Join(r.HostConfig.GroupAdd, "\x00")}
