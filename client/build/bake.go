@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cleatlabs/cleat/client/build/mend"
+	"github.com/cleatlabs/cleat/client/build/option"
 	"github.com/cleatlabs/cleat/client/build/solve"
 	"github.com/cleatlabs/cleat/client/clientplugin"
 )
@@ -36,13 +36,6 @@ type BakeQuery struct {
 	Vars     map[string]string
 	Defaults map[string]string // variables that there are always
 	ListOnly bool              // nothing is resolved
-	Adjust   *BakeAdjust
-}
-
-// BakeAdjust is what flags say of all targets.
-type BakeAdjust struct {
-	NoCache, Pull, Push, Load bool
-	Call, Provenance, SBOM    string
 }
 
 // BakePlan is what bake files describe.
@@ -51,23 +44,7 @@ type BakePlan struct {
 	Print     json.RawMessage // as a bake file
 	Listed    []BakeListed
 	Variables []BakeVariable
-	Rights    BakeRights
-}
-
-// BakeRights are what targets want beyond the working directory.
-type BakeRights struct {
-	Named       map[string]bool // entitlements
-	Read, Write map[string]bool // paths
-}
-
-// IsLocal says whether a context is a directory of this machine: neither a URL nor a result (target:, docker-image: …).
-func IsLocal(where string) bool {
-	for _, prefix := range []string{"target:", "docker-image:", "oci-layout:", "input:"} {
-		if strings.HasPrefix(where, prefix) {
-			return false
-		}
-	}
-	return !solve.IsRemote(where)
+	Given     *solve.Target // what overrides say of paths and rights: these are not the file's wish, but the user's
 }
 
 type bakeFlags struct {
@@ -101,9 +78,37 @@ func (a *app) bake() spec {
 				if a.readBake == nil {
 					return a.execBake()
 				}
+				f.forAll(fs)
 				return a.runBake(ctx, &f, args)
 			}
 		},
+	}
+}
+
+// forAll makes overrides of what flags say of all targets.
+func (f *bakeFlags) forAll(fs *pflag.FlagSet) {
+	if f.check {
+		f.call = "check"
+	}
+	all := func(key, value string) { f.set = append(f.set, "*."+key+"="+value) }
+	for _, key := range []string{"no-cache", "pull"} {
+		if flag := fs.Lookup(key); flag.Changed {
+			all(key, flag.Value.String())
+		}
+	}
+	if f.push {
+		all("push", "true")
+	}
+	if f.load {
+		all("load", "true")
+	}
+	if f.call != "" && f.call != "build" {
+		all("call", f.call)
+	}
+	for _, short := range [][2]string{{"provenance", f.provenance}, {"sbom", f.sbom}} {
+		if short[1] != "" {
+			all("attest", option.ShortAttest(short[0], short[1]))
+		}
 	}
 }
 
@@ -135,7 +140,7 @@ func (a *app) runBake(ctx context.Context, f *bakeFlags, targets []string) error
 		_, err := fmt.Fprintf(a.stdout, "%s\n", plan.Print)
 		return err
 	}
-	if err := plan.Rights.check(f.allow); err != nil {
+	if err := checkRights(plan, f.allow); err != nil {
 		return err
 	}
 	mode, err := displayMode(f.shared.progress, false)
@@ -146,12 +151,16 @@ func (a *app) runBake(ctx context.Context, f *bakeFlags, targets []string) error
 	if err != nil {
 		return err
 	}
+	policy, err := sourcePolicy()
+	if err != nil {
+		return err
+	}
 	e, err := a.connect()
 	if err != nil {
 		return err
 	}
 	for name, t := range plan.Targets {
-		t.Stdin, t.Proxies = a.stdin, a.proxies(e)
+		t.Stdin, t.Proxies, t.SourcePolicy = a.stdin, a.proxies(e), policy
 		if len(plan.Targets) == 1 {
 			t.Name = ""
 		}
@@ -228,11 +237,7 @@ func (f *bakeFlags) query(targets []string) (BakeQuery, error) {
 		}
 		q.Vars[name] = value
 	}
-	if f.check {
-		f.call = "check"
-	}
 	q.Defaults = map[string]string{"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": platforms.FormatAll(platforms.DefaultSpec())}
-	q.Adjust = &BakeAdjust{NoCache: f.shared.noCache, Pull: f.shared.pull, Push: f.push, Load: f.load, Call: f.call, Provenance: f.provenance, SBOM: f.sbom}
 	return q, nil
 }
 
@@ -265,87 +270,4 @@ func (a *app) reportBake(f *bakeFlags, plan *BakePlan, results map[string]*solve
 		errs = append(errs, a.answer(t, results[name].Response))
 	}
 	return errors.Join(errs...)
-}
-
-// check holds what the targets want against what the user allows.
-func (r BakeRights) check(allow []string) error {
-	named, read, write, err := allowed(allow)
-	if err != nil {
-		return err
-	}
-	var missing []string
-	for _, right := range slices.Sorted(maps.Keys(r.Named)) {
-		if !named[right] {
-			missing = append(missing, right)
-		}
-	}
-	if on, err := strconv.ParseBool(os.Getenv("BUILDX_BAKE_ENTITLEMENTS_FS")); err != nil || on {
-		for _, p := range slices.Sorted(maps.Keys(r.Read)) {
-			if !within(p, append(read, ".")) {
-				missing = append(missing, "fs.read="+p)
-			}
-		}
-		for _, p := range slices.Sorted(maps.Keys(r.Write)) {
-			if !within(p, append(write, ".")) {
-				missing = append(missing, "fs.write="+p)
-			}
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	return fmt.Errorf("the bake file wants more than the working directory and the rights of a build: allow it by --allow %s", strings.Join(missing, " --allow "))
-}
-
-func allowed(allow []string) (named map[string]bool, read, write []string, err error) {
-	named = map[string]bool{}
-	for _, a := range allow {
-		key, path, _ := strings.Cut(a, "=")
-		switch key {
-		case "fs":
-			read, write = append(read, path), append(write, path)
-		case "fs.read":
-			read = append(read, path)
-		case "fs.write":
-			write = append(write, path)
-		case "network.host", "security.insecure", "device", "ssh", "image.load", "image.push", "image", allowDelete:
-			named[key] = true
-		default:
-			return nil, nil, nil, fmt.Errorf("unknown entitlement key %q: choose network.host, security.insecure, fs, fs.read or fs.write", a)
-		}
-	}
-	return named, read, write, nil
-}
-
-// allowDelete is the right of an output to delete.
-const allowDelete = "buildx.local.delete"
-
-// within says whether a path is in one of the directories, symbolic links followed.
-func within(path string, dirs []string) bool {
-	path = resolved(path)
-	for _, d := range dirs {
-		if d == "*" {
-			return true
-		}
-		if rel, err := filepath.Rel(resolved(d), path); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
-			return true
-		}
-	}
-	return false
-}
-
-// resolved is a path without symbolic links, as far as it is there.
-func resolved(path string) string {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return path
-	}
-	for dir, rest := abs, ""; ; dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest) {
-		if real, err := filepath.EvalSymlinks(dir); err == nil {
-			return filepath.Join(real, rest)
-		}
-		if dir == "/" {
-			return abs
-		}
-	}
 }

@@ -145,8 +145,102 @@ func TestTargets(t *testing.T) {
 	if b := plan.Targets["b"]; b.Links["a"] != "a" || len(b.Contexts) != 0 || b.Dockerfile != "../elsewhere/Dockerfile" || !slices.Contains(b.Allow, "network.host") {
 		t.Errorf("%+v", b)
 	}
-	if r := plan.Rights; !r.Named["network.host"] || !r.Read["../elsewhere"] || !r.Read["f"] && len(plan.Targets["a"].Secrets) == 0 {
-		t.Errorf("%+v", r)
+}
+
+// TestRights: what a bake file wants beyond the working directory has to be allowed, however it says it; what the command
+// line says, the user has allowed.
+func TestRights(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent/socket")
+	t.Setenv("SSH_AUTH_SOCK", "/nonexistent/agent")
+	for _, dir := range []string{"github.com", "docker-image:"} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for to, link := range map[string]string{"/etc/ssl": "link", "/nonexistent/file": "dangling", "loop": "loop"} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(line string, flags ...string) string {
+		if err := os.WriteFile("docker-bake.hcl", []byte("target \"default\" {\n"+line+"\n}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var said strings.Builder
+		build.Run(build.Process{Args: append([]string{"cleat-bake", "buildx", "bake"}, flags...), In: strings.NewReader(""), Out: &said, Err: &said, Bake: bake.Read})
+		return said.String()
+	}
+	for line, want := range map[string]string{
+		`context = "cwd:///etc"`:                                     "fs.read=/etc",
+		`context = "github.com/../.."`:                               "fs.read=github.com/../..",
+		`context = "link/.."`:                                        "fs.read=link/..",
+		`contexts = { x = "cwd:///etc" }`:                            "fs.read=/etc",
+		`contexts = { x = "docker-image:/../../.." }`:                "fs.read=docker-image:/../../..",
+		`contexts = { x = "oci-layout:///etc:1" }`:                   "fs.read=/etc",
+		`dockerfile = "cwd:///etc/hosts"`:                            "fs.read=/etc/hosts",
+		"context = \"https://x/y.git\"\ndockerfile = \"/etc/hosts\"": "fs.read=/etc/hosts",
+		`secret = ["id=/etc/hosts"]`:                                 "fs.read=/etc/hosts",
+		`ssh = ["default"]`:                                          "ssh",
+		`ssh = ["default=/etc/hosts"]`:                               "fs.read=/etc/hosts",
+		`cache-from = ["type=local,src=.."]`:                         "fs.read=..",
+		`cache-to = ["type=local,dest=.."]`:                          "fs.write=..",
+		`output = ["type=tar,dest=dangling"]`:                        "fs.write=dangling",
+		`output = ["link"]`:                                          "fs.write=link",
+		`output = ["type=local,dest=o,mode=delete"]`:                 "buildx.local.delete",
+		`entitlements = ["device=a.b/c=d"]`:                          "device=a.b/c=d",
+		`network = "host"`:                                           "network.host",
+	} {
+		if said := run(line); !strings.Contains(said, "--allow "+want+"\n") && !strings.Contains(said, "--allow "+want+" ") {
+			t.Errorf("%s: %s", line, said)
+		}
+		if said := run(line, "--allow", want); strings.Contains(said, "--allow") {
+			t.Errorf("%s, allowed: %s", line, said)
+		}
+	}
+	for _, set := range []string{"cache-to=type=local,dest=..", "cache-from=type=local,src=..", "secret=id=x,src=/etc/hosts", "output=..", "entitlements=network.host"} {
+		if said := run("", "--set", "*."+set); strings.Contains(said, "--allow") {
+			t.Errorf("--set %s: %s", set, said)
+		}
+	}
+	for _, line := range []string{`context = "a/../b/loop"`, `output = ["a/b"]`, `secret = ["id=HOME"]`, `contexts = { x = "docker-image://x" }`} {
+		if said := run(line); strings.Contains(said, "--allow") {
+			t.Errorf("%s: %s", line, said)
+		}
+	}
+}
+
+// TestFlagsForAll: flags are overrides of all targets, also where they switch something off.
+func TestFlagsForAll(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("SOURCE_DATE_EPOCH", "7")
+	file := "target \"a\" {\n no-cache = true\n pull = true\n attest = [\"type=provenance,mode=max\"]\n}\ntarget \"default\" {}\n"
+	if err := os.WriteFile("docker-bake.hcl", []byte(file), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs strings.Builder
+	args := []string{"cleat-bake", "buildx", "bake", "--print", "--no-cache=false", "--pull=false", "--provenance=false", "--check", "--load", "a", "default"}
+	build.Run(build.Process{Args: args, Out: &out, Err: &errs, Bake: bake.Read})
+	var got struct {
+		Group  map[string]struct{ Targets []string }
+		Target map[string]map[string]any
+	}
+	if err := json.Unmarshal([]byte(out.String()), &got); err != nil {
+		t.Fatal(err, errs.String())
+	}
+	a, _ := json.Marshal(got.Target["a"])
+	const want = `{"args":{"SOURCE_DATE_EPOCH":"7"},"attest":[{"disabled":true,"type":"provenance"}],"call":"check","context":".","dockerfile":"Dockerfile",` +
+		`"no-cache":false,"output":[{"type":"docker"}],"pull":false}`
+	if string(a) != want || !slices.Equal(got.Group["default"].Targets, []string{"a", "default"}) {
+		t.Errorf("%s, %v", a, got.Group)
+	}
+}
+
+// TestDefaultGroupHasAll: what is asked for beside the default group is in what is printed.
+func TestDefaultGroupHasAll(t *testing.T) {
+	plan, err := read(t, map[string]string{"docker-bake.hcl": two}, build.BakeQuery{Targets: []string{"default", "b"}})
+	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(plan.Print)), ""), `"default":{"targets":["a","b"]}`) {
+		t.Errorf("%s, %v", plan.Print, err)
 	}
 }
 

@@ -236,6 +236,24 @@ func (o override) apply(t *target) error {
 	return fmt.Errorf("unknown key: %s", o.key)
 }
 
+// given is what overrides say of paths and rights.
+func given(overrides map[string][]override) (*solve.Target, error) {
+	var t target
+	for _, list := range overrides {
+		for _, o := range list {
+			switch o.key {
+			case "cache-from", "cache-to", "output", "secret", "ssh", "entitlements":
+				o.append = true
+				if err := o.apply(&t); err != nil {
+					return nil, fmt.Errorf("invalid override %s: %w", o.text, err)
+				}
+			}
+		}
+	}
+	out := &solve.Target{Allow: t.Entitlements}
+	return out, t.parse(out)
+}
+
 func (o override) list(list *[]string) error {
 	if o.sub != "" {
 		return fmt.Errorf("%s does not support subkeys", o.key)
@@ -338,12 +356,8 @@ func (t *target) build(name string) (*solve.Target, error) {
 	}
 	if t.DockerfileInline != nil {
 		out.DockerfileInline = *t.DockerfileInline
-	} else {
-		out.Dockerfile = strings.TrimPrefix(*t.Dockerfile, "cwd://")
-		// It is in the context, unless it says that it is not.
-		if !strings.HasPrefix(*t.Dockerfile, "cwd://") && !filepath.IsAbs(out.Dockerfile) && !solve.IsRemote(out.Context) && out.Context != "-" {
-			out.Dockerfile = filepath.Join(out.Context, out.Dockerfile)
-		}
+	} else if err := t.placeDockerfile(out); err != nil {
+		return nil, err
 	}
 	out.Stage, out.Network = value(t.Target), value(t.Network)
 	out.NoCache, out.Pull = t.NoCache != nil && *t.NoCache, t.Pull != nil && *t.Pull
@@ -364,7 +378,26 @@ func (t *target) build(name string) (*solve.Target, error) {
 			return nil, err
 		}
 	}
-	return out, t.parse(out)
+	if err := t.parse(out); err != nil {
+		return nil, err
+	}
+	if out.Deletes() {
+		out.Allow = append(out.Allow, solve.AllowLocalDelete) // which the user is asked for
+	}
+	return out, nil
+}
+
+// placeDockerfile says where the Dockerfile is: in the context, unless it says that it is not.
+func (t *target) placeDockerfile(out *solve.Target) (err error) {
+	path, here := strings.CutPrefix(*t.Dockerfile, "cwd://")
+	out.Dockerfile = path
+	switch {
+	case here:
+		out.Dockerfile, err = filepath.Abs(path) // a relative one would be looked for in a context that is fetched
+	case !filepath.IsAbs(path) && !solve.IsRemote(out.Context) && out.Context != "-":
+		out.Dockerfile = filepath.Join(out.Context, path)
+	}
+	return err
 }
 
 // parse reads the options that have a language of their own.

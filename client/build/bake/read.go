@@ -63,19 +63,22 @@ func Read(q build.BakeQuery) (*build.BakePlan, error) {
 	if q.ListOnly {
 		return plan, nil
 	}
-	targets, groups, err := f.resolve(q.Targets, q.Set)
+	overrides, err := f.overrides(q.Set)
+	if err != nil {
+		return nil, err
+	}
+	if plan.Given, err = given(overrides); err != nil {
+		return nil, err
+	}
+	targets, groups, err := f.resolve(q.Targets, overrides)
 	if err != nil {
 		return nil, err
 	}
 	for name, t := range targets {
-		if q.Adjust != nil {
-			t.adjust(*q.Adjust)
-		}
 		if plan.Targets[name], err = t.build(name); err != nil {
 			return nil, fmt.Errorf("target %s: %w", name, err)
 		}
 	}
-	plan.Rights = rights(targets)
 	plan.Print, err = json.MarshalIndent(struct {
 		Group  map[string]*group  `json:"group,omitempty"`
 		Target map[string]*target `json:"target"`
@@ -259,7 +262,7 @@ func (f *file) target(name string) *target {
 }
 
 // resolve finds the targets asked for, complete, and those that they need.
-func (f *file) resolve(asked, set []string) (map[string]*target, map[string]*group, error) {
+func (f *file) resolve(asked []string, overrides map[string][]override) (map[string]*target, map[string]*group, error) {
 	if len(asked) == 0 {
 		asked = []string{"default"}
 	}
@@ -272,26 +275,23 @@ func (f *file) resolve(asked, set []string) (map[string]*target, map[string]*gro
 		names = append(names, match...)
 	}
 	names = option.Unique(names)
-	overrides, err := f.overrides(set)
-	if err != nil {
-		return nil, nil, err
-	}
 	targets, groups := map[string]*target{}, map[string]*group{}
 	for _, name := range names {
 		for _, leaf := range f.leaves(name, groups) {
+			var err error
 			if targets[leaf], err = f.complete(leaf, overrides); err != nil {
 				return nil, nil, err
 			}
 		}
 	}
-	if groups["default"] == nil || !slices.Contains(names, "default") {
-		def := groups["default"]
-		if def == nil {
-			def = &group{}
-		}
-		groups["default"] = &group{Targets: option.Unique(append(slices.Clone(def.Targets), names...))}
+	def := group{}
+	if g := groups["default"]; g != nil {
+		def = *g
+		names = slices.DeleteFunc(names, func(name string) bool { return name == "default" })
 	}
-	slices.Sort(groups["default"].Targets)
+	def.Targets = option.Unique(slices.Concat(def.Targets, names))
+	slices.Sort(def.Targets)
+	groups["default"] = &def
 	for name, t := range targets {
 		if err := f.link(name, t, targets, overrides, nil); err != nil {
 			return nil, nil, err
@@ -352,8 +352,14 @@ func (f *file) complete(name string, overrides map[string][]override) (*target, 
 	if t.Dockerfile == nil || *t.Dockerfile == "" {
 		t.Dockerfile = pointer("Dockerfile")
 	}
+	if v := os.Getenv(epoch); v != "" && t.Args[epoch] == nil {
+		t.Args = mergeMap(t.Args, map[string]*string{epoch: &v})
+	}
 	return t, nil
 }
+
+// epoch is the argument that has the environment's value unless it is given one.
+const epoch = "SOURCE_DATE_EPOCH"
 
 func pointer[T any](v T) *T { return &v }
 
@@ -408,7 +414,7 @@ func (f *file) link(name string, t *target, all map[string]*target, overrides ma
 			if err != nil {
 				return err
 			}
-			linked.Outputs, linked.linked = specs{"type=cacheonly"}, true
+			linked.Outputs = specs{"type=cacheonly"}
 			all[other] = linked
 		}
 		if err := f.link(other, all[other], all, overrides, above); err != nil {
@@ -428,31 +434,4 @@ func (f *file) link(name string, t *target, all map[string]*target, overrides ma
 		}
 	}
 	return nil
-}
-
-// adjust is what the flags of the command say of all targets.
-func (t *target) adjust(a build.BakeAdjust) {
-	if a.NoCache {
-		t.NoCache = pointer(true)
-	}
-	if a.Pull {
-		t.Pull = pointer(true)
-	}
-	if a.Call != "" && a.Call != "build" {
-		t.Call = pointer(a.Call)
-	}
-	for _, short := range [][2]string{{"provenance", a.Provenance}, {"sbom", a.SBOM}} {
-		if short[1] != "" {
-			t.Attest = append(t.Attest, option.ShortAttest(short[0], short[1]))
-		}
-	}
-	if t.linked {
-		return
-	}
-	if a.Push {
-		t.Outputs = pushed(t.Outputs, true)
-	}
-	if a.Load {
-		t.Outputs = loaded(t.Outputs, true)
-	}
 }

@@ -264,10 +264,10 @@ func noteGitQuery(where, suffix string, caps map[string]bool) error {
 func addNamed(so *bkclient.SolveOpt, name, where string, caps map[string]bool) error {
 	key := "context:" + name
 	switch {
-	case IsRemote(where), strings.HasPrefix(where, "docker-image://"), strings.HasPrefix(where, "target:"), strings.HasPrefix(where, "input:"):
+	case isElsewhere(where):
 		so.FrontendAttrs[key] = where
 		return noteGitQuery(where, "+forward", caps)
-	case strings.HasPrefix(where, "oci-layout://"):
+	case strings.HasPrefix(where, layoutPrefix):
 		return addLayout(so, name, where)
 	}
 	st, err := os.Stat(where)
@@ -288,6 +288,14 @@ func addNamed(so *bkclient.SolveOpt, name, where string, caps map[string]bool) e
 	so.FrontendAttrs["sharedkey:localdir:"+name] = sharedKey(where)
 	return nil
 }
+
+// isElsewhere says whether a named context is none of this machine's files: a URL, an image or a result.
+func isElsewhere(where string) bool {
+	return IsRemote(where) || strings.HasPrefix(where, "docker-image://") || strings.HasPrefix(where, "target:") || strings.HasPrefix(where, "input:")
+}
+
+// layoutPrefix is before the directory of an image in OCI's layout.
+const layoutPrefix = "oci-layout://"
 
 // addLayout serves an image of an OCI layout directory.
 func addLayout(so *bkclient.SolveOpt, name, where string) error {
@@ -312,7 +320,7 @@ func addLayout(so *bkclient.SolveOpt, name, where string) error {
 		so.OCIStores = map[string]content.Store{}
 	}
 	so.OCIStores[id] = store
-	ref := "oci-layout://" + id
+	ref := layoutPrefix + id
 	if tag != "" {
 		ref += ":" + tag
 	}
@@ -321,7 +329,7 @@ func addLayout(so *bkclient.SolveOpt, name, where string) error {
 }
 
 func splitLayout(where string) (dir, tag string, dgst digest.Digest, err error) {
-	dir = strings.TrimPrefix(where, "oci-layout://")
+	dir = strings.TrimPrefix(where, layoutPrefix)
 	if i := strings.LastIndex(dir, "@"); i >= 0 && reference.DigestRegexp.MatchString(dir[i+1:]) {
 		if dgst, err = digest.Parse(dir[i+1:]); err != nil {
 			return "", "", "", fmt.Errorf("invalid digest in %s: %w", where, err)

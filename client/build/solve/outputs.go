@@ -16,9 +16,9 @@ import (
 	"github.com/cleatlabs/cleat/client/build/option"
 )
 
-// allowLocalDelete is the right that this side gives, not the engine: to delete what is in
+// AllowLocalDelete is the right that this side gives, not the engine: to delete what is in
 // a directory of an output and not in the result.
-const allowLocalDelete = "buildx.local.delete"
+const AllowLocalDelete = "buildx.local.delete"
 
 // storeExporter puts an image into the engine's own store.
 const storeExporter = "moby"
@@ -145,7 +145,7 @@ func (t *Target) checkDelete(ex *bkclient.ExportEntry) error {
 		return nil
 	}
 	for _, right := range t.Allow {
-		if right == allowLocalDelete {
+		if right == AllowLocalDelete {
 			return nil
 		}
 	}
@@ -166,7 +166,7 @@ func (t *Target) checkDelete(ex *bkclient.ExportEntry) error {
 	if rel, err := filepath.Rel(wd, dest); err == nil && rel != "." && rel != ".." && !strings.HasPrefix(rel, "../") {
 		return nil
 	}
-	return fmt.Errorf("local output mode=delete for destination %q requires --allow=%s", ex.OutputDir, allowLocalDelete)
+	return fmt.Errorf("local output mode=delete for destination %q requires --allow=%s", ex.OutputDir, AllowLocalDelete)
 }
 
 func toFile(ex *bkclient.ExportEntry, o option.Output, stdout *bool) error {

@@ -119,7 +119,7 @@ func (t *Target) addRights(so *bkclient.SolveOpt) error {
 		return fmt.Errorf("network mode %q not supported by buildkit: choose default, host or none", t.Network)
 	}
 	for _, right := range t.Allow {
-		if right == "" || right == allowLocalDelete {
+		if right == "" || right == AllowLocalDelete {
 			continue
 		}
 		if _, _, err := entitlements.Parse(right); err != nil {
