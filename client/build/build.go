@@ -51,7 +51,7 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, where string) error {
 	if err != nil {
 		return err
 	}
-	if f.iidFile != "" {
+	if isRegular(f.iidFile) {
 		// A file that an earlier build has left must not be taken for this one's.
 		if err := os.Remove(f.iidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("removing image ID file: %w", err)
@@ -160,8 +160,17 @@ func (a *app) proxies(e *solve.Engine) map[string]string {
 	return out
 }
 
-// writeFile replaces a file at once, so that nobody reads half of it.
+// isRegular says whether there is a file of data at a path, and no device, pipe or link, as /dev/stdout is.
+func isRegular(path string) bool {
+	st, err := os.Lstat(path)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// writeFile replaces a file at once, so that nobody reads half of it. What is there and is no file of data is written to.
 func writeFile(path string, data []byte) error {
+	if _, err := os.Lstat(path); err == nil && !isRegular(path) {
+		return os.WriteFile(path, data, 0o644)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".cleat-*")
 	if err != nil {
 		return err

@@ -274,6 +274,30 @@ func TestWhatIsLeftOfABuild(t *testing.T) {
 	}
 }
 
+// TestResultsToLinks: what leads elsewhere, as /dev/stdout does, is written through, and stays what it is.
+func TestResultsToLinks(t *testing.T) {
+	start(t)
+	dir := files(t, map[string]string{"Dockerfile": "FROM x\n"})
+	for _, flag := range []string{"--iidfile", "--metadata-file"} {
+		real, link := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "link")
+		if err := os.WriteFile(real, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(real, link); err != nil {
+			t.Fatal(err)
+		}
+		if r := cleat("", "build", "-q", flag, link, dir); r.code != 0 {
+			t.Fatal(r)
+		}
+		if data, err := os.ReadFile(real); err != nil || len(data) == 0 {
+			t.Errorf("%s has not reached the file: %q, %v", flag, data, err)
+		}
+		if to, err := os.Readlink(link); to != real {
+			t.Errorf("%s has taken the link away: %q, %v", flag, to, err)
+		}
+	}
+}
+
 func TestPluginProtocol(t *testing.T) {
 	r := cleat("", "docker-cli-plugin-metadata")
 	var m map[string]string

@@ -15,9 +15,10 @@ import (
 	"github.com/cleatlabs/cleat/test/expect"
 )
 
-func (e *engine) DiskUsage(_ context.Context, r *control.DiskUsageRequest) (*control.DiskUsageResponse, error) {
+func (e *engine) DiskUsage(ctx context.Context, r *control.DiskUsageRequest) (*control.DiskUsageResponse, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	_, e.bounded = ctx.Deadline()
 	e.asked = append(e.asked, strings.Join(r.Filter, "|"))
 	return &control.DiskUsageResponse{Record: e.usage}, nil
 }
@@ -85,6 +86,20 @@ func TestDiskUsage(t *testing.T) {
 	}
 }
 
+// TestTimeoutIsForTheBuilder: --timeout bounds how long the engine may take to tell of itself, not how long it counts.
+func TestTimeoutIsForTheBuilder(t *testing.T) {
+	e := start(t)
+	if r := cleat("", "buildx", "du", "--timeout", "1h"); r.code != 0 || e.bounded {
+		t.Errorf("%+v, within a time: %t", r, e.bounded)
+	}
+	e.mute = true
+	for _, args := range [][]string{{"du"}, {"prune", "-f"}} {
+		if r := cleat("", append(args, "--timeout", "10ms")...); r.code == 0 || len(e.pruned) > 0 {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
+
 func TestPrune(t *testing.T) {
 	e := start(t)
 	e.usage = []*control.UsageRecord{cached("first", 1000, true, false)}
@@ -97,6 +112,10 @@ func TestPrune(t *testing.T) {
 	r := cleat("", "buildx", "prune", "-f", "--keep-storage", "1kb", "--max-used-space", "2kb", "--min-free-space", "3kb", "--filter", "until=24h")
 	if p := e.pruned[len(e.pruned)-1]; r.code != 0 || p.ReservedSpace != 1024 || p.MaxUsedSpace != 2048 || p.MinFreeSpace != 3072 || p.KeepDuration != int64(24*time.Hour) || p.All {
 		t.Errorf("%+v, %v", r, p)
+	}
+	e.usage = []*control.UsageRecord{cached("empty", 0, false, false), cached("first", 1000, true, false)}
+	if r := cleat("", "buildx", "prune", "-f"); strings.Count(r.stdout, "LAST ACCESSED") != 1 {
+		t.Errorf("%+v", r)
 	}
 	if r := cleat("", "buildx", "prune", "-f", "--verbose"); r.code != 0 || !strings.Contains(r.stdout, "ID:           first\n") {
 		t.Errorf("%+v", r)

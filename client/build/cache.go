@@ -94,9 +94,7 @@ func (a *app) du() spec {
 				case f == "", f == tableFormat:
 					f = usageTable
 				}
-				ctx, cancel := context.WithTimeout(ctx, *patience)
-				defer cancel()
-				return a.showUsage(ctx, f, filter.Value())
+				return a.showUsage(ctx, f, filter.Value(), *patience)
 			}
 		},
 	}
@@ -105,12 +103,12 @@ func (a *app) du() spec {
 // patienceWithBuilder is how long the engine may take to tell of itself.
 const patienceWithBuilder = 20 * time.Second
 
-func (a *app) showUsage(ctx context.Context, format string, filters client.Filters) error {
+func (a *app) showUsage(ctx context.Context, format string, filters client.Filters, patience time.Duration) error {
 	_, which, err := cacheFilter(filters)
 	if err != nil {
 		return err
 	}
-	c, err := a.buildkit(ctx)
+	c, err := a.reach(ctx, patience)
 	if err != nil {
 		return err
 	}
@@ -186,7 +184,7 @@ func (a *app) runPrune(ctx context.Context, f *pruneFlags) error {
 			return err
 		}
 	}
-	c, err := a.buildkit(ctx)
+	c, err := a.reach(ctx, f.patience)
 	if err != nil {
 		return err
 	}
@@ -209,11 +207,13 @@ func (a *app) runPrune(ctx context.Context, f *pruneFlags) error {
 // showPruned prints each record as it goes and returns how much they were, bytes.
 func (a *app) showPruned(ch <-chan bkclient.UsageInfo, verbose bool) int64 {
 	var total int64
+	first := true
 	for u := range ch {
 		if verbose {
 			_ = list(a.stdout, usagePretty, nil, []row{usageRow(&u, false)})
 		} else {
-			if total == 0 {
+			if first {
+				first = false
 				_, _ = fmt.Fprintf(a.stdout, "%-40s\t%s\t%s\t%s\n", "ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED")
 			}
 			r := usageRow(&u, true)
@@ -285,6 +285,17 @@ func cacheFilter(filters client.Filters) (keep time.Duration, which []string, er
 // confirm asks the user; only y or Y is a yes.
 func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	return term.Confirm(ctx, a.stdin, a.stdout, question+" [y/N]", "y")
+}
+
+// reach is buildkit, once the engine has told of it: patience is for that, not for what is asked then.
+func (a *app) reach(ctx context.Context, patience time.Duration) (*bkclient.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c, err := a.buildkit(ctx)
+	if err == nil {
+		_, err = c.ListWorkers(ctx)
+	}
+	return c, err
 }
 
 // buildkit is the engine's BuildKit.

@@ -42,6 +42,8 @@ type engine struct {
 	usage   []*control.UsageRecord
 	records []*control.BuildHistoryEvent
 	labels  map[string]string
+	mute    bool   // it does not tell of itself
+	bounded bool   // how much is used was to be told within a time
 	refusal string // why it does not build; or ""
 }
 
@@ -135,7 +137,11 @@ func (e *engine) Status(r *control.StatusRequest, s control.Control_StatusServer
 	return nil
 }
 
-func (e *engine) ListWorkers(context.Context, *control.ListWorkersRequest) (*control.ListWorkersResponse, error) {
+func (e *engine) ListWorkers(ctx context.Context, _ *control.ListWorkersRequest) (*control.ListWorkersResponse, error) {
+	if e.mute {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return &control.ListWorkersResponse{Record: []*types.WorkerRecord{{ID: "w", Labels: e.labels, BuildkitVersion: &types.BuildkitVersion{Version: "v0.34.2"}}}}, nil
 }
 
