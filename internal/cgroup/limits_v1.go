@@ -39,6 +39,45 @@ func (g *Group) Update(r Resources) error {
 	return g.gone(g.setLimits(r))
 }
 
+// Restore is Update with what a new group has for each limit that r does not set: an update that was undone may have set it.
+// Swappiness, and weights and rates of block devices, stay where r does not set them.
+func (g *Group) Restore(r Resources) error {
+	for _, limit := range []*int64{&r.Memory, &r.MemoryReservation, &r.PidsLimit, &r.CPUQuota} {
+		if *limit == 0 {
+			*limit = -1
+		}
+	}
+	if r.CPUShares == 0 {
+		r.CPUShares = defaultShares
+	}
+	if r.CPUPeriod == 0 {
+		r.CPUPeriod = defaultPeriod
+	}
+	if r.CpusetCpus == "" {
+		r.CpusetCpus = g.inherited("cpuset.cpus")
+	}
+	if r.CpusetMems == "" {
+		r.CpusetMems = g.inherited("cpuset.mems")
+	}
+	return g.Update(r)
+}
+
+// inherited is what to write to a file of the cpuset controller for the choice that the parent has; "" without one.
+func (g *Group) inherited(file string) string {
+	if g.h.mode == "v2" {
+		if !exists(filepath.Join(g.in(g.h.unified), file)) {
+			return ""
+		}
+		return "\n"
+	}
+	dir, ok := g.controller("cpuset")
+	if !ok {
+		return ""
+	}
+	all, _ := readString(filepath.Dir(dir), file)
+	return all
+}
+
 func (g *Group) setLimits(r Resources) error {
 	if g.h.mode == "v2" {
 		return g.setLimitsV2(r)

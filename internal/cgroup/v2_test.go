@@ -549,3 +549,26 @@ func TestDeviceProgramInTheKernel(t *testing.T) {
 }
 
 func unixMessage(e syscall.Errno) string { s := e.Error(); return strings.ToUpper(s[:1]) + s[1:] }
+
+// What an update that was undone has set, and the record has not, is as in a new group again.
+func TestV2Restore(t *testing.T) {
+	h := fakeV2(t)
+	g, err := h.Create("/engine/c", Resources{AllowAllDevices: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := Resources{CPUShares: 2048, CPUPeriod: 50000, CpusetCpus: "0", CpusetMems: "0", MemoryReservation: 1 << 20, PidsLimit: 5}
+	if err := g.Update(tried); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Restore(Resources{CPUShares: 512}); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{
+		"cpu.weight": "59", "cpu.max": "max 100000", "cpuset.cpus": "\n", "cpuset.mems": "\n", "memory.low": "0", "pids.max": "max",
+	} {
+		if got, err := os.ReadFile(filepath.Join(h.unified, "engine/c", file)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, want %q (%v)", file, got, want, err)
+		}
+	}
+}

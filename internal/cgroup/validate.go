@@ -47,6 +47,8 @@ func (r Resources) validate(version int) error {
 
 const (
 	minShares, maxShares = 2, 262144
+	defaultShares        = 1024
+	defaultPeriod        = 100_000 // microseconds
 	minWeight, maxWeight = 10, 1000
 )
 

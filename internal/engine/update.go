@@ -187,7 +187,7 @@ func (u *Updater) restore(c *container.Container) {
 	if err == nil {
 		var group *cgroup.Group
 		if group, err = u.runtime.Group(u.specs.cgroupPath(rec)); err == nil {
-			err = group.Update(unlimited(limits))
+			err = group.Restore(limits)
 		}
 	}
 	if ignoreNotFound(err) != nil {
@@ -196,17 +196,6 @@ func (u *Updater) restore(c *container.Container) {
 	if err := c.SetState(func(st *container.State) { st.LimitsPending = false }); err != nil {
 		u.log.Error("the state of a container could not be written", "container", c.ID(), "error", err)
 	}
-}
-
-// unlimited says of the limits that are not set that there is none: an update that
-// was undone may have set them.
-func unlimited(r cgroup.Resources) cgroup.Resources {
-	for _, limit := range []*int64{&r.Memory, &r.PidsLimit, &r.CPUQuota} {
-		if *limit == 0 {
-			*limit = -1
-		}
-	}
-	return r
 }
 
 // limitsOf are the limits of a control group that exists, whose devices stay.

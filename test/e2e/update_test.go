@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,6 +117,24 @@ func TestUpdateBelowUsage(t *testing.T) {
 	}
 	if got := limit(t, e, id, "memory", "memory.limit_in_bytes", "memory.max"); got != "67108864" {
 		t.Errorf("after a failed update the limit is %s", got)
+	}
+	have := func() (all []string) {
+		for _, f := range [][3]string{
+			{"cpu", "cpu.shares", "cpu.weight"}, {"cpu", "cpu.cfs_period_us", "cpu.max"}, {"cpuset", "cpuset.cpus", "cpuset.cpus"},
+			{"memory", "memory.soft_limit_in_bytes", "memory.low"}, {"pids", "pids.max", "pids.max"},
+		} {
+			all = append(all, f[1]+" "+limit(t, e, id, f[0], f[1], f[2]))
+		}
+		return all
+	}
+	before := have()
+	tooMany := int64(1) << 40
+	err = update(container.Resources{CPUShares: 512, CPUPeriod: 50000, CpusetCpus: "0", MemoryReservation: 20 << 20, PidsLimit: &tooMany})
+	if err == nil || !strings.Contains(err.Error(), "the kernel refuses the PIDs limit") {
+		t.Errorf("more processes than there can be: %v", err)
+	}
+	if after := have(); !slices.Equal(after, before) {
+		t.Errorf("after an update whose last limit cannot be had: %q, before %q", after, before)
 	}
 	if err := update(container.Resources{Devices: []container.DeviceMapping{{PathOnHost: "/dev/null"}}}); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "Devices") {
 		t.Errorf("devices: %v", err)
