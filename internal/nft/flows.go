@@ -77,6 +77,11 @@ func (f *Flows) Forget(added, freed []Publish, local map[netip.Addr]bool) (int, 
 // it. They are another container's when it is given out again: what a peer of the earlier
 // one sends late would be let through and reach the next one.
 func (f *Flows) ForgetAddress(a netip.Addr) error {
+	if a.Is6() {
+		// Linux takes a filter by an address of IPv6 the wrong way round, at least up to 6.18: it would remove, or
+		// list, the flows of all others.
+		return f.forgetListed(a, conntrack(unix.AF_INET6, ctGet, 0))
+	}
 	for _, direction := range []uint16{ctTupleOrig, ctTupleReply} {
 		err := error(unix.EINVAL)
 		if !f.lists.Load() {
@@ -84,7 +89,7 @@ func (f *Flows) ForgetAddress(a netip.Addr) error {
 		}
 		if errors.Is(err, unix.EINVAL) {
 			f.FindByList()
-			err = f.forgetListed(a, direction)
+			err = f.forgetListed(a, flowsFrom(a, direction, ctGet))
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
@@ -93,17 +98,17 @@ func (f *Flows) ForgetAddress(a netip.Addr) error {
 	return nil
 }
 
-// FindByList has flows listed first, which takes the processor ten milliseconds for each address and direction: more
-// than the whole life of a container. Kernels before Linux 6.8 need that, which is known when ForgetAddress was called
-// once.
+// FindByList has flows of IPv4 listed first, too, which takes the processor ten milliseconds for each address and
+// direction: more than the whole life of a container. Kernels before Linux 6.8 need that, which is known when
+// ForgetAddress was called once.
 func (f *Flows) FindByList() { f.lists.Store(true) }
 
-// forgetListed removes those entries one by one.
-func (f *Flows) forgetListed(a netip.Addr, direction uint16) error {
+// forgetListed removes those entries of a list one by one which an address has begun or which lead to it.
+func (f *Flows) forgetListed(a netip.Addr, list *netlink.Message) error {
 	var found [][]byte
-	err := f.conn.Dump(flowsFrom(a, direction, ctGet), func(_ uint16, body []byte) error {
-		original, _, err := tuples(body)
-		if err == nil {
+	err := f.conn.Dump(list, func(_ uint16, body []byte) error {
+		original, reply, err := tuples(body)
+		if err == nil && (parseTuple(original).src == a || parseTuple(reply).src == a) {
 			found = append(found, bytes.Clone(original))
 		}
 		return err
@@ -127,7 +132,7 @@ func (f *Flows) remove(family uint8, found [][]byte) {
 	}
 }
 
-// flowsFrom asks for the flows one direction of which comes from an address.
+// flowsFrom asks for the flows one direction of which comes from an address of IPv4.
 func flowsFrom(a netip.Addr, direction, kind uint16) *netlink.Message {
 	const (
 		ctFilter     = 25 // CTA_FILTER
@@ -135,16 +140,12 @@ func flowsFrom(a netip.Addr, direction, kind uint16) *netlink.Message {
 		filterReply  = 2  // CTA_FILTER_REPLY_FLAGS
 		filterSource = 1  // CTA_FILTER_F_CTA_IP_SRC
 	)
-	family, attr := uint8(unix.AF_INET), uint16(ctIPv4Src)
-	if a.Is6() {
-		family, attr = unix.AF_INET6, ctIPv6Src
-	}
 	flags := uint16(filterOrig)
 	if direction == ctTupleReply {
 		flags = filterReply
 	}
-	m := conntrack(family, kind, 0).Nest(direction, func(m *netlink.Message) {
-		m.Nest(ctTupleIP, func(m *netlink.Message) { m.Attr(attr, a.AsSlice()) })
+	m := conntrack(unix.AF_INET, kind, 0).Nest(direction, func(m *netlink.Message) {
+		m.Nest(ctTupleIP, func(m *netlink.Message) { m.Attr(ctIPv4Src, a.AsSlice()) })
 	})
 	return m.Nest(ctFilter, func(m *netlink.Message) { m.U32(flags, filterSource) })
 }
