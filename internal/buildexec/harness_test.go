@@ -183,6 +183,19 @@ func (l *lab) destroy() {
 	l.check(os.RemoveAll(l.dir))
 }
 
+// hostMounts are the lines about mounts that others see, of those of this engine alone, that have a word: other
+// packages' tests mount beside this one.
+func (l *lab) hostMounts(word string) (lines []string) {
+	all, err := os.ReadFile("/proc/self/mountinfo")
+	l.check(err)
+	for m := range strings.Lines(string(all)) {
+		if strings.Contains(m, l.dir) && strings.Contains(m, word) {
+			lines = append(lines, m)
+		}
+	}
+	return lines
+}
+
 func openMountNamespaces() (n int) {
 	files, _ := filepath.Glob("/proc/self/fd/*")
 	for _, f := range files {

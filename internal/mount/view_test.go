@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -27,7 +28,6 @@ func TestViewIsItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, _ := os.ReadFile("/proc/self/mountinfo")
 	root, err := mount.Overlay{Lower: []string{dir + "/lower"}, Upper: dir + "/upper", Work: dir + "/work"}.Mount(features)
 	if err != nil {
 		t.Fatal(err)
@@ -54,8 +54,9 @@ func TestViewIsItsOwn(t *testing.T) {
 			t.Errorf("%s: %q, %v", path, b, err)
 		}
 	}
-	if after, _ := os.ReadFile("/proc/self/mountinfo"); string(after) != string(before) {
-		t.Errorf("the view shows in the host's mounts:\n%s", after)
+	// Its own mounts: other packages' tests mount beside this one.
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), dir) {
+		t.Errorf("the view shows in the host's mounts (%v):\n%s", err, mounts)
 	}
 	v.Close()
 	if v.Root != -1 {
