@@ -48,7 +48,7 @@ func TestPublishedOnAnAddressThatComesLater(t *testing.T) {
 	reached := func(what string) {
 		t.Helper()
 		h.run(h.home, "ip", "addr", "add", late+"/24", "dev", "uplink")
-		h.run(h.home, "ip", "addr", "add", late6+"/64", "dev", "uplink", "nodad")
+		h.address6(h.home, "uplink", late6)
 		h.meets(what, h.outside, "tcp4", late+":8080", "a sees "+outsideAddr)
 		h.meets(what+", IPv6", h.outside, "tcp6", "["+late6+"]:8080", "a sees "+outside6)
 		h.run(h.home, "ip", "addr", "del", late+"/24", "dev", "uplink")

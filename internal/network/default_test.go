@@ -33,8 +33,8 @@ func TestDefaultNetworkWithIPv6(t *testing.T) {
 	h.listen6(a.ns, "a", "[::]:80")
 	h.meets("container to container", b.ns, "tcp6", "["+a.IP6.String()+"]:80", "a sees "+b.IP6.String())
 	const outside6, host6 = "2001:db8::1", "2001:db8::2"
-	h.run(h.home, "ip", "addr", "add", host6+"/64", "dev", "uplink", "nodad")
-	h.run(h.outside, "ip", "addr", "add", outside6+"/64", "dev", "wan0", "nodad")
+	h.address6(h.home, "uplink", host6)
+	h.address6(h.outside, "wan0", outside6)
 	expect.Eventually(t, "published on IPv6", func() bool { return h.dial(h.outside, "tcp6", "["+host6+"]:8080") == "a sees "+outside6 })
 	h.expect("published on ::1", strings.Fields(h.dialWithin(patience, h.home, "tcp6", "[::1]:8080"))[0], "a")
 	n, err := s.Inspect(context.Background(), "bridge")

@@ -282,8 +282,8 @@ func TestUFW(t *testing.T) {
 	})
 	h.listen(h.outside, "outside", ":80")
 	h.listen6(h.outside, "outside", "[::]:81")
-	h.run(h.home, "ip", "addr", "add", "2001:db8::2/64", "dev", "uplink", "nodad")
-	h.run(h.outside, "ip", "addr", "add", "2001:db8::1/64", "dev", "wan0", "nodad")
+	h.address6(h.home, "uplink", "2001:db8::2")
+	h.address6(h.outside, "wan0", "2001:db8::1")
 	cfg := h.config()
 	cfg.Default.IPv6 = true
 	s := h.open(cfg)

@@ -432,6 +432,20 @@ func (h *host) run(ns int, name string, args ...string) {
 	})
 }
 
+// address6 gives a link an address of IPv6, which the kernel brings up behind its answer.
+func (h *host) address6(ns int, link, addr string) {
+	h.t.Helper()
+	h.run(ns, "ip", "addr", "add", addr+"/64", "dev", link, "nodad")
+	expect.Eventually(h.t, "the kernel has "+addr, func() bool {
+		var out []byte
+		h.in(ns, func() (err error) {
+			out, err = exec.Command("ip", "-6", "route", "show", "table", "local", addr).Output()
+			return err
+		})
+		return len(out) > 0
+	})
+}
+
 // routeLoopback makes a namespace send packets for 127.0.0.1 to a gateway, as an
 // attacker with a network stack of his own can.
 func (h *host) routeLoopback(ns int, via string) error {

@@ -21,8 +21,8 @@ func TestPortsFollowTheFamiliesOfLiveNetworks(t *testing.T) {
 	cfg := h.config()
 	s := h.open(cfg)
 	const outside6, host6 = "2001:db8::1", "2001:db8::2"
-	h.run(h.home, "ip", "addr", "add", host6+"/64", "dev", "uplink", "nodad")
-	h.run(h.outside, "ip", "addr", "add", outside6+"/64", "dev", "wan0", "nodad")
+	h.address6(h.home, "uplink", host6)
+	h.address6(h.outside, "wan0", outside6)
 	h.create(s, api.CreateRequest{Name: "four"})
 	h.create(s, api.CreateRequest{Name: "dual", EnableIPv6: yes()})
 	req := on("a", "four")

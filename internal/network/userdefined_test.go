@@ -106,8 +106,8 @@ func TestDualStack(t *testing.T) {
 	h.listen6(a.ns, "a", "[::]:80")
 	h.listenUDP6(a.ns, "a", "[::]:53")
 	const outside6, host6 = "2001:db8::1", "2001:db8::2"
-	h.run(h.home, "ip", "addr", "add", host6+"/64", "dev", "uplink", "nodad")
-	h.run(h.outside, "ip", "addr", "add", outside6+"/64", "dev", "wan0", "nodad")
+	h.address6(h.home, "uplink", host6)
+	h.address6(h.outside, "wan0", outside6)
 	h.run(h.outside, "ip", "route", "add", rec.Subnets[1].Prefix.String(), "via", host6)
 	h.listen6(h.home, "host", "["+host6+"]:7")
 	expect.Eventually(t, "the new addresses of host and outside answer", func() bool { return h.dial(h.outside, "tcp6", "["+host6+"]:7") == "host sees "+outside6 })
