@@ -300,8 +300,10 @@ func (a *app) lsCommand() *cobra.Command {
 	return cmd
 }
 
+// stacks are the projects that containers are of, by name; the files of one are those of all its containers, in the
+// order in which they are met.
 func stacks(list []container.Summary, only string) []stack {
-	states, files := map[string]map[string]int{}, map[string]string{}
+	states, files := map[string]map[string]int{}, map[string][]string{}
 	for _, c := range list {
 		name := c.Labels[label.Project]
 		if only != "" && !strings.Contains(name, only) {
@@ -311,8 +313,10 @@ func stacks(list []container.Summary, only string) []stack {
 			states[name] = map[string]int{}
 		}
 		states[name][string(c.State)]++
-		if f := c.Labels[label.ConfigFiles]; f != "" {
-			files[name] = f
+		for _, f := range strings.Split(c.Labels[label.ConfigFiles], ",") {
+			if f != "" && !slices.Contains(files[name], f) {
+				files[name] = append(files[name], f)
+			}
 		}
 	}
 	found := make([]stack, 0, len(states))
@@ -322,7 +326,7 @@ func stacks(list []container.Summary, only string) []stack {
 			parts = append(parts, fmt.Sprintf("%s(%d)", state, n))
 		}
 		slices.Sort(parts)
-		found = append(found, stack{name, strings.Join(parts, ", "), files[name]})
+		found = append(found, stack{name, strings.Join(parts, ", "), strings.Join(files[name], ",")})
 	}
 	slices.SortFunc(found, func(a, b stack) int { return strings.Compare(a.Name, b.Name) })
 	return found

@@ -2,10 +2,12 @@ package command
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
 
+	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/term"
 )
@@ -28,6 +30,17 @@ func TestHealthInLists(t *testing.T) {
 		if got := healthOf(operate.Container{Summary: container.Summary{Status: c.status, Health: c.health}}); got != c.want {
 			t.Errorf("%+v: %q", c, got)
 		}
+	}
+}
+
+func TestFilesOfStacks(t *testing.T) {
+	of := func(project, files string) container.Summary {
+		return container.Summary{State: "running", Labels: map[string]string{label.Project: project, label.ConfigFiles: files}}
+	}
+	got := stacks([]container.Summary{of("b", "/b/compose.yaml"), of("a", "/a/compose.yaml,/a/dev.yaml"), of("a", "/a/compose.yaml,/a/prod.yaml"), of("c", "")}, "")
+	want := []stack{{"a", "running(2)", "/a/compose.yaml,/a/dev.yaml,/a/prod.yaml"}, {"b", "running(1)", "/b/compose.yaml"}, {"c", "running(1)", ""}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
 	}
 }
 
