@@ -431,6 +431,20 @@ func (s *Service) unmake(n *netw) error {
 	return nil
 }
 
+// keep gives a network that could not be removed its link and its rules back: it is there, and to be used.
+func (s *Service) keep(n *netw) error {
+	if n.drv == nil {
+		return nil
+	}
+	if err := n.drv.up(); err != nil {
+		return err
+	}
+	if f, ok := n.drv.firewall(); ok {
+		return s.table.Apply(nft.Change{AddNetworks: []nft.Network{f}})
+	}
+	return nil
+}
+
 // drop unregisters a network.
 func (s *Service) drop(n *netw) {
 	s.mu.Lock()
@@ -450,6 +464,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) (*Record, error) 
 		s.ahead.drop(b)
 	}
 	if err := s.unmake(n); err != nil {
+		err = errors.Join(err, s.keep(n))
 		s.mu.Lock()
 		n.busy = false
 		s.mu.Unlock()

@@ -306,8 +306,8 @@ func (e *errTaken) is(b bound) bool { return b.num == e.port && b.port.Proto() =
 // processors.
 const sharePorts = 128
 
-// reserve binds all wishes or none.
-func (s *Service) reserve(ws []wish, t targets) (*reservation, error) {
+// reserve binds all wishes or none. They answer when await has returned nil.
+func (s *Service) reserve(ws []wish, t targets) (r *reservation, await func() error, err error) {
 	// Those that may have any port have what the others leave.
 	certain := ws
 	if i := slices.IndexFunc(ws, func(w wish) bool { return spread(w) > 1 }); i >= 0 {
@@ -318,8 +318,7 @@ func (s *Service) reserve(ws []wish, t targets) (*reservation, error) {
 	share(len(certain), func(part, from, to int) {
 		errs[part] = s.reserveEach(&parts[part], certain[from:to], t)
 	})
-	r := &reservation{}
-	var err error
+	r = &reservation{}
 	for i := range parts {
 		r.add(&parts[i])
 		err = cmp.Or(err, errs[i])
@@ -328,13 +327,13 @@ func (s *Service) reserve(ws []wish, t targets) (*reservation, error) {
 		err = s.reserveEach(r, ws[len(certain):], t)
 	}
 	if err == nil {
-		err = s.proxy.add(r.served)
+		await, err = s.proxy.add(r.served)
 	}
 	if err != nil {
 		s.letGo(r)
-		return nil, err
+		return nil, nil, err
 	}
-	return r, nil
+	return r, await, nil
 }
 
 func (s *Service) reserveEach(r *reservation, ws []wish, t targets) error {

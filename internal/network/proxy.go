@@ -44,7 +44,6 @@ const filesOfRelay = 6
 // with the engine: while that is down, those addresses refuse, and all others go on.
 type proxy struct {
 	group *supervise.Group
-	warn  func(string)
 	file  *os.File // of epoll
 	epoll syscall.RawConn
 	most  int64 // that may be relayed at one time, so that the engine keeps files for itself
@@ -69,7 +68,7 @@ type servedSocket struct {
 	closed  bool
 }
 
-func newProxy(group *supervise.Group, warn func(string)) (*proxy, error) {
+func newProxy(group *supervise.Group) (*proxy, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll for published ports: %w", err)
@@ -86,7 +85,7 @@ func newProxy(group *supervise.Group, warn func(string)) (*proxy, error) {
 		file.Close()
 		return nil, fmt.Errorf("epoll for published ports: %w", err)
 	}
-	p := &proxy{group: group, warn: warn, file: file, epoll: epoll, most: mostRelayed(), sockets: map[int]*servedSocket{},
+	p := &proxy{group: group, file: file, epoll: epoll, most: mostRelayed(), sockets: map[int]*servedSocket{},
 		buf: make([]byte, mostDatagram), oob: make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))}
 	p.answered.New = func() any { b := make([]byte, mostDatagram); return &b }
 	group.Go("network-proxy", p.run)
@@ -103,32 +102,29 @@ func mostRelayed() int64 {
 	return int64(max(least, min(limit.Cur/(2*filesOfRelay), most)))
 }
 
-// add serves sockets that are bound. A thousand take some milliseconds, for which nobody is
-// held up: they are done behind the answer, and what goes wrong then is a warning. With an
-// error none is served, and they are the caller's to remove.
-func (p *proxy) add(served []*servedSocket) error {
-	if len(served) == 0 {
-		return nil
-	}
+// add serves sockets that are bound. A thousand take some milliseconds: what await waits for goes on beside what else
+// there is to do for them. With an error of either not all are served, and they are the caller's to remove.
+func (p *proxy) add(served []*servedSocket) (await func() error, err error) {
 	p.mu.Lock()
 	if p.sockets == nil {
 		p.mu.Unlock()
-		return errors.New("the network service is closed")
+		return nil, errProxyClosed
 	}
 	for _, s := range served {
 		p.sockets[s.fd] = s
 	}
 	p.mu.Unlock()
 	if len(served) < sharePorts {
-		return p.listen(served)
+		return func() error { return nil }, p.listen(served)
 	}
-	p.group.Go("network-proxy-listen", func(context.Context) {
-		if err := p.listen(served); err != nil {
-			p.warn(err.Error())
-		}
-	})
-	return nil
+	listening := make(chan error, 1)
+	if !p.group.Go("network-proxy-listen", func(context.Context) { listening <- p.listen(served) }) {
+		return nil, errProxyClosed
+	}
+	return func() error { return <-listening }, nil
 }
+
+var errProxyClosed = errors.New("the network service is closed")
 
 // listen has clients come to sockets that are not closed meanwhile.
 func (p *proxy) listen(served []*servedSocket) error {

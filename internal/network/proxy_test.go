@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/test/expect"
@@ -64,6 +66,22 @@ func TestPublishedPortIsOneSocket(t *testing.T) {
 	l, err := net.Listen("tcp", "[::1]:20500")
 	must(t, err)
 	l.Close()
+}
+
+// However many ports are published, they take connections when that is answered, those that the proxy serves too.
+func TestManyPublishedPortsAnswerAtOnce(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	for range 5 {
+		b := h.attach(s, thousand(20000)...)
+		conn, err := net.Dial("tcp6", "[::1]:20999")
+		if err == nil {
+			conn.Close()
+		} else if !errors.Is(err, unix.ECONNRESET) { // by the relay, as nobody listens in the container
+			t.Error(err)
+		}
+		h.detach(s, b)
+	}
 }
 
 func TestForeignServersOfIPv6(t *testing.T) {

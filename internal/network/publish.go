@@ -10,7 +10,7 @@ import (
 func (s *Service) publish(req *Request, a *attachment, t targets, wishes []wish) error {
 	a.edit.Lock()
 	defer a.edit.Unlock()
-	r, err := s.reserve(wishes, t)
+	r, listening, err := s.reserve(wishes, t)
 	if err != nil {
 		return err
 	}
@@ -25,6 +25,9 @@ func (s *Service) publish(req *Request, a *attachment, t targets, wishes []wish)
 	a.elements = add
 	if err := s.table.Apply(nft.Change{Add: add}); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
+	}
+	if err := listening(); err != nil {
+		return err
 	}
 	// A client that sent to a UDP port before has a connection tracking entry
 	// without the redirection, which would last as long as it goes on sending.

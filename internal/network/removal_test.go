@@ -73,6 +73,32 @@ func TestRemovedBridgeGoesWithTheEngine(t *testing.T) {
 	h.open(cfg)
 }
 
+// A network whose record cannot be done away with is not removed, and goes on to be of use.
+func TestNetworkThatCannotBeRemoved(t *testing.T) {
+	h := newHost(t)
+	cfg := h.config()
+	s := h.open(cfg)
+	rec := h.create(s, api.CreateRequest{Name: "stays"})
+	inTheWay := filepath.Join(filepath.Dir(cfg.StateFile), "networks", rec.ID+".gone", "x")
+	must(t, os.MkdirAll(inTheWay, 0o700))
+	if _, err := s.Remove(context.Background(), "stays"); err == nil {
+		t.Fatal("removed")
+	}
+	req := on("a", "stays")
+	req.Ports = ports("80/tcp", "8080")
+	a, b := h.join(s, req), h.join(s, on("b", "stays"))
+	h.listen(a.ns, "a", ":80")
+	h.meets("neighbour", b.ns, "tcp4", a.IP.String()+":80", "a sees "+b.IP.String())
+	h.meets("published port", h.outside, "tcp4", hostAddr+":8080", "a sees "+outsideAddr)
+	h.listen(h.outside, "outside", outsideAddr+":81")
+	h.meets("the world", a.ns, "tcp4", outsideAddr+":81", "outside sees "+hostAddr)
+	h.detach(s, a)
+	h.detach(s, b)
+	must(t, os.RemoveAll(filepath.Dir(inTheWay)))
+	_, err := s.Remove(context.Background(), "stays")
+	must(t, err)
+}
+
 func notes(t *testing.T, cfg network.Config) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(filepath.Dir(cfg.StateFile), "networks", "*.gone"))

@@ -68,7 +68,12 @@ func (s *Service) reserveAgain(a *attachment, held *reservation, t targets) (*re
 	evenAbsent(ws)
 	before := slices.Clone(held.ports)
 	s.letGo(held)
-	r, err := s.reserve(chosenBefore(before, ws), t)
+	r, listening, err := s.reserve(chosenBefore(before, ws), t)
+	if err == nil {
+		if err = listening(); err != nil {
+			s.letGo(r)
+		}
+	}
 	if err != nil {
 		// Nobody can have taken all of them in between.
 		s.rebind(a, before, t)
@@ -163,7 +168,11 @@ func (s *Service) rebind(a *attachment, bs []bound, t targets) {
 			}
 		}
 	}
-	if err := s.proxy.add(r.served); err != nil {
+	listening, err := s.proxy.add(r.served)
+	if err == nil {
+		err = listening()
+	}
+	if err != nil {
 		s.warn(fmt.Sprintf("published ports of container %s do not answer on IPv6: %v", a.sandbox.Name, err))
 	}
 	s.mu.Lock()

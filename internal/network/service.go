@@ -141,7 +141,7 @@ func (s *Service) start() (err error) {
 	for _, rec := range s.undeleted {
 		s.removals.add(rec)
 	}
-	if s.proxy, err = newProxy(s.group, s.warn); err != nil {
+	if s.proxy, err = newProxy(s.group); err != nil {
 		return err
 	}
 	s.lookups = s.newNames()
