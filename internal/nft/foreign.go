@@ -383,14 +383,23 @@ func Integrate(bridges []Forwarded, mark string) error {
 		return err
 	}
 	defer conn.Close()
-	msgs, err := stale(conn, bridges, mark)
-	if err != nil {
-		return err
-	}
+	return edit(conn, func() ([]*netlink.Message, error) {
+		msgs, err := stale(conn, bridges, mark)
+		if err != nil {
+			return nil, err
+		}
+		accepts, err := accepts(conn, bridges, mark)
+		return append(msgs, accepts...), err
+	})
+}
+
+// accepts asks for marked rules at the head of every chain that Blockers lists.
+func accepts(conn *netlink.Conn, bridges []Forwarded, mark string) ([]*netlink.Message, error) {
 	found, err := blockers(conn, bridges)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var msgs []*netlink.Message
 	for _, b := range found {
 		family := b.family
 		for _, bridge := range b.Bridges {
@@ -401,10 +410,45 @@ func Integrate(bridges []Forwarded, mark string) error {
 			}
 		}
 	}
-	if len(msgs) == 0 {
-		return nil
+	return msgs, nil
+}
+
+// edit carries out what plan asks for, if nothing has changed since that looked; else it looks again. Another program may
+// have loaded its rules anew meanwhile, and have given the number of one of ours to one of its own.
+func edit(conn *netlink.Conn, plan func() ([]*netlink.Message, error)) error {
+	for try := 1; ; try++ {
+		generation, err := generationOf(conn)
+		if err != nil {
+			return err
+		}
+		msgs, err := plan()
+		if err != nil || len(msgs) == 0 {
+			return err
+		}
+		err = conn.DoBatch(batchBegin("nftables").U32BE(unix.NFNL_BATCH_GENID, generation), batchEnd("nftables"), msgs...)
+		if !errors.Is(err, unix.ERESTART) || try == listTries {
+			return err
+		}
 	}
-	return conn.DoBatch(batchBegin("nftables"), batchEnd("nftables"), msgs...)
+}
+
+// generationOf is the number that the ruleset has until it is changed.
+func generationOf(conn *netlink.Conn) (uint32, error) {
+	body, err := conn.Query(newMessage(unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC, "generation of the nftables ruleset"))
+	if err != nil {
+		return 0, err
+	}
+	const genmsg = 4
+	if len(body) < genmsg {
+		return 0, fmt.Errorf("nft: message of %d bytes", len(body))
+	}
+	attrs, err := netlink.ParseAttrs(body[genmsg:])
+	for _, a := range attrs {
+		if a.Type == unix.NFTA_GEN_ID {
+			return a.U32BE(), err
+		}
+	}
+	return 0, errors.Join(err, errors.New("nft: the kernel tells no generation of its ruleset"))
 }
 
 // Withdraw removes every rule with the comment mark from foreign forward chains.
@@ -414,11 +458,7 @@ func Withdraw(mark string) error {
 		return err
 	}
 	defer conn.Close()
-	msgs, err := stale(conn, nil, mark)
-	if err != nil || len(msgs) == 0 {
-		return err
-	}
-	return conn.DoBatch(batchBegin("nftables"), batchEnd("nftables"), msgs...)
+	return edit(conn, func() ([]*netlink.Message, error) { return stale(conn, nil, mark) })
 }
 
 // stale asks for the removal of marked rules that name none of the bridges.
