@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +31,8 @@ const (
 	// secondThoughts is how long a "no such name" of a later server waits for an
 	// earlier one: names of a company's network are known to the first server only.
 	secondThoughts = time.Second
-	// distrust is how long a name server that did not answer is not waited for.
+	// distrust is how long a name server that did not answer has to do so within headStart: it may be that nobody had
+	// an answer to what it was asked.
 	distrust = 10 * time.Second
 )
 
@@ -41,7 +43,14 @@ type forwarder struct {
 
 	mu      sync.Mutex
 	flights map[string]*flight
-	failed  map[string]time.Time // name servers that did not answer, and when
+	failed  map[way]time.Time // name servers that did not answer, and when
+}
+
+// way is that to a name server. One that does not answer by TCP, as many a firewall has it, may do so by UDP.
+type way struct {
+	server netip.AddrPort
+	via    string
+	tcp    bool
 }
 
 // flight is one question that is being asked.
@@ -57,7 +66,7 @@ type waiter struct {
 }
 
 func newForwarder(group *supervise.Group) *forwarder {
-	return &forwarder{group: group, slots: make(chan struct{}, allForwards), flights: map[string]*flight{}, failed: map[string]time.Time{}}
+	return &forwarder{group: group, slots: make(chan struct{}, allForwards), flights: map[string]*flight{}, failed: map[way]time.Time{}}
 }
 
 // ask answers a query, that parses and has one question, from the servers.
@@ -242,27 +251,30 @@ func (f *forwarder) exchange(ctx context.Context, servers []Upstream, query []by
 		r.started++
 		go func() {
 			answer, err := askOne(ctx, servers[i], query, overTCP)
-			f.note(servers[i], err)
+			f.note(servers[i].by(overTCP), err)
 			results <- result{i, answer}
 		}()
 	}
 	next := time.NewTimer(headStart)
 	defer next.Stop()
-	var grace <-chan time.Time
+	var grace, brief <-chan time.Time
 	for {
 		// Who is not trusted is not given a head start.
-		for r.started == 0 || r.started < len(servers) && r.idle() || r.started < len(servers) && f.distrusted(servers[r.started-1]) {
+		for r.started == 0 || r.started < len(servers) && r.idle() || r.started < len(servers) && f.distrusted(servers[r.started-1].by(overTCP)) {
 			start()
 			next.Reset(headStart)
 		}
 		select {
 		case res := <-results:
 			r.finished[res.i], r.answers[res.i], r.quality[res.i] = true, res.answer, judge(res.answer)
-			if r.quality[res.i] == positive || r.settled(func(i int) bool { return f.distrusted(servers[i]) }) {
+			if r.quality[res.i] == positive || r.settled(func(int) bool { return false }) {
 				return r.best()
 			}
 			if r.quality[res.i] == negative && grace == nil {
 				grace = time.After(secondThoughts)
+			}
+			if brief == nil && r.settled(func(i int) bool { return f.distrusted(servers[i].by(overTCP)) }) {
+				brief = time.After(headStart)
 			}
 		case <-next.C:
 			if r.started < len(servers) {
@@ -270,6 +282,8 @@ func (f *forwarder) exchange(ctx context.Context, servers []Upstream, query []by
 				next.Reset(headStart)
 			}
 		case <-grace:
+			return r.best()
+		case <-brief:
 			return r.best()
 		case <-ctx.Done():
 			return r.best()
@@ -280,7 +294,7 @@ func (f *forwarder) exchange(ctx context.Context, servers []Upstream, query []by
 // idle says that no server is being asked.
 func (r *race) idle() bool { return !slices.Contains(r.finished[:r.started], false) }
 
-// settled says that nothing better can come: a "no such name" counts if nobody before
+// settled says that nothing better is to be expected: a "no such name" counts if nobody before
 // is still to answer, except the distrusted.
 func (r *race) settled(distrusted func(int) bool) bool {
 	for i := range r.answers {
@@ -307,28 +321,28 @@ func (r *race) best() []byte {
 	return r.answers[at]
 }
 
-func (u Upstream) key() string { return u.Via + " " + u.Addr.String() }
+func (u Upstream) by(tcp bool) way { return way{u.Addr, u.Via, tcp} }
 
 // note remembers who did not answer. A question that was not waited for says nothing.
-func (f *forwarder) note(u Upstream, err error) {
+func (f *forwarder) note(w way, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case err == nil:
-		delete(f.failed, u.key())
+		delete(f.failed, w)
 	case !errors.Is(err, context.Canceled):
 		const most = 1024
 		if len(f.failed) >= most {
 			clear(f.failed)
 		}
-		f.failed[u.key()] = time.Now()
+		f.failed[w] = time.Now()
 	}
 }
 
-func (f *forwarder) distrusted(u Upstream) bool {
+func (f *forwarder) distrusted(w way) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t, ok := f.failed[u.key()]
+	t, ok := f.failed[w]
 	return ok && time.Since(t) < distrust
 }
 

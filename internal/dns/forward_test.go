@@ -154,6 +154,55 @@ func TestSilentServerIsRemembered(t *testing.T) {
 	}
 }
 
+// A server that has no answer to one question has one to others, of names that nobody else knows.
+func TestUnansweredQuestionIsNotASilentServer(t *testing.T) {
+	t.Parallel()
+	butSlow := func(h func(wire.ResponseWriter, *wire.Msg)) func(wire.ResponseWriter, *wire.Msg) {
+		return func(w wire.ResponseWriter, q *wire.Msg) {
+			if q.Question[0].Name != "slow.example." {
+				h(w, q)
+			}
+		}
+	}
+	denied := make(chan struct{}, 100)
+	inner := newOutside(t, butSlow(func(w wire.ResponseWriter, q *wire.Msg) {
+		<-denied
+		after(20*time.Millisecond, says("192.0.2.1"))(w, q)
+	}))
+	outer := newOutside(t, butSlow(func(w wire.ResponseWriter, q *wire.Msg) { code(wire.RcodeNameError)(w, q); denied <- struct{}{} }))
+	s := withServers(t, inner.upstream(), outer.upstream())
+	if got := say(s.ask("slow.example", wire.TypeA)); got != "SERVFAIL" {
+		t.Fatal(got)
+	}
+	got := ""
+	for i := 0; i < 10 && got != "NOERROR 192.0.2.1"; i++ { // any may meet a processor that is busy with something else
+		got = say(s.ask(fmt.Sprintf("db%d.example", i), wire.TypeA))
+	}
+	if got != "NOERROR 192.0.2.1" {
+		t.Error(got)
+	}
+}
+
+// Nor is one silent by UDP that cannot be reached by TCP.
+func TestServerWithoutTCP(t *testing.T) {
+	t.Parallel()
+	inner, outer := newOutside(t, after(400*time.Millisecond, says("192.0.2.1"))), newOutside(t, code(wire.RcodeNameError))
+	up := inner.upstream()
+	up.Dial = func(ctx context.Context, network string, server netip.AddrPort) (net.Conn, error) {
+		if network == "tcp" {
+			return nil, syscall.EHOSTUNREACH
+		}
+		return dns.Dial(ctx, network, server)
+	}
+	s := withServers(t, up, outer.upstream())
+	if got := say(s.exchange("tcp", new(wire.Msg).SetQuestion("a.example.", wire.TypeA))); got != "NXDOMAIN" {
+		t.Fatal(got)
+	}
+	if got := say(s.ask("db.example", wire.TypeA)); got != "NOERROR 192.0.2.1" {
+		t.Error(got)
+	}
+}
+
 func TestForwardedByteForByte(t *testing.T) {
 	var seen atomic.Pointer[wire.Msg]
 	up := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
