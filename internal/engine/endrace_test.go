@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -21,22 +22,41 @@ const rounds = 30
 // container all the same.
 func TestStopWhileARestartIsBeingPlanned(t *testing.T) {
 	l := newLab(t)
-	id := l.create(spec{cmd: []string{"sleep", "1000"}, host: func(h *api.HostConfig) { h.RestartPolicy.Name = "always" }})
-	for i := range 10 * rounds {
-		if err := l.Start(t.Context(), id); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(l.inspect(id).State.Pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		for end := time.Now().Add(time.Duration(i) * 3 * time.Microsecond); time.Now().Before(end); {
-		}
+	crashed(l, func(id string, i int) {
 		if err := l.Stop(t.Context(), id, engine.StopOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if st := l.inspect(id).State; st.Running || st.Restarting {
 			t.Fatalf("stopped in round %d, but %s", i, st.Status)
 		}
+	})
+}
+
+// So does a kill by the signal of a stop, which waits for nothing.
+func TestTermWhileARestartIsBeingPlanned(t *testing.T) {
+	l := newLab(t)
+	crashed(l, func(id string, i int) {
+		if err := l.Kill(t.Context(), id, "TERM"); err != nil {
+			t.Fatal(err)
+		}
+		l.eventually(fmt.Sprintf("the end in round %d", i), func() bool { st := l.inspect(id).State; return !st.Running && !st.Restarting })
+	})
+}
+
+// crashed has a container that is to be restarted end again and again, and calls then a little later each time.
+func crashed(l *lab, then func(id string, round int)) {
+	l.tb.Helper()
+	id := l.create(spec{cmd: []string{"sleep", "1000"}, host: func(h *api.HostConfig) { h.RestartPolicy.Name = "always" }})
+	for i := range 4 * rounds {
+		if err := l.Start(l.tb.Context(), id); err != nil {
+			l.tb.Fatal(err)
+		}
+		if err := syscall.Kill(l.inspect(id).State.Pid, syscall.SIGKILL); err != nil {
+			l.tb.Fatal(err)
+		}
+		for end := time.Now().Add(time.Duration(i) * 3 * time.Microsecond); time.Now().Before(end); {
+		}
+		then(id, i)
 	}
 }
 

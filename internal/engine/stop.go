@@ -427,6 +427,10 @@ func (s *Stopper) Kill(ctx context.Context, name, signal string) error {
 	if err := s.signal(c, r, sig); err != nil {
 		return err
 	}
+	if ends && isClosed(r.process.Done()) { // its exit may be decided on already
+		await(ctx, r.exited, killPatience)
+		s.settleEnd(c, r)
+	}
 	if rec.Config.StopSignal == "" || sig == stop {
 		return s.pauser.release(c) // Docker's rule: other signals wait for unpause
 	}
