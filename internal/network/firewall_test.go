@@ -253,6 +253,10 @@ func TestBadConfig(t *testing.T) {
 	}{
 		{func(c *network.Config) { c.Bridge = "a/b" }, "a/b"},
 		{func(c *network.Config) { c.Bridge = "sixteen-letters-" }, "sixteen-letters-"},
+		{func(c *network.Config) { c.Bridge = "made%d" }, "made%d"},
+		{func(c *network.Config) {
+			c.AddressPools = []network.AddressPool{{Base: netip.MustParsePrefix("::ffff:10.0.0.0/104"), Size: 120}}
+		}, "::ffff:10.0.0.0/104"},
 		{func(c *network.Config) { c.BIP = netip.MustParsePrefix("10.0.0.0/24") }, "10.0.0.0/24"},
 		{func(c *network.Config) { c.BIP = netip.MustParsePrefix("10.0.0.1/31") }, "10.0.0.1/31"},
 		{func(c *network.Config) { c.BIP = netip.MustParsePrefix("fd00::1/64") }, "fd00::1/64"},

@@ -58,7 +58,7 @@ func defaultPools() []AddressPool {
 func checkPools(pools []AddressPool) error {
 	for _, p := range pools {
 		switch {
-		case !p.Base.IsValid() || p.Base.Masked() != p.Base:
+		case !p.Base.IsValid() || p.Base.Masked() != p.Base || p.Base.Addr().Is4In6():
 			return failure.Invalid("invalid default address pool %s: want a network such as 10.0.0.0/8", p.Base)
 		case p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen()-2:
 			return failure.Invalid("invalid size %d of default address pool %s: want a prefix length from %d to %d", p.Size, p.Base, p.Base.Bits(), p.Base.Addr().BitLen()-2)

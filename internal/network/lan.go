@@ -95,7 +95,7 @@ func (o *lanOptions) checkParent(driver string) error {
 	case err == nil:
 		return failure.Invalid("option parent is the name of a link of the host, such as eth0, not a hardware address (%s): `ip -br link` shows which link has it", o.parent)
 	case !validLinkName(o.parent):
-		return failure.Invalid("invalid value %q of option parent: a link's name has 1 to 15 characters without blanks, '/' or ':'", o.parent)
+		return failure.Invalid("invalid value %q of option parent: a link's name has 1 to 15 characters without blanks, '/', ':' or '%%'", o.parent)
 	}
 	return nil
 }

@@ -336,6 +336,10 @@ func checkIPAM(configs []network.IPAMConfig) error {
 			}
 			continue
 		}
+		if c.Subnet.Addr().Is4In6() {
+			say("invalid subnet %s: it is one of IPv4 in the form of IPv6; write it as one of IPv4, such as %s", c.Subnet, unmapped(c.Subnet))
+			continue
+		}
 		if c.Subnet.Masked() != c.Subnet {
 			say("invalid subnet %s: it should be %s", c.Subnet, c.Subnet.Masked())
 		}
@@ -367,6 +371,11 @@ func checkIPAM(configs []network.IPAMConfig) error {
 		return failure.Invalid("invalid network config:\n%w", errors.Join(errs...))
 	}
 	return nil
+}
+
+// unmapped is a prefix of IPv4 that is written as one of IPv6.
+func unmapped(p netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(p.Addr().Unmap(), max(0, p.Bits()-96)).Masked()
 }
 
 // make brings a planned network into being. The record comes first: an engine that dies

@@ -90,7 +90,7 @@ func (o *bridgeOptions) set(key, value string) (err error) {
 	switch key {
 	case optBridgeName:
 		if !validLinkName(value) {
-			return failure.Invalid("invalid value %q of option %s: a link's name has 1 to 15 characters without blanks, '/' or ':'", value, key)
+			return failure.Invalid("invalid value %q of option %s: a link's name has 1 to 15 characters without blanks, '/', ':' or '%%'", value, key)
 		}
 		o.name = value
 	case optICC:

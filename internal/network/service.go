@@ -178,7 +178,7 @@ func (c *Config) complete() error {
 	case c.StateFile == "":
 		return failure.Invalid("network: no state file is configured")
 	case !validLinkName(c.Bridge):
-		return failure.Invalid("invalid bridge name %q: want 1 to 15 characters without blanks, '/' or ':'", c.Bridge)
+		return failure.Invalid("invalid bridge name %q: want 1 to 15 characters without blanks, '/', ':' or '%%'", c.Bridge)
 	case c.BIP.IsValid() && (!c.BIP.Addr().Is4() || c.BIP.Bits() > 30 || c.BIP.Masked().Addr() == c.BIP.Addr()):
 		return failure.Invalid("invalid --bip %s: want the bridge's own IPv4 address with a prefix length of at most 30, such as 172.17.0.1/16", c.BIP)
 	case c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535):
@@ -220,13 +220,13 @@ func (d DefaultNetwork) check() error {
 	return nil
 }
 
-// validLinkName is the kernel's dev_valid_name.
+// validLinkName is the kernel's dev_valid_name, and more: of a name with a '%' the kernel makes another.
 func validLinkName(s string) bool {
 	if s == "" || s == "." || s == ".." || len(s) >= unix.IFNAMSIZ {
 		return false
 	}
 	for _, c := range s {
-		if c <= ' ' || c == '/' || c == ':' || c > '~' || c == '"' || c == '\\' {
+		if c <= ' ' || c == '/' || c == ':' || c > '~' || c == '%' || c == '"' || c == '\\' {
 			return false
 		}
 	}

@@ -314,6 +314,8 @@ func TestBadNetworks(t *testing.T) {
 		{api.CreateRequest{Name: "x", Options: opt(mode4, "open")}, errInvalid, "unknown gateway mode open"},
 		{api.CreateRequest{Name: "x", Options: opt("com.docker.network.bridge.enable_icc", "maybe")}, errInvalid, "maybe"},
 		{api.CreateRequest{Name: "x", Options: opt("com.docker.network.bridge.name", "uplink")}, errInvalid, "not a bridge"},
+		{api.CreateRequest{Name: "x", Options: opt("com.docker.network.bridge.name", "made%d")}, errInvalid, `"made%d"`},
+		{api.CreateRequest{Name: "x", EnableIPv6: yes(), IPAM: subnets("::ffff:10.97.0.0/120")}, errInvalid, "such as 10.97.0.0/24"},
 		{api.CreateRequest{Name: "x", ConfigFrom: &api.ConfigReference{Network: "nope"}}, errNotFound, `could not find the configuration network "nope"`},
 		{api.CreateRequest{Name: "x", IPAM: subnets("10.99.0.1/24")}, errInvalid, "invalid subnet 10.99.0.1/24: it should be 10.99.0.0/24"},
 		{api.CreateRequest{Name: "x", IPAM: subnets("10.99.0.128/25")}, errForbidden, "Pool overlaps with other one on this address space"},
