@@ -19,7 +19,6 @@ import (
 	"github.com/moby/buildkit/util/entitlements"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
-	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 
 	"github.com/cleatlabs/cleat/internal/build"
@@ -77,6 +76,9 @@ func (b *Builder) Build(ctx context.Context, r Request, emit func(jsonstream.Mes
 			return err
 		}
 		opt.LocalMounts = map[string]fsutil.FS{"context": sources, "dockerfile": sources}
+		// BuildKit's copy of a context goes on to serve one of the same key, of which only files of another size or time
+		// are read. Archives have times of whole seconds, or none, and anybody's may come: so only the very same has that key.
+		opt.SharedKey = "classic:" + sources.digest.String()
 	} else {
 		opt.FrontendAttrs["context"] = r.Remote
 	}
@@ -152,8 +154,6 @@ func (b *Builder) solveOpt(r *Request) (client.SolveOpt, error) {
 		Frontend: "dockerfile.v0", FrontendAttrs: attributes,
 		Exports: []client.ExportEntry{{Type: build.ExporterMoby, Attrs: map[string]string{string(exptypes.OptKeyName): strings.Join(r.Tags, ",")}}},
 		Session: []session.Attachable{credentials{auths: r.Credentials}},
-		// Contexts of one name are likely to be alike: only what differs is kept anew.
-		SharedKey: "classic:" + digest.FromString(strings.Join(r.Tags, ",")+"\n"+r.Dockerfile).Encoded(),
 	}
 	if r.NetworkMode == "host" {
 		opt.AllowedEntitlements = []string{entitlements.EntitlementNetworkHost.String()}

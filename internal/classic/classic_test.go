@@ -124,6 +124,26 @@ func link(kind byte, name, target string) tar.Header {
 	return tar.Header{Name: name, Typeflag: kind, Linkname: target}
 }
 
+// TestLikeContexts: a context that differs in what a file has, and in nothing else, shares no copy with another.
+func TestLikeContexts(t *testing.T) {
+	keys := map[string]string{}
+	for _, content := range []string{"one", "two"} {
+		for range 2 {
+			s := &solver{}
+			if _, err := request(t, s, "t=app", bytes.NewReader(archive(t, file("Dockerfile", "FROM a"), file("f", content)))); err != nil {
+				t.Fatal(err)
+			}
+			if key := s.opt.SharedKey; key == "" || keys[content] != "" && keys[content] != key {
+				t.Errorf("the key of the same context is %q, and was %q", key, keys[content])
+			}
+			keys[content] = s.opt.SharedKey
+		}
+	}
+	if keys["one"] == keys["two"] {
+		t.Errorf("both have the key %q", keys["one"])
+	}
+}
+
 // request builds what a query asks for, and returns what the client would read.
 func request(t testing.TB, s *solver, query string, body io.Reader) (string, error) {
 	t.Helper()

@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/docker/go-units"
+	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sys/unix"
@@ -40,6 +41,7 @@ const (
 // sources is a build context: the files of an archive, which lies in one unlinked file. It
 // implements fsutil.FS. It is read by several goroutines once it is made.
 type sources struct {
+	digest  digest.Digest // of the archive
 	file    *os.File
 	entries map[string]*entry
 	sorted  []*entry // in fsutil's order of paths, parents first
@@ -71,7 +73,9 @@ func readSources(ctx context.Context, dir string, body io.Reader) (*sources, err
 		return nil, fmt.Errorf("keep the build context: %w", err)
 	}
 	s := &sources{file: file, entries: map[string]*entry{}}
-	err = errors.Join(os.Remove(file.Name()), s.fill(ctx, plain, free))
+	whole := digest.SHA256.Digester()
+	err = errors.Join(os.Remove(file.Name()), s.fill(ctx, io.TeeReader(plain, whole.Hash()), free))
+	s.digest = whole.Digest()
 	if err == nil {
 		err = passOver(ctx, body)
 	}

@@ -197,6 +197,29 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Archives that programs make have no times often, and builds have no names: what a file has counts all the same.
+func TestClassicBuildOfLikeContexts(t *testing.T) {
+	e := engine(t, "busybox")
+	for _, content := range []string{"one", "two", "one"} {
+		text := "FROM busybox\nCOPY Dockerfile /f\n# " + content
+		body := tarOf("Dockerfile", text)
+		res, err := e.Client(t).ImageBuild(context.Background(), strings.NewReader(body), client.ImageBuildOptions{Remove: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		out, err := io.ReadAll(res.Body)
+		m := regexp.MustCompile(`"ID":"(sha256:[0-9a-f]+)"`).FindSubmatch(out)
+		if err != nil || m == nil {
+			t.Fatalf("%s, %v", out, err)
+		}
+		removeImages(t, e, string(m[1]))
+		if got := e.OK(t, "cleat", "run", "--rm", string(m[1]), "cat", "/f"); got != text {
+			t.Errorf("the file has %q, not %q", got, text)
+		}
+	}
+}
+
 // A program on the Go client, as testcontainers and Terraform are, reads the stream itself.
 func TestClassicBuildByGoClient(t *testing.T) {
 	e := engine(t, "busybox")
