@@ -209,7 +209,7 @@ func (c *Child) Await(ctx context.Context) (Report, error) {
 			r.Reached = true
 		case msgFailure:
 			if failure == nil {
-				failure = c.program.failure(int(a), syscall.Errno(b))
+				failure = c.program.failure(a, syscall.Errno(b))
 			}
 		}
 	}
@@ -270,9 +270,10 @@ func awaitHangup(ctx context.Context, pipe int) error {
 	}
 }
 
-func (p *Program) failure(index int, errno syscall.Errno) *Failure {
+// failure is that of an operation, or of whatever else a report names: what runs in a container may have written it.
+func (p *Program) failure(index uint64, errno syscall.Errno) *Failure {
 	f := &Failure{Errno: errno, Call: "launch program"}
-	if index < len(p.ops) {
+	if index < uint64(len(p.ops)) {
 		f.Call, f.What = opName(p.ops[index].nr), p.what[index]
 	}
 	return f

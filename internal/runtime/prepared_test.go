@@ -1,14 +1,19 @@
 package runtime_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/launch"
 	"github.com/cleatlabs/cleat/internal/runtime"
 	"github.com/cleatlabs/cleat/test/expect"
 )
@@ -39,6 +44,53 @@ func (l *lab) prepare(c *running, e *runtime.ExecSpec) (x *runtime.PreparedExec,
 		return pid != 0 && len(c.members()) == 2
 	})
 	return x, pid
+}
+
+// interfere writes to what a process reports by, as one that may trace it can.
+func (l *lab) interfere(pid int, message ...uint64) {
+	l.t.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	l.check(err)
+	defer unix.Close(pidfd)
+	report, err := unix.PidfdGetfd(pidfd, launch.ReportFD, 0)
+	l.check(err)
+	defer unix.Close(report)
+	var b []byte
+	for _, word := range message {
+		b = binary.LittleEndian.AppendUint64(b, word)
+	}
+	_, err = unix.Write(report, b)
+	l.check(err)
+}
+
+// What a process of the container has reported in the place of an exec's makes the engine take no other process of the
+// machine for that one.
+func TestForgedReport(t *testing.T) {
+	l := newLab(t)
+	c := l.start(l.spec("sleep", "1000"))
+	other := exec.Command("sleep", "1000")
+	l.check(other.Start())
+	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
+	const itsPID, failure = 1, 2 // kinds of messages
+	for _, message := range [][]uint64{{itsPID, uint64(other.Process.Pid), 0}, {failure, 1 << 63, 1}} {
+		e := l.exec(c, "sleep", "1000")
+		x, pid := l.prepare(c, e)
+		l.interfere(pid, message...)
+		if p, err := x.Run(l.ctx(), 0, 0); err == nil {
+			t.Errorf("%v: the exec is process %d, the container's %d, the other %d", message, p.PID(), pid, other.Process.Pid)
+			_ = p.Signal(int(unix.SIGKILL))
+		}
+		expect.Eventually(t, "the exec's process to be gone", func() bool { return len(c.members()) == 1 })
+		l.gone(e)
+	}
+	// A number that is nobody's.
+	e := l.exec(c, "sleep", "1000")
+	x, pid := l.prepare(c, e)
+	l.interfere(pid, itsPID, 1<<22, 0)
+	if r := l.runPrepared(x, 0, 0); r.PID() != 0 || r.Record().PID != 0 {
+		t.Errorf("the exec is process %d", r.PID())
+	}
+	l.check(unix.Kill(pid, unix.SIGKILL))
 }
 
 func (l *lab) runPrepared(x *runtime.PreparedExec, rows, cols uint16) *running {

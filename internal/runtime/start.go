@@ -201,24 +201,18 @@ func (l *starting) process(child *launch.Child, report launch.Report) (*Process,
 	l.rec.PID = report.PID
 	p := &Process{status: l.status, done: make(chan struct{}), pidfd: -1, mounts: -1, network: -1, stdin: l.std.stdin, stdout: l.std.stdout, stderr: l.std.stderr, console: l.std.console}
 	s, err := keeper.ReadStatus(l.status)
+	if err == nil {
+		if l.rec.PID == 0 {
+			l.rec.PID = s.PID
+		}
+		p.pidfd, err = l.openProcess(child.PID, report.PID != 0)
+	}
 	if err != nil {
 		l.abandon(child)
 		return nil, err
 	}
-	if l.rec.PID == 0 {
-		l.rec.PID = s.PID
-	}
 	if l.about != nil {
 		_ = keeper.WritePID(l.status, l.rec.PID) // the next engine finds it without, while there is a keeper
-	}
-	pidfd, err := unix.PidfdOpen(l.rec.PID, 0)
-	if err == nil {
-		// The number may have become another process's, unless the keeper had not collected ours by now.
-		if s, err = keeper.ReadStatus(l.status); err != nil || s.Exited {
-			unix.Close(pidfd)
-			pidfd = -1
-		}
-		p.pidfd = pidfd
 	}
 	p.rec = l.rec
 	if l.ownMounts {
@@ -231,6 +225,34 @@ func (l *starting) process(child *launch.Child, report launch.Report) (*Process,
 		return nil, err
 	}
 	return p, nil
+}
+
+// openProcess opens the process of the record; -1 is one that has ended. A PID that was reported is believed if it is that
+// of a child of the keeper: who may trace processes in a container (CAP_SYS_PTRACE) can get at what one that comes to it
+// reports by, and would have the engine take any other process of the machine for it.
+func (l *starting) openProcess(keeperPID int, reported bool) (int, error) {
+	pidfd, err := unix.PidfdOpen(l.rec.PID, 0)
+	foreign := false
+	if err == nil && reported {
+		st, serr := kernel.StatOf(l.rec.PID)
+		foreign = (serr != nil || st.Parent != keeperPID) && !keeper.Exited(pidfd)
+	}
+	// The number may have become another process's, unless the keeper had not collected ours by now.
+	s, serr := keeper.ReadStatus(l.status)
+	over := serr != nil || s.Exited
+	switch {
+	case err != nil && reported && !over: // it has just ended, or there never was such a one
+		l.rec.PID = 0
+	case err != nil:
+	case over:
+		unix.Close(pidfd)
+	case foreign:
+		unix.Close(pidfd)
+		return -1, fmt.Errorf("%s: process %d, which it is said to be, is another one: something in the container has interfered with its start", l.rec.ID, l.rec.PID)
+	default:
+		return pidfd, nil
+	}
+	return -1, nil
 }
 
 // endedEarly says what became of a program that neither failed nor reached its end.
