@@ -39,7 +39,7 @@ type Owner struct{ UID, GID int }
 // A stream that is no tar stream, or has names that lead out of dir, is
 // errdefs.ErrInvalidArgument; what was unpacked before stays.
 func Unpack(ctx context.Context, rootFD int, dir string, r io.Reader, o Options) error {
-	u := &unpacker{ctx: ctx, root: rootFD, dir: dir, o: o, parentFD: -1}
+	u := &unpacker{ctx: ctx, root: rootFD, dir: dir, o: o, parentFD: -1, dirs: map[string][]unix.Timespec{}}
 	defer u.leave()
 	tr := tar.NewReader(r)
 	for {
@@ -71,14 +71,14 @@ type unpacker struct {
 
 	parent   string // the directory that parentFD stands for, relative to dir
 	parentFD int
-	dirs     []dirTime
+	// dirs are the times of directories, set when nothing is unpacked into them any more.
+	dirs      map[string][]unix.Timespec
+	dirsBytes int // of their names
 }
 
-// dirTime is a directory whose time is set when nothing is unpacked into it any more.
-type dirTime struct {
-	name string
-	time []unix.Timespec
-}
+// mostDirsBytes bounds the names of the directories whose times have yet to be set: an archive that takes little room,
+// compressed, can have any number of them.
+const mostDirsBytes = 4 << 20
 
 // streamError tells a damaged stream from a client that has gone.
 func (u *unpacker) streamError(err error) error {
@@ -177,21 +177,42 @@ func (u *unpacker) leave() {
 	}
 }
 
+// later notes the time of a directory, and sets those of earlier ones when they become many, but for the directories that
+// this one lies in: an archive has what is in a directory behind it, before what is not.
+func (u *unpacker) later(name string, times []unix.Timespec) error {
+	if _, again := u.dirs[name]; !again {
+		u.dirsBytes += len(name)
+	}
+	u.dirs[name] = times
+	if u.dirsBytes <= mostDirsBytes {
+		return nil
+	}
+	return u.setTimes(func(other string) bool { return !strings.HasPrefix(name+"/", other+"/") })
+}
+
 // finish sets the times of directories, which unpacking into them has changed.
 func (u *unpacker) finish() error {
 	u.leave()
-	for _, d := range u.dirs {
-		fd, err := rootpath.Open(u.root, path.Join(u.dir, d.name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	return u.setTimes(func(string) bool { return true })
+}
+
+func (u *unpacker) setTimes(of func(dir string) bool) error {
+	for name, times := range u.dirs {
+		if !of(name) {
+			continue
+		}
+		delete(u.dirs, name)
+		u.dirsBytes -= len(name)
+		fd, err := rootpath.Open(u.root, path.Join(u.dir, name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
 		if err != nil {
 			continue // somebody else has replaced it
 		}
-		err = unix.UtimesNanoAt(fd, "", d.time, unix.AT_EMPTY_PATH)
+		err = unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
 		_ = unix.Close(fd)
 		if err != nil {
-			return fmt.Errorf("set the time of %s: %w", d.name, err)
+			return fmt.Errorf("set the time of %s: %w", name, err)
 		}
 	}
-	u.dirs = nil
 	return nil
 }
 
@@ -297,8 +318,10 @@ func (f *incoming) directory(exists bool) error {
 	if isKernelInterface(fd) {
 		return nil // /proc in an archive of a whole tree
 	}
-	f.u.dirs = append(f.u.dirs, dirTime{f.name, f.times()})
-	return f.dress(fd)
+	if err := f.dress(fd); err != nil {
+		return err
+	}
+	return f.u.later(f.name, f.times())
 }
 
 func (f *incoming) node(kind uint32) error {
