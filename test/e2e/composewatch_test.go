@@ -90,6 +90,13 @@ func TestComposeWatch(t *testing.T) {
 	}
 	inside("ls /app/old 2>/dev/null; true", "")
 
+	// A file takes the place of a directory.
+	if err := os.RemoveAll(filepath.Join(a.dir, "app/new/deep")); err != nil {
+		t.Fatal(err)
+	}
+	write("app/new/deep", "a file\n")
+	inside("cat /app/new/deep", "a file")
+
 	// The container is started again, and its output goes on.
 	write("app/main", "second main\n")
 	up.Shows(t, "web-1  | began")

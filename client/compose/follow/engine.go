@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"sync"
 	"syscall"
@@ -49,6 +50,12 @@ type absence struct {
 
 // Broken says that a connection to the engine has broken, or that there is none: nothing that the engine has answered.
 func Broken(err error) bool {
+	// What the kernel says of a file counts as an error of networks, too. Output that cannot be written, on a full disk for
+	// one, is tried again as if its connection had broken.
+	var file *fs.PathError
+	if errors.As(err, &file) && file.Op != "write" {
+		return false
+	}
 	var network net.Error
 	return err != nil && !errors.Is(err, context.Canceled) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.As(err, &network) || connect.IsUnreachable(err))

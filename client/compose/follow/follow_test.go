@@ -2,13 +2,19 @@ package follow_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +34,26 @@ func engine(t *testing.T, h http.HandlerFunc) *client.Client {
 	}
 	t.Cleanup(func() { _ = api.Close() })
 	return api
+}
+
+// A file that cannot be read is no connection that breaks: whoever waits for the engine to come back would try for ever.
+func TestBroken(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{fmt.Errorf("file: %w", &fs.PathError{Op: "open", Path: "file", Err: syscall.EACCES}), false},
+		{fmt.Errorf("file/below: %w", &fs.PathError{Op: "lstat", Path: "file/below", Err: syscall.ENOTDIR}), false},
+		{&fs.PathError{Op: "write", Path: "/dev/stdout", Err: syscall.ENOSPC}, true},
+		{&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, true},
+		{fmt.Errorf("logs: %w", io.ErrUnexpectedEOF), true},
+		{context.Canceled, false},
+		{nil, false},
+	} {
+		if got := follow.Broken(c.err); got != c.want {
+			t.Errorf("%v: %v", c.err, got)
+		}
+	}
 }
 
 // frame is an entry of a log as the engine sends it where there are two streams.

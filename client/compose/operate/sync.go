@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -18,15 +18,7 @@ import (
 // Sync copies files into a container, whose user owns them there, and removes those from
 // it that are gone from the host.
 func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) error {
-	var there []watch.Copy
-	var gone []string
-	for _, f := range files {
-		if _, err := os.Lstat(f.From); errors.Is(err, fs.ErrNotExist) {
-			gone = append(gone, f.To)
-		} else {
-			there = append(there, f)
-		}
-	}
+	there, gone := sortOut(files)
 	if !c.Running() {
 		gone = nil
 	}
@@ -38,11 +30,53 @@ func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) er
 	if len(there) == 0 {
 		return errors.Join(errs...)
 	}
+	return errors.Join(append(errs, o.send(ctx, c, there))...)
+}
+
+// send copies files into a container.
+func (o *Operator) send(ctx context.Context, c Container, files []watch.Copy) error {
 	r, w := io.Pipe()
-	defer r.Close()
-	go func() { _ = w.CloseWithError(watch.Archive(w, there)) }()
+	made := make(chan error, 1)
+	go func() {
+		err := watch.Archive(w, files)
+		_ = w.CloseWithError(err)
+		made <- err
+	}()
 	_, err := o.API.CopyToContainer(ctx, c.ID, client.CopyToContainerOptions{DestinationPath: "/", Content: r, CopyUIDGID: true})
-	return errors.Join(append(errs, err)...)
+	_ = r.Close()
+	if unread := <-made; unread != nil && !errors.Is(unread, io.ErrClosedPipe) {
+		return unread // to the API's client it is the connection that has failed
+	}
+	return err
+}
+
+// sortOut are the files that are there, and where in a container those are that are not. With these goes a directory in
+// whose place a file has come: an archive does not put it there.
+func sortOut(files []watch.Copy) (there []watch.Copy, gone []string) {
+	var others []string // that are no directories
+	for _, f := range files {
+		switch info, err := os.Lstat(f.From); {
+		case watch.Gone(err):
+			gone = append(gone, f.To)
+		case err == nil && !info.IsDir():
+			others = append(others, f.To)
+			fallthrough
+		default:
+			there = append(there, f)
+		}
+	}
+	directories := map[string]bool{}
+	for _, p := range gone {
+		for dir := path.Dir(p); !directories[dir]; dir = path.Dir(dir) {
+			directories[dir] = true
+		}
+	}
+	for _, p := range others {
+		if directories[p] {
+			gone = append(gone, p)
+		}
+	}
+	return there, gone
 }
 
 // mostArguments is how many bytes of paths one command is given, far below what the kernel lets a program be started

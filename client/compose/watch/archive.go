@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Copy is a file of the host and where it goes in a container.
@@ -24,12 +26,15 @@ func Archive(w io.Writer, files []Copy) error {
 			continue // the last rule wins
 		}
 		seen[c.To] = true
-		if err := addTo(t, c); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := addTo(t, c); err != nil && !Gone(err) {
 			return fmt.Errorf("%s: %w", c.From, err)
 		}
 	}
 	return t.Close()
 }
+
+// Gone says that a file is not there, be it that a file has come in the place of its directory.
+func Gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) }
 
 func addTo(t *tar.Writer, c Copy) error {
 	info, err := os.Lstat(c.From)

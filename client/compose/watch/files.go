@@ -79,7 +79,7 @@ func existing(path string) string {
 // watched.
 func (f *Files) add(path string, found func(string)) error {
 	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if Gone(err) {
 		return nil // gone again
 	}
 	if err != nil {
@@ -90,7 +90,7 @@ func (f *Files) add(path string, found func(string)) error {
 	}
 	var failed error
 	err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		if Gone(err) || errors.Is(err, fs.ErrPermission) {
 			return nil
 		}
 		if err != nil {
@@ -106,7 +106,7 @@ func (f *Files) add(path string, found func(string)) error {
 		if !d.IsDir() {
 			return nil
 		}
-		if err := f.watch(name); failed == nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := f.watch(name); failed == nil && !Gone(err) {
 			failed = err
 		}
 		return nil

@@ -189,7 +189,8 @@ func TestArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	err := Archive(&b, []Copy{{file, "/a/twice"}, {dir, "/a/dir"}, {filepath.Join(dir, "link"), "/a/link"}, {filepath.Join(dir, "gone"), "/a/gone"}, {file, "/a/file"}, {file, "/a/twice"}})
+	err := Archive(&b, []Copy{{file, "/a/twice"}, {dir, "/a/dir"}, {filepath.Join(dir, "link"), "/a/link"}, {filepath.Join(dir, "gone"), "/a/gone"},
+		{filepath.Join(file, "in the directory that it was"), "/a/file/gone"}, {file, "/a/file"}, {file, "/a/twice"}})
 	if err != nil {
 		t.Fatal(err)
 	}
