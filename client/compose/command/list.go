@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/command/formatter"
+	"github.com/docker/cli/opts"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/volume"
@@ -261,15 +263,13 @@ type stack struct{ Name, Status, ConfigFiles string }
 
 func (a *app) lsCommand() *cobra.Command {
 	var all, quiet bool
-	var format, filter string
+	var format string
+	filter := opts.NewFilterOpt()
 	cmd := command("ls [OPTIONS]", "List running compose projects", func(ctx context.Context, _ []string) error {
-		only := ""
-		if filter != "" {
-			key, value, ok := strings.Cut(filter, "=")
-			if !ok || key != "name" {
-				return fmt.Errorf("invalid --filter %q: only name=PROJECT is known", filter)
+		for key := range filter.Value() {
+			if key != "name" {
+				return fmt.Errorf("invalid filter '%s': only name=PATTERN is known", key)
 			}
-			only = value
 		}
 		api, err := a.connect(ctx)
 		if err != nil {
@@ -279,7 +279,7 @@ func (a *app) lsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		stacks := stacks(list.Items, only)
+		stacks := stacks(list.Items, filter.Value()["name"])
 		cells, rows := [][]string{}, []any{}
 		for _, s := range stacks {
 			if quiet {
@@ -296,17 +296,17 @@ func (a *app) lsCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "Show all stopped Compose projects")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Only display project names")
 	cmd.Flags().StringVar(&format, "format", "table", "Format the output. Values: [table | json]")
-	cmd.Flags().StringVar(&filter, "filter", "", "Filter output based on conditions provided")
+	cmd.Flags().Var(&filter, "filter", "Filter output based on conditions provided")
 	return cmd
 }
 
-// stacks are the projects that containers are of, by name; the files of one are those of all its containers, in the
-// order in which they are met.
-func stacks(list []container.Summary, only string) []stack {
+// stacks are the projects of containers whose names any of the patterns is or matches, by name; without patterns all of
+// them. The files of one are those of all its containers, in the order in which they are met.
+func stacks(list []container.Summary, patterns map[string]bool) []stack {
 	states, files := map[string]map[string]int{}, map[string][]string{}
 	for _, c := range list {
 		name := c.Labels[label.Project]
-		if only != "" && !strings.Contains(name, only) {
+		if len(patterns) > 0 && !matchesAny(patterns, name) {
 			continue
 		}
 		if states[name] == nil {
@@ -330,6 +330,17 @@ func stacks(list []container.Summary, only string) []stack {
 	}
 	slices.SortFunc(found, func(a, b stack) int { return strings.Compare(a.Name, b.Name) })
 	return found
+}
+
+// matchesAny says whether a name is one of the patterns or matches it. What is no regular expression matches nothing
+// else, as with docker compose.
+func matchesAny(patterns map[string]bool, name string) bool {
+	for p := range patterns {
+		if found, err := regexp.MatchString(p, name); p == name || err == nil && found {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *app) imagesCommand() *cobra.Command {

@@ -3,8 +3,10 @@ package command
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/docker/cli/opts"
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/cleatlabs/cleat/client/compose/label"
@@ -37,10 +39,42 @@ func TestFilesOfStacks(t *testing.T) {
 	of := func(project, files string) container.Summary {
 		return container.Summary{State: "running", Labels: map[string]string{label.Project: project, label.ConfigFiles: files}}
 	}
-	got := stacks([]container.Summary{of("b", "/b/compose.yaml"), of("a", "/a/compose.yaml,/a/dev.yaml"), of("a", "/a/compose.yaml,/a/prod.yaml"), of("c", "")}, "")
+	got := stacks([]container.Summary{of("b", "/b/compose.yaml"), of("a", "/a/compose.yaml,/a/dev.yaml"), of("a", "/a/compose.yaml,/a/prod.yaml"), of("c", "")}, nil)
 	want := []stack{{"a", "running(2)", "/a/compose.yaml,/a/dev.yaml,/a/prod.yaml"}, {"b", "running(1)", "/b/compose.yaml"}, {"c", "running(1)", ""}}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v", got)
+	}
+}
+
+// The names that ls is given are patterns, and each counts, as with docker compose.
+func TestProjectsByName(t *testing.T) {
+	var list []container.Summary
+	for _, name := range []string{"aa", "ab", "ba", "ab"} {
+		list = append(list, container.Summary{State: container.StateRunning, Labels: map[string]string{label.Project: name}})
+	}
+	for _, c := range []struct{ filters, want string }{
+		{"", "aa ab ba"},
+		{"name=a", "aa ab ba"},
+		{"name=^a", "aa ab"},
+		{"name=a$", "aa ba"},
+		{"name=aa name=ba", "aa ba"},
+		{"NAME=b$", "ab"},
+		{"name=", "aa ab ba"},
+		{"name=[ name=ab", "ab"},
+	} {
+		filter := opts.NewFilterOpt()
+		for _, f := range strings.Fields(c.filters) {
+			if err := filter.Set(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got []string
+		for _, s := range stacks(list, filter.Value()["name"]) {
+			got = append(got, s.Name)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%q: %v, want %s", c.filters, got, c.want)
+		}
 	}
 }
 
