@@ -159,9 +159,12 @@ func TestPullOnAFullDisk(t *testing.T) {
 	reg, b := newRegistry(t), open(t, filepath.Join(root, "store"), registryclient.Config{})
 	ref := reg.push(t, "lab/big:1", imageOf(t, "amd64", layerOf(t, entry{"a", noise(100)}), layerOf(t, entry{"b", noise(8 << 20)})))
 	b.mayWarn.Store(true)
-	_, err := b.tryPull(context.Background(), image.PullRequest{Ref: ref})
+	lines, err := b.tryPull(context.Background(), image.PullRequest{Ref: ref})
 	if err == nil || !strings.Contains(err.Error(), "no space left on device") || !strings.Contains(err.Error(), root) {
 		t.Fatalf("error %v", err)
+	}
+	if all := strings.Join(lines, "\n"); strings.Contains(all, "Retrying") {
+		t.Errorf("the layer is fetched again, for which there is no more space:\n%s", all)
 	}
 	b.mustBeEmpty(t)
 	small := reg.push(t, "lab/small:1", imageOf(t, "amd64", layerOf(t, entry{"a", noise(100)})))

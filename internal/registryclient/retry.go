@@ -110,10 +110,20 @@ func (s *Session) passing(err error) bool {
 	if errors.Is(err, errStalled) {
 		return true
 	}
-	var op net.Error
 	broken := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		errors.As(err, &op)
+		ofNetwork(err)
 	return broken && s.reached.Load()
+}
+
+// ofNetwork says whether a connection has failed. What the kernel says of a file, be it that the disk is full, passes for
+// that, too, where nothing of a network lies around it.
+func ofNetwork(err error) bool {
+	var op net.Error
+	if !errors.As(err, &op) {
+		return false
+	}
+	_, ofFile := op.(syscall.Errno)
+	return !ofFile
 }
 
 // pauseAfter is how long to wait: what the registry asks for, or twice as long as before.
