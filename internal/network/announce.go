@@ -116,6 +116,10 @@ func announce6(index int, ip netip.Addr, mac net.HardwareAddr) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, index); err != nil {
 		return err
 	}
+	// On a busy machine the address may not be up yet (see awaitAddress).
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1); err != nil {
+		return err
+	}
 	if err := unix.Bind(fd, &unix.SockaddrInet6{Addr: ip.As16()}); err != nil {
 		return err
 	}
