@@ -204,7 +204,8 @@ func (l *lab) destroy() {
 		l.tb.Error(err)
 	}
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + l.settings.CgroupParent)
-	for _, g := range append(groups, "/sys/fs/cgroup"+l.settings.CgroupParent) {
+	unified, _ := filepath.Glob("/sys/fs/cgroup" + l.settings.CgroupParent) // where it may not be, all may be read-only
+	for _, g := range append(groups, unified...) {
 		if err := os.Remove(g); err != nil && !os.IsNotExist(err) {
 			l.tb.Errorf("cleanup: %v", err)
 		}
