@@ -150,9 +150,7 @@ func (x *exiter) exited(c *container.Container, r *run) {
 	// the same port is one line in many scripts.
 	x.detach(rec)
 	// So are volumes idle: `stop` and then `volume restore` is one, too.
-	for _, name := range volumeNames(c.Load()) { // one may have been renamed meanwhile
-		x.volumes.Left(name, rec.ID)
-	}
+	leaveVolumes(c, x.volumes.Left)
 	record.Failpoint("engine.exit.after-network")
 
 	again, delay := x.decide(rec, r, status.Code, ran)
@@ -371,5 +369,17 @@ func (x *exiter) autoRemove(c *container.Container) {
 	}
 	if err := x.remover.discard(ctx, c); err != nil {
 		x.log.Error("automatic removal of a container failed", "container", c.ID(), "error", err)
+	}
+}
+
+// leaveVolumes takes note that a container's volumes are idle. One that is renamed meanwhile is looked for again: the
+// container knows a volume's new name before the former one is gone.
+func leaveVolumes(c *container.Container, left func(name, containerID string)) {
+	for again := true; again; {
+		names := volumeNames(c.Load())
+		for _, name := range names {
+			left(name, c.ID())
+		}
+		again = !slices.Equal(names, volumeNames(c.Load()))
 	}
 }
