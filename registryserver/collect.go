@@ -30,6 +30,9 @@ func Collect(ctx context.Context, data string) (freed int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if _, err := os.Stat(filepath.Join(data, repositoriesDir)); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // nothing was ever pushed
+	}
 	files := filesystem.New(filesystem.DriverParameters{RootDirectory: data, MaxThreads: 100})
 	repositories, err := storage.NewRegistry(ctx, files)
 	if err == nil {
@@ -44,6 +47,9 @@ func Collect(ctx context.Context, data string) (freed int64, err error) {
 	after, err := size(data)
 	return before - after, err
 }
+
+// repositoriesDir is where distribution has the repositories, below the data directory.
+const repositoriesDir = "docker/registry/v2/repositories"
 
 // hold takes a directory for the life of the process or until it is closed: servers share it, a collection has it alone.
 func hold(dir string, how int) (*os.File, error) {

@@ -20,6 +20,12 @@ import (
 
 // TestCollect: what only deleted images had goes, and what an upload left that was broken off; what another image has
 // in common with them stays. Nothing is collected while the directory is served.
+func TestCollectNothing(t *testing.T) {
+	if freed, err := registryserver.Collect(context.Background(), t.TempDir()); err != nil || freed != 0 {
+		t.Errorf("of a registry that nothing was pushed to: %d, %v", freed, err)
+	}
+}
+
 func TestCollect(t *testing.T) {
 	data := t.TempDir()
 	addr, end := serve(t, registryserver.Config{Data: data})

@@ -84,7 +84,7 @@ func (s *Server) listReferrers(w http.ResponseWriter, r *http.Request, name, tex
 }
 
 func (s *Server) referrersOf(r *http.Request, name string, subject digest.Digest) ([]ocispec.Descriptor, error) {
-	revisions := filepath.Join(s.data, "docker/registry/v2/repositories", filepath.FromSlash(name), "_manifests/revisions")
+	revisions := filepath.Join(s.data, repositoriesDir, filepath.FromSlash(name), "_manifests/revisions")
 	entries, err := os.ReadDir(filepath.Join(revisions, subject.Algorithm().String()))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil

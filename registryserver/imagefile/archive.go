@@ -150,6 +150,9 @@ func (a *Archive) readImages() error {
 			return err
 		}
 		for _, d := range index.Manifests {
+			if err := d.Digest.Validate(); err != nil {
+				return fmt.Errorf("%s names an image by %q: %w", ocispec.ImageIndexFile, d.Digest, err)
+			}
 			name := d.Annotations[annotationImageName]
 			a.all = append(a.all, Entry{Name: name, Target: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}})
 		}
@@ -235,6 +238,9 @@ func (a *Archive) readJSON(name string, v any) error {
 func (a *Archive) blob(d ocispec.Descriptor) (r *io.SectionReader, has bool) {
 	if b, ok := a.made[d.Digest]; ok {
 		return io.NewSectionReader(bytesAt(b), 0, int64(len(b))), true
+	}
+	if d.Digest.Validate() != nil { // which has no path
+		return nil, false
 	}
 	s, ok := a.at[blobPath(d.Digest)]
 	if !ok {

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
 
 	"github.com/cleatlabs/cleat/registryserver"
@@ -223,6 +225,69 @@ func TestPushBothFormats(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(saved), ".image-*")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
+}
+
+// TestArchiveInItsOwnDirectory: the archive is no part of the image, nor is what it is made of on the way.
+func TestArchiveInItsOwnDirectory(t *testing.T) {
+	dir := rootDir(t)
+	out := filepath.Join(dir, "bin/thing.tar")
+	for range 2 { // the second time there is one already
+		if _, err := imagefile.Make(recipe(dir), out); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for tr := tar.NewReader(layerIn(t, out)); ; {
+			h, err := tr.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, h.Name)
+		}
+		if want := []string{"bin/", "bin/link", "bin/prog", "bin/twin", "fifo", "null", "tmp/"}; !slices.Equal(names, want) {
+			t.Errorf("the layer has %q, not %q", names, want)
+		}
+	}
+}
+
+// TestBadDigests: an archive that calls something by no digest is refused.
+func TestBadDigests(t *testing.T) {
+	const manifest = `{"schemaVersion":2,"config":{"digest":"nope","size":1}}`
+	index := func(d string) string {
+		return fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q,"size":%d}]}`, d, len(manifest))
+	}
+	good := digest.FromString(manifest)
+	for d, want := range map[string]string{"nope": "invalid checksum digest format", "": `by ""`, good.String(): `lacks "nope"`} {
+		file := filepath.Join(t.TempDir(), "bad.tar")
+		f, err := os.Create(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := tar.NewWriter(f)
+		for name, text := range map[string]string{"index.json": index(d), "blobs/sha256/" + good.Encoded(): manifest} {
+			if err := errors.Join(w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}), write(w, text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(w.Close(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		a, err := imagefile.OpenArchive(file)
+		if err == nil {
+			err = a.Push(context.Background(), a.Images()[0], imagefile.Destination{Ref: registry(t) + "/x:1"})
+			a.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", d, err)
+		}
+	}
+}
+
+func write(w io.Writer, text string) error {
+	_, err := io.WriteString(w, text)
+	return err
 }
 
 func TestBadInput(t *testing.T) {

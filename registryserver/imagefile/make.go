@@ -73,7 +73,7 @@ func Make(r Recipe, path string) (id digest.Digest, err error) {
 	}
 	defer os.Remove(layerFile.Name())
 	defer layerFile.Close()
-	layer, diffID, err := writeLayer(layerFile, r)
+	layer, diffID, err := writeLayer(layerFile, r, path)
 	if err != nil {
 		return "", err
 	}
@@ -97,8 +97,8 @@ func Make(r Recipe, path string) (id digest.Digest, err error) {
 	return id, os.Rename(out.Name(), path)
 }
 
-// writeLayer writes the compressed layer to f.
-func writeLayer(f *os.File, r Recipe) (ocispec.Descriptor, digest.Digest, error) {
+// writeLayer writes the compressed layer to f, without f itself and the archive that there may be already.
+func writeLayer(f *os.File, r Recipe, archive string) (ocispec.Descriptor, digest.Digest, error) {
 	buffered := bufio.NewWriterSize(f, 1<<20)
 	blob := digest.Canonical.Digester()
 	sink := io.MultiWriter(buffered, blob.Hash())
@@ -121,7 +121,7 @@ func writeLayer(f *os.File, r Recipe) (ocispec.Descriptor, digest.Digest, error)
 		return ocispec.Descriptor{}, "", err
 	}
 	diff := digest.Canonical.Digester()
-	if err := writeTar(io.MultiWriter(compressor, diff.Hash()), r); err != nil {
+	if err := writeTar(io.MultiWriter(compressor, diff.Hash()), r, f.Name(), archive); err != nil {
 		return ocispec.Descriptor{}, "", err
 	}
 	if err := errors.Join(compressor.Close(), buffered.Flush()); err != nil {
@@ -138,9 +138,9 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-func writeTar(w io.Writer, r Recipe) error {
+func writeTar(w io.Writer, r Recipe, without ...string) error {
 	if r.Dir != "" {
-		return tarDirectory(w, r.Dir)
+		return tarDirectory(w, r.Dir, without...)
 	}
 	f, err := os.Open(r.Tar)
 	if err != nil {

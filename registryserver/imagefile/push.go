@@ -89,7 +89,7 @@ func (p *push) send(ctx context.Context, d ocispec.Descriptor) error {
 	p.sent[d.Digest] = true
 	blob, ok := p.archive.blob(d)
 	if !ok {
-		return fmt.Errorf("the archive lacks %s, a %s", d.Digest, d.MediaType)
+		return fmt.Errorf("the archive lacks %q, a %s", d.Digest, d.MediaType)
 	}
 	if images.IsIndexType(d.MediaType) || images.IsManifestType(d.MediaType) {
 		if err := p.sendChildren(ctx, d, blob); err != nil {

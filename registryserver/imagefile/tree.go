@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,8 +22,8 @@ import (
 )
 
 // tarDirectory writes a root directory as a layer: owners, modes, times, links, hard
-// links, devices and file capabilities as they are. Sockets are left out.
-func tarDirectory(w io.Writer, root string) error {
+// links, devices and file capabilities as they are. Sockets are left out, and the files of these paths, if they are there.
+func tarDirectory(w io.Writer, root string, without ...string) error {
 	info, err := os.Stat(root)
 	if err != nil {
 		return err
@@ -31,6 +32,11 @@ func tarDirectory(w io.Writer, root string) error {
 		return fmt.Errorf("%s is not a directory", root)
 	}
 	t := &treeWriter{tw: tar.NewWriter(w), root: root, seen: map[inode]string{}}
+	for _, path := range without {
+		if own, err := os.Lstat(path); err == nil {
+			t.without = append(t.without, own)
+		}
+	}
 	if err := filepath.WalkDir(root, t.add); err != nil {
 		return fmt.Errorf("read the root directory %s: %w", root, err)
 	}
@@ -43,6 +49,8 @@ type treeWriter struct {
 	tw   *tar.Writer
 	root string
 	seen map[inode]string // files with several names, by their first one
+
+	without []fs.FileInfo
 }
 
 func (t *treeWriter) add(path string, _ fs.DirEntry, err error) error {
@@ -57,7 +65,7 @@ func (t *treeWriter) add(path string, _ fs.DirEntry, err error) error {
 	if err != nil {
 		return err
 	}
-	if info.Mode()&fs.ModeSocket != 0 {
+	if info.Mode()&fs.ModeSocket != 0 || slices.ContainsFunc(t.without, func(own fs.FileInfo) bool { return os.SameFile(own, info) }) {
 		return nil
 	}
 	h, err := headerOf(path, name, info)
