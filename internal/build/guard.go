@@ -28,14 +28,42 @@ func guardedBuild(ctx context.Context, c gateway.Client) (*gateway.Result, error
 	return unguarded(result), nil
 }
 
-// guard stands between the frontend and BuildKit: it sees what files the frontend reads, and which images it begins with.
+// guard stands between the frontend and BuildKit: it sees what files the frontend reads, which images it begins with, and
+// what it warns of.
 type guard struct {
 	gateway.Client
 	args map[string]string
 
-	mu    sync.Mutex
-	texts [][]byte // of Dockerfiles
-	from  foundation
+	mu     sync.Mutex
+	texts  [][]byte // of Dockerfiles
+	from   foundation
+	warned int // bytes of warnings; more than mostWarned once one was left out
+}
+
+// mostWarned bounds the warnings of a build, in bytes. Each has the whole Dockerfile with it, and BuildKit makes one
+// message of many, of which clients take no larger ones than 16 MiB.
+const mostWarned = 8 << 20
+
+// Warn leaves out what is too much, and says so once.
+func (g *guard) Warn(ctx context.Context, vertex digest.Digest, msg string, opts gateway.WarnOpts) error {
+	size := len(msg) + len(opts.URL) + len(opts.SourceInfo.GetData())
+	for _, d := range opts.Detail {
+		size += len(d)
+	}
+	g.mu.Lock()
+	before := g.warned
+	if before <= mostWarned {
+		g.warned += size
+	}
+	after := g.warned
+	g.mu.Unlock()
+	switch {
+	case before > mostWarned:
+		return nil
+	case after > mostWarned:
+		return g.Client.Warn(ctx, vertex, "There are more warnings than are told here: mend these first", gateway.WarnOpts{Level: opts.Level})
+	}
+	return g.Client.Warn(ctx, vertex, msg, opts)
 }
 
 // Solve gives references that tell of what is read by them.

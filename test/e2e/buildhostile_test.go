@@ -276,6 +276,11 @@ func TestBuildBombs(t *testing.T) {
 			}
 		}
 	}
+	// Each warning has the Dockerfile with it.
+	warned := project(t, dockerfile(strings.Repeat("FROM scratch AS a\n", 4000)+"COPY Dockerfile /\n"))
+	if r := e.Do(t, "cleat", "", "build", "--output", "type=cacheonly", warned); r.Code != 0 || !strings.Contains(r.Stderr, "more warnings than are told") {
+		t.Errorf("exit %d: %.2000s", r.Code, r.Stderr)
+	}
 	if used := peakMemory(t, e.PID()) - before; used > 100<<20 {
 		t.Errorf("the engine has taken %d MiB", used>>20)
 	}
