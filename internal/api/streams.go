@@ -210,6 +210,11 @@ func (h *Handler) containerLogs(ctx context.Context, w http.ResponseWriter, q *r
 	}
 	// What was read before an error still belongs to the client.
 	_ = out.flush()
+	if err != nil && ctx.Err() != nil && !opts.Follow {
+		// It is to see that there was more: a log that is not followed has an end.
+		h.log.Debug("a log was cut short", "error", err)
+		panic(http.ErrAbortHandler)
+	}
 	return err
 }
 

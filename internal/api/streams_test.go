@@ -465,6 +465,33 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// An engine that ends while it sends a log does not let what was sent pass for the whole; who follows a log has had it
+// as far as it went.
+func TestLogsOfAnEngineThatEnds(t *testing.T) {
+	f := &fake{logs: func(string, logs.ReadOptions) (*engine.LogSession, error) {
+		return engine.NewLogSession(true, func(ctx context.Context, emit func(stdio.Stream, []byte) error) error {
+			<-ctx.Done()
+			return errors.Join(emit(stdio.Stdout, []byte("a line\n")), ctx.Err())
+		}), nil
+	}}
+	for query, want := range map[string]error{"stdout=1": io.ErrUnexpectedEOF, "stdout=1&follow=1": nil} {
+		d := serve(t, f)
+		resp, err := d.http.Get("http://cleat/containers/x/logs?" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		ended := make(chan error, 1)
+		go func() { ended <- d.server.Shutdown(context.Background()) }()
+		if got, err := io.ReadAll(resp.Body); string(got) != "a line\n" || !errors.Is(err, want) {
+			t.Errorf("%s: %q, %v, want %v", query, got, err, want)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestLogOptions(t *testing.T) {
 	f := &fake{}
 	var got logs.ReadOptions
