@@ -326,15 +326,19 @@ func TestComposeAttachedToAFailure(t *testing.T) {
 	}
 }
 
-// A volume that is taken out of the file is not mounted any more, but what the image asks for goes on.
+// A volume that is taken out of the file is not mounted any more, but what the image asks for goes on as long as it does.
 func TestComposeWithoutItsVolumes(t *testing.T) {
 	e := engine(t, "busybox")
 	image := strings.ToLower(t.Name())
-	build := e.Command(t, "cleat", "build", "-q", "-t", image, "-")
-	build.Stdin = strings.NewReader("FROM busybox\nVOLUME /image\n")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	build := func(dockerfile string) {
+		t.Helper()
+		cmd := e.Command(t, "cleat", "build", "-q", "-t", image, "-")
+		cmd.Stdin = strings.NewReader(dockerfile)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
+	build("FROM busybox\nVOLUME /image\n")
 	t.Cleanup(func() { e.OK(t, "cleat", "rmi", "-f", image) })
 	const service = "services: {web: {image: %s, command: sleep 1000, stop_signal: SIGKILL, volumes: [%s]}}\nvolumes: {named: {}, other: {}}\n"
 	a := compose(t, e, map[string]string{"compose.yaml": fmt.Sprintf(service, image, "named:/named, /anonymous")})
@@ -355,6 +359,8 @@ func TestComposeWithoutItsVolumes(t *testing.T) {
 	}
 	mounted("/image /other")
 	a.ok(t, "exec", "-T", "web", "ls", "/image/made")
+	build("FROM busybox\nCMD other\n") // asks for none
+	mounted("/other")
 	a.ok(t, "down", "-v", "-t", "0")
 	e.OK(t, "cleat", append([]string{"volume", "rm", "-f"}, names...)...) // those without a name in the file, too
 }

@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 	"golang.org/x/sync/errgroup"
 
@@ -515,6 +517,21 @@ func (c *converging) replace(ctx context.Context, s types.ServiceConfig, old Con
 	return made, about("services", s.Name, c.ended(ctx, "Container", old.Name, "Recreated", err))
 }
 
+// imageVolumes are those that the image of a container asks for, if the one that it replaces has any.
+func (c *converging) imageVolumes(ctx context.Context, r *spec.Replica) (map[string]struct{}, error) {
+	if !slices.ContainsFunc(r.Replaces.Mounts, func(m container.MountPoint) bool { return m.Type == mount.TypeVolume }) {
+		return nil, nil
+	}
+	found, err := c.API.ImageInspect(ctx, cmp.Or(r.ImageID, r.Image))
+	if gone(err) { // the create will say so
+		return nil, nil
+	}
+	if err != nil || found.Config == nil {
+		return nil, err
+	}
+	return found.Config.Volumes, nil
+}
+
 func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Container) (Container, error) {
 	inspected, err := c.API.ContainerInspect(ctx, old.ID, client.ContainerInspectOptions{})
 	if err != nil {
@@ -524,6 +541,9 @@ func (c *converging) exchange(ctx context.Context, s types.ServiceConfig, old Co
 	r.Replaces = &inspected.Container
 	if c.opts.RenewVolumes {
 		r.Replaces.Mounts = nil
+	}
+	if r.ImageVolumes, err = c.imageVolumes(ctx, r); err != nil {
+		return Container{}, err
 	}
 	aside := old.ID[:min(12, len(old.ID))] + "_" + r.Name
 	made, err := c.make(ctx, r, aside)

@@ -128,8 +128,8 @@ func (r *Replica) mount(v types.ServiceVolumeConfig) (mount.Mount, error) {
 	return m, nil
 }
 
-// inherited are the volumes of the container that is replaced which the image asked for; those that the file has without
-// a name are given theirs in mounts. What else it had is not in the file any more.
+// inherited are the volumes of the container that is replaced for which the image asks; those that the file has without
+// a name are given theirs in mounts. What else it had is not asked for any more.
 func (r *Replica) inherited(binds []string, mounts []mount.Mount) []mount.Mount {
 	if r.Replaces == nil {
 		return nil
@@ -158,7 +158,7 @@ func (r *Replica) inherited(binds []string, mounts []mount.Mount) []mount.Mount 
 			mounts[i].Source = old.Name
 			continue
 		}
-		if _, ofImage := r.Replaces.Config.Volumes[old.Destination]; !ofImage {
+		if _, ofImage := r.ImageVolumes[old.Destination]; !ofImage {
 			continue
 		}
 		kept = append(kept, mount.Mount{Type: mount.TypeVolume, Source: old.Name, Target: target, ReadOnly: !old.RW})

@@ -37,6 +37,8 @@ type Replica struct {
 	// Replaces is the container whose place it takes, nil for none: its anonymous volumes
 	// are kept.
 	Replaces *container.InspectResponse
+	// ImageVolumes are those that the image asks for, by their targets; only with Replaces.
+	ImageVolumes map[string]struct{}
 	// Others gives the container that a service's namespaces or volumes are shared with.
 	Others func(service string) (id string, err error)
 	// Linked gives the names of a service's containers.

@@ -93,11 +93,12 @@ func TestOlderEnginesAreConnectedLater(t *testing.T) {
 // The anonymous volumes of a container pass on to the one that takes its place.
 func TestReplacementKeepsAnonymousVolumes(t *testing.T) {
 	p := load(t, "name: x\nservices: {a: {image: i, volumes: [/anon, 'data:/data']}}\nvolumes: {data: }\n")
-	old := &container.InspectResponse{ID: "0123456789abcdef", Name: "/x-a-1", Config: &container.Config{Volumes: map[string]struct{}{"/of/image": {}}}}
-	for target, name := range map[string]string{"/anon": "1111", "/of/image": "2222", "/data": "x_data", "/not/any/more": "x_old"} {
+	old := &container.InspectResponse{ID: "0123456789abcdef", Name: "/x-a-1", Config: &container.Config{Volumes: map[string]struct{}{"/of/image": {}, "/of/former/image": {}}}}
+	for target, name := range map[string]string{"/anon": "1111", "/of/image": "2222", "/data": "x_data", "/not/any/more": "x_old", "/of/former/image": "3333"} {
 		old.Mounts = append(old.Mounts, container.MountPoint{Type: "volume", Name: name, Destination: target, RW: true})
 	}
-	got, err := (&spec.Replica{Project: p, Service: p.Services["a"], Number: 1, Name: "x-a-1", Replaces: old}).Request()
+	asked := map[string]struct{}{"/of/image": {}, "/of/image/now": {}}
+	got, err := (&spec.Replica{Project: p, Service: p.Services["a"], Number: 1, Name: "x-a-1", Replaces: old, ImageVolumes: asked}).Request()
 	if err != nil {
 		t.Fatal(err)
 	}
