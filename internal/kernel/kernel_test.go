@@ -58,7 +58,7 @@ func TestProbeLeavesNoDescriptor(t *testing.T) {
 	if _, err := kernel.Probe(); err != nil {
 		t.Fatal(err)
 	}
-	if after := count(); after != before {
+	if after := count(); after > before { // fewer may be open: the collector closes what other tests have left
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }

@@ -281,7 +281,7 @@ func TestTCPKnowsWhatArrived(t *testing.T) {
 	expect.Eventually(t, "it arrives", func() bool { n, err := s.Outstanding(); return n == 0 && err == nil })
 	// The server reads nothing: the kernels' buffers fill, and what is beyond them has
 	// not arrived.
-	s.(*syslogSender).timeout = 100 * time.Millisecond
+	s.(*syslogSender).timeout = time.Second
 	big := []Message{{Line: bytes.Repeat([]byte("x"), 1<<20)}}
 	for err == nil {
 		_, err = s.Send(big)

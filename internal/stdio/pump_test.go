@@ -544,12 +544,12 @@ func TestSubscriptionEndsWithItsRun(t *testing.T) {
 // TestIdlePumpIsSmall holds what a container without output costs the engine.
 func TestIdlePumpIsSmall(t *testing.T) {
 	const pumps = 100
-	memory := func() uint64 {
+	memory := func() int64 {
 		runtime.GC()
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return m.HeapAlloc + m.StackInuse
+		return int64(m.HeapAlloc + m.StackInuse)
 	}
 	fds := func() int {
 		l, err := os.ReadDir("/proc/self/fd")
@@ -573,7 +573,8 @@ func TestIdlePumpIsSmall(t *testing.T) {
 		}
 		p.restart(t)
 	}
-	expect.Eventually(t, "all waiting", func() bool { return runtime.NumGoroutine() == routines+2*pumps })
+	// Fewer, if some that other tests have left end meanwhile.
+	expect.Eventually(t, "all waiting", func() bool { return runtime.NumGoroutine() <= routines+2*pumps })
 	perPump := (memory() - mem) / pumps
 	t.Logf("an idle pump: %d bytes, %.1f descriptors", perPump, float64(fds()-open)/pumps)
 	if perPump > 30_000 {
