@@ -323,7 +323,7 @@ broken:
 exit:
 	MOVQ $231, AX
 	SYSCALL
-	JMP  exit
+	UNDEF // a filter that forbids even this is not to keep the process for ever
 
 // keep(helper, status fd, base, size, offset, streams): wait for all children; the end of each but the helper is written to the status file.
 // Then wait, up to a second, until the engine has read what the two streams hold. If there is no engine (it holds a lock on the status file
@@ -440,7 +440,7 @@ keepDone:
 	XORQ DI, DI
 	JMP  exit
 
-// init(child, base, size): PID 1. Forward signals to the child, reap, and exit as the child did.
+// init(child, base, size): PID 1. Forward signals to the child, reap, and exit as the child did; with 1 if a filter forbids to wait.
 init:
 	MOVQ DI, R14
 	MOVQ $11, AX // munmap
@@ -455,8 +455,10 @@ initWait:
 	XORQ DX, DX
 	MOVQ $8, R10
 	SYSCALL
+	CMPQ AX, $-4 // EINTR
+	JEQ  initWait
 	TESTQ AX, AX
-	JLE  initWait
+	JLE  initBarred
 	CMPQ AX, $17 // SIGCHLD
 	JEQ  initReap
 	CMPQ AX, $21 // SIGTTIN
@@ -476,7 +478,8 @@ initReap:
 	XORQ R10, R10
 	SYSCALL
 	TESTQ AX, AX
-	JLE  initWait
+	JEQ  initWait
+	JLT  initBarred
 	CMPL AX, R14
 	JNE  initReap
 	MOVL -248(R15), AX
@@ -489,6 +492,9 @@ initReap:
 	JMP  exit
 initKilled:
 	ADDL $128, DI
+	JMP  exit
+initBarred:
+	MOVQ $1, DI
 	JMP  exit
 
 	// "CLEATEND": where the text ends (see stubCode).

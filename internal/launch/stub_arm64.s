@@ -306,7 +306,7 @@ broken:
 exit:
 	MOVD $94, R8 // exit_group
 	SVC
-	B    exit
+	UNDEF // a filter that forbids even this is not to keep the process for ever
 
 keep:
 	MOVD R0, R24
@@ -438,8 +438,10 @@ initWait:
 	MOVD $0, R2
 	MOVD $8, R3
 	SVC
+	CMP  $-4, R0 // EINTR
+	BEQ  initWait
 	CMP  $0, R0
-	BLE  initWait
+	BLE  initBarred
 	CMP  $17, R0
 	BEQ  initReap
 	CMP  $21, R0
@@ -459,7 +461,8 @@ initReap:
 	MOVD $0, R3
 	SVC
 	CMP  $0, R0
-	BLE  initWait
+	BEQ  initWait
+	BLT  initBarred
 	CMPW R24, R0
 	BNE  initReap
 	MOVWU 8(R23), R9
@@ -470,6 +473,9 @@ initReap:
 	B    exit
 initKilled:
 	ADD  $128, R0
+	B    exit
+initBarred:
+	MOVD $1, R0
 	B    exit
 
 	WORD $0x41454c43 // "CLEA"
