@@ -290,49 +290,57 @@ func (o override) entry(t *target) error {
 	return nil
 }
 
-// pushed makes the images of a list of outputs go to their registry, or not.
-func pushed(list specs, on bool) specs {
-	return withImage(list, on, "type=image,push=true", func(o *option.Output) bool {
-		if o.Type == "registry" {
-			o.Type = "image"
-			o.Attrs["push"] = "true"
-		}
-		if o.Type != "image" {
-			return false
-		}
-		o.Attrs["push"] = strconv.FormatBool(on)
-		return true
-	})
-}
-
-// loaded makes the engine's store an output, or not.
-func loaded(list specs, on bool) specs {
-	if on {
-		return withImage(list, on, "type=docker", func(o *option.Output) bool { return o.Type == "docker" && o.Dest == "" })
-	}
-	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == "type=docker" })
-}
-
-func withImage(list specs, add bool, value string, is func(*option.Output) bool) specs {
-	found := false
-	var out specs
+// pushed makes the images of a list of outputs go to their registry, or not. Where there is no output but docker's, an
+// image is one more; what a target puts elsewhere, it puts nowhere else.
+func pushed(list specs, on bool) (out specs) {
+	add := on
 	for _, s := range list {
 		parsed, err := option.Outputs([]string{s})
-		if err == nil && len(parsed) == 1 && is(&parsed[0]) {
-			found = true
-			attrs := maps.Clone(parsed[0].Attrs)
-			attrs["type"] = parsed[0].Type
-			if parsed[0].Dest != "" {
-				attrs["dest"] = parsed[0].Dest
-			}
-			s = option.Join(attrs)
+		if err != nil || len(parsed) != 1 { // it is told later
+			out = append(out, s)
+			continue
 		}
-		out = append(out, s)
+		switch o := parsed[0]; o.Type {
+		case "docker":
+			out = append(out, s)
+			continue
+		case "image":
+			attrs := maps.Clone(o.Attrs)
+			attrs["type"], attrs["push"] = o.Type, strconv.FormatBool(on)
+			if o.Dest != "" {
+				attrs["dest"] = o.Dest
+			}
+			out = append(out, option.Join(attrs))
+		case "registry":
+			if on {
+				out = append(out, s)
+			}
+		default:
+			out = append(out, s)
+		}
+		add = false
 	}
-	if !found && add {
-		out = append(out, value)
+	if add {
+		out = append(out, "type=image,push=true")
 	}
 	return out
+}
+
+// loaded makes the engine's store an output, unless there is one that is no image.
+func loaded(list specs, on bool) specs {
+	if !on {
+		return list
+	}
+	parsed, err := option.Outputs(list)
+	if err != nil { // it is told later
+		return list
+	}
+	for _, o := range parsed {
+		if !slices.Contains([]string{"docker", "image", "registry", "oci"}, o.Type) || o.Type == "docker" && o.Dest == "" {
+			return list
+		}
+	}
+	return append(slices.Clone(list), "type=docker")
 }
 
 // build is the target as the engine is asked for it.
