@@ -43,8 +43,8 @@ func mergeImageConfig(c *container.Config, img *dockerspec.DockerOCIImageConfig)
 		}
 		c.Volumes[v] = struct{}{}
 	}
-	if c.StopSignal == "" {
-		c.StopSignal = img.StopSignal
+	if _, err := parseSignal(img.StopSignal); c.StopSignal == "" && err == nil {
+		c.StopSignal = img.StopSignal // one that nobody knows is passed over, as by dockerd
 	}
 	if len(c.Shell) == 0 {
 		c.Shell = slices.Clone(img.Shell)

@@ -11,6 +11,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// An image that names a signal that nobody knows is stopped as one that names none.
+func TestStopSignalsOfImages(t *testing.T) {
+	for of, want := range map[string]string{"": "", "SIGQUIT": "SIGQUIT", "15": "15", "SIGNONE": "", "0": ""} {
+		c := &container.Config{}
+		if err := mergeImageConfig(c, &dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{StopSignal: of}}); err != nil || c.StopSignal != want {
+			t.Errorf("%q: %q, %v", of, c.StopSignal, err)
+		}
+	}
+}
+
 // Images of other builders have ranges among what they expose, and any image may have anything there.
 func TestPortsThatImagesExpose(t *testing.T) {
 	for exposed, want := range map[string][]string{
