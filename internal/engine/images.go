@@ -38,8 +38,15 @@ func (i *Images) Remove(ctx context.Context, ref string, opts image.RemoveOption
 func (i *Images) users(imageID string) []image.User {
 	var out []image.User
 	for _, c := range i.containers.All() {
-		if r := c.Load(); slices.Contains(imagesOf(r), imageID) {
-			out = append(out, image.User{ContainerID: r.ID, Running: r.State.Running()})
+		r := c.Load()
+		var has []*image.Image
+		for _, img := range imageUses(r) {
+			if img.ID.String() == imageID {
+				has = append(has, &image.Image{ID: img.ID, Manifest: img.Manifest, ChainID: img.ChainID})
+			}
+		}
+		if len(has) > 0 {
+			out = append(out, image.User{ContainerID: r.ID, Running: r.State.Running(), Images: has})
 		}
 	}
 	return out
@@ -48,11 +55,22 @@ func (i *Images) users(imageID string) []image.User {
 // imagesOf are the ids of the images that a container needs: its own and those that
 // are mounted in it.
 func imagesOf(r *container.Record) []string {
-	ids := []string{r.Image.ID.String()}
-	for i := range r.Mounts {
-		if img := r.Mounts[i].Image; img != nil && !slices.Contains(ids, img.ID.String()) {
-			ids = append(ids, img.ID.String())
+	var ids []string
+	for _, img := range imageUses(r) {
+		if id := img.ID.String(); !slices.Contains(ids, id) {
+			ids = append(ids, id)
 		}
 	}
 	return ids
+}
+
+// imageUses are those images, each as often as the container has it.
+func imageUses(r *container.Record) []*container.Image {
+	uses := []*container.Image{&r.Image}
+	for i := range r.Mounts {
+		if img := r.Mounts[i].Image; img != nil {
+			uses = append(uses, img)
+		}
+	}
+	return uses
 }

@@ -157,10 +157,8 @@ func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
 		return nil, conflict(shortID(r.match.id().String()), false, "a container was made of it")
 	}
 	if used {
-		if img, err := r.s.Resolve(ctx, r.match.id().String(), ""); err == nil {
-			if _, err := r.s.Lower(ctx, img); err != nil {
-				return nil, fmt.Errorf("keep the layers of the image %s for containers: %w", img.ID, err)
-			}
+		if err := r.keepLayers(ctx); err != nil {
+			return nil, err
 		}
 	}
 	err = r.s.store.Update(ctx, func(ctx context.Context) error {
@@ -183,6 +181,27 @@ func (r *removal) all(ctx context.Context) ([]image.DeleteResponse, error) {
 	}
 	r.s.store.ScheduleGC()
 	return records, nil
+}
+
+// keepLayers keeps the layers that containers stand on, and for one that is being made those of the engine's own platform.
+// What a container lacks already is no reason not to remove the image.
+func (r *removal) keepLayers(ctx context.Context) error {
+	var errs []error
+	if img, err := r.s.Resolve(ctx, r.match.id().String(), ""); err == nil {
+		_, err := r.s.Lower(ctx, img)
+		errs = append(errs, err)
+	}
+	for _, u := range r.users {
+		for _, img := range u.Images {
+			if _, err := r.s.Lower(ctx, img); !errdefs.IsNotFound(err) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("keep the layers of the image %s for containers: %w", r.match.id(), err)
+	}
+	return nil
 }
 
 // check gives errRenamed, inside of a transaction, if the image does not have the names with which it was looked up.

@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	mobyimage "github.com/moby/moby/api/types/image"
 
 	"github.com/cleatlabs/cleat/internal/image"
@@ -323,6 +326,35 @@ func TestLastNamesRemovedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if dirs := b.lower(t, img); !exists(dirs[0]) {
+		t.Errorf("the layers of the container are gone: %q", dirs)
+	}
+}
+
+// A container keeps the layers that it stands on, be they those of another platform than the engine's.
+func TestRemovalKeepsLayersOfOtherPlatforms(t *testing.T) {
+	b := newBench(t)
+	ctx := context.Background()
+	var index v1.ImageIndex = empty.Index
+	for _, arch := range []string{"amd64", "arm64"} {
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: imageOf(t, arch, layerOf(t, entry{"f", arch})),
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}})
+	}
+	if _, err := b.load(ociArchive(t, "docker.io/lab/multi:1", index.(mutate.Appendable)), image.LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	img, err := b.images.Resolve(ctx, "lab/multi:1", "linux/arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorded := &image.Image{ID: img.ID, Manifest: img.Manifest, ChainID: img.ChainID}
+	users := func(string) []image.User { return []image.User{{ContainerID: "c", Images: []*image.Image{recorded}}} }
+	if _, err := b.images.Remove(ctx, img.ID.String(), image.RemoveOptions{Force: true}, users); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if dirs := b.lower(t, recorded); !exists(dirs[0]) {
 		t.Errorf("the layers of the container are gone: %q", dirs)
 	}
 }

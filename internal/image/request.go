@@ -40,6 +40,9 @@ type ListRequest struct {
 type User struct {
 	ContainerID string
 	Running     bool
+	// Images are the image as the container has it: for one platform, or for several. Of each, what [Service.Lower] reads
+	// is set.
+	Images []*Image
 }
 
 // RemoveOptions are the choices of [Service.Remove].
