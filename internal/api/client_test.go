@@ -90,7 +90,7 @@ func oneContainer() *fake {
 	f.remove = func(engine.RemoveOptions) {}
 	f.execCreate = func(string, container.ExecCreateRequest) (string, error) { return strings.Repeat("ee", 32), nil }
 	f.execStart = func(string, engine.ExecStartOptions) (*engine.ExecSession, error) {
-		return engine.NewExecSession(echo), nil
+		return engine.NewExecSession(echo, nil), nil
 	}
 	f.execInspect = func(id string) (*container.ExecInspectResponse, error) {
 		code := 5

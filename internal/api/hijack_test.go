@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -26,9 +28,32 @@ func attaching(t testing.TB, tty bool, run func(context.Context, engine.StreamIO
 			return engine.NewAttachSession(tty, run, nil), nil
 		},
 		execStart: func(string, engine.ExecStartOptions) (*engine.ExecSession, error) {
-			return engine.NewExecSession(run), nil
+			return engine.NewExecSession(run, nil), nil
 		},
 	})
+}
+
+// An exec whose client cannot be served, as its connection carries other calls too, can be started by another.
+func TestExecWithoutAConnectionOfItsOwn(t *testing.T) {
+	given := false
+	d := serve(t, &fake{execStart: func(string, engine.ExecStartOptions) (*engine.ExecSession, error) {
+		return engine.NewExecSession(echo, func() { given = true }), nil
+	}})
+	only2 := &http.Protocols{}
+	only2.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{
+		Protocols:   only2,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", d.socket) },
+	}}
+	defer client.CloseIdleConnections()
+	answer, err := client.Post("http://engine/exec/x/start", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.ProtoMajor != 2 || answer.StatusCode < 400 || !given {
+		t.Errorf("%s %s, given up: %v", answer.Proto, answer.Status, given)
+	}
 }
 
 // echo copies stdin to stdout and, at its end, says so on stderr.

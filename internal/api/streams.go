@@ -153,6 +153,7 @@ func (h *Handler) execStart(ctx context.Context, w http.ResponseWriter, q *reque
 	// what comes as it is, and standard output alone, as from dockerd.
 	ctx, s, err := h.upgrade(ctx, w, q, req.Tty)
 	if err != nil {
+		started.Close()
 		return err
 	}
 	defer h.finish(s)

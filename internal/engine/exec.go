@@ -236,7 +236,7 @@ func (x *Execs) ExecStart(ctx context.Context, id string, opts ExecStartOptions)
 	if opts.Detach {
 		return nil, x.start(context.WithoutCancel(ctx), e, size, false)
 	}
-	return NewExecSession(func(ctx context.Context, client StreamIO) error { return x.attend(ctx, e, size, client) }), nil
+	return NewExecSession(func(ctx context.Context, client StreamIO) error { return x.attend(ctx, e, size, client) }, e.unbegin), nil
 }
 
 func (e *execution) begin() error {
@@ -250,6 +250,13 @@ func (e *execution) begin() error {
 	}
 	e.begun = true
 	return nil
+}
+
+// unbegin is for a start that does not come, as its client cannot be served.
+func (e *execution) unbegin() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.begun = false
 }
 
 // attend starts an exec and serves its client.

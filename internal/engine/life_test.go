@@ -302,6 +302,15 @@ func TestExec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	session, err := l.ExecStart(t.Context(), never, engine.ExecStartOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session.Close()
+	if session, err = l.ExecStart(t.Context(), never, engine.ExecStartOptions{}); err != nil {
+		t.Fatalf("a start after one that was given up: %v", err)
+	}
+	session.Close()
 	if err := l.Kill(t.Context(), id, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -129,10 +129,18 @@ type ExecStartOptions struct {
 // and then calls Run, which starts the process: a start that fails is told to
 // the client in the stream, as Docker does.
 type ExecSession struct {
-	run func(context.Context, StreamIO) error
+	run   func(context.Context, StreamIO) error
+	close func()
 }
 
 // Run starts the process and copies until its output ended or the client left.
 func (s *ExecSession) Run(ctx context.Context, client StreamIO) error {
 	return s.run(ctx, client)
+}
+
+// Close gives up a session that was never run: the exec can be started again.
+func (s *ExecSession) Close() {
+	if s.close != nil {
+		s.close()
+	}
 }

@@ -16,7 +16,7 @@ func NewLogSession(tty bool, run func(context.Context, func(stdio.Stream, []byte
 	return &LogSession{TTY: tty, run: run}
 }
 
-// NewExecSession makes a session of its parts.
-func NewExecSession(run func(context.Context, StreamIO) error) *ExecSession {
-	return &ExecSession{run: run}
+// NewExecSession makes a session of its parts; close may be nil.
+func NewExecSession(run func(context.Context, StreamIO) error, close func()) *ExecSession {
+	return &ExecSession{run: run, close: close}
 }
