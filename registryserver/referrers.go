@@ -157,26 +157,29 @@ func readAbout(document []byte) about {
 
 // tellSubject says, in the answer to a manifest that is about another one, that its
 // subject was understood: without that, clients keep a list of their own under a tag.
-func tellSubject(w *statusWriter, r *http.Request) {
+// The manifest is read by who answers the request that is returned, if he lets the client in.
+func tellSubject(w *statusWriter, r *http.Request) *http.Request {
 	if r.Method != http.MethodPut || !strings.HasPrefix(r.URL.Path, "/v2/") || !strings.Contains(r.URL.Path, "/manifests/") || r.Body == nil {
-		return
+		return r
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxManifest+1))
+	var manifest beginning
+	r = r.WithContext(r.Context()) // net/http goes by the body of its own
 	r.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.MultiReader(bytes.NewReader(body), errorReader{err}, r.Body), r.Body}
-	if subject := readAbout(body).subject; subject != "" {
-		w.created = http.Header{"Oci-Subject": {subject.String()}}
+	}{io.TeeReader(r.Body, &manifest), r.Body}
+	w.created = func(h http.Header) {
+		if subject := readAbout(manifest.Bytes()).subject; subject != "" {
+			h["Oci-Subject"] = []string{subject.String()}
+		}
 	}
+	return r
 }
 
-// errorReader gives an error that was met before, or nothing.
-type errorReader struct{ err error }
+// beginning keeps as much of what is written as a manifest can be long.
+type beginning struct{ bytes.Buffer }
 
-func (e errorReader) Read([]byte) (int, error) {
-	if e.err != nil {
-		return 0, e.err
-	}
-	return 0, io.EOF
+func (b *beginning) Write(p []byte) (int, error) {
+	b.Buffer.Write(p[:min(len(p), maxManifest-b.Len())])
+	return len(p), nil
 }

@@ -156,24 +156,21 @@ func (s *Server) route(w *statusWriter, r *http.Request) {
 		s.listReferrers(w, r, name, subject)
 		return
 	}
-	tellSubject(w, r)
-	s.app.ServeHTTP(w, r)
+	s.app.ServeHTTP(w, tellSubject(w, r))
 }
 
 // statusWriter remembers the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
-	// created is added to the header if something was made.
-	created http.Header
+	// created adds to the header if something was made; nil adds nothing.
+	created func(http.Header)
 }
 
 func (w *statusWriter) WriteHeader(status int) {
 	w.status = status
-	if status == http.StatusCreated {
-		for name, values := range w.created {
-			w.Header()[name] = values
-		}
+	if status == http.StatusCreated && w.created != nil {
+		w.created(w.Header())
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

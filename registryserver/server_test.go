@@ -1,6 +1,7 @@
 package registryserver_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -107,6 +109,22 @@ func TestPasswords(t *testing.T) {
 		if resp.StatusCode != c.status {
 			t.Errorf("%s:%s gets %s", c.user, c.password, resp.Status)
 		}
+	}
+	// Nothing is read, nor kept, of what somebody sends who is not let in.
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(expect.Patience))
+	fmt.Fprint(conn, "PUT /v2/a/manifests/latest HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a manifest of nobody's gets %s", resp.Status)
 	}
 }
 
