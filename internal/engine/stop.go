@@ -23,6 +23,9 @@ const (
 	// idleBeforeKill is how long a container must use no CPU after a stop
 	// signal that nothing in it can receive.
 	idleBeforeKill = 50 * time.Millisecond
+	// betweenLooks is how soon it is noticed that a program which could not receive a
+	// stop's signal has come to be able to.
+	betweenLooks = 200 * time.Millisecond
 	// killPatience bounds the wait for the exit after SIGKILL; a process in an
 	// uninterruptible wait cannot be killed by anyone.
 	killPatience = 30 * time.Second
@@ -302,8 +305,8 @@ func (s *Stopper) awaitExit(ctx context.Context, c *container.Container, r *run,
 // inVain says whether waiting for a reaction to sig is pointless: PID 1 can
 // not receive it, and nothing in the container has run for a while since it was
 // sent. A container that is busy at first, as one that has only just been
-// started, is looked at again after twice as long, until the timeout; if it can
-// receive the signal then, and could not before, it gets it again. Somebody who
+// started, has to be idle for twice as long the next time, until the timeout; once it
+// can receive the signal, and could not before, it gets it again. Somebody who
 // chose the timeout (byDefault is false) wants it waited for.
 func (s *Stopper) inVain(ctx context.Context, r *run, c *container.Container, sig syscall.Signal, timeout time.Duration, byDefault bool) bool {
 	if sig == syscall.SIGKILL {
@@ -324,18 +327,19 @@ func (s *Stopper) inVain(ctx context.Context, r *run, c *container.Container, si
 	if err != nil {
 		return false
 	}
-	for window := idleBeforeKill; timeout < 0 || window < timeout; window *= 2 {
-		if timeout >= 0 {
+	for window := idleBeforeKill; timeout != 0; window *= 2 {
+		if timeout > 0 {
+			window = min(window, timeout)
 			timeout -= window
 		}
-		if await(ctx, r.exited, window) {
+		now := s.listen(ctx, r, sig, window)
+		if isClosed(r.exited) {
 			return true
 		}
 		if ctx.Err() != nil {
 			return false
 		}
 		after, err := group.CPUUsage()
-		now := r.process.StopHint(int(sig))
 		if now == runtime.MayReact {
 			s.repeat(c, r, sig)
 		}
@@ -348,6 +352,17 @@ func (s *Stopper) inVain(ctx context.Context, r *run, c *container.Container, si
 		before, hint = after, now
 	}
 	return false
+}
+
+// listen waits for d, for the container's end or for a way to receive sig, whichever comes first, and says whether it can
+// receive it. It looks often: a program that takes seconds to start is to get its signal as soon as it can.
+func (s *Stopper) listen(ctx context.Context, r *run, sig syscall.Signal, d time.Duration) runtime.Reaction {
+	for ; ; d -= betweenLooks {
+		over := await(ctx, r.exited, min(d, betweenLooks)) || ctx.Err() != nil
+		if hint := r.process.StopHint(int(sig)); over || hint == runtime.MayReact || d <= betweenLooks {
+			return hint
+		}
+	}
 }
 
 // await waits for ch to be closed, at most d or until ctx ends.

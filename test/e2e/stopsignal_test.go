@@ -99,3 +99,16 @@ trap 'echo got it' TERM; echo armed; sleep 1 & wait $!; sleep 0.2; exit 7`)
 		e.OK(t, "docker", "rm", n)
 	}
 }
+
+// TestSignalOfALateHandler: a program may take seconds to come to its handler, as a Python worker on a busy machine does. It
+// gets the signal then, also near the end of the timeout.
+func TestSignalOfALateHandler(t *testing.T) {
+	e := engine(t, "busybox")
+	n := name(t)
+	remove(t, e, n)
+	e.OK(t, "docker", "run", "-d", "--name", n, "busybox", "sh", "-c", "sleep 7; trap 'exit 7' TERM; sleep 600 & wait")
+	e.OK(t, "docker", "stop", "-t", "12", n)
+	if got := e.OK(t, "docker", "inspect", "-f", "{{.State.ExitCode}}", n); got != "7" {
+		t.Errorf("exit code %s", got)
+	}
+}
