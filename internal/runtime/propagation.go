@@ -30,9 +30,9 @@ func checkPropagation(m *Mount) error {
 	case i < 0:
 		return invalid("path %s: its mount is not found in /proc/self/mountinfo", m.Source)
 	case kind == "shared" && !table[i].Shared:
-		return invalid("path %s is mounted on %s but it is not a shared mount", m.Source, table[i].Point)
+		return invalid("path %s is mounted on %s but it is not a shared mount: make it one (mount --make-rshared %[2]s), or leave out %[3]s", m.Source, table[i].Point, m.Propagation)
 	case kind == "slave" && !table[i].Shared && !table[i].Slave:
-		return invalid("path %s is mounted on %s but it is not a shared or slave mount", m.Source, table[i].Point)
+		return invalid("path %s is mounted on %s but it is not a shared or slave mount: make it one (mount --make-rshared %[2]s), or leave out %[3]s", m.Source, table[i].Point, m.Propagation)
 	}
 	return nil
 }

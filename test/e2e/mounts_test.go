@@ -149,7 +149,7 @@ func TestBindRecursion(t *testing.T) {
 	if err := syscall.Mount("", private, "", syscall.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
-	if r := e.Docker(t, "run", "--rm", "-v", private+":/m:rshared", "busybox", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "it is not a shared mount") {
+	if r := e.Docker(t, "run", "--rm", "-v", private+":/m:rshared", "busybox", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "it is not a shared mount: make it one (mount --make-rshared "+private+"), or leave out rshared") {
 		t.Errorf("%s", r)
 	}
 }
