@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
+	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 )
 
 // commandHint says what is wrong with a command that is not there in a container, when
@@ -28,6 +32,28 @@ func (a *app) commandHint(text, verb, object string, argv []string) string {
 		return "Not every image has bash: sh is in nearly all"
 	}
 	return ""
+}
+
+// whyKilled says that a container which ended by SIGKILL has run out of memory since began, if it has: what it has written
+// does not tell. The events know it even of one that has been removed. It is "" for all else, and where the engine does
+// not answer soon.
+func (a *app) whyKilled(ctx context.Context, id string, code int, began time.Time) string {
+	if code != 128+int(unix.SIGKILL) {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	stamp := func(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
+	events := a.conn.Events(ctx, client.EventsListOptions{
+		Since: stamp(began), Until: stamp(time.Now()),
+		Filters: make(client.Filters).Add("container", id).Add("event", "oom"),
+	})
+	select {
+	case <-events.Messages:
+		return "The container ran out of memory, and the kernel killed it: give it more (--memory), or let it need less"
+	case <-events.Err:
+		return ""
+	}
 }
 
 // hinted puts a hint, if there is one, in a paragraph of its own behind the error.

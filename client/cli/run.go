@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -101,7 +102,7 @@ func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at 
 	done := make(chan error, 1)
 	go func() { done <- s.run(streamCtx) }()
 
-	status := <-waiting
+	status, began := <-waiting, time.Now()
 	if _, err := a.conn.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		endStream()
 		<-done // the terminal is itself again
@@ -133,7 +134,7 @@ func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at 
 		return exit.err
 	}
 	if exit.code != 0 {
-		return &statusError{code: exit.code}
+		return &statusError{code: exit.code, msg: a.whyKilled(ctx, id, exit.code, began)}
 	}
 	return nil
 }

@@ -430,6 +430,22 @@ func TestComposeMistakes(t *testing.T) {
 	}
 }
 
+// Neither the exit code nor the output of a program need show that the kernel has killed a part of it.
+func TestComposeTellsWantOfMemory(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `services:
+  big: {image: busybox, mem_limit: 16m, memswap_limit: 16m, command: sh -c "tail /dev/zero; exit 3"}
+  after: {image: busybox, depends_on: {big: {condition: service_completed_successfully}}}
+`})
+	const why = ", a process of it was killed for want of memory: raise its limit of 16MiB (mem_limit, or deploy.resources.limits.memory)"
+	if r := a.run(t, "up", "big"); !strings.Contains(r.Stdout, "big-1 exited with code 3"+why+"\n") {
+		t.Errorf("attached: %+v", r)
+	}
+	if r := a.run(t, "up", "-d"); r.Code == 0 || !strings.Contains(r.Stderr, "exit 3 (container "+a.name+"-big-1)"+why+"; it said:\n    Killed\n") {
+		t.Errorf("waited for: %+v", r)
+	}
+}
+
 // A client that is killed in the middle leaves nothing that `down` does not find.
 func TestComposeKilledClient(t *testing.T) {
 	e := engine(t, "busybox")

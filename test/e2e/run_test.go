@@ -171,6 +171,12 @@ func TestOOMKilled(t *testing.T) {
 			t.Errorf("no oom event: %q", ev)
 		}
 	})
+	for command, told := range map[string]bool{"exec tail /dev/zero": true, "kill -9 $$": false} { // cleat says why, also of what is gone
+		r := e.Do(t, "cleat", "", "run", "--rm", "--init", "-m", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", command)
+		if r.Code != 137 || strings.Contains(r.Stderr, "ran out of memory") != told {
+			t.Errorf("%s: %s %s", command, r, r.Stderr)
+		}
+	}
 }
 
 // TestHostileImagePaths runs images whose /proc or /dev is a symlink: nothing may

@@ -231,14 +231,18 @@ func (s *session) removed(id string) {
 
 // exited takes note of a container that has ended, unless it is started again.
 func (s *session) exited(c operate.Container, code int64, shown bool) {
-	again := false
+	again, memory := false, ""
 	if r, err := s.o.API.ContainerInspect(context.Background(), c.ID, client.ContainerInspectOptions{}); err == nil {
 		again = r.Container.State.Running || r.Container.State.Restarting
+		memory = operate.OutOfMemory(r.Container)
 	}
 	if shown {
 		text := fmt.Sprintf("exited with code %d", code)
 		if again {
 			text += " (restarting)"
+		}
+		if memory != "" {
+			text += ", " + memory
 		}
 		s.logs.Status(c.Short(), text)
 	}

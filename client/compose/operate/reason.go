@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/docker/go-units"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -28,6 +29,9 @@ func (e *reasonError) Unwrap() error { return e.err }
 // withReason adds to the error of a container that does not become what others wait for what its last health check, or
 // else the container itself, has said.
 func (o *Operator) withReason(ctx context.Context, c container.InspectResponse, err error) error {
+	if memory := OutOfMemory(c); memory != "" {
+		err = fmt.Errorf("%w, %s", err, memory)
+	}
 	said, who := "", "it"
 	if c.State.Status == container.StateRunning {
 		h := c.State.Health
@@ -55,6 +59,18 @@ func (o *Operator) withReason(ctx context.Context, c container.InspectResponse, 
 		b.WriteString("\n    " + l)
 	}
 	return &reasonError{err, who + " said:" + b.String()}
+}
+
+// OutOfMemory says of a container whose last run had a process killed for want of memory that it was so, and what to
+// write; "" of others. The program's exit code need not show it, nor its output.
+func OutOfMemory(c container.InspectResponse) string {
+	switch {
+	case c.State == nil || !c.State.OOMKilled:
+		return ""
+	case c.HostConfig == nil || c.HostConfig.Memory == 0:
+		return "a process of it was killed for want of memory: it has no limit of its own, so more must come from where it runs"
+	}
+	return "a process of it was killed for want of memory: raise its limit of " + units.BytesSize(float64(c.HostConfig.Memory)) + " (mem_limit, or deploy.resources.limits.memory)"
 }
 
 // lastOutput are the last lines of a container's log.
