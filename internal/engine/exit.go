@@ -351,6 +351,11 @@ func (x *exiter) restartNow(ctx context.Context, c *container.Container, delay t
 	if ctx.Err() != nil || c.Gone() || c.Load().State.Status != api.StateRestarting {
 		return
 	}
+	// A stop that came while the exit was dealt with may not have come to give the restart up.
+	if c.Load().State.StoppedByHand {
+		settleRestart(c)
+		return
+	}
 	if err := x.start(context.WithoutCancel(ctx), c, delay); err != nil {
 		x.log.Error("restart of a container by its policy failed", "container", c.ID(), "error", err)
 	}

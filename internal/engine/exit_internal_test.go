@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"time"
 
 	api "github.com/moby/moby/api/types/container"
 
@@ -31,5 +33,22 @@ func TestVolumesAreLeftUnderTheirNewNames(t *testing.T) {
 	})
 	if !slices.Equal(told, []string{"before", "after"}) {
 		t.Errorf("left were %q", told)
+	}
+}
+
+// A restart that the policy has planned before a stop was noted is not carried out after it, however late the stop comes
+// to give it up.
+func TestARestartIsNotCarriedOutAfterAStop(t *testing.T) {
+	for _, stopped := range []bool{false, true} {
+		_, c := storeOf(t, api.StateRestarting)
+		if err := c.SetState(func(st *container.State) { st.StoppedByHand = stopped }); err != nil {
+			t.Fatal(err)
+		}
+		started := false
+		x := &exiter{start: func(context.Context, *container.Container, time.Duration) error { started = true; return nil }}
+		x.restartNow(t.Context(), c, 0)
+		if started == stopped || (c.Load().State.Status == api.StateExited) != stopped {
+			t.Errorf("stopped: %t, started: %t, then %s", stopped, started, c.Load().State.Status)
+		}
 	}
 }

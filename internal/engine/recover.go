@@ -361,7 +361,7 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 				rc.startByPolicy(ctx, c)
 			}
 		case r.State.Status == api.StateRestarting:
-			rc.stopper.settleRestart(c)
+			settleRestart(c)
 		}
 		rc.boot.Had(c) // also if it is not to start any more: nobody need wait for it
 	}

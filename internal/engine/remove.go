@@ -87,7 +87,7 @@ func (rm *Remover) end(c *container.Container) error {
 	rm.stopper.noteByHand(c)
 	l := rm.lives.of(c)
 	if l.cancelRestart() {
-		rm.stopper.settleRestart(c)
+		settleRestart(c)
 	}
 	if r := l.live(); r != nil {
 		r.stopByHand()

@@ -120,7 +120,7 @@ func (s *Stopper) stop(ctx context.Context, c *container.Container, opts StopOpt
 	s.noteByHand(c)
 	left := s.boot.Leave(c)
 	r, settled := s.giveUpRestart(c)
-	if settled || left && s.settleRestart(c) {
+	if settled || left && settleRestart(c) {
 		s.say.container(c, apievents.ActionStop)
 		return nil
 	}
@@ -166,7 +166,7 @@ func (s *Stopper) giveUpRestart(c *container.Container) (r *run, settled bool) {
 		if !l.cancelRestart() {
 			return r, false
 		}
-		if s.settleRestart(c) {
+		if settleRestart(c) {
 			return nil, true
 		}
 	}
@@ -176,7 +176,7 @@ func (s *Stopper) giveUpRestart(c *container.Container) (r *run, settled bool) {
 // dealt with. The caller has waited for the exit.
 func (s *Stopper) settleEnd(c *container.Container, r *run) {
 	if l := s.lives.of(c); r.wasStoppedByHand() && l.current() == r && l.cancelRestart() {
-		s.settleRestart(c)
+		settleRestart(c)
 	}
 }
 
@@ -197,7 +197,7 @@ func (s *Stopper) endUnhealthy(c *container.Container, r *run, action health.Act
 
 // settleRestart ends a container whose restart was given up: nothing of it
 // runs. It reports false if the restart had already been carried out.
-func (s *Stopper) settleRestart(c *container.Container) bool {
+func settleRestart(c *container.Container) bool {
 	settled := false
 	err := c.SetExited(func(st *container.State) {
 		if st.Status == api.StateRestarting {
