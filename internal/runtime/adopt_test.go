@@ -107,6 +107,27 @@ func TestAdoptByARecordWrittenAhead(t *testing.T) {
 	}
 }
 
+// An engine that dies before it has written down that a container runs leaves none that does: the command is not executed
+// before.
+func TestCommandWaitsForItsRecord(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sleep", "600")
+	reading := fmt.Sprintf("%d ", unix.SYS_READ)
+	s.Meanwhile = func(r keeper.Record) {
+		proc := fmt.Sprintf("/proc/%d/", keeper.Complete(r).PID)
+		expect.Eventually(t, "the process waits", func() bool {
+			if name, _ := os.ReadFile(proc + "comm"); string(name) == "sleep\n" {
+				t.Error("the command was executed before its record was written")
+				return true
+			}
+			call, _ := os.ReadFile(proc + "syscall")
+			return strings.HasPrefix(string(call), reading)
+		})
+	}
+	p := l.startRaw(s)
+	l.check(p.Signal(9))
+}
+
 // The process goes on without its keeper: that record leads to it all the same.
 func TestAdoptByARecordWrittenAheadWithoutKeeper(t *testing.T) {
 	l := newLab(t)

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"syscall"
@@ -28,7 +29,10 @@ type builder struct {
 	// laterNet is where the namespace of a start that asks for LaterNetwork belongs, an index of files; else 0.
 	laterNet int
 	late     func(keeper.Record) // see Late.Meanwhile
-	spareDev bool                // dev was made ahead
+	// gate is where the process waits before its command, and opener the other end of that pipe, -1 once it is used.
+	gate     launch.Arg
+	opener   int
+	spareDev bool // dev was made ahead
 	root     launch.Arg
 	layout   mountLayout
 
@@ -54,6 +58,9 @@ func (b *builder) build() error {
 	b.leaveHost()
 	clone := keeper.Clone{Flags: b.namespaces(), Cgroup: -1}
 	tasks := b.reserveGroup(&clone)
+	if err := b.makeGate(); err != nil {
+		return err
+	}
 	k.Clone(clone)
 
 	b.p.Call(unix.SYS_UMASK, "", launch.Mode(0))
@@ -179,6 +186,32 @@ func (b *builder) letGo() {
 	}
 }
 
+// makeGate has the process wait for one byte before its command. It ends if there comes none, as the engine has died: the
+// next one does not know of it.
+func (b *builder) makeGate() (err error) {
+	b.gate, err = b.open("gate", func() (in int, err error) {
+		in, b.opener, err = pipe()
+		return in, err
+	})
+	if err != nil {
+		return fmt.Errorf("making the gate: %w", err)
+	}
+	return nil
+}
+
+// closeGate closes the engine's end, which ends a process that still waits.
+func (b *builder) closeGate() {
+	if b.opener >= 0 {
+		unix.Close(b.opener)
+		b.opener = -1
+	}
+}
+
+func (b *builder) close() {
+	b.closeGate()
+	b.plan.close()
+}
+
 // loopback sets lo up in a network namespace of our own making.
 func (b *builder) loopback() {
 	if b.s.NetNS != NewNetwork || b.spareNet >= 0 {
@@ -276,6 +309,7 @@ func (b *builder) execute() error {
 		return err
 	}
 	b.closeOnExec()
+	b.p.Sync("gate", b.gate)
 	b.p.ReportReached()
 	if b.s.Init {
 		b.initProcess(id, own)

@@ -41,7 +41,7 @@ func BenchmarkBuild(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		bl := &builder{plan: r.newPlan(), s: s, r: r, spareNet: -1}
+		bl := &builder{plan: r.newPlan(), s: s, r: r, spareNet: -1, opener: -1}
 		bl.p = bl.plan.p
 		if err := bl.arrange(); err != nil {
 			b.Fatal(err)

@@ -101,9 +101,14 @@ func (x *PreparedExec) open() bool {
 			return false
 		}
 	}
+	return pass(x.gate) == nil
+}
+
+// pass lets the process at a gate go on. It fails if that has ended.
+func pass(gate int) error {
 	for {
-		if _, err := unix.Write(x.gate, []byte{1}); err != unix.EINTR {
-			return err == nil
+		if _, err := unix.Write(gate, []byte{1}); err != unix.EINTR {
+			return err
 		}
 	}
 }

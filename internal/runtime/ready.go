@@ -29,7 +29,7 @@ func (r *Runtime) Ready(s *Spec) (x *ReadyStart, err error) {
 	if err := s.check(); err != nil {
 		return nil, errors.Join(err, s.Group.Discard())
 	}
-	b := &builder{plan: r.newPlan(), s: s, r: r, spareNet: -1}
+	b := &builder{plan: r.newPlan(), s: s, r: r, spareNet: -1, opener: -1}
 	b.p = b.plan.p
 	if s.NetNS == NewNetwork {
 		b.takeNetwork()

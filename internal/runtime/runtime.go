@@ -199,7 +199,7 @@ func (r *Runtime) Dump(s *Spec) (string, error) {
 	if err := s.check(); err != nil {
 		return "", err
 	}
-	b := &builder{plan: dryPlan(), s: s, r: r, spareNet: -1}
+	b := &builder{plan: dryPlan(), s: s, r: r, spareNet: -1, opener: -1}
 	b.p = b.plan.p
 	if s.TTY {
 		b.tty = &terminal{devpts: -1, slave: -1, name: "0"}

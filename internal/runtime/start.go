@@ -26,12 +26,15 @@ func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 	return x.Start(ctx, Late{NetNS: -1, Held: s.Held, Meanwhile: s.Meanwhile})
 }
 
-// meanwhile is done while the keeper has its program and the process is being set up.
+// meanwhile is done while the keeper has its program and the process is being set up. The process executes its command
+// when late is done: what an engine that dies before has not written down has not run.
 func (b *builder) meanwhile(rec keeper.Record) {
 	b.letGo()
 	if b.late != nil {
 		b.late(rec)
 	}
+	_ = pass(b.opener) // a process that has ended is known by its report
+	b.closeGate()
 }
 
 // starting is a built program on its way to becoming a Process.
