@@ -114,8 +114,8 @@ func TestCommandWaitsForItsRecord(t *testing.T) {
 	s := l.spec("sleep", "600")
 	reading := fmt.Sprintf("%d ", unix.SYS_READ)
 	s.Meanwhile = func(r keeper.Record) {
-		proc := fmt.Sprintf("/proc/%d/", keeper.Complete(r).PID)
 		expect.Eventually(t, "the process waits", func() bool {
+			proc := fmt.Sprintf("/proc/%d/", keeper.Complete(r).PID)
 			if name, _ := os.ReadFile(proc + "comm"); string(name) == "sleep\n" {
 				t.Error("the command was executed before its record was written")
 				return true
@@ -124,8 +124,7 @@ func TestCommandWaitsForItsRecord(t *testing.T) {
 			return strings.HasPrefix(string(call), reading)
 		})
 	}
-	p := l.startRaw(s)
-	l.check(p.Signal(9))
+	l.start(s)
 }
 
 // The process goes on without its keeper: that record leads to it all the same.
