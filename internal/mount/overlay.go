@@ -38,9 +38,43 @@ func (o Overlay) Mount(f kernel.Features) (int, error) {
 			return -1, err
 		}
 	}
-	if !f.OverlayAppendLower {
-		return o.mountLegacy()
+	mount := o.mountLegacy
+	if f.OverlayAppendLower {
+		mount = func() (int, error) { return o.mountByContext(f) }
 	}
+	fd, err := mount()
+	if err != nil {
+		return -1, err
+	}
+	if err := o.checkWritable(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// checkWritable fails where the kernel has made an overlay read-only that is to be written to: it does so, and says it in
+// its log alone, where it cannot make a directory in the work directory, as on a disk without inodes. It would stay so.
+func (o Overlay) checkWritable(fd int) error {
+	if o.Upper == "" {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := ignoringInterrupts(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return fmt.Errorf("statfs of an overlay: %w", err)
+	}
+	if st.Flags&unix.ST_RDONLY == 0 {
+		return nil
+	}
+	// What the kernel has met is met again, or has passed.
+	dir := filepath.Join(o.Work, "work")
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("overlay work directory: %w", err)
+	}
+	return dirError("work directory", o.Work, unix.EROFS, "the kernel could not make "+dir)
+}
+
+func (o Overlay) mountByContext(f kernel.Features) (int, error) {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("fsopen overlay: %w", err)

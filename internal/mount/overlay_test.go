@@ -129,6 +129,36 @@ func TestOverlayReadOnly(t *testing.T) {
 	}
 }
 
+// The kernel makes an overlay read-only without a word where it can make nothing in the work directory.
+func TestOverlayWithoutInodesIsNotReadOnly(t *testing.T) {
+	for name, f := range variants(t) {
+		t.Run(name, func(t *testing.T) {
+			base := t.TempDir()
+			must(t, unix.Mount("tmpfs", base, "tmpfs", 0, "nr_inodes=8"))
+			t.Cleanup(func() { must(t, unix.Unmount(base, unix.MNT_DETACH)) })
+			o := mount.Overlay{Lower: []string{mkdir(t, base, "l")}, Upper: mkdir(t, base, "u"), Work: mkdir(t, base, "w")}
+			filler := func(n int) string { return fmt.Sprintf("%s/filler%d", base, n) }
+			n := 0
+			for os.WriteFile(filler(n), nil, 0o600) == nil {
+				n++
+			}
+			if fd, err := o.Mount(f); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), base+"/w") {
+				unix.Close(fd)
+				t.Errorf("without inodes: %v", err)
+			}
+			for i := range n {
+				must(t, os.Remove(filler(i)))
+			}
+			fd, err := o.Mount(f)
+			must(t, err)
+			defer unix.Close(fd)
+			if err := unix.Mkdirat(fd, "new", 0o755); err != nil {
+				t.Errorf("with inodes: %v", err)
+			}
+		})
+	}
+}
+
 func TestOverlayOf500Layers(t *testing.T) {
 	for name, f := range variants(t) {
 		t.Run(name, func(t *testing.T) {
