@@ -120,7 +120,7 @@ func announce6(index int, ip netip.Addr, mac net.HardwareAddr) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1); err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet6{Addr: ip.As16()}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet6{Addr: ip.As16(), ZoneId: uint32(index)}); err != nil {
 		return err
 	}
 	allNodes := netip.IPv6LinkLocalAllNodes()

@@ -222,7 +222,7 @@ func (b *bridge) settle(e *Endpoint) error {
 		return nil
 	}
 	defer b.settled.Store(true)
-	return awaitAddress(b.host.conn, int(b.index.Load()))
+	return awaitAddress(b.host.conn, int(b.index.Load()), e.Gateway6)
 }
 
 // publishes says whether ports of the host can lead to containers of the network.

@@ -114,7 +114,7 @@ func (in *inside) settle(d driver, index int, e *Endpoint) error {
 	if !e.IP6.IsValid() {
 		return nil
 	}
-	if err := awaitAddress(in.conn, index); err != nil {
+	if err := awaitAddress(in.conn, index, e.IP6); err != nil {
 		return fmt.Errorf("in the container's namespace: %w", err)
 	}
 	return d.settle(e)

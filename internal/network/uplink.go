@@ -137,8 +137,9 @@ type hostSysctl struct {
 // awaitAddress waits until an IPv6 address of a link answers. The kernel sees to that by
 // a work item, even where it does not look for duplicates (accept_dad=0); who asks for
 // the address before is not answered, and asks again after a second. With IFA_F_NODAD
-// there would be nothing to tell by that the work is still to be done.
-func awaitAddress(conn *netlink.Conn, index int) error {
+// there would be nothing to tell by that the work is still to be done. Of link-local
+// ones only own is waited for, if it is one: the others are the kernel's.
+func awaitAddress(conn *netlink.Conn, index int, own netip.Addr) error {
 	const patience = 500 * time.Millisecond
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
 		all, err := conn.AddrsOf(index)
@@ -146,7 +147,7 @@ func awaitAddress(conn *netlink.Conn, index int) error {
 			return err
 		}
 		waiting := slices.ContainsFunc(all, func(a netlink.Addr) bool {
-			return a.Index == index && a.Tentative && !a.Prefix.Addr().IsLinkLocalUnicast()
+			return a.Index == index && a.Tentative && (a.Prefix.Addr() == own || !a.Prefix.Addr().IsLinkLocalUnicast())
 		})
 		// Too late is no error: it will answer soon.
 		if !waiting || time.Now().After(deadline) {

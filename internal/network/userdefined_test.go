@@ -93,6 +93,16 @@ func TestNetworksAreIsolated(t *testing.T) {
 	}
 }
 
+// A subnet of link-local addresses is one like others, but for the link that goes with each of them.
+func TestLinkLocalSubnet(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	h.create(s, api.CreateRequest{Name: "local", EnableIPv6: yes(), IPAM: subnets("fe80::/64")})
+	a, b := h.join(s, on("a", "local")), h.join(s, on("b", "local"))
+	h.listen6(a.ns, "a", "[::]:80")
+	h.meets("container to container", b.ns, "tcp6", "["+a.IP6.String()+"%eth0]:80", "a sees "+b.IP6.String()+"%eth0")
+}
+
 func TestDualStack(t *testing.T) {
 	h := newHost(t)
 	s := h.open(h.config())
