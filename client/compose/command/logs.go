@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -57,7 +59,10 @@ func (a *app) logsCommand() *cobra.Command {
 		if ctx.Err() != nil {
 			return &exitError{code: 130}
 		}
-		if f.lost != nil { // as many times as there are containers
+		switch { // once, not as many times as there are containers
+		case f.unshown != nil:
+			return f.unshown
+		case f.lost != nil:
 			return a.lost(f.lost, "logs")
 		}
 		return err
@@ -88,6 +93,8 @@ type following struct {
 	again map[string]func() // for who was started before the log of an earlier run had ended: opens it anew
 	ended chan endedLog
 	lost  error // why the engine is not heard any more
+
+	unshown error // why this process's own output cannot be written
 }
 
 // An endedLog is what the goroutine that shows a container's log says at its end.
@@ -200,7 +207,11 @@ func (f *following) left(l endedLog) error {
 		f.engine.Say(fmt.Sprintf("WARNING: logs of %s: %v", l.name, l.err))
 		return nil
 	}
-	if follow.Broken(l.err) || errors.Is(l.err, follow.ErrGone) {
+	var file *fs.PathError
+	switch {
+	case errors.As(l.err, &file) && (file.Path == os.Stdout.Name() || file.Path == os.Stderr.Name()):
+		f.unshown = file
+	case follow.Broken(l.err) || errors.Is(l.err, follow.ErrGone):
 		f.lost = l.err
 	}
 	return fmt.Errorf("logs of %s: %w", l.name, l.err)
