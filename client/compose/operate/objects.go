@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/errdefs"
@@ -219,7 +220,11 @@ func (o *Operator) removeVolumes(ctx context.Context, project string) (found boo
 			case gone(err):
 				err = nil
 			case errdefs.IsConflict(err):
-				o.Report.Report("Volume", v.Name, "Resource is still in use")
+				state := "Resource is still in use"
+				if strings.Contains(err.Error(), "has snapshots") {
+					state = "Kept, as it has snapshots: 'cleat volume rm -f " + v.Name + "' removes it with them"
+				}
+				o.Report.Report("Volume", v.Name, state)
 				return nil
 			}
 			errs[i] = o.ended(ctx, "Volume", v.Name, "Removed", err)
