@@ -430,6 +430,74 @@ func TestComposeMistakes(t *testing.T) {
 	}
 }
 
+// Who names a project and has no files of it can start what its containers tell of, in its order, as with docker compose.
+func TestComposeStartsByName(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `services:
+  db: {image: busybox, command: sh -c "sleep 0.3; touch /ready; sleep 1000", stop_signal: SIGKILL, healthcheck: {test: test -e /ready, interval: 50ms, retries: 100}}
+  web: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, depends_on: {db: {condition: service_healthy}}}
+  other: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+`})
+	a.ok(t, "create")
+	elsewhere := &application{e: e, dir: t.TempDir(), name: a.name}
+	begin := now()
+	elsewhere.ok(t, "start", "web")
+	elsewhere.ok(t, "start", "db", "web")
+	if got := e.OK(t, "docker", "events", "--since", begin, "--until", now(), "--filter", "label=com.docker.compose.project="+a.name,
+		"--filter", "event=start", "--format", `{{index .Actor.Attributes "com.docker.compose.service"}}`); got != "db\nweb" {
+		t.Errorf("started %q", got)
+	}
+	elsewhere.ok(t, "start")
+	if got := a.ok(t, "ps", "--services"); !strings.Contains(got, "other") {
+		t.Errorf("running: %q", got)
+	}
+	if r := elsewhere.run(t, "start", "none"); r.Code == 0 || !strings.Contains(r.Stderr, "no such service: none") {
+		t.Errorf("a service that is none: %d, %q", r.Code, r.Stderr)
+	}
+	a.ok(t, "down", "-t", "0")
+	if r := elsewhere.run(t, "start"); r.Code == 0 || !strings.Contains(r.Stderr, "no container found for project") {
+		t.Errorf("without containers: %d, %q", r.Code, r.Stderr)
+	}
+}
+
+// Output that cannot be written is no fault of the connection to the engine.
+func TestComposeLogsToAFullDisk(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `services:
+  one: {image: busybox, command: echo one}
+  two: {image: busybox, command: echo two}
+`})
+	a.ok(t, "up")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	var stderr strings.Builder
+	cmd := a.command(t, "logs")
+	cmd.Stdout, cmd.Stderr = full, &stderr
+	if cmd.Run() == nil || strings.TrimSpace(stderr.String()) != "write /dev/stdout: no space left on device" {
+		t.Errorf("%v, %q", cmd.ProcessState, stderr.String())
+	}
+}
+
+// A volume that somebody keeps snapshots of stays, with the way out.
+func TestComposeDownKeepsSnapshots(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `services:
+  web: {image: busybox, volumes: ["data:/data"]}
+volumes: {data: }
+`})
+	a.ok(t, "create")
+	v := a.name + "_data"
+	e.OK(t, "cleat", "volume", "snapshot", v, "before")
+	r := a.run(t, "--progress", "plain", "down", "-v", "-t", "0")
+	if r.Code != 0 || !strings.Contains(r.Stderr, "it has snapshots: 'cleat volume rm -f "+v+"' removes it with them") {
+		t.Errorf("%d, %q", r.Code, r.Stderr)
+	}
+	e.OK(t, "cleat", "volume", "rm", "-f", v)
+}
+
 // Neither the exit code nor the output of a program need show that the kernel has killed a part of it.
 func TestComposeTellsWantOfMemory(t *testing.T) {
 	e := engine(t, "busybox")

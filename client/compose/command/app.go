@@ -361,6 +361,28 @@ func (a *app) known(ctx context.Context) (string, *types.Project, error) {
 	return "", nil, err
 }
 
+// outlineOrContainers is the project with the services that are named or, where it is known by its name alone, what its
+// containers tell of it.
+func (a *app) outlineOrContainers(ctx context.Context, services []string) (*operate.Operator, *types.Project, error) {
+	var name string
+	var p *types.Project
+	o, err := a.begin(ctx, func() (err error) {
+		if p, err = a.outline(ctx, services...); err == nil {
+			return nil
+		}
+		var whole *types.Project
+		var unknown error
+		if name, whole, unknown = a.known(ctx); whole != nil || unknown != nil {
+			return err
+		}
+		return nil
+	})
+	if err == nil && p == nil {
+		p, err = o.Remembered(ctx, name)
+	}
+	return o, p, err
+}
+
 // containers are those of the project, of the services that are named, which must exist.
 func (a *app) containers(ctx context.Context, services []string, oneOffs bool) (*operate.Operator, []operate.Container, error) {
 	var name string

@@ -58,15 +58,11 @@ func (a *app) startCommand() *cobra.Command {
 	var opts operate.StartOptions
 	var seconds int
 	cmd := command("start [SERVICE...]", "Start services", func(ctx context.Context, args []string) error {
-		p, err := a.outline(ctx, args...)
+		o, p, err := a.outlineOrContainers(ctx, args)
 		if err != nil {
 			return err
 		}
 		if p, err = project.Select(p, args, false); err != nil {
-			return err
-		}
-		o, err := a.operator(ctx)
-		if err != nil {
 			return err
 		}
 		opts.WaitTimeout = time.Duration(seconds) * time.Second

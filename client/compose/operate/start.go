@@ -35,7 +35,7 @@ func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOption
 		return err
 	}
 	if len(list) == 0 && len(p.Services) > 0 {
-		return fmt.Errorf("no container found for project %q: make them by `compose up` or `compose create`: not found", p.Name)
+		return noContainer(p.Name)
 	}
 	news := o.watch(ctx, p.Name)
 	defer news.close()
@@ -67,6 +67,34 @@ func (o *Operator) Start(ctx context.Context, p *types.Project, opts StartOption
 		return err
 	}
 	return o.awaitAll(ctx, news, list, p, opts)
+}
+
+func noContainer(project string) error {
+	return fmt.Errorf("no container found for project %q: make them by `compose up` or `compose create`: not found", project)
+}
+
+// Remembered is a project as its containers tell of it, for who has no files of it: which services it has, and what each
+// of them depends on of what is there.
+func (o *Operator) Remembered(ctx context.Context, name string) (*types.Project, error) {
+	list, err := o.Created(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, noContainer(name)
+	}
+	p := &types.Project{Name: name, Services: types.Services{}}
+	for _, c := range list {
+		s := types.ServiceConfig{Name: c.Service}
+		s.DependsOn = types.DependsOnConfig{}
+		for _, d := range label.ParseDependencies(c.Labels[label.DependsOn]) {
+			if len(OfServices(list, []string{d.Service})) > 0 {
+				s.DependsOn[d.Service] = types.ServiceDependency{Condition: d.Condition, Restart: d.Restart, Required: true}
+			}
+		}
+		p.Services[c.Service] = s
+	}
+	return p, nil
 }
 
 // start starts one container and runs what is to be run in it then.
