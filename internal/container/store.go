@@ -212,11 +212,12 @@ func (s *Store) discard(dir string) {
 	}
 }
 
-// abandon puts what an interrupted create has made aside.
+// abandon puts what an interrupted create has made aside. Loss of power may leave nothing whole of its list of volumes,
+// which is not synced: those that are on the disk all the same are then anonymous volumes that nobody uses.
 func (s *Store) abandon(dir string) error {
 	var names []string
 	err := record.ReadJSON(filepath.Join(dir, intentFile), &names)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !isDamaged(err) {
 		return err
 	}
 	if len(names) == 0 {

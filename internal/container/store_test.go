@@ -306,6 +306,31 @@ func TestOpenLeavesWhatItCannotDelete(t *testing.T) {
 	}
 }
 
+// A crash of the machine may leave a create's list of volumes, which is not synced, in any state.
+func TestOpenDropsACreateWhoseListOfVolumesIsDamaged(t *testing.T) {
+	for _, list := range []string{"", `["volu`, "\x00\x00\x00\x00"} {
+		root := t.TempDir()
+		add(t, open(t, root), id("1"), "whole")
+		if err := os.Mkdir(filepath.Join(root, id("2")), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, id("2"), "volumes.json"), []byte(list), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := container.Open(root)
+		if err != nil {
+			t.Errorf("a list that reads %q keeps the engine from starting: %v", list, err)
+			continue
+		}
+		if all := s.All(); len(all) != 1 || all[0].Load().Name != "whole" || len(s.Orphans()) != 0 {
+			t.Errorf("%q: loaded %v, orphans %v", list, all, s.Orphans())
+		}
+		if _, err := os.Stat(filepath.Join(root, id("2"))); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: what the create has made is left: %v", list, err)
+		}
+	}
+}
+
 func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 	for name, content := range map[string]string{
 		"later layout": fmt.Sprintf(`{"Layout":%d,"ID":%q,"Config":{},"HostConfig":{}}`, container.Layout+1, id("1")),
@@ -369,7 +394,7 @@ func FuzzOpen(f *testing.F) {
 		if err := os.Remove(filepath.Join(dir, "config.json")); err != nil {
 			t.Fatal(err)
 		}
-		put("intent.json", intent)
+		put("volumes.json", intent)
 		if _, err := container.Open(root); err != nil && !strings.Contains(err.Error(), dir) {
 			t.Errorf("the error names no directory: %v", err)
 		}
