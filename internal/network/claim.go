@@ -28,7 +28,7 @@ func claimBridge(bridge string) (fd int, err error) {
 	}
 	unix.Close(fd)
 	if errors.Is(err, unix.EADDRINUSE) {
-		return -1, failure.Conflict("bridge %q is in use by another engine%s: give each engine a bridge of its own with --bridge NAME", bridge, claimant(addr))
+		return -1, failure.Conflict("bridge %q is in use by another engine%s: give each engine bridges of its own, with --bridge NAME and, for networks, the option "+optBridgeName, bridge, claimant(addr))
 	}
 	return -1, fmt.Errorf("claim bridge %q: %w", bridge, err)
 }

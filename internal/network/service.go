@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -333,7 +334,9 @@ func (s *Service) revive(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("network %s: %w", r.Name, err)
 	}
-	if err := s.register(r, d); err != nil {
+	if err := s.register(r, d); errdefs.IsConflict(err) {
+		return s.shelve(r, err)
+	} else if err != nil {
 		return err
 	}
 	if err := d.up(); err != nil {
@@ -342,6 +345,17 @@ func (s *Service) revive(r *Record) error {
 		}
 		s.warn(fmt.Sprintf("network %s cannot be used: %v", r.Name, err))
 	}
+	return nil
+}
+
+// shelve adds a network whose bridge another engine has. Without a driver nothing touches the link, which is that one's;
+// and the network can be removed.
+func (s *Service) shelve(r *Record, why error) error {
+	if err := s.register(r, nil); err != nil {
+		return err
+	}
+	s.networks[r.ID].broken = why
+	s.warn(fmt.Sprintf("network %s cannot be used: %v", r.Name, why))
 	return nil
 }
 
