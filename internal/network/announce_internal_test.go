@@ -7,23 +7,15 @@ import (
 	"os"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cleatlabs/cleat/internal/netlink"
 )
 
 // An address of IPv6 that the kernel has not brought up yet, which is for the engine a matter of how busy the machine
 // is, is announced all the same: a container's start does not fail for that.
 func TestAnAddressIsAnnouncedBeforeItIsUp(t *testing.T) {
-	u := ownUplink(t)
-	in, err := u.newNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(in.ns)
-	defer in.close()
+	in := ownUplink(t).namespace(t)
 	// The kernel looks for duplicates for longer than the test takes.
-	err = in.do(func() error {
+	err := in.do(func() error {
 		return errors.Join(os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("0"), 0),
 			os.WriteFile("/proc/sys/net/ipv6/conf/default/dad_transmits", []byte("1000"), 0))
 	})

@@ -30,21 +30,25 @@ func ownUplink(t *testing.T) *uplink {
 	return u
 }
 
-// A setting that has to wait for others' changes is written all the same, and the wait is no circle: while links come
-// and go, an attempt is told that it is not the time.
-func TestASettingIsWrittenWhileLinksAreMade(t *testing.T) {
-	u := ownUplink(t)
+// namespace is a network namespace that u makes for the test.
+func (u *uplink) namespace(t *testing.T) *inside {
+	t.Helper()
 	in, err := u.newNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(in.ns)
-	defer in.close()
-	others, err := u.newNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(others.ns)
+	t.Cleanup(func() {
+		in.close()
+		unix.Close(in.ns)
+	})
+	return in
+}
+
+// A setting that has to wait for others' changes is written all the same, and the wait is no circle: while links come
+// and go, an attempt is told that it is not the time.
+func TestASettingIsWrittenWhileLinksAreMade(t *testing.T) {
+	u := ownUplink(t)
+	in, others := u.namespace(t), u.namespace(t)
 	quit, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -59,11 +63,10 @@ func TestASettingIsWrittenWhileLinksAreMade(t *testing.T) {
 			_ = others.conn.Do(netlink.DeleteLink(name))
 		}
 	}()
-	defer others.close()
 	defer func() { close(quit); <-ended }()
 
 	const path = "/proc/sys/net/ipv6/conf/lo/disable_ipv6"
-	err = in.do(func() error {
+	err := in.do(func() error {
 		told := false
 		for end := time.Now().Add(time.Minute); !told && time.Now().Before(end); {
 			for _, value := range []string{"1", "0"} {

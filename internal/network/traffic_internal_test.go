@@ -12,13 +12,7 @@ import (
 // A link from which something came is told from one that is mute, and from one of which nothing is known. The links are
 // in a network namespace of the test's own, which is the engine's there.
 func TestTraffic(t *testing.T) {
-	u := ownUplink(t)
-	in, err := u.newNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(in.ns)
-	defer in.close()
+	in := ownUplink(t).namespace(t)
 	if err := in.do(func() error { return testTraffic(t, in.conn, in.ns) }); err != nil {
 		t.Fatal(err)
 	}
