@@ -99,16 +99,46 @@ func (s Snapshot) tables() error {
 	return nil
 }
 
+// cgroups leaves out what lies beside the control group that this process is in: other
+// sessions and services of the machine, which come and go as they like.
 func (s Snapshot) cgroups() error {
+	own, err := ownGroups()
+	if err != nil {
+		return err
+	}
 	return filepath.WalkDir("/sys/fs/cgroup", func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil // a control group that goes away while we look
-		}
-		if d.IsDir() {
+		case !d.IsDir():
+		case own[filepath.Dir(p)] != "" && own[filepath.Dir(p)] != p:
+			return filepath.SkipDir
+		default:
 			s["cgroup "+p] = true
 		}
 		return nil
 	})
+}
+
+// ownGroups are the directories of this process's control groups by the directories
+// that they lie in, without those of the root group, as cgroups(7) describes /proc/self/cgroup.
+func ownGroups() (map[string]string, error) {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	own := map[string]string{}
+	for l := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSpace(l), ":", 3)
+		if len(f) != 3 || filepath.Dir(f[2]) == "/" {
+			continue
+		}
+		for _, at := range []string{strings.TrimPrefix(f[1], "name="), "unified", ""} {
+			dir := filepath.Join("/sys/fs/cgroup", at, f[2])
+			own[filepath.Dir(dir)] = dir
+		}
+	}
+	return own, nil
 }
 
 func (s Snapshot) dirs() error {
