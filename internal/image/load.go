@@ -136,7 +136,9 @@ func (l *loading) choose(img archived, variants []variant) ([]*variant, error) {
 func (l *loading) link(ctx context.Context, target ocispec.Descriptor, chosen []*variant) error {
 	cs := l.s.store.Content
 	children := images.ChildrenHandler(cs)
+	var labels func(ocispec.Descriptor) []string
 	if len(l.wishes) > 0 {
+		labels = labelsOfSome
 		all := children
 		children = func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 			list, err := all(ctx, desc)
@@ -155,7 +157,7 @@ func (l *loading) link(ctx context.Context, target ocispec.Descriptor, chosen []
 			return kept, nil
 		}
 	}
-	labelled := images.SetChildrenLabels(cs, children)
+	labelled := images.SetChildrenMappedLabels(cs, children, labels)
 	return images.Walk(ctx, images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		if !images.IsIndexType(desc.MediaType) && !images.IsManifestType(desc.MediaType) {
 			return nil, images.ErrSkipDesc
@@ -166,6 +168,15 @@ func (l *loading) link(ctx context.Context, target ocispec.Descriptor, chosen []
 		}
 		return labelled(ctx, desc)
 	}), target)
+}
+
+// labelsOfSome is how an index refers to a manifest where others of it may be left out. The usual labels are numbered, and
+// would take the place of those of what is here already.
+func labelsOfSome(d ocispec.Descriptor) []string {
+	if images.IsManifestType(d.MediaType) {
+		return []string{"containerd.io/gc.ref.content." + d.Digest.Encoded()}
+	}
+	return images.ChildGCLabels(d)
 }
 
 // name gives an image its names, or a place among the dangling ones.
@@ -181,6 +192,7 @@ func (l *loading) name(ctx context.Context, img archived) error {
 				return fmt.Errorf("keep the image %s: %w", id, err)
 			}
 		}
+		l.s.current.Store(nil) // where it is one that was here, it may have less of it
 		l.report.stream("Loaded image ID: " + id + "\n")
 		l.s.events("load", id, id)
 		return nil

@@ -264,6 +264,39 @@ func TestLoadChoosesPlatforms(t *testing.T) {
 	b.mustBeEmpty(t)
 }
 
+// TestLoadOfOnePlatformAfterAnother: what a load of one platform brings does not take the place of what is here of others,
+// and is there at once, also where the archive has no name for it.
+func TestLoadOfOnePlatformAfterAnother(t *testing.T) {
+	ctx := context.Background()
+	for _, name := range []string{"docker.io/lab/multi:1", ""} {
+		archive := ociArchive(t, name, threePlatforms(t).(mutate.Appendable))
+		b := newBench(t)
+		var ref string
+		for _, platform := range []string{"linux/s390x", "linux/arm64", "linux/amd64"} {
+			said, err := b.load(archive, image.LoadOptions{Platforms: []string{platform}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, ref, _ = strings.Cut(strings.TrimSpace(said), ": ")
+			if err := b.store.GC(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.images.Resolve(ctx, ref, platform); err != nil {
+				t.Errorf("%q after its load: %v", name, err)
+			}
+		}
+		list, err := b.images.Manifests(ctx, ref)
+		if err != nil || len(list) != 3 {
+			t.Fatal(list, err)
+		}
+		for _, m := range list {
+			if !m.Available {
+				t.Errorf("%q: what there was for %s is gone", name, m.Descriptor.Platform.Architecture)
+			}
+		}
+	}
+}
+
 func TestLoadRefusesBadArchivesAndLeavesNothing(t *testing.T) {
 	img := imageOf(t, "amd64", layerOf(t, entry{"etc/", ""}, entry{"etc/a", noise(100_000)}))
 	good := saved(t, "thing:1", img)
