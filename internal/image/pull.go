@@ -211,7 +211,8 @@ func (s *Service) moveName(ctx context.Context, name string, target ocispec.Desc
 			_, err = names.Create(ctx, images.Image{Name: name, Target: target})
 		case err != nil:
 		case old.Target.Digest == target.Digest:
-			_, err = names.Update(ctx, images.Image{Name: name, Target: target})
+			// What was noted of the image at the registry still holds.
+			_, err = names.Update(ctx, images.Image{Name: name, Target: target, Labels: old.Labels})
 		default:
 			if err = keep(ctx, old); err == nil {
 				_, err = names.Update(ctx, images.Image{Name: name, Target: target})

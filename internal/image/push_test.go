@@ -207,6 +207,28 @@ func TestCompressedOnce(t *testing.T) {
 	b.mustBeEmpty(t)
 }
 
+// TestDigestAtTheRegistryIsKept: an image that was made here has another digest at the registry, which stays known where
+// the name is given to the very image once more, as by a build that finds everything in its cache.
+func TestDigestAtTheRegistryIsKept(t *testing.T) {
+	ctx := context.Background()
+	b, ref := newBench(t), newRegistry(t).addr+"/lab/made:1"
+	id, _, err := b.images.Make(ctx, image.MakeRequest{Repo: strings.TrimSuffix(ref, ":1"), Tag: "1", Layer: noiseLayer(1000)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, _ := b.mustPush(t, ref, "")
+	if err := b.images.Tag(ctx, ref, ref, ""); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := b.images.Inspect(ctx, ref, ""); err != nil || len(r.RepoDigests) != 1 || !strings.HasSuffix(r.RepoDigests[0], "@"+pushed.Digest.String()) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	lines := b.pull(t, ref)
+	if got := b.resolve(t, ref).ID; got != id || !strings.Contains(strings.Join(lines, "\n"), "Image is up to date") {
+		t.Errorf("%s was %s: %q", got, id, lines)
+	}
+}
+
 // TestCancelledCompression leaves nothing.
 func TestCancelledCompression(t *testing.T) {
 	reg := newRegistry(t)
