@@ -48,7 +48,9 @@ func referrersPath(path string) (name string, subject string, ok bool) {
 	if i < 0 {
 		return "", "", false
 	}
-	return rest[:i], rest[i+len("/referrers/"):], true
+	subject = rest[i+len("/referrers/"):]
+	// A part of a repository's name may be called so, too.
+	return rest[:i], subject, !strings.Contains(subject, "/")
 }
 
 // listReferrers answers for whoever may read the repository.

@@ -91,3 +91,28 @@ func TestReferrers(t *testing.T) {
 		}
 	}
 }
+
+// TestRepositoryCalledReferrers: only the end of a path asks for referrers.
+func TestRepositoryCalledReferrers(t *testing.T) {
+	addr, _ := serve(t, registryserver.Config{Data: t.TempDir()})
+	put(t, addr, "team/referrers/app")
+	for path, accept := range map[string]string{
+		"manifests/latest": "application/vnd.oci.image.manifest.v1+json",
+		"blobs/sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a": "*/*",
+		"tags/list": "*/*",
+	} {
+		req, _ := http.NewRequest(http.MethodGet, "http://"+addr+"/v2/team/referrers/app/"+path, nil)
+		req.Header.Set("Accept", accept)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	if got, _ := referrersAt(t, "http://"+addr+"/v2/team/referrers/app/referrers/"+digest.FromString("x").String()); got != "" {
+		t.Errorf("%q", got)
+	}
+}
