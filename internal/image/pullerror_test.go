@@ -304,6 +304,26 @@ func TestPullTakesTheAskedPlatformOutOfAnIndex(t *testing.T) {
 	}
 }
 
+// TestIndexDecidesAboutThePlatform: an index may say of an image that it is for another platform than the config does, as
+// that of a program for arm64 that was built on amd64, which `docker manifest annotate` is for.
+func TestIndexDecidesAboutThePlatform(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	img := imageOf(t, "amd64", layerOf(t, entry{"a", "arm"}))
+	ref := reg.pushIndex(t, "lab/annotated:1", mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}}}))
+	ctx := context.Background()
+	if _, err := b.tryPull(ctx, image.PullRequest{Ref: ref, Platform: "linux/arm64"}); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := b.images.Resolve(ctx, ref, "linux/arm64"); err != nil || found.Manifest.Digest.String() != digestOf(t, img) {
+		t.Errorf("%+v, %v", found, err)
+	}
+	alone := reg.push(t, "lab/alone:1", img)
+	if _, err := b.tryPull(ctx, image.PullRequest{Ref: alone, Platform: "linux/arm64"}); !errdefs.IsNotFound(err) {
+		t.Errorf("an image without an index: %v", err)
+	}
+}
+
 func TestPullWithoutATagTakesEveryTag(t *testing.T) {
 	reg, b := newRegistry(t), newBench(t)
 	for _, tag := range []string{"1", "2", "latest"} {

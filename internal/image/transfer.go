@@ -46,6 +46,9 @@ type transfer struct {
 	extracting, done string
 	downloads        *limiter
 
+	// listed says that an index has told which platform the image is for.
+	listed bool
+
 	mu    sync.Mutex
 	first error                // what went wrong first; all else follows from it
 	order []ocispec.Descriptor // the layers, bottom first
@@ -186,6 +189,7 @@ func (t *transfer) chooseManifest(children []ocispec.Descriptor) ([]ocispec.Desc
 		}
 		return nil, failure.NotFound("no matching manifest for %s in the manifest list entries: the image is for %v only; choose one with --platform", platforms.FormatAll(wanted), have)
 	}
+	t.listed = t.listed || best.Platform != nil
 	return []ocispec.Descriptor{*best}, nil
 }
 
@@ -233,13 +237,14 @@ func configType(children []ocispec.Descriptor) string {
 }
 
 // beginConfig learns which snapshot is of which layer, and whether the image is for the
-// platform that was asked for: an image without an index does not say so earlier.
+// platform that was asked for: an image without an index does not say so earlier. What an
+// index says counts more: configs may name the platform that the image was built on.
 func (t *transfer) beginConfig(ctx context.Context, desc ocispec.Descriptor) error {
 	var cfg ocispec.Image
 	if _, err := t.s.readJSON(ctx, desc, &cfg); err != nil {
 		return err
 	}
-	if t.wish != nil && cfg.OS != "" && !platforms.Only(*t.wish).Match(platforms.Normalize(cfg.Platform)) {
+	if t.wish != nil && !t.listed && cfg.OS != "" && !platforms.Only(*t.wish).Match(platforms.Normalize(cfg.Platform)) {
 		return failure.NotFound("no matching manifest for %s: the image is for %s only", platforms.FormatAll(*t.wish), platforms.FormatAll(cfg.Platform))
 	}
 	if err := checkHistory(desc, len(cfg.History)); err != nil {
