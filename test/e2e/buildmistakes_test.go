@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
 )
 
 // TestBuildMistakes: the errors that beginners make are told with the line and with
@@ -64,4 +68,26 @@ func TestBuildMistakes(t *testing.T) {
 			build(t, e, program, dir, "--output", "type=cacheonly").has(t, `SecretsUsedInArgOrEnv: Do not use ARG or ENV instructions for sensitive data (ARG "API_TOKEN") (line 2)`)
 		}
 	})
+}
+
+// TestBuildUnreadableFile: a file that the user may not read ends the build with its name. It came into the image empty.
+func TestBuildUnreadableFile(t *testing.T) {
+	e := builder(t)
+	dir := project(t, files{"Dockerfile": "FROM busybox\nCOPY . /c\n", "readable": "text", "kept": "secret"})
+	if err := os.Chmod(filepath.Join(dir, "kept"), 0); err != nil {
+		t.Fatal(err)
+	}
+	// Root without the capabilities to read what it may not.
+	client := harness.Program(t, "cleat")
+	run := buildRun{dir: dir, args: []string{"--bounding-set=-dac_override,-dac_read_search", client, "build", "--output", "type=cacheonly", "."}}
+	r := run.command(t, e, "setpriv")
+	for _, want := range []string{"kept: permission denied", ".dockerignore"} {
+		if r.Code == 0 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("not refused with %q: %s", want, r)
+		}
+	}
+	files{".dockerignore": "kept\n"}.write(t, dir)
+	if r := run.command(t, e, "setpriv"); r.Code != 0 {
+		t.Errorf("what is ignored is read: %s", r)
+	}
 }

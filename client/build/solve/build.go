@@ -2,6 +2,7 @@ package solve
 
 import (
 	"context"
+	"errors"
 	"maps"
 
 	bkclient "github.com/moby/buildkit/client"
@@ -29,6 +30,9 @@ func (e *Engine) Build(ctx context.Context, t *Target, p *Progress) (*Result, er
 	if err != nil {
 		return nil, err
 	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	serveWhole(so, fail)
 	c, err := e.BuildKit(ctx)
 	if err != nil {
 		return nil, err
@@ -50,6 +54,9 @@ func (e *Engine) Build(ctx context.Context, t *Target, p *Progress) (*Result, er
 		if r, err = c.Solve(ctx, nil, *so, ch); err == nil {
 			res = &Result{Ref: so.Ref, Response: r.ExporterResponse}
 		}
+	}
+	if bad := (*FileError)(nil); errors.As(context.Cause(ctx), &bad) {
+		return nil, bad
 	}
 	if err != nil {
 		return nil, err

@@ -228,7 +228,7 @@ func addDir(so *bkclient.SolveOpt, name, dir string) error {
 	if err != nil {
 		return fmt.Errorf("unable to prepare context: %w", err)
 	}
-	so.LocalMounts[name] = pieces{fs}
+	so.LocalMounts[name] = fs
 	return nil
 }
 
