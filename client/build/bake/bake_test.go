@@ -2,6 +2,8 @@ package bake_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -247,6 +249,58 @@ func TestDefaultGroupHasAll(t *testing.T) {
 	plan, err := read(t, map[string]string{"docker-bake.hcl": two}, build.BakeQuery{Targets: []string{"default", "b"}})
 	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(plan.Print)), ""), `"default":{"targets":["a","b"]}`) {
 		t.Errorf("%s, %v", plan.Print, err)
+	}
+}
+
+// TestGroups: a group may hold the target of its own name, and not itself. It held nothing then, and nothing was built.
+func TestGroups(t *testing.T) {
+	for text, want := range map[string]string{
+		`group "a" { targets = ["a", "b"] }`:                                          "a,b",
+		"group \"a\" { targets = [\"g\"] }\ngroup \"g\" { targets = [\"a\"] }":        "a",
+		"group \"a\" { targets = [\"g\", \"h\"] }\n" + diamond + h:                    "b",
+		"group \"x\" { targets = [\"y\"] }\ngroup \"y\" { targets = [\"b\", \"x\"] }": "group x holds itself (x > y > x)",
+		`group "x" { targets = ["x"] }`:                                               "group x holds itself",
+	} {
+		asked := "a"
+		if strings.HasPrefix(text, `group "x"`) {
+			asked = "x"
+		}
+		plan, err := read(t, map[string]string{"docker-bake.hcl": text + "\ntarget \"a\" {}\ntarget \"b\" {}\n"}, build.BakeQuery{Targets: []string{asked}})
+		if err != nil {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v", text, err)
+			}
+			continue
+		}
+		if got := strings.Join(slices.Sorted(maps.Keys(plan.Targets)), ","); got != want {
+			t.Errorf("%s: %s, not %s", text, got, want)
+		}
+	}
+}
+
+const (
+	diamond = "group \"g\" { targets = [\"i\"] }\ngroup \"i\" { targets = [\"b\"] }\n"
+	h       = "group \"h\" { targets = [\"i\"] }"
+)
+
+// TestDiamonds: what many targets inherit or use is worked out once. With each level it took twice as long.
+func TestDiamonds(t *testing.T) {
+	const levels = 60
+	for _, line := range []string{"inherits = [%q, %q]", "contexts = { l = \"target:%s\", r = \"target:%s\" }"} {
+		text := &strings.Builder{}
+		text.WriteString("target \"l0\" { tags = [\"t\"] }\ntarget \"r0\" {}\n")
+		for i := range levels {
+			for _, side := range "lr" {
+				fmt.Fprintf(text, "target \"%c%d\" { "+line+" }\n", side, i+1, fmt.Sprint("r", i), fmt.Sprint("l", i))
+			}
+		}
+		plan, err := read(t, map[string]string{"docker-bake.hcl": text.String()}, build.BakeQuery{Targets: []string{fmt.Sprint("l", levels)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if top := plan.Targets[fmt.Sprint("l", levels)]; strings.Contains(line, "inherits") && !slices.Equal(top.Tags, []string{"t"}) || strings.Contains(line, "contexts") && len(plan.Targets) != 2*levels+1 {
+			t.Errorf("%s: %+v of %d targets", line, top, len(plan.Targets))
+		}
 	}
 }
 

@@ -89,7 +89,7 @@ func mergePlain(to, from map[string]string) map[string]string {
 
 // tidy leaves out what is said twice.
 func (t *target) tidy() {
-	for _, list := range []*[]string{&t.Annotations, &t.Tags, &t.Platforms, &t.NoCacheFilter, &t.Ulimits, (*[]string)(&t.CacheFrom), (*[]string)(&t.CacheTo), (*[]string)(&t.Outputs)} {
+	for _, list := range []*[]string{&t.Annotations, &t.Tags, &t.Platforms, &t.NoCacheFilter, &t.Ulimits, (*[]string)(&t.CacheFrom), (*[]string)(&t.CacheTo), (*[]string)(&t.Outputs), (*[]string)(&t.Policy)} {
 		*list = slices.DeleteFunc(option.Unique(*list), func(s string) bool { return s == "" })
 	}
 	t.Secrets = lastOf(t.Secrets, func(s string) string { return idOf(option.Secrets([]string{s})) })

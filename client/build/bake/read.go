@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -277,8 +278,11 @@ func (f *file) resolve(asked []string, overrides map[string][]override) (map[str
 	names = option.Unique(names)
 	targets, groups := map[string]*target{}, map[string]*group{}
 	for _, name := range names {
-		for _, leaf := range f.leaves(name, groups) {
-			var err error
+		leaves, err := f.leaves(name, nil, groups)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, leaf := range leaves {
 			if targets[leaf], err = f.complete(leaf, overrides); err != nil {
 				return nil, nil, err
 			}
@@ -292,8 +296,9 @@ func (f *file) resolve(asked []string, overrides map[string][]override) (map[str
 	def.Targets = option.Unique(slices.Concat(def.Targets, names))
 	slices.Sort(def.Targets)
 	groups["default"] = &def
-	for name, t := range targets {
-		if err := f.link(name, t, targets, overrides, nil); err != nil {
+	l := &linker{file: f, all: targets, overrides: overrides, done: map[string]bool{}}
+	for name, t := range maps.Clone(targets) {
+		if err := l.link(name, t, nil); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -322,30 +327,38 @@ func (f *file) match(pattern string) ([]string, error) {
 	return names, nil
 }
 
-// leaves are the targets of a group and of the groups in it, which are noted as seen.
-func (f *file) leaves(name string, seen map[string]*group) []string {
+// leaves are the targets of a group and of the groups in it, which are noted as seen. A group's own name in it, or in one
+// of its groups, is that of a target.
+func (f *file) leaves(name string, above []string, seen map[string]*group) ([]string, error) {
 	g := f.group(name)
-	if g == nil {
-		return []string{name}
-	}
-	if seen[name] != nil {
-		return nil
+	switch {
+	case g == nil:
+		return []string{name}, nil
+	case slices.Contains(above, name) && f.target(name) == nil:
+		return nil, fmt.Errorf("group %s holds itself (%s), and there is no target of this name", name, strings.Join(append(above, name), " > "))
+	case slices.Contains(above, name):
+		return []string{name}, nil
+	case seen[name] != nil:
+		return nil, nil
 	}
 	seen[name] = g
 	var out []string
 	for _, t := range g.Targets {
-		out = append(out, f.leaves(t, seen)...)
+		more, err := f.leaves(t, append(above, name), seen)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
 	}
-	return option.Unique(out)
+	return option.Unique(out), nil
 }
 
 // complete is a target with what it inherits and what overrides it.
 func (f *file) complete(name string, overrides map[string][]override) (*target, error) {
-	t, err := f.inherit(name, nil, overrides)
+	t, err := f.inherit(name, map[string]*target{}, overrides)
 	if err != nil {
 		return nil, err
 	}
-	t.Inherits = nil
 	if t.Context == nil {
 		t.Context = pointer(".")
 	}
@@ -363,7 +376,13 @@ const epoch = "SOURCE_DATE_EPOCH"
 
 func pointer[T any](v T) *T { return &v }
 
-func (f *file) inherit(name string, below []string, overrides map[string][]override) (*target, error) {
+// inherit is a target upon those that it inherits from. done has those that are known already, of which many may inherit,
+// and nil for those that it is at: a circle adds nothing.
+func (f *file) inherit(name string, done map[string]*target, overrides map[string][]override) (*target, error) {
+	if t, ok := done[name]; ok {
+		return t, nil
+	}
+	done[name] = nil
 	t := f.target(name)
 	if t == nil {
 		var known []string
@@ -375,63 +394,22 @@ func (f *file) inherit(name string, below []string, overrides map[string][]overr
 	}
 	out := &target{Name: name}
 	for _, parent := range t.Inherits {
-		if slices.Contains(append(below, name), parent) {
-			continue // a circle adds nothing
-		}
-		p, err := f.inherit(parent, append(below, name), overrides)
+		p, err := f.inherit(parent, done, overrides)
 		if err != nil {
 			return nil, err
 		}
-		out.Merge(p)
+		if p != nil {
+			out.Merge(p)
+		}
 	}
 	out.Merge(t)
-	out.Description = t.Description
+	out.Inherits, out.Description = nil, t.Description
 	for _, o := range overrides[name] {
 		if err := o.apply(out); err != nil {
 			return nil, fmt.Errorf("invalid override %s: %w", o.text, err)
 		}
 	}
 	out.tidy()
+	done[name] = out
 	return out, nil
-}
-
-// link adds the targets whose results t uses as contexts.
-func (f *file) link(name string, t *target, all map[string]*target, overrides map[string][]override, above []string) error {
-	above = append(above, name)
-	for _, where := range t.Contexts {
-		other, ok := strings.CutPrefix(where, "target:")
-		if !ok {
-			continue
-		}
-		switch {
-		case other == name:
-			return fmt.Errorf("target %s cannot link to itself", other)
-		case slices.Contains(above, other):
-			return fmt.Errorf("infinite loop from %s to %s", name, other)
-		}
-		if all[other] == nil {
-			linked, err := f.complete(other, overrides)
-			if err != nil {
-				return err
-			}
-			linked.Outputs = specs{"type=cacheonly"}
-			all[other] = linked
-		}
-		if err := f.link(other, all[other], all, overrides, above); err != nil {
-			return err
-		}
-		for _, right := range all[other].Entitlements {
-			if !slices.Contains(t.Entitlements, right) {
-				t.Entitlements = append(t.Entitlements, right)
-			}
-		}
-		if theirs := all[other].Platforms; len(t.Platforms) > 1 && len(theirs) > 1 {
-			for _, p := range t.Platforms {
-				if !slices.Contains(theirs, p) {
-					return fmt.Errorf("target %s can't be used by %s because its platforms %v are not a subset of %v", other, name, t.Platforms, theirs)
-				}
-			}
-		}
-	}
-	return nil
 }
