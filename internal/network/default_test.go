@@ -36,7 +36,9 @@ func TestDefaultNetworkWithIPv6(t *testing.T) {
 	h.address6(h.home, "uplink", host6)
 	h.address6(h.outside, "wan0", outside6)
 	expect.Eventually(t, "published on IPv6", func() bool { return h.dial(h.outside, "tcp6", "["+host6+"]:8080") == "a sees "+outside6 })
-	h.expect("published on ::1", strings.Fields(h.dialWithin(patience, h.home, "tcp6", "[::1]:8080"))[0], "a")
+	if got := h.dialWithin(patience, h.home, "tcp6", "[::1]:8080"); !strings.HasPrefix(got, "a sees ") {
+		t.Errorf("published on ::1: %s", got)
+	}
 	n, err := s.Inspect(context.Background(), "bridge")
 	must(t, err)
 	if c := n.IPAM.Config; !n.EnableIPv6 || len(c) != 2 || c[1].Subnet != cfg.Default.FixedCIDR6 || c[1].Gateway.String() != "fd00:d0c:1::1" {

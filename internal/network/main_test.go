@@ -235,19 +235,20 @@ func (h *host) dial(ns int, proto, addr string) string {
 func (h *host) dialWithin(within time.Duration, ns int, proto, addr string) string {
 	h.t.Helper()
 	var conn net.Conn
+	var err error
+	begun := time.Now()
 	h.in(ns, func() error {
-		var err error
 		d := net.Dialer{Timeout: within}
-		if conn, err = d.Dial(proto, addr); err != nil {
-			conn = nil
-		}
+		conn, err = d.Dial(proto, addr)
 		return nil
 	})
-	if conn == nil {
+	if err != nil {
+		h.t.Logf("no connection after %v: %v", time.Since(begun), err) // seen where it was not wanted
 		return noConnection
 	}
 	defer conn.Close()
 	if n := sentAgain(conn); n > 0 {
+		h.t.Logf("connected to %s after %v", addr, time.Since(begun))
 		return fmt.Sprintf("%s before the %d. packet", noConnection, n+1)
 	}
 	return askWithin(within, conn)

@@ -134,14 +134,21 @@ type hostSysctl struct {
 	optional    bool // may be missing
 }
 
-// awaitAddress waits until an IPv6 address of a link answers. The kernel sees to that by
-// a work item, even where it does not look for duplicates (accept_dad=0); who asks for
-// the address before is not answered, and asks again after a second. With IFA_F_NODAD
-// there would be nothing to tell by that the work is still to be done. Of link-local
-// ones only own is waited for, if it is one: the others are the kernel's.
+// awaitAddress waits until an IPv6 address of a link is up. The kernel sees to that by
+// a work item, even where it does not look for duplicates (accept_dad=0). On a busy machine
+// that takes seconds now and then, which are waited for: what is sent before has an address
+// of the link itself, or ::1, as its sender's, and a connection keeps that for good. With
+// IFA_F_NODAD there would be nothing to tell by that the work is still to be done. On a link
+// that has no carrier the kernel does not begin. Of link-local ones only own is waited for,
+// if it is one: the others are the kernel's.
 func awaitAddress(conn *netlink.Conn, index int, own netip.Addr) error {
-	const patience = 500 * time.Millisecond
-	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+	const (
+		patience          = 10 * time.Second
+		withoutCarrier    = 500 * time.Millisecond
+		shortest, longest = 100 * time.Microsecond, 10 * time.Millisecond
+	)
+	begun := time.Now()
+	for pause := shortest; ; pause = min(2*pause, longest) {
 		all, err := conn.AddrsOf(index)
 		if err != nil {
 			return err
@@ -149,10 +156,19 @@ func awaitAddress(conn *netlink.Conn, index int, own netip.Addr) error {
 		waiting := slices.ContainsFunc(all, func(a netlink.Addr) bool {
 			return a.Index == index && a.Tentative && (a.Prefix.Addr() == own || !a.Prefix.Addr().IsLinkLocalUnicast())
 		})
-		// Too late is no error: it will answer soon.
-		if !waiting || time.Now().After(deadline) {
+		waited := time.Since(begun)
+		if waiting && waited > withoutCarrier {
+			link, err := conn.LinkByIndex(index)
+			if err != nil {
+				return err
+			}
+			waiting = link.Ready
+		}
+		// Too late is no error: it will be up soon.
+		if !waiting || waited > patience {
 			return nil
 		}
+		time.Sleep(pause)
 	}
 }
 
