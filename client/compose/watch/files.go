@@ -27,6 +27,8 @@ type Files struct {
 	fs    *fsnotify.Watcher
 	watch func(path string) error // by fs
 	lost  func(error)
+
+	watched map[string]bool // directories
 }
 
 // NewFiles begins to watch. A path that does not exist is waited for. What comes later and cannot be watched is told to
@@ -36,7 +38,7 @@ func NewFiles(rules []Rule, lost func(error)) (*Files, error) {
 	if err != nil {
 		return nil, fmt.Errorf("files cannot be watched: %w", explain(err))
 	}
-	f := &Files{rules: rules, fs: w, watch: w.Add, lost: lost}
+	f := &Files{rules: rules, fs: w, watch: w.Add, lost: lost, watched: map[string]bool{}}
 	for i := range rules {
 		if err := f.add(existing(rules[i].Path), func(string) {}); err != nil {
 			_ = w.Close()
@@ -86,7 +88,7 @@ func (f *Files) add(path string, found func(string)) error {
 		return err
 	}
 	if !st.IsDir() {
-		return f.watch(filepath.Dir(path))
+		return f.enter(filepath.Dir(path))
 	}
 	var failed error
 	err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
@@ -106,7 +108,7 @@ func (f *Files) add(path string, found func(string)) error {
 		if !d.IsDir() {
 			return nil
 		}
-		if err := f.watch(name); failed == nil && !Gone(err) {
+		if err := f.enter(name); failed == nil && !Gone(err) {
 			failed = err
 		}
 		return nil
@@ -115,6 +117,29 @@ func (f *Files) add(path string, found func(string)) error {
 		err = failed
 	}
 	return err
+}
+
+// enter watches a directory.
+func (f *Files) enter(dir string) error {
+	err := f.watch(dir)
+	if err == nil {
+		f.watched[dir] = true
+	}
+	return err
+}
+
+// leave ends the watch of a directory that has been moved away, and of those in it: the kernel goes on to tell of them
+// all, under the names that they had. Under their new ones they are entered anew.
+func (f *Files) leave(dir string) {
+	if !f.watched[dir] {
+		return
+	}
+	for path := range f.watched {
+		if _, in := below(dir, path); in {
+			delete(f.watched, path)
+			_ = f.fs.Remove(path) // the library may have done it for the directory itself
+		}
+	}
 }
 
 // wanted says whether a path is one of a rule's, or on the way to it.
@@ -203,6 +228,7 @@ func (f *Files) happened(e fsnotify.Event, changed func(string)) {
 		}
 	}
 	if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
+		f.leave(e.Name)
 		f.wait(e.Name, changed)
 	}
 	changed(e.Name)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -214,4 +215,77 @@ func TestArchive(t *testing.T) {
 	if len(got) != 4 || got["a/dir/"] != tar.TypeDir || got["a/link"] != tar.TypeSymlink || got["a/file"] != tar.TypeReg {
 		t.Errorf("%v", got)
 	}
+}
+
+// A directory that gets another name is watched under that one, with those in it, whatever comes in its place.
+func TestFilesOfRenamedDirectories(t *testing.T) {
+	dir := t.TempDir()
+	app := filepath.Join(dir, "app")
+	if err := os.MkdirAll(filepath.Join(app, "old/sub/deep"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := Rules(projectOf([]types.Trigger{{Action: types.WatchActionSync, Path: app, Target: "/app"}}, nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewFiles(rules, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	batches := f.Batches(t.Context())
+	see := func(want string, not ...string) {
+		t.Helper()
+		limit := time.After(10 * time.Second)
+		for {
+			select {
+			case b := <-batches:
+				for _, n := range not {
+					if slices.Contains(b, filepath.Join(app, n)) {
+						t.Errorf("%s counts as changed", n)
+					}
+				}
+				if slices.Contains(b, filepath.Join(app, want)) {
+					return
+				}
+			case <-limit:
+				t.Fatalf("%s did not come", want)
+			}
+		}
+	}
+	from := "old"
+	for i := range 4 {
+		to := fmt.Sprintf("new%d", i)
+		if err := os.Rename(filepath.Join(app, from), filepath.Join(app, to)); err != nil {
+			t.Fatal(err)
+		}
+		see(to)
+		for _, file := range []string{"/x", "/sub/x", "/sub/deep/x"} {
+			if err := os.WriteFile(filepath.Join(app, to+file), []byte(to), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			see(to+file, from+file)
+		}
+		if err := os.MkdirAll(filepath.Join(app, from, "sub"), 0o755); err != nil { // another one in its place
+			t.Fatal(err)
+		}
+		see(from + "/sub")
+		if err := os.WriteFile(filepath.Join(app, from, "sub/y"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		see(from+"/sub/y", to+"/sub/y")
+		from = to
+	}
+	elsewhere := filepath.Join(dir, "elsewhere")
+	if err := os.Rename(filepath.Join(app, from), elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	see(from)
+	if err := os.WriteFile(filepath.Join(elsewhere, "sub/x"), []byte("more"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(app, "last"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	see("last", from+"/sub/x")
 }
