@@ -481,6 +481,38 @@ func TestComposeLogsToAFullDisk(t *testing.T) {
 	}
 }
 
+// Who follows what cannot be written is told, and who runs the containers besides has them run to their ends.
+func TestComposeFollowsToAFullDisk(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `services:
+  one: {image: busybox, command: sh -c "while :; do echo one; sleep 0.1; done", stop_signal: SIGKILL}
+  quiet: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+  short: {image: busybox, command: sh -c "echo short; exit 3", profiles: [short]}
+`})
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--progress", "quiet", "up", "-d"}, 0, ""},
+		{[]string{"logs", "-f"}, 1, "write /dev/stdout: no space left on device\n"},
+		{[]string{"--progress", "quiet", "up", "--abort-on-container-exit", "short"}, 3, "WARNING: what containers say cannot be written, and is left out (write /dev/stdout: " +
+			"no space left on device): they go on, and `cleat compose logs` shows it\n"},
+	} {
+		var stderr strings.Builder
+		cmd := a.command(t, c.args...)
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		if _ = cmd.Run(); cmd.ProcessState.ExitCode() != c.code || stderr.String() != c.want {
+			t.Errorf("%v: %v, %q", c.args, cmd.ProcessState, stderr.String())
+		}
+	}
+}
+
 // A volume that somebody keeps snapshots of stays, with the way out.
 func TestComposeDownKeepsSnapshots(t *testing.T) {
 	e := engine(t, "busybox")

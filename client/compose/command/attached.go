@@ -58,7 +58,7 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 	s := &session{
 		app: a, o: o, p: p, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), due: map[string]bool{}, live: map[string]int{},
 		tails: map[string]*follow.Tail{}, expected: map[string]chan struct{}{}, rejoined: map[string]string{},
-		logs: &show.Logs{Out: a.out, Err: a.err, NoPrefix: u.noPrefix, Colours: a.coloured(u.noColour), Timestamps: u.timestamps},
+		logs: &show.Logs{Out: &lossy{to: a.out, say: a.unshown}, Err: &lossy{to: a.err, say: a.unshown}, NoPrefix: u.noPrefix, Colours: a.coloured(u.noColour), Timestamps: u.timestamps},
 	}
 	s.engine = &follow.Engine{API: o.API, Patience: follow.Patience, Say: s.logs.Notice}
 	o.HookOutput = s.hook

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -118,7 +116,7 @@ func (f *following) run(ctx context.Context, list []operate.Container, services 
 	}
 	var errs []error
 	since := time.Now()
-	for len(f.open) > 0 {
+	for len(f.open) > 0 && f.unshown == nil {
 		select {
 		case m := <-started.Messages:
 			service := m.Actor.Attributes[label.Service]
@@ -207,10 +205,9 @@ func (f *following) left(l endedLog) error {
 		f.engine.Say(fmt.Sprintf("WARNING: logs of %s: %v", l.name, l.err))
 		return nil
 	}
-	var file *fs.PathError
 	switch {
-	case errors.As(l.err, &file) && (file.Path == os.Stdout.Name() || file.Path == os.Stderr.Name()):
-		f.unshown = file
+	case errors.As(l.err, new(*follow.OutputError)):
+		f.unshown = l.err
 	case follow.Broken(l.err) || errors.Is(l.err, follow.ErrGone):
 		f.lost = l.err
 	}

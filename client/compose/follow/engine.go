@@ -50,8 +50,10 @@ type absence struct {
 
 // Broken says that a connection to the engine has broken, or that there is none: nothing that the engine has answered.
 func Broken(err error) bool {
-	// What the kernel says of a file counts as an error of networks, too. Output that cannot be written, on a full disk for
-	// one, is tried again as if its connection had broken.
+	if errors.As(err, new(*OutputError)) {
+		return false
+	}
+	// What the kernel says of a file counts as an error of networks, too; a connection may be written to as one.
 	var file *fs.PathError
 	if errors.As(err, &file) && file.Op != "write" {
 		return false

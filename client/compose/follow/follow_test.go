@@ -44,7 +44,7 @@ func TestBroken(t *testing.T) {
 	}{
 		{fmt.Errorf("file: %w", &fs.PathError{Op: "open", Path: "file", Err: syscall.EACCES}), false},
 		{fmt.Errorf("file/below: %w", &fs.PathError{Op: "lstat", Path: "file/below", Err: syscall.ENOTDIR}), false},
-		{&fs.PathError{Op: "write", Path: "/dev/stdout", Err: syscall.ENOSPC}, true},
+		{&follow.OutputError{Err: &fs.PathError{Op: "write", Path: "/dev/stdout", Err: syscall.ENOSPC}}, false},
 		{&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, true},
 		{fmt.Errorf("logs: %w", io.ErrUnexpectedEOF), true},
 		{context.Canceled, false},

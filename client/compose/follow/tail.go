@@ -163,10 +163,10 @@ func (t *Tail) Follow(ctx context.Context, o client.ContainerLogsOptions) error 
 	stream := t.stream
 	t.stream = nil
 	defer stream.Close()
-	stdout, stderr := io.Writer(t.Stdout), io.Writer(t.Stderr)
+	stdout, stderr := io.Writer(output{t.Stdout}), io.Writer(output{t.Stderr})
 	_, stamped := stream.(entries)
 	if stamped {
-		stdout, stderr = &entryWriter{t: t, to: t.Stdout}, &entryWriter{t: t, to: t.Stderr}
+		stdout, stderr = &entryWriter{t: t, to: stdout}, &entryWriter{t: t, to: stderr}
 	}
 	var err error
 	switch {
@@ -186,6 +186,26 @@ func (t *Tail) Follow(ctx context.Context, o client.ContainerLogsOptions) error 
 	t.Stdout.Flush()
 	t.Stderr.Flush()
 	return err
+}
+
+// OutputError says that what a container says cannot be written here, on a full disk for one: asking the engine again
+// helps nobody.
+type OutputError struct{ Err error }
+
+func (e *OutputError) Error() string { return e.Err.Error() }
+
+func (e *OutputError) Unwrap() error { return e.Err }
+
+// output tells its errors from those of the stream that is written to it.
+type output struct{ to io.Writer }
+
+// Write implements io.Writer.
+func (o output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if err != nil {
+		err = &OutputError{err}
+	}
+	return n, err
 }
 
 // Rest shows what a followed log has left out that has ended: a Docker engine may end it before its last line (moby issue
@@ -215,7 +235,7 @@ func (t *Tail) Opened() bool {
 // entryWriter is given one entry of the log at a time: a line, or a part of a long one.
 type entryWriter struct {
 	t      *Tail
-	to     *show.Lines
+	to     io.Writer
 	hidden bool // the parts that follow belong to a line that was shown
 }
 
