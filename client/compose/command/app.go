@@ -361,28 +361,6 @@ func (a *app) known(ctx context.Context) (string, *types.Project, error) {
 	return "", nil, err
 }
 
-// outlineOrContainers is the project with the services that are named or, where it is known by its name alone, what its
-// containers tell of it.
-func (a *app) outlineOrContainers(ctx context.Context, services []string) (*operate.Operator, *types.Project, error) {
-	var name string
-	var p *types.Project
-	o, err := a.begin(ctx, func() (err error) {
-		if p, err = a.outline(ctx, services...); err == nil {
-			return nil
-		}
-		var whole *types.Project
-		var unknown error
-		if name, whole, unknown = a.known(ctx); whole != nil || unknown != nil {
-			return err
-		}
-		return nil
-	})
-	if err == nil && p == nil {
-		p, err = o.Remembered(ctx, name)
-	}
-	return o, p, err
-}
-
 // containers are those of the project, of the services that are named, which must exist.
 func (a *app) containers(ctx context.Context, services []string, oneOffs bool) (*operate.Operator, []operate.Container, error) {
 	var name string
@@ -401,13 +379,8 @@ func (a *app) containers(ctx context.Context, services []string, oneOffs bool) (
 	if unknown := unknownOf(p, list, services); len(unknown) > 0 {
 		return nil, nil, noService(p, unknown[0])
 	}
+	a.own(o, p, list)
 	return o, operate.OfServices(list, services), nil
-}
-
-// byName says whether the user names the project and no file of it: it is what the engine has of it then, as with docker
-// compose.
-func (a *app) byName() bool {
-	return a.options.Name != "" && len(a.options.Files) == 0 && os.Getenv("COMPOSE_FILE") == ""
 }
 
 // within are those of a project's containers that a verb without the names of services is about: of the services that

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/project"
 	"github.com/cleatlabs/cleat/client/term"
@@ -36,6 +37,9 @@ func (a *app) downCommand() *cobra.Command {
 			return err
 		})
 		if err != nil {
+			return err
+		}
+		if p, err = a.ownOf(ctx, o, name, p); err != nil {
 			return err
 		}
 		for _, s := range args {
@@ -249,11 +253,7 @@ func (a *app) waitCommand() *cobra.Command {
 			return err
 		}
 		if down {
-			name, p, err := a.known(ctx)
-			if err != nil {
-				return err
-			}
-			if err := o.Down(ctx, name, p, operate.DownOptions{All: a.byName()}); err != nil {
+			if err := o.Down(ctx, list[0].Labels[label.Project], o.Project, operate.DownOptions{All: true, RemoveOrphans: true}); err != nil {
 				return err
 			}
 		}

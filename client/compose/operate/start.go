@@ -73,20 +73,22 @@ func noContainer(project string) error {
 	return fmt.Errorf("no container found for project %q: make them by `compose up` or `compose create`: not found", project)
 }
 
-// Remembered is a project as its containers tell of it, for who has no files of it: which services it has, and what each
-// of them depends on of what is there.
-func (o *Operator) Remembered(ctx context.Context, name string) (*types.Project, error) {
-	list, err := o.Created(ctx, name)
-	if err != nil {
-		return nil, err
-	}
+// Remembered is a project as its containers tell of it: which services it has, and what each of them depends on of what
+// is there. What else there is to say of them the files do, where they are at hand.
+func (o *Operator) Remembered(name string, list []Container) (*types.Project, error) {
 	if len(list) == 0 {
 		return nil, noContainer(name)
 	}
-	p := &types.Project{Name: name, Services: types.Services{}}
+	p := &types.Project{Name: name}
+	if o.Project != nil {
+		files := *o.Project
+		files.DisabledServices = nil
+		p = &files
+	}
+	p.Services = types.Services{}
 	for _, c := range list {
-		s := types.ServiceConfig{Name: c.Service}
-		s.DependsOn = types.DependsOnConfig{}
+		s, _ := o.Service(c)
+		s.Name, s.DependsOn = c.Service, types.DependsOnConfig{}
 		for _, d := range label.ParseDependencies(c.Labels[label.DependsOn]) {
 			if len(OfServices(list, []string{d.Service})) > 0 {
 				s.DependsOn[d.Service] = types.ServiceDependency{Condition: d.Condition, Restart: d.Restart, Required: true}
