@@ -3,6 +3,7 @@ package registryclient
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 )
@@ -11,15 +12,25 @@ import (
 // fetching when it expires, while that is being written. Nobody waits longer for it, as all need the same token; and who
 // waits is let go with its context.
 type authorizer struct {
-	docker.Authorizer
+	opts []docker.AuthorizerOpt
+	now  atomic.Pointer[docker.Authorizer]
 	turn chan struct{} // holds a value while a request is being authorized
 }
 
 func newAuthorizer(opts ...docker.AuthorizerOpt) *authorizer {
-	return &authorizer{Authorizer: docker.NewDockerAuthorizer(opts...), turn: make(chan struct{}, 1)}
+	a := &authorizer{opts: opts, turn: make(chan struct{}, 1)}
+	a.forget()
+	return a
 }
 
-// Authorize implements docker.Authorizer.
+// forget begins with a library's authorizer that knows nothing.
+func (a *authorizer) forget() {
+	fresh := docker.NewDockerAuthorizer(a.opts...)
+	a.now.Store(&fresh)
+}
+
+// Authorize implements docker.Authorizer. The library remembers a fault of a token server as it does a token, and gives it
+// to all who ask later. One that may pass is forgotten, so that they ask the token server again.
 func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	select {
 	case a.turn <- struct{}{}:
@@ -27,5 +38,17 @@ func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 		return context.Cause(ctx)
 	}
 	defer func() { <-a.turn }()
-	return a.Authorizer.Authorize(ctx, req)
+	err := (*a.now.Load()).Authorize(ctx, req)
+	if err == nil {
+		return nil
+	}
+	if answered, status := statusOf(err); !answered || passingStatus(status.StatusCode) {
+		a.forget()
+	}
+	return err
+}
+
+// AddResponses implements docker.Authorizer.
+func (a *authorizer) AddResponses(ctx context.Context, responses []*http.Response) error {
+	return (*a.now.Load()).AddResponses(ctx, responses)
 }

@@ -454,6 +454,61 @@ func TestExpiredTokenIsRenewed(t *testing.T) {
 	}
 }
 
+// TestTokenServerThatFails: a fault of the token server that may pass is not remembered for the rest of the push; that it
+// refuses the credentials is.
+func TestTokenServerThatFails(t *testing.T) {
+	f := &receiver{t: t}
+	var mu sync.Mutex
+	answers := []int{http.StatusServiceUnavailable, 0, http.StatusTooManyRequests}
+	last, asked := http.StatusOK, 0
+	var url string
+	f.before = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.URL.Path != "/token" {
+			if r.Header.Get("Authorization") == "Bearer good" {
+				return false
+			}
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="x"`, url))
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		asked++
+		answer := last
+		if len(answers) > 0 {
+			answer, answers = answers[0], answers[1:]
+		}
+		switch answer {
+		case 0:
+			panic(http.ErrAbortHandler)
+		case http.StatusOK:
+			json.NewEncoder(w).Encode(map[string]string{"token": "good", "access_token": "good"})
+		default:
+			w.WriteHeader(answer)
+		}
+		return true
+	}
+	ts := f.serve()
+	url = ts.URL
+	alice := &registry.AuthConfig{Username: "alice", Password: "pw"}
+	u := blobOf(1000)
+	if _, err := pusher(t, ts, alice).PushBlob(context.Background(), u); err != nil || !f.has(u.Digest) {
+		t.Errorf("%v\n%s", err, f.calls())
+	}
+	mu.Lock()
+	last, asked = http.StatusForbidden, 0
+	mu.Unlock()
+	s := pusher(t, ts, alice)
+	for range 3 {
+		if _, err := s.PushBlob(context.Background(), blobOf(1000)); !errdefs.IsPermissionDenied(s.ExplainPush(err)) {
+			t.Errorf("%v", err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("a refusal was asked for %d times", asked)
+	}
+}
+
 func TestManifests(t *testing.T) {
 	body := []byte(`{"schemaVersion":2}`)
 	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(body), Size: int64(len(body))}

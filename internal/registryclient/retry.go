@@ -97,15 +97,11 @@ func (s *Session) passing(err error) bool {
 	var status remoteerrors.ErrUnexpectedStatus
 	if errors.As(err, &status) {
 		switch status.StatusCode {
-		case http.StatusRequestTimeout, http.StatusTooManyRequests:
-			return true
-		case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusInsufficientStorage:
-			return false
 		case http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable:
 			// An upload that the registry has lost begins anew; what else is not found stays so.
 			return status.RequestMethod == http.MethodPut || status.RequestMethod == http.MethodPatch
 		}
-		return status.StatusCode >= 500
+		return passingStatus(status.StatusCode)
 	}
 	if errors.Is(err, errStalled) {
 		return true
@@ -113,6 +109,17 @@ func (s *Session) passing(err error) bool {
 	broken := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		ofNetwork(err)
 	return broken && s.reached.Load()
+}
+
+// passingStatus reports whether a server that answers so may answer otherwise when it is asked again.
+func passingStatus(code int) bool {
+	switch code {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return true
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusInsufficientStorage:
+		return false
+	}
+	return code >= 500
 }
 
 // ofNetwork says whether a connection has failed. What the kernel says of a file, be it that the disk is full, passes for
