@@ -77,11 +77,11 @@ type usageItems struct {
 	Images     []*imageRow
 	Containers []*containerRow
 	Volumes    []*volumeRow
-	BuildCache []struct{} // there is no build cache
+	BuildCache []*buildCacheRow
 }
 
 func (a *app) showDiskUsageItems(du *client.DiskUsageResult, format string) error {
-	items := usageItems{Images: []*imageRow{}, Containers: []*containerRow{}, Volumes: []*volumeRow{}, BuildCache: []struct{}{}}
+	items := usageItems{Images: []*imageRow{}, Containers: []*containerRow{}, Volumes: []*volumeRow{}}
 	table := format == "" || isTable(format)
 	for i := range du.Images.Items {
 		row := imageRows(&du.Images.Items[i], false, false)[0]
@@ -96,6 +96,7 @@ func (a *app) showDiskUsageItems(du *client.DiskUsageResult, format string) erro
 	for i := range du.Volumes.Items {
 		items.Volumes = append(items.Volumes, &volumeRow{&du.Volumes.Items[i]})
 	}
+	items.BuildCache = buildCacheRows(du.BuildCache.Items, table)
 	if format != "" && format != "table" {
 		tmpl, err := templates.Parse(templateText(format))
 		if err != nil {
@@ -104,16 +105,12 @@ func (a *app) showDiskUsageItems(du *client.DiskUsageResult, format string) erro
 		if err := tmpl.Execute(a.out, items); err != nil {
 			return fmt.Errorf("template parsing error: %w", err)
 		}
-		_, _ = fmt.Fprintln(a.out)
 		return nil
 	}
 	return a.usageTables(&items, du.BuildCache.TotalSize)
 }
 
 func (a *app) usageTables(items *usageItems, cache int64) error {
-	cacheHeaders := map[string]string{
-		"ID": "CACHE ID", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED", "LastUsedSince": "LAST USED", "UsageCount": "USAGE", "Shared": "SHARED",
-	}
 	for _, part := range []struct {
 		title, format string
 		headers       map[string]string
@@ -122,7 +119,7 @@ func (a *app) usageTables(items *usageItems, cache int64) error {
 		{"Images space usage:", `table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}`, imageHeaders, anys(items.Images)},
 		{"\nContainers space usage:", `table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}`, containerHeaders, anys(items.Containers)},
 		{"\nLocal Volumes space usage:", `table {{.Name}}\t{{.Links}}\t{{.Size}}`, volumeHeaders, anys(items.Volumes)},
-		{"\nBuild cache usage: " + units.HumanSize(float64(cache)), `table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}`, cacheHeaders, nil},
+		{"\nBuild cache usage: " + units.HumanSize(float64(cache)), `table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}`, buildCacheHeaders, anys(items.BuildCache)},
 	} {
 		_, _ = fmt.Fprintf(a.out, "%s\n\n", part.title)
 		if err := (listing{format: part.format, headers: part.headers}).write(a.out, part.rows); err != nil {

@@ -151,6 +151,8 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		recorded(w, parts[0]+".json")
 	case "events":
 		recorded(w, "events.json")
+	case "system":
+		recorded(w, "diskusage.json")
 	default:
 		refuse(w, 404, "page not found")
 	}
