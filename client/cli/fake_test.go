@@ -33,6 +33,7 @@ type fake struct {
 	requests []string          // METHOD path?query, without the version
 	bodies   map[string][]byte // the last body of METHOD path
 	auth     string            // the last credentials for a registry
+	custom   []string          // X-Seen/X-Other of each request
 	pulled   bool
 	attached *bufio.ReadWriter
 	conn     net.Conn
@@ -135,6 +136,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		query = "?" + query
 	}
 	f.requests = append(f.requests, r.Method+" "+path+query)
+	f.custom = append(f.custom, r.Header.Get("X-Seen")+"/"+r.Header.Get("X-Other"))
 	f.bodies[r.Method+" "+path] = body
 	f.mu.Unlock()
 	parts := strings.Split(strings.Trim(path, "/"), "/")

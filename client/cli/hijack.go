@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 // hijacked is a connection that the engine has turned into a raw stream: the
@@ -72,7 +74,11 @@ func (a *app) upgrade(ctx context.Context, c *client.Client, conn net.Conn, rout
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range a.config().HTTPHeaders {
+	headers, err := connect.Headers(a.config())
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range headers {
 		req.Header.Set(k, v)
 	}
 	if body != nil {

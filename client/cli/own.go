@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/moby/moby/client"
+
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 // ownRequest is a call of an operation that Docker's API does not have.
@@ -80,7 +82,11 @@ func (a *app) ownHTTP(ctx context.Context, host string, r ownRequest) (*http.Req
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range a.config().HTTPHeaders {
+	headers, err := connect.Headers(a.config())
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range headers {
 		req.Header.Set(k, v)
 	}
 	if payload != nil {

@@ -233,7 +233,11 @@ func (o *Options) Client(configuration func() *configfile.ConfigFile, agent stri
 		return nil, ep.Host, err
 	}
 	options = append(options, client.WithUserAgent(agent))
-	if headers := configuration().HTTPHeaders; len(headers) > 0 {
+	headers, err := Headers(configuration())
+	if err != nil {
+		return nil, ep.Host, fmt.Errorf("Failed to initialize: %w", err) //nolint:staticcheck // Docker's text
+	}
+	if len(headers) > 0 {
 		options = append(options, client.WithHTTPHeaders(headers))
 	}
 	if c, err = client.New(append(options, more...)...); err != nil {

@@ -278,9 +278,13 @@ func (a *app) reach(ctx context.Context) (*operate.Operator, error) {
 	if err != nil {
 		return nil, err
 	}
+	headers, err := connect.Headers(a.config())
+	if err != nil {
+		return nil, err
+	}
 	return &operate.Operator{
 		API: api, Report: a.reporter, Separator: a.separator(), Parallel: a.parallel, Proxies: a.config().ParseProxyConfig(api.DaemonHost(), nil),
-		Pull: a.pullImage, Build: a.buildServices, Headers: a.config().HTTPHeaders,
+		Pull: a.pullImage, Build: a.buildServices, Headers: headers,
 		Provider: a.provider, DryRun: a.dryRun,
 	}, nil
 }
