@@ -47,7 +47,7 @@ func (a *app) contextInspect() spec {
 					found := inspectedContext{m, tls, s.GetStorageInfo(name)}
 					raw, err := json.Marshal(found)
 					return found, raw, err
-				})
+				}, nil)
 			}
 		},
 	}

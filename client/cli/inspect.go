@@ -10,7 +10,6 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/docker/cli/templates"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
 	"github.com/spf13/pflag"
@@ -36,7 +35,7 @@ func (a *app) inspectSpec(kind, short string, flags func(*pflag.FlagSet) func(*c
 				if err != nil {
 					return err
 				}
-				return a.inspectAll(ctx, refs, *format, get)
+				return a.inspectAll(ctx, refs, *format, get, of)
 			}
 		},
 	}
@@ -142,8 +141,9 @@ func (a *app) networkInspect() spec {
 }
 
 // inspectAll prints every object that is found, as a JSON array or through the
-// template, and then reports those that are not.
-func (a *app) inspectAll(ctx context.Context, refs []string, format string, get lookup) error {
+// template, and then reports those that are not. of is where get comes from, nil
+// if that is not the engine.
+func (a *app) inspectAll(ctx context.Context, refs []string, format string, get lookup, of func(*client.Client) (lookup, error)) error {
 	var tmpl *template.Template
 	if format != "" && format != jsonFormat {
 		var err error
@@ -157,7 +157,7 @@ func (a *app) inspectAll(ctx context.Context, refs []string, format string, get 
 	for _, ref := range refs {
 		typed, raw, err := get(ctx, ref)
 		if err == nil && tmpl != nil {
-			err = a.executeInspect(ctx, &text, tmpl, typed, raw)
+			err = executeInspect(&text, tmpl, typed, raw, func() ([]byte, error) { return a.earlier(ctx, ref, of) })
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -196,8 +196,8 @@ func (a *app) printInspected(raws [][]byte, text *bytes.Buffer, format string, t
 
 // executeInspect runs the template on the typed object; if that has not what the
 // template asks for, on the engine's JSON, whose field names may be newer; and then on
-// a container as earlier versions of the API describe it.
-func (a *app) executeInspect(ctx context.Context, out *bytes.Buffer, tmpl *template.Template, typed any, raw []byte) error {
+// the object as earlier versions of the API describe it.
+func executeInspect(out *bytes.Buffer, tmpl *template.Template, typed any, raw []byte, earlier func() ([]byte, error)) error {
 	plain, err := withPlainAddresses(tmpl)
 	if err != nil {
 		return err
@@ -205,8 +205,8 @@ func (a *app) executeInspect(ctx context.Context, out *bytes.Buffer, tmpl *templ
 	var b bytes.Buffer
 	if err := plain.Execute(&b, typed); err != nil {
 		if err := executeOnJSON(&b, tmpl, raw); err != nil {
-			c, isContainer := typed.(*container.InspectResponse)
-			if !isContainer || a.executeOnEarlier(ctx, &b, tmpl, c.ID) != nil {
+			before, none := earlier()
+			if none != nil || executeOnJSON(&b, tmpl, before) != nil {
 				return err
 			}
 		}
@@ -236,24 +236,26 @@ func executeOnJSON(b *bytes.Buffer, tmpl *template.Template, raw []byte) error {
 }
 
 // settingsVersion is the last version of the API in which a container's
-// NetworkSettings have the address on the default network themselves. Docker 29 has
-// dropped them, and thereby what most scripts that ask for an address say:
-// {{.NetworkSettings.IPAddress}}. They go on working.
+// NetworkSettings have the address on the default network themselves, and an image its
+// Parent, GraphDriver and DockerVersion. Docker 29 has dropped them, and thereby what
+// most scripts that ask for an address say: {{.NetworkSettings.IPAddress}}. They go on
+// working.
 const settingsVersion = "1.51"
 
-// executeOnEarlier runs the template on a container as settingsVersion describes it.
-func (a *app) executeOnEarlier(ctx context.Context, b *bytes.Buffer, tmpl *template.Template, id string) error {
-	if versions.LessThanOrEqualTo(a.conn.ClientVersion(), settingsVersion) {
-		return errors.New("already asked")
+// earlier is the object as settingsVersion describes it.
+func (a *app) earlier(ctx context.Context, ref string, of func(*client.Client) (lookup, error)) ([]byte, error) {
+	if of == nil || versions.LessThanOrEqualTo(a.conn.ClientVersion(), settingsVersion) {
+		return nil, errors.New("already asked")
 	}
 	c, err := a.connect(settingsVersion)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.Close()
-	r, err := c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	get, err := of(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return executeOnJSON(b, tmpl, r.Raw)
+	_, raw, err := get(ctx, ref)
+	return raw, err
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -38,6 +39,12 @@ func TestInspectAnswersOldExpressions(t *testing.T) {
 			args := append(command, "-f", "{{.Name}} {{.NetworkSettings.IPAddress}}", name)
 			if out := e.OK(t, program, args...); out != "/"+name+" "+own {
 				t.Errorf("%s %s: %q, want the address %s", program, strings.Join(args, " "), out, own)
+			}
+		}
+		for _, command := range [][]string{{"inspect"}, {"image", "inspect"}, {"image", "inspect", "--platform", "linux/" + runtime.GOARCH}} {
+			args := append(command, "-f", "{{.GraphDriver.Name}} {{.Parent}}|{{.DockerVersion}}|{{.Os}}", "busybox")
+			if out := e.OK(t, program, args...); out != "overlay2 ||linux" {
+				t.Errorf("%s %s: %q", program, strings.Join(args, " "), out)
 			}
 		}
 		r := e.Do(t, program, "", "inspect", "-f", "{{.NetworkSettings.NoSuchThing}}", name)
