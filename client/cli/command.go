@@ -177,12 +177,14 @@ func (a *app) parseGlobals(root *cobra.Command) ([]string, error) {
 		a.globals.ConfigDir = ""
 	}
 	rest := fs.Args()
-	if help, _ := fs.GetBool("help"); help {
-		rest = append([]string{"help"}, rest...)
-		if len(rest) == 1 {
+	if help := fs.Lookup("help"); help.Changed && help.Value.String() == "true" {
+		if len(rest) == 0 {
 			a.usage(root, a.out)
 			return nil, errHelped
 		}
+		// The flag is every command's: left set, it would ask for the help of help.
+		help.Changed = false
+		return append([]string{"help"}, rest...), help.Value.Set("false")
 	}
 	return rest, nil
 }

@@ -97,7 +97,7 @@ func TestLikeDocker(t *testing.T) {
 		{line: "images"}, {line: "images -q"}, {line: "images --no-trunc -q"}, {line: "images nginx"}, {line: "image ls --format json"}, {line: "images --format {{.Repository}}:{{.Tag}}@{{.Digest}}"},
 		{line: "images --format {{.SharedSize}}/{{.UniqueSize}}/{{.Containers}}/{{.CreatedAt}}"},
 		{line: `images --format table|{{.ID}}\t{{.VirtualSize}}`}, {line: "history nginx"}, {line: "history -q nginx"}, {line: "history --no-trunc nginx"}, {line: "history -H=false nginx"}, {line: "image history --format json nginx"},
-		{line: "volume ls"}, {line: "volume ls -q"}, {line: "volume ls --format json"}, {line: "volume ls --format {{.Name}}={{.Label|\"x\"}}"}, {line: "volume inspect pgdata"}, {line: "volume inspect no-such pgdata"},
+		{line: "volume ls"}, {line: "volume ls -q"}, {line: "volume ls -q --cluster"}, {line: "volume ls --format json"}, {line: "volume ls --format {{.Name}}={{.Label|\"x\"}}"}, {line: "volume inspect pgdata"}, {line: "volume inspect no-such pgdata"},
 		{line: "volume create"}, {line: "volume create pgdata"}, {line: "volume rm a b"}, {line: "volume rm used a"}, {line: "volume rm"},
 		{line: "network ls"}, {line: "network ls -q --no-trunc"}, {line: "network ls --format json"}, {line: "network inspect bridge"}, {line: "network inspect -f {{range|.IPAM.Config}}{{.Subnet}}{{end}} bridge"},
 		{line: "inspect web"}, {line: "inspect -f {{.State.Running}}/{{.Name}} web"}, {line: "inspect -f {{.NewField.From}} web"}, {line: "inspect -f {{.Nope}} web"}, {line: "inspect -f {{json|.Config.Env}} web web"},
@@ -116,12 +116,12 @@ func TestLikeDocker(t *testing.T) {
 		{line: "run --ulimit nofile nginx"}, {line: "run --ulimit nofile=2:1 nginx"}, {line: "run --mount type=bind nginx"}, {line: "run --device a:b:c:d nginx"}, {line: "run --add-host x nginx"},
 		{line: "run --pid foo nginx"}, {line: "run --security-opt seccomp=/nonexistent nginx"}, {line: "run --no-healthcheck --health-cmd x nginx"}, {line: "run --restart a:b nginx"},
 		{line: "run --network-alias x nginx"}, {line: "run --mac-address x nginx"}, {line: "run --pull sometimes nginx"}, {line: "run --cpus x nginx"}, {line: "run --sysctl foo=1 nginx"}, {line: "run -P UPPER"},
-		{line: "create nginx"}, {line: "create missing"}, {line: "create --pull x nginx"}, {line: "create conflict"},
+		{line: "create nginx"}, {line: "create missing"}, {line: "create --pull x nginx"}, {line: "create --pull= nginx"}, {line: "run --pull= -d nginx"}, {line: "create conflict"},
 		{line: "start a b"}, {line: "start no-such a"}, {line: "start -a a b"}, {line: "stop a b no-such"}, {line: "stop -t 1 a"}, {line: "kill -s HUP a"}, {line: "restart a no-such b"},
 		{line: "rm a"}, {line: "rm running no-such a"}, {line: "rm -f no-such a"}, {line: "rm /a"}, {line: "rm /"}, {line: "rename a b"}, {line: "rename no-such b"}, {line: "wait no-such"},
 		{line: "exec web ls"}, {line: "exec -i web cat", stdin: "input"}, {line: "exec -it web sh"}, {line: "exec -d web ls"}, {line: "exec no-such ls"}, {line: "exec web"}, {line: "logs web"}, {line: "logs -f --tail 3 -t web"}, {line: "logs no-such"},
 		{line: "attach no-such"}, {line: ""}, {line: "foo"}, {line: "container foo"}, {line: "run"}, {line: "ps x"}, {line: "--bogus"}, {line: "run --bogus nginx"}, {line: "-l x ps"}, {line: "help foo"}, {line: "-H bad://x ps"}, {line: "create --platform bogus nginx"}, {line: "run --platform bogus nginx"}, {line: "rmi"},
-		{line: "--context nope ps"}, {line: "-c x -H unix:///y ps"}, {line: "run --security-opt seccomp=" + seccomp + " nginx"},
+		{line: "--context nope ps"}, {line: "--context nope run nginx"}, {line: "--context nope create nginx"}, {line: "--help ps"}, {line: "-h container ls"}, {line: "-c x -H unix:///y ps"}, {line: "run --security-opt seccomp=" + seccomp + " nginx"},
 	} {
 		t.Run(c.line, func(t *testing.T) {
 			args := strings.Fields(c.line)

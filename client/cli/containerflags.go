@@ -29,6 +29,7 @@ type containerFlags struct {
 
 	interactive, tty, privileged, readOnly, publishAll, rm, init, oomKillDisable, noHealthcheck bool
 	quiet, useAPISocket                                                                         bool
+	untrusted                                                                                   *bool
 
 	stopTimeout, oomScoreAdj, healthRetries                                                   int
 	cpuCount, cpuPercent, cpuPeriod, cpuQuota, cpuRTPeriod, cpuRTRuntime, cpuShares, pidLimit int64
@@ -87,8 +88,7 @@ func (f *containerFlags) installGeneral(verb string) {
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "Suppress the pull output")
 	fs.BoolVar(&f.useAPISocket, "use-api-socket", false, "Bind mount Docker API socket and required auth")
 	fs.StringVar(&f.platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
-	fs.Bool("disable-content-trust", true, "Skip image verification")
-	f.hidden("disable-content-trust")
+	f.untrusted = newTrustFlag(fs)
 	f.list(&f.attach, "attach", "a", "Attach to STDIN, STDOUT or STDERR", validateAttach)
 	f.list(&f.env, "env", "e", "Set environment variables", opts.ValidateEnv)
 	f.list(&f.envFile, "env-file", "", "Read in a file of environment variables", nil)
@@ -220,6 +220,9 @@ func (f *containerFlags) installNamespaces() {
 
 // refuse names a flag that has no effect here, so that no one relies on it.
 func (f *containerFlags) refuse() error {
+	if !*f.untrusted {
+		return errNoTrust
+	}
 	for _, name := range []string{"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"} {
 		if f.fs.Changed(name) {
 			return errors.New("--" + name + " is for Windows containers and has no effect on Linux")

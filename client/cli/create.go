@@ -53,6 +53,8 @@ func (a *app) create() spec {
 // the user's configuration for this engine.
 func (a *app) prepareRequest(f *containerFlags, args []string) (*request, error) {
 	switch f.pull {
+	case "": // as scripts write it whose variable is not set
+		f.pull = pullMissing
 	case pullAlways, pullMissing, pullNever:
 	default:
 		return nil, fmt.Errorf(`invalid pull option: '%s': must be one of "always", "missing" or "never"`, f.pull)

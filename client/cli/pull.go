@@ -27,9 +27,11 @@ func (a *app) pull() spec {
 			all := fs.BoolP("all-tags", "a", false, "Download all tagged images in the repository")
 			platform := fs.String("platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
 			quiet := fs.BoolP("quiet", "q", false, "Suppress verbose output")
-			fs.Bool("disable-content-trust", true, "Skip image verification")
-			_ = fs.MarkHidden("disable-content-trust")
+			untrusted := newTrustFlag(fs)
 			return func(ctx context.Context, args []string) error {
+				if !*untrusted {
+					return errNoTrust
+				}
 				ref, err := reference.ParseNormalizedNamed(args[0])
 				err = explainReference(args[0], err)
 				switch {
@@ -64,6 +66,16 @@ func (a *app) pull() spec {
 		},
 	}
 }
+
+// newTrustFlag adds the flag by which Docker's clients before 29 were told whether an image's signatures are to be
+// checked. Nobody is told that they were.
+func newTrustFlag(fs *pflag.FlagSet) *bool {
+	untrusted := fs.Bool("disable-content-trust", true, "Skip image verification")
+	_ = fs.MarkHidden("disable-content-trust")
+	return untrusted
+}
+
+var errNoTrust = errors.New("content trust (--disable-content-trust=false) is not supported: pull by digest (NAME@sha256:…), and check signatures with cosign or notation")
 
 // pullImage pulls ref with the user's credentials for its registry. Progress is shown
 // on out. When ctx ends the pull does too: the engine sees the connection close.

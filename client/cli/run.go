@@ -59,6 +59,9 @@ func (a *app) runContainer(ctx context.Context, f *containerFlags, o runOptions,
 			return err
 		}
 	}
+	if _, err := a.api(); err != nil {
+		return err // which may name a file that is not there, and is nothing that the container was to run
+	}
 	hint := func(text string) string { return a.commandHint(text, "run", "the image "+cfg.Image, cfg.Cmd) }
 	id, err := a.createContainer(ctx, f, req)
 	if err != nil {

@@ -77,6 +77,8 @@ func (a *app) volumeLs() spec {
 				}
 				if *cluster {
 					res.Items = slices.DeleteFunc(res.Items, func(v volume.Volume) bool { return v.ClusterVolume == nil })
+				}
+				if *cluster && !*quiet {
 					*format = `table {{.Name}}\t{{.Group}}\t{{.Driver}}\t{{.Availability}}\t{{.Status}}`
 				}
 				slices.SortFunc(res.Items, func(x, y volume.Volume) int { return sortorder.NaturalCompare(x.Name, y.Name) })
