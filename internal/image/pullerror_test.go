@@ -304,6 +304,53 @@ func TestPullTakesTheAskedPlatformOutOfAnIndex(t *testing.T) {
 	}
 }
 
+// TestPullOfAPlatformThatFails: what such a pull leaves of the other platform, which the index of the image that is here
+// holds, is not taken for an image that containers can be made of.
+func TestPullOfAPlatformThatFails(t *testing.T) {
+	reg, b := newRegistry(t), newBench(t)
+	arm := imageOf(t, "arm64", layerOf(t, entry{"a", noise(1000)}), layerOf(t, entry{"b", noise(1000)}))
+	ref := reg.pushIndex(t, "lab/multi:1", mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: imageOf(t, "amd64", layerOf(t, entry{"a", "amd"})), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
+		mutate.IndexAddendum{Add: arm, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}}}))
+	b.pull(t, ref)
+	layers, err := arm.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := digestOf(t, layers[1])
+	reg.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/blobs/"+broken) {
+			return false
+		}
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	ctx := context.Background()
+	for range 2 {
+		if _, err := b.tryPull(ctx, image.PullRequest{Ref: ref, Platform: "linux/arm64"}); err == nil {
+			t.Fatal("pulled")
+		}
+		if err := b.images.Tag(ctx, ref, "lab/again", "1"); err != nil { // what is known of the image is read anew
+			t.Fatal(err)
+		}
+		if err := b.store.GC(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if img, err := b.images.Resolve(ctx, ref, "linux/arm64"); !errdefs.IsNotFound(err) {
+			t.Errorf("%+v, %v", img, err)
+		}
+	}
+	reg.intercept(nil)
+	if _, err := b.tryPull(ctx, image.PullRequest{Ref: ref, Platform: "linux/arm64"}); err != nil {
+		t.Fatal(err)
+	}
+	img, err := b.images.Resolve(ctx, ref, "linux/arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.lower(t, img)
+}
+
 // TestIndexDecidesAboutThePlatform: an index may say of an image that it is for another platform than the config does, as
 // that of a program for arm64 that was built on amd64, which `docker manifest annotate` is for.
 func TestIndexDecidesAboutThePlatform(t *testing.T) {

@@ -7,12 +7,14 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/cleatlabs/cleat/internal/failure"
 	"github.com/cleatlabs/cleat/internal/registryclient"
 	"github.com/cleatlabs/cleat/internal/store"
 )
@@ -140,6 +142,9 @@ func (s *Service) Resolve(ctx context.Context, ref, platform string) (*Image, er
 		return img.(*Image), nil
 	}
 	m, v, err := s.pick(ctx, c, ref, platform)
+	if err == nil {
+		err = s.mustHaveLayers(s.store.Context(ctx), m, v)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +161,23 @@ func (s *Service) Resolve(ctx context.Context, ref, platform string) (*Image, er
 	}
 	c.resolved.Store(key, img)
 	return img, nil
+}
+
+// mustHaveLayers refuses what is left of a pull that failed, where another platform of the image was here before.
+func (s *Service) mustHaveLayers(ctx context.Context, m *match, v *variant) error {
+	if there, err := s.unpacked(ctx, v.chainID); err != nil || there {
+		return err
+	}
+	for _, l := range v.manifest.Layers {
+		_, err := s.store.Content.Info(ctx, l.Digest)
+		if errdefs.IsNotFound(err) {
+			return failure.NotFound("image with reference %s was found but its layer %s for %s is not here; pull it again", m.ref(), l.Digest, platforms.FormatAll(v.platform))
+		}
+		if err != nil {
+			return fmt.Errorf("look for the layer %s: %w", l.Digest, err)
+		}
+	}
+	return nil
 }
 
 // Failed is why no names can be given until the engine is started again, or nil; see [store.Store.Failed].
