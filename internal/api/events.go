@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"strconv"
@@ -121,7 +122,8 @@ func eventsMedia(accept []string, asked version) string {
 }
 
 // parseTimestamp reads Unix seconds with an optional fraction. Empty is the
-// zero time.
+// zero time. Times are compared by their nanoseconds, which end in the year 2262:
+// one that is later (9999-12-31, or milliseconds by mistake) is the last there is.
 func parseTimestamp(key, text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -138,7 +140,8 @@ func parseTimestamp(key, text string) (time.Time, error) {
 	if err != nil || nanos < 0 {
 		return time.Time{}, failure.Invalid("invalid value %q for %s: it must be Unix seconds with an optional fraction, as in 1700000000.123456789", text, key)
 	}
-	return time.Unix(seconds, nanos), nil
+	const last = math.MaxInt64/int64(time.Second) - 1
+	return time.Unix(min(max(seconds, -last), last), nanos), nil
 }
 
 // recordWriter writes a stream of JSON records, each sent on its own: some

@@ -509,6 +509,7 @@ func TestLogOptions(t *testing.T) {
 		"stdout=1&tail=-3":                      "out=true err=false follow=false stamps=false details=false tail=-1 since=0 until=0",
 		"stdout=1&tail=x&since=0&until=0":       "out=true err=false follow=false stamps=false details=false tail=-1 since=0 until=0",
 		"stdout=1&since=7.25&until=8.000000001": "out=true err=false follow=false stamps=false details=false tail=-1 since=7250000000 until=8000000001",
+		"stdout=1&until=253402300799":           "out=true err=false follow=false stamps=false details=false tail=-1 since=0 until=9223372035000000000",
 	} {
 		answer := d.get("/containers/x/logs?" + query)
 		nanos := func(at time.Time) int64 {
