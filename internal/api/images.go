@@ -23,8 +23,9 @@ func (h *Handler) imageList(ctx context.Context, w http.ResponseWriter, q *reque
 	if err != nil {
 		return err
 	}
-	if name := q.query.Get("filter"); name != "" && q.version.below(25) && len(filters["reference"]) == 0 {
-		filters["reference"] = []string{name}
+	// Clients from before there was the filter "reference", and docker-java still.
+	if name := q.query.Get("filter"); name != "" && q.version.below(41) {
+		filters["reference"] = append(filters["reference"], name)
 	}
 	req := image.ListRequest{
 		SharedSize: q.version.from(42) && q.boolean("shared-size"),

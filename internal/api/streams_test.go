@@ -630,7 +630,8 @@ func TestImageParameters(t *testing.T) {
 		"/v1.46/images/json?shared-size=1&manifests=1":       "true false map[]",
 		"/v1.47/images/json?shared-size=1&manifests=1":       "true true map[]",
 		"/v1.24/images/json?filter=nginx":                    "false false map[reference:[nginx]]",
-		"/v1.25/images/json?filter=nginx":                    "false false map[]",
+		"/v1.40/images/json?filter=nginx":                    "false false map[reference:[nginx]]",
+		"/v1.41/images/json?filter=nginx":                    "false false map[]",
 	} {
 		d.get(path)
 		if got := fmt.Sprint(listed.SharedSize, listed.Manifests, listed.Filters); got != want {
