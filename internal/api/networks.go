@@ -85,6 +85,9 @@ func (h *Handler) networkCreate(ctx context.Context, w http.ResponseWriter, q *r
 	if err := readJSON(q.Request, &req); err != nil {
 		return err
 	}
+	if q.version.below(48) {
+		req.EnableIPv4 = nil
+	}
 	id, warnings, err := h.deps.Networks.Create(context.WithoutCancel(ctx), req)
 	if err != nil {
 		return err
