@@ -49,8 +49,10 @@ func (a version) String() string { return fmt.Sprintf("%d.%d", a.major, a.minor)
 
 // splitVersion cuts a leading /vX.Y off an escaped URL path. It returns the
 // text of the version ("" if there is none) and the rest, which starts with a
-// slash.
+// slash, and one only: programs that put an address which ends in a slash before
+// their paths have two.
 func splitVersion(path string) (text, rest string) {
+	path = oneSlash(path)
 	after, found := strings.CutPrefix(path, "/v")
 	if !found {
 		return "", path
@@ -59,7 +61,14 @@ func splitVersion(path string) (text, rest string) {
 	if !found || text == "" || strings.Trim(text, "0123456789.") != "" {
 		return "", path
 	}
-	return text, "/" + rest
+	return text, oneSlash("/" + rest)
+}
+
+func oneSlash(path string) string {
+	for strings.HasPrefix(path, "//") {
+		path = path[1:]
+	}
+	return path
 }
 
 // parseVersion reads "major.minor". Further parts, which no client sends, do
