@@ -262,6 +262,7 @@ type fakeImages struct {
 	pull     func(ctx context.Context, req image.PullRequest, progress func(jsonstream.Message)) error
 	push     func(ctx context.Context, req image.PushRequest, progress func(jsonstream.Message)) error
 	load     func(ctx context.Context, r io.Reader, opts image.LoadOptions, progress func(jsonstream.Message)) error
+	imported func(req engine.ImportRequest, body string)
 }
 
 func (f *fakeImages) List(_ context.Context, req image.ListRequest) ([]imagetypes.Summary, error) {

@@ -125,6 +125,11 @@ func (h *Handler) imageRemove(ctx context.Context, w http.ResponseWriter, q *req
 }
 
 func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *request) error {
+	if q.query.Get("fromSrc") == "" { // else the body may be an archive, which curl calls a form
+		if err := q.readForm(); err != nil {
+			return err
+		}
+	}
 	if q.query.Get("fromImage") == "" {
 		if q.query.Get("fromSrc") != "" {
 			return h.imageImport(ctx, w, q)

@@ -30,15 +30,15 @@ func (h *Handler) containerRoutes() []route {
 		{"GET", "/containers/{id}/top", h.containerTop},
 		{"GET", "/containers/{id}/stats", h.containerStats},
 		{"POST", "/containers/{id}/start", h.containerStart},
-		{"POST", "/containers/{id}/stop", h.containerStop},
-		{"POST", "/containers/{id}/restart", h.containerRestart},
-		{"POST", "/containers/{id}/kill", h.containerKill},
+		{"POST", "/containers/{id}/stop", form(h.containerStop)},
+		{"POST", "/containers/{id}/restart", form(h.containerRestart)},
+		{"POST", "/containers/{id}/kill", form(h.containerKill)},
 		{"POST", "/containers/{id}/pause", h.containerPause},
 		{"POST", "/containers/{id}/unpause", h.containerUnpause},
-		{"POST", "/containers/{id}/wait", h.containerWait},
-		{"POST", "/containers/{id}/rename", h.containerRename},
+		{"POST", "/containers/{id}/wait", form(h.containerWait)},
+		{"POST", "/containers/{id}/rename", form(h.containerRename)},
 		{"POST", "/containers/{id}/update", h.containerUpdate},
-		{"POST", "/containers/{id}/resize", h.containerResize},
+		{"POST", "/containers/{id}/resize", form(h.containerResize)},
 		{"POST", "/containers/{id}/attach", h.containerAttach},
 		{"GET", "/containers/{id}/attach/ws", h.containerAttachWebsocket},
 		{"GET", "/containers/{id}/logs", h.containerLogs},
@@ -49,7 +49,7 @@ func (h *Handler) containerRoutes() []route {
 		{"GET", "/containers/{id}/changes", h.containerChanges},
 		{"GET", "/containers/{id}/export", h.containerExport},
 		{"POST", "/commit", h.containerCommit},
-		{"POST", "/containers/prune", h.containerPrune},
+		{"POST", "/containers/prune", form(h.containerPrune)},
 	}
 }
 
@@ -57,7 +57,7 @@ func (h *Handler) execRoutes() []route {
 	return []route{
 		{"POST", "/containers/{id}/exec", h.execCreate},
 		{"POST", "/exec/{id}/start", h.execStart},
-		{"POST", "/exec/{id}/resize", h.execResize},
+		{"POST", "/exec/{id}/resize", form(h.execResize)},
 		{"GET", "/exec/{id}/json", h.execInspect},
 	}
 }
@@ -66,7 +66,7 @@ func (h *Handler) imageRoutes() []route {
 	return []route{
 		{"GET", "/images/search", h.imageSearch},
 		{"GET", "/distribution/{name}/json", h.distributionInspect},
-		{"POST", "/images/prune", h.imagePrune},
+		{"POST", "/images/prune", form(h.imagePrune)},
 		{"GET", "/images/get", h.imageSave},
 		{"GET", "/images/{name}/get", h.imageSave},
 		{"GET", "/images/json", h.imageList},
@@ -75,8 +75,8 @@ func (h *Handler) imageRoutes() []route {
 		{"GET", "/images/{name}/json", h.imageInspect},
 		{"GET", "/images/{name}/history", h.imageHistory},
 		{"GET", "/images/{name}/attestations", h.imageAttestations},
-		{"POST", "/images/{name}/tag", h.imageTag},
-		{"POST", "/images/{name}/push", h.imagePush},
+		{"POST", "/images/{name}/tag", form(h.imageTag)},
+		{"POST", "/images/{name}/push", form(h.imagePush)},
 		{"DELETE", "/images/{name}", h.imageRemove},
 	}
 }
@@ -84,8 +84,8 @@ func (h *Handler) imageRoutes() []route {
 func (h *Handler) buildRoutes() []route {
 	return []route{
 		{"POST", "/build", h.imageBuild},
-		{"POST", "/build/cancel", h.buildCancel},
-		{"POST", "/build/prune", h.buildPrune},
+		{"POST", "/build/cancel", form(h.buildCancel)},
+		{"POST", "/build/prune", form(h.buildPrune)},
 		{"POST", "/grpc", h.buildGRPC},
 		{"POST", "/session", h.buildSession},
 	}
@@ -95,7 +95,7 @@ func (h *Handler) volumeRoutes() []route {
 	return []route{
 		{"GET", "/volumes", h.volumeList},
 		{"POST", "/volumes/create", h.volumeCreate},
-		{"POST", "/volumes/prune", h.volumePrune},
+		{"POST", "/volumes/prune", form(h.volumePrune)},
 		{"GET", "/volumes/{name}", h.volumeInspect},
 		{"DELETE", "/volumes/{name}", h.volumeRemove},
 	}
@@ -108,7 +108,7 @@ func (h *Handler) networkRoutes() []route {
 		{"GET", "/networks/{id}", h.networkInspect},
 		{"DELETE", "/networks/{id}", h.networkRemove},
 		{"POST", "/networks/create", h.networkCreate},
-		{"POST", "/networks/prune", h.networkPrune},
+		{"POST", "/networks/prune", form(h.networkPrune)},
 		{"POST", "/networks/{id}/connect", h.networkConnect},
 		{"POST", "/networks/{id}/disconnect", h.networkDisconnect},
 	}
