@@ -173,6 +173,8 @@ func (h *Handler) execResize(ctx context.Context, w http.ResponseWriter, q *requ
 	if err != nil {
 		return err
 	}
+	ctx, cancel := h.streamContext(ctx, w) // it may wait for a start
+	defer cancel()
 	if err := h.deps.Execs.ExecResize(ctx, q.param("id"), rows, cols); err != nil {
 		return err
 	}

@@ -65,6 +65,9 @@ type execution struct {
 	// prepared hands over the process that waits for the start; see prepare.
 	prepared <-chan *runtime.PreparedExec
 
+	// started is closed when there is a process, or will be none as the start has failed.
+	started chan struct{}
+
 	mu       sync.Mutex
 	begun    bool // a start was asked for
 	process  *runtime.Process
@@ -114,7 +117,7 @@ func (x *Execs) ExecCreate(ctx context.Context, name string, req api.ExecCreateR
 }
 
 func newExecution(c *container.Container, r *run, req api.ExecCreateRequest, user rootpath.User, keys []byte) *execution {
-	return &execution{id: container.NewID(), c: c, run: r, req: req, user: user, keys: keys, hub: stdio.NewHub()}
+	return &execution{id: container.NewID(), c: c, run: r, req: req, user: user, keys: keys, hub: stdio.NewHub(), started: make(chan struct{})}
 }
 
 // register makes an exec known.
@@ -325,9 +328,7 @@ func (x *Execs) start(ctx context.Context, e *execution, size *[2]uint, stdin bo
 		e.hub.Close()
 		return e.failed(err)
 	}
-	e.mu.Lock()
-	e.process = proc
-	e.mu.Unlock()
+	e.runs(proc)
 	x.announce(e, apievents.ActionExecStart)
 	x.tasks.Go("exec", func(ctx context.Context) { x.watch(ctx, e, pump) })
 	return nil
@@ -412,10 +413,21 @@ func (e *execution) failed(err error) error {
 	return err
 }
 
+// runs notes the process of an exec that has started.
+func (e *execution) runs(process *runtime.Process) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.process = process
+	close(e.started)
+}
+
 func (e *execution) end(code int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.exitCode == nil {
+		if e.process == nil {
+			close(e.started)
+		}
 		e.exitCode, e.finished = &code, time.Now()
 		e.run.mu.Lock()
 		delete(e.run.execs, e.id)
@@ -463,25 +475,6 @@ func (x *Execs) ExecInspect(_ context.Context, id string) (*api.ExecInspectRespo
 		res.Pid = e.process.PID()
 	}
 	return res, nil
-}
-
-// ExecResize sets the size of a running exec's terminal, in characters; ErrConflict if it does not run.
-func (x *Execs) ExecResize(_ context.Context, id string, rows, cols uint16) error {
-	e, err := x.find(id)
-	if err != nil {
-		return err
-	}
-	e.mu.Lock()
-	proc, over := e.process, e.exitCode != nil
-	e.mu.Unlock()
-	if proc == nil || over {
-		return failure.Conflict("exec %s is not running", id)
-	}
-	err = proc.Resize(rows, cols)
-	if errors.Is(err, runtime.ErrNotRunning) {
-		return failure.Conflict("exec %s is not running", id)
-	}
-	return err
 }
 
 // stdinOf is where a process's input is written to: its pipe, or its terminal.

@@ -44,6 +44,7 @@ func (x *Execs) adopt(ctx context.Context) (keepers []keeper.Record) {
 		}
 		e := &execution{
 			id: note.Process.ID, c: c, run: r, req: about.Request, keys: about.DetachKeys, hub: stdio.NewHub(), begun: true,
+			started: make(chan struct{}),
 		}
 		if err := x.adoptOne(ctx, e, note.Process); err != nil {
 			x.log.Error("an exec could not be taken over and is ended", "container", c.ID(), "exec", e.id, "error", err)
@@ -64,7 +65,7 @@ func (x *Execs) adoptOne(ctx context.Context, e *execution, rec keeper.Record) e
 		proc.Detach()
 		return err
 	}
-	e.process = proc
+	e.runs(proc)
 	e.run.mu.Lock()
 	e.run.execs[e.id] = struct{}{}
 	e.run.mu.Unlock()
