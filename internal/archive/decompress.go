@@ -26,9 +26,10 @@ var ErrEmpty = errors.New("the archive is empty")
 
 // Decompress gives the plain form of a stream that may be compressed with gzip, zstd, bzip2
 // or xz, by its first bytes. No program is run for it. The returned function frees what was
-// needed. A beginning that is damaged is errdefs.ErrInvalidArgument.
+// needed. What cannot be decompressed is errdefs.ErrInvalidArgument, at the beginning or later.
 func Decompress(r io.Reader) (io.Reader, func(), error) {
-	b := bufio.NewReaderSize(r, 64<<10)
+	from := &source{r: r}
+	b := bufio.NewReaderSize(from, 64<<10)
 	head, err := b.Peek(6)
 	if len(head) == 0 {
 		if err == nil || errors.Is(err, io.EOF) {
@@ -40,25 +41,61 @@ func Decompress(r io.Reader) (io.Reader, func(), error) {
 	case "gzip":
 		z, err := gzip.NewReader(b)
 		if err != nil {
-			return nil, nil, failure.Invalid("%w", err)
+			return nil, nil, from.blame(err)
 		}
-		return z, func() { z.Close() }, nil
+		return decompressed{z, from}, func() { z.Close() }, nil
 	case "zstd":
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
-			return nil, nil, failure.Invalid("%w", err)
+			return nil, nil, from.blame(err)
 		}
-		return z, z.Close, nil
+		return decompressed{z, from}, z.Close, nil
 	case "bzip2":
-		return bzip2.NewReader(b), func() {}, nil
+		return decompressed{bzip2.NewReader(b), from}, func() {}, nil
 	case "xz":
 		z, err := xz.NewReader(b, maxDictionary)
 		if err != nil {
-			return nil, nil, failure.Invalid("%w", explainXZ(err))
+			return nil, nil, from.blame(explainXZ(err))
 		}
-		return xzReader{z}, func() {}, nil
+		return decompressed{xzReader{z}, from}, func() {}, nil
 	}
 	return b, func() {}, nil
+}
+
+// source remembers whether what a stream comes from has failed.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// blame tells a damaged stream from one whose source has failed: each format has errors of its own.
+func (s *source) blame(err error) error {
+	if s.err != nil || failure.Class(err) != nil {
+		return err
+	}
+	return failure.Invalid("the archive is damaged: %w", err)
+}
+
+// decompressed is a stream that may be damaged.
+type decompressed struct {
+	plain io.Reader
+	from  *source
+}
+
+func (d decompressed) Read(p []byte) (int, error) {
+	n, err := d.plain.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = d.from.blame(err)
+	}
+	return n, err
 }
 
 // xzReader gives errors in words that say what to do.

@@ -2,9 +2,15 @@ package archive_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/base64"
+	"errors"
 	"io"
 	"testing"
+	"testing/iotest"
+
+	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/cleatlabs/cleat/internal/archive"
 )
@@ -27,6 +33,56 @@ func TestDecompressXZ(t *testing.T) {
 		done()
 		if err != nil || string(got) != want+want[:twice*len(want)] {
 			t.Errorf("%q, %v", got, err)
+		}
+	}
+}
+
+// What is damaged is who sent it to blame for, in every format; a source that fails is not.
+func TestDecompressDamaged(t *testing.T) {
+	plain := bytes.Repeat([]byte("to be compressed, "), 1000)
+	var gz, zst bytes.Buffer
+	z := gzip.NewWriter(&gz)
+	_, err := z.Write(plain)
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w, err := zstd.NewWriter(&zst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Write(plain)
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	xz, err := base64.StdEncoding.DecodeString(xzText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := func(b []byte) []byte {
+		b = bytes.Clone(b)
+		b[len(b)-6] ^= 0xff
+		return b
+	}
+	read := func(r io.Reader) error {
+		plain, done, err := archive.Decompress(r)
+		if err != nil {
+			return err
+		}
+		defer done()
+		_, err = io.Copy(io.Discard, plain)
+		return err
+	}
+	broken := errors.New("the client has gone")
+	for name, data := range map[string][]byte{
+		"gzip": flipped(gz.Bytes()), "gzip cut off": gz.Bytes()[:gz.Len()-3], "zstd": flipped(zst.Bytes()), "zstd of rubbish": []byte("(\xb5/\xfd\x04\x00xxxxxxxx"),
+		"xz": flipped(xz), "bzip2": []byte("BZh9xxxxxxxxxxxxxxxx"), "bzip2 cut off": []byte("BZh91AY&SY"),
+	} {
+		if err := read(bytes.NewReader(data)); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		fails := io.MultiReader(bytes.NewReader(data[:6]), iotest.ErrReader(broken))
+		if err := read(fails); !errors.Is(err, broken) || errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s of a source that fails: %v", name, err)
 		}
 	}
 }
