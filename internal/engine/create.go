@@ -217,6 +217,9 @@ func (cr *Creator) checkNetwork(def *container.Definition, req CreateRequest) (e
 	if err := checkSharedNetwork(cfg, host); err != nil {
 		return err
 	}
+	if err := network.CheckPorts(host.PortBindings); err != nil {
+		return err
+	}
 	if host.NetworkMode.IsContainer() {
 		other, err := cr.containers.Find(host.NetworkMode.ConnectedContainer())
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/blkiodev"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+	apinetwork "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -40,6 +41,12 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"bad stop signal", spec{cfg: func(c *api.Config) { c.StopSignal = "SIGNONE" }}, errdefs.IsInvalidArgument, "invalid signal: SIGNONE"},
 		{"unknown capability", spec{host: func(h *api.HostConfig) { h.CapAdd = []string{"NOSUCH"} }}, errdefs.IsInvalidArgument, "NOSUCH"},
 		{"rm with policy", spec{host: func(h *api.HostConfig) { h.AutoRemove = true; h.RestartPolicy.Name = "always" }}, errdefs.IsInvalidArgument, "AutoRemove"},
+		{"a host port that there is not", spec{host: func(h *api.HostConfig) {
+			h.PortBindings = apinetwork.PortMap{apinetwork.MustParsePort("80/tcp"): {{HostPort: "8080"}, {HostPort: "99999"}}}
+		}}, errdefs.IsInvalidArgument, `cannot publish port 80/tcp: invalid host port "99999"`},
+		{"a published port that there is not", spec{host: func(h *api.HostConfig) {
+			h.NetworkMode, h.PortBindings = "host", apinetwork.PortMap{apinetwork.MustParsePort("0/udp"): nil}
+		}}, errdefs.IsInvalidArgument, "cannot publish port 0/udp"},
 		{"tiny memory", spec{host: func(h *api.HostConfig) { h.Memory = 1 << 20 }}, errdefs.IsInvalidArgument, "6MB"},
 		{"a null device with a weight", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioWeightDevice = []*blkiodev.WeightDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},
 		{"a null device with a rate", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioDeviceWriteIOps = []*blkiodev.ThrottleDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},

@@ -193,6 +193,21 @@ func (s *Service) wishEverywhere(w *wish, t targets) {
 	}
 }
 
+// CheckPorts refuses ports to be published that there cannot be.
+func CheckPorts(ports network.PortMap) error {
+	for port, bindings := range ports {
+		if err := checkPort(port); err != nil {
+			return err
+		}
+		for _, b := range bindings {
+			if _, _, err := hostPorts(b.HostPort); err != nil {
+				return failure.Invalid("cannot publish port %s: %w", port, err)
+			}
+		}
+	}
+	return nil
+}
+
 // hostPorts reads "", "0", "8080" or "8000-8010".
 func hostPorts(s string) (first, last uint16, err error) {
 	if s == "" {
