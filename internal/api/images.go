@@ -19,7 +19,7 @@ import (
 )
 
 func (h *Handler) imageList(ctx context.Context, w http.ResponseWriter, q *request) error {
-	filters, err := q.filters("before", "dangling", "label", "reference", "since", "until")
+	filters, err := q.filters("before", "dangling", "label", "label!", "reference", "since", "until")
 	if err != nil {
 		return err
 	}

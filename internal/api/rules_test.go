@@ -358,7 +358,7 @@ func TestFilters(t *testing.T) {
 	// Every list refuses what it does not know, and JSON that is none.
 	known := map[string]string{
 		"/containers/json": "ancestor before exited expose health id is-task label name network publish since status volume",
-		"/images/json":     "before dangling label reference since until",
+		"/images/json":     "before dangling label label! reference since until",
 		"/volumes":         "dangling driver label name",
 		"/networks":        "dangling driver id label name scope type",
 	}

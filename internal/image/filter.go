@@ -47,6 +47,10 @@ func (s *Service) filterTest(ctx context.Context, c *catalog, name string, value
 		return func(l *listed) bool { return l.dangling == want }, err
 	case "label":
 		return func(l *listed) bool { return filter.HasLabels(l.summary.Labels, values) }, nil
+	case "label!":
+		return func(l *listed) bool {
+			return !slices.ContainsFunc(values, func(unwanted string) bool { return filter.HasLabel(l.summary.Labels, unwanted) })
+		}, nil
 	case "reference":
 		return referenceFilter(values)
 	case "before":

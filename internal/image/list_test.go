@@ -108,6 +108,8 @@ func TestListFilters(t *testing.T) {
 		{map[string][]string{"label": {"who=test"}, "dangling": {"true"}}, []string{""}, ""},
 		{map[string][]string{"label": {"who=other"}}, nil, ""},
 		{map[string][]string{"label": {"who", "none"}}, nil, ""},
+		{map[string][]string{"label!": {"who=other", "none"}, "reference": {"a"}}, []string{"a:1"}, ""},
+		{map[string][]string{"label!": {"none", "who"}}, nil, ""},
 		{map[string][]string{"until": {"1h"}}, []string{"", "a:1", "b:1", "deep/c:2"}, ""},
 		{map[string][]string{"until": {"1600000000"}}, nil, ""},
 		{map[string][]string{"until": {"2023-11-14T22:13:21Z"}, "reference": {"a"}}, []string{"a:1"}, ""},
