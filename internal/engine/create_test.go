@@ -47,6 +47,7 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"a published port that there is not", spec{host: func(h *api.HostConfig) {
 			h.NetworkMode, h.PortBindings = "host", apinetwork.PortMap{apinetwork.MustParsePort("0/udp"): nil}
 		}}, errdefs.IsInvalidArgument, "cannot publish port 0/udp"},
+		{"a umask that is none", spec{host: func(h *api.HostConfig) { h.Umask = new(uint32(0o1000)) }}, errdefs.IsInvalidArgument, "invalid Umask 512"},
 		{"tiny memory", spec{host: func(h *api.HostConfig) { h.Memory = 1 << 20 }}, errdefs.IsInvalidArgument, "6MB"},
 		{"a null device with a weight", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioWeightDevice = []*blkiodev.WeightDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},
 		{"a null device with a rate", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioDeviceWriteIOps = []*blkiodev.ThrottleDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},

@@ -139,6 +139,9 @@ func checkHostConfig(h *container.HostConfig, f kernel.Features) (warnings []str
 	if err := checkSysctls(h); err != nil {
 		return nil, err
 	}
+	if h.Umask != nil && *h.Umask > 0o777 {
+		return nil, failure.Invalid("invalid Umask %d: a umask is at most 511, which is 0777", *h.Umask)
+	}
 	for _, g := range h.GroupAdd {
 		if g == "" {
 			return nil, failure.Invalid("invalid GroupAdd: the empty string is not a group")
