@@ -46,7 +46,7 @@ func (a *app) watchEvents(ctx context.Context, o client.EventsListOptions, forma
 	if format != "" {
 		var err error
 		if tmpl, err = templates.Parse(templateText(format)); err == nil {
-			err = tmpl.Execute(io.Discard, &events.Message{})
+			err = tmpl.Execute(io.Discard, &eventMessage{})
 		}
 		if err != nil {
 			return &statusError{code: 64, msg: "Error parsing format: " + err.Error(), cause: err}
@@ -63,7 +63,7 @@ func (a *app) watchEvents(ctx context.Context, o client.EventsListOptions, forma
 		if tmpl == nil {
 			return printEvent(a.out, m)
 		}
-		if err := tmpl.Execute(a.out, m); err != nil {
+		if err := tmpl.Execute(a.out, newEventMessage(m)); err != nil {
 			return err
 		}
 		_, err := io.WriteString(a.out, "\n")
@@ -82,6 +82,26 @@ func (a *app) watchEvents(ctx context.Context, o client.EventsListOptions, forma
 			return err
 		}
 	}
+}
+
+// eventMessage is an event as templates see it, and as JSON. Docker 29 has dropped the fields that say again what
+// others do, and thereby what its documentation has always shown: {{.Status}} and {{.ID}}. They go on working.
+type eventMessage struct {
+	Status string `json:"status,omitempty"`
+	ID     string `json:"id,omitempty"`
+	From   string `json:"from,omitempty"`
+	events.Message
+}
+
+func newEventMessage(m events.Message) *eventMessage {
+	e := &eventMessage{Message: m}
+	switch m.Type {
+	case events.ContainerEventType:
+		e.Status, e.ID, e.From = string(m.Action), m.Actor.ID, m.Actor.Attributes["image"]
+	case events.ImageEventType:
+		e.Status, e.ID = string(m.Action), m.Actor.ID
+	}
+	return e
 }
 
 // printEvent writes TIME TYPE ACTION ID (ATTRIBUTES).
@@ -207,8 +227,8 @@ func (a *app) showVersion(ctx context.Context, format string) error {
 		info.Client.APIVersion = c.ClientVersion()
 	}
 	t := term.NewTable(a.out, 20, 1)
-	if err := tmpl.Execute(t, info); err != nil {
-		return errors.Join(serverErr, err)
+	if err := tmpl.Execute(t, info); err != nil && serverErr == nil {
+		return err // without an engine it is no wonder: that is what is told
 	}
 	_, _ = io.WriteString(t, "\n")
 	return errors.Join(serverErr, t.Flush())
