@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -180,7 +181,7 @@ func isCutOff(err error) bool {
 // explain says what to do about an engine that cannot be reached, or has gone in the middle; other errors are
 // for the user to read as they are.
 func (a *app) explain(err error) error {
-	if isCutOff(err) {
+	if isCutOff(err) && a.conn != nil {
 		return fmt.Errorf("the connection to the engine at %s has broken, which ends when the engine does: what was asked for may be done, or not (%w)", a.host, err)
 	}
 	var s *statusError
@@ -199,6 +200,10 @@ func (a *app) explain(err error) error {
 			out = append(out, e)
 		}
 		return errors.Join(out...)
+	}
+	// What is sent to the engine could not be read here, which looks like a connection that fails.
+	if local := (*fs.PathError)(nil); connect.IsUnreachable(err) && errors.As(err, &local) && local.Op == "read" {
+		return local
 	}
 	var explained *connect.UnreachableError
 	if !connect.IsUnreachable(err) || errors.As(err, &explained) {

@@ -149,6 +149,9 @@ func (a *app) toFile(path, what string, write func(io.Writer) error) error {
 	if err := localfiles.CheckOutput(path); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return fmt.Errorf("%s: %s is a directory: name a file in it", what, path)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-"+filepath.Base(path))
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

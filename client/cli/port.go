@@ -43,10 +43,10 @@ func (a *app) port() spec {
 }
 
 // portLines is what port prints for CONTAINER [PORT]: where all ports are published, or
-// the one.
+// the one. An empty PORT is none.
 func portLines(ports network.PortMap, args []string) ([]string, error) {
 	var lines []string
-	if len(args) == 1 {
+	if len(args) == 1 || args[1] == "" {
 		for port, bindings := range ports {
 			for _, b := range bindings {
 				lines = append(lines, port.String()+" -> "+hostAddress(b))

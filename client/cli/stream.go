@@ -137,8 +137,11 @@ func (s *stream) copyOut() error {
 // written in one go, and before more is waited for: a log has millions of small frames.
 func demultiplex(out, errOut io.Writer, r *bufio.Reader) error {
 	d := demuxer{r: r, out: bufio.NewWriterSize(out, 64<<10), err: bufio.NewWriterSize(errOut, 64<<10)}
-	err := d.run()
-	return errors.Join(err, d.flush())
+	if err := d.run(); err != nil {
+		_ = d.flush() // what came before is shown; where that cannot be, err has said so
+		return err
+	}
+	return d.flush()
 }
 
 type demuxer struct {
