@@ -17,7 +17,8 @@ import (
 // A Dockerfile of thirty lines can ask for more memory than any machine has: ARG B=$A$A$A$A… makes each variable many
 // times as long as the one before. BuildKit's frontend, which is a part of the engine, would try. So before it reads a
 // Dockerfile, and again when it knows the environments of the images that it begins with, the engine adds up what the
-// variables come to at most, without expanding anything.
+// variables come to at most, without expanding anything. What each line and each stage costs by itself, whatever is in
+// it, is bounded by how many there may be.
 
 const (
 	// mostExpanded is how many bytes a line may come to. Linux takes 128 KiB as one argument of a program.
@@ -32,6 +33,15 @@ const (
 	mostCoined = 100
 	// mostTriggered is how many lines ONBUILD may add: what one stage has comes anew with each that may stand on it.
 	mostTriggered = 100_000
+	// mostLines is how many lines a Dockerfile may have, with those of its here-documents. The parser takes up to 700
+	// bytes for each, and BuildKit lets a Dockerfile have 16 MiB.
+	mostLines = 500_000
+	// mostInstructions and mostStages are how many of them it may have. The frontend takes 1.5 KB and 4 KB for each.
+	mostInstructions = 100_000
+	mostStages       = 10_000
+	// mostKnown is how many variables all stages may know together: the frontend takes 300 bytes for each that one knows,
+	// and each stage knows what is before the first of them, and what it stands on.
+	mostKnown = 500_000
 	// unbounded is more than any bound.
 	unbounded = 1 << 40
 )
@@ -52,9 +62,15 @@ func checkExpansion(text []byte, args map[string]string, from foundation) error 
 	if nested(text) > mostNestedInAll { // the parser itself takes a part of the stack for each
 		return failure.Invalid("the Dockerfile has variables that are nested deeper than %d levels", mostNested)
 	}
+	if bytes.Count(text, []byte("\n")) > mostLines {
+		return failure.Invalid("the Dockerfile has more than %d lines: copy what it writes from files of the context", mostLines)
+	}
 	parsed, err := parser.Parse(bytes.NewReader(text))
 	if err != nil {
 		return nil //nolint:nilerror // the frontend says it, with the line
+	}
+	if err := checkSize(parsed.AST.Children); err != nil {
+		return err
 	}
 	e := &expansion{
 		escape: parsed.EscapeToken, given: args, images: from.env, global: map[string]int{},
@@ -74,6 +90,23 @@ func checkExpansion(text []byte, args map[string]string, from foundation) error 
 		}
 		if err := e.triggers(node, triggers); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkSize refuses more instructions or stages than anybody writes.
+func checkSize(instructions []*parser.Node) error {
+	if len(instructions) > mostInstructions {
+		return failure.Invalid("Dockerfile line %d: there are more than %d instructions up to this one", instructions[mostInstructions].StartLine, mostInstructions)
+	}
+	stages := 0
+	for _, n := range instructions {
+		if !strings.EqualFold(n.Value, command.From) {
+			continue
+		}
+		if stages++; stages > mostStages {
+			return failure.Invalid("Dockerfile line %d: there are more than %d stages up to this one", n.StartLine, mostStages)
 		}
 	}
 	return nil
@@ -107,6 +140,7 @@ type expansion struct {
 	inherits  bool   // it stands on no image
 	begun     bool   // a stage has
 	triggered int
+	known     int
 	total     int
 	deep      bool // the word is nested too deep
 	coined    []coined
@@ -184,6 +218,9 @@ func (e *expansion) node(n *parser.Node) error {
 	switch strings.ToLower(n.Value) {
 	case command.From:
 		e.from(n)
+		if e.known += len(e.global) + len(e.images) + len(e.args) + len(e.env); e.known > mostKnown {
+			return failure.Invalid("Dockerfile line %d: the stages up to this one know more than %d variables in all", n.StartLine, mostKnown)
+		}
 	case command.Run: // what it runs is the shell's to expand
 		text = strings.Join(n.Flags, " ")
 		for _, length := range e.env {

@@ -265,6 +265,7 @@ func TestBuildBombs(t *testing.T) {
 		"chained":           {bomb.String(), "line 7: the variables of ARG come to more than 1 MiB"},
 		"chained, frontend": {"# syntax=docker/dockerfile:1\n" + bomb.String(), "line 8: the variables of ARG come to more than 1 MiB"},
 		"nested":            {nested, "nested deeper than 100 levels"},
+		"stages":            {strings.Repeat("FROM busybox\n", 10_001), "line 10001: there are more than 10000 stages"},
 	} {
 		for _, buildkit := range []string{"1", "0"} {
 			cmd := e.Command(t, "docker", "build", ".")
