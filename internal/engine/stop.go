@@ -430,7 +430,7 @@ func (s *Stopper) Kill(ctx context.Context, name, signal string) error {
 			return nil
 		}
 	}
-	if r == nil {
+	if r == nil || !rec.State.Running() { // its exit is known, though it is still being dealt with
 		return failure.Conflict("cannot kill container: %s: container %s is not running", name, c.ID())
 	}
 	if ends {

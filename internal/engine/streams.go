@@ -245,7 +245,7 @@ func (s *Streams) Resize(_ context.Context, name string, rows, cols uint16) erro
 		return err
 	}
 	r := s.lives.of(c).live()
-	if r == nil {
+	if r == nil || !c.Load().State.Alive() {
 		return notRunning(c)
 	}
 	if err := r.process.Resize(rows, cols); err != nil {
