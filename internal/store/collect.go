@@ -68,7 +68,11 @@ func (s *Store) GarbageCollect(ctx context.Context) (gc.Stats, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.meta.GarbageCollect(context.WithoutCancel(ctx))
+	stats, err := s.meta.GarbageCollect(context.WithoutCancel(ctx))
+	if err != nil {
+		return stats, err
+	}
+	return stats, s.forgetChildren()
 }
 
 // ScheduleGC makes the collector run soon. It returns at once.

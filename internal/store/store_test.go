@@ -83,6 +83,45 @@ func TestCollectorTakesWhatNobodyHolds(t *testing.T) {
 	}
 }
 
+// A layer that the collector takes is forgotten by the one that it lay upon.
+func TestCollectedLayersAreForgotten(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	ctx := s.Context(context.Background())
+	layer := func(name, parent string) (done func()) {
+		leased, done, err := s.WithTemporaryLease(ctx)
+		if err == nil {
+			_, err = s.Snapshots.Prepare(leased, "new "+name, parent)
+		}
+		if err == nil {
+			err = s.Snapshots.Commit(leased, name, "new "+name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	defer layer("base", "")()
+	gone := layer("gone", "base")
+	stays := layer("stays", "base")
+	gone()
+	if err := s.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Snapshots.Stat(ctx, "gone"); !errdefs.IsNotFound(err) {
+		t.Fatalf("the layer that nobody holds: %v", err)
+	}
+	if err := s.Snapshots.Remove(ctx, "base"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("removing a layer that another lies upon: %v", err)
+	}
+	stays()
+	if err := s.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Snapshots.Remove(ctx, "base"); err != nil {
+		t.Errorf("removing a layer that none lies upon any more: %v", err)
+	}
+}
+
 func TestLeaseEndsAlsoAfterACancel(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "store"))
 	ctx, cancel := context.WithCancel(s.Context(context.Background()))
