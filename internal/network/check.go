@@ -134,7 +134,7 @@ func checkPorts(table string, running []*Sandbox, say func(string, ...any)) {
 			}
 		}
 		for _, b := range bs {
-			if !served[b] && b.host != netip.IPv6Loopback() && hasFamily(own, b.host) {
+			if !served[b] && b.host != netip.IPv6Loopback() && redirects(sb, b.host) {
 				say("container %s (%s): its published port %s is not in the nftables table %s", sb.Name, shortID(sb.ContainerID), b.text(), table)
 			}
 		}
@@ -214,13 +214,14 @@ func addressesOf(sb *Sandbox) map[netip.Addr]bool {
 	return all
 }
 
-func hasFamily(all map[netip.Addr]bool, like netip.Addr) bool {
-	for ip := range all {
-		if ip.Is4() == like.Is4() {
-			return true
-		}
+// redirects says whether what comes to this address of the host is sent on to the container: to the address on the bridge
+// that its default route leads through. Ports of IPv6 are served where there is none, whatever other networks it is on.
+func redirects(sb *Sandbox, host netip.Addr) bool {
+	e, six := sb.Gateways()
+	if host.Is4() {
+		return e != nil && e.Link != "" && e.IP.IsValid()
 	}
-	return false
+	return six != nil && six.Link != "" && six.IP6.IsValid()
 }
 
 func shortID(id string) string { return id[:min(12, len(id))] }
