@@ -1,15 +1,18 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -59,6 +62,9 @@ func (s *Service) Load(ctx context.Context, r io.Reader, opts LoadOptions, progr
 		return failure.Invalid("the image archive holds no image")
 	}
 	l := &loading{s: s, opts: opts, wishes: wishes, report: newReporter(progress)}
+	if list, err = l.withoutArtifacts(ctx, list); err != nil {
+		return err
+	}
 	for _, img := range list {
 		if err := l.unpack(ctx, img); err != nil {
 			return err
@@ -79,6 +85,42 @@ type loading struct {
 	opts   LoadOptions
 	wishes []ocispec.Platform
 	report *reporter
+}
+
+// withoutArtifacts leaves out what no container is made of: a layout lists signatures and the like beside the image that
+// they are about.
+func (l *loading) withoutArtifacts(ctx context.Context, list []archived) ([]archived, error) {
+	var kept []archived
+	left := ""
+	for _, img := range list {
+		variants, err := l.s.readVariants(ctx, img.target)
+		if err != nil {
+			return nil, err
+		}
+		if of := artifactType(variants); of != "" {
+			left += fmt.Sprintf("Left out %s, which is no image: it is of the type %s\n", img.target.Digest, of)
+			continue
+		}
+		kept = append(kept, img)
+	}
+	if len(kept) == 0 {
+		return nil, failure.Invalid("the image archive holds no image. %s", strings.TrimSpace(left))
+	}
+	if left != "" && !l.opts.Quiet { // what programs read is the names of images
+		l.report.stream(left)
+	}
+	return kept, nil
+}
+
+// artifactType is the type of what is there and no image, "" of anything else.
+func artifactType(variants []variant) (of string) {
+	for _, v := range variants {
+		if !v.present || v.kind != image.ManifestKindUnknown {
+			return ""
+		}
+		of = cmp.Or(v.manifest.ArtifactType, v.manifest.Config.MediaType)
+	}
+	return of
 }
 
 // unpack checks that an image is all there and unpacks it: the platforms asked for, or

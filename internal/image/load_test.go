@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -159,6 +160,41 @@ func TestLoadTakesEveryUsualForm(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLoadLeavesArtifactsOut: a layout lists signatures beside the image that they are about, in an index or not.
+func TestLoadLeavesArtifactsOut(t *testing.T) {
+	img := imageOf(t, "amd64", layerOf(t, entry{"a", "a"}))
+	signature := mutate.ConfigMediaType(mutate.MediaType(empty.Image, "application/vnd.oci.image.manifest.v1+json"), "application/vnd.oci.empty.v1+json")
+	signatures := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: signature})
+	archive := func(image bool) []byte {
+		dir := t.TempDir()
+		p, err := layout.Write(dir, empty.Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		errs := []error{p.AppendImage(signature), p.AppendIndex(signatures)}
+		if image {
+			errs = append(errs, p.AppendImage(img, layout.WithAnnotations(map[string]string{"io.containerd.image.name": "docker.io/lab/signed:1"})))
+		}
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		return tarTree(t, dir)
+	}
+	b := newBench(t)
+	said, err := b.load(archive(true), image.LoadOptions{})
+	if err != nil || !strings.HasSuffix(said, "\nLoaded image: lab/signed:1\n") || strings.Count(said, "no image: it is of the type application/vnd.oci.empty.v1+json") != 2 {
+		t.Errorf("%q, %v", said, err)
+	}
+	if c := b.contents(t); c.names != 1 {
+		t.Errorf("the store holds %+v", c)
+	}
+	b = newBench(t)
+	if _, err := b.load(archive(false), image.LoadOptions{}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "holds no image") {
+		t.Errorf("%v", err)
+	}
+	b.mustBeEmpty(t)
 }
 
 func TestLoadWithoutANameGivesTheID(t *testing.T) {
