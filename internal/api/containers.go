@@ -191,6 +191,9 @@ func (h *Handler) containerWait(ctx context.Context, w http.ResponseWriter, q *r
 	if text := q.query.Get("condition"); text != "" && q.version.from(30) {
 		cond = container.WaitCondition(text)
 	}
+	if err := skipOptions(q.Request); err != nil { // else it is not seen below 1.30 that the client goes
+		return err
+	}
 	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	results, err := h.deps.Upkeep.Wait(ctx, q.param("id"), cond)

@@ -96,8 +96,8 @@ func (h *Handler) upgrade(ctx context.Context, w http.ResponseWriter, q *request
 const longestOptions = 64 << 10
 
 // skipOptions reads a body that the request declares: dockerode and what is built on it
-// send the parameters of an attach a second time there, as JSON, and it is no input for
-// the container. A longer one is input from a client that says how much it will send.
+// send the parameters of an attach, a pull or a wait a second time there, as JSON, and it
+// is no input for the container. A longer one is input from a client that says how much it will send.
 func skipOptions(r *http.Request) error {
 	if r.ContentLength <= 0 || r.ContentLength > longestOptions {
 		return nil

@@ -145,6 +145,10 @@ func (h *Handler) imageCreate(ctx context.Context, w http.ResponseWriter, q *req
 	if req.Platform, err = q.platform(32); err != nil {
 		return err
 	}
+	// The server looks out for a client that goes away only when it has read all that it sends.
+	if err := skipOptions(q.Request); err != nil {
+		return err
+	}
 	ctx, cancel := h.streamContext(ctx, w)
 	defer cancel()
 	out := newProgress(w, q.version)

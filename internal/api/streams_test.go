@@ -115,13 +115,16 @@ func TestStreamsEndWithTheirClient(t *testing.T) {
 		return hold(ctx)
 	}
 	d := serve(t, f)
-	for _, call := range []string{
-		"POST /containers/x/wait", "GET /events", "GET /containers/x/logs?stdout=1&follow=1",
-		"POST /images/create?fromImage=x", "POST /images/load",
+	const options = "{}" // of dockerode, a second time
+	for _, request := range [][2]string{
+		{"POST /containers/x/wait"}, {"GET /events"}, {"GET /containers/x/logs?stdout=1&follow=1"},
+		{"POST /images/create?fromImage=x"}, {"POST /images/load"},
+		{"POST /containers/x/wait", options}, {"POST /v1.29/containers/x/wait", options}, {"POST /images/create?fromImage=x", options},
 	} {
+		call, body := request[0], request[1]
 		entered, left = make(chan struct{}), make(chan struct{})
 		w := d.dial()
-		w.send(call + " HTTP/1.1\r\nHost: x\r\n\r\n")
+		w.send(fmt.Sprintf("%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", call, len(body), body))
 		ended(t, "the request of "+call, entered)
 		w.Close()
 		ended(t, call, left)
