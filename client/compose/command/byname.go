@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 
@@ -11,18 +12,24 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/operate"
 )
 
-// byName says whether the user names the project and no file of it: it is what the engine has of it then, as with docker
-// compose. Files that the environment names say no more than those of the directory.
-func (a *app) byName() bool { return a.options.Name != "" && len(a.options.Files) == 0 }
+// named says whether the user's words name the project and no file of it: those of the directory, or that its .env names,
+// may be another's.
+func (a *app) named() bool { return a.options.Name != "" && len(a.options.Files) == 0 }
 
-// own is the project that was loaded, p, unless the user has named one alone and none of its containers, list, was made
-// by these files: they are another's, whose hooks, providers and images it has nothing to do with.
+// byName says whether a project is what the engine has of it, as with docker compose: it is named, and no file of it.
+func (a *app) byName() bool { return a.named() && os.Getenv("COMPOSE_FILE") == "" }
+
+// own is the project that was loaded, p, unless the user has named one and it has containers, list, of which none was
+// made by these files: they are another's, whose hooks, providers and images it has nothing to do with. Those that
+// COMPOSE_FILE chooses in the project's own directory are its own.
 func (a *app) own(o *operate.Operator, p *types.Project, list []operate.Container) *types.Project {
-	if p == nil || !a.byName() {
+	if p == nil || !a.named() || len(list) == 0 {
 		return p
 	}
 	files := strings.Join(p.ComposeFiles, ",")
-	if slices.ContainsFunc(list, func(c operate.Container) bool { return c.Labels[label.ConfigFiles] == files }) {
+	if slices.ContainsFunc(list, func(c operate.Container) bool {
+		return c.Labels[label.ConfigFiles] == files || !a.byName() && c.Labels[label.WorkingDir] == p.WorkingDir
+	}) {
 		return p
 	}
 	a.project, o.Project = nil, nil
@@ -31,7 +38,7 @@ func (a *app) own(o *operate.Operator, p *types.Project, list []operate.Containe
 
 // ownOf is own for who has not listed the containers.
 func (a *app) ownOf(ctx context.Context, o *operate.Operator, name string, p *types.Project) (*types.Project, error) {
-	if p == nil || !a.byName() {
+	if p == nil || !a.named() {
 		return p, nil
 	}
 	list, err := o.Containers(ctx, name, true)
@@ -47,7 +54,7 @@ func (a *app) outlineOrContainers(ctx context.Context, services []string) (*oper
 	var name string
 	var p *types.Project
 	o, err := a.begin(ctx, func() (err error) {
-		if a.byName() {
+		if a.named() {
 			name, p, err = a.known(ctx)
 			return err
 		}
@@ -61,7 +68,7 @@ func (a *app) outlineOrContainers(ctx context.Context, services []string) (*oper
 		}
 		return nil
 	})
-	if err != nil || p != nil && !a.byName() {
+	if err != nil || p != nil && !a.named() {
 		return o, p, err
 	}
 	list, err := o.Created(ctx, name)
@@ -69,6 +76,6 @@ func (a *app) outlineOrContainers(ctx context.Context, services []string) (*oper
 		return nil, nil, err
 	}
 	a.own(o, p, list)
-	p, err = o.Remembered(name, list)
+	p, err = o.Remembered(name, a.within(o, list))
 	return o, p, err
 }

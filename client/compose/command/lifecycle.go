@@ -47,10 +47,11 @@ func (a *app) downCommand() *cobra.Command {
 				return noService(p, s)
 			}
 		}
-		opts.Services, opts.Timeout, opts.RemoveOrphans, opts.All = args, timeout(), removeOrphans(), a.byName()
+		opts.Services, opts.Timeout, opts.RemoveOrphans, opts.All, opts.Named = args, timeout(), removeOrphans(), a.byName(), a.named()
 		return o.Down(ctx, name, p, opts)
 	})
 	f := cmd.Flags()
+	formerly(f, map[string]string{"volume": "volumes"})
 	removeOrphans = orphansFlag(f)
 	f.BoolVarP(&opts.Volumes, "volumes", "v", false, "Remove named volumes declared in the \"volumes\" section of the Compose file and anonymous volumes attached to containers")
 	f.StringVar(&opts.Images, "rmi", "", `Remove images used by services. "local" remove only images that don't have a custom tag ("local"|"all")`)

@@ -28,6 +28,7 @@ type DownOptions struct {
 	Services      []string // none: all of the project
 	RemoveOrphans bool
 	All           bool // also of services that the project has not, or has not enabled
+	Named         bool // the files are chosen by the project's name alone, and may be another's
 	Timeout       *int
 	Volumes       bool
 	Images        string // "", "local" or "all"
@@ -210,8 +211,9 @@ func (o *Operator) removeImages(ctx context.Context, name string, p *types.Proje
 			}
 		}
 	}
+	pulled := opts.Images == "all" && (!opts.Named || len(list) > 0)
 	for _, s := range services {
-		if opts.Images == "all" || s.Image == "" {
+		if pulled || s.Image == "" {
 			names[spec.ImageName(p, s, o.Separator)] = true
 		}
 	}
