@@ -127,6 +127,24 @@ models: {m: {model: x}}
 }
 
 // What a service is built as goes with all its names, and not those that others have given to it.
+// What programs read is in the order of docker compose's, and goes by the flags that it had, too.
+func TestComposeOrderAndFormerFlags(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, nil)
+	file := fmt.Sprintf("services:\n  a: {image: busybox, container_name: %[1]s-z, volumes: [data:/data]}\n  b: {image: busybox, container_name: %[1]s-y}\nvolumes: {data: }\n", a.name)
+	if err := os.WriteFile(filepath.Join(a.dir, "compose.yaml"), []byte(file), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.ok(t, "create", "--y")
+	if got := a.ok(t, "ps", "-a", "--format", "{{.Name}}"); got != a.name+"-y\n"+a.name+"-z" {
+		t.Errorf("by their names: %q", got)
+	}
+	a.ok(t, "down", "--volume")
+	if left := e.OK(t, "docker", "volume", "ls", "-q", "--filter", "label=com.docker.compose.project="+a.name); left != "" {
+		t.Errorf("left by down --volume: %s", left)
+	}
+}
+
 func TestComposeDownRemovesAllTags(t *testing.T) {
 	e := engine(t, "busybox")
 	own := name(t)

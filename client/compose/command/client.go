@@ -76,7 +76,7 @@ func (a *app) execCommand() *cobra.Command {
 		case interactive:
 			line = append(line, "--interactive")
 		}
-		if !detach && !noTTY && a.terminal() {
+		if !detach && !noTTY && tty && a.terminal() {
 			line = append(line, "--tty")
 		}
 		for _, e := range env {
@@ -95,6 +95,7 @@ func (a *app) execCommand() *cobra.Command {
 	})
 	f := cmd.Flags()
 	f.SetInterspersed(false)
+	formerly(f, map[string]string{"no-TTY": "no-tty"})
 	f.BoolVarP(&detach, "detach", "d", false, "Detached mode: Run command in the background")
 	f.BoolVarP(&noTTY, "no-tty", "T", false, "Disable pseudo-TTY allocation. By default '"+a.program+" compose exec' allocates a TTY.")
 	f.BoolVar(&privileged, "privileged", false, "Give extended privileges to the process")

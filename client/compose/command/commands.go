@@ -54,6 +54,16 @@ func (a *app) refusal(cmd *cobra.Command, name, why string) {
 	}
 }
 
+// formerly lets flags go by other names that docker compose has or had for them, too.
+func formerly(f *pflag.FlagSet, names map[string]string) {
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if now, ok := names[name]; ok {
+			name = now
+		}
+		return pflag.NormalizedName(name)
+	})
+}
+
 // orphansFlag adds --remove-orphans. Where it is not given COMPOSE_REMOVE_ORPHANS counts, which the project's .env may
 // have: the function gives its value once that has been read.
 func orphansFlag(f *pflag.FlagSet) func() bool {

@@ -241,6 +241,8 @@ func (a *app) buildCommand() *cobra.Command {
 	}
 	f.Bool("parallel", true, "Build images in parallel. DEPRECATED")
 	_ = f.MarkHidden("parallel")
+	f.StringVar(&a.progress, "progress", "", "Set type of progress output: a flag of compose itself that was this command's")
+	_ = f.MarkHidden("progress")
 	return cmd
 }
 

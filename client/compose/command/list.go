@@ -190,12 +190,10 @@ func (a *app) psCommand() *cobra.Command {
 	cmd := command("ps [OPTIONS] [SERVICE...]", "List containers", func(ctx context.Context, args []string) error {
 		if filter != "" {
 			key, value, ok := strings.Cut(filter, "=")
-			if !ok || key != "status" && key != "source" {
+			if !ok || key != "status" {
 				return fmt.Errorf("invalid --filter %q: only status=STATE is known", filter)
 			}
-			if key == "status" {
-				status = append(status, value)
-			}
+			status = append(status, value)
 		}
 		o, list, err := a.containers(ctx, args, all) // those of run, too
 		if err != nil {
@@ -210,6 +208,7 @@ func (a *app) psCommand() *cobra.Command {
 		if !orphans {
 			list = a.within(o, list)
 		}
+		slices.SortFunc(list, func(a, b operate.Container) int { return strings.Compare(a.Name, b.Name) })
 		switch {
 		case quiet:
 			for _, c := range list {

@@ -27,6 +27,9 @@ func (a *app) logsCommand() *cobra.Command {
 	var noColour, noPrefix bool
 	var index int
 	cmd := command("logs [OPTIONS] [SERVICE...]", "View output from containers", func(ctx context.Context, args []string) error {
+		if index > 0 && len(args) != 1 {
+			return errors.New("--index requires one service to be selected")
+		}
 		op, list, err := a.acted(ctx, args, false)
 		if err != nil {
 			return err

@@ -30,6 +30,7 @@ func (a *app) publishCommand() *cobra.Command {
 		return a.publish(ctx, args[0], o)
 	})
 	f := cmd.Flags()
+	formerly(f, map[string]string{"y": "yes"})
 	f.BoolVar(&o.digests, "resolve-image-digests", false, "Pin image tags to digests")
 	f.StringVar(&o.version, "oci-version", "", "OCI image/artifact specification version (automatically determined by default)")
 	f.BoolVar(&o.environment, "with-env", false, "Include environment variables in the published OCI artifact")

@@ -45,7 +45,7 @@ func (a *app) runCommand() *cobra.Command {
 	o.removeOrphans = orphansFlag(f)
 	f.BoolVar(&o.noDeps, "no-deps", false, "Don't start linked services")
 	f.BoolVarP(&o.detach, "detach", "d", false, "Run container in background and print container ID")
-	f.BoolVarP(&o.noTTY, "no-tty", "T", false, "Disable pseudo-TTY allocation (default: auto-detected)")
+	f.BoolVarP(&o.noTTY, "no-TTY", "T", false, "Disable pseudo-TTY allocation (default: auto-detected)")
 	f.BoolVarP(&o.interactive, "interactive", "i", true, "Keep STDIN open even if not attached")
 	f.BoolVarP(&o.tty, "tty", "t", true, "Allocate a pseudo-TTY")
 	_ = f.MarkHidden("tty")
@@ -63,10 +63,17 @@ func (a *app) runCommand() *cobra.Command {
 	f.StringArrayVar(&o.capAdd, "cap-add", nil, "Add Linux capabilities")
 	f.StringArrayVar(&o.capDrop, "cap-drop", nil, "Drop Linux capabilities")
 	f.StringArrayVar(&o.envFiles, "env-from-file", nil, "Set environment variables from file")
+	formerly(f, map[string]string{"no-tty": "no-TTY", "volumes": "volume", "labels": "label"})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
+		switch {
+		case len(args) == 0:
 			return errors.New("requires at least 1 argument: SERVICE")
+		case o.servicePorts && len(o.publish) > 0:
+			return errors.New("--service-ports and --publish are incompatible")
+		case f.Changed("tty") && f.Changed("no-TTY"):
+			return errors.New("--tty and --no-TTY can't be used together")
 		}
+		o.noTTY = o.noTTY || !o.tty
 		return a.run(cmd.Context(), args[0], args[1:], &o, cmd.Flags().Changed("entrypoint"))
 	}
 	return cmd
@@ -156,7 +163,7 @@ func (o *oneOff) service(p *types.Project, name string, args []string, entrypoin
 	if s.Labels, err = o.labelled(s.Labels); err != nil {
 		return s, err
 	}
-	s.CapAdd, s.CapDrop = append(s.CapAdd, o.capAdd...), append(s.CapDrop, o.capDrop...)
+	s.CapAdd, s.CapDrop = o.capabilities(s.CapAdd, s.CapDrop)
 	if s.Ports, err = o.ports(s.Ports); err != nil {
 		return s, err
 	}
@@ -164,8 +171,17 @@ func (o *oneOff) service(p *types.Project, name string, args []string, entrypoin
 	return s, err
 }
 
+// capabilities are a service's with those of the flags, which win: what is added and dropped the engine adds.
+func (o *oneOff) capabilities(add, drop []string) (added, dropped []string) {
+	with := func(of, more, less []string) []string {
+		kept := slices.DeleteFunc(slices.Clone(of), func(c string) bool { return slices.Contains(less, c) })
+		return append(kept, more...)
+	}
+	return with(add, o.capAdd, o.capDrop), with(drop, o.capDrop, o.capAdd)
+}
+
 // environment are a service's variables, over which those of --env-from-file win, and over these those of -e, of which one
-// without a value has that of the project.
+// without a value has that of the project, and says nothing where that has none.
 func (o *oneOff) environment(p *types.Project, of types.MappingWithEquals) (types.MappingWithEquals, error) {
 	all := types.MappingWithEquals{}.OverrideBy(of)
 	for _, file := range o.envFiles {
@@ -177,7 +193,7 @@ func (o *oneOff) environment(p *types.Project, of types.MappingWithEquals) (type
 			all[key] = &value
 		}
 	}
-	return all.OverrideBy(types.NewMappingWithEquals(o.env).Resolve(p.Environment.Resolve)), nil
+	return all.OverrideBy(types.NewMappingWithEquals(o.env).Resolve(p.Environment.Resolve).RemoveEmpty()), nil
 }
 
 // labelled are a service's labels with those of -l.

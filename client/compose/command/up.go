@@ -30,6 +30,7 @@ type making struct {
 }
 
 func (m *making) install(f *pflag.FlagSet) {
+	formerly(f, map[string]string{"y": "yes"})
 	f.BoolVar(&m.build, "build", false, "Build images before starting containers")
 	f.BoolVar(&m.noBuild, "no-build", false, "Don't build an image, even if it's policy")
 	f.StringVar(&m.pull, "pull", "policy", `Pull image before running ("always"|"missing"|"never"|"build")`)
