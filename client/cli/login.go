@@ -92,7 +92,7 @@ func (a *app) logIn(ctx context.Context, server string, o loginOptions) error {
 	}
 	with := types.AuthConfig{Username: o.user, Password: o.password, ServerAddress: server}
 	if with.Username == "" || with.Password == "" {
-		if err := a.askCredentials(&with, stored.Username); err != nil {
+		if err := a.askCredentials(ctx, &with, stored.Username); err != nil {
 			return err
 		}
 	}
@@ -124,7 +124,7 @@ func (a *app) tryLogin(ctx context.Context, with types.AuthConfig) error {
 
 // askCredentials asks on the terminal for what is missing; known is the user who was
 // logged in before.
-func (a *app) askCredentials(with *types.AuthConfig, known string) error {
+func (a *app) askCredentials(ctx context.Context, with *types.AuthConfig, known string) error {
 	if !a.in.IsTerminal() {
 		return errors.New("Error: Cannot perform an interactive login from a non TTY device") //nolint:staticcheck // Docker's text
 	}
@@ -135,8 +135,9 @@ func (a *app) askCredentials(with *types.AuthConfig, known string) error {
 			question = fmt.Sprintf("Username (%s): ", known)
 		}
 		_, _ = fmt.Fprint(a.out, question)
-		line, err := lines.ReadString('\n')
+		line, err := readLine(ctx, lines)
 		if err != nil {
+			_, _ = fmt.Fprintln(a.out)
 			return err
 		}
 		if with.Username = strings.TrimSpace(line); with.Username == "" {
@@ -152,7 +153,7 @@ func (a *app) askCredentials(with *types.AuthConfig, known string) error {
 			return err
 		}
 		_, _ = fmt.Fprint(a.out, "Password: ")
-		line, err := lines.ReadString('\n')
+		line, err := readLine(ctx, lines)
 		restore()
 		_, _ = fmt.Fprintln(a.out)
 		if err != nil {
@@ -163,6 +164,29 @@ func (a *app) askCredentials(with *types.AuthConfig, known string) error {
 		}
 	}
 	return nil
+}
+
+// readLine is what the user types until the line, or all, ends. A signal ends the waiting for it, whose cause is then the
+// error: who waits gives the terminal back as it was.
+func readLine(ctx context.Context, r *bufio.Reader) (string, error) {
+	type typed struct {
+		line string
+		err  error
+	}
+	read := make(chan typed, 1) // the reader may outlive the question
+	go func() {
+		line, err := r.ReadString('\n')
+		read <- typed{line, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case t := <-read:
+		if errors.Is(t.err, io.EOF) {
+			return t.line, nil
+		}
+		return t.line, t.err
+	}
 }
 
 func (a *app) logout() spec {
