@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -272,13 +273,15 @@ type part struct {
 }
 
 func (a *app) createImage(ctx context.Context, f *createFlags, args []string) error {
+	var descriptors []string
 	for _, path := range f.files {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		args = append(args, string(data))
+		descriptors = append(descriptors, string(data))
 	}
+	args = slices.Concat(descriptors, args)
 	if len(args) == 0 {
 		return errors.New("no sources specified")
 	}
@@ -335,13 +338,17 @@ func combine(ctx context.Context, r remotes.Resolver, f *createFlags, args []str
 	if err != nil {
 		return nil, none, nil, err
 	}
+	sources, err := parseSources(args, tags)
+	if err != nil {
+		return nil, none, nil, err
+	}
 	var parts []part
-	for _, arg := range args {
-		ref, err := sourceReference(arg, tags)
-		if err != nil {
-			return nil, none, nil, err
-		}
+	for _, s := range sources {
+		ref := s.ref
 		data, desc, err := fetch(ctx, r, ref.String())
+		if err == nil {
+			desc, err = s.describe(desc)
+		}
 		if err != nil {
 			return nil, none, nil, err
 		}
@@ -368,13 +375,24 @@ func combine(ctx context.Context, r remotes.Resolver, f *createFlags, args []str
 
 func marshalIndex(parts []part, annotations map[string]string) ([]byte, ocispec.Descriptor, []part, error) {
 	idx := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
-	seen := map[digest.Digest]bool{}
+	at := map[digest.Digest]int{}
 	var kept []part
 	for _, p := range parts {
-		if seen[p.desc.Digest] {
+		if i, ok := at[p.desc.Digest]; ok { // what is said last of an image holds
+			m := &idx.Manifests[i]
+			if p.desc.Platform != nil {
+				m.Platform = p.desc.Platform
+			}
+			if len(p.desc.Annotations) > 0 {
+				m.Annotations = maps.Clone(m.Annotations)
+				if m.Annotations == nil {
+					m.Annotations = map[string]string{}
+				}
+				maps.Copy(m.Annotations, p.desc.Annotations)
+			}
 			continue
 		}
-		seen[p.desc.Digest] = true
+		at[p.desc.Digest] = len(kept)
 		kept = append(kept, p)
 		idx.Manifests = append(idx.Manifests, p.desc)
 	}
@@ -395,27 +413,6 @@ func marshalIndex(parts []part, annotations map[string]string) ([]byte, ocispec.
 	return data, ocispec.Descriptor{MediaType: idx.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}, kept, err
 }
 
-// sourceReference is a source as a reference: it may be a digest, or a descriptor as JSON,
-// of the repository that the result goes to.
-func sourceReference(arg string, tags []reference.Named) (reference.Named, error) {
-	arg = strings.TrimSpace(arg)
-	dgst := digest.Digest(arg)
-	if strings.HasPrefix(arg, "{") {
-		var desc ocispec.Descriptor
-		if err := json.Unmarshal([]byte(arg), &desc); err != nil {
-			return nil, fmt.Errorf("invalid descriptor %s: %w", arg, err)
-		}
-		dgst = desc.Digest
-	}
-	if dgst.Validate() != nil {
-		return parseReference(arg)
-	}
-	if len(tags) == 0 {
-		return nil, fmt.Errorf("of which repository is %s? Give it as REPOSITORY@%s, or a --tag", dgst, dgst)
-	}
-	return reference.WithDigest(reference.TrimNamed(tags[0]), dgst)
-}
-
 // partsOf is what an index holds, or the image itself with its platform.
 func partsOf(ctx context.Context, r remotes.Resolver, ref reference.Named, data []byte, desc ocispec.Descriptor) ([]part, error) {
 	if images.IsIndexType(desc.MediaType) {
@@ -434,6 +431,9 @@ func partsOf(ctx context.Context, r remotes.Resolver, ref reference.Named, data 
 		return nil, err
 	}
 	p := platforms.Normalize(config.Platform)
+	if said := desc.Platform; said != nil {
+		p = withSaid(p, *said)
+	}
 	desc.Platform = &p
 	return []part{{ref, desc}}, nil
 }

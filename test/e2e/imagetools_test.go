@@ -76,6 +76,27 @@ func TestImagetools(t *testing.T) {
 	if got := e.OK(t, "cleat", "buildx", "imagetools", "inspect", "--raw", repo+":one"); !strings.Contains(got, "arm64") || !strings.Contains(got, "amd64") {
 		t.Errorf("%s", got)
 	}
+	// A descriptor says more of an image, in whichever repository that is, and comes first.
+	first, second := idx.Manifests[0].Digest, idx.Manifests[1].Digest
+	descriptors := project(t, files{
+		"said": `{"digest": "` + second + `", "annotations": {"made.for": "test"}, "platform": {"os.version": "7"}}`,
+		"lie":  `{"digest": "` + second + `", "size": 7}`, "manifest": `{"schemaVersion": 2}`, "none": `{"size": 7}`,
+	})
+	said := []string{"buildx", "imagetools", "create", "--dry-run", "-f", filepath.Join(descriptors, "said"), repo + "@" + first}
+	ours, theirs := e.OK(t, "cleat", said...), e.OK(t, "docker", said...)
+	if ours != theirs || strings.Index(ours, first) < strings.Index(ours, second) || !strings.Contains(ours, `"made.for": "test"`) {
+		t.Errorf("cleat says\n%s\nbuildx\n%s", ours, theirs)
+	}
+	// One that says more of an image that the index has is said of that.
+	e.OK(t, "cleat", "buildx", "imagetools", "create", "-t", repo+":1", "--append", "-f", filepath.Join(descriptors, "said"))
+	if got := e.OK(t, "cleat", "buildx", "imagetools", "inspect", "--raw", repo+":1"); strings.Count(got, "made.for") != 1 || strings.Count(got, `"digest"`) != 2 {
+		t.Errorf("%s", got)
+	}
+	for file, want := range map[string]string{"lie": "its descriptor says 7", "manifest": "a descriptor of one is needed", "none": "its digest"} {
+		if r := e.Cleat(t, "buildx", "imagetools", "create", "-t", repo+":x", "-f", filepath.Join(descriptors, file)); r.Code != 1 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("%s", r)
+		}
+	}
 	for line, want := range map[string]string{
 		"create " + repo + ":1":                                  "no tags specified",
 		"create -t " + repo + ":x":                               "no sources specified",
