@@ -129,6 +129,27 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
+// TestWithoutEnvironment: values come from the environment unless that is forbidden, as by who runs somebody else's file.
+func TestWithoutEnvironment(t *testing.T) {
+	t.Setenv("TAG", "environment")
+	files := map[string]string{
+		"docker-bake.hcl": "variable \"TAG\" { default = \"file\" }\ntarget \"default\" { tags = [TAG] }\n",
+		"compose.yaml":    "services:\n  web:\n    build: {context: ., tags: [\"${TAG:-file}\"]}\n",
+	}
+	for setting, want := range map[string]string{"": "environment", "false": "environment", "1": "file"} {
+		t.Setenv("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP", setting)
+		plan, err := read(t, files, build.BakeQuery{Targets: []string{"default", "web"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, target := range plan.Targets {
+			if !slices.Equal(target.Tags, []string{want}) {
+				t.Errorf("%q: %s has %v, not %s", setting, name, target.Tags, want)
+			}
+		}
+	}
+}
+
 func TestTargets(t *testing.T) {
 	for asked, want := range map[string]string{"": "a", "b": "a,b", "*": "a,b", "default": "a"} {
 		var list []string

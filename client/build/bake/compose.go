@@ -110,9 +110,11 @@ func loadProject(details types.ConfigDetails) (*types.Project, error) {
 
 func composeEnv(vars map[string]string) (map[string]string, error) {
 	env := map[string]string{}
-	for _, s := range os.Environ() {
-		k, v, _ := strings.Cut(s, "=")
-		env[k] = v
+	if usesEnv() {
+		for _, s := range os.Environ() {
+			k, v, _ := strings.Cut(s, "=")
+			env[k] = v
+		}
 	}
 	data, err := os.ReadFile(".env")
 	if err == nil {

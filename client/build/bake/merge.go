@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -21,6 +20,7 @@ import (
 // Merge puts what o says over what t says: lists of one meaning are replaced, those that
 // things are added to are added to. The parser calls it for blocks of one name.
 func (t *target) Merge(o *target) {
+	t.places.merge(o)
 	over := func(to **string, from *string) {
 		if from != nil {
 			*to = from
@@ -163,7 +163,7 @@ func (f *file) overrides(set []string) (map[string][]override, error) {
 			o.sub = parts[2]
 		}
 		if !given {
-			env, ok := os.LookupEnv(o.sub)
+			env, ok := lookupEnv(o.sub)
 			if o.key != "arg" {
 				return nil, fmt.Errorf("invalid override %s, expected target.name=value", text)
 			}

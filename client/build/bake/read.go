@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/docker/buildx/bake/hclparser"
@@ -145,6 +146,9 @@ func parse(sources []source, q build.BakeQuery) (*file, *hclparser.ParseMeta, er
 			return nil, nil, fmt.Errorf("failed to parse compose file: %w", err)
 		}
 		f = *c
+		for _, t := range f.Targets {
+			t.foundIn(directory(compose[0].name))
+		}
 	}
 	meta := &hclparser.ParseMeta{}
 	if len(bodies) > 0 {
@@ -153,7 +157,7 @@ func parse(sources []source, q build.BakeQuery) (*file, *hclparser.ParseMeta, er
 			if v, ok := q.Vars[key]; ok {
 				return v, true
 			}
-			return os.LookupEnv(key)
+			return lookupEnv(key)
 		}
 		meta, diags = hclparser.Parse(hclparser.MergeFiles(bodies), hclparser.Opt{LookupVar: lookup, Vars: q.Defaults, ValidateLabel: checkName}, &f)
 		if diags.HasErrors() {
@@ -169,7 +173,20 @@ func parse(sources []source, q build.BakeQuery) (*file, *hclparser.ParseMeta, er
 		}
 	}
 	f.join()
-	return &f, meta, nil
+	return &f, meta, f.place()
+}
+
+// usesEnv says whether the environment's variables may be values in bake files.
+func usesEnv() bool {
+	off, _ := strconv.ParseBool(os.Getenv("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP"))
+	return !off
+}
+
+func lookupEnv(key string) (string, bool) {
+	if !usesEnv() {
+		return "", false
+	}
+	return os.LookupEnv(key)
 }
 
 func checkName(name string) error {
@@ -360,7 +377,7 @@ func (f *file) complete(name string, overrides map[string][]override) (*target, 
 		return nil, err
 	}
 	if t.Context == nil {
-		t.Context = pointer(".")
+		t.Context = pointer(beside(t.places.file, "."))
 	}
 	if t.Dockerfile == nil || *t.Dockerfile == "" {
 		t.Dockerfile = pointer("Dockerfile")

@@ -65,6 +65,8 @@ type target struct {
 	ExtraHosts       map[string]*string `json:"extra-hosts,omitempty" hcl:"extra-hosts,optional" cty:"extra-hosts"`
 
 	Policy specs `json:"-" hcl:"policy,optional" cty:"policy"` // refused
+
+	places places
 }
 
 // specs are values in the language of a command line's option. In a file they may be
