@@ -108,6 +108,7 @@ func rules() []rule {
 		{`pull access denied.*repository does not exist or may require authorization|insufficient_scope: authorization failed`, func(_ []string, where line, _ Place) string {
 			return where.String() + "is the image's name spelled as its registry has it? A private one needs a login first"
 		}},
+		{`failed to resolve source metadata for (\S+): \S+: not found`, unknownImage},
 		{`base name \(([^)]*)\) should not be blank`, func(m []string, where line, _ Place) string {
 			return where.String() + fmt.Sprintf("%s is empty: give the ARG a default before FROM, or a value by --build-arg", m[1])
 		}},
@@ -120,6 +121,12 @@ func rules() []rule {
 			return "the engine's disk is full: 'cleat builder prune' and 'cleat system prune' make room, 'cleat system df' shows what there is"
 		}},
 	}
+}
+
+// unknownImage is about one that nobody has who answered: a mirror's answer hides that Docker Hub gave none.
+func unknownImage(m []string, where line, _ Place) string {
+	name := strings.TrimPrefix(strings.TrimPrefix(m[1], "docker.io/"), "library/")
+	return where.String() + fmt.Sprintf("is %[1]s spelled as its registry has it, or a stage of this file? 'cleat pull %[1]s' says which registries and mirrors were asked, and what each answered", name)
 }
 
 func upperCase(m []string, where line, _ Place) string {

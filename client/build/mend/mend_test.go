@@ -78,6 +78,8 @@ func TestHints(t *testing.T) {
 		{at(missing("out"), "FROM x\nCOPY --from=base /out /", 2), "", "there is no /out in the stage or image that --from names"},
 		{at("granting entitlement network.host is not allowed by build daemon configuration", "", 0), "", "--allow network.host"},
 		{at("secret token: not found", "FROM x\nRUN --mount=type=secret,id=token,required true", 2), "", "--secret id=token,src=FILE"},
+		{at("nothing:1: failed to resolve source metadata for docker.io/library/nothing:1: docker.io/library/nothing:1: not found", "FROM nothing:1", 1), "", "line 1 of Dockerfile: is nothing:1 spelled as its registry has it, or a stage of this file? 'cleat pull nothing:1' says which registries and mirrors were asked"},
+		{at("failed to resolve source metadata for 127.0.0.1:5000/a/b:1: 127.0.0.1:5000/a/b:1: not found", "", 0), "", "'cleat pull 127.0.0.1:5000/a/b:1' says"},
 		{at(`target stage "prod" could not be found`, "", 0), "", "the stages are base, Test"},
 		{at("base name ($BASE) should not be blank", "FROM $BASE", 1), "", "$BASE is empty"},
 		{at("rpc error: code = Internal desc = grpc: error while marshaling: string field contains invalid UTF-8", "", 0), "", `"src/odd\xff.txt" is not UTF-8`},
