@@ -197,6 +197,36 @@ func TestLoadLeavesArtifactsOut(t *testing.T) {
 	b.mustBeEmpty(t)
 }
 
+// TestSaveByTagAndDigest: of NAME:TAG@DIGEST the tag is the one that is saved, if the image has it.
+func TestSaveByTagAndDigest(t *testing.T) {
+	ctx := context.Background()
+	b := newBench(t)
+	for _, tag := range []string{"1", "2"} {
+		if _, err := b.load(saved(t, "lab/x:"+tag, imageOf(t, "amd64", layerOf(t, entry{"a", tag}))), image.LoadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.images.Tag(ctx, "lab/x:2", "lab/x", "0"); err != nil {
+		t.Fatal(err)
+	}
+	id := b.resolve(t, "lab/x:2").ID.String()
+	for asked, want := range map[string]string{"lab/x:2": "lab/x:2", "lab/x:1": id, "lab/x:none": id} {
+		found, err := b.images.Save(ctx, []string{asked + "@" + id}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var archive bytes.Buffer
+		err = found.Write(ctx, &archive)
+		found.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said, err := newBench(t).load(archive.Bytes(), image.LoadOptions{}); err != nil || !strings.HasSuffix(said, ": "+want+"\n") || strings.Count(said, "\n") != 1 {
+			t.Errorf("%s: %q, %v", asked, said, err)
+		}
+	}
+}
+
 func TestLoadWithoutANameGivesTheID(t *testing.T) {
 	b := newBench(t)
 	img := imageOf(t, "amd64", layerOf(t, entry{"a", "a"}))

@@ -154,10 +154,7 @@ func (sel *selection) one(ctx context.Context, ref string) error {
 		}
 		sel.present[platforms.FormatAll(v.platform)] = true
 	}
-	name := ""
-	if _, tagged := m.named.(reference.Tagged); tagged {
-		name = m.target.Name
-	}
+	name := sel.nameOf(m)
 	key := name
 	if key == "" {
 		key = m.id().String()
@@ -177,6 +174,20 @@ func (sel *selection) one(ctx context.Context, ref string) error {
 	}
 	sel.ids = append(sel.ids, m.id())
 	return nil
+}
+
+// nameOf is the name under which an image is saved: that by which it was asked for, if it has a tag. Beside a digest the
+// tag may be one that is not here, or another image's.
+func (sel *selection) nameOf(m *match) string {
+	tagged, ok := m.named.(reference.NamedTagged)
+	if !ok {
+		return ""
+	}
+	name := reference.TrimNamed(tagged).Name() + ":" + tagged.Tag()
+	if sel.c.names[name].Target.Digest != m.id() {
+		return ""
+	}
+	return name
 }
 
 // presentPlatforms matches the platforms that are to be saved, the engine's own first:
