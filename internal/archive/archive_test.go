@@ -228,6 +228,10 @@ func TestThereAndBack(t *testing.T) {
 	for _, p := range []string{"/dst/d/f", "/dst/d/sub", "/dst/d"} {
 		os.Chtimes(src+p, old, old)
 	}
+	year2318 := unix.Timespec{Sec: 11e9, Nsec: 5} // which nanoseconds do not reach
+	unix.UtimesNanoAt(unix.AT_FDCWD, src+"/dst/d/sparse", []unix.Timespec{year2318, year2318}, 0)
+	var late unix.Stat_t // as the filesystem has it
+	unix.Stat(src+"/dst/d/sparse", &late)
 	var b bytes.Buffer
 	p := archive.NewPacker(t.Context(), &b)
 	at, err := unix.Openat(from, "dst/d", unix.O_PATH, 0)
@@ -276,6 +280,9 @@ func TestThereAndBack(t *testing.T) {
 	unix.Stat(dst+"/dst/d/sparse", &s)
 	if s.Blocks*512 > 1<<20 {
 		t.Errorf("the hole takes %d bytes", s.Blocks*512)
+	}
+	if s.Mtim != late.Mtim {
+		t.Errorf("a time after 2262 is %v, not %v", s.Mtim, late.Mtim)
 	}
 }
 

@@ -504,7 +504,12 @@ func (f *incoming) times() []unix.Timespec {
 	if atime.Before(mtime) {
 		atime = mtime
 	}
-	return []unix.Timespec{unix.NsecToTimespec(atime.UnixNano()), unix.NsecToTimespec(mtime.UnixNano())}
+	return []unix.Timespec{timespec(atime), timespec(mtime)}
+}
+
+// timespec is a time of any year: nanoseconds alone end in 2262, and go round.
+func timespec(t time.Time) unix.Timespec {
+	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 }
 
 // temporaryName is one that nobody guesses.
