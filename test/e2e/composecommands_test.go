@@ -145,6 +145,27 @@ func TestComposeOrderAndFormerFlags(t *testing.T) {
 	}
 }
 
+// The form of progress that is asked for is that of builds, too.
+func TestComposeBuildProgress(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": "services:\n  a: {build: {context: ., dockerfile_inline: \"FROM busybox\\nLABEL of=progress\\n\"}}\n"})
+	t.Cleanup(func() { e.Docker(t, "rmi", a.name+"-a") })
+	for _, args := range [][]string{{"--progress", "quiet", "build"}, {"build", "--progress", "quiet"}, {"--progress", "quiet", "create", "--build"}} {
+		if r := a.run(t, args...); r.Code != 0 || r.Stdout+r.Stderr != "" {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	r := a.run(t, "--progress", "json", "build")
+	for line := range strings.Lines(r.Stderr) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("--progress json: %q", line)
+		}
+	}
+	if r.Code != 0 || strings.Count(r.Stderr, "\n") < 5 {
+		t.Errorf("--progress json: %+v", r)
+	}
+}
+
 func TestComposeDownRemovesAllTags(t *testing.T) {
 	e := engine(t, "busybox")
 	own := name(t)

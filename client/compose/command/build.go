@@ -64,11 +64,18 @@ func (a *app) build(ctx context.Context, p *types.Project, services []string, b 
 	return group.Wait()
 }
 
+// buildForms are what a form of progress is called by the program that builds. One that is not there is its own choice.
+var buildForms = map[show.Form]string{show.Plain: "plain", show.JSON: "rawjson"}
+
 // buildOne builds a service. Alone, what the build says is shown as it is.
 func (a *app) buildOne(ctx context.Context, program string, p *types.Project, s types.ServiceConfig, b building, logs *show.Logs, alone bool) error {
+	b.quiet = b.quiet || a.progress == string(show.Quiet)
 	args, stdin, err := b.arguments(p, s, a.separator())
 	if err != nil {
 		return fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	if form := buildForms[show.Form(a.progress)]; form != "" && alone && b.lines == nil && !b.quiet {
+		args = slices.Insert(args, 1, "--progress", form)
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
