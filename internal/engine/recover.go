@@ -59,6 +59,11 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	rc.awaitKnownExits(found.all)
 	rc.deps.Tasks.Go("recovery", func(ctx context.Context) { rc.settle(ctx, found.due) })
 	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {
+	rc.deps.Tasks.Go("warnings", func(context.Context) {
+		for _, w := range rc.deps.Networks.Warnings() {
+			rc.deps.Log.Warn(w)
+		}
+	})
 		if err := rc.deps.Volumes.ReleaseStale(ctx); err != nil && ctx.Err() == nil {
 			rc.deps.Log.Warn("volumes of plugins that containers do not use any more: the next start of the engine tries again", "error", err)
 		}
@@ -195,6 +200,10 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 		}
 		if err := rc.deps.Networks.Adopt(ctx, sb, proc.PID(), proc.TakeHeld()...); err != nil {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
+		}
+		if now := rc.deps.Networks.Current(sb); now != sb {
+			sb = now
+			c.SetStateInMemory(func(st *container.State) { st.Sandbox = sb })
 		}
 	}
 	if isClosed(proc.Done()) { // or nothing is known of it any more: its group must be empty for the next start

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -171,6 +172,27 @@ func canonical(p nft.Publish) nft.Publish {
 
 func overlapsHost(a, b netip.Addr) bool {
 	return !a.IsValid() || !b.IsValid() || overlaps(a, b)
+}
+
+// Current is sb, which stays as it is, with the predefined networks' ids of now: they are others once the file that keeps
+// them was lost.
+func (s *Service) Current(sb *Sandbox) *Sandbox {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := sb
+	for i, e := range sb.Endpoints {
+		n := s.names[e.NetworkName]
+		if s.networks[e.NetworkID] != nil || n == nil || !n.rec.predefined() {
+			continue
+		}
+		if now == sb {
+			now = new(*sb)
+			now.Endpoints = slices.Clone(sb.Endpoints)
+		}
+		now.Endpoints[i] = new(*e)
+		now.Endpoints[i].NetworkID = n.rec.ID
+	}
+	return now
 }
 
 // Reconcile removes addresses, rules and links that belong to none of keep, whether

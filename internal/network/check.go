@@ -28,7 +28,7 @@ func Check(cfg Config, running []*Sandbox) ([]string, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	all, err := records{cfg.Dir}.load()
+	all, damaged, err := records{cfg.Dir}.load()
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,10 @@ func Check(cfg Config, running []*Sandbox) ([]string, error) {
 		bridges[r.Link] = true
 	}
 	out := check(cfg, bridges, running, func(string) bool { return false })
-	gone, err := records{cfg.Dir}.removed()
+	gone, damagedNotes, err := records{cfg.Dir}.removed()
+	for _, d := range append(damaged, damagedNotes...) {
+		out = append(out, d.Error())
+	}
 	for _, r := range gone {
 		out = append(out, fmt.Sprintf("bridge %s of network %s, which was removed, is still there: the next start of the engine deletes it", r.Link, r.Name))
 	}

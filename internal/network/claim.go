@@ -1,36 +1,95 @@
 package network
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
+	"github.com/cleatlabs/cleat/internal/netlink"
 )
+
+// claimName is that of the socket by which an engine claims a bridge.
+func claimName(bridge string) string { return "@cleat-network-" + bridge }
 
 // claimBridge makes this process the one engine that works with a bridge: two would
 // take each other's containers for leftovers. The claim is an abstract socket, whose
 // names belong to the network namespace, as bridges do, and which the kernel drops
-// with the process, in whatever way that ends.
-func claimBridge(bridge string) (fd int, err error) {
-	addr := &unix.SockaddrUnix{Name: "@cleat-network-" + bridge}
-	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// with the process, in whatever way that ends. Anybody may take such a name; one who
+// is no engine is passed over, which the warning tells, as there is no claim then.
+func claimBridge(bridge string) (fd int, warning string, err error) {
+	name := claimName(bridge)
+	for {
+		fd, err := listenAt(name)
+		if err == nil {
+			return fd, "", nil
+		}
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return -1, "", fmt.Errorf("claim bridge %q: %w", bridge, err)
+		}
+		uids, err := holders(name)
+		if err != nil {
+			return -1, "", fmt.Errorf("bridge %q is claimed; by whom could not be found out: %w", bridge, err)
+		}
+		if len(uids) == 0 {
+			continue // it has just gone
+		}
+		who := claimant(&unix.SockaddrUnix{Name: name})
+		for _, uid := range uids {
+			if int(uid) == unix.Geteuid() {
+				return -1, "", failure.Conflict("bridge %q is in use by another engine%s: give each engine bridges of its own, with --bridge NAME and, for networks, the option "+optBridgeName, bridge, who)
+			}
+		}
+		return -1, fmt.Sprintf("a process of user %d%s has taken the name by which engines keep each other off bridge %s: see to it that it ends, "+
+			"and until then that no other engine uses that bridge", uids[0], who, bridge), nil
+	}
+}
+
+// holders are the users that have made the sockets of an abstract name which nobody else can take therefore.
+func holders(name string) ([]uint32, error) {
+	const (
+		byFamily    = 20 // SOCK_DIAG_BY_FAMILY
+		established = 1  // the state of what a listening socket has got, which has its name, too
+		showName    = 1 << 0
+		showUID     = 1 << 6
+		attrName    = 0
+		attrUID     = 7
+		sizeOfDiag  = 16 // struct unix_diag_msg
+	)
+	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return -1, fmt.Errorf("claim bridge %q: %w", bridge, err)
+		return nil, err
 	}
-	err = unix.Bind(fd, addr)
-	if err == nil {
-		err = unix.Listen(fd, 1)
-	}
-	if err == nil {
-		return fd, nil
-	}
-	unix.Close(fd)
-	if errors.Is(err, unix.EADDRINUSE) {
-		return -1, failure.Conflict("bridge %q is in use by another engine%s: give each engine bridges of its own, with --bridge NAME and, for networks, the option "+optBridgeName, bridge, claimant(addr))
-	}
-	return -1, fmt.Errorf("claim bridge %q: %w", bridge, err)
+	defer conn.Close()
+	req := make([]byte, 24) // struct unix_diag_req
+	req[0] = unix.AF_UNIX
+	binary.NativeEndian.PutUint32(req[4:], ^uint32(1<<established))
+	binary.NativeEndian.PutUint32(req[12:], showName|showUID)
+	var uids []uint32
+	err = conn.Dump(netlink.NewMessage(byFamily, 0, req, "sockets"), func(_ uint16, body []byte) error {
+		if len(body) < sizeOfDiag || body[1] != unix.SOCK_STREAM {
+			return nil
+		}
+		attrs, err := netlink.ParseAttrs(body[sizeOfDiag:])
+		if err != nil {
+			return err
+		}
+		named := false
+		for _, a := range attrs {
+			switch a.Type {
+			case attrName:
+				named = string(a.Value) == "\x00"+name[1:]
+			case attrUID:
+				if named {
+					uids = append(uids, a.U32())
+				}
+			}
+		}
+		return nil
+	})
+	return uids, err
 }
 
 // claimant is " (pid N)", as far as it can be found out.

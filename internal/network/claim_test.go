@@ -2,7 +2,9 @@ package network_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -46,4 +48,37 @@ func TestBridgeOfAnotherEngine(t *testing.T) {
 	_, err = s.Remove(context.Background(), "named")
 	must(t, err)
 	h.join(second, on("c", "taker"))
+}
+
+// The name by which a bridge is claimed is anybody's to take: that keeps no engine from starting, which says who has it,
+// and no network from being made.
+func TestBridgeClaimedByNoEngine(t *testing.T) {
+	h := newHost(t)
+	cfg := h.config()
+	holder := hold(t, network.ClaimName(cfg.Bridge))
+	other := hold(t, network.ClaimName("claimed1"))
+	s := h.open(cfg)
+	h.create(s, api.CreateRequest{Name: "named", Options: map[string]string{"com.docker.network.bridge.name": "claimed1"}})
+	h.join(s, on("a", "bridge", "named"))
+	told := strings.Join(s.Warnings(), "\n")
+	for _, p := range []*os.Process{holder, other} {
+		if want := fmt.Sprintf("a process of user 65534 (pid %d) has taken the name", p.Pid); !strings.Contains(told, want) {
+			t.Errorf("%q is not in the warnings:\n%s", want, told)
+		}
+	}
+}
+
+// Who looks whether an engine has a bridge uses up nothing of it, however often.
+func TestBridgeIsClaimedForGood(t *testing.T) {
+	h := newHost(t)
+	cfg, other := h.config(), h.config()
+	h.open(cfg)
+	for range 100 {
+		if s, err := network.Open(context.Background(), other); err == nil {
+			_ = s.Close()
+			t.Fatal("two engines have one bridge")
+		} else {
+			wantError(t, err, errdefs.ErrConflict, "is in use by another engine")
+		}
+	}
 }

@@ -20,9 +20,14 @@ func HoldPools(t *testing.T) (release func()) {
 	return func() { unix.Close(fd) }
 }
 
-// HoldPoolsUntil does so in a process of its own, until what it reads ends.
-func HoldPoolsUntil(r io.Reader) error {
-	if _, err := listenAt(poolLockName); err != nil {
+// PoolLockName and ClaimName are names that engines hold.
+const PoolLockName = poolLockName
+
+func ClaimName(bridge string) string { return claimName(bridge) }
+
+// HoldUntil holds a name in a process of its own, until what it reads ends.
+func HoldUntil(name string, r io.Reader) error {
+	if _, err := listenAt(name); err != nil {
 		return err
 	}
 	fmt.Println("holds")

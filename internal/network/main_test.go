@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 		check(unix.Unshare(unix.CLONE_NEWNET))
 		check(syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), inWorld+"=1")))
 	}
-	if os.Getenv(asHolder) != "" {
-		check(network.HoldPoolsUntil(os.Stdin))
+	if name := os.Getenv(asHolder); name != "" {
+		check(network.HoldUntil(name, os.Stdin))
 	}
 	if spec := os.Getenv(asEngine); spec != "" {
 		runEngine(spec)

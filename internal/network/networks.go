@@ -33,6 +33,7 @@ type netw struct {
 	macs    map[netip.Addr]network.HardwareAddr // that went with the addresses; see renamed
 	busy    bool                                // being made or removed: not to be used
 	broken  error                               // why it could not be brought up again
+	unsafe  string                              // why no other engine is kept off its bridge
 }
 
 // member is a container's endpoint, from when its addresses are taken.
@@ -48,7 +49,7 @@ func newNetw(r *Record, d driver) (*netw, error) {
 	}
 	n := &netw{rec: r, drv: d, addrs: a, claim: -1, members: map[string]*member{}}
 	if b, ok := d.(*bridge); ok && b.opts.name != "" && r.Name != ModeBridge {
-		if n.claim, err = claimBridge(b.name()); err != nil {
+		if n.claim, n.unsafe, err = claimBridge(b.name()); err != nil {
 			return nil, err
 		}
 	}
@@ -307,7 +308,11 @@ func (s *Service) newLinked(rec *Record) (*netw, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newNetw(rec, d)
+	n, err := newNetw(rec, d)
+	if err == nil {
+		s.note(n.unsafe)
+	}
+	return n, err
 }
 
 // bridgeLink is the name of a bridge network's bridge. The caller holds s.mu.

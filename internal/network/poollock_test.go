@@ -70,22 +70,29 @@ func TestEnginesChooseAtTheSameTime(t *testing.T) {
 func TestNobodyElseKeepsAnEngineFromChoosing(t *testing.T) {
 	h := newHost(t)
 	s := h.open(h.config())
+	hold(t, network.PoolLockName)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, _, err := s.Create(ctx, api.CreateRequest{Name: "n"})
+	must(t, err)
+}
+
+// hold has a user who is no engine hold a name, and returns the process.
+func hold(t *testing.T, name string) *os.Process {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), asHolder+"=1")
+	cmd.Env = append(os.Environ(), asHolder+"="+name)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	in, err := cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	defer func() { in.Close(); _ = cmd.Wait() }()
+	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "holds\n" {
 		t.Fatalf("%q %v", line, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	_, _, err = s.Create(ctx, api.CreateRequest{Name: "n"})
-	must(t, err)
+	return cmd.Process
 }
 
 // Who waits for another engine can give up, and is not kept waiting by one that died.

@@ -21,6 +21,9 @@ import (
 // layout is refused instead of misread.
 const recordLayout = 1
 
+// idLength is that of a network's id.
+const idLength = 64
+
 // Record is everything durable about a network. A *Record never changes.
 type Record struct {
 	Layout  int
@@ -94,28 +97,27 @@ const goneSuffix = ".gone"
 
 func (f records) note(id string) string { return filepath.Join(f.dir, id+goneSuffix) }
 
-// load reads all records. One that cannot be read is an error that names it: a network
+// load reads all records. Those that cannot be read are errors that name them: a network
 // is never dropped silently.
-func (f records) load() ([]*Record, error) {
-	if err := record.SweepTemp(f.dir); err != nil {
-		return nil, fmt.Errorf("networks: %w", err)
-	}
+func (f records) load() (all []*Record, damaged []error, err error) {
+	_ = record.SweepTemp(f.dir) // what stays is in the way of a later write, which says so
 	return f.read(".json", goneSuffix)
 }
 
 // removed reads the notes of networks that were removed and whose bridges may still be there.
-func (f records) removed() ([]*Record, error) { return f.read(goneSuffix, ".json") }
+func (f records) removed() (all []*Record, damaged []error, err error) {
+	return f.read(goneSuffix, ".json")
+}
 
 // read reads the files with one suffix, and passes over those with another.
-func (f records) read(suffix, other string) ([]*Record, error) {
+func (f records) read(suffix, other string) (all []*Record, damaged []error, err error) {
 	entries, err := os.ReadDir(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("networks: %w", err)
+		return nil, nil, fmt.Errorf("networks: %w", err)
 	}
-	var all []*Record
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), other) {
 			continue
@@ -123,18 +125,25 @@ func (f records) read(suffix, other string) ([]*Record, error) {
 		id, isRecord := strings.CutSuffix(e.Name(), suffix)
 		path := filepath.Join(f.dir, e.Name())
 		if !isRecord {
-			return nil, fmt.Errorf("%s is not the record of a network: move it away to start the engine", path)
+			if suffix == ".json" { // and not once more
+				damaged = append(damaged, fmt.Errorf("%s is not the record of a network", path))
+			}
+			continue
 		}
 		var r Record
-		if err := record.ReadJSON(path, &r); err != nil {
-			return nil, fmt.Errorf("network: %w: move that file away to start the engine without the network", err)
+		err := record.ReadJSON(path, &r)
+		switch {
+		case err != nil:
+			damaged = append(damaged, err)
+		case r.Layout > recordLayout:
+			return nil, nil, fmt.Errorf("%s (layout %d) is not a record that this engine can read: start a newer one, or move the file away", path, r.Layout)
+		case r.ID != id || len(id) != idLength:
+			damaged = append(damaged, fmt.Errorf("%s is not the record of network %s", path, id))
+		default:
+			all = append(all, &r)
 		}
-		if r.Layout > recordLayout || r.ID != id {
-			return nil, fmt.Errorf("%s (layout %d) is not a record that this engine can read: start a newer one, or move the file away", path, r.Layout)
-		}
-		all = append(all, &r)
 	}
-	return all, nil
+	return all, damaged, nil
 }
 
 // save writes a record so that it is on the disk when save returns.

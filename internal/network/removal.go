@@ -263,9 +263,12 @@ func stillThere(rec *Record, err error) error {
 
 // sweepRemoved deletes the bridges that an engine before was about to. What cannot be deleted now is left to removals.
 func (s *Service) sweepRemoved() error {
-	all, err := s.records.removed()
+	all, damaged, err := s.records.removed()
 	if err != nil {
 		return err
+	}
+	for _, d := range damaged {
+		s.warn(fmt.Sprintf("the bridge of a network that was removed may still be there, as br- and the first 12 digits of the name of this file: %v: delete both", d))
 	}
 	for i, err := range removeBridges(s.host.conn, s.records, all) {
 		if err != nil {

@@ -10,12 +10,12 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/failure"
@@ -92,9 +92,11 @@ func Open(ctx context.Context, cfg Config) (_ *Service, err error) {
 			s.abandon()
 		}
 	}()
-	if s.claim, err = claimBridge(cfg.Bridge); err != nil {
+	var unsafe string
+	if s.claim, unsafe, err = claimBridge(cfg.Bridge); err != nil {
 		return nil, err
 	}
+	s.warn(unsafe)
 	if err := s.loadState(); err != nil {
 		return nil, err
 	}
@@ -234,11 +236,16 @@ func validLinkName(s string) bool {
 	return true
 }
 
-// loadState reads the state file, or starts one with new ids.
+// loadState reads the state file, or starts one with new ids. A damaged one is put aside.
 func (s *Service) loadState() error {
 	err := record.ReadJSON(s.cfg.StateFile, &s.state)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("network state: %w (removing that file gives the networks new ids)", err)
+		aside := freePath(s.cfg.StateFile + ".damaged")
+		if merr := os.Rename(s.cfg.StateFile, aside); merr != nil {
+			return fmt.Errorf("network state: %w", errors.Join(err, merr))
+		}
+		s.warn(fmt.Sprintf("network state: %v: the predefined networks have new ids, and \"bridge\" another subnet if its link is gone; what was in the file is in %s", err, aside))
+		s.state = state{}
 	}
 	if s.state.Bridge != s.cfg.Bridge {
 		// What was remembered is of another link.
@@ -261,6 +268,17 @@ func (s *Service) loadState() error {
 	return nil
 }
 
+// freePath is path, or that with a number, of which there is nothing.
+func freePath(path string) string {
+	free := path
+	for n := 1; ; n++ {
+		if _, err := os.Lstat(free); err != nil {
+			return free
+		}
+		free = fmt.Sprint(path, ".", n)
+	}
+}
+
 // newID is 64 random hex digits.
 func newID() string {
 	b := make([]byte, 32)
@@ -277,9 +295,12 @@ func newULA() netip.Prefix {
 
 // openNetworks brings up the predefined networks and those of the records.
 func (s *Service) openNetworks() error {
-	recs, err := s.records.load()
+	recs, damaged, err := s.records.load()
 	if err != nil {
 		return err
+	}
+	for _, d := range damaged {
+		s.warn(fmt.Sprintf("a network cannot be used: %v: put a copy of that file back, or move it away, and start cleatd again", d))
 	}
 	if err := s.sweepRemoved(); err != nil {
 		return err
@@ -303,9 +324,7 @@ func (s *Service) openNetworks() error {
 		}
 	}
 	for _, r := range recs {
-		if err := s.revive(r); err != nil {
-			return err
-		}
+		s.revive(r)
 	}
 	return nil
 }
@@ -319,6 +338,7 @@ func (s *Service) register(r *Record, d driver) error {
 	if err != nil {
 		return fmt.Errorf("network %s: %w", r.Name, err)
 	}
+	s.warn(n.unsafe)
 	s.networks[r.ID], s.names[r.Name] = n, n
 	return nil
 }
@@ -326,18 +346,21 @@ func (s *Service) register(r *Record, d driver) error {
 // revive brings up a network of an earlier engine. One that cannot be used at present,
 // as when somebody else has a link of its name, is there all the same: its containers
 // say at their start what is wrong with it.
-func (s *Service) revive(r *Record) error {
-	if r.ConfigOnly {
-		return s.register(r, nil)
+func (s *Service) revive(r *Record) {
+	var d driver
+	var err error
+	if !r.ConfigOnly {
+		d, err = s.newDriver(r)
 	}
-	d, err := s.newDriver(r)
+	if err == nil {
+		err = s.register(r, d)
+	}
 	if err != nil {
-		return fmt.Errorf("network %s: %w", r.Name, err)
+		s.shelve(r, err)
+		return
 	}
-	if err := s.register(r, d); errdefs.IsConflict(err) {
-		return s.shelve(r, err)
-	} else if err != nil {
-		return err
+	if r.ConfigOnly {
+		return
 	}
 	if err := d.up(); err != nil {
 		if _, ok := d.(*lan); !ok { // a start asks for its parent anew, which may come up later than the engine
@@ -345,18 +368,17 @@ func (s *Service) revive(r *Record) error {
 		}
 		s.warn(fmt.Sprintf("network %s cannot be used: %v", r.Name, err))
 	}
-	return nil
 }
 
-// shelve adds a network whose bridge another engine has. Without a driver nothing touches the link, which is that one's;
-// and the network can be removed.
-func (s *Service) shelve(r *Record, why error) error {
-	if err := s.register(r, nil); err != nil {
-		return err
+// shelve adds a network whose bridge another engine has, or whose record says what cannot be. Without a driver nothing
+// touches the link, which may be somebody else's; and the network can be removed.
+func (s *Service) shelve(r *Record, why error) {
+	if err := s.register(r, nil); err != nil { // its name is another's, for one
+		s.warn(fmt.Sprintf("network %s (%s) cannot be used: %v: put a copy of %s back, or move it away, and start cleatd again", r.Name, r.ID, why, s.records.path(r.ID)))
+		return
 	}
 	s.networks[r.ID].broken = why
 	s.warn(fmt.Sprintf("network %s cannot be used: %v", r.Name, why))
-	return nil
 }
 
 func (s *Service) openTable() error {
@@ -529,7 +551,12 @@ func (s *Service) bridgeIndexes() map[int]bool {
 func (s *Service) warn(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Contains(s.warnings, text) {
+	s.note(text)
+}
+
+// note is warn for who holds s.mu; "" is nothing to warn of.
+func (s *Service) note(text string) {
+	if text != "" && !slices.Contains(s.warnings, text) {
 		s.warnings = append(s.warnings, text)
 	}
 }
