@@ -40,7 +40,7 @@ func (g *Group) Update(r Resources) error {
 }
 
 // Restore is Update with what a new group has for each limit that r does not set: an update that was undone may have set it.
-// Swappiness, and weights and rates of block devices, stay where r does not set them.
+// Weights and rates of single block devices stay where r does not set them.
 func (g *Group) Restore(r Resources) error {
 	for _, limit := range []*int64{&r.Memory, &r.MemoryReservation, &r.PidsLimit, &r.CPUQuota} {
 		if *limit == 0 {
@@ -59,7 +59,50 @@ func (g *Group) Restore(r Resources) error {
 	if r.CpusetMems == "" {
 		r.CpusetMems = g.inherited("cpuset.mems")
 	}
-	return g.Update(r)
+	if r.MemorySwappiness == nil {
+		r.MemorySwappiness = g.inheritedSwappiness()
+	}
+	err := g.Update(r)
+	if r.BlkioWeight == 0 {
+		err = errors.Join(err, g.gone(g.resetWeight()))
+	}
+	return err
+}
+
+// inheritedSwappiness is the parent's, which a new group takes over; nil where there is none.
+func (g *Group) inheritedSwappiness() *int64 {
+	dir, ok := g.controller("memory")
+	if !ok {
+		return nil
+	}
+	n, err := readUint(filepath.Dir(dir), "memory.swappiness")
+	if err != nil {
+		return nil
+	}
+	return new(int64(n))
+}
+
+// resetWeight gives the group a new one's weight in block I/O, by whatever the host has for it.
+func (g *Group) resetWeight() error {
+	dir, ok := g.controller("blkio")
+	if g.h.mode == "v2" {
+		dir, ok = g.in(g.h.unified), true
+	}
+	if !ok {
+		return nil
+	}
+	for _, file := range []string{"blkio.bfq.weight", "io.bfq.weight", "io.weight"} {
+		const usual = "100"
+		now, err := readString(dir, file)
+		now, _, _ = strings.Cut(strings.TrimPrefix(now, "default "), "\n")
+		if err != nil || now == usual {
+			continue
+		}
+		if err := explainBlkio(file, usual, writeFile(dir, file, usual)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // inherited is what to write to a file of the cpuset controller for the choice that the parent has; "" without one.

@@ -197,6 +197,23 @@ func TestV1Limits(t *testing.T) {
 	}
 }
 
+// What an update that was undone has set, and the record has not, is as in a new group again.
+func TestV1Restore(t *testing.T) {
+	h := v1(t)
+	g := create(t, h, "restored", cgroup.Resources{})
+	usual := file(t, g, "memory", "memory.swappiness")
+	tried := int64(7)
+	if err := g.Update(cgroup.Resources{MemorySwappiness: &tried, Memory: 64 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Restore(cgroup.Resources{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := file(t, g, "memory", "memory.swappiness"); got != usual {
+		t.Errorf("swappiness is %s, want %s", got, usual)
+	}
+}
+
 func TestV1Refusals(t *testing.T) {
 	h := v1(t)
 	big := int64(200)

@@ -557,7 +557,7 @@ func TestV2Restore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tried := Resources{CPUShares: 2048, CPUPeriod: 50000, CpusetCpus: "0", CpusetMems: "0", MemoryReservation: 1 << 20, PidsLimit: 5}
+	tried := Resources{CPUShares: 2048, CPUPeriod: 50000, CpusetCpus: "0", CpusetMems: "0", MemoryReservation: 1 << 20, PidsLimit: 5, BlkioWeight: 300}
 	if err := g.Update(tried); err != nil {
 		t.Fatal(err)
 	}
@@ -565,7 +565,7 @@ func TestV2Restore(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{
-		"cpu.weight": "59", "cpu.max": "max 100000", "cpuset.cpus": "\n", "cpuset.mems": "\n", "memory.low": "0", "pids.max": "max",
+		"cpu.weight": "59", "cpu.max": "max 100000", "cpuset.cpus": "\n", "cpuset.mems": "\n", "memory.low": "0", "pids.max": "max", "io.weight": "100",
 	} {
 		if got, err := os.ReadFile(filepath.Join(h.unified, "engine/c", file)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, want %q (%v)", file, got, want, err)
