@@ -22,6 +22,8 @@ const Layout = 1
 type Record struct {
 	Definition
 	State State
+	// Damage says why the definition is not at hand, and what to do; it is "" of nearly all. See Whole.
+	Damage string
 }
 
 // Networks are the requested network attachments as they are now, by network name.

@@ -41,6 +41,7 @@ type Store struct {
 	root    string
 	orphans []string
 	trash   []string // directories that name the orphans, or would not go
+	strays  []string // sentences about what is no container's directory
 
 	mu    sync.RWMutex
 	byID  map[string]*Container
@@ -49,8 +50,8 @@ type Store struct {
 
 // Open loads all containers under root, which is made if missing. Directories
 // that a crash left half-made or half-removed are deleted; those that will not go
-// are left to ForgetOrphans. Records that cannot be read are an error that names
-// them: they are never dropped silently.
+// are left to ForgetOrphans. Containers whose records cannot be read are there all
+// the same (see Whole); only one of a later layout is an error.
 func Open(root string) (*Store, error) {
 	if err := os.MkdirAll(root, 0o710); err != nil {
 		return nil, fmt.Errorf("container directory: %w", err)
@@ -61,10 +62,18 @@ func Open(root string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container directory: %w", err)
 	}
+	var damaged []found
 	for i, read := range readAll(root, entries) {
-		if err := s.load(entries[i].Name(), read); err != nil {
+		err := s.load(entries[i].Name(), read)
+		if errors.Is(err, errLater) {
 			return nil, err
 		}
+		if err != nil {
+			damaged = append(damaged, found{entries[i].Name(), read.record, err})
+		}
+	}
+	for _, d := range damaged {
+		s.shelve(d)
 	}
 	return s, nil
 }
@@ -75,6 +84,7 @@ const readers = 16
 
 // found is what a directory holds: a record, or why there is none.
 type found struct {
+	name   string
 	record *Record
 	err    error
 }
@@ -87,7 +97,8 @@ func readAll(root string, entries []os.DirEntry) []found {
 	for i, e := range entries {
 		if name := e.Name(); validID(name) {
 			g.Go(func() error {
-				all[i].record, all[i].err = readRecord(filepath.Join(root, name), name)
+				r, err := readRecord(filepath.Join(root, name), name)
+				all[i] = found{name, r, err}
 				return nil
 			})
 		}
@@ -96,20 +107,23 @@ func readAll(root string, entries []os.DirEntry) []found {
 	return all
 }
 
+// load takes in what a directory holds. An error says why its container is not whole.
 func (s *Store) load(name string, read found) error {
 	dir := filepath.Join(s.root, name)
 	switch r := read.record; {
 	case strings.HasPrefix(name, trashPrefix):
 		s.sweep(name)
 		return nil
-	case !validID(name):
-		return fmt.Errorf("%s is not a container's directory: move it away to start the engine", dir)
+	case !validID(name) || !isDir(dir):
+		s.unused(dir)
+		return nil
 	case errors.Is(read.err, errUnmade):
-		return s.abandon(dir)
+		s.abandon(dir)
+		return nil
 	case read.err != nil:
 		return read.err
 	case s.names[r.Name] != "":
-		return fmt.Errorf("containers %s and %s both have the name %q", s.names[r.Name], r.ID, r.Name)
+		return fmt.Errorf("container %s has the name %q, too", s.names[r.Name], r.Name)
 	default:
 		c := newContainer(dir, r)
 		c.persisted = r
@@ -119,35 +133,36 @@ func (s *Store) load(name string, read found) error {
 	}
 }
 
-// errUnmade is of a create that never answered.
-var errUnmade = errors.New("there is no record")
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+var (
+	// errUnmade is of a create that never answered.
+	errUnmade = errors.New("there is no record")
+	// errLater is of a record that is not damaged, but a later engine's: as all may be, this is not the one to start.
+	errLater = errors.New("start a newer engine")
+)
 
 // readRecord reads the record of the container id in dir, and removes what an interrupted write has left there.
 func readRecord(dir, id string) (*Record, error) {
 	var r Record
-	err := record.ReadJSON(filepath.Join(dir, configFile), &r.Definition)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errUnmade
-	}
-	if err != nil {
-		return nil, fmt.Errorf("container: %w: move the directory %s away to start the engine without it (its files are in upper there)", err, dir)
-	}
-	if r.Layout > Layout || r.ID != id || r.Config == nil || r.HostConfig == nil {
-		return nil, fmt.Errorf("container %s: its record (layout %d) is not one this engine can read: start a newer one, "+
-			"or move the directory %s away", id, r.Layout, dir)
+	path := filepath.Join(dir, configFile)
+	err := record.ReadJSON(path, &r.Definition)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, missing(dir)
+	case err != nil:
+		return nil, err
+	case r.Layout > Layout:
+		return nil, fmt.Errorf("container %s: its record (layout %d) is not one that this engine can read: %w, or move the directory %s away", id, r.Layout, errLater, dir)
+	case r.ID != id || r.Config == nil || r.HostConfig == nil:
+		return nil, fmt.Errorf("%s is not the record of container %s", path, id)
 	}
 	r.Definition.settle(dir)
-	if err := record.SweepTemp(dir); err != nil {
-		return nil, err
-	}
-	if r.State, err = readState(filepath.Join(dir, stateFile)); err != nil {
-		return nil, err
-	}
-	if r.State.Keeper != nil {
-		// It may have been written while the process was being set up.
-		whole := keeper.Complete(*r.State.Keeper)
-		r.State.Keeper = &whole
-	}
+	_ = record.SweepTemp(dir) // what stays is in the way of a later write, which says so
+	r.State = readState(filepath.Join(dir, stateFile))
 	return &r, nil
 }
 
@@ -169,20 +184,25 @@ func (d *Definition) settle(dir string) {
 // readState reads a container's state. Only loss of power leaves no whole file (it is renamed without a sync), and no
 // process survives that. Where there is none the container is as created; where there is one that is damaged it was
 // started, and when it ended nobody knows.
-func readState(path string) (st State, err error) {
-	err = record.ReadJSON(path, &st)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return State{Status: container.StateCreated}, nil
-	case isDamaged(err):
+func readState(path string) (st State) {
+	err := record.ReadJSON(path, &st)
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{Status: container.StateCreated}
+	}
+	if err != nil {
 		st, ended := State{Status: container.StateExited, ExitCode: LostCode, Error: err.Error()}, time.Now().UTC()
 		if info, err := os.Stat(path); err == nil {
 			ended = info.ModTime().UTC()
 		}
 		st.StartedAt, st.FinishedAt = ended, ended
-		return st, nil
+		return st
 	}
-	return st, err
+	if st.Keeper != nil {
+		// It may have been written while the process was being set up.
+		whole := keeper.Complete(*st.Keeper)
+		st.Keeper = &whole
+	}
+	return st
 }
 
 // sweep deletes the rest of a removed container.
@@ -214,19 +234,14 @@ func (s *Store) discard(dir string) {
 
 // abandon puts what an interrupted create has made aside. Loss of power may leave nothing whole of its list of volumes,
 // which is not synced: those that are on the disk all the same are then anonymous volumes that nobody uses.
-func (s *Store) abandon(dir string) error {
+func (s *Store) abandon(dir string) {
 	var names []string
-	err := record.ReadJSON(filepath.Join(dir, intentFile), &names)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !isDamaged(err) {
-		return err
-	}
-	if len(names) == 0 {
+	if err := record.ReadJSON(filepath.Join(dir, intentFile), &names); err != nil || len(names) == 0 {
 		s.discard(dir)
-		return nil
+		return
 	}
 	s.orphans = append(s.orphans, names...)
 	s.trash = append(s.trash, dir)
-	return nil
 }
 
 // Intend writes down which anonymous volumes are being made for the container id,
@@ -249,11 +264,6 @@ func (s *Store) ForgetOrphans() error {
 	}
 	s.orphans, s.trash = nil, nil
 	return err
-}
-
-func isDamaged(err error) bool {
-	var syntax *json.SyntaxError
-	return errors.As(err, &syntax)
 }
 
 func validID(s string) bool {
@@ -398,6 +408,9 @@ func (s *Store) All() []*Container {
 
 // Rename gives c a new name, which must be free. The caller holds c's lock.
 func (s *Store) Rename(c *Container, name string) error {
+	if err := c.Load().Whole(); err != nil {
+		return err
+	}
 	old := c.Load().Name
 	if err := s.ReserveName(name, c.id); err != nil {
 		return err
@@ -422,6 +435,9 @@ func (s *Store) Redefine(c *Container, change func(*Definition)) error {
 
 // define writes a changed definition, which readers see after that.
 func (c *Container) define(change func(*Definition), written func()) error {
+	if err := c.Load().Whole(); err != nil {
+		return err
+	}
 	def := c.Load().Definition
 	change(&def)
 	data, err := json.Marshal(&def)

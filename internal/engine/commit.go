@@ -53,6 +53,9 @@ func (cm *Commits) Commit(ctx context.Context, req CommitRequest) (id string, er
 		return "", err
 	}
 	r := c.Load()
+	if err := r.Whole(); err != nil {
+		return "", err
+	}
 	switch r.State.Status {
 	case api.StateRemoving, api.StateDead:
 		return "", failure.Conflict("You cannot commit container %s which is %s", c.ID(), r.State.Status)
@@ -173,6 +176,9 @@ func (cm *Commits) openLower(lower []string) (int, error) {
 // Changes lists what a container has changed in its root filesystem, in the order of paths.
 func (cm *Commits) Changes(ctx context.Context, name string) ([]changes.Change, error) {
 	c, err := cm.fs.containers.Find(name)
+	if err == nil {
+		err = c.Load().Whole()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +195,9 @@ func (cm *Commits) Changes(ctx context.Context, name string) ([]changes.Change, 
 // closes what it returns.
 func (cm *Commits) Export(ctx context.Context, name string) (*Export, error) {
 	c, err := cm.fs.containers.Find(name)
+	if err == nil {
+		err = c.Load().Whole()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,9 @@ func (f *files) close() {
 // no start can come between until close.
 func (fs *filesystems) open(ctx context.Context, name string, write bool) (*files, error) {
 	c, err := fs.containers.Find(name)
+	if err == nil {
+		err = c.Load().Whole()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,6 @@ import (
 const (
 	upperDir = "upper"
 	workDir  = "work"
-	logFile  = "-json.log" // after the container's id, as Docker names it
 )
 
 // Creator makes containers.
@@ -367,7 +366,7 @@ func (cr *Creator) make(ctx context.Context, def *container.Definition, name str
 	sortMounts(plan.mounts)
 	def.Mounts = plan.mounts
 	if logs.Stores(def.HostConfig.LogConfig.Type) {
-		def.LogPath = filepath.Join(dir, def.ID+logFile)
+		def.LogPath = filepath.Join(dir, def.ID+container.LogSuffix)
 	}
 	c := cr.containers.Draft(&container.Record{Definition: *def, State: container.State{Status: api.StateCreated}})
 	cr.heads.begin(c)

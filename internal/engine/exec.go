@@ -79,6 +79,9 @@ type execution struct {
 // container does not run or is paused.
 func (x *Execs) ExecCreate(ctx context.Context, name string, req api.ExecCreateRequest) (string, error) {
 	c, err := x.containers.Find(name)
+	if err == nil {
+		err = c.Load().Whole()
+	}
 	if err != nil {
 		return "", err
 	}

@@ -33,6 +33,9 @@ func newGround(dataRoot string, images *image.Service) *ground {
 // make makes what is missing of the ground. Nothing ever writes to it but this.
 func (g *ground) make() error {
 	for _, dir := range []string{"", "dev", "etc", "proc", "sys"} {
+		if err := g.clear(dir, fs.ModeDir); err != nil {
+			return err
+		}
 		if err := os.MkdirAll(filepath.Join(g.dir, dir), 0o755); err != nil {
 			return fmt.Errorf("mount points of containers: %w", err)
 		}
@@ -45,9 +48,28 @@ func (g *ground) make() error {
 	if err := g.file(containerMark, 0o755); err != nil {
 		return err
 	}
+	if err := g.clear(mountTable, fs.ModeSymlink); err != nil {
+		return err
+	}
 	err := os.Symlink("/proc/mounts", filepath.Join(g.dir, mountTable))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("what containers find in their files: %w", err)
+	}
+	return nil
+}
+
+// clear takes away what somebody or a damaged disk has put in the place of one of ours, which is of that type.
+func (g *ground) clear(name string, want fs.FileMode) error {
+	path := filepath.Join(g.dir, name)
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.Mode().Type() == want:
+		return nil
+	case err == nil:
+		err = os.RemoveAll(path)
+	}
+	if err != nil {
+		return fmt.Errorf("mount points of containers: %w", err)
 	}
 	return nil
 }
@@ -62,6 +84,9 @@ const (
 
 // file makes an empty file of the ground if it is missing.
 func (g *ground) file(name string, mode fs.FileMode) error {
+	if err := g.clear(name, 0); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(filepath.Join(g.dir, name), os.O_WRONLY|os.O_CREATE, mode)
 	if err == nil {
 		err = f.Close()

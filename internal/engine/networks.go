@@ -146,6 +146,9 @@ var (
 
 // connectable says why a container's networks cannot be changed.
 func connectable(r *container.Record) error {
+	if err := r.Whole(); err != nil {
+		return err
+	}
 	switch mode := r.HostConfig.NetworkMode; {
 	case mode.IsContainer(), mode.IsHost():
 		return errShared
@@ -213,6 +216,9 @@ func (n *Networks) Disconnect(ctx context.Context, nameOrID, containerName strin
 	}
 	defer unlock()
 	r := c.Load()
+	if err := r.Whole(); err != nil {
+		return err
+	}
 	if r.HostConfig.NetworkMode.IsHost() && name == network.ModeHost {
 		return errLeaveHost
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -51,6 +52,16 @@ func (f *pruneChoice) match(created time.Time, labels map[string]string) bool {
 
 var errPruning = failure.Conflict("a prune operation is already running: try again when it has ended")
 
+// checkWhole refuses to decide what no container uses where nobody knows what one of them does.
+func checkWhole(s *container.Store) error {
+	for _, c := range s.All() {
+		if err := c.Load().Whole(); err != nil {
+			return fmt.Errorf("what is in use is not known: %w", err)
+		}
+	}
+	return nil
+}
+
 // PruneContainers removes the containers that do not run, but not their volumes.
 func (p *Pruner) PruneContainers(ctx context.Context, filters map[string][]string) (*api.PruneReport, error) {
 	f, err := newPruneChoice(filters)
@@ -68,7 +79,7 @@ func (p *Pruner) PruneContainers(ctx context.Context, filters map[string][]strin
 			break // what is done is reported
 		}
 		r := c.Load()
-		if r.State.Running() || r.State.Status == api.StateRemoving || !f.match(r.Created, r.Config.Labels) {
+		if r.State.Running() || r.State.Status == api.StateRemoving || r.Damage != "" || !f.match(r.Created, r.Config.Labels) {
 			continue
 		}
 		size := diskUsage(c.Path(upperDir))
@@ -101,6 +112,9 @@ func (p *Pruner) pruned(kind apievents.Type, reclaimed uint64) {
 // filter dangling=false, all of them. The space is free when it returns.
 func (p *Pruner) PruneImages(ctx context.Context, filters map[string][]string) (*apiimage.PruneReport, error) {
 	f, err := newPruneChoice(filters)
+	if err == nil {
+		err = checkWhole(p.containers)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -227,6 +227,9 @@ func isHostConfigTmpfs(r *container.Record, dst string) bool {
 // sizes are the bytes of the writable layer, and of it with the image's.
 func (q *Queries) sizes(ctx context.Context, c *container.Container, r *container.Record) (rw, rootfs int64, err error) {
 	rw = diskUsage(c.Path(upperDir))
+	if r.Damage != "" {
+		return rw, rw, nil // of which image nobody knows
+	}
 	key := r.Image.ChainID.String()
 	if size, ok := q.imageSizes.Load(key); ok {
 		return rw, rw + size.(int64), nil
@@ -283,6 +286,9 @@ func (q *Queries) Inspect(ctx context.Context, name string, size bool) (*api.Ins
 		AppArmorProfile: r.State.AppArmorProfile, ExecIDs: q.execIDs(c), HostConfig: &host, Config: &config, Mounts: mountPoints(r),
 		GraphDriver:     graphDriver(c, r),
 		NetworkSettings: q.networkSettings(r),
+	}
+	if r.Damage != "" {
+		res.State.Error = r.Damage
 	}
 	if r.Image.Manifest.Digest != "" {
 		res.ImageManifestDescriptor = &r.Image.Manifest

@@ -49,21 +49,22 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	for _, w := range rc.deps.Volumes.Warnings() {
 		rc.deps.Log.Warn(w)
 	}
-	found := rc.takeOver(ctx)
-	if err := rc.sweep(ctx, found); err != nil {
-		return err
+	for _, w := range rc.deps.Containers.Warnings() {
+		rc.deps.Log.Error(w)
 	}
+	found := rc.takeOver(ctx)
+	rc.sweep(ctx, found)
 	rc.boot.Plan(found.all, rc.starting(found.all, found.due))
 	rc.watch(found.all)
 	rc.dirs.keepReady()
 	rc.awaitKnownExits(found.all)
 	rc.deps.Tasks.Go("recovery", func(ctx context.Context) { rc.settle(ctx, found.due) })
-	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {
 	rc.deps.Tasks.Go("warnings", func(context.Context) {
 		for _, w := range rc.deps.Networks.Warnings() {
 			rc.deps.Log.Warn(w)
 		}
 	})
+	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {
 		if err := rc.deps.Volumes.ReleaseStale(ctx); err != nil && ctx.Err() == nil {
 			rc.deps.Log.Warn("volumes of plugins that containers do not use any more: the next start of the engine tries again", "error", err)
 		}
@@ -77,6 +78,7 @@ type inventory struct {
 	keepers        []keeper.Record        // of containers that run, as are
 	sandboxes      []*network.Sandbox
 	images         map[string]struct{}
+	damaged        bool                // there are containers of which nobody knows what they use
 	volumes, inUse map[string][]string // their containers' ids, and those of the ones that run
 }
 
@@ -88,6 +90,7 @@ func (rc *Recovery) takeOver(ctx context.Context) *inventory {
 		for _, id := range imagesOf(r) {
 			found.images[id] = struct{}{}
 		}
+		found.damaged = found.damaged || r.Damage != ""
 		addVolumes(found.volumes, r)
 		rc.lives.of(c)
 		rc.deps.Networks.Expect(r.ID, endpointRequests(r.HostConfig.NetworkMode, r.Networks()))
@@ -113,8 +116,8 @@ func addVolumes(users map[string][]string, r *container.Record) {
 	}
 }
 
-// sweep removes what belongs to nothing of what was found.
-func (rc *Recovery) sweep(ctx context.Context, found *inventory) error {
+// sweep removes what belongs to nothing of what was found. What stays is in nobody's way.
+func (rc *Recovery) sweep(ctx context.Context, found *inventory) {
 	rc.deps.Runtime.Sweep(append(found.keepers, rc.execs.adopt(ctx)...))
 	rc.starter.prober.monitors.Load(found.all)
 	rc.sweepGroups(found.all)
@@ -123,12 +126,12 @@ func (rc *Recovery) sweep(ctx context.Context, found *inventory) error {
 	rc.sweepOwnFiles()
 	rc.sweepVolumes(ctx, found)
 	if err := rc.deps.Networks.Reconcile(ctx, found.sandboxes); err != nil {
-		return fmt.Errorf("bring the network into line: %w", err)
+		rc.deps.Log.Error("what is left of the networks of containers that do not run", "error", err)
 	}
-	if err := rc.deps.Images.Reconcile(ctx, found.images); err != nil {
-		return fmt.Errorf("bring the images into line: %w", err)
+	inUse := func(id string) bool { _, ok := found.images[id]; return ok || found.damaged }
+	if err := rc.deps.Images.ReleaseUnused(ctx, inUse); err != nil {
+		rc.deps.Log.Error("layers of unused images could not be released", "error", err)
 	}
-	return nil
 }
 
 func (rc *Recovery) sweepVolumes(ctx context.Context, found *inventory) {
@@ -198,12 +201,12 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 			sb = sb.Renamed(&req)
 			c.SetStateInMemory(func(st *container.State) { st.Sandbox = sb })
 		}
-		if err := rc.deps.Networks.Adopt(ctx, sb, proc.PID(), proc.TakeHeld()...); err != nil {
-			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
-		}
 		if now := rc.deps.Networks.Current(sb); now != sb {
 			sb = now
 			c.SetStateInMemory(func(st *container.State) { st.Sandbox = sb })
+		}
+		if err := rc.deps.Networks.Adopt(ctx, sb, proc.PID(), proc.TakeHeld()...); err != nil {
+			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}
 	if isClosed(proc.Done()) { // or nothing is known of it any more: its group must be empty for the next start

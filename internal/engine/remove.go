@@ -180,7 +180,8 @@ func (rm *Remover) releaseVolumes(ctx context.Context, rec *container.Record, re
 
 func imageInUse(s *container.Store, id string) bool {
 	for _, c := range s.All() {
-		if slices.Contains(imagesOf(c.Load()), id) {
+		// A container of unknown definition may be of any.
+		if r := c.Load(); r.Damage != "" || slices.Contains(imagesOf(r), id) {
 			return true
 		}
 	}

@@ -95,7 +95,7 @@ func startable(c *container.Container) error {
 	case api.StateRemoving, api.StateDead:
 		return failure.Conflict("container is marked for removal and cannot be started")
 	}
-	return nil
+	return c.Load().Whole()
 }
 
 // restart starts a container again by its policy. The caller holds its lock

@@ -79,7 +79,7 @@ func (s *Stopper) Restart(ctx context.Context, name string, opts StopOptions) er
 	if err != nil {
 		return err
 	}
-	if err := checkStopOptions(opts); err != nil {
+	if err := errors.Join(checkStopOptions(opts), c.Load().Whole()); err != nil { // before it is ended for nothing
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)

@@ -110,7 +110,7 @@ func (s *System) Info(ctx context.Context) (*system.Info, error) {
 	if list, err := s.images.List(ctx, image.ListRequest{}, nil); err == nil {
 		i.Images = len(list)
 	}
-	i.Warnings = slices.Concat(now.Warnings, s.features.Warnings, s.networks.Warnings(), s.volumes.Warnings())
+	i.Warnings = slices.Concat(now.Warnings, s.features.Warnings, s.networks.Warnings(), s.volumes.Warnings(), s.containers.Warnings())
 	if w := s.profiles.Warning(); w != "" {
 		i.Warnings = append(i.Warnings, w)
 	}

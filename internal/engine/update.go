@@ -49,6 +49,9 @@ func (u *Updater) Update(ctx context.Context, name string, req api.UpdateConfig)
 		return nil, err
 	}
 	defer unlock()
+	if err := c.Load().Whole(); err != nil {
+		return nil, err
+	}
 	host := *c.Load().HostConfig
 	discarded, err := adaptLimits(&req.Resources, u.limits)
 	var delta *api.Resources
@@ -180,7 +183,7 @@ func (u *Updater) apply(c *container.Container, host *api.HostConfig, delta *api
 // end or did not work.
 func (u *Updater) restore(c *container.Container) {
 	rec := c.Load()
-	if !rec.State.LimitsPending {
+	if !rec.State.LimitsPending || rec.Damage != "" {
 		return
 	}
 	limits, err := limitsOf(&rec.HostConfig.Resources)

@@ -52,6 +52,9 @@ func (v *Volumes) Remove(ctx context.Context, name string, force bool) error {
 
 // Prune removes the volumes that nobody uses, as volume.Service.Prune says.
 func (v *Volumes) Prune(ctx context.Context, filters map[string][]string) (*apivolume.PruneReport, error) {
+	if err := checkWhole(v.containers); err != nil {
+		return nil, err
+	}
 	removed, reclaimed, err := v.service.Prune(ctx, filters)
 	for _, vol := range removed {
 		v.say.volume(vol, apievents.ActionDestroy)
