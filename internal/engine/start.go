@@ -160,11 +160,18 @@ func (s *Starter) keepStarted(c *container.Container, before *container.Record) 
 }
 
 // writeAhead writes the state of the container that is about to run, while its
-// process is being set up. If that fails, launch meets the same and says so.
-func (a *attempt) writeAhead(keeper keeper.Record) {
+// process is being set up. Where that fails, as on a full disk, who waits for the
+// start is told, and nothing runs that no later engine could take over. A start by
+// a restart policy goes on, as it would not be tried again when there is room: its
+// state is written again (see Container.Settle).
+func (a *attempt) writeAhead(keeper keeper.Record) (err error) {
 	a.started = time.Now()
-	a.ahead, _ = a.c.WriteAhead(a.running(keeper))
+	a.ahead, err = a.c.WriteAhead(a.running(keeper))
 	record.Failpoint("engine.start.after-ahead")
+	if err != nil && a.unattended {
+		return nil
+	}
+	return err
 }
 
 // running makes a state that of the container that has been started.

@@ -116,6 +116,26 @@ func parseStatus(b [statusSize]byte) (State, error) {
 	return s, nil
 }
 
+// mayRun is the mode of a status file whose process may have executed its command.
+const mayRun = 0o700
+
+// LetGo notes that the process of r may execute its command from now on. Of an exec its note says so (Begun).
+func LetGo(r Record) error {
+	path := filepath.Join(r.Dir, statusName)
+	if err := unix.Chmod(path, mayRun); err != nil {
+		return fmt.Errorf("status file: %w", &os.PathError{Op: "chmod", Path: path, Err: err})
+	}
+	return nil
+}
+
+// NeverRan says of a process that has ended that it never came to execute its command: it has waited for an engine that
+// died.
+func NeverRan(status *os.File) bool {
+	var st unix.Stat_t
+	err := unix.Fstat(int(status.Fd()), &st)
+	return err == nil && st.Mode&0o777 != mayRun && st.Size <= offsetNote
+}
+
 // Lock says that an engine lives which reads the process's output; the lock ends with f. It waits while a keeper saves
 // output, but not for another engine: that is ErrHeld.
 func Lock(f *os.File) error {

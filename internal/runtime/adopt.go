@@ -20,7 +20,7 @@ func (r *Runtime) Adopt(ctx context.Context, rec keeper.Record) (*Process, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p := &Process{rec: rec, done: make(chan struct{}), pidfd: -1, mounts: -1, network: -1, identified: true}
+	p := &Process{rec: rec, done: make(chan struct{}), pidfd: -1, mounts: -1, network: -1, identified: true, adopted: true}
 	if err := keeper.SameBoot(rec); err != nil {
 		if !errors.Is(err, keeper.ErrGone) {
 			return nil, err
@@ -106,8 +106,7 @@ func (p *Process) adoptWithoutKeeper() error {
 		if err := p.restoreOutput(s); err != nil {
 			return err
 		}
-		code, signal := keeper.Decode(s.Wait)
-		p.finish(Status{Code: code, Signal: signal, FinishedAt: s.At})
+		p.finish(p.statusOf(s))
 		return nil
 	}
 	if p.pidfd < 0 {
@@ -116,6 +115,16 @@ func (p *Process) adoptWithoutKeeper() error {
 	}
 	go p.orphaned()
 	return nil
+}
+
+// statusOf is how the process has ended by its status file.
+func (p *Process) statusOf(s keeper.State) Status {
+	code, signal := keeper.Decode(s.Wait)
+	st := Status{Code: code, Signal: signal, FinishedAt: s.At}
+	if p.adopted && keeper.NeverRan(p.status) {
+		st.Code, st.Signal, st.Reason = codeUnknown, 0, "the engine ended while it started the container: its command was not executed"
+	}
+	return st
 }
 
 // restoreOutput makes streams of the output that the keeper has saved.

@@ -85,7 +85,7 @@ func TestAdoptByARecordWrittenAhead(t *testing.T) {
 	s := l.spec("sh", "-c", "read x; exit 6")
 	s.OpenStdin = true
 	var early keeper.Record
-	s.Meanwhile = func(r keeper.Record) { early = r }
+	s.Meanwhile = func(r keeper.Record) error { early = r; return nil }
 	p := l.startRaw(s)
 	if early.PID != 0 || early.KeeperPID == 0 || early.KeeperStart == 0 {
 		t.Errorf("the record before there is a process: %+v", early)
@@ -113,7 +113,7 @@ func TestCommandWaitsForItsRecord(t *testing.T) {
 	l := newLab(t)
 	s := l.spec("sleep", "600")
 	reading := fmt.Sprintf("%d ", unix.SYS_READ)
-	s.Meanwhile = func(r keeper.Record) {
+	s.Meanwhile = func(r keeper.Record) error {
 		expect.Eventually(t, "the process waits", func() bool {
 			proc := fmt.Sprintf("/proc/%d/", keeper.Complete(r).PID)
 			if name, _ := os.ReadFile(proc + "comm"); string(name) == "sleep\n" {
@@ -123,8 +123,42 @@ func TestCommandWaitsForItsRecord(t *testing.T) {
 			call, _ := os.ReadFile(proc + "syscall")
 			return strings.HasPrefix(string(call), reading)
 		})
+		// Who may trace it could take what it has.
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", keeper.Complete(r).PID))
+		for _, fd := range fds {
+			if len(fd.Name()) > 1 || fd.Name() > "4" {
+				t.Errorf("the process has %v while it waits: more than stdio, gate and report", fds)
+				break
+			}
+		}
+		return err
 	}
 	l.start(s)
+}
+
+// A process whose record cannot be written does not come to its command, and nothing is left of it.
+func TestStartWhoseRecordIsNotWritten(t *testing.T) {
+	l := newLab(t)
+	out := t.TempDir()
+	ran := filepath.Join(out, "ran")
+	s := l.spec("touch", "/out/ran")
+	s.Mounts = append(s.Mounts, runtime.Mount{Type: "bind", Source: out, Target: "/out"})
+	full := errors.New("no room")
+	var rec keeper.Record
+	s.Meanwhile = func(r keeper.Record) error { rec = r; return full }
+	if err := l.startFails(s); !errors.Is(err, full) {
+		t.Errorf("the start: %v", err)
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("the command was executed")
+	}
+	if pidfd, err := keeper.OpenProcess(rec.KeeperPID, rec.KeeperStart); err == nil {
+		unix.Close(pidfd)
+		t.Error("its keeper is there")
+	}
+	if _, err := os.Stat(rec.Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its directory is left: %v", err)
+	}
 }
 
 // The process goes on without its keeper: that record leads to it all the same.
@@ -132,7 +166,7 @@ func TestAdoptByARecordWrittenAheadWithoutKeeper(t *testing.T) {
 	l := newLab(t)
 	s := l.spec("sleep", "600")
 	var early keeper.Record
-	s.Meanwhile = func(r keeper.Record) { early = r }
+	s.Meanwhile = func(r keeper.Record) error { early = r; return nil }
 	p := l.startRaw(s)
 	want := p.Record()
 	p.Detach()

@@ -27,6 +27,9 @@ func profileOf(name string) string {
 	return name
 }
 
+// ownProfileFD is where PID 1 of a container with --init has the attribute by which it enters its profile.
+const ownProfileFD = launch.FirstFD
+
 // hostProc is the engine's /proc, which a child has for its own attributes: by descriptor, as nothing of a container's
 // may be trusted to be a procfs.
 func (pl *plan) hostProc() (launch.Arg, error) {
@@ -54,14 +57,16 @@ func (b *builder) profile() (own func(), err error) {
 	if !b.s.Init {
 		return func() {}, nil
 	}
-	current := b.attribute(proc, attrCurrent, name)
-	return func() { b.writeAttribute(current, "changeprofile ", name) }, nil
+	current, kept := b.attribute(proc, attrCurrent, name), launch.Named(ownProfileFD, "attribute")
+	b.p.Call(unix.SYS_DUP3, profileMark+name, current.Arg(), kept, launch.Named(unix.O_CLOEXEC, "O_CLOEXEC"))
+	b.profileFD = true
+	return func() { b.writeAttribute(kept, "changeprofile ", name) }, nil
 }
 
 // profileOnExec has the next execve enter the profile, the process's own one or that of a process it clones.
 func (pl *plan) profileOnExec(proc launch.Arg, profile string) {
 	fd := pl.attribute(proc, attrOnExec, profile)
-	pl.writeAttribute(fd, "exec ", profile)
+	pl.writeAttribute(fd.Arg(), "exec ", profile)
 	pl.p.Call(unix.SYS_CLOSE, "", fd.Arg())
 }
 
@@ -72,8 +77,8 @@ func (pl *plan) attribute(proc launch.Arg, file, profile string) launch.Slot {
 	return fd
 }
 
-func (pl *plan) writeAttribute(fd launch.Slot, verb, profile string) {
-	pl.p.Call(unix.SYS_WRITE, profileMark+profile, fd.Arg(), pl.p.Str(verb+profile), launch.Int(len(verb)+len(profile)))
+func (pl *plan) writeAttribute(fd launch.Arg, verb, profile string) {
+	pl.p.Call(unix.SYS_WRITE, profileMark+profile, fd, pl.p.Str(verb+profile), launch.Int(len(verb)+len(profile)))
 }
 
 // profileError is worded as in Docker, with the way out.

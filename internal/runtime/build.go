@@ -28,13 +28,15 @@ type builder struct {
 	spareNet int
 	// laterNet is where the namespace of a start that asks for LaterNetwork belongs, an index of files; else 0.
 	laterNet int
-	late     func(keeper.Record) // see Late.Meanwhile
+	late     func(keeper.Record) error // see Late.Meanwhile
 	// gate is where the process waits before its command, and opener the other end of that pipe, -1 once it is used.
 	gate     launch.Arg
 	opener   int
 	spareDev bool // dev was made ahead
-	root     launch.Arg
-	layout   mountLayout
+	// profileFD says that ownProfileFD is what PID 1 enters its profile by.
+	profileFD bool
+	root      launch.Arg
+	layout    mountLayout
 
 	proc, dev, sys launch.Arg // detached mounts made by this program; zero where the spec replaces them
 	null           launch.Arg // O_PATH of a null device that no one else can have touched
@@ -308,8 +310,7 @@ func (b *builder) execute() error {
 	if err := id.settle(b.plan); err != nil {
 		return err
 	}
-	b.closeOnExec()
-	b.p.Sync("gate", b.gate)
+	b.await(b.gate)
 	b.p.ReportReached()
 	if b.s.Init {
 		b.initProcess(id, own)
@@ -318,6 +319,20 @@ func (b *builder) execute() error {
 	id.confine(b.plan)
 	b.p.Exec(candidates(b.s.Args[0], b.s.Env), b.s.Args, b.s.Env)
 	return nil
+}
+
+// await has the process wait at the gate. Meanwhile it has nothing but stdio and the report pipe, as who may trace
+// processes in the container (CAP_SYS_PTRACE) can take what one has that comes to it; and what PID 1 enters its profile by.
+func (b *builder) await(gate launch.Arg) {
+	waits := launch.Named(launch.ProgramFD, "gate") // the program is mapped
+	b.p.Call(unix.SYS_DUP3, "gate", gate, waits, launch.Named(unix.O_CLOEXEC, "O_CLOEXEC"))
+	first := launch.ReportFD + 1
+	if b.profileFD {
+		first = ownProfileFD + 1
+	}
+	b.p.Call(unix.SYS_CLOSE_RANGE, "all but stdio, gate and report", launch.Int(first), launch.Hex(^uint64(0)>>32), launch.Int(0))
+	b.closeOnExec()
+	b.p.Sync("gate", waits)
 }
 
 // initName is what lists of processes show for PID 1 of a container with --init.

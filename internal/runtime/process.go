@@ -50,6 +50,7 @@ type Process struct {
 	detached   bool
 	released   bool
 	identified bool // rec has the start times
+	adopted    bool // an earlier engine has started it
 }
 
 // ID is that of the container or the exec.
@@ -316,8 +317,7 @@ func (p *Process) supervise(keeperFD int) error {
 		s, err := keeper.ReadStatus(p.status)
 		ended := err == nil && s.Exited
 		if ended {
-			code, signal := keeper.Decode(s.Wait)
-			p.finish(Status{Code: code, Signal: signal, FinishedAt: s.At})
+			p.finish(p.statusOf(s))
 			runtime.Gosched()
 		}
 		keeper.Reap(keeperFD)

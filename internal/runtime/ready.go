@@ -17,9 +17,9 @@ type ReadyStart struct {
 
 // Late is what a start may be told after Ready.
 type Late struct {
-	NetNS     int                 // the namespace of a Spec with LaterNetwork, borrowed
-	Held      []int               // as in the Spec
-	Meanwhile func(keeper.Record) // as in the Spec
+	NetNS     int                       // the namespace of a Spec with LaterNetwork, borrowed
+	Held      []int                     // as in the Spec
+	Meanwhile func(keeper.Record) error // as in the Spec
 }
 
 // Ready does what Start does, as far as it needs no process; its errors are Start's, and leave nothing. The spec must

@@ -114,10 +114,10 @@ type Spec struct {
 	AppArmorProfile string // of the kernel; "" and "unconfined" are none
 
 	// Meanwhile, if there is one, is called once while the process is being set up: what it does costs the start
-	// nothing. The command is not executed before it has returned, and not at all if the engine dies before. The record
-	// names the keeper but not the process, which only the keeper knows by then (keeper.Complete). The start may still
-	// fail.
-	Meanwhile func(keeper.Record)
+	// nothing. The command is not executed before it has returned, and not at all if the engine dies before; its error is
+	// the start's. The record names the keeper but not the process, which only the keeper knows by then (keeper.Complete).
+	// The start may still fail.
+	Meanwhile func(keeper.Record) error
 }
 
 // ExecSpec is a process to start in a running container.

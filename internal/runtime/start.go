@@ -27,14 +27,20 @@ func (r *Runtime) Start(ctx context.Context, s *Spec) (*Process, error) {
 }
 
 // meanwhile is done while the keeper has its program and the process is being set up. The process executes its command
-// when late is done: what an engine that dies before has not written down has not run.
-func (b *builder) meanwhile(rec keeper.Record) {
+// when late is done: what an engine that dies before has not written down has not run. It is told, too, that it never did.
+func (b *builder) meanwhile(rec keeper.Record) error {
 	b.letGo()
 	if b.late != nil {
-		b.late(rec)
+		if err := b.late(rec); err != nil {
+			return err
+		}
+	}
+	if err := keeper.LetGo(rec); err != nil {
+		return err
 	}
 	_ = pass(b.opener) // a process that has ended is known by its report
 	b.closeGate()
+	return nil
 }
 
 // starting is a built program on its way to becoming a Process.
@@ -53,9 +59,9 @@ type starting struct {
 	kept    *os.File       // the same file, the keeper's
 	// ownMounts is set for a container's first process.
 	ownMounts bool
-	meanwhile func(keeper.Record) // nil is nothing; see Spec.Meanwhile
-	about     any                 // as ExecSpec's
-	gated     bool                // the process waits before its command, and is noted then
+	meanwhile func(keeper.Record) error // nil is nothing; see Spec.Meanwhile
+	about     any                       // as ExecSpec's
+	gated     bool                      // the process waits before its command, and is noted then
 }
 
 func (l *starting) run(ctx context.Context) (*Process, error) {
@@ -139,7 +145,11 @@ func (l *starting) await(ctx context.Context, child *launch.Child) (*Process, er
 	}
 	l.rec.Layout, l.rec.BootID, l.rec.KeeperPID = keeper.LayoutVersion, l.r.bootID, child.PID
 	if l.meanwhile != nil {
-		l.meanwhile(keeper.Unmade(l.rec))
+		if err := l.meanwhile(keeper.Unmade(l.rec)); err != nil {
+			child.Forget()
+			l.abandon(child)
+			return nil, err
+		}
 	}
 	report, err := child.Await(ctx)
 	l.reached = report.Reached
