@@ -150,6 +150,9 @@ func (a *app) config() *configfile.ConfigFile {
 	return a.cfg
 }
 
+// warn shows a warning.
+func (a *app) warn(text string) { _, _ = fmt.Fprintln(a.err, "WARNING: "+text) }
+
 // statusError ends the command with a code of its own and, unless it is empty, a message.
 type statusError struct {
 	code  int

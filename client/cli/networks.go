@@ -36,7 +36,7 @@ func (a *app) networkCreate() spec {
 				}
 				for _, w := range res.Warning {
 					if w != "" {
-						_, _ = fmt.Fprintln(a.err, "WARNING: "+w)
+						a.warn(w)
 					}
 				}
 				_, _ = fmt.Fprintln(a.out, res.ID)

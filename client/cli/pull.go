@@ -106,7 +106,7 @@ func (a *app) registryAuth(ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
+	return dockerconfig.RegistryAuth(a.config(), reference.Domain(named), a.warn)
 }
 
 // showProgress shows the engine's messages until they end, and returns the error that

@@ -27,7 +27,7 @@ func (a *app) search() spec {
 			limit := fs.Int("limit", 0, "Max number of search results")
 			noTrunc := fs.Bool("no-trunc", false, "Don't truncate output")
 			return func(ctx context.Context, args []string) error {
-				auth, err := dockerconfig.RegistryAuth(a.config(), searchDomain(args[0]))
+				auth, err := dockerconfig.RegistryAuth(a.config(), searchDomain(args[0]), a.warn)
 				if err != nil {
 					return err
 				}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
+	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/registry"
 )
@@ -33,15 +34,18 @@ func Load(dir string, warnings io.Writer) *configfile.ConfigFile {
 const hubKey = "https://index.docker.io/v1/"
 
 // RegistryAuth returns the value of the header X-Registry-Auth for a registry's domain
-// (docker.io, host:port), of empty credentials where none are stored. A credential helper
-// that fails is an error.
-func RegistryAuth(cfg *configfile.ConfigFile, domain string) (string, error) {
+// (docker.io, host:port), of empty credentials where none are stored. So it is where a credential
+// helper fails, which is told to warn: most images ask for none, and Docker Desktop's helper stays
+// named in many a config.json of a machine that does not have it any more. Docker's client does not even tell.
+func RegistryAuth(cfg *configfile.ConfigFile, domain string, warn func(string)) (string, error) {
+	key := domain
 	if domain == "docker.io" {
-		domain = hubKey
+		key = hubKey
 	}
-	auth, err := cfg.GetAuthConfig(domain)
+	auth, err := cfg.GetAuthConfig(key)
 	if err != nil {
-		return "", ExplainHelper(cfg, err)
+		warn(fmt.Sprintf("no credentials for %s are used: %v", domain, ExplainHelper(cfg, err)))
+		auth = types.AuthConfig{}
 	}
 	return authconfig.Encode(registry.AuthConfig{
 		Username: auth.Username, Password: auth.Password, Auth: auth.Auth, ServerAddress: auth.ServerAddress,

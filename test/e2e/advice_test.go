@@ -72,8 +72,10 @@ func TestMistakesAreExplained(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(`{"credsStore": "gone"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// A pull asks without credentials then, as Docker's does.
 	r := e.Cleat(t, "--config", config, "pull", "127.0.0.1:1/x")
-	if r.Code != 1 || !strings.Contains(r.Stderr, "install that helper, or take its name out of credsStore and credHelpers in "+config+"/config.json") {
+	if r.Code != 1 || !strings.Contains(r.Stderr, "install that helper, or take its name out of credsStore and credHelpers in "+config+"/config.json") ||
+		!strings.Contains(r.Stderr, "cannot reach the registry at 127.0.0.1:1") {
 		t.Errorf("a credential helper that is not installed: %s", r)
 	}
 	// What is a mistake of nobody's gets no advice: the program in the container was found.

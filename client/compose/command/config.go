@@ -219,7 +219,7 @@ func section(model map[string]any, key string) map[string]any {
 // digest asks the registry of an image what its name means there.
 func (a *app) digest(ctx context.Context) func(reference.Named) (digest.Digest, error) {
 	return func(named reference.Named) (digest.Digest, error) {
-		auth, err := dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
+		auth, err := dockerconfig.RegistryAuth(a.config(), reference.Domain(named), a.reporter.Warn)
 		if err != nil {
 			return "", err
 		}

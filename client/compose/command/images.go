@@ -25,7 +25,7 @@ import (
 // credentials are what the user has for an image's registry, as the engine takes them.
 func (a *app) credentials(image string) (named reference.Named, auth string, err error) {
 	if named, err = reference.ParseNormalizedNamed(image); err == nil {
-		auth, err = dockerconfig.RegistryAuth(a.config(), reference.Domain(named))
+		auth, err = dockerconfig.RegistryAuth(a.config(), reference.Domain(named), a.reporter.Warn)
 	}
 	return named, auth, err
 }
