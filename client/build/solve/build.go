@@ -32,7 +32,7 @@ func (e *Engine) Build(ctx context.Context, t *Target, p *Progress) (*Result, er
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	serveWhole(so, fail)
+	serveWhole(so, fail, p.Warn)
 	c, err := e.BuildKit(ctx)
 	if err != nil {
 		return nil, err

@@ -69,6 +69,11 @@ func (p *Progress) Show(s *bkclient.SolveStatus) {
 	}
 }
 
+// Warn adds a warning that is of no step.
+func (p *Progress) Warn(text string) {
+	p.Show(&bkclient.SolveStatus{Warnings: []*bkclient.VertexWarning{{Short: []byte(text)}}})
+}
+
 // awaitFailure returns when a step has been shown to have failed, or at the latest after a time.
 func (p *Progress) awaitFailure(ctx context.Context, most time.Duration) {
 	select {

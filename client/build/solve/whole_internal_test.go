@@ -40,11 +40,10 @@ func TestFileThatCannotBeRead(t *testing.T) {
 		want string
 	}{
 		{faulty{open: syscall.EACCES}, "open /dir/f: permission denied: make it readable, or leave it out"},
-		{faulty{open: syscall.ENOENT}, "open /dir/f: no such file or directory: it was changed while it was sent"},
 		{faulty{read: syscall.EIO}, "read /dir/f: input/output error: make it readable"},
 	} {
 		ctx, fail := context.WithCancelCause(t.Context())
-		f, err := pieces{whole{c.fs, fail}}.Open("f")
+		f, err := pieces{whole{c.fs, fail, nil}}.Open("f")
 		if err != nil {
 			t.Fatalf("%v: who sends takes it for an empty file", err)
 		}
@@ -55,14 +54,15 @@ func TestFileThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestFileThatBecomesShorter: what was cut off while it was read is told, what grew or stayed as it was is not.
-func TestFileThatBecomesShorter(t *testing.T) {
+// TestFileThatChanges: what is gone or was cut off while it was read is warned of, once, and ends nothing; what grew or
+// stayed as it was is not.
+func TestFileThatChanges(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
 	for _, c := range []struct {
-		to   int64
+		to   int64 // its size after 10 bytes were read; below 0, it is removed before
 		want string
-	}{{50, path + ": it became shorter"}, {0, path + ": it became shorter"}, {100, ""}, {200, ""}} {
+	}{{50, path}, {0, path}, {100, ""}, {200, ""}, {-1, "f"}} {
 		if err := os.WriteFile(path, make([]byte, 100), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -71,23 +71,37 @@ func TestFileThatBecomesShorter(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, fail := context.WithCancelCause(t.Context())
-		f, err := whole{fs, fail}.Open("f")
-		if err == nil {
-			_, err = io.ReadFull(f, make([]byte, 10))
+		var warned []string
+		w := whole{fs, fail, func(text string) { warned = append(warned, text) }}
+		if c.to < 0 {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Open("f"); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("a file that is gone: %v", err)
+			}
+		} else if err := readAcross(w, func() error { return os.Truncate(path, c.to) }); err != nil {
+			t.Errorf("cut to %d: %v", c.to, err)
 		}
-		if err == nil {
-			err = os.Truncate(path, c.to)
+		if told := strings.Join(warned, "\n"); ctx.Err() != nil || (c.want == "") != (told == "") || !strings.Contains(told, c.want+": build again") && c.want != "" || len(warned) > 1 {
+			t.Errorf("cut to %d: %q warned of; the build: %v", c.to, warned, context.Cause(ctx))
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = io.ReadAll(f)
-		var bad *FileError
-		if cause := context.Cause(ctx); errors.As(cause, &bad) != (c.want != "") || (err != nil) != (c.want != "") || cause != nil && !strings.Contains(cause.Error(), c.want) {
-			t.Errorf("cut to %d: read: %v; the build: %v", c.to, err, cause)
-		}
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
+		fail(nil)
 	}
+}
+
+// readAcross reads f, and changes it meanwhile.
+func readAcross(w whole, change func() error) error {
+	f, err := w.Open("f")
+	if err != nil {
+		return err
+	}
+	_, err = io.ReadFull(f, make([]byte, 10))
+	if err == nil {
+		err = change()
+	}
+	if err == nil {
+		_, err = io.ReadAll(f)
+	}
+	return errors.Join(err, f.Close())
 }
