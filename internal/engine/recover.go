@@ -363,14 +363,14 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 			rc.deps.Tasks.Go("start in order", func(ctx context.Context) {
 				defer rc.boot.Had(c)
 				rc.boot.Await(ctx, c)
-				if r := c.Load(); ctx.Err() == nil && !rc.exits.machineEnds.Load() && !c.Gone() && !r.State.Alive() && startsWithEngine(r) && rc.boot.Take(c) {
-					rc.startByPolicy(ctx, c)
+				if ctx.Err() == nil && !rc.exits.machineEnds.Load() && rc.boot.Take(c) {
+					rc.startByPolicy(ctx, c, r)
 				}
 			})
 			continue
 		case startsWithEngine(r):
 			if rc.boot.Take(c) {
-				rc.startByPolicy(ctx, c)
+				rc.startByPolicy(ctx, c, r)
 			}
 		case r.State.Status == api.StateRestarting:
 			settleRestart(c)
@@ -379,8 +379,8 @@ func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
 	}
 }
 
-func (rc *Recovery) startByPolicy(ctx context.Context, c *container.Container) {
-	if err := rc.starter.start(ctx, c.ID(), true); err != nil && ctx.Err() == nil {
+func (rc *Recovery) startByPolicy(ctx context.Context, c *container.Container, seen *container.Record) {
+	if err := rc.starter.startWithEngine(ctx, c, seen); err != nil && ctx.Err() == nil {
 		rc.deps.Log.Error("a container with a restart policy could not be started", "container", c.ID(), "error", err)
 	}
 }

@@ -58,10 +58,7 @@ type Starter struct {
 
 // Start starts a container that was created or has exited. A running one is
 // failure.ErrNotModified.
-func (s *Starter) Start(ctx context.Context, name string) error { return s.start(ctx, name, false) }
-
-// start is Start; unattended says that nobody waits for it, who could be told of an error.
-func (s *Starter) start(ctx context.Context, name string, unattended bool) error {
+func (s *Starter) Start(ctx context.Context, name string) error {
 	c, err := s.containers.Find(name)
 	if err != nil {
 		return err
@@ -71,6 +68,25 @@ func (s *Starter) start(ctx context.Context, name string, unattended bool) error
 		return err
 	}
 	defer unlock()
+	return s.start(ctx, c, false)
+}
+
+// startWithEngine starts what was found to start with the engine, when its record was as in seen, unless a client was
+// quicker: it has started the container meanwhile, and perhaps stopped it again, or removed it, or changed its policy.
+func (s *Starter) startWithEngine(ctx context.Context, c *container.Container, seen *container.Record) error {
+	unlock, err := s.writers.lock(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if now := c.Load(); c.Gone() || now.State.Alive() || !now.State.StartedAt.Equal(seen.State.StartedAt) || !startsWithEngine(now) {
+		return nil
+	}
+	return s.start(ctx, c, true)
+}
+
+// start starts c, whose lock the caller holds; unattended says that nobody waits for it, who could be told of an error.
+func (s *Starter) start(ctx context.Context, c *container.Container, unattended bool) error {
 	if err := startable(c); err != nil {
 		return err
 	}
