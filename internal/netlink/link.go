@@ -29,7 +29,7 @@ type Link struct {
 type Addr struct {
 	Index  int
 	Prefix netip.Prefix
-	// Tentative IPv6 addresses do not answer yet.
+	// Tentative IPv6 addresses do not answer yet. Those that another one on the link has never will, and are none.
 	Tentative bool
 }
 
@@ -477,7 +477,8 @@ func parseAddr(b []byte) (Addr, error) {
 	if len(b) < unix.SizeofIfAddrmsg {
 		return Addr{}, fmt.Errorf("netlink: address message of %d bytes", len(b))
 	}
-	a := Addr{Index: int(binary.NativeEndian.Uint32(b[4:])), Tentative: b[2]&unix.IFA_F_TENTATIVE != 0}
+	state := b[2] & (unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED)
+	a := Addr{Index: int(binary.NativeEndian.Uint32(b[4:])), Tentative: state == unix.IFA_F_TENTATIVE}
 	bits := int(b[1])
 	attrs, err := ParseAttrs(b[unix.SizeofIfAddrmsg:])
 	if err != nil {

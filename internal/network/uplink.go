@@ -139,8 +139,9 @@ type hostSysctl struct {
 // that takes seconds now and then, which are waited for: what is sent before has an address
 // of the link itself, or ::1, as its sender's, and a connection keeps that for good. With
 // IFA_F_NODAD there would be nothing to tell by that the work is still to be done. On a link
-// that has no carrier the kernel does not begin. Of link-local ones only own is waited for,
-// if it is one: the others are the kernel's.
+// that has no carrier the kernel does not begin, and it has ended where it found that another
+// one has the address. Of link-local ones only own is waited for, if it is one: the others are
+// the kernel's.
 func awaitAddress(conn *netlink.Conn, index int, own netip.Addr) error {
 	const (
 		patience          = 10 * time.Second
