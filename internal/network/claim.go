@@ -21,7 +21,9 @@ func claimName(bridge string) string { return "@cleat-network-" + bridge }
 // is no engine is passed over, which the warning tells, as there is no claim then.
 func claimBridge(bridge string) (fd int, warning string, err error) {
 	name := claimName(bridge)
-	for {
+	const most = 100 // tries: the name may be let go, and taken again, while it is looked who has it
+	among := unconnected
+	for range most {
 		fd, err := listenAt(name)
 		if err == nil {
 			return fd, "", nil
@@ -29,12 +31,13 @@ func claimBridge(bridge string) (fd int, warning string, err error) {
 		if !errors.Is(err, unix.EADDRINUSE) {
 			return -1, "", fmt.Errorf("claim bridge %q: %w", bridge, err)
 		}
-		uids, err := holders(name)
+		uids, err := holders(name, among)
 		if err != nil {
 			return -1, "", fmt.Errorf("bridge %q is claimed; by whom could not be found out: %w", bridge, err)
 		}
 		if len(uids) == 0 {
-			continue // it has just gone
+			among = ^uint32(0) // it has just gone, or is connected
+			continue
 		}
 		who := claimant(&unix.SockaddrUnix{Name: name})
 		for _, uid := range uids {
@@ -45,18 +48,23 @@ func claimBridge(bridge string) (fd int, warning string, err error) {
 		return -1, fmt.Sprintf("a process of user %d%s has taken the name by which engines keep each other off bridge %s: see to it that it ends, "+
 			"and until then that no other engine uses that bridge", uids[0], who, bridge), nil
 	}
+	return -1, "", fmt.Errorf("bridge %q is claimed: by whom could not be found out in %d tries", bridge, most)
 }
 
-// holders are the users that have made the sockets of an abstract name which nobody else can take therefore.
-func holders(name string) ([]uint32, error) {
+// unconnected are the states of sockets but that of connected ones (TCP_ESTABLISHED). What a listening socket has got is
+// such a one, and has its name, too, whoever it is of; so may be one that has taken the name by itself.
+const unconnected = ^uint32(1 << 1)
+
+// holders are the users that have made the sockets of an abstract name which nobody else can take therefore, among those
+// in some states.
+func holders(name string, states uint32) ([]uint32, error) {
 	const (
-		byFamily    = 20 // SOCK_DIAG_BY_FAMILY
-		established = 1  // the state of what a listening socket has got, which has its name, too
-		showName    = 1 << 0
-		showUID     = 1 << 6
-		attrName    = 0
-		attrUID     = 7
-		sizeOfDiag  = 16 // struct unix_diag_msg
+		byFamily   = 20 // SOCK_DIAG_BY_FAMILY
+		showName   = 1 << 0
+		showUID    = 1 << 6
+		attrName   = 0
+		attrUID    = 7
+		sizeOfDiag = 16 // struct unix_diag_msg
 	)
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -65,7 +73,7 @@ func holders(name string) ([]uint32, error) {
 	defer conn.Close()
 	req := make([]byte, 24) // struct unix_diag_req
 	req[0] = unix.AF_UNIX
-	binary.NativeEndian.PutUint32(req[4:], ^uint32(1<<established))
+	binary.NativeEndian.PutUint32(req[4:], states)
 	binary.NativeEndian.PutUint32(req[12:], showName|showUID)
 	var uids []uint32
 	err = conn.Dump(netlink.NewMessage(byFamily, 0, req, "sockets"), func(_ uint16, body []byte) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -56,13 +55,20 @@ func TestBridgeClaimedByNoEngine(t *testing.T) {
 	h := newHost(t)
 	cfg := h.config()
 	holder := hold(t, network.ClaimName(cfg.Bridge))
-	other := hold(t, network.ClaimName("claimed1"))
+	listens := hold(t, network.ClaimName("claimed1"))
+	hold(t, network.Connected+network.ClaimName("claimed2"))
 	s := h.open(cfg)
-	h.create(s, api.CreateRequest{Name: "named", Options: map[string]string{"com.docker.network.bridge.name": "claimed1"}})
-	h.join(s, on("a", "bridge", "named"))
+	for _, bridge := range []string{"claimed1", "claimed2"} {
+		h.create(s, api.CreateRequest{Name: "on-" + bridge, Options: map[string]string{"com.docker.network.bridge.name": bridge}})
+	}
+	h.join(s, on("a", "bridge", "on-claimed1", "on-claimed2"))
 	told := strings.Join(s.Warnings(), "\n")
-	for _, p := range []*os.Process{holder, other} {
-		if want := fmt.Sprintf("a process of user 65534 (pid %d) has taken the name", p.Pid); !strings.Contains(told, want) {
+	for _, want := range []string{
+		fmt.Sprintf("a process of user 65534 (pid %d) has taken the name by which engines keep each other off bridge %s", holder.Pid, cfg.Bridge),
+		fmt.Sprintf("a process of user 65534 (pid %d) has taken the name by which engines keep each other off bridge claimed1", listens.Pid),
+		"a process of user 65534 has taken the name by which engines keep each other off bridge claimed2",
+	} {
+		if !strings.Contains(told, want) {
 			t.Errorf("%q is not in the warnings:\n%s", want, told)
 		}
 	}

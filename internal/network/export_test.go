@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,15 +26,39 @@ const PoolLockName = poolLockName
 
 func ClaimName(bridge string) string { return claimName(bridge) }
 
+// Connected before a name has HoldUntil connect the socket that has it.
+const Connected = "connected "
+
 // HoldUntil holds a name in a process of its own, until what it reads ends.
 func HoldUntil(name string, r io.Reader) error {
-	if _, err := listenAt(name); err != nil {
+	name, connected := strings.CutPrefix(name, Connected)
+	hold := listenAt
+	if connected {
+		hold = holdConnected
+	}
+	if _, err := hold(name); err != nil {
 		return err
 	}
 	fmt.Println("holds")
 	_, err := io.Copy(io.Discard, r)
 	os.Exit(0)
 	return err
+}
+
+// holdConnected makes a socket of that name that is connected to another one.
+func holdConnected(name string) (int, error) {
+	other := name + "-other"
+	if _, err := listenAt(other); err != nil {
+		return -1, err
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+	}
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: other})
+	}
+	return fd, err
 }
 
 // Traffic is how many bytes the service has exchanged with the kernel about the host's
