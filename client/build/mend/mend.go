@@ -101,6 +101,7 @@ func rules() []rule {
 		{`(?:dockerfile parse error on line (\d+): )?(COPY|ADD) requires at least two arguments`, oneArgument},
 		{`process "((?s:.*?))" did not complete successfully: exit code: (\d+)`, failedStep},
 		{`failed to (?:compute cache key|calculate checksum).*"(/[^"\n]*)":? not found`, missingFile},
+		{`granting entitlement ([a-z.]+) is not allowed by build daemon configuration`, notGranted},
 		{`(?:granting entitlement |entitlement )([a-z.]+) (?:is )?not allowed|([a-z.]+) is not allowed`, notAllowed},
 		{`secret ([^\s:]+): not found`, func(m []string, where line, _ Place) string {
 			return where.String() + fmt.Sprintf("the build was given no secret of this name: add --secret id=%s,src=FILE, or env=VARIABLE", m[1])
@@ -151,6 +152,17 @@ func oneArgument(m []string, where line, _ Place) string {
 		what = f[1]
 	}
 	return at + fmt.Sprintf("%[1]s wants what to copy and where to: write '%[1]s %[2]s .' to copy it into the working directory", m[2], what)
+}
+
+// notGranted is about a right that the build asks for and the engine gives to none.
+func notGranted(m []string, where line, _ Place) string {
+	switch right := m[1]; right {
+	case "network.host", "security.insecure":
+		return where.String() + fmt.Sprintf(`the engine gives this right to no build: {"builder": {"entitlements": {"%s": true}}} in its settings file lets builds ask for it`, strings.ReplaceAll(right, ".", "-"))
+	case "device":
+		return where.String() + "this engine has no devices for build steps: leave --allow device and RUN --device out"
+	}
+	return ""
 }
 
 func notAllowed(m []string, where line, _ Place) string {
