@@ -75,7 +75,10 @@ func (b *Builder) Build(ctx context.Context, r Request, emit func(jsonstream.Mes
 		if steps, err = plan(dockerfile, r.Target, opt.FrontendAttrs); err != nil {
 			return err
 		}
-		opt.LocalMounts = map[string]fsutil.FS{"context": sources, "dockerfile": sources}
+		if err := sources.dropIgnored(r.Dockerfile); err != nil {
+			return err
+		}
+		opt.LocalMounts = map[string]fsutil.FS{"context": sources, "dockerfile": definition(r.Dockerfile, dockerfile)}
 		// BuildKit's copy of a context goes on to serve one of the same key, of which only files of another size or time
 		// are read. Archives have times of whole seconds, or none, and anybody's may come: so only the very same has that key.
 		opt.SharedKey = "classic:" + sources.digest.String()

@@ -328,6 +328,37 @@ func TestContexts(t *testing.T) {
 	}
 }
 
+// TestIgnoredByClient sends files that a .dockerignore excludes: only it and the Dockerfile are taken out by it.
+func TestIgnoredByClient(t *testing.T) {
+	for _, c := range []struct {
+		ignored, dockerfile string
+		want                []string
+	}{
+		{"a\nsub/b\n", "Dockerfile", []string{".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "a", "sub", "sub/D", "sub/b"}},
+		{"*\n", "sub/D", []string{"Dockerfile", "Dockerfile.dockerignore", "a", "sub", "sub/b"}},
+		{"*\n!.dockerignore\n", "Dockerfile", []string{".dockerignore", "Dockerfile.dockerignore", "a", "sub", "sub/D", "sub/b"}},
+		{"[\nDockerfile\n", "Dockerfile", []string{".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "a", "sub", "sub/D", "sub/b"}},
+	} {
+		s := &solver{answer: answer()}
+		body := archive(t, file(".dockerignore", c.ignored), file("Dockerfile", "FROM scratch\n"), file("Dockerfile.dockerignore", "a\n"),
+			file("a", "1"), file("sub/D", "FROM scratch\n"), file("sub/b", "2"))
+		if _, err := request(t, s, "dockerfile="+url.QueryEscape(c.dockerfile), bytes.NewReader(body)); err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Sorted(maps.Keys(s.files)); !slices.Equal(got, c.want) {
+			t.Errorf("%q, by %s: got %q, want %q", c.ignored, c.dockerfile, got, c.want)
+		}
+		// What BuildKit excludes by: patterns beside the Dockerfile go before those of the context.
+		patterns, err := s.opt.LocalMounts["dockerfile"].Open(c.dockerfile + ".dockerignore")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(patterns); err != nil || !strings.HasPrefix(string(text), "# ") || strings.Count(string(text), "\n") != 1 {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+}
+
 func TestBadContexts(t *testing.T) {
 	loop := []tar.Header{link(tar.TypeSymlink, "Dockerfile", "b"), link(tar.TypeSymlink, "b", "Dockerfile")}
 	cases := []struct {

@@ -278,6 +278,15 @@ func attributes(h *tar.Header) map[string][]byte {
 	return found
 }
 
+// drop removes a file that is no directory.
+func (s *sources) drop(name string) {
+	if e := s.entries[name]; e == nil || fs.FileMode(e.stat.Mode).IsDir() {
+		return
+	}
+	delete(s.entries, name)
+	s.sorted = slices.DeleteFunc(s.sorted, func(e *entry) bool { return e.stat.Path == name })
+}
+
 // Walk calls fn for the target and all below it, parents first.
 func (s *sources) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
 	target = strings.Trim(path.Clean("/"+target), "/")

@@ -128,6 +128,36 @@ func TestClassicBuildOfStagesChosenByArgument(t *testing.T) {
 	}
 }
 
+// A .dockerignore is the client's to follow in a classic build: SDKs send archives that hold what it names.
+func TestClassicBuildOfFilesThatAreIgnored(t *testing.T) {
+	e := engine(t, "busybox")
+	dir := contextDir(t, map[string]string{
+		"Dockerfile": "FROM busybox\nCOPY a /\nCOPY . /c/\nRUN ls -A /c | tr '\\n' ' '\n", "Dockerfile.dockerignore": "b\n",
+		".dockerignore": "a\nDockerfile\n", "a": "1", "b": "2",
+	})
+	archive := filepath.Join(t.TempDir(), "context.tar")
+	if out, err := exec.Command("tar", "-C", dir, "-cf", archive, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	body, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	cmd := exec.Command("docker", "build", "--no-cache", "--rm", "-")
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+e.Socket, "DOCKER_BUILDKIT=0")
+	cmd.Stdin = body
+	out, err := cmd.CombinedOutput()
+	built := regexp.MustCompile(`Successfully built (\w+)`).FindSubmatch(out)
+	if err != nil || built == nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	removeImages(t, e, string(built[1]))
+	if want := "\n.dockerignore Dockerfile.dockerignore a b "; !strings.Contains(string(out), want) {
+		t.Errorf("want %q of\n%s", want, out)
+	}
+}
+
 func TestClassicBuildFailures(t *testing.T) {
 	e := engine(t, "busybox")
 	before := e.Things(t)
