@@ -225,7 +225,7 @@ func sortOut(rules []watch.Rule, batch []string) todo {
 			}
 			matched = true
 			if r.Syncs() {
-				t.sync[r.Service] = append(t.sync[r.Service], watch.Copy{From: file, To: target})
+				t.sync[r.Service] = append(t.sync[r.Service], watch.Copy{From: file, To: target, Below: file != r.Path})
 			}
 		}
 		switch {

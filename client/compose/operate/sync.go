@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"github.com/cleatlabs/cleat/client/compose/watch"
@@ -22,15 +24,58 @@ func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) er
 	if !c.Running() {
 		gone = nil
 	}
+	err := o.remove(ctx, c, gone)
+	if len(there) == 0 {
+		return err
+	}
+	failed := o.send(ctx, c, there)
+	if failed == nil || !c.Running() {
+		return errors.Join(err, failed)
+	}
+	// Nobody has told of what became a directory, or was an empty one: the container is asked.
+	others, unknown := o.ofAnotherKind(ctx, c, there)
+	if unknown != nil || len(others) == 0 {
+		return errors.Join(err, failed)
+	}
+	return errors.Join(err, o.remove(ctx, c, others), o.send(ctx, c, there))
+}
+
+// remove takes files out of a container. The API removes none: the image's own rm has to, and where there is none the
+// others are copied all the same.
+func (o *Operator) remove(ctx context.Context, c Container, files []string) error {
 	var errs []error
-	for _, some := range portions(gone) {
-		// The API removes no files: the image's own rm has to, and where there is none the others are copied all the same.
+	for _, some := range portions(files) {
 		errs = append(errs, o.hook(ctx, c, types.ServiceHook{Command: append(types.ShellCommand{"rm", "-rf", "--"}, some...), User: "0"}))
 	}
-	if len(there) == 0 {
-		return errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// ofAnotherKind are the files that are directories on the host and none in the container, or the other way round, which an
+// archive does not replace. A rule's own target stays, as what the user wrote may be a directory that the file was to go
+// into, and so does what is mounted.
+func (o *Operator) ofAnotherKind(ctx context.Context, c Container, files []watch.Copy) (others []string, err error) {
+	for _, f := range files {
+		info, err := os.Lstat(f.From)
+		if err != nil || !f.Below || mountedIn(c, f.To) {
+			continue
+		}
+		r, err := o.API.ContainerStatPath(ctx, c.ID, client.ContainerStatPathOptions{Path: f.To})
+		switch {
+		case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err): // or what it was in is a file
+		case err != nil:
+			return nil, err
+		case r.Stat.Mode.IsDir() != info.IsDir():
+			others = append(others, f.To)
+		}
 	}
-	return errors.Join(append(errs, o.send(ctx, c, there))...)
+	return others, nil
+}
+
+// mountedIn says whether something is mounted on a path of a container, or below it.
+func mountedIn(c Container, at string) bool {
+	return slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool {
+		return m.Destination == at || strings.HasPrefix(m.Destination, at+"/")
+	})
 }
 
 // send copies files into a container.

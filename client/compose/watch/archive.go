@@ -13,19 +13,23 @@ import (
 )
 
 // Copy is a file of the host and where it goes in a container.
-type Copy struct{ From, To string }
+type Copy struct {
+	From, To string
+	Below    bool // its rule's path: To is not as the user wrote it, but made after the host's tree
+}
 
 // Archive writes a tar archive of files as they are now. One that has vanished meanwhile, and what no archive can hold,
-// is left out. A directory is made, without what is in it.
+// is left out. A directory is made, without what is in it, and before that.
 func Archive(w io.Writer, files []Copy) error {
 	t := tar.NewWriter(w)
-	seen := map[string]bool{}
-	for i := len(files) - 1; i >= 0; i-- {
-		c := files[i]
-		if seen[c.To] {
+	last := map[string]int{}
+	for i, c := range files {
+		last[c.To] = i
+	}
+	for i, c := range files {
+		if last[c.To] != i {
 			continue // the last rule wins
 		}
-		seen[c.To] = true
 		if err := addTo(t, c); err != nil && !Gone(err) {
 			return fmt.Errorf("%s: %w", c.From, err)
 		}

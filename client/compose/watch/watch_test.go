@@ -190,8 +190,12 @@ func TestArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	err := Archive(&b, []Copy{{file, "/a/twice"}, {dir, "/a/dir"}, {filepath.Join(dir, "link"), "/a/link"}, {filepath.Join(dir, "gone"), "/a/gone"},
-		{filepath.Join(file, "in the directory that it was"), "/a/file/gone"}, {file, "/a/file"}, {file, "/a/twice"}})
+	var files []Copy
+	for _, c := range [][2]string{{file, "/a/twice"}, {dir, "/a/dir"}, {filepath.Join(dir, "link"), "/a/link"}, {filepath.Join(dir, "gone"), "/a/gone"},
+		{filepath.Join(file, "in the directory that it was"), "/a/file/gone"}, {file, "/a/file"}, {file, "/a/dir/in"}, {file, "/a/twice"}} {
+		files = append(files, Copy{From: c[0], To: c[1]})
+	}
+	err := Archive(&b, files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,12 +211,15 @@ func TestArchive(t *testing.T) {
 		if _, twice := got[h.Name]; twice {
 			t.Errorf("%s comes twice", h.Name)
 		}
+		if _, before := got["a/dir/in"]; before && h.Name == "a/dir/" {
+			t.Error("a directory comes behind what is in it")
+		}
 		got[h.Name] = h.Typeflag
 		if text, err := io.ReadAll(r); h.Typeflag == tar.TypeReg && (err != nil || string(text) != "text" || h.Mode&0o777 != 0o750) {
 			t.Errorf("%s: %q, %o, %v", h.Name, text, h.Mode, err)
 		}
 	}
-	if len(got) != 4 || got["a/dir/"] != tar.TypeDir || got["a/link"] != tar.TypeSymlink || got["a/file"] != tar.TypeReg {
+	if len(got) != 5 || got["a/dir/"] != tar.TypeDir || got["a/link"] != tar.TypeSymlink || got["a/file"] != tar.TypeReg {
 		t.Errorf("%v", got)
 	}
 }
