@@ -204,7 +204,7 @@ func (a *app) root() *cobra.Command {
 		case *version:
 			return a.versionCommand().RunE(cmd, nil)
 		case len(args) > 0:
-			return &exitError{16, fmt.Errorf("unknown %s command: %q%s", a.program, "compose "+args[0], usage.Suggest(cmd, args[0]))}
+			return fmt.Errorf("unknown %s command: %q%s", a.program, "compose "+args[0], usage.Suggest(cmd, args[0]))
 		}
 		return cmd.Help()
 	}

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cleatlabs/cleat/test/expect"
@@ -16,5 +17,13 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s", name, code, errs.String())
 		}
 		expect.Golden(t, filepath.Join("testdata", "golden", "help", name+".txt"), out.String())
+	}
+}
+
+// A command that there is none of is told by the exit code that docker compose has for it.
+func TestUnknownCommand(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := Run(Process{Args: []string{"cleat-compose", "compose", "kil"}, Out: &out, Err: &errs}); code != 1 || !strings.Contains(errs.String(), `unknown cleat command: "compose kil"`) {
+		t.Errorf("exit code %d: %s", code, errs.String())
 	}
 }
