@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"path/filepath"
 	"strings"
 
@@ -77,10 +78,10 @@ func Run(p Process) int {
 	if err == nil {
 		return 0
 	}
-	if stopped := (signalled{}); errors.Is(err, context.Canceled) || errors.As(err, &stopped) {
-		if sig := interrupted(); sig != 0 {
-			return 128 + int(sig)
-		}
+	if sig := interrupted(); sig != 0 && (isStopped(err) || isClosedHere(err)) {
+		return 128 + int(sig)
+	}
+	if isStopped(err) {
 		return 1
 	}
 	if text := a.explain(err).Error(); text != "" {
@@ -179,6 +180,19 @@ func (a *app) withHelp(err error, command string) error {
 // isCutOff says whether a connection has ended before the engine's answer, of which the error says nothing but that.
 func isCutOff(err error) bool {
 	return err != nil && (err.Error() == io.EOF.Error() || err.Error() == io.ErrUnexpectedEOF.Error())
+}
+
+// isStopped reports that a signal has ended what was asked for.
+func isStopped(err error) bool {
+	stopped := signalled{}
+	return errors.Is(err, context.Canceled) || errors.As(err, &stopped)
+}
+
+// isClosedHere reports an answer that was closed on this side while it was read: the API's client does so with the
+// streams of logs, save and the like as soon as their context ends, and whether the reader is then told of the
+// context or of that is a matter of moments.
+func isClosedHere(err error) bool {
+	return errors.Is(err, net.ErrClosed) || strings.Contains(err.Error(), "http: read on closed response body")
 }
 
 // explain says what to do about an engine that cannot be reached, or has gone in the middle; other errors are

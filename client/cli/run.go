@@ -180,7 +180,7 @@ func (a *app) waitExit(ctx context.Context, id string, autoRemove bool) <-chan e
 // startFailure gives an error of create or start the exit code of a shell: 127 for
 // a program that is not there, 126 for one that cannot be executed, 125 for the rest.
 func (a *app) startFailure(err error, hint func(text string) string) error {
-	if stopped := (signalled{}); errors.Is(err, context.Canceled) || errors.As(err, &stopped) {
+	if isStopped(err) {
 		return err
 	}
 	code, msg := 125, err.Error()
