@@ -81,7 +81,7 @@ func (p *Progress) layer(m jsonstream.Message) error {
 
 // bar is how far a layer has come, in as much detail as the width has room for.
 func (p *Progress) bar(g jsonstream.Progress, cols int) string {
-	if g.Current <= 0 && g.Total <= 0 {
+	if g.Current < 0 || (g.Current == 0 && g.Total <= 0) {
 		return ""
 	}
 	count := func(n int64) string {
