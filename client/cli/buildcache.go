@@ -16,6 +16,10 @@ var buildCacheHeaders = map[string]string{
 	"Shared": "SHARED",
 }
 
+const rawBuildCache = "build_cache_id: {{.ID}}\nparent_id: {{.Parent}}\nbuild_cache_type: {{.CacheType}}\ndescription: {{.Description}}\n" +
+	"created_at: {{.CreatedAt}}\ncreated_since: {{.CreatedSince}}\nlast_used_at: {{.LastUsedAt}}\nlast_used_since: {{.LastUsedSince}}\n" +
+	"usage_count: {{.UsageCount}}\nin_use: {{.InUse}}\nshared: {{.Shared}}\n"
+
 // buildCacheRow is a record of the build cache as system df -v shows it.
 type buildCacheRow struct {
 	r     *build.CacheRecord

@@ -106,7 +106,7 @@ func TestLikeDocker(t *testing.T) {
 		{line: "events --since 1 --until 2"}, {line: "events --format json"}, {line: "events --format {{.Type}}|{{.Actor.ID}}"}, {line: "events --format {{.Nope}}"}, {line: "events --format {{json|.}}"}, {line: "events --format Type={{.Type}}|Status={{.Status}}|ID={{.ID}}|From={{.From}}"},
 		{line: "version --format {{.Server.Version}}/{{.Server.APIVersion}}"}, {line: "info --format {{.ServerVersion}}|{{.NCPU}}|{{json|.SecurityOptions}}"},
 		{line: "version -f {{"}, {line: "info -f {{"},
-		{line: "system df"}, {line: "system df -v"}, {line: "system df -v --format {{json|.BuildCache}}"},
+		{line: "system df"}, {line: "system df -v"}, {line: "system df -v --format {{json|.BuildCache}}"}, {line: "system df -v --format raw"},
 		{line: "pull missing"}, {line: "pull -q missing:latest"}, {line: "pull -a missing:latest"}, {line: "pull denied"}, {line: "pull UPPER"}, {line: "load", stdin: "tar"}, {line: "load -i /nonexistent"},
 		{line: "tag a b"}, {line: "tag a"}, {line: "rmi hello-world"}, {line: "rmi used no-such"}, {line: "image rm hello-world"},
 		{line: "run nginx"}, {line: "run -d nginx"}, {line: "run --rm nginx exit 3"}, {line: "run nginx nocmd"}, {line: "run nginx noperm"}, {line: "run nginx noport"}, {line: "run conflict"}, {line: "run -d nginx nocmd"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/docker/cli/templates"
 	"github.com/docker/go-units"
@@ -85,7 +86,7 @@ func (a *app) showDiskUsageItems(du *client.DiskUsageResult, format string) erro
 	table := format == "" || isTable(format)
 	for i := range du.Images.Items {
 		row := imageRows(&du.Images.Items[i], false, false)[0]
-		row.trunc = table
+		row.trunc, row.digest = table, "" // the sizes are not those of one digest
 		items.Images = append(items.Images, row)
 	}
 	for i := range du.Containers.Items {
@@ -97,6 +98,9 @@ func (a *app) showDiskUsageItems(du *client.DiskUsageResult, format string) erro
 		items.Volumes = append(items.Volumes, &volumeRow{&du.Volumes.Items[i]})
 	}
 	items.BuildCache = buildCacheRows(du.BuildCache.Items, table)
+	if format == "raw" {
+		format = rawUsageItems()
+	}
 	if format != "" && format != "table" {
 		tmpl, err := templates.Parse(templateText(format))
 		if err != nil {
@@ -108,6 +112,15 @@ func (a *app) showDiskUsageItems(du *client.DiskUsageResult, format string) erro
 		return nil
 	}
 	return a.usageTables(&items, du.BuildCache.TotalSize)
+}
+
+// rawUsageItems is the template that shows every object's fields in lines of their own.
+func rawUsageItems() string {
+	each := func(list, kind, format string) string {
+		return "{{range ." + list + "}}type: " + kind + "\n" + format + "\n{{end -}}\n"
+	}
+	return each("Images", "Image", imageFormat("raw", false, true)) + each("Containers", "Container", containerFormat("raw", false, true)) +
+		each("Volumes", "Volume", volumeFormat("raw", false)) + strings.TrimSuffix(each("BuildCache", "Build Cache", rawBuildCache), "\n")
 }
 
 func (a *app) usageTables(items *usageItems, cache int64) error {
