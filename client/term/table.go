@@ -6,20 +6,15 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/mattn/go-runewidth"
 	"golang.org/x/text/width"
 )
 
-// Width is the number of columns that s occupies on a terminal: East Asian wide
-// characters take two, combining and control characters are counted as one as
-// Docker's tables do.
-func Width(s string) int {
-	n := 0
-	for _, r := range s {
-		n += runeWidth(r)
-	}
-	return n
-}
+// Width is the number of columns that s takes in a table, counted as Docker's tables do: wide characters take two,
+// control characters and combining ones none, and an emoji that is made of several is one.
+func Width(s string) int { return runewidth.StringWidth(s) }
 
+// runeWidth is what Ellipsis counts a rune as: as Docker's, it knows wide characters alone.
 func runeWidth(r rune) int {
 	if r < utf8.RuneSelf {
 		return 1
@@ -37,7 +32,11 @@ func Ellipsis(s string, cols int) string {
 	if cols <= 0 {
 		return ""
 	}
-	if Width(s) <= cols {
+	all := 0
+	for _, r := range s {
+		all += runeWidth(r)
+	}
+	if all <= cols {
 		return s
 	}
 	if cols == 1 {
