@@ -106,7 +106,7 @@ func New(cfg Config) (*Builder, error) {
 		return nil, fmt.Errorf("builder: %w", err)
 	}
 	b := &Builder{cfg: cfg, sessions: sessions, bodies: bodies{outside: tracing.DefaultTransport}}
-	b.pace.live, b.pace.forget = liveHeap, b.forgetChecksums
+	b.pace.live, b.pace.forget = liveHeap, b.forget
 	return b, nil
 }
 

@@ -138,6 +138,14 @@ func (p *pace) stop() {
 	}
 }
 
+// forget gives up what only a next build would use.
+func (b *Builder) forget() {
+	b.forgetChecksums()
+	if err := b.cfg.Store.LetGo(); err != nil {
+		b.warn(err)
+	}
+}
+
 // forgetChecksums has BuildKit's trees of files' checksums, of the last twenty contexts and layers, read from its
 // database again when they are wanted.
 func (b *Builder) forgetChecksums() {
