@@ -65,6 +65,9 @@ func (rc *Recovery) Run(ctx context.Context) error {
 		}
 	})
 	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {
+		if found.damaged {
+			return // what has no user may have one
+		}
 		if err := rc.deps.Volumes.ReleaseStale(ctx); err != nil && ctx.Err() == nil {
 			rc.deps.Log.Warn("volumes of plugins that containers do not use any more: the next start of the engine tries again", "error", err)
 		}
@@ -135,7 +138,7 @@ func (rc *Recovery) sweep(ctx context.Context, found *inventory) {
 }
 
 func (rc *Recovery) sweepVolumes(ctx context.Context, found *inventory) {
-	if err := rc.deps.Volumes.Reconcile(found.volumes, found.inUse); err != nil {
+	if err := rc.deps.Volumes.Reconcile(found.volumes, found.inUse, found.damaged); err != nil {
 		rc.deps.Log.Warn("volumes that no container runs with", "error", err)
 	}
 	for _, name := range rc.deps.Containers.Orphans() {

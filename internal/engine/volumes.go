@@ -41,6 +41,11 @@ func (v *Volumes) Inspect(ctx context.Context, name string) (*apivolume.Volume, 
 // Remove deletes a volume that no container uses.
 func (v *Volumes) Remove(ctx context.Context, name string, force bool) error {
 	vol, inspectErr := v.service.Inspect(ctx, name)
+	if inspectErr == nil {
+		if err := checkWhole(v.containers); err != nil {
+			return err
+		}
+	}
 	if err := v.service.Remove(ctx, name, force); err != nil {
 		return err
 	}

@@ -203,8 +203,9 @@ func (s *Service) Users(name string) []string {
 
 // Reconcile sets all references at once (volume name → container ids) at engine
 // start, and those of the containers that run. What is mounted for volumes that no
-// container runs with, is unmounted.
-func (s *Service) Reconcile(refs, active map[string][]string) error {
+// container runs with, is unmounted, unless there are containers of which nobody
+// knows what they run with: then all of it stays.
+func (s *Service) Reconcile(refs, active map[string][]string, unknown bool) error {
 	s.mu.Lock()
 	var idle []string
 	for name, e := range s.entries {
@@ -216,7 +217,7 @@ func (s *Service) Reconcile(refs, active map[string][]string) error {
 		for _, id := range active[name] {
 			e.active[id] = struct{}{}
 		}
-		if !e.isPlugins() && isMounted(e.meta.Options) && len(e.active) == 0 {
+		if !e.isPlugins() && isMounted(e.meta.Options) && len(e.active) == 0 && !unknown {
 			idle = append(idle, name)
 		}
 	}

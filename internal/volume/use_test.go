@@ -55,7 +55,7 @@ func TestMountedAtFirstUseUnmountedAtLast(t *testing.T) {
 		}
 		// An engine that finds b running keeps it; one that does not, unmounts it.
 		s = open(t, root)
-		if err := s.Reconcile(map[string][]string{name: {"b"}}, map[string][]string{name: {"b"}}); err != nil || !isMounted(t, v.Mountpoint) {
+		if err := s.Reconcile(map[string][]string{name: {"b"}}, map[string][]string{name: {"b"}}, false); err != nil || !isMounted(t, v.Mountpoint) {
 			t.Error("the next engine unmounts what is in use", err)
 		}
 		s.Left(name, "b") // it has ended: what is mounted has to be unmounted still
@@ -65,14 +65,17 @@ func TestMountedAtFirstUseUnmountedAtLast(t *testing.T) {
 		if _, err := s.Mount(ctx, name, "c"); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Reconcile(nil, nil); err != nil || isMounted(t, v.Mountpoint) || len(s.Users(name)) > 0 {
+		if err := s.Reconcile(nil, nil, false); err != nil || isMounted(t, v.Mountpoint) || len(s.Users(name)) > 0 {
 			t.Error("left mounted for nobody", s.Users(name), err)
 		}
 		if _, err := s.Mount(ctx, name, "c"); err != nil {
 			t.Fatal(err)
 		}
 		s = open(t, root)
-		if err := s.Reconcile(nil, nil); err != nil || isMounted(t, v.Mountpoint) {
+		if err := s.Reconcile(nil, nil, true); err != nil || !isMounted(t, v.Mountpoint) {
+			t.Error("unmounted though somebody may use it", err)
+		}
+		if err := s.Reconcile(nil, nil, false); err != nil || isMounted(t, v.Mountpoint) {
 			t.Error("left mounted for nobody by the engine before", err)
 		}
 	}

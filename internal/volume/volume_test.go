@@ -177,7 +177,7 @@ func TestInUse(t *testing.T) {
 		t.Error(got)
 	}
 	s = open(t, root)
-	if err := s.Reconcile(map[string][]string{"data": {"c9"}, "gone": {"c9"}}, nil); err != nil {
+	if err := s.Reconcile(map[string][]string{"data": {"c9"}, "gone": {"c9"}}, nil, false); err != nil {
 		t.Fatal(err)
 	}
 	s.Release("data", "other")

@@ -98,3 +98,32 @@ func damagedCaches(t *testing.T, e *harness.Engine, garbage []byte) {
 		}
 	}
 }
+
+// TestVolumesOfAContainerOutOfOrder: what a container runs with stays as it is while nobody knows that it does: it is not
+// unmounted, so that no other container finds it empty, and not deleted.
+func TestVolumesOfAContainerOutOfOrder(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "volume", "create", "plain")
+	e.OK(t, "cleat", "volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mounted")
+	id := e.OK(t, "cleat", "run", "-d", "-v", "plain:/plain", "-v", "mounted:/mounted", "busybox", "sleep", "1000")
+	e.OK(t, "cleat", "exec", id, "touch", "/plain/kept", "/mounted/kept")
+	undo := damage(t, e, filepath.Join("containers", id, "config.json"), []byte("nonsense"))
+	e.Run(t)
+	for _, name := range []string{"plain", "mounted"} {
+		if r := e.Cleat(t, "volume", "rm", name); r.Code == 0 || !strings.Contains(r.String(), "put a copy of that file back") {
+			t.Errorf("removing the volume %s: %s", name, r)
+		}
+		if out := e.OK(t, "cleat", "run", "--rm", "-v", name+":/v", "busybox", "ls", "/v"); out != "kept" {
+			t.Errorf("what another container finds in the volume %s: %q", name, out)
+		}
+	}
+	if r := e.Cleat(t, "volume", "rm", "none"); !strings.Contains(r.String(), "no such volume") {
+		t.Errorf("removing a volume that is not there: %s", r)
+	}
+	e.Kill()
+	undo()
+	e.Run(t)
+	e.OK(t, "cleat", "rm", "-f", id)
+	e.OK(t, "cleat", "volume", "rm", "plain", "mounted")
+}
