@@ -31,6 +31,8 @@ type session struct {
 	app     *app
 	o       *operate.Operator
 	p       *types.Project
+	named   []string        // services; with any, what these depend on goes on without the session
+	aside   context.Context // in which the others are followed; it ends before what counts is waited for
 	flags   *up
 	logs    *show.Logs
 	visible map[string]bool // services whose output is shown
@@ -39,6 +41,7 @@ type session struct {
 	mu       sync.Mutex
 	tails    map[string]*follow.Tail  // of what is shown, by id
 	live     map[string]int           // runs that have begun and not ended yet, by id
+	beside   map[string]int           // the same, of services that do not count
 	expected map[string]chan struct{} // starts to come, by id, that are waited for already; closed when they are told of
 	rejoined map[string]string        // when the run began, by id, that was joined after the engine had been away
 	due      map[string]bool          // ids of containers that have ended and are started again
@@ -56,7 +59,7 @@ type session struct {
 // user interrupts, which stops them, or one ends that ends all.
 func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Project, services []string, u *up, timeout *int) error {
 	s := &session{
-		app: a, o: o, p: p, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), due: map[string]bool{}, live: map[string]int{},
+		app: a, o: o, p: p, named: services, flags: u, codes: map[string]int64{}, ended: make(chan struct{}), due: map[string]bool{}, live: map[string]int{}, beside: map[string]int{},
 		tails: map[string]*follow.Tail{}, expected: map[string]chan struct{}{}, rejoined: map[string]string{},
 		logs: &show.Logs{Out: &lossy{to: a.out, say: a.unshown}, Err: &lossy{to: a.err, say: a.unshown}, NoPrefix: u.noPrefix, Colours: a.coloured(u.noColour), Timestamps: u.timestamps},
 	}
@@ -76,6 +79,9 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 	s.announce(list)
 	following, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	aside, turn := context.WithCancel(following)
+	defer turn()
+	s.aside = aside
 	s.hold()
 	leave, err := s.join(following, list)
 	if err != nil {
@@ -84,7 +90,7 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) (func(), error) { return s.attach(following, c) }})
 	if err != nil {
 		// What has been started is stopped, as after an interrupt, and shown to its end, which says why.
-		if serr := s.stop(timeout); serr != nil {
+		if serr := s.stop(timeout, s.ours); serr != nil {
 			return errors.Join(err, serr)
 		}
 		leave()
@@ -97,13 +103,14 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 		return err
 	}
 	interrupted := ctx.Err() != nil
-	switch err := s.stop(timeout); {
+	switch err := s.stop(timeout, s.counts); {
 	case interrupted && connect.IsUnreachable(err):
 		return &exitError{130, fmt.Errorf("the engine is away: what runs goes on, and `%s compose stop` stops it when it is back", s.app.program)}
 	case err != nil:
 		return err
 	}
 	leave() // nobody joins the group while it is waited for
+	turn()
 	s.group.Wait()
 	return s.result(interrupted)
 }
@@ -189,7 +196,7 @@ func (s *session) rejoin(ctx context.Context) {
 	for _, c := range list {
 		now[c.ID] = c.State
 		s.mu.Lock()
-		followed := s.live[c.ID] > 0
+		followed := s.runsOf(c.Service)[c.ID] > 0
 		s.mu.Unlock()
 		_, ours := s.p.Services[c.Service]
 		if ours && !followed && (c.State == container.StateRunning || c.State == container.StatePaused) {
@@ -213,7 +220,7 @@ func (s *session) work(ctx, following context.Context) (detached bool, err error
 	w := &watcher{app: s.app, project: s.p, log: s.logs, engine: s.engine, quiet: s.flags.quietBuild, prune: true, hold: s.hold, release: s.release}
 	if s.flags.watch {
 		if err := w.start(following); err != nil {
-			return false, errors.Join(err, s.stop(nil))
+			return false, errors.Join(err, s.stop(nil, s.ours))
 		}
 	}
 	defer w.stop()
@@ -289,15 +296,26 @@ func (s *session) settle() {
 	}
 }
 
-// idle says whether nothing is known to run or to be started. The caller holds the lock.
+// idle says whether nothing that counts is known to run or to be started. The caller holds the lock.
 func (s *session) idle() bool { return len(s.live) == 0 && len(s.due) == 0 && s.held == 0 }
+
+// ours says whether a service is one that is brought up.
+func (s *session) ours(service string) bool {
+	_, ours := s.p.Services[service]
+	return ours
+}
+
+// counts says whether the session lasts as long as a service does, and stops it. As with docker compose it is so with those
+// that are named: a migration that they wait for may end, and a database goes on.
+func (s *session) counts(service string) bool {
+	return s.ours(service) && (len(s.named) == 0 || slices.Contains(s.named, service))
+}
 
 // runs says whether the engine has anything of the project that runs. One that is away tells when it is back.
 func (s *session) runs() bool {
 	list, err := s.o.Containers(context.Background(), s.p.Name, false)
 	return follow.Broken(err) || err == nil && slices.ContainsFunc(list, func(c operate.Container) bool {
-		_, ours := s.p.Services[c.Service]
-		return ours && (c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting)
+		return s.counts(c.Service) && (c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting)
 	})
 }
 
@@ -332,8 +350,16 @@ func (s *session) givenUp(id string) {
 	s.settle()
 }
 
-// stop stops what still runs. A second interrupt kills it.
-func (s *session) stop(timeout *int) error {
+// runsOf has the runs of a service's containers, by id.
+func (s *session) runsOf(service string) map[string]int {
+	if s.counts(service) {
+		return s.live
+	}
+	return s.beside
+}
+
+// stop stops what still runs of some services. A second interrupt kills it.
+func (s *session) stop(timeout *int, those func(service string) bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	second := make(chan os.Signal, 1)
@@ -343,7 +369,7 @@ func (s *session) stop(timeout *int) error {
 	if err != nil {
 		return err
 	}
-	now = slices.DeleteFunc(now, func(c operate.Container) bool { _, ok := s.p.Services[c.Service]; return !ok })
+	now = slices.DeleteFunc(now, func(c operate.Container) bool { return !those(c.Service) })
 	go func() {
 		select {
 		case <-second:
@@ -363,7 +389,7 @@ func (s *session) result(interrupted bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.flags.exitCodeFrom != "":
+	case s.counts(s.flags.exitCodeFrom):
 		if code := s.codes[s.flags.exitCodeFrom]; code != 0 {
 			return &exitError{code: int(code)}
 		}

@@ -29,7 +29,7 @@ type run struct {
 // attach shows a container's output from now on, and waits for its end. One that does not
 // run is about to be started; abandon is for one that is not after all, whose end nobody could wait for.
 func (s *session) attach(ctx context.Context, c operate.Container) (abandon func(), err error) {
-	ctx, abandon = context.WithCancel(ctx)
+	ctx, abandon = context.WithCancel(s.within(ctx, c))
 	r := &run{Container: c, tail: s.tail(c), from: client.ContainerLogsOptions{Follow: true}}
 	runs := c.State == container.StateRunning || c.State == container.StatePaused
 	if !runs {
@@ -41,7 +41,7 @@ func (s *session) attach(ctx context.Context, c operate.Container) (abandon func
 		return nil, err
 	}
 	s.mu.Lock()
-	s.live[c.ID]++
+	s.runsOf(c.Service)[c.ID]++
 	if !runs {
 		s.expected[c.ID] = r.begun
 	}
@@ -123,8 +123,9 @@ func (s *session) started(ctx context.Context, m events.Message) {
 
 // begin follows the present run of a container; at, in nanoseconds since 1970, lies in it.
 func (s *session) begin(ctx context.Context, c operate.Container, at int64) {
+	ctx = s.within(ctx, c)
 	s.mu.Lock()
-	s.live[c.ID]++
+	s.runsOf(c.Service)[c.ID]++
 	s.mu.Unlock()
 	r := &run{Container: c, tail: s.tail(c), from: client.ContainerLogsOptions{Follow: true}}
 	r.wait = s.o.API.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
@@ -132,6 +133,14 @@ func (s *session) begin(ctx context.Context, c operate.Container, at int64) {
 		r.from.Since = s.o.RunSince(ctx, c.ID, at)
 	}
 	s.follow(ctx, r)
+}
+
+// within is the context in which a container is followed.
+func (s *session) within(ctx context.Context, c operate.Container) context.Context {
+	if s.counts(c.Service) {
+		return ctx
+	}
+	return s.aside
 }
 
 // beginning is when a container's present run has begun, "" if that is not known.
@@ -224,6 +233,7 @@ func (s *session) end(ctx context.Context, r *run) (code int64, err error) {
 func (s *session) removed(id string) {
 	s.mu.Lock()
 	delete(s.live, id)
+	delete(s.beside, id)
 	delete(s.due, id)
 	s.mu.Unlock()
 	s.settle()
@@ -255,14 +265,15 @@ func (s *session) exited(c operate.Container, code int64, shown bool) {
 func (s *session) over(c operate.Container, code int64, again bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.live[c.ID]--; s.live[c.ID] <= 0 {
-		delete(s.live, c.ID)
-		if again {
+	counts, runs := s.counts(c.Service), s.runsOf(c.Service)
+	if runs[c.ID]--; runs[c.ID] <= 0 {
+		delete(runs, c.ID)
+		if again && counts {
 			s.due[c.ID] = true // unless the next run has begun already
 		}
 	}
-	if again {
-		return true
+	if again || !counts {
+		return again
 	}
 	if _, known := s.codes[c.Service]; !known {
 		s.codes[c.Service] = code
