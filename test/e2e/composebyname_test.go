@@ -74,3 +74,18 @@ secrets: {token: {environment: TOKEN}}
 		t.Errorf("the hook was run: %q", got)
 	}
 }
+
+// Of a project that is known by its name alone, what depends on a service is taken down with it, as with docker compose;
+// with its files named it is not.
+func TestComposeDownOfServicesByName(t *testing.T) {
+	e := engine(t, "busybox")
+	const sleeps = "{image: busybox, command: sleep 1000, stop_signal: SIGKILL"
+	a := compose(t, e, map[string]string{"compose.yaml": "services: {db: " + sleeps + "}, mid: " + sleeps + ", depends_on: [db]}, web: " + sleeps + ", depends_on: [mid]}, other: " + sleeps + "}}"})
+	for line, want := range map[string]string{"-f compose.yaml down db": "mid\nother\nweb", "down mid": "db\nother", "down db": "other"} {
+		a.ok(t, "up", "-d")
+		a.ok(t, strings.Fields(line)...)
+		if got := a.ok(t, "ps", "-a", "--services"); got != want {
+			t.Errorf("%s: %q is left", line, got)
+		}
+	}
+}

@@ -61,6 +61,20 @@ func (g graph) reversed() graph {
 	return r
 }
 
+// needing are services, and those that wait for one of them, whether at once or through others.
+func (g graph) needing(services []string) []string {
+	waiting := g.reversed()
+	all := slices.Clone(services)
+	for i := 0; i < len(all); i++ {
+		for _, s := range waiting[all[i]] {
+			if !slices.Contains(all, s) {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
 // cycle is a cycle, nil if there is none.
 func (g graph) cycle() []string {
 	visiting, visited := map[string]bool{}, map[string]bool{}

@@ -25,7 +25,7 @@ type RemoveOptions struct {
 
 // DownOptions are those of `down`.
 type DownOptions struct {
-	Services      []string // none: all of the project
+	Services      []string // none: all of the project; with All, what depends on them goes, too
 	RemoveOrphans bool
 	All           bool // also of services that the project has not, or has not enabled
 	Named         bool // the files are chosen by the project's name alone, and may be another's
@@ -124,6 +124,9 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 		return err
 	}
 	targets := OfServices(list, opts.Services)
+	if opts.All && len(opts.Services) > 0 {
+		targets = OfServices(list, Dependencies(list).needing(opts.Services))
+	}
 	if p != nil && !opts.All && len(opts.Services) == 0 {
 		targets = slices.DeleteFunc(slices.Clone(list), func(c Container) bool {
 			_, enabled := p.Services[c.Service]
