@@ -192,3 +192,25 @@ func TestAnotherProcessIsNotAKeeper(t *testing.T) {
 		t.Errorf("a status file without a PID: %v", err)
 	}
 }
+
+// TestNeverRan: what was not let go has not run; what was has, and so have the processes of engines that did not tell.
+func TestNeverRan(t *testing.T) {
+	dir := t.TempDir()
+	f, err := keeper.CreateStatus(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if !keeper.NeverRan(f) {
+		t.Error("a new one has run")
+	}
+	if err := keeper.LetGo(keeper.Record{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if keeper.NeverRan(f) {
+		t.Error("one that was let go has not run")
+	}
+	if st, err := f.Stat(); err != nil || st.Mode().Perm() != 0o600 { // as earlier engines made them
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}

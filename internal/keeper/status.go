@@ -71,7 +71,7 @@ func OpenStatus(dir string) (*os.File, error) {
 func openStatus(dir string, flags int) (*os.File, error) {
 	path := filepath.Join(dir, statusName)
 	for {
-		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0o600)
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, waits)
 		switch err {
 		case nil:
 			return os.NewFile(uintptr(fd), path), nil
@@ -116,8 +116,11 @@ func parseStatus(b [statusSize]byte) (State, error) {
 	return s, nil
 }
 
-// mayRun is the mode of a status file whose process may have executed its command.
-const mayRun = 0o700
+// The modes of a status file. They are otherwise without meaning: only the engine comes near it.
+const (
+	waits  = 0o700 // its process has not been let execute its command
+	mayRun = 0o600 // it may have; also the mode of those made by engines before this one
+)
 
 // LetGo notes that the process of r may execute its command from now on. Of an exec its note says so (Begun).
 func LetGo(r Record) error {
@@ -133,7 +136,7 @@ func LetGo(r Record) error {
 func NeverRan(status *os.File) bool {
 	var st unix.Stat_t
 	err := unix.Fstat(int(status.Fd()), &st)
-	return err == nil && st.Mode&0o777 != mayRun && st.Size <= offsetNote
+	return err == nil && st.Mode&0o777 == waits && st.Size <= offsetNote
 }
 
 // Lock says that an engine lives which reads the process's output; the lock ends with f. It waits while a keeper saves
