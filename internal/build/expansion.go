@@ -39,6 +39,9 @@ const (
 	// mostInstructions and mostStages are how many of them it may have. The frontend takes 1.5 KB and 4 KB for each.
 	mostInstructions = 100_000
 	mostStages       = 10_000
+	// mostOfStage is how many instructions a stage may have: the engine takes images of at most 10000 steps, with those
+	// of what a stage stands on.
+	mostOfStage = 9_000
 	// mostKnown is how many variables all stages may know together: the frontend takes 300 bytes for each that one knows,
 	// and each stage knows what is before the first of them, and what it stands on.
 	mostKnown = 500_000
@@ -100,11 +103,15 @@ func checkSize(instructions []*parser.Node) error {
 	if len(instructions) > mostInstructions {
 		return failure.Invalid("Dockerfile line %d: there are more than %d instructions up to this one", instructions[mostInstructions].StartLine, mostInstructions)
 	}
-	stages := 0
+	stages, ofStage := 0, 0
 	for _, n := range instructions {
 		if !strings.EqualFold(n.Value, command.From) {
+			if ofStage++; ofStage > mostOfStage {
+				return failure.Invalid("Dockerfile line %d: the stage has more than %d instructions up to this one", n.StartLine, mostOfStage)
+			}
 			continue
 		}
+		ofStage = 0
 		if stages++; stages > mostStages {
 			return failure.Invalid("Dockerfile line %d: there are more than %d stages up to this one", n.StartLine, mostStages)
 		}

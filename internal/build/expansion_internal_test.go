@@ -49,7 +49,7 @@ func TestCheckExpansion(t *testing.T) {
 		"what a stage triggers":  {text: "FROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nOnBuild  ENV B=" + strings.Repeat("$A", 30) + "\nFROM a\n", want: "line 4: the variables of ENV"},
 		"a triggered document":   {text: "FROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nONBUILD COPY <<E /f\n" + strings.Repeat("$A", 30) + "\nE\nFROM a\n", want: "line 6: the variables of COPY"},
 		"chosen triggers":        {text: "ARG S=a\nFROM scratch AS a\nENV A=" + strings.Repeat("x", 60_000) + "\nONBUILD ENV B=" + strings.Repeat("$A", 30) + "\nFROM scratch\nFROM $S\n", want: "line 6: the variables of ENV"},
-		"many triggers":          {text: "FROM scratch AS a\n" + strings.Repeat("ONBUILD CMD a\n", 20_000) + strings.Repeat("FROM ${S}\n", 5_000), want: "line 20007: ONBUILD adds more than 100000 lines"},
+		"many triggers":          {text: "FROM scratch AS a\n" + strings.Repeat("ONBUILD CMD a\n", 8_000) + strings.Repeat("FROM ${S}\n", 5_000), want: "line 8014: ONBUILD adds more than 100000 lines"},
 		"triggers of no stage":   {text: "FROM scratch\nENV A=" + strings.Repeat("x", 60_000) + "\nONBUILD ENV B=" + strings.Repeat("$A", 30) + "\n"},
 		"a here-document":        {text: "FROM scratch\nENV A=" + strings.Repeat("x", 5000) + "\nCOPY <<E /f\n" + strings.Repeat("$A", 300) + "\nE\n", want: "line 3: the variables of COPY"},
 		"a quoted one":           {text: "FROM scratch\nENV A=" + strings.Repeat("x", 5000) + "\nCOPY <<'E' /f\n" + strings.Repeat("$A", 300) + "\nE\n"},
@@ -68,11 +68,12 @@ func TestCheckExpansion(t *testing.T) {
 		"nested":                 {text: "FROM scratch\nENV A=" + strings.Repeat("${A:-", 200) + strings.Repeat("}", 200) + "\n", want: "nested deeper than 100"},
 		"nested without end":     {text: "FROM scratch\nCOPY <<E " + strings.Repeat("${A:-", 1_000_000) + "\n", want: "nested deeper than 100"},
 		"many lines":             {text: "FROM scratch\n" + strings.Repeat("A\n", 600_000), want: "more than 500000 lines"},
-		"many instructions":      {text: "FROM scratch\n\n" + strings.Repeat("CMD a\n", 100_000), want: "line 100002: there are more than 100000 instructions"},
+		"many instructions":      {text: strings.Repeat("FROM scratch\n"+strings.Repeat("CMD a\n", 4_999), 21), want: "line 100001: there are more than 100000 instructions"},
+		"a long stage":           {text: "FROM scratch\n" + strings.Repeat("CMD a\n", 9_000) + "FROM a\n" + strings.Repeat("CMD a\n", 9_001), want: "line 18003: the stage has more than 9000 instructions"},
 		"many stages":            {text: strings.Repeat("FROM a\n", 10_001), want: "line 10001: there are more than 10000 stages"},
 		"many variables":         {text: lines("ARG a%d=b\n", 300) + strings.Repeat("FROM a\n", 2000), want: "line 1967: the stages up to this one know more than 500000 variables"},
 		"many inherited":         {text: "FROM a AS a\n" + lines("ENV a%d=b\n", 300) + strings.Repeat("FROM a\n", 2000), want: "the stages up to this one know more than"},
-		"as many as may be":      {text: strings.Repeat("FROM a\n", 10_000) + strings.Repeat("CMD a\n", 90_000)},
+		"as many as may be":      {text: strings.Repeat("FROM a\n", 9_980) + strings.Repeat("FROM a\n"+strings.Repeat("CMD a\n", 4_500), 20)},
 		"a large file":           {text: "FROM scratch\nCOPY <<E /f\n" + strings.Repeat("a line of text\n", 200_000) + "E\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

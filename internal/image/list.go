@@ -75,7 +75,7 @@ type listed struct {
 func (s *Service) listed(ctx context.Context, c *catalog, id digest.Digest) (*listed, error) {
 	names := c.byID[id]
 	target := names[0].Target
-	variants, err := s.variantsOf(ctx, c, target)
+	variants, err := s.variantsOfAny(ctx, c, target)
 	if err != nil {
 		return nil, err
 	}

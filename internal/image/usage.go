@@ -68,7 +68,7 @@ func (u *usage) image(ctx context.Context, c *catalog, id digest.Digest) error {
 	if err := u.blob(ctx, target.Digest); err != nil {
 		return err
 	}
-	variants, err := u.s.variantsOf(ctx, c, target)
+	variants, err := u.s.variantsOfAny(ctx, c, target)
 	if err != nil {
 		return err
 	}

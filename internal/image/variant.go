@@ -66,6 +66,16 @@ func (s *Service) variantsOf(ctx context.Context, c *catalog, target ocispec.Des
 	return v, nil
 }
 
+// variantsOfAny is variantsOf for what goes over all images: none of one that is out of order, as a build's own frontend or
+// another program with the image database can make it. It must not keep anybody from the others, nor from its own removal.
+func (s *Service) variantsOfAny(ctx context.Context, c *catalog, target ocispec.Descriptor) ([]variant, error) {
+	v, err := s.variantsOf(ctx, c, target)
+	if errdefs.IsInvalidArgument(err) {
+		return nil, nil
+	}
+	return v, err
+}
+
 // maxIndexDepth bounds indexes in indexes; real ones are flat.
 const maxIndexDepth = 4
 
