@@ -41,7 +41,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		{[]string{"rn", "busybox"}, 1, "Did you mean 'cleat rm' or 'cleat run'?"},
 		{[]string{"up"}, 1, "Did you mean 'cleat compose up'?"},
 		{[]string{"container", "lss"}, 1, "Did you mean 'cleat container ls'?"},
-		{[]string{"compose", "upp"}, 16, "Did you mean 'cleat compose up'?"},
+		{[]string{"compose", "upp"}, 1, "Did you mean 'cleat compose up'?"},
 		{[]string{"run", "--nmae", "x", "busybox"}, 125, "unknown flag: --nmae\n\nDid you mean '--name'?"},
 		{[]string{"run", "-name", "x", "busybox"}, 125, "Did you mean '--name', with two dashes?"},
 		{[]string{"run", "--rm", "busybox", "-p", "80:80"}, 127, "options of 'cleat run' stand before it"},
