@@ -55,7 +55,8 @@ func missing(dir string) error {
 			return fmt.Errorf("%s is missing", path)
 		}
 	}
-	if written, _ := os.ReadDir(filepath.Join(dir, upperDir)); len(written) > 0 {
+	written, err := os.ReadDir(filepath.Join(dir, upperDir))
+	if len(written) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is missing", path)
 	}
 	return errUnmade

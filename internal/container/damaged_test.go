@@ -153,3 +153,15 @@ func TestOpenMeetsWhatIsNoContainers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A writable layer that cannot be looked into may hold a user's files: its container is not taken for one that was never
+// made, and deleted.
+func TestWritableLayerThatCannotBeRead(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(root, id("1")), 0o700))
+	write(t, filepath.Join(root, id("1"), "upper"), "no directory")
+	open(t, root)
+	if _, err := os.Stat(filepath.Join(root, id("1"), "upper")); err != nil {
+		t.Errorf("it was deleted: %v", err)
+	}
+}

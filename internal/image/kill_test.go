@@ -86,7 +86,7 @@ func checkAfterKill(t *testing.T, root, ref string) {
 	b := open(t, root, registryclient.Config{})
 	defer b.store.Close()
 	ctx := context.Background()
-	if err := b.images.Reconcile(ctx, nil); err != nil {
+	if err := b.images.ReleaseUnused(ctx, func(string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.store.GC(ctx); err != nil {

@@ -70,8 +70,8 @@ func (s *Service) loadLayers(ctx context.Context) error {
 
 // Lower gives the directories that are the image's layers, topmost first, for the
 // lower side of an overlay. It makes sure that they are unpacked, and keeps them on
-// disk, whatever becomes of the image's names, until [Service.ReleaseUnused] or
-// [Service.Reconcile] finds the image unused and without a name. Only ID, ChainID and,
+// disk, whatever becomes of the image's names, until [Service.ReleaseUnused]
+// finds the image unused and without a name. Only ID, ChainID and,
 // for an image that was never unpacked, Manifest of img are read, so a container's
 // record need keep no more. The first call for an image writes to the database (one
 // lease for the image); all others look in memory. The returned slice must not be
@@ -254,12 +254,6 @@ func (s *Service) ReleaseUnused(ctx context.Context, inUse func(imageID string) 
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Reconcile does the same at engine start, when all containers are known, for what
-// earlier engines held.
-func (s *Service) Reconcile(ctx context.Context, inUse map[string]struct{}) error {
-	return s.ReleaseUnused(ctx, func(id string) bool { _, ok := inUse[id]; return ok })
 }
 
 // nameless lists the images that have a lease but no name and nobody to hold them.

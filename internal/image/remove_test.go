@@ -190,7 +190,7 @@ func TestLayersInUseOutliveTheImageAndTheEngine(t *testing.T) {
 
 	b = open(t, root, registryConfig)
 	id := img.ID.String()
-	if err := b.images.Reconcile(ctx, map[string]struct{}{id: {}}); err != nil {
+	if err := b.images.ReleaseUnused(ctx, func(used string) bool { return used == id }); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.store.GC(ctx); err != nil {
@@ -210,7 +210,7 @@ func TestLayersInUseOutliveTheImageAndTheEngine(t *testing.T) {
 	if b.contents(t).leases != 1 {
 		t.Error("the lease of an image in use was dropped")
 	}
-	if err := b.images.Reconcile(ctx, nil); err != nil {
+	if err := b.images.ReleaseUnused(ctx, func(string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
 	b.mustBeEmpty(t)
