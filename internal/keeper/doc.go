@@ -11,8 +11,9 @@
 //
 // It waits for the process, writes how it ended to the status file, and exits. An engine holds a lock on the status
 // file of each of its processes while it lives (Lock). A keeper whose process ends while there is no engine first saves
-// the output that nobody has read into the status file, so that the next engine finds it (Rest); while there is one,
-// the keeper lets it read (for a second at most). The numbers and the file's format are LayoutVersion 2; a Record
+// the output that nobody has read into the status file, so that the next engine finds it (Rest): as much as a pipe
+// holds, as others that have the stream may go on writing. While there is an engine, the keeper lets it read (for a
+// second at most). The numbers and the file's format are LayoutVersion 2; a Record
 // carries the version, so that each later engine can adopt the keepers of earlier ones. Version 1 had no HeldFD.
 //
 // A killed keeper does not take its process along: the process goes on, its standard streams end, and how it ended is

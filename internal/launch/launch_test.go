@@ -2,6 +2,7 @@ package launch_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -297,6 +298,44 @@ func TestKeepSavesWhatIsNotCounted(t *testing.T) {
 	}
 	if want := string(make([]byte, 24)) + "\x08" + string(make([]byte, 15)) + "\x07" + string(make([]byte, 7)); string(got) != want {
 		t.Errorf("status file:\n%q, want\n%q", got, want)
+	}
+}
+
+// What others go on writing to a stream, faster than it is saved, is not saved without end: there is as much of it as a
+// pipe holds.
+func TestKeepSavesNoMoreThanAPipeHolds(t *testing.T) {
+	const most, room = 1 << 20, 8 << 20
+	fd, err := unix.MemfdCreate("status", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := os.NewFile(uintptr(fd), "status")
+	defer status.Close()
+	if err := status.Truncate(room); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW); err != nil {
+		t.Fatal(err)
+	}
+	zero, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zero.Close()
+	p := launch.NewProgram(false)
+	p.ReportReached()
+	p.Call(unix.SYS_CLOSE, "report", launch.Int(launch.ReportFD))
+	p.Keep(launch.Int(0), launch.Int(launch.FirstFD), 0, launch.Int(launch.FirstFD+1))
+	if o := run(t, newStub(t), p, fd, int(zero.Fd()), int(zero.Fd())); o.err != nil || o.status.ExitStatus() != 0 {
+		t.Fatalf("%+v", o)
+	}
+	var lengths [16]byte
+	if _, err := status.ReadAt(lengths[:], 24); err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	if out, errs := le.Uint64(lengths[:]), le.Uint64(lengths[8:]); out != most || errs != most {
+		t.Errorf("of two streams without end %d and %d bytes are saved, want %d", out, errs, most)
 	}
 }
 

@@ -327,7 +327,7 @@ exit:
 
 // keep(helper, status fd, base, size, offset, streams): wait for all children; the end of each but the helper is written to the status file.
 // Then wait, up to a second, until the engine has read what the two streams hold. If there is no engine (it holds a lock on the status file
-// while it lives) what they hold is saved at the end of the file.
+// while it lives) what they hold, a megabyte each at most, is saved at the end of the file.
 keep:
 	MOVQ DI, R14
 	MOVQ SI, R12
@@ -406,10 +406,15 @@ save: // the lengths at offset+24, both streams' data from offset+40 on
 	ADDQ $40, R13
 	XORQ R14, R14
 saveRead:
+	MOVQ $0x100000, DX // what is left of a pipe's size: somebody may go on writing
+	SUBQ -272(R15)(R14*8), DX
+	CMPQ DX, $4096
+	JLE  saveSome
+	MOVQ $4096, DX
+saveSome:
 	MOVQ $0, AX // read
 	LEAQ (BX)(R14*1), DI
 	LEAQ -8192(R15), SI
-	MOVQ $4096, DX
 	SYSCALL
 	TESTQ AX, AX
 	JLE  saveNext

@@ -387,10 +387,16 @@ save:
 	ADD  $40, R26, R20
 	MOVD $0, R21
 saveRead:
+	MOVD $0x100000, R2
+	MOVD (R24), R9
+	SUB  R9, R2
+	CMP  $4096, R2
+	BLE  saveSome
+	MOVD $4096, R2
+saveSome:
 	MOVD $63, R8 // read
 	ADD  R21, R19, R0
 	SUB  $8192, R23, R1
-	MOVD $4096, R2
 	SVC
 	CMP  $0, R0
 	BLE  saveNext
