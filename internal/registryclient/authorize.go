@@ -3,6 +3,7 @@ package registryclient
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -48,7 +49,12 @@ func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	return err
 }
 
-// AddResponses implements docker.Authorizer.
+// AddResponses implements docker.Authorizer. A token that was good for an earlier request and is refused now has run out
+// or was withdrawn, whether or not the challenge says so by error="invalid_token": the library would go on with it where it
+// does not. One that was fetched for this very request is not fetched again.
 func (a *authorizer) AddResponses(ctx context.Context, responses []*http.Response) error {
+	if len(responses) == 1 && strings.HasPrefix(responses[0].Request.Header.Get("Authorization"), "Bearer ") {
+		a.forget()
+	}
 	return (*a.now.Load()).AddResponses(ctx, responses)
 }

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -420,37 +421,67 @@ func TestNoUploadWithoutEncryption(t *testing.T) {
 	}
 }
 
+// TestExpiredTokenIsRenewed: a token that is refused in the midst of a push is fetched anew, whether or not the registry
+// says what is wrong with it.
 func TestExpiredTokenIsRenewed(t *testing.T) {
+	for _, fault := range []string{`,error="invalid_token"`, ""} {
+		f := &receiver{t: t}
+		var tokens int
+		var url string
+		valid := func() string { return fmt.Sprintf("Bearer token-%d", tokens) }
+		expired := false
+		f.before = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			if r.URL.Path == "/token" {
+				tokens++
+				if scope := r.FormValue("scope"); scope != "repository:lab/x:pull,push" {
+					t.Errorf("a token for %q is asked for", scope)
+				}
+				json.NewEncoder(w).Encode(map[string]string{"token": fmt.Sprintf("token-%d", tokens), "access_token": fmt.Sprintf("token-%d", tokens)})
+				return true
+			}
+			if r.Method == http.MethodPut && !expired {
+				expired = true
+				tokens++ // what was given is no good any more
+			}
+			if r.Header.Get("Authorization") != valid() {
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="x"%s`, url, fault))
+				w.WriteHeader(http.StatusUnauthorized)
+				return true
+			}
+			return false
+		}
+		ts := f.serve()
+		url = ts.URL
+		u := blobOf(100_000)
+		if _, err := pusher(t, ts, &registry.AuthConfig{Username: "alice", Password: "pw"}).PushBlob(context.Background(), u); err != nil || !f.has(u.Digest) || !expired {
+			t.Errorf("%q: %v\n%s", fault, err, f.calls())
+		}
+	}
+}
+
+// TestRefusedTokenIsFetchedOnce: a registry that refuses the token which it has just been given is not asked without end.
+func TestRefusedTokenIsFetchedOnce(t *testing.T) {
 	f := &receiver{t: t}
-	var tokens int
+	var tokens atomic.Int32
 	var url string
-	valid := func() string { return fmt.Sprintf("Bearer token-%d", tokens) }
-	expired := false
 	f.before = func(w http.ResponseWriter, r *http.Request, _ int) bool {
 		if r.URL.Path == "/token" {
-			tokens++
-			if scope := r.FormValue("scope"); scope != "repository:lab/x:pull,push" {
-				t.Errorf("a token for %q is asked for", scope)
-			}
-			json.NewEncoder(w).Encode(map[string]string{"token": fmt.Sprintf("token-%d", tokens), "access_token": fmt.Sprintf("token-%d", tokens)})
+			tokens.Add(1)
+			json.NewEncoder(w).Encode(map[string]string{"token": "one", "access_token": "one"})
 			return true
 		}
-		if r.Method == http.MethodPut && !expired {
-			expired = true
-			tokens++ // what was given is no good any more
-		}
-		if r.Header.Get("Authorization") != valid() {
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="x",error="invalid_token"`, url))
-			w.WriteHeader(http.StatusUnauthorized)
-			return true
-		}
-		return false
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="x"`, url))
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
 	}
 	ts := f.serve()
 	url = ts.URL
-	u := blobOf(100_000)
-	if _, err := pusher(t, ts, &registry.AuthConfig{Username: "alice", Password: "pw"}).PushBlob(context.Background(), u); err != nil || !f.has(u.Digest) || !expired {
-		t.Errorf("%v\n%s", err, f.calls())
+	s := pusher(t, ts, &registry.AuthConfig{Username: "alice", Password: "pw"})
+	if _, err := s.PushBlob(context.Background(), blobOf(1000)); !errdefs.IsPermissionDenied(s.ExplainPush(err)) {
+		t.Errorf("%v", err)
+	}
+	if n := tokens.Load(); n != 1 {
+		t.Errorf("%d tokens were fetched", n)
 	}
 }
 
