@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -105,6 +106,19 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 // catalogPage is how many repositories one answer of the catalogue may have.
 const catalogPage = 1000
 
+// fewerAtATime asks for as many repositories as an answer may have where a client asks for more: distribution refuses
+// that, though the protocol lets an answer have fewer, and say where the next ones are.
+func fewerAtATime(r *http.Request) *http.Request {
+	query := r.URL.Query()
+	if n, err := strconv.Atoi(query.Get("n")); err != nil || n <= catalogPage {
+		return r
+	}
+	query.Set("n", strconv.Itoa(catalogPage))
+	r = r.Clone(r.Context())
+	r.URL.RawQuery = query.Encode()
+	return r
+}
+
 func distributionConfig(data, htpasswd string) (*configuration.Configuration, error) {
 	secret := make([]byte, 32)
 	if _, err := rand.Read(secret); err != nil {
@@ -151,6 +165,9 @@ func (s *Server) route(w *statusWriter, r *http.Request) {
 	if r.URL.Path == "/v1/search" {
 		s.search(w, r)
 		return
+	}
+	if r.URL.Path == "/v2/_catalog" {
+		r = fewerAtATime(r)
 	}
 	if name, subject, ok := referrersPath(r.URL.Path); ok && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		s.listReferrers(w, r, name, subject)

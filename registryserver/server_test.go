@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -80,6 +81,37 @@ func TestServesTheProtocolAndEnds(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", addr); err == nil {
 		t.Error("something still listens")
+	}
+}
+
+// TestCatalogueOfMoreThanAPage: who asks for more repositories than one answer has gets a page, and is told of the next one.
+func TestCatalogueOfMoreThanAPage(t *testing.T) {
+	data := t.TempDir()
+	addr, _ := serve(t, registryserver.Config{Data: data})
+	put(t, addr, "r/0000")
+	repositories := filepath.Join(data, "docker/registry/v2/repositories/r")
+	for i := 1; i <= 1000; i++ {
+		if err := os.MkdirAll(filepath.Join(repositories, fmt.Sprintf("%04d/_manifests", i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next, seen := "/v2/_catalog?n=10000", 0
+	for next != "" {
+		resp, err := http.Get("http://" + addr + next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var page struct{ Repositories []string }
+		err = json.NewDecoder(resp.Body).Decode(&page)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || len(page.Repositories) == 0 {
+			t.Fatalf("%s: %s, %d repositories, %v", next, resp.Status, len(page.Repositories), err)
+		}
+		seen += len(page.Repositories)
+		next, _, _ = strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "<"), ">")
+	}
+	if seen != 1001 {
+		t.Errorf("%d repositories", seen)
 	}
 }
 
