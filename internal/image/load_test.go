@@ -227,6 +227,36 @@ func TestSaveByTagAndDigest(t *testing.T) {
 	}
 }
 
+// TestSaveOfIndexesThatShareAManifest: manifest.json, which is all that some programs read of an archive, has the names of
+// both.
+func TestSaveOfIndexesThatShareAManifest(t *testing.T) {
+	ctx := context.Background()
+	b := newBench(t)
+	img := imageOf(t, "amd64", layerOf(t, entry{"a", "a"}))
+	for _, tag := range []string{"1", "2"} {
+		idx := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
+		idx = mutate.Annotations(idx, map[string]string{"made": tag}).(v1.ImageIndex)
+		if _, err := b.load(ociArchive(t, "docker.io/lab/x:"+tag, idx), image.LoadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := b.images.Save(ctx, []string{"lab/x:1", "lab/x:2"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	var archive bytes.Buffer
+	if err := found.Write(ctx, &archive); err != nil {
+		t.Fatal(err)
+	}
+	for what, bytes := range map[string][]byte{"all of it": archive.Bytes(), "what docker save has written of old": withoutFile(t, archive.Bytes(), "index.json")} {
+		said, err := newBench(t).load(bytes, image.LoadOptions{Quiet: true})
+		if want := "Loaded image: lab/x:1\nLoaded image: lab/x:2\n"; err != nil || said != want {
+			t.Errorf("%s: %q, %v", what, said, err)
+		}
+	}
+}
+
 func TestLoadWithoutANameGivesTheID(t *testing.T) {
 	b := newBench(t)
 	img := imageOf(t, "amd64", layerOf(t, entry{"a", "a"}))
@@ -328,6 +358,42 @@ func TestLoadChoosesPlatforms(t *testing.T) {
 		t.Errorf("a platform that is not there: %v", err)
 	}
 	b.mustBeEmpty(t)
+}
+
+// TestPlatformsAfterACollection: the blobs of platforms that were not asked for are here until they are collected, and are
+// told as gone from then on.
+func TestPlatformsAfterACollection(t *testing.T) {
+	ctx := context.Background()
+	b := newBench(t)
+	available := func() (list []string) {
+		t.Helper()
+		all, err := b.images.Manifests(ctx, "lab/multi:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range all {
+			if m.Available {
+				list = append(list, m.ImageData.Platform.Architecture)
+			}
+		}
+		return list
+	}
+	archive := bytes.NewReader(ociArchive(t, "docker.io/lab/multi:1", threePlatforms(t).(mutate.Appendable)))
+	before := 0
+	err := b.images.Load(ctx, archive, image.LoadOptions{Platforms: []string{"linux/arm64"}}, func(m jsonstream.Message) {
+		if strings.HasPrefix(m.Stream, "Loaded image") {
+			before = len(available()) // nothing can be collected yet
+		}
+	})
+	if err != nil || before != 3 {
+		t.Fatalf("%d platforms were available, %v", before, err)
+	}
+	if err := b.store.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := available(); len(got) != 1 || got[0] != "arm64" {
+		t.Errorf("told as available: %v", got)
+	}
 }
 
 // TestLoadOfOnePlatformAfterAnother: what a load of one platform brings does not take the place of what is here of others,

@@ -3,11 +3,10 @@ package image
 import (
 	"context"
 	"io"
-	"slices"
 
-	"github.com/containerd/containerd/v2/core/images"
 	export "github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -21,6 +20,7 @@ import (
 type Saving struct {
 	s     *Service
 	opts  []export.ExportOpt
+	list  manifestList
 	ids   []digest.Digest
 	close func()
 }
@@ -54,24 +54,46 @@ func (s *Service) Save(ctx context.Context, refs, wishes []string) (_ *Saving, e
 			return nil, err
 		}
 	}
-	sv := &Saving{s: s, ids: sel.ids, close: done}
-	lease, _ := leases.FromContext(ctx)
+	sv := &Saving{s: s, list: sel.list, ids: sel.ids, close: done}
 	for _, id := range sel.ids {
-		err := s.store.Leases.AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: id.String(), Type: "content"})
-		if err != nil {
+		if err := s.keepForSave(ctx, c, id); err != nil {
 			return nil, err
 		}
 	}
-	sv.opts = append(slices.Concat(sel.indexes, sel.manifests), export.WithPlatform(presentPlatforms{sel.present, s.host}), export.WithSkipNonDistributableBlobs())
+	sv.opts = append(sel.opts, export.WithPlatform(presentPlatforms{sel.present, s.host}), export.WithSkipNonDistributableBlobs(), export.WithSkipDockerManifest())
 	if len(wishes) == 0 {
 		sv.opts = append(sv.opts, export.WithAllPlatforms(), export.WithSkipMissing(s.store.Content))
 	}
 	return sv, nil
 }
 
+// keepForSave keeps an image from being collected as long as the lease in ctx is there. One that has lost all of its names
+// before that is not found: parts of it may be gone, which the archive would lack without a word.
+func (s *Service) keepForSave(ctx context.Context, c *catalog, id digest.Digest) error {
+	lease, _ := leases.FromContext(ctx)
+	err := s.store.Leases.AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: id.String(), Type: "content"})
+	if err != nil {
+		return err
+	}
+	for _, img := range c.byID[id] {
+		now, err := s.store.Images.Get(ctx, img.Name)
+		if err == nil && now.Target.Digest == id {
+			return nil
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return failure.NotFound("No such image: %s", id)
+}
+
 // Write writes the archive: an OCI layout with docker's manifest.json beside it.
 func (sv *Saving) Write(ctx context.Context, w io.Writer) error {
-	if err := export.Export(sv.s.store.Context(ctx), sv.s.store.Content, w, sv.opts...); err != nil {
+	layout := &openEnd{w: w}
+	if err := export.Export(sv.s.store.Context(ctx), sv.s.store.Content, layout, sv.opts...); err != nil {
+		return err
+	}
+	if err := sv.list.write(w); err != nil {
 		return err
 	}
 	for _, id := range sv.ids {
@@ -96,9 +118,8 @@ type selection struct {
 	seen    map[string]bool // names, and ids without one
 	present map[string]bool // platforms that are here, of those asked for
 	ids     []digest.Digest
-	// indexes are written before manifests: the exporter forgets the names that it knows
-	// of a manifest when an index names that, too.
-	indexes, manifests []export.ExportOpt
+	opts    []export.ExportOpt
+	list    manifestList
 }
 
 func (sel *selection) add(ctx context.Context, ref string) error {
@@ -140,6 +161,7 @@ func (sel *selection) one(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
+	var best *variant // the one that manifest.json describes, as it knows one of each image: the engine's own if there is a choice
 	for _, wish := range sel.wishes {
 		_, v, err := sel.s.pick(ctx, sel.c, ref, wish)
 		if err != nil {
@@ -153,6 +175,9 @@ func (sel *selection) one(ctx context.Context, ref string) error {
 			return failure.NotFound("image with reference %s was found but some of its content is not here; pull it again", m.ref())
 		}
 		sel.present[platforms.FormatAll(v.platform)] = true
+		if best == nil || sel.s.host.Less(v.platform, best.platform) {
+			best = v
+		}
 	}
 	name := sel.nameOf(m)
 	key := name
@@ -167,11 +192,8 @@ func (sel *selection) one(ctx context.Context, ref string) error {
 	if name == "" {
 		one = export.WithManifest(m.target.Target)
 	}
-	if images.IsIndexType(m.target.Target.MediaType) {
-		sel.indexes = append(sel.indexes, one)
-	} else {
-		sel.manifests = append(sel.manifests, one)
-	}
+	sel.opts = append(sel.opts, one)
+	sel.list.add(best, name)
 	sel.ids = append(sel.ids, m.id())
 	return nil
 }
@@ -190,8 +212,7 @@ func (sel *selection) nameOf(m *match) string {
 	return name
 }
 
-// presentPlatforms matches the platforms that are to be saved, the engine's own first:
-// that is the one that manifest.json, which knows only one, describes.
+// presentPlatforms matches the platforms that are to be saved, the engine's own first.
 type presentPlatforms struct {
 	present map[string]bool
 	host    platforms.MatchComparer

@@ -16,19 +16,20 @@ func (s *Service) Tag(ctx context.Context, src, repo, tag string) error {
 		return err
 	}
 	ctx = s.store.Context(ctx)
-	c, err := s.catalog(ctx)
-	if err != nil {
-		return err
-	}
-	m, err := c.find(src)
-	if err != nil {
-		return err
-	}
-	if err := s.setName(ctx, name.String(), m.target.Target, m.target.Name); err != nil {
-		if errdefs.IsNotFound(err) {
+	var m *match
+	for again := true; again; {
+		c, err := s.catalog(ctx)
+		if err != nil {
 			return err
 		}
-		return fmt.Errorf("name the image %s %s: %w", m.ref(), reference.FamiliarString(name), err)
+		if m, err = c.find(src); err != nil {
+			return err
+		}
+		err = s.setName(ctx, name.String(), m.target.Target, m.target.Name)
+		// The name by which it was found may have gone, and another one be there.
+		if again = errdefs.IsNotFound(err); err != nil && !again {
+			return fmt.Errorf("name the image %s %s: %w", m.ref(), reference.FamiliarString(name), err)
+		}
 	}
 	s.events("tag", m.id().String(), reference.FamiliarString(name))
 	return nil

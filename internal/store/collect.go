@@ -68,6 +68,7 @@ func (s *Store) GarbageCollect(ctx context.Context) (gc.Stats, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer s.generation.Add(1) // what of an image is here may have changed
 	stats, err := s.meta.GarbageCollect(context.WithoutCancel(ctx))
 	if err != nil {
 		return stats, err

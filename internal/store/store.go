@@ -249,9 +249,9 @@ func (s *Store) Context(ctx context.Context) context.Context {
 	return log.WithLogger(namespaces.WithNamespace(ctx, Namespace), s.logger)
 }
 
-// Generation changes whenever a name was made, moved or deleted, also by a build.
-// What was read from the store before a call that returns the same number still holds
-// as far as names go.
+// Generation changes whenever a name was made, moved or deleted, also by a build, and
+// after a collection. What was read from the store before a call that returns the same
+// number still holds as far as names go, and what of their images was here is.
 func (s *Store) Generation() uint64 { return s.generation.Load() }
 
 // Close stops the collector, finishing a collection that is under way, and closes
