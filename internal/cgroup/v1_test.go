@@ -214,6 +214,42 @@ func TestV1Restore(t *testing.T) {
 	}
 }
 
+// So are the rates of single disks: one that the record has comes back, others go.
+func TestV1RestoreOfRates(t *testing.T) {
+	h := v1(t)
+	major, minor := aDisk(t)
+	kept := []cgroup.DeviceLimit{{Major: major, Minor: minor, Rate: 1 << 20}}
+	g := create(t, h, "rates", cgroup.Resources{BlkioThrottleReadBps: kept})
+	tried := []cgroup.DeviceLimit{{Major: major, Minor: minor, Rate: 77}}
+	if err := g.Update(cgroup.Resources{BlkioThrottleReadBps: tried, BlkioThrottleWriteBps: tried, BlkioThrottleReadIOPS: tried, BlkioThrottleWriteIOPS: tried}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Restore(cgroup.Resources{BlkioThrottleReadBps: kept}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"read_bps": fmt.Sprintf("%d:%d 1048576", major, minor), "write_bps": "", "read_iops": "", "write_iops": "",
+	} {
+		if got := file(t, g, "blkio", "blkio.throttle."+name+"_device"); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+// aDisk is the number of a whole disk of this machine.
+func aDisk(t *testing.T) (major, minor int64) {
+	t.Helper()
+	disks, _ := filepath.Glob("/sys/block/[!lrz]*/dev") // no loop, ram or zram, which may be nothing yet
+	for _, d := range disks {
+		b, err := os.ReadFile(d)
+		if _, serr := fmt.Sscanf(string(b), "%d:%d", &major, &minor); err == nil && serr == nil {
+			return major, minor
+		}
+	}
+	t.Skip("this machine has no disk of its own")
+	return 0, 0
+}
+
 func TestV1Refusals(t *testing.T) {
 	h := v1(t)
 	big := int64(200)

@@ -557,7 +557,8 @@ func TestV2Restore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tried := Resources{CPUShares: 2048, CPUPeriod: 50000, CpusetCpus: "0", CpusetMems: "0", MemoryReservation: 1 << 20, PidsLimit: 5, BlkioWeight: 300}
+	tried := Resources{CPUShares: 2048, CPUPeriod: 50000, CpusetCpus: "0", CpusetMems: "0", MemoryReservation: 1 << 20, PidsLimit: 5, BlkioWeight: 300,
+		BlkioThrottleWriteIOPS: []DeviceLimit{{8, 0, 1000}}}
 	if err := g.Update(tried); err != nil {
 		t.Fatal(err)
 	}
@@ -566,8 +567,33 @@ func TestV2Restore(t *testing.T) {
 	}
 	for file, want := range map[string]string{
 		"cpu.weight": "59", "cpu.max": "max 100000", "cpuset.cpus": "\n", "cpuset.mems": "\n", "memory.low": "0", "pids.max": "max", "io.weight": "100",
+		"io.max": "8:0 rbps=max wbps=max riops=max wiops=max",
 	} {
 		if got, err := os.ReadFile(filepath.Join(h.unified, "engine/c", file)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, want %q (%v)", file, got, want, err)
+		}
+	}
+}
+
+// Of the devices that had weights or rates of their own, none has after an update that was undone.
+func TestV2RestoreOfDevices(t *testing.T) {
+	h := fakeV2(t)
+	g, err := h.Create("/engine/c", Resources{AllowAllDevices: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(h.unified, "engine/c")
+	if err := g.Update(Resources{BlkioWeightDevice: []DeviceWeight{{8, 0, 300}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "io.bfq.weight"), []byte("default 100\n8:16 300\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.resetDevices(); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"io.weight": "8:0 default", "io.bfq.weight": "8:16 default", "io.max": ""} {
+		if got, err := os.ReadFile(filepath.Join(dir, file)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, want %q (%v)", file, got, want, err)
 		}
 	}
