@@ -31,6 +31,9 @@ type groups struct {
 	guard   *runtime.Guard
 }
 
+// groupBelow is the group of a step that asks for another parent.
+func groupBelow(parent, id string) string { return path.Join("/", parent, groupName+"-"+id, "step") }
+
 // keepGuard sees that the guard of the engine's own group is there. It is started with the first step: who does not
 // build has none.
 func (g *groups) keepGuard(ctx context.Context) (err error) {

@@ -115,6 +115,7 @@ func TestRefused(t *testing.T) {
 	}{
 		"device":  {func(m *executor.Meta) { m.CDIDevices = []*pb.CDIDevice{{Name: "vendor.com/gpu=all"}} }, "vendor.com/gpu=all"},
 		"slice":   {func(m *executor.Meta) { m.CgroupParent = "system.slice:" }, "system.slice:"},
+		"group":   {func(m *executor.Meta) { m.CgroupParent = l.parent + "-refused/" + strings.Repeat("n", 4000) }, "3840 at most"},
 		"proxy":   {func(m *executor.Meta) { m.Proxy = &network.ProxyConfig{} }, "proxy"},
 		"network": {func(m *executor.Meta) { m.NetMode = 17 }, "17"},
 		"limit":   {func(m *executor.Meta) { m.Ulimit = []*pb.Ulimit{{Name: "frobs"}} }, "frobs"},
@@ -129,6 +130,11 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+	notes, _ := os.ReadDir(filepath.Join(l.dir, "run/build/groups"))
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + l.parent + "-refused")
+	if len(notes)+len(groups) > 0 {
+		t.Errorf("left: %v %v", notes, groups)
 	}
 	j := l.job("true")
 	j.info.Meta.CDIDevices = []*pb.CDIDevice{{Name: "vendor.com/gpu=all", Optional: true}}

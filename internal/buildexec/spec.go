@@ -39,6 +39,7 @@ func checkMeta(m *executor.Meta) error {
 		if clean := path.Clean("/" + p); clean == "/" {
 			return failure.Invalid("cgroup parent %q is the root", p)
 		}
+		return cgroup.CheckPath(groupBelow(p, newID()))
 	}
 	return nil
 }

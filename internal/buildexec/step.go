@@ -87,7 +87,7 @@ func (s *step) beginGroup(ctx context.Context) (err error) {
 		err = g.keepGuard(ctx)
 	} else {
 		// In a group of its own making, which the guard can kill without touching others.
-		s.groupPath = path.Join("/", s.meta.CgroupParent, groupName+"-"+s.id, "step")
+		s.groupPath = groupBelow(s.meta.CgroupParent, s.id)
 		if err = g.note(s.id, s.groupPath); err == nil {
 			s.guard, err = s.e.c.Runtime.StartGuard(ctx, path.Dir(s.groupPath))
 		}

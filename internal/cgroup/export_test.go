@@ -20,7 +20,7 @@ func (h *Hierarchy) EndClaim() { h.lock.Close() }
 // RemoveParent removes the directory of path, in which groups were made, and those above it, as far as they are empty:
 // for an engine that ends with no container left. One that is in use stays, without an error.
 func (h *Hierarchy) RemoveParent(path string) error {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return err
 	}
 	h.mu.Lock()

@@ -27,7 +27,7 @@ type Group struct {
 // Create makes the group at path ("/cleat/ID"; its parents are made, too) with limits r. A group of that name without
 // processes, left by a crash, is replaced; one with processes is errdefs.ErrConflict. After an error nothing is left.
 func (h *Hierarchy) Create(path string, r Resources) (*Group, error) {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return nil, err
 	}
 	if err := r.validate(h.Version()); err != nil {
@@ -53,7 +53,7 @@ func (h *Hierarchy) Create(path string, r Resources) (*Group, error) {
 
 // Open returns the group at path, made by an earlier engine; errdefs.ErrNotFound if there is none.
 func (h *Hierarchy) Open(path string) (*Group, error) {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return nil, err
 	}
 	g := &Group{h: h, path: path, dir: -1}
@@ -66,17 +66,23 @@ func (h *Hierarchy) Open(path string) (*Group, error) {
 // Remove removes the group at path as Group.Remove does, also what an interrupted Create made of it in some of the
 // hierarchies.
 func (h *Hierarchy) Remove(path string) error {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return err
 	}
 	g := &Group{h: h, path: path, dir: -1}
 	return g.Remove()
 }
 
-// checkPath refuses what would lead out of the tree or is the tree itself.
-func checkPath(path string) error {
+// longestPath is what the kernel takes of a path, with that of the hierarchy before it and a file's name behind it.
+const longestPath = unix.PathMax - 256
+
+// CheckPath refuses what would lead out of the tree, is the tree itself, or can be no directory's path.
+func CheckPath(path string) error {
+	if len(path) > longestPath {
+		return failure.Invalid("invalid control group path %q…: it has %d bytes, and may have %d at most", path[:64], len(path), longestPath)
+	}
 	if !strings.HasPrefix(path, "/") || path == "/" || filepath.Clean(path) != path || strings.ContainsAny(path, "\x00\n") {
-		return failure.Invalid("invalid control group path %q: it must be absolute, below the root, without . and ..", path)
+		return failure.Invalid("invalid control group path %q: it must be absolute, below the root, without . and .., and in one line", path)
 	}
 	return nil
 }
@@ -95,15 +101,18 @@ func (g *Group) make() error {
 	dir := filepath.Dir(g.path)
 	for attempt := 0; ; attempt++ {
 		p, err := g.h.prepareParent(dir)
-		if err != nil {
-			return err
+		if err == nil {
+			err = g.makeIn(p)
+			if errors.Is(err, unix.ENOENT) && attempt <= 2 {
+				// Its last group has gone, and it with that, or somebody has removed it.
+				g.h.forgetParent(dir)
+				continue
+			}
 		}
-		err = g.makeIn(p)
-		if !errors.Is(err, unix.ENOENT) || attempt > 2 {
-			return err
+		if errors.Is(err, unix.ENOTDIR) {
+			return failure.Invalid("control group %s: its parent has the name of a file that the kernel has there: %w", g.path, err)
 		}
-		// Its last group has gone, and it with that, or somebody has removed it.
-		g.h.forgetParent(dir)
+		return err
 	}
 }
 
@@ -258,7 +267,7 @@ func rmdir(dir string) error {
 	for {
 		err := unix.Rmdir(dir)
 		switch {
-		case err == nil, errors.Is(err, unix.ENOENT):
+		case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR): // not below a file either
 			return nil
 		case errors.Is(err, unix.EINTR):
 		default:

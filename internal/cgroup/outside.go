@@ -13,7 +13,7 @@ import (
 // processes that belong to no container, which are born into it (CLONE_INTO_CGROUP). A group that is there is used. Where
 // the host has no unified hierarchy there is no such group, and the descriptor is -1. The caller closes it.
 func (h *Hierarchy) Outside(path string) (int, error) {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return -1, err
 	}
 	if h.unified == "" {

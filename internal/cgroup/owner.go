@@ -24,7 +24,7 @@ const longestOwner = 64
 // over. It holds until the host is booted or the directory is removed, over the engine's end. Where the kernel keeps no
 // such attributes, or does not let this process set them (in a user namespace), nothing is claimed.
 func (h *Hierarchy) Claim(path, owner string) error {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return err
 	}
 	if err := h.makeClaimed(path, owner); err != nil {

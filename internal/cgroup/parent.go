@@ -158,7 +158,7 @@ func marked(dir string) bool {
 // RemoveMadeParent removes the directory of path, and those above it, where an engine has made them for its groups and
 // nothing is in them any more. Others stay.
 func (h *Hierarchy) RemoveMadeParent(path string) error {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return err
 	}
 	h.mu.Lock()

@@ -76,7 +76,7 @@ func (g *Group) Frozen() (bool, error) {
 
 // Frozen is Group.Frozen of the group at path, without a look whether it is there: an exec asks twice.
 func (h *Hierarchy) Frozen(path string) (bool, error) {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return false, err
 	}
 	return (&Group{h: h, path: path, dir: -1}).Frozen()
@@ -84,7 +84,7 @@ func (h *Hierarchy) Frozen(path string) (bool, error) {
 
 // OOMKills is Group.OOMKills of the group at path, without a look whether it is there.
 func (h *Hierarchy) OOMKills(path string) (uint64, error) {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return 0, err
 	}
 	return (&Group{h: h, path: path, dir: -1}).OOMKills()
@@ -268,7 +268,7 @@ func procsBelow(dir string) ([]int, error) {
 // OpenKill opens the file of the group at path, which is made if it is missing, that kills all processes in it and in
 // the groups below it when "1" is written. It is -1 where the kernel has none: without a unified hierarchy.
 func (h *Hierarchy) OpenKill(path string) (int, error) {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return -1, err
 	}
 	if h.unified == "" {

@@ -287,9 +287,29 @@ func TestV1Refusals(t *testing.T) {
 	}
 }
 
+// A parent can be called as a file that the kernel has there: in v1's hierarchies there is one that unified ones have not.
+func TestParentThatIsAFile(t *testing.T) {
+	h := hierarchy(t)
+	for _, p := range []string{"/cgroup.procs/a", "/cgroup.procs/b/a"} {
+		g, err := h.Create(p, cgroup.Resources{})
+		if err == nil {
+			g.Remove()
+		}
+		if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "the name of a file") {
+			t.Errorf("Create(%q): %v", p, err)
+		}
+		if err := h.Remove(p); err != nil {
+			t.Errorf("Remove(%q): %v", p, err)
+		}
+		if err := h.RemoveMadeParent(filepath.Dir(p)); err != nil {
+			t.Errorf("RemoveMadeParent(%q): %v", filepath.Dir(p), err)
+		}
+	}
+}
+
 func TestPathsThatLeadElsewhere(t *testing.T) {
 	h := hierarchy(t)
-	for _, p := range []string{"", "/", "cleat", "/../x", "/a/../b", "/a//b", "/a/", "/a\n", "/./a"} {
+	for _, p := range []string{"", "/", "cleat", "/../x", "/a/../b", "/a//b", "/a/", "/a\n", "/./a", strings.Repeat("/"+strings.Repeat("n", 200), 20)} {
 		if _, err := h.Create(p, cgroup.Resources{}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("Create(%q): %v", p, err)
 		}

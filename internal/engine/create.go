@@ -152,6 +152,9 @@ func (cr *Creator) check(def *container.Definition, req CreateRequest) (warnings
 	if err := checkSlice(host.CgroupParent, &cr.specs.settings); err != nil {
 		return nil, err
 	}
+	if err := cgroup.CheckPath(cr.specs.cgroupPath(&container.Record{Definition: *def})); err != nil {
+		return nil, err
+	}
 	if _, err := cr.layers.size(host.StorageOpt); err != nil {
 		return nil, err
 	}

@@ -51,6 +51,8 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"tiny memory", spec{host: func(h *api.HostConfig) { h.Memory = 1 << 20 }}, errdefs.IsInvalidArgument, "6MB"},
 		{"a null device with a weight", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioWeightDevice = []*blkiodev.WeightDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},
 		{"a null device with a rate", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioDeviceWriteIOps = []*blkiodev.ThrottleDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},
+		{"a name that no control group has", spec{host: func(h *api.HostConfig) { h.CgroupParent = strings.Repeat("p", 100_000) }}, errdefs.IsInvalidArgument, "3840 at most"},
+		{"control groups in two lines", spec{host: func(h *api.HostConfig) { h.CgroupParent = "a\nb" }}, errdefs.IsInvalidArgument, "in one line"},
 		{"memory that is not there", spec{host: func(h *api.HostConfig) { h.CpusetMems = "0,4095" }}, errdefs.IsInvalidArgument, "Requested memory nodes are not available - requested 0,4095, available: "},
 		{"volumes from nowhere", spec{host: func(h *api.HostConfig) { h.VolumesFrom = []string{"nosuch"} }}, errdefs.IsInvalidArgument, "No such container: nosuch"},
 		{"host name in the host's namespace", spec{cfg: func(c *api.Config) { c.Hostname = "mine" }, host: func(h *api.HostConfig) { h.UTSMode = "host" }},
