@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -269,11 +270,25 @@ func (rc *Recovery) sweepGroups(all []*container.Container) {
 		}
 	}
 	for path := range leftover {
+		if holdsAny(path, keep) {
+			continue
+		}
 		rc.endGroup(path)
 		if err := rc.starter.specs.removeGroup(rc.deps.Runtime, path); err != nil {
 			rc.deps.Log.Warn("left-over cgroup", "cgroup", path, "error", err)
 		}
 	}
+}
+
+// holdsAny says whether a group has one of the others inside: a container can have another one's group for its parent,
+// and outlive that.
+func holdsAny(group string, others map[string]bool) bool {
+	for other := range others {
+		if strings.HasPrefix(other, group+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // endGroup kills what is in a control group, if there is one. A start that was cut short may have made it in some

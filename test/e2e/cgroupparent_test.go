@@ -67,6 +67,24 @@ func TestCgroupParent(t *testing.T) {
 	})
 }
 
+// TestContainerInTheGroupOfAnother: a job's container has those that it starts in its own control group, for its limits to
+// hold for them, too. They go on when it has ended, also over the engine's end.
+func TestContainerInTheGroupOfAnother(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	job := strings.TrimSpace(e.OK(t, "docker", "run", "-d", "--name", "job", "busybox", "sleep", "600"))
+	e.OK(t, "docker", "run", "-d", "--name", "inner", "--cgroup-parent", e.CgroupParent+"/"+job, "busybox", "sleep", "600")
+	e.OK(t, "docker", "kill", "job")
+	e.Kill()
+	e.Run(t)
+	if got := strings.TrimSpace(e.OK(t, "docker", "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "inner")); got != "running 0" {
+		t.Errorf("the inner container is %s", got)
+	}
+	e.OK(t, "docker", "rm", "-f", "inner")
+	e.OK(t, "docker", "start", "job") // its group is free again
+	e.OK(t, "docker", "rm", "-f", "job")
+}
+
 // TestFailedStartLeavesNoGroup: an engine that finds late that it cannot start leaves no empty control group.
 func TestFailedStartLeavesNoGroup(t *testing.T) {
 	e := harness.New(t, harness.Options{})
