@@ -3,6 +3,7 @@ package proctable
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -25,8 +26,10 @@ func (f *Format) Rows(pids []int) ([][]string, error) {
 	pids = slices.Clone(pids)
 	slices.Sort(pids)
 	rows := [][]string{}
-	for _, pid := range slices.Compact(pids) {
-		p := &process{host: h, pid: pid}
+	pids = slices.Compact(pids)
+	longest := longestArgs(len(pids))
+	for _, pid := range pids {
+		p := &process{host: h, pid: pid, longest: longest}
 		if !p.readStat() {
 			continue // it has ended
 		}
@@ -37,6 +40,14 @@ func (f *Format) Rows(pids []int) ([][]string, error) {
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// longestArgs is how many bytes of each command line are shown where there are so many processes. A process may have
+// megabytes of them, and share them with ten thousand copies of itself: they cost what runs in a container nothing, and
+// each row of the table as much memory.
+func longestArgs(processes int) int {
+	const least, most, all = 1 << 10, 128 << 10, 32 << 20 // ps shows 128 KiB
+	return min(max(all/max(processes, 1), least), most)
 }
 
 // host is what all rows of one table share.
@@ -102,10 +113,11 @@ func names(path string) map[string]string {
 // process is one row in the making. What only some columns need is read for them.
 type process struct {
 	*host
-	pid    int
-	comm   string
-	stat   []string // the fields behind the command, from the state on
-	status *string
+	pid     int
+	comm    string
+	stat    []string // the fields behind the command, from the state on
+	status  *string
+	longest int // bytes of its command line
 }
 
 // Places in stat, from the state on; see proc(5).
@@ -162,7 +174,7 @@ func (p *process) args() string {
 	if p.stat[statState] == "Z" {
 		return "[" + p.comm + "] <defunct>"
 	}
-	line := strings.TrimRight(readFile(p.path("cmdline")), "\x00")
+	line := strings.TrimRight(readHead(p.path("cmdline"), p.longest), "\x00")
 	if line == "" {
 		return "[" + p.comm + "]"
 	}
@@ -233,6 +245,20 @@ func (p *process) namespace(kind string) string {
 // readFile is a file's text, "" if it cannot be read: a process may end at any moment.
 func readFile(path string) string {
 	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// readHead is readFile up to most bytes.
+func readHead(path string, most int) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(most)))
 	if err != nil {
 		return ""
 	}

@@ -171,3 +171,41 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestLongCommandLines: megabytes of arguments, which a process shares with all its copies, do not cost each row as much.
+func TestLongCommandLines(t *testing.T) {
+	args := append([]string{"-c", "echo ready; read x", "sh"}, slices.Repeat([]string{strings.Repeat("a", 100_000)}, 15)...)
+	cmd := exec.Command("sh", args...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	f, err := proctable.Parse("-o args")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := []int{cmd.Process.Pid}
+	for _, others := range []struct{ count, longest int }{{0, 128 << 10}, {10_000, 4 << 10}, {100_000, 1 << 10}} {
+		for i := len(pids); i <= others.count; i++ {
+			pids = append(pids, 1<<23+i) // more than there can be
+		}
+		rows, err := f.Rows(pids)
+		if err != nil || len(rows) != 1 || !strings.HasPrefix(rows[0][0], "sh -c echo ready; read x sh aaa") {
+			t.Fatalf("%d rows, %v", len(rows), err)
+		}
+		if n := len(rows[0][0]); n > others.longest || n < others.longest/2 {
+			t.Errorf("beside %d others its command line has %d bytes, want about %d", others.count, n, others.longest)
+		}
+	}
+}
