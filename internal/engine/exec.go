@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -97,6 +98,11 @@ func (x *Execs) ExecCreate(ctx context.Context, name string, req api.ExecCreateR
 	for _, e := range req.Env {
 		if e == "" || e[0] == '=' {
 			return "", failure.Invalid("invalid environment variable: %s", e)
+		}
+	}
+	for _, s := range slices.Concat(req.Cmd, req.Env, []string{req.WorkingDir}) {
+		if strings.ContainsRune(s, 0) {
+			return "", failure.Invalid("invalid exec: %q holds a zero byte", s)
 		}
 	}
 	keys, err := detachKeys(req.DetachKeys, req.Tty)

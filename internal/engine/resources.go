@@ -109,8 +109,8 @@ func hostDevices(h *container.HostConfig, need bool) ([]runtime.Device, error) {
 		if d.PathInContainer == "" {
 			d.PathInContainer = d.PathOnHost
 		}
-		if d.PathOnHost == "" || !filepath.IsAbs(d.PathInContainer) {
-			return nil, failure.Invalid("invalid device mapping %q: both paths must be absolute", d.PathOnHost+":"+d.PathInContainer)
+		if d.PathOnHost == "" || !filepath.IsAbs(d.PathInContainer) || strings.ContainsRune(d.PathInContainer, 0) {
+			return nil, failure.Invalid("invalid device mapping %q: both paths must be absolute, and without a zero byte", d.PathOnHost+":"+d.PathInContainer)
 		}
 		if strings.Trim(d.CgroupPermissions, "rwm") != "" {
 			return nil, failure.Invalid("invalid device mode: %s: want some of r, w and m", d.CgroupPermissions)
@@ -267,6 +267,9 @@ func rlimits(ulimits []*container.Ulimit) ([]runtime.Rlimit, error) {
 				name = u.Name
 			}
 			return nil, failure.Invalid("invalid ulimit type: %s", name)
+		}
+		if u.Soft < -1 || u.Hard < -1 {
+			return nil, failure.Invalid("invalid ulimit %s: %d:%d: a limit is a number from 0 on, or -1 for none", u.Name, u.Soft, u.Hard)
 		}
 		if u.Hard != -1 && (u.Soft > u.Hard || u.Soft == -1) {
 			return nil, failure.Invalid("ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)

@@ -23,6 +23,7 @@ import (
 
 const (
 	minMemory      = 6 << 20
+	minNanoCPUs    = 1e7 // the kernel takes no quota of less than a millisecond in each tenth of a second
 	defaultShmSize = 64 << 20
 	maxHostname    = 64
 )
@@ -92,14 +93,17 @@ func checkConfig(c *container.Config) error {
 			return err
 		}
 	}
-	if len(c.Hostname) > maxHostname || strings.ContainsAny(c.Hostname, "\x00\n /") {
+	if len(c.Hostname) > maxHostname || strings.ContainsFunc(c.Hostname, notInHostname) {
 		return failure.Invalid("invalid hostname %q: at most %d characters, no blanks or slashes", c.Hostname, maxHostname)
 	}
-	if len(c.Domainname) > maxHostname || strings.ContainsAny(c.Domainname, "\x00\n /") {
+	if len(c.Domainname) > maxHostname || strings.ContainsFunc(c.Domainname, notInHostname) {
 		return failure.Invalid("invalid domain name %q: at most %d characters, no blanks or slashes", c.Domainname, maxHostname)
 	}
 	return health.CheckConfig(c.Healthcheck)
 }
+
+// notInHostname says what would make another name, or another line, in files of hosts.
+func notInHostname(r rune) bool { return r == '/' || unicode.IsSpace(r) || unicode.IsControl(r) }
 
 // checkHostConfig validates h, with its defaults filled in, and the network
 // request. warnings are for the create answer.
@@ -157,8 +161,8 @@ func checkHostConfig(h *container.HostConfig, f kernel.Features) (warnings []str
 		return nil, err
 	}
 	for _, p := range slices.Concat(h.MaskedPaths, h.ReadonlyPaths) {
-		if !strings.HasPrefix(p, "/") {
-			return nil, failure.Invalid("invalid masked or read-only path %q: it must be absolute", p)
+		if !strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) {
+			return nil, failure.Invalid("invalid masked or read-only path %q: it must be absolute, and without a zero byte", p)
 		}
 	}
 	return checkResources(h)
@@ -215,7 +219,7 @@ func checkExtraHosts(hosts []string) error {
 		if !ok {
 			name, addr, ok = strings.Cut(e, ":")
 		}
-		if !ok || name == "" {
+		if !ok || name == "" || strings.ContainsFunc(name, unicode.IsControl) {
 			return failure.Invalid("bad format for add-host: %q", e)
 		}
 		if addr == "host-gateway" {
@@ -249,6 +253,8 @@ func checkResources(h *container.HostConfig) (warnings []string, err error) {
 		return bad("Minimum memory limit allowed is 6MB")
 	case r.Memory > 0 && r.MemorySwap > 0 && r.MemorySwap < r.Memory:
 		return bad("Minimum memoryswap limit should be larger than memory limit, see usage")
+	case r.MemorySwap < -1:
+		return bad("invalid memory+swap limit %d: it must be positive, or -1 for no limit", r.MemorySwap)
 	case r.Memory == 0 && r.MemorySwap > 0:
 		return bad("You should always set the Memory limit when using Memoryswap limit, see usage")
 	case r.MemorySwappiness != nil && (*r.MemorySwappiness < 0 || *r.MemorySwappiness > 100):
@@ -265,13 +271,13 @@ func checkResources(h *container.HostConfig) (warnings []string, err error) {
 		return bad("Conflicting options: Nano CPUs and CPU Period cannot both be set.")
 	case r.NanoCPUs > 0 && r.CPUQuota > 0:
 		return bad("Conflicting options: Nano CPUs and CPU Quota cannot both be set.")
-	case r.NanoCPUs < 0 || r.NanoCPUs > int64(goruntime.NumCPU())*1e9:
+	case r.NanoCPUs < 0 || r.NanoCPUs > 0 && r.NanoCPUs < minNanoCPUs || r.NanoCPUs > int64(goruntime.NumCPU())*1e9:
 		return bad("Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", goruntime.NumCPU(), goruntime.NumCPU())
 	case r.CPUShares < 0:
 		return bad("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
 		return bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
-	case r.CPUQuota > 0 && r.CPUQuota < 1000:
+	case r.CPUQuota < -1 || r.CPUQuota > 0 && r.CPUQuota < 1000:
 		return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
 		return bad("Range of blkio weight is from 10 to 1000")

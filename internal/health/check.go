@@ -9,6 +9,7 @@ package health
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	api "github.com/moby/moby/api/types/container"
@@ -146,6 +147,11 @@ func CheckConfig(h *api.HealthConfig) error {
 	}
 	if h.Retries < 0 {
 		return failure.Invalid("Retries in Healthcheck cannot be negative")
+	}
+	for _, s := range h.Test {
+		if strings.ContainsRune(s, 0) {
+			return failure.Invalid("invalid Healthcheck: %q holds a zero byte", s)
+		}
 	}
 	_, err := command(&api.Config{Healthcheck: h})
 	return err

@@ -3,10 +3,11 @@ package launch
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/internal/failure"
 )
 
 // argKind says how Dump prints an argument.
@@ -175,7 +176,8 @@ func (p *Program) Str(s string) Arg {
 	}
 	for i := 0; i < len(s); i++ {
 		if s[i] == 0 {
-			p.setError(fmt.Errorf("%q contains a NUL byte", s))
+			p.setError(failure.Invalid("%q contains a NUL byte", s))
+			break
 		}
 	}
 	at := Base + uint64(len(p.mem))
@@ -298,7 +300,7 @@ func (p *Program) Encode() ([]byte, error) {
 	opsAt := len(p.mem)
 	size := (opsAt + len(p.ops)*opSize + mapAlign - 1) &^ (mapAlign - 1)
 	if size > maxProgram {
-		return nil, fmt.Errorf("arguments and environment take %d MiB, more than the kernel can take: %w", size>>20, syscall.E2BIG)
+		return nil, failure.Invalid("arguments and environment take %d MiB, more than the kernel can take: %w", size>>20, syscall.E2BIG)
 	}
 	if need := opsAt + len(p.ops)*opSize; cap(p.encoded) < need {
 		p.encoded = make([]byte, 0, need+need/8)

@@ -94,6 +94,9 @@ func TestStatusCodesOfAContainersLife(t *testing.T) {
 	p.want(204, "POST", at+"/kill?signal=SIGCONT", "", "")
 	p.want(204, "POST", at+"/kill?signal=18", "", "")
 	p.want(204, "POST", at+"/restart?t=0", "", "")
+	for _, body := range []string{`{"Cmd":["echo","a\u0000b"]}`, `{"Cmd":["true"],"Env":["A=\u0000"]}`, `{"Cmd":["true"],"WorkingDir":"/tmp\u0000"}`} {
+		p.want(400, "POST", at+"/exec", body, "zero byte")
+	}
 	p.want(204, "POST", at+"/rename?name="+n, "", "")
 	p.want(400, "POST", at+"/rename?name=", "")
 	p.want(400, "POST", at+"/rename?name="+n, "")
