@@ -48,7 +48,7 @@ func (d *ContainerDefaults) fill(h *container.HostConfig, cgroupV2 bool) error {
 	}
 	r := &h.Resources
 	if r.Memory > 0 && r.MemorySwap == 0 {
-		r.MemorySwap = 2 * r.Memory
+		r.MemorySwap = withSwap(r.Memory)
 	}
 	if r.MemorySwappiness != nil && *r.MemorySwappiness == -1 {
 		r.MemorySwappiness = nil

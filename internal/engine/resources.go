@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,6 +23,15 @@ const (
 	cpuPeriod    = 100_000 // microseconds, the kernel's default
 	maxHostNodes = 4096    // of a privileged container's /dev
 )
+
+// withSwap is a limit of memory and swap for who limits memory alone: as much of each. Where that is more than a number
+// holds, as of a limit that was read from a group without one, there is none.
+func withSwap(memory int64) int64 {
+	if memory > math.MaxInt64/2 {
+		return -1
+	}
+	return 2 * memory
+}
 
 // cgroupResources turns the limits of a host config into those of a group.
 func cgroupResources(h *container.HostConfig) (cgroup.Resources, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"strconv"
 	"syscall"
 	"time"
@@ -222,10 +223,16 @@ func stopSignal(r *container.Record, requested string) (syscall.Signal, error) {
 func (s *Stopper) timeout(r *container.Record, opts StopOptions) (d time.Duration, byDefault bool) {
 	for _, t := range []*int{opts.Timeout, r.Config.StopTimeout} {
 		if t != nil {
-			return time.Duration(*t) * time.Second, false
+			return seconds(*t), false
 		}
 	}
 	return s.adjustable.Load().StopTimeout, true
+}
+
+// seconds is n of them, or as long as a duration can be.
+func seconds(n int) time.Duration {
+	const most = math.MaxInt64 / int(time.Second)
+	return time.Duration(min(max(n, -1), most)) * time.Second
 }
 
 // ask sends the signal that a stop begins with. It reports false if the container

@@ -127,7 +127,7 @@ func checkConflicts(now, req *api.Resources) error {
 // the kernel mean by it.
 func settle(host, delta *api.Resources) {
 	if delta.Memory > 0 && host.MemorySwap == 0 {
-		host.MemorySwap, delta.MemorySwap = 2*delta.Memory, 2*delta.Memory
+		host.MemorySwap = withSwap(delta.Memory)
 	}
 	if delta.Memory > 0 && delta.MemorySwap == 0 {
 		delta.MemorySwap = host.MemorySwap // version 2 keeps what is left of it beside the memory, which is now another number
