@@ -46,11 +46,10 @@ func (a *app) attachTo(ctx context.Context, name string, noStdin, sigProxy bool,
 	waitCtx, endWait := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWait()
 	waited := c.ContainerWait(waitCtx, name, client.ContainerWaitOptions{})
-	info, err := c.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+	ctr, err := connect.Container(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	ctr := info.Container
 	if err := attachable(ctr.State); err != nil {
 		return err
 	}
@@ -104,7 +103,7 @@ func exitOf(waited client.ContainerWaitResult) error {
 
 func attachable(s *container.State) error {
 	switch {
-	case s == nil || !s.Running:
+	case !s.Running:
 		return errors.New("cannot attach to a stopped container, start it first")
 	case s.Paused:
 		return errors.New("cannot attach to a paused container, unpause it first")
@@ -174,11 +173,10 @@ func (a *app) startAndAttach(ctx context.Context, name string, stdin bool, keyFl
 	if err != nil {
 		return err
 	}
-	info, err := c.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+	ctr, err := connect.Container(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	ctr := info.Container
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	if !ctr.Config.Tty {

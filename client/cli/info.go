@@ -214,7 +214,7 @@ func (l infoLines) registries(r *registry.ServiceConfig) {
 	}
 	var insecure []string
 	for _, index := range r.IndexConfigs {
-		if !index.Secure {
+		if index != nil && !index.Secure {
 			insecure = append(insecure, index.Name)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 	"github.com/spf13/pflag"
+
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 // inParallel calls op for every name, at most 50 at a time, and done with each result
@@ -263,16 +265,16 @@ func (a *app) showLogs(ctx context.Context, name string, o client.ContainerLogsO
 	if err != nil {
 		return err
 	}
-	info, err := c.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+	ctr, err := connect.Container(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	body, err := c.ContainerLogs(ctx, info.Container.ID, o)
+	body, err := c.ContainerLogs(ctx, ctr.ID, o)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	if info.Container.Config.Tty {
+	if ctr.Config.Tty {
 		_, err = io.Copy(a.out, body)
 		return err
 	}

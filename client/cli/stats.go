@@ -207,7 +207,7 @@ func (e *statsEntry) follow(ctx context.Context, c *client.Client, once bool) er
 	for dec := json.NewDecoder(res.Body); ; {
 		var record container.StatsResponse
 		if err := dec.Decode(&record); err != nil {
-			if !errors.Is(err, io.EOF) || !once {
+			if last, _ := e.latest(); !errors.Is(err, io.EOF) || !once || last == nil {
 				e.put(nil, err)
 			}
 			return err

@@ -15,6 +15,7 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/follow"
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 // run is a run of a container that is waited for.
@@ -59,16 +60,16 @@ func (s *session) open(ctx context.Context, r *run, runs bool) error {
 		r.from.Tail = "0"
 		return r.tail.Open(ctx, r.from)
 	}
-	found, err := s.o.API.ContainerInspect(ctx, r.ID, client.ContainerInspectOptions{})
+	found, err := connect.Container(ctx, s.o.API, r.ID)
 	if err != nil {
 		return err
 	}
-	if !readable(found.Container.HostConfig.LogConfig) {
+	if !readable(found.HostConfig.LogConfig) {
 		return r.tail.OpenOutput(ctx)
 	}
-	if found.Container.State.StartedAt > "0002" { // it has run before
+	if found.State.StartedAt > "0002" { // it has run before
 		if r.from.Since, err = r.tail.End(ctx); err != nil { // who follows it hears why
-			r.from.Since = found.Container.State.FinishedAt
+			r.from.Since = found.State.FinishedAt
 		}
 	}
 	return nil
@@ -145,11 +146,11 @@ func (s *session) within(ctx context.Context, c operate.Container) context.Conte
 
 // beginning is when a container's present run has begun, "" if that is not known.
 func (s *session) beginning(ctx context.Context, id string) string {
-	found, err := s.o.API.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	found, err := connect.Container(ctx, s.o.API, id)
 	if err != nil {
 		return ""
 	}
-	return found.Container.State.StartedAt
+	return found.State.StartedAt
 }
 
 // remember takes note of the run that is joined when the engine is back: its start may be told of yet.
@@ -242,9 +243,9 @@ func (s *session) removed(id string) {
 // exited takes note of a container that has ended, unless it is started again.
 func (s *session) exited(c operate.Container, code int64, shown bool) {
 	again, memory := false, ""
-	if r, err := s.o.API.ContainerInspect(context.Background(), c.ID, client.ContainerInspectOptions{}); err == nil {
-		again = r.Container.State.Running || r.Container.State.Restarting
-		memory = operate.OutOfMemory(r.Container)
+	if r, err := connect.Container(context.Background(), s.o.API, c.ID); err == nil {
+		again = r.State.Running || r.State.Restarting
+		memory = operate.OutOfMemory(r)
 	}
 	if shown {
 		text := fmt.Sprintf("exited with code %d", code)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
+	"github.com/cleatlabs/cleat/client/connect"
 	"github.com/cleatlabs/cleat/client/term"
 )
 
@@ -244,11 +245,11 @@ func (a *app) printContainers(ctx context.Context, o *operate.Operator, list []o
 	for _, c := range list {
 		code := 0
 		if c.State == container.StateExited && format != "" && format != "table" {
-			inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+			inspected, err := connect.Container(ctx, o.API, c.ID)
 			if err != nil {
 				return err
 			}
-			code = inspected.Container.State.ExitCode
+			code = inspected.State.ExitCode
 		}
 		r := newRow(c, code, noTrunc)
 		rows = append(rows, r)
@@ -376,8 +377,9 @@ func (a *app) imagesCommand() *cobra.Command {
 			if i.LastTagTime.IsZero() {
 				i.LastTagTime, _ = time.Parse(time.RFC3339Nano, found.Created) // zero where the image does not say
 			}
+			id := strings.TrimPrefix(i.ID, "sha256:")
 			rows, cells = append(rows, i), append(cells, []string{
-				i.ContainerName, i.Repository, i.Tag, i.Platform, strings.TrimPrefix(i.ID, "sha256:")[:12],
+				i.ContainerName, i.Repository, i.Tag, i.Platform, id[:min(12, len(id))],
 				units.HumanSizeWithPrecision(float64(i.Size), 3), units.HumanDuration(time.Since(i.LastTagTime)) + " ago",
 			})
 		}

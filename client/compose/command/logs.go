@@ -20,6 +20,7 @@ import (
 	"github.com/cleatlabs/cleat/client/compose/label"
 	"github.com/cleatlabs/cleat/client/compose/operate"
 	"github.com/cleatlabs/cleat/client/compose/show"
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 func (a *app) logsCommand() *cobra.Command {
@@ -219,11 +220,11 @@ func (f *following) left(l endedLog) error {
 
 // show shows a container's log until it ends: that of one that runs does so when the engine goes.
 func (f *following) show(ctx context.Context, t *follow.Tail, options client.ContainerLogsOptions) error {
-	inspected, err := f.op.API.ContainerInspect(ctx, t.ID, client.ContainerInspectOptions{})
+	inspected, err := connect.Container(ctx, f.op.API, t.ID)
 	if err != nil {
 		return err
 	}
-	t.TTY = inspected.Container.Config.Tty
+	t.TTY = inspected.Config.Tty
 	for {
 		since := time.Now()
 		err := followed(ctx, f.op, t, options)
@@ -231,8 +232,8 @@ func (f *following) show(ctx context.Context, t *follow.Tail, options client.Con
 			return err
 		}
 		if err == nil {
-			inspected, err = f.op.API.ContainerInspect(ctx, t.ID, client.ContainerInspectOptions{})
-			if errdefs.IsNotFound(err) || err == nil && !inspected.Container.State.Running {
+			inspected, err = connect.Container(ctx, f.op.API, t.ID)
+			if errdefs.IsNotFound(err) || err == nil && !inspected.State.Running {
 				return nil
 			}
 		}

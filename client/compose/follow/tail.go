@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/cleatlabs/cleat/client/compose/show"
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 // Tail shows the log of a container, over its restarts and those of the engine, each line once: the engine gives every
@@ -134,13 +135,13 @@ func (t *Tail) attachRunning(ctx context.Context) error {
 	if err := t.attach(ctx); err != nil {
 		return err
 	}
-	found, err := t.API.ContainerInspect(ctx, t.ID, client.ContainerInspectOptions{})
+	found, err := connect.Container(ctx, t.API, t.ID)
 	if err != nil {
 		_ = t.stream.Close()
 		t.stream = nil
 		return err
 	}
-	if s := found.Container.State; !s.Running || s.Restarting {
+	if s := found.State; !s.Running || s.Restarting {
 		_ = t.stream.Close()
 		t.stream = io.NopCloser(bytes.NewReader(nil))
 	}

@@ -403,7 +403,7 @@ func (c *converging) detached(m Container, s types.ServiceConfig) bool {
 // byID says whether a container is on a network whose name in the file is its id.
 func byID(m Container, id string) bool {
 	for _, n := range m.NetworkSettings.Networks {
-		if n.NetworkID == id {
+		if n != nil && n.NetworkID == id {
 			return true
 		}
 	}

@@ -182,7 +182,7 @@ func ofProfiles(p *types.Project, list []Container) map[string]bool {
 			continue
 		}
 		for name, n := range c.NetworkSettings.Networks {
-			if !others[name] {
+			if n != nil && !others[name] {
 				kept[n.NetworkID] = true
 			}
 		}

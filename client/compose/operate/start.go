@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/cleatlabs/cleat/client/compose/label"
+	"github.com/cleatlabs/cleat/client/connect"
 )
 
 // StartOptions are those of `start` and the end of `up`.
@@ -251,23 +252,23 @@ func (o *Operator) await(ctx context.Context, n *news, c Container, condition st
 	}
 	loop := crashLoop{before: -1}
 	err := n.until(ctx, func() (bool, error) {
-		inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+		inspected, err := connect.Container(ctx, o.API, c.ID)
 		if err != nil {
 			return false, err
 		}
-		if loop.seen(inspected.Container.RestartCount) {
+		if loop.seen(inspected.RestartCount) {
 			// This may never end, and looks like something that takes long; but what it lacks may come yet.
-			o.Report.Warn(o.withReason(ctx, inspected.Container, fmt.Errorf("container %s, which others wait for, ends again and again: 'compose logs %s' shows why", c.Name, c.Service)).Error())
+			o.Report.Warn(o.withReason(ctx, inspected, fmt.Errorf("container %s, which others wait for, ends again and again: 'compose logs %s' shows why", c.Name, c.Service)).Error())
 		}
 		var done bool
 		if condition == types.ServiceConditionCompletedSuccessfully {
 			state = "Exited"
-			done, err = completed(c, inspected.Container.State)
+			done, err = completed(c, inspected.State)
 		} else {
-			done, err = healthy(c.Name, inspected.Container.State, condition == types.ServiceConditionHealthy)
+			done, err = healthy(c.Name, inspected.State, condition == types.ServiceConditionHealthy)
 		}
 		if err != nil {
-			err = o.withReason(ctx, inspected.Container, err)
+			err = o.withReason(ctx, inspected, err)
 		}
 		return done, err
 	})
@@ -358,8 +359,8 @@ const settling = 500 * time.Millisecond
 
 // settled waits until a container that has just been started has run for that long.
 func (o *Operator) settled(ctx context.Context, c Container) error {
-	inspected, err := o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
-	if err != nil || inspected.Container.State.Health != nil {
+	inspected, err := connect.Container(ctx, o.API, c.ID)
+	if err != nil || inspected.State.Health != nil {
 		return err
 	}
 	enough, cancel := context.WithTimeout(ctx, settling)
@@ -373,11 +374,11 @@ func (o *Operator) settled(ctx context.Context, c Container) error {
 		return err
 	case <-wait.Result:
 	}
-	if inspected, err = o.API.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{}); err != nil {
+	if inspected, err = connect.Container(ctx, o.API, c.ID); err != nil {
 		return err
 	}
-	if _, err := healthy(c.Name, inspected.Container.State, false); err != nil {
-		return o.withReason(ctx, inspected.Container, err)
+	if _, err := healthy(c.Name, inspected.State, false); err != nil {
+		return o.withReason(ctx, inspected, err)
 	}
 	return nil // it has been started again
 }
@@ -397,8 +398,8 @@ func goal(p *types.Project, service string) string {
 // than its first output.
 func (o *Operator) RunSince(ctx context.Context, id string, event int64) string {
 	at := time.Unix(0, event)
-	if r, err := o.API.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil {
-		state := r.Container.State
+	if r, err := connect.Container(ctx, o.API, id); err == nil {
+		state := r.State
 		finished, ferr := time.Parse(time.RFC3339Nano, state.FinishedAt)
 		started, serr := time.Parse(time.RFC3339Nano, state.StartedAt)
 		switch {
