@@ -60,7 +60,7 @@ func Run(p Process) int {
 		_, _ = fmt.Fprintln(a.err, a.execPlugin(p))
 		return 1
 	}
-	ctx, interrupted, stop := cancelOnSignals()
+	ctx, interrupted, stop := cancelOnSignals(a.in.Restore)
 	defer stop()
 
 	err := a.execute(ctx)

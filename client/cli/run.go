@@ -118,6 +118,7 @@ func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at 
 		a.followSize(ctx, a.resizeContainer(id))
 	}
 	var exit exitStatus
+	var unshown error
 	select {
 	case err := <-done:
 		if errors.Is(err, term.ErrDetached) {
@@ -130,8 +131,12 @@ func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at 
 	case exit = <-status:
 		if !at.stdout && !at.stderr {
 			endStream()
+			<-done
+			break
 		}
-		<-done // until everything it wrote has been read
+		if unshown = <-done; errors.Is(unshown, term.ErrDetached) { // until everything it wrote has been read
+			unshown = nil
+		}
 	}
 	if exit.err != nil {
 		return exit.err
@@ -139,7 +144,7 @@ func (a *app) startAttached(ctx context.Context, id string, autoRemove bool, at 
 	if exit.code != 0 {
 		return &statusError{code: exit.code, msg: a.whyKilled(ctx, id, exit.code, began)}
 	}
-	return nil
+	return unshown
 }
 
 type exitStatus struct {

@@ -23,8 +23,8 @@ import (
 const lateSignals = 50 * time.Millisecond
 
 // cancelOnSignals returns a context that ends with the first SIGINT or SIGTERM, and
-// a function that says which it was.
-func cancelOnSignals() (context.Context, func() syscall.Signal, func()) {
+// a function that says which it was. The third ends the process, after restore.
+func cancelOnSignals(restore func()) (context.Context, func() syscall.Signal, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ch := make(chan os.Signal, 3)
 	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
@@ -33,6 +33,7 @@ func cancelOnSignals() (context.Context, func() syscall.Signal, func()) {
 			sig := <-ch
 			cancel(signalled{sig.(syscall.Signal)})
 			if n == 3 {
+				restore()
 				_, _ = fmt.Fprint(os.Stderr, "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n")
 				os.Exit(1)
 			}

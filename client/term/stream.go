@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"sync"
 
 	mobyterm "github.com/moby/term"
@@ -15,6 +16,9 @@ type Input struct {
 	r   io.Reader
 	fd  uintptr
 	tty bool
+
+	mu      sync.Mutex
+	restore func() // gives the terminal back as it was; nil while nobody has changed it
 }
 
 // NewInput wraps r. It counts as a terminal only if it is an *os.File that is one.
@@ -51,21 +55,41 @@ func (in *Input) Hide() (restore func(), err error) {
 	if err := mobyterm.DisableEcho(in.fd, saved); err != nil {
 		return nil, err
 	}
-	return sync.OnceFunc(func() { _ = mobyterm.RestoreTerminal(in.fd, saved) }), nil
+	return in.changed(saved), nil
 }
 
 // Raw switches the terminal to raw mode and returns what gives it back. Restore
 // may be called more than once and from several goroutines. On a stream that is
-// no terminal nothing happens.
+// no terminal nothing happens. From then on writing to a pipe that nobody reads
+// is an error, and not the process's end: that would leave the terminal raw.
 func (in *Input) Raw() (restore func(), err error) {
 	if !in.tty {
 		return func() {}, nil
 	}
+	signal.Ignore(unix.SIGPIPE)
 	saved, err := mobyterm.SetRawTerminal(in.fd)
 	if err != nil {
 		return nil, err
 	}
-	return sync.OnceFunc(func() { _ = mobyterm.RestoreTerminal(in.fd, saved) }), nil
+	return in.changed(saved), nil
+}
+
+// changed is what gives the terminal back as it was saved.
+func (in *Input) changed(saved *mobyterm.State) (restore func()) {
+	restore = sync.OnceFunc(func() { _ = mobyterm.RestoreTerminal(in.fd, saved) })
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.restore = restore
+	return restore
+}
+
+// Restore gives the terminal back as it was before Raw or Hide, for a process that ends without more ado.
+func (in *Input) Restore() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.restore != nil {
+		in.restore()
+	}
 }
 
 // Output is a stream that the user reads.

@@ -1,0 +1,93 @@
+package cli_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/test/expect"
+)
+
+// onTerminal runs the client with a terminal as its standard input, and out as the output, and returns the terminal.
+func onTerminal(t *testing.T, f *fake, out *os.File, args ...string) (*exec.Cmd, *os.File) {
+	t.Helper()
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = environ(f.host())
+	cmd.Stdin, cmd.Stdout = slave, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait(); master.Close(); slave.Close() })
+	return cmd, slave
+}
+
+func isRaw(t *testing.T, terminal *os.File) bool {
+	t.Helper()
+	state, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state.Lflag&(unix.ECHO|unix.ICANON) != unix.ECHO|unix.ICANON
+}
+
+// A pipe that nobody reads any more ends `run -it … | head`, but not before the terminal is itself again.
+func TestTerminalAfterABrokenPipe(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	defer w.Close()
+	cmd, terminal := onTerminal(t, newFake(t), w, "run", "-it", "nginx", "shell")
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || isRaw(t, terminal) {
+		t.Errorf("exit code %d (%v), the terminal is raw: %v", code, cmd.ProcessState, isRaw(t, terminal))
+	}
+}
+
+// So it is for who ends the client of a container that does not end by the signals which it is sent.
+func TestTerminalAfterTheThirdSignal(t *testing.T) {
+	f := newFake(t)
+	cmd, terminal := onTerminal(t, f, nil, "run", "-it", "nginx", "wait")
+	expect.Eventually(t, "it runs", func() bool { return slices.Contains(f.asked(), "POST /containers/"+containerID+"/start") })
+	expect.Eventually(t, "the terminal is the container's", func() bool { return isRaw(t, terminal) })
+	for n := range 3 {
+		cmd.Process.Signal(syscall.SIGINT)
+		expect.Eventually(t, "it is passed on, or the client's end", func() bool { return n == 2 || len(f.wasKilled()) > n })
+	}
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || isRaw(t, terminal) {
+		t.Errorf("exit code %d (%v), the terminal is raw: %v", code, cmd.ProcessState, isRaw(t, terminal))
+	}
+}
+
+// What a container writes and nobody can read is an error, whether its end or that is heard of first.
+func TestRunWithFullOutput(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for range 30 {
+		f := newFake(t)
+		cmd := exec.Command(program, "run", "nginx")
+		cmd.Env = environ(f.host())
+		var errOut bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &errOut
+		_ = cmd.Run()
+		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errOut.String(), "no space left on device") {
+			t.Fatalf("exit code %d: %q", code, errOut.String())
+		}
+	}
+}
