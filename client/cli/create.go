@@ -142,7 +142,11 @@ func (a *app) pullFor(ctx context.Context, f *containerFlags, image string, plat
 	if f.quiet {
 		out = term.NewOutput(io.Discard)
 	}
-	return a.pullImage(ctx, image, platform, false, out)
+	err := a.pullImage(ctx, image, platform, false, out)
+	if unshown := (unshownError{}); errors.As(err, &unshown) {
+		return nil // the image is there
+	}
+	return err
 }
 
 // isMissingImage tells a missing image from other things that were not found, such

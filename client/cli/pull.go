@@ -115,14 +115,21 @@ func showProgress(ctx context.Context, r io.Reader, out *term.Output) error {
 	return showMessages(ctx, r, out, func(json.RawMessage) {})
 }
 
-// showMessages does the same and hands what is for programs to aux.
+// unshownError is what went wrong with showing messages of something that was done nevertheless.
+type unshownError struct{ error }
+
+func (e unshownError) Unwrap() error { return e.error }
+
+// showMessages does the same and hands what is for programs to aux. Messages that cannot be shown, on a full disk, end
+// nothing of what they are about: that is told at the end.
 func showMessages(ctx context.Context, r io.Reader, out *term.Output, aux func(json.RawMessage)) error {
 	p := term.NewProgress(out)
 	dec := json.NewDecoder(r)
+	var unshown error
 	for {
 		var m jsonstream.Message
 		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
-			return nil
+			return unshown
 		} else if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -132,8 +139,10 @@ func showMessages(ctx context.Context, r io.Reader, out *term.Output, aux func(j
 		if m.Aux != nil {
 			aux(*m.Aux)
 		}
-		if err := p.Show(m); err != nil {
+		if err := p.Show(m); err != nil && m.Error != nil {
 			return err
+		} else if err != nil {
+			unshown = unshownError{err}
 		}
 	}
 }

@@ -2,6 +2,8 @@ package cli_test
 
 import (
 	"bytes"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -79,7 +81,7 @@ func TestRunWithFullOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	for range 30 {
+	for range 20 {
 		f := newFake(t)
 		cmd := exec.Command(program, "run", "nginx")
 		cmd.Env = environ(f.host())
@@ -89,5 +91,38 @@ func TestRunWithFullOutput(t *testing.T) {
 		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errOut.String(), "no space left on device") {
 			t.Fatalf("exit code %d: %q", code, errOut.String())
 		}
+	}
+}
+
+// Nor does a pull end because what it tells cannot be written.
+func TestPullWithFullOutput(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	ended := make(chan error, 1)
+	host := serveUnix(t, func(w http.ResponseWriter, r *http.Request) {
+		// More than lies between the two: who has gone does not take it.
+		line, err := `{"status":"Pulling","id":"`+strings.Repeat("x", 1<<16)+`"}`+"\n", error(nil)
+		for n := 0; n < 64 && err == nil; n++ {
+			_, err = io.WriteString(w, line)
+		}
+		ended <- err
+	})
+	cmd := exec.Command(program, "pull", "nginx:1")
+	cmd.Env = environ(host)
+	var errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = full, &errOut
+	_ = cmd.Run()
+	if err := <-ended; err != nil || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(errOut.String(), "no space left on device") {
+		t.Errorf("the engine was listened to until %v; exit code %d: %q", err, cmd.ProcessState.ExitCode(), errOut.String())
+	}
+	f := newFake(t)
+	cmd = exec.Command(program, "run", "-d", "missing")
+	cmd.Env = environ(f.host())
+	cmd.Stderr = full
+	if out, err := cmd.Output(); err != nil || string(out) != containerID+"\n" {
+		t.Errorf("run: %v, %q, asked: %v", err, out, f.asked())
 	}
 }
