@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cleatlabs/cleat/client/connect"
+	"github.com/cleatlabs/cleat/client/dockerconfig"
 )
 
 const (
@@ -196,6 +197,9 @@ func (a *app) contextUse() spec {
 // storeCurrentContext notes the context in the user's configuration, which is not written if nothing changes.
 func (a *app) storeCurrentContext(name string) error {
 	cfg := a.config()
+	if err := dockerconfig.Intact(cfg); err != nil {
+		return err
+	}
 	if cfg.CurrentContext == name {
 		return nil
 	}

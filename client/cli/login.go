@@ -77,6 +77,9 @@ func (a *app) loginSecret(o *loginOptions, onCommandLine bool) error {
 // logIn tries what is stored if nothing was given, asks for what is missing, and stores
 // what the registry has accepted.
 func (a *app) logIn(ctx context.Context, server string, o loginOptions) error {
+	if err := dockerconfig.Intact(a.config()); err != nil {
+		return err
+	}
 	stored, err := a.config().GetAuthConfig(server)
 	if err != nil {
 		_, _ = fmt.Fprintln(a.err, "WARNING: could not read the stored credentials:", dockerconfig.ExplainHelper(a.config(), err))
@@ -195,6 +198,9 @@ func (a *app) logout() spec {
 		long: "Log out from a registry.\nIf no server is specified, the default is defined by the daemon.", args: a.maxArgs(1),
 		setup: func(*pflag.FlagSet) action {
 			return func(_ context.Context, args []string) error {
+				if err := dockerconfig.Intact(a.config()); err != nil {
+					return err
+				}
 				shown, filed := hubServer, []string{hubServer}
 				if len(args) > 0 {
 					// Earlier clients filed them under any of these.

@@ -30,6 +30,15 @@ func Load(dir string, warnings io.Writer) *configfile.ConfigFile {
 	return cfg
 }
 
+// Intact is an error where there is a config.json that cannot be read, or not all of it: to write it anew would lose what
+// else it holds.
+func Intact(cfg *configfile.ConfigFile) error {
+	if _, err := config.Load(filepath.Dir(cfg.Filename)); err != nil {
+		return fmt.Errorf("%w: correct it or move it away first, as all else that it holds would be lost", err)
+	}
+	return nil
+}
+
 // hubKey is the key under which Docker's clients have always stored what is for Docker Hub.
 const hubKey = "https://index.docker.io/v1/"
 
