@@ -74,7 +74,7 @@ type names func(ctx context.Context, word string) ([]string, error)
 // namesFor is what the arguments of a command are: as many as there can be of one kind, or one of each.
 func (a *app) namesFor(path string) cobra.CompletionFunc {
 	path = strings.TrimPrefix(path, "container ")
-	running, all := a.containerNames(), a.containerNames(container.StateCreated, container.StateExited, container.StateRunning, container.StatePaused)
+	running, all := a.containerNames(), a.containerNames(everyState...)
 	stopped := a.containerNames(container.StateCreated, container.StateExited)
 	switch path {
 	case "kill", "pause", "restart", "stop", "stats":
@@ -89,7 +89,7 @@ func (a *app) namesFor(path string) cobra.CompletionFunc {
 		return a.each(running)
 	case "exec":
 		return a.each(running)
-	case "logs", "port", "rename", "diff", "export", "commit":
+	case "logs", "port", "rename", "diff", "export", "commit", "network check":
 		return a.each(all)
 	case "run", "create", "history", "push", "image history", "image push", "tag", "image tag":
 		return a.each(a.imageNames)
@@ -97,6 +97,8 @@ func (a *app) namesFor(path string) cobra.CompletionFunc {
 		return a.many(a.imageNames)
 	case "volume inspect", "volume rm":
 		return a.many(a.volumeNames)
+	case "volume clone", "volume rename", "volume snapshot", "volume snapshots", "volume restore", "volume export":
+		return a.each(a.volumeNames)
 	case "network inspect", "network rm":
 		return a.many(a.networkNames)
 	case "network connect", "network disconnect":
@@ -152,7 +154,7 @@ func (a *app) completeFlags(cmd *cobra.Command) {
 	}
 	for flag, find := range map[string]names{
 		"network":      a.networkNames,
-		"volumes-from": a.containerNames(container.StateCreated, container.StateExited, container.StateRunning, container.StatePaused),
+		"volumes-from": a.containerNames(everyState...),
 		"link":         a.containerNames(),
 		"restart":      fixed("always", "no", "on-failure", "unless-stopped"),
 		"log-driver":   fixed("fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"),
@@ -175,6 +177,11 @@ func (a *app) completeFlags(cmd *cobra.Command) {
 			return a.ask(cmd, find, word)
 		})
 	}
+}
+
+// everyState is each that a container can be in: whoever looks for one that ends again and again finds it restarting.
+var everyState = []container.ContainerState{
+	container.StateCreated, container.StateRunning, container.StatePaused, container.StateRestarting, container.StateRemoving, container.StateExited, container.StateDead,
 }
 
 // containerNames finds containers in one of the given states; none is the running ones.
