@@ -209,6 +209,7 @@ func (a *app) root() *cobra.Command {
 		return cmd.Help()
 	}
 	compose.AddCommand(a.commands()...)
+	a.completed(compose)
 	// As a plugin the first word is this program's name; by itself there is none.
 	root := &cobra.Command{Use: a.program, SilenceErrors: true, SilenceUsage: true, TraverseChildren: true, CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true}}
 	a.globals.Install(root.Flags())
