@@ -1,6 +1,8 @@
 package cli_test
 
 import (
+	"encoding/base64"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,5 +37,41 @@ func TestDamagedConfigIsNotReplaced(t *testing.T) {
 	}
 	if out, code := run("ps", "-q"); code != 0 || !strings.Contains(out, "WARNING: Error loading config file") || !strings.Contains(out, containerID[:12]) {
 		t.Errorf("ps: exit code %d: %s", code, out)
+	}
+}
+
+// Credentials of who has chosen no store go to the helper that is installed, or to config.json where that does not work.
+func TestInstalledCredentialHelper(t *testing.T) {
+	host := serveUnix(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"Status":"Login Succeeded"}`)) })
+	for _, c := range []struct {
+		helper        string // what it does when it is to store
+		config, kept  string
+		inFile, helps bool
+	}{
+		{"/bin/cat >$0.kept", "", "secret", false, true}, {"exit 1", "", "", true, false}, {"/bin/cat >$0.kept", `{"auths":{"other:1":{"auth":"bWU6cGFzcw=="}}}`, "", true, false},
+	} {
+		dir := t.TempDir()
+		helper := filepath.Join(dir, "docker-credential-secretservice")
+		if err := os.WriteFile(helper, []byte("#!/bin/sh\ncase $1 in store) "+c.helper+";; *) echo credentials not found in native keychain; exit 1;; esac\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "config.json")
+		if c.config != "" {
+			if err := os.WriteFile(path, []byte(c.config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.Command(program, "login", "-u", "me", "--password-stdin", "a.example.com")
+		cmd.Env = []string{"PATH=" + dir, "DOCKER_CONFIG=" + dir, "DOCKER_HOST=" + host}
+		cmd.Stdin = strings.NewReader("secret")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "Login Succeeded") {
+			t.Fatalf("%+v: %v, %s", c, err, out)
+		}
+		kept, _ := os.ReadFile(helper + ".kept")
+		config, err := os.ReadFile(path)
+		if inFile := strings.Contains(string(config), base64.StdEncoding.EncodeToString([]byte("me:secret"))); err != nil || inFile != c.inFile ||
+			!strings.Contains(string(kept), c.kept) || strings.Contains(string(config), `"credsStore": "secretservice"`) != c.helps {
+			t.Errorf("%+v: the helper has %q; config.json: %v, %s", c, kept, err, config)
+		}
 	}
 }

@@ -118,7 +118,7 @@ func (a *app) tryLogin(ctx context.Context, with types.AuthConfig) error {
 		with.Password, with.IdentityToken = "", res.Auth.IdentityToken
 	}
 	with.Auth = ""
-	if err := a.config().GetCredentialsStore(with.ServerAddress).Store(with); err != nil {
+	if err := dockerconfig.Store(a.config(), with); err != nil {
 		return fmt.Errorf("Error saving credentials: %w", dockerconfig.ExplainHelper(a.config(), err)) //nolint:staticcheck // Docker's text
 	}
 	_, _ = fmt.Fprintln(a.out, res.Auth.Status)

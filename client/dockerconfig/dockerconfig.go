@@ -11,6 +11,7 @@ import (
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
+	"github.com/docker/cli/cli/config/credentials"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/registry"
@@ -60,6 +61,20 @@ func RegistryAuth(cfg *configfile.ConfigFile, domain string, warn func(string)) 
 		Username: auth.Username, Password: auth.Password, Auth: auth.Auth, ServerAddress: auth.ServerAddress,
 		IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken,
 	})
+}
+
+// Store keeps what a registry has accepted where the configuration says. Where it says nothing and has none yet, that is
+// the helper which is installed for this, as with Docker's client; and config.json without one, or where that fails, as
+// nobody has chosen it: the keychain of desktops does on servers.
+func Store(cfg *configfile.ConfigFile, auth types.AuthConfig) error {
+	if helper := credentials.DetectDefaultStore(""); helper != "" && !cfg.ContainsAuth() {
+		cfg.CredentialsStore = helper
+		if cfg.GetCredentialsStore(auth.ServerAddress).Store(auth) == nil {
+			return nil
+		}
+		cfg.CredentialsStore = ""
+	}
+	return cfg.GetCredentialsStore(auth.ServerAddress).Store(auth)
 }
 
 // Credentials is the text of a config.json that has what is stored for all registries, also by credential helpers, and
