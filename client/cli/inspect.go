@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"text/template"
 
 	"github.com/containerd/platforms"
@@ -157,7 +158,7 @@ func (a *app) inspectAll(ctx context.Context, refs []string, format string, get 
 	for _, ref := range refs {
 		typed, raw, err := get(ctx, ref)
 		if err == nil && tmpl != nil {
-			err = executeInspect(&text, tmpl, typed, raw, func() ([]byte, error) { return a.earlier(ctx, ref, of) })
+			err = executeInspect(&text, tmpl, typed, raw, func(version string) ([]byte, error) { return a.earlier(ctx, ref, version, of) })
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -197,7 +198,7 @@ func (a *app) printInspected(raws [][]byte, text *bytes.Buffer, format string, t
 // executeInspect runs the template on the typed object; if that has not what the
 // template asks for, on the engine's JSON, whose field names may be newer; and then on
 // the object as earlier versions of the API describe it.
-func executeInspect(out *bytes.Buffer, tmpl *template.Template, typed any, raw []byte, earlier func() ([]byte, error)) error {
+func executeInspect(out *bytes.Buffer, tmpl *template.Template, typed any, raw []byte, earlier func(version string) ([]byte, error)) error {
 	plain, err := withPlainAddresses(tmpl)
 	if err != nil {
 		return err
@@ -205,8 +206,10 @@ func executeInspect(out *bytes.Buffer, tmpl *template.Template, typed any, raw [
 	var b bytes.Buffer
 	if err := plain.Execute(&b, typed); err != nil {
 		if err := executeOnJSON(&b, tmpl, raw); err != nil {
-			before, none := earlier()
-			if none != nil || executeOnJSON(&b, tmpl, before) != nil {
+			if !slices.ContainsFunc(earlierVersions, func(version string) bool {
+				before, none := earlier(version)
+				return none == nil && executeOnJSON(&b, tmpl, before) == nil
+			}) {
 				return err
 			}
 		}
@@ -235,19 +238,18 @@ func executeOnJSON(b *bytes.Buffer, tmpl *template.Template, raw []byte) error {
 	return nil
 }
 
-// settingsVersion is the last version of the API in which a container's
-// NetworkSettings have the address on the default network themselves, and an image its
-// Parent, GraphDriver and DockerVersion. Docker 29 has dropped them, and thereby what
-// most scripts that ask for an address say: {{.NetworkSettings.IPAddress}}. They go on
-// working.
-const settingsVersion = "1.51"
+// earlierVersions of the API are the last ones that have what was dropped since, and that scripts ask for. After 1.51 a
+// container's NetworkSettings had no more the address on the default network themselves, as in
+// {{.NetworkSettings.IPAddress}}, nor an image its Parent, GraphDriver and DockerVersion; after 1.43, its VirtualSize and
+// soon its ContainerConfig. They go on working.
+var earlierVersions = []string{"1.51", "1.43"}
 
-// earlier is the object as settingsVersion describes it.
-func (a *app) earlier(ctx context.Context, ref string, of func(*client.Client) (lookup, error)) ([]byte, error) {
-	if of == nil || versions.LessThanOrEqualTo(a.conn.ClientVersion(), settingsVersion) {
+// earlier is the object as a version of the API describes it.
+func (a *app) earlier(ctx context.Context, ref, version string, of func(*client.Client) (lookup, error)) ([]byte, error) {
+	if of == nil || versions.LessThanOrEqualTo(a.conn.ClientVersion(), version) {
 		return nil, errors.New("already asked")
 	}
-	c, err := a.connect(settingsVersion)
+	c, err := a.connect(version)
 	if err != nil {
 		return nil, err
 	}
