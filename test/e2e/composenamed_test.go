@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
 )
 
 // An attached `up` of services that are named lasts as long as they do, and stops them: what they depend on may end
@@ -40,5 +43,52 @@ services:
 			t.Errorf("%s: %q goes on", c.args, got)
 		}
 		a.ok(t, "down", "-t", "0")
+	}
+}
+
+// One that names no services, but leaves some out of what it shows, lasts as long as those that it shows. What ends it
+// before stops all.
+func TestComposeUpOfAttachedServices(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  db: {image: busybox, command: sleep 1000, stop_signal: SIGKILL, attach: false}
+  queue: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+  tests: {image: busybox, command: sh -c "echo tested; exit 3", depends_on: [db, queue]}
+`})
+	for _, c := range []struct {
+		args string
+		code int
+		left string
+	}{
+		{"--no-attach queue", 0, "db\nqueue"},
+		{"--attach tests", 0, "db\nqueue"},
+		{"--no-attach queue --abort-on-container-exit", 3, ""},
+		{"--attach tests --abort-on-container-failure", 3, ""},
+		{"--attach tests --exit-code-from db", 3, ""},
+		{"--no-attach tests --no-attach queue --exit-code-from tests", 3, ""}, // nothing is shown: all count
+	} {
+		r := a.run(t, append([]string{"up"}, strings.Fields(c.args)...)...)
+		if r.Code != c.code || strings.Contains(r.Stdout, "tested") == strings.Contains(c.args, "--no-attach tests") {
+			t.Errorf("%s: %s", c.args, r)
+		}
+		if got := a.ok(t, "ps", "--services"); got != c.left {
+			t.Errorf("%s: %q goes on", c.args, got)
+		}
+		a.ok(t, "down", "-t", "0")
+	}
+
+	up := harness.Begin(t, a.command(t, "up", "--attach", "queue"))
+	up.Shows(t, "Attaching to queue-1")
+	harness.Eventually(t, func() (bool, string) {
+		got := a.ok(t, "ps", "-a", "--format", "{{.Service}} {{.State}}")
+		return got == "db running\nqueue running\ntests exited", got
+	})
+	up.Signal(t, syscall.SIGINT)
+	if code := up.Exit(t); code != 130 {
+		t.Errorf("exit code %d\n%s", code, up)
+	}
+	if got := a.ok(t, "ps", "-q"); got != "" {
+		t.Errorf("goes on: %s", got)
 	}
 }

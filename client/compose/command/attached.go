@@ -31,7 +31,7 @@ type session struct {
 	app     *app
 	o       *operate.Operator
 	p       *types.Project
-	named   []string        // services; with any, what these depend on goes on without the session
+	named   []string        // services; with any, what these depend on is not stopped with the session
 	aside   context.Context // in which the others are followed; it ends before what counts is waited for
 	flags   *up
 	logs    *show.Logs
@@ -48,7 +48,8 @@ type session struct {
 	held     int                      // the session goes on though nothing runs: something is being started
 	starts   int                      // how many the engine has told of
 	codes    map[string]int64         // by service, of the first container that ended
-	first    int64                    // the exit code of what has ended the session
+	aborted  bool                     // a container has ended the session
+	first    int64                    // that one's exit code
 	lost     error                    // why the engine is not heard any more
 	ended    chan struct{}            // closed when nothing runs any more, or should
 	once     sync.Once
@@ -103,7 +104,7 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 		return err
 	}
 	interrupted := ctx.Err() != nil
-	switch err := s.stop(timeout, s.counts); {
+	switch err := s.stop(timeout, s.stopped(interrupted)); {
 	case interrupted && connect.IsUnreachable(err):
 		return &exitError{130, fmt.Errorf("the engine is away: what runs goes on, and `%s compose stop` stops it when it is back", s.app.program)}
 	case err != nil:
@@ -305,10 +306,25 @@ func (s *session) ours(service string) bool {
 	return ours
 }
 
-// counts says whether the session lasts as long as a service does, and stops it. As with docker compose it is so with those
-// that are named: a migration that they wait for may end, and a database goes on.
-func (s *session) counts(service string) bool {
+// chosen says whether a service is one of those that are named, or none are.
+func (s *session) chosen(service string) bool {
 	return s.ours(service) && (len(s.named) == 0 || slices.Contains(s.named, service))
+}
+
+// counts says whether the session lasts as long as a service does. As with docker compose it is so with those that are
+// named: a migration that they wait for may end, and a database goes on; or else with those that are shown, if any is.
+func (s *session) counts(service string) bool {
+	return s.chosen(service) && (len(s.named) > 0 || len(s.visible) == 0 || s.visible[service])
+}
+
+// stopped are the services that the end of the session stops: where all that counts has ended by itself, the others go on.
+func (s *session) stopped(interrupted bool) func(service string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if interrupted || s.aborted {
+		return s.chosen
+	}
+	return s.counts
 }
 
 // runs says whether the engine has anything of the project that runs. One that is away tells when it is back.
@@ -331,10 +347,8 @@ func (s *session) shown(p *types.Project, services []string) map[string]bool {
 	for name, service := range p.Services {
 		switch {
 		case slices.Contains(s.flags.noAttach, name), service.Attach != nil && !*service.Attach && !slices.Contains(s.flags.attach, name):
-		case len(s.flags.attach) > 0:
-			shown[name] = slices.Contains(s.flags.attach, name)
-		case len(services) > 0 && !s.flags.attachDependencies:
-			shown[name] = slices.Contains(services, name)
+		case len(s.flags.attach) > 0 && !slices.Contains(s.flags.attach, name):
+		case len(s.flags.attach) == 0 && len(services) > 0 && !s.flags.attachDependencies && !slices.Contains(services, name):
 		default:
 			shown[name] = true
 		}

@@ -281,8 +281,8 @@ func (s *session) over(c operate.Container, code int64, again bool) bool {
 	}
 	if s.flags.abort || s.flags.abortFailure && code != 0 {
 		s.once.Do(func() {
-			s.first = code
-			if len(s.live) > 0 {
+			s.aborted, s.first = true, code
+			if len(s.live) > 0 || len(s.named) == 0 && len(s.beside) > 0 {
 				_, _ = fmt.Fprintln(s.app.err, "Aborting on container exit...")
 			}
 			close(s.ended)
