@@ -92,3 +92,24 @@ services:
 		t.Errorf("goes on: %s", got)
 	}
 }
+
+// An attached up that fails stops what it has started, and nothing that ran before.
+func TestComposeUpThatFailsLeavesWhatRan(t *testing.T) {
+	e := engine(t, "busybox")
+	a := compose(t, e, map[string]string{"compose.yaml": `
+services:
+  db: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+  queue: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}
+  web: {image: busybox, command: /nonesuch, depends_on: [db, queue]}
+`})
+	a.ok(t, "up", "-d", "db")
+	for _, args := range []string{"up", "up web", "up --attach-dependencies web"} {
+		r := a.run(t, strings.Fields(args)...)
+		if r.Code == 0 || !strings.Contains(r.Stderr, "/nonesuch") {
+			t.Errorf("%s: %s", args, r)
+		}
+		if got := a.ok(t, "ps", "--services"); got != "db" {
+			t.Errorf("%s: %q runs", args, got)
+		}
+	}
+}

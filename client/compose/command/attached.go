@@ -31,8 +31,10 @@ type session struct {
 	app     *app
 	o       *operate.Operator
 	p       *types.Project
+	before  map[string]bool // ids of containers that ran before the session
 	named   []string        // services; with any, what these depend on is not stopped with the session
 	aside   context.Context // in which the others are followed; it ends before what counts is waited for
+	earlier context.Context // in which those are followed that ran before; it ends if the start fails, and they go on
 	flags   *up
 	logs    *show.Logs
 	visible map[string]bool // services whose output is shown
@@ -77,12 +79,18 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 		// What containers say comes in between: lines cannot be kept up to date.
 		o.Report = silent{s.logs}
 	}
+	s.before = map[string]bool{}
+	for _, c := range list {
+		s.before[c.ID] = c.Running()
+	}
 	s.announce(list)
 	following, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	aside, turn := context.WithCancel(following)
 	defer turn()
-	s.aside = aside
+	earlier, depart := context.WithCancel(following)
+	defer depart()
+	s.aside, s.earlier = aside, earlier
 	s.hold()
 	leave, err := s.join(following, list)
 	if err != nil {
@@ -90,8 +98,15 @@ func (a *app) attached(ctx context.Context, o *operate.Operator, p *types.Projec
 	}
 	err = o.Start(ctx, p, operate.StartOptions{Attach: func(_ context.Context, c operate.Container) (func(), error) { return s.attach(following, c) }})
 	if err != nil {
-		// What has been started is stopped, as after an interrupt, and shown to its end, which says why.
-		if serr := s.stop(timeout, s.ours); serr != nil {
+		// What has been started is stopped, and shown to its end, which says why.
+		those := s.begun
+		if ctx.Err() != nil {
+			those = s.stopped(true)
+			turn()
+		} else {
+			depart()
+		}
+		if serr := s.stop(timeout, those); serr != nil {
 			return errors.Join(err, serr)
 		}
 		leave()
@@ -221,7 +236,7 @@ func (s *session) work(ctx, following context.Context) (detached bool, err error
 	w := &watcher{app: s.app, project: s.p, log: s.logs, engine: s.engine, quiet: s.flags.quietBuild, prune: true, hold: s.hold, release: s.release}
 	if s.flags.watch {
 		if err := w.start(following); err != nil {
-			return false, errors.Join(err, s.stop(nil, s.ours))
+			return false, errors.Join(err, s.stop(nil, s.begun))
 		}
 	}
 	defer w.stop()
@@ -317,15 +332,20 @@ func (s *session) counts(service string) bool {
 	return s.chosen(service) && (len(s.named) > 0 || len(s.visible) == 0 || s.visible[service])
 }
 
-// stopped are the services that the end of the session stops: where all that counts has ended by itself, the others go on.
-func (s *session) stopped(interrupted bool) func(service string) bool {
+// stopped are the containers that the end of the session stops: where all that counts has ended by itself, the others go
+// on.
+func (s *session) stopped(interrupted bool) func(operate.Container) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	of := s.counts
 	if interrupted || s.aborted {
-		return s.chosen
+		of = s.chosen
 	}
-	return s.counts
+	return func(c operate.Container) bool { return of(c.Service) }
 }
+
+// begun says whether the session has started a container, which runs only because of it.
+func (s *session) begun(c operate.Container) bool { return s.ours(c.Service) && !s.before[c.ID] }
 
 // runs says whether the engine has anything of the project that runs. One that is away tells when it is back.
 func (s *session) runs() bool {
@@ -372,8 +392,8 @@ func (s *session) runsOf(service string) map[string]int {
 	return s.beside
 }
 
-// stop stops what still runs of some services. A second interrupt kills it.
-func (s *session) stop(timeout *int, those func(service string) bool) error {
+// stop stops what still runs of some containers. A second interrupt kills it.
+func (s *session) stop(timeout *int, those func(operate.Container) bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	second := make(chan os.Signal, 1)
@@ -383,7 +403,7 @@ func (s *session) stop(timeout *int, those func(service string) bool) error {
 	if err != nil {
 		return err
 	}
-	now = slices.DeleteFunc(now, func(c operate.Container) bool { return !those(c.Service) })
+	now = slices.DeleteFunc(now, func(c operate.Container) bool { return !those(c) })
 	go func() {
 		select {
 		case <-second:

@@ -138,10 +138,15 @@ func (s *session) begin(ctx context.Context, c operate.Container, at int64) {
 
 // within is the context in which a container is followed.
 func (s *session) within(ctx context.Context, c operate.Container) context.Context {
-	if s.counts(c.Service) {
-		return ctx
+	if !s.counts(c.Service) {
+		ctx = s.aside
 	}
-	return s.aside
+	if s.before[c.ID] {
+		following, leave := context.WithCancel(ctx)
+		context.AfterFunc(s.earlier, leave)
+		return following
+	}
+	return ctx
 }
 
 // beginning is when a container's present run has begun, "" if that is not known.
