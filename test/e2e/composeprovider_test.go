@@ -31,7 +31,7 @@ services:
     image: busybox
     command: sh -c "echo url is $$DB_URL; exec sleep 1000"
     stop_signal: SIGKILL
-    depends_on: [db]
+    depends_on: {db: {condition: service_healthy}}
 `
 	a := compose(t, e, map[string]string{"compose.yaml": strings.ReplaceAll(file, "%SIZE%", "[big, bigger]"), ".env": "NAME=ours\n"})
 	a.env = []string{"PATH=" + programs + ":" + os.Getenv("PATH")}
@@ -42,8 +42,13 @@ services:
 	if got := a.ok(t, "exec", "-T", "web", "sh", "-c", "echo $DB_URL"); got != "db://ours" {
 		t.Errorf("the variable is %q", got)
 	}
+	if got := e.OK(t, "cleat", "inspect", "-f", `{{index .Config.Labels "com.docker.compose.depends_on"}}`, a.name+"-web-1"); got != "db:service_healthy:false" {
+		t.Errorf("it depends on %q", got)
+	}
 	before := a.ids(t)
-	a.ok(t, "up", "-d")
+	for _, args := range []string{"stop", "start", "restart -t 0", "stop web", "start web", "stop web", "-f compose.yaml start web", "up -d"} {
+		a.ok(t, strings.Fields(args)...)
+	}
 	if now := a.ids(t); now[a.name+"-web-1"] != before[a.name+"-web-1"] {
 		t.Error("made anew though nothing has changed")
 	}

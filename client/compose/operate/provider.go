@@ -147,7 +147,7 @@ func providerOptions(ctx context.Context, program string, env []string, c *types
 }
 
 // ProvideAll runs the providers of a project, each after those that it depends on, gives their variables to the services
-// that depend on them, and takes the provided services out of the project: what is left is the engine's.
+// that depend on them, and disables the provided services: what is left is the engine's.
 func (o *Operator) ProvideAll(ctx context.Context, p *types.Project) (*types.Project, error) {
 	order := graph{}
 	for name, s := range p.Services {
@@ -169,20 +169,24 @@ func (o *Operator) ProvideAll(ctx context.Context, p *types.Project) (*types.Pro
 		p = withVariables(p, name, variables)
 	}
 	left := *p
-	left.Services = maps.Clone(p.Services)
+	left.Services, left.DisabledServices = maps.Clone(p.Services), maps.Clone(p.DisabledServices)
+	if left.DisabledServices == nil {
+		left.DisabledServices = types.Services{}
+	}
 	for name := range found {
+		left.DisabledServices[name] = left.Services[name]
 		delete(left.Services, name)
 	}
-	for name, s := range left.Services {
-		s.DependsOn = maps.Clone(s.DependsOn)
-		for on := range s.DependsOn {
-			if _, provided := found[on]; provided {
-				delete(s.DependsOn, on)
-			}
-		}
-		left.Services[name] = s
-	}
 	return &left, nil
+}
+
+// provided says whether a service is made by a provider: the engine has nothing of it that could be waited for.
+func provided(p *types.Project, name string) bool {
+	s, enabled := p.Services[name]
+	if !enabled {
+		s = p.DisabledServices[name]
+	}
+	return s.Provider != nil
 }
 
 // withVariables gives what a provider has set to the services that depend on it, under the provider's name.

@@ -218,7 +218,7 @@ func (n *news) until(ctx context.Context, look func() (done bool, err error)) er
 // awaitDependencies waits until what a service depends on is as its conditions say.
 func (o *Operator) awaitDependencies(ctx context.Context, n *news, list []Container, p *types.Project, s types.ServiceConfig) error {
 	for on, d := range s.DependsOn {
-		if d.Condition == types.ServiceConditionStarted || d.Condition == "" {
+		if d.Condition == types.ServiceConditionStarted || d.Condition == "" || provided(p, on) {
 			continue
 		}
 		targets := OfServices(list, []string{on})
