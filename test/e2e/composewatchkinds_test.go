@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,6 +58,23 @@ volumes: {data: }
 	}
 
 	a.ok(t, "exec", "-T", "web", "touch", "/app/data/kept")
+	for i, command := range []string{
+		"mkdir -p data/sub; echo x >data/sub/x", "rm -r data", "mkdir data", "mv data ../data", "mkdir data; touch data/kept", "rm -r data",
+	} {
+		cmd := exec.Command("sh", "-ec", command)
+		cmd.Dir = filepath.Join(a.dir, "app")
+		if said, err := cmd.CombinedOutput(); err != nil {
+			t.Fatal(command, err, string(said))
+		}
+		a.writer(t)("app/behind", fmt.Sprint(i)) // comes with it, or after it
+		harness.Eventually(t, func() (bool, string) {
+			r := a.run(t, "exec", "-T", "web", "cat", "/app/behind")
+			return r.Stdout == fmt.Sprint(i), r.String() + watch.String()
+		})
+		if got := a.ok(t, "exec", "-T", "web", "ls", "-d", "/app/data/kept"); got != "/app/data/kept" {
+			t.Errorf("%s: %q of what is mounted", command, got)
+		}
+	}
 	for _, file := range []string{"one", "app/data"} {
 		if err := os.WriteFile(filepath.Join(a.dir, file), nil, 0o644); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -225,7 +226,7 @@ func sortOut(rules []watch.Rule, batch []string) todo {
 			}
 			matched = true
 			if r.Syncs() {
-				t.sync[r.Service] = append(t.sync[r.Service], watch.Copy{From: file, To: target, Below: file != r.Path})
+				t.sync[r.Service] = append(t.sync[r.Service], watch.Copy{From: file, To: target, Target: path.Clean(r.Target)})
 			}
 		}
 		switch {

@@ -21,6 +21,7 @@ import (
 // it that are gone from the host.
 func (o *Operator) Sync(ctx context.Context, c Container, files []watch.Copy) error {
 	there, gone := sortOut(files)
+	gone = unmounted(c, files, gone)
 	if !c.Running() {
 		gone = nil
 	}
@@ -56,7 +57,7 @@ func (o *Operator) remove(ctx context.Context, c Container, files []string) erro
 func (o *Operator) ofAnotherKind(ctx context.Context, c Container, files []watch.Copy) (others []string, err error) {
 	for _, f := range files {
 		info, err := os.Lstat(f.From)
-		if err != nil || !f.Below || mountedIn(c, f.To) {
+		if err != nil || f.To == f.Target || mountedIn(c, f.To) {
 			continue
 		}
 		r, err := o.API.ContainerStatPath(ctx, c.ID, client.ContainerStatPathOptions{Path: f.To})
@@ -75,6 +76,21 @@ func (o *Operator) ofAnotherKind(ctx context.Context, c Container, files []watch
 func mountedIn(c Container, at string) bool {
 	return slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool {
 		return m.Destination == at || strings.HasPrefix(m.Destination, at+"/")
+	})
+}
+
+// unmounted are those of the files' paths in a container whose removal takes nothing out of what is mounted there: on it,
+// below it, or on the way to it from the target of its rule, as dependencies that are installed in a volume between the
+// sources. What is within a target that is in a volume itself is the host's.
+func unmounted(c Container, files []watch.Copy, paths []string) []string {
+	targets := map[string]string{}
+	for _, f := range files {
+		targets[f.To] = f.Target
+	}
+	return slices.DeleteFunc(paths, func(p string) bool {
+		return mountedIn(c, p) || slices.ContainsFunc(c.Mounts, func(m container.MountPoint) bool {
+			return strings.HasPrefix(p, m.Destination+"/") && strings.HasPrefix(m.Destination, strings.TrimSuffix(targets[p], "/")+"/")
+		})
 	})
 }
 

@@ -58,6 +58,26 @@ func TestSyncOfWhatCannotBeRead(t *testing.T) {
 	}
 }
 
+// What is mounted keeps what is in it, whatever is gone from the host.
+func TestUnmounted(t *testing.T) {
+	c := Container{Summary: container.Summary{Mounts: []container.MountPoint{{Destination: "/app/modules"}, {Destination: "/html"}}}}
+	for _, r := range []struct{ target, gone, want string }{
+		{"/app", "/app/a /app/modules /app/modules/x /app/modules2/x", "[/app/a /app/modules2/x]"},
+		{"/app", "/app", "[]"},
+		{"/", "/app /app/modules/x /html/x /b", "[/b]"},
+		{"/html", "/html /html/x", "[/html/x]"},
+		{"/html/sub", "/html/sub /html/sub/x", "[/html/sub /html/sub/x]"},
+	} {
+		var files []watch.Copy
+		for _, p := range strings.Fields(r.gone) {
+			files = append(files, watch.Copy{To: p, Target: r.target})
+		}
+		if got := fmt.Sprint(unmounted(c, files, strings.Fields(r.gone))); got != r.want {
+			t.Errorf("%s: %s are removed of %s, want %s", r.target, got, r.gone, r.want)
+		}
+	}
+}
+
 func TestPortions(t *testing.T) {
 	for _, c := range []struct{ paths, want string }{
 		{"", "[]"},

@@ -15,7 +15,7 @@ import (
 // Copy is a file of the host and where it goes in a container.
 type Copy struct {
 	From, To string
-	Below    bool // its rule's path: To is not as the user wrote it, but made after the host's tree
+	Target   string // of its rule, as the user wrote it; what of To is below it is made after the host's tree
 }
 
 // Archive writes a tar archive of files as they are now. One that has vanished meanwhile, and what no archive can hold,
