@@ -173,8 +173,8 @@ func (o *Operator) losesVolume(ctx context.Context, name string) (bool, error) {
 	return o.Confirm(ctx, fmt.Sprintf("Volume %q exists but doesn't match configuration in compose file. Recreate (data will be lost)?", name))
 }
 
-// removeNetworks removes the project's networks but those whose ids are kept.
-func (o *Operator) removeNetworks(ctx context.Context, project string, kept map[string]bool) (found bool, err error) {
+// removeNetworks removes those of the project's networks, by their ids, that are meant.
+func (o *Operator) removeNetworks(ctx context.Context, project string, meant func(id string) bool) (found bool, err error) {
 	list, err := o.API.NetworkList(ctx, client.NetworkListOptions{Filters: make(client.Filters).Add("label", label.Project+"="+project)})
 	if err != nil {
 		return false, err
@@ -182,7 +182,7 @@ func (o *Operator) removeNetworks(ctx context.Context, project string, kept map[
 	errs := make([]error, len(list.Items))
 	var group errgroup.Group
 	for i, n := range list.Items {
-		if kept[n.ID] {
+		if !meant(n.ID) {
 			continue
 		}
 		group.Go(func() error {
@@ -204,8 +204,8 @@ func (o *Operator) removeNetworks(ctx context.Context, project string, kept map[
 	return len(list.Items) > 0, errors.Join(errs...)
 }
 
-// removeVolumes removes the project's volumes.
-func (o *Operator) removeVolumes(ctx context.Context, project string) (found bool, err error) {
+// removeVolumes removes those of the project's volumes, by their names, that are meant.
+func (o *Operator) removeVolumes(ctx context.Context, project string, meant func(name string) bool) (found bool, err error) {
 	list, err := o.API.VolumeList(ctx, client.VolumeListOptions{Filters: make(client.Filters).Add("label", label.Project+"="+project)})
 	if err != nil {
 		return false, err
@@ -213,6 +213,9 @@ func (o *Operator) removeVolumes(ctx context.Context, project string) (found boo
 	errs := make([]error, len(list.Items))
 	var group errgroup.Group
 	for i, v := range list.Items {
+		if !meant(v.Name) {
+			continue
+		}
 		group.Go(func() error {
 			o.Report.Report("Volume", v.Name, "Removing")
 			_, err := o.API.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{})

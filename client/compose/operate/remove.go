@@ -127,6 +127,9 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 	if opts.All && len(opts.Services) > 0 {
 		targets = OfServices(list, Dependencies(list).needing(opts.Services))
 	}
+	if p != nil && len(opts.Services) > 0 && opts.RemoveOrphans {
+		targets = append(slices.Clip(targets), unclaimed(p, opts.Services, list)...)
+	}
 	if p != nil && !opts.All && len(opts.Services) == 0 {
 		targets = slices.DeleteFunc(slices.Clone(list), func(c Container) bool {
 			_, enabled := p.Services[c.Service]
@@ -142,23 +145,16 @@ func (o *Operator) Down(ctx context.Context, name string, p *types.Project, opts
 			return err
 		}
 	}
-	if len(opts.Services) > 0 {
-		return nil
-	}
-	kept := map[string]bool{}
-	if !opts.All {
-		kept = ofProfiles(p, list)
-	}
-	found, err := o.removeNetworks(ctx, name, kept)
+	found, err := o.removeNetworks(ctx, name, opts.networks(p, list, targets))
 	errs := []error{err}
 	if opts.Volumes {
-		volumes, err := o.removeVolumes(ctx, name)
+		volumes, err := o.removeVolumes(ctx, name, opts.volumes(p, list))
 		found, errs = found || volumes, append(errs, err)
 	}
 	if opts.Images != "" {
-		errs = append(errs, o.removeImages(ctx, name, p, list, opts))
+		errs = append(errs, o.removeImages(ctx, name, p, OfServices(list, opts.Services), opts))
 	}
-	if len(list) == 0 && !found && opts.Images == "" {
+	if len(list) == 0 && !found && opts.Images == "" && len(opts.Services) == 0 {
 		o.Report.Warn("No resource found to remove for project \"" + name + "\".")
 	}
 	return errors.Join(errs...)
@@ -195,17 +191,19 @@ func ofProfiles(p *types.Project, list []Container) map[string]bool {
 func (o *Operator) removeImages(ctx context.Context, name string, p *types.Project, list []Container, opts DownOptions) error {
 	services := types.Services{}
 	if p != nil {
-		if services = p.Services; opts.All {
+		if services = p.Services; opts.All || len(opts.Services) > 0 {
 			services = p.AllServices()
 		}
 	}
+	services = opts.among(services)
 	built, err := o.API.ImageList(ctx, client.ImageListOptions{Filters: make(client.Filters).Add("dangling", "false").Add("label", label.Project+"="+name)})
 	if err != nil {
 		return err
 	}
 	names := map[string]bool{}
 	for _, i := range built.Items {
-		if s, known := services[i.Labels[label.Service]]; len(i.RepoTags) > 0 && (known || p == nil || opts.RemoveOrphans) {
+		service := i.Labels[label.Service]
+		if s, known := services[service]; len(i.RepoTags) > 0 && opts.about(service) && (known || p == nil || opts.RemoveOrphans) {
 			names[ownTag(i.RepoTags, s.Image)] = true
 			if s.Build != nil {
 				for _, tag := range s.Build.Tags {
