@@ -294,6 +294,9 @@ func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
 		if err != nil {
 			return nil, notTheImage(err)
 		}
+		if err := from.Load().Whole(); err != nil {
+			return nil, fmt.Errorf("the volumes of %s are not known: %w", name, err)
+		}
 		for _, m := range from.Load().Mounts {
 			if m.Type == mount.TypeTmpfs || m.Type == typeFile {
 				continue

@@ -67,7 +67,7 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	})
 	rc.deps.Tasks.Go("volume plugins", func(ctx context.Context) {
 		if found.damaged {
-			return // what has no user may have one
+			return // as sweepVolumes
 		}
 		if err := rc.deps.Volumes.ReleaseStale(ctx); err != nil && ctx.Err() == nil {
 			rc.deps.Log.Warn("volumes of plugins that containers do not use any more: the next start of the engine tries again", "error", err)
@@ -143,6 +143,10 @@ func (rc *Recovery) sweepVolumes(ctx context.Context, found *inventory) {
 		rc.deps.Log.Warn("volumes that no container runs with", "error", err)
 	}
 	for _, name := range rc.deps.Containers.Orphans() {
+		if found.damaged { // what has no user may have one
+			rc.deps.Log.Warn("anonymous volume of a removed container stays, for volume prune", "volume", name)
+			continue
+		}
 		err := rc.deps.Volumes.Remove(ctx, name, true)
 		if err != nil && !errors.Is(err, errdefs.ErrConflict) {
 			rc.deps.Log.Warn("anonymous volume of a removed container", "volume", name, "error", err)

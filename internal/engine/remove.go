@@ -166,6 +166,10 @@ func (rm *Remover) releaseVolumes(ctx context.Context, rec *container.Record, re
 		if !remove || !m.Anonymous || len(rm.volumes.References(m.Name)) > 0 {
 			continue
 		}
+		if err := checkWhole(rm.containers); err != nil {
+			rm.log.Warn("anonymous volume of a removed container stays, for volume prune", "volume", m.Name, "error", err)
+			continue
+		}
 		err := rm.volumes.Remove(ctx, m.Name, false)
 		switch {
 		case err == nil:

@@ -49,6 +49,9 @@ func (v *Volumes) RemoveSnapshot(ctx context.Context, name, snapshot string) err
 
 // Restore replaces a volume's data by a snapshot's, as volume.Service.Restore says.
 func (v *Volumes) Restore(ctx context.Context, name, snapshot string) (volume.Copying, error) {
+	if err := checkWhole(v.containers); err != nil {
+		return volume.Copying{}, fmt.Errorf("restore volume %s: %w", name, err)
+	}
 	return v.service.Restore(ctx, name, snapshot)
 }
 
@@ -69,6 +72,9 @@ func (v *Volumes) Import(ctx context.Context, name string, labels map[string]str
 // Rename gives a volume another name, which the containers that have it learn,
 // running or not.
 func (v *Volumes) Rename(ctx context.Context, old, name string) (*apivolume.Volume, error) {
+	if err := checkWhole(v.containers); err != nil {
+		return nil, fmt.Errorf("rename %s: %w", old, err)
+	}
 	users, unlock, err := v.lockUsers(ctx, old)
 	if err != nil {
 		return nil, err

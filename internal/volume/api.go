@@ -72,6 +72,7 @@ type Service struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry
+	unknown bool // there are containers of which nobody knows what they run with
 }
 
 // entry is one volume. Its fields are guarded by Service.mu; meta does not

@@ -415,7 +415,10 @@ func (s *Service) reach(ctx context.Context, name string, e *entry) (path string
 		return "", nil, err
 	}
 	return path, func() error {
-		if len(s.Users(name)) > 0 {
+		s.mu.Lock()
+		used := len(e.active) > 0 || s.unknown
+		s.mu.Unlock()
+		if used {
 			return nil
 		}
 		return s.ensureUnmounted(name)

@@ -66,7 +66,7 @@ func (s *Service) Unmount(ctx context.Context, name, containerID string) error {
 		}
 		return err
 	}
-	if len(e.active) > 0 {
+	if len(e.active) > 0 || s.unknown {
 		return nil
 	}
 	return s.hold(e, func() error { return s.ensureUnmounted(name) })
@@ -204,9 +204,10 @@ func (s *Service) Users(name string) []string {
 // Reconcile sets all references at once (volume name → container ids) at engine
 // start, and those of the containers that run. What is mounted for volumes that no
 // container runs with, is unmounted, unless there are containers of which nobody
-// knows what they run with: then all of it stays.
+// knows what they run with: then all of it stays, until the next engine.
 func (s *Service) Reconcile(refs, active map[string][]string, unknown bool) error {
 	s.mu.Lock()
+	s.unknown = unknown
 	var idle []string
 	for name, e := range s.entries {
 		clear(e.refs)

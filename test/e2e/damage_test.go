@@ -114,8 +114,10 @@ func TestVolumesOfAContainerOutOfOrder(t *testing.T) {
 		if r := e.Cleat(t, "volume", "rm", name); r.Code == 0 || !strings.Contains(r.String(), "put a copy of that file back") {
 			t.Errorf("removing the volume %s: %s", name, r)
 		}
-		if out := e.OK(t, "cleat", "run", "--rm", "-v", name+":/v", "busybox", "ls", "/v"); out != "kept" {
-			t.Errorf("what another container finds in the volume %s: %q", name, out)
+		for range 2 { // the end of the first takes nothing away
+			if out := e.OK(t, "cleat", "run", "--rm", "-v", name+":/v", "busybox", "ls", "/v"); out != "kept" {
+				t.Errorf("what another container finds in the volume %s: %q", name, out)
+			}
 		}
 	}
 	if r := e.Cleat(t, "volume", "rm", "none"); !strings.Contains(r.String(), "no such volume") {
@@ -126,4 +128,35 @@ func TestVolumesOfAContainerOutOfOrder(t *testing.T) {
 	e.Run(t)
 	e.OK(t, "cleat", "rm", "-f", id)
 	e.OK(t, "cleat", "volume", "rm", "plain", "mounted")
+}
+
+// TestAnonymousVolumeOfAContainerOutOfOrder: a container that has another one's anonymous volume keeps it while nobody
+// knows that it does, whoever is removed; and nobody gets no volumes in place of those that are not known.
+func TestAnonymousVolumeOfAContainerOutOfOrder(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	e.OK(t, "cleat", "create", "--name", "first", "-v", "/data", "busybox")
+	id := e.OK(t, "cleat", "run", "-d", "--volumes-from", "first", "busybox", "sleep", "1000")
+	e.OK(t, "cleat", "exec", id, "touch", "/data/kept")
+	anonymous := e.OK(t, "cleat", "volume", "ls", "-q")
+	e.OK(t, "cleat", "volume", "create", "named")
+	e.OK(t, "cleat", "volume", "snapshot", "named", "before")
+	undo := damage(t, e, filepath.Join("containers", id, "config.json"), []byte("nonsense"))
+	e.Run(t)
+	for _, args := range []string{"create --volumes-from " + id + " busybox", "volume rename named other", "volume restore named before"} {
+		if r := e.Cleat(t, strings.Fields(args)...); r.Code == 0 || !strings.Contains(r.String(), "put a copy of that file back") {
+			t.Errorf("%s: %s", args, r)
+		}
+	}
+	e.OK(t, "cleat", "rm", "-v", "first")
+	e.Kill()
+	undo()
+	e.Run(t)
+	if out := e.OK(t, "cleat", "exec", id, "ls", "/data"); out != "kept" {
+		t.Errorf("what is left in the volume: %q", out)
+	}
+	e.OK(t, "cleat", "rm", "-f", id)
+	if out := e.OK(t, "cleat", "volume", "prune", "-f"); !strings.Contains(out, anonymous) {
+		t.Errorf("prune: %q", out)
+	}
 }
