@@ -53,6 +53,7 @@ type fake struct {
 	subscribe   func(since, until time.Time) ([]events.Message, <-chan events.Message, func())
 	images      fakeImages
 	volumes     fakeVolumes
+	copies      api.VolumeCopies
 	networks    fakeNetworks
 	builds      fakeBuilds
 	classic     fakeClassic
@@ -432,7 +433,7 @@ func (f *fake) deps(log io.Writer) api.Deps {
 		Lifecycle: f, Upkeep: f, Queries: f, Stats: f, Streams: f, Execs: f, System: f, Events: f,
 		Files:     f,
 		Committer: f, Pruning: f, DiskUsage: f, Registries: f,
-		Images: &f.images, Transfer: &f.images, Attested: &f.images, Volumes: &f.volumes, Networks: &f.networks, Connections: &f.networks,
+		Images: &f.images, Transfer: &f.images, Attested: &f.images, Volumes: &f.volumes, VolumeCopies: f.copies, Networks: &f.networks, Connections: &f.networks,
 		Builds:        &f.builds,
 		ClassicBuilds: &f.classic,
 		ServerVersion: "29.9.3",

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	volumetypes "github.com/moby/moby/api/types/volume"
 
@@ -50,6 +51,8 @@ func (h *Handler) volumeClone(ctx context.Context, w http.ResponseWriter, q *req
 	if body.Name == "" {
 		return failure.Invalid("clone %s: Name must say what the new volume is called", q.param("name"))
 	}
+	ctx, cancel := h.streamContext(ctx, w) // containers may stand still until it has ended
+	defer cancel()
 	created, how, err := h.deps.VolumeCopies.Clone(ctx, volume.CloneRequest{
 		From: q.param("name"), To: body.Name, Snapshot: body.Snapshot, Labels: body.Labels,
 	})
@@ -87,6 +90,8 @@ func (h *Handler) snapshotCreate(ctx context.Context, w http.ResponseWriter, q *
 	if err := readJSON(q.Request, &body); err != nil {
 		return err
 	}
+	ctx, cancel := h.streamContext(ctx, w) // containers may stand still until it has ended
+	defer cancel()
 	made, how, err := h.deps.VolumeCopies.Snapshot(ctx, q.param("name"), body.Name)
 	if err != nil {
 		return err
@@ -108,6 +113,8 @@ func (h *Handler) volumeRestore(ctx context.Context, w http.ResponseWriter, q *r
 	if err := readJSON(q.Request, &body); err != nil {
 		return err
 	}
+	ctx, cancel := h.streamContext(ctx, w)
+	defer cancel()
 	how, err := h.deps.VolumeCopies.Restore(ctx, q.param("name"), body.Snapshot)
 	if err != nil {
 		return err
@@ -143,6 +150,10 @@ func (h *Handler) volumeImport(ctx context.Context, w http.ResponseWriter, q *re
 		key, value, _ := strings.Cut(l, "=")
 		labels[key] = value
 	}
+	ctx, cancel := h.streamContext(ctx, w)
+	defer cancel()
+	// Else a client that sends nothing keeps the engine from ending.
+	defer context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) })()
 	made, err := h.deps.VolumeCopies.Import(ctx, q.param("name"), labels, q.Body)
 	if err != nil {
 		return err
