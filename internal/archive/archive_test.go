@@ -286,6 +286,42 @@ func TestThereAndBack(t *testing.T) {
 	}
 }
 
+// What a stream says of the directory itself counts where it is asked for, wherever in the stream it stands.
+func TestUnpackWhole(t *testing.T) {
+	year2318 := time.Unix(11e9, 5) // which nanoseconds do not reach
+	for _, whole := range []bool{false, true} {
+		at, root, _ := place(t)
+		var before, after, late unix.Stat_t
+		unix.Stat(root+"/dst", &before)
+		itself := item{tar.Header{
+			Name: "./", Typeflag: tar.TypeDir, Mode: 0o1711, Uid: 12, Gid: 34, ModTime: year2318, PAXRecords: map[string]string{"SCHILY.xattr.user.x": "y"},
+			Format: tar.FormatPAX,
+		}, ""}
+		if err := archive.Unpack(t.Context(), at, "/dst", stream(t, file("./a", "a"), itself, file("./b", "b")), archive.Options{Whole: whole}); err != nil {
+			t.Fatal(err)
+		}
+		unix.Stat(root+"/dst", &after)
+		value := make([]byte, 10)
+		n, err := unix.Getxattr(root+"/dst", "user.x", value)
+		if !whole {
+			if after.Mode != before.Mode || after.Uid != before.Uid || after.Gid != before.Gid || err == nil {
+				t.Errorf("without being asked: mode %o, owner %d:%d, attribute %v", after.Mode, after.Uid, after.Gid, err)
+			}
+			continue
+		}
+		os.WriteFile(root+"/late", nil, 0o600)
+		unix.UtimesNanoAt(unix.AT_FDCWD, root+"/late", []unix.Timespec{{Sec: 11e9, Nsec: 5}, {Sec: 11e9, Nsec: 5}}, 0)
+		unix.Stat(root+"/late", &late) // as the filesystem has it
+		if after.Mode&0o7777 != 0o1711 || after.Uid != 12 || after.Gid != 34 || after.Mtim != late.Mtim || err != nil || string(value[:n]) != "y" {
+			t.Errorf("mode %o, owner %d:%d, time %v instead of %v, attribute %q %v", after.Mode, after.Uid, after.Gid, after.Mtim, late.Mtim, value, err)
+		}
+		itself.h.Uid = -1
+		if err := archive.Unpack(t.Context(), at, "/dst", stream(t, itself), archive.Options{Whole: whole}); err == nil {
+			t.Error("given to nobody")
+		}
+	}
+}
+
 // TestUnpackAgainstSwappedLinks has somebody swap the directory for a link meanwhile.
 func TestUnpackAgainstSwappedLinks(t *testing.T) {
 	fd, root, outside := place(t)

@@ -26,6 +26,8 @@ type Options struct {
 	KeepKind bool
 	// Owner, if not nil, is whom all files are given to; else it is as the stream says.
 	Owner *Owner
+	// Whole lets an entry for the directory itself, as "./", count, too.
+	Whole bool
 }
 
 // Owner is a user and a group.
@@ -34,7 +36,7 @@ type Owner struct{ UID, GID int }
 // Unpack unpacks the tar stream r into the directory dir, an absolute path, inside
 // the root. Existing directories are merged with those of the stream, other files are
 // replaced. Missing directories on the way are made, with mode 0755 and root's. dir
-// itself stays as it is.
+// itself stays as it is, unless Options.Whole says otherwise.
 //
 // A stream that is no tar stream, or has names that lead out of dir, is
 // errdefs.ErrInvalidArgument; what was unpacked before stays.
@@ -112,12 +114,15 @@ func inside(name string) (string, error) {
 	return clean, nil
 }
 
+// top is the name of the directory itself.
+const top = "."
+
 func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
 	name, err := inside(h.Name)
-	if err != nil || name == "." {
+	if err != nil || name == top && !(u.o.Whole && h.Typeflag == tar.TypeDir) {
 		return err
 	}
 	f := &incoming{u: u, h: h, r: r, name: name, base: path.Base(name)}
@@ -187,7 +192,7 @@ func (u *unpacker) later(name string, times []unix.Timespec) error {
 	if u.dirsBytes <= mostDirsBytes {
 		return nil
 	}
-	return u.setTimes(func(other string) bool { return !strings.HasPrefix(name+"/", other+"/") })
+	return u.setTimes(func(other string) bool { return other != top && !strings.HasPrefix(name+"/", other+"/") })
 }
 
 // finish sets the times of directories, which unpacking into them has changed.

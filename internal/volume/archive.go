@@ -1,15 +1,12 @@
 package volume
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"time"
 
@@ -137,46 +134,13 @@ func unpack(ctx context.Context, r io.Reader, data string) error {
 		return err
 	}
 	defer done()
-	top, plain, err := firstHeader(plain)
-	if err != nil {
-		return err
-	}
 	fd, err := unix.Open(data, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: data, Err: err}
 	}
 	defer unix.Close(fd)
-	if err := archive.Unpack(ctx, fd, "/", plain, archive.Options{}); err != nil {
+	if err := archive.Unpack(ctx, fd, "/", plain, archive.Options{Whole: true}); err != nil {
 		return err
-	}
-	if top != nil {
-		at := unix.NsecToTimespec(top.ModTime.UnixNano())
-		err := errors.Join(unix.Fchown(fd, top.Uid, top.Gid), unix.Fchmod(fd, uint32(top.Mode)&0o7777),
-			unix.UtimesNanoAt(fd, "", []unix.Timespec{at, at}, unix.AT_EMPTY_PATH))
-		if err != nil {
-			return fmt.Errorf("the volume's own directory: %w", err)
-		}
 	}
 	return record.SyncTree(data)
 }
-
-// firstHeader looks whether a stream begins with an entry for the top directory
-// itself, nil if it does not, and returns the whole stream.
-func firstHeader(r io.Reader) (*tar.Header, io.Reader, error) {
-	var seen bytes.Buffer
-	h, err := tar.NewReader(io.TeeReader(io.LimitReader(r, maxFirstHeader), &seen)).Next()
-	whole := io.MultiReader(&seen, r)
-	switch {
-	case errors.Is(err, io.EOF):
-		return nil, whole, nil // an empty archive
-	case err != nil:
-		return nil, nil, failure.Invalid("the archive is damaged or not a tar archive: %w", err)
-	}
-	if h.Typeflag == tar.TypeDir && path.Clean("/"+h.Name) == "/" {
-		return h, whole, nil
-	}
-	return nil, whole, nil
-}
-
-// maxFirstHeader bounds the first header of a stream with its extensions.
-const maxFirstHeader = 4 << 20
