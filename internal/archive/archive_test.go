@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -318,6 +319,31 @@ func TestUnpackWhole(t *testing.T) {
 		itself.h.Uid = -1
 		if err := archive.Unpack(t.Context(), at, "/dst", stream(t, itself), archive.Options{Whole: whole}); err == nil {
 			t.Error("given to nobody")
+		}
+	}
+}
+
+// What tar -S writes, by default in a form of GNU's own.
+func TestUnpackHoles(t *testing.T) {
+	at, root, outside := place(t)
+	f, err := os.Create(outside + "/sparse")
+	if err == nil {
+		_, err = f.WriteAt([]byte("end"), 10<<20)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []string{"gnu", "pax"} {
+		packed, err := exec.Command("tar", "-C", outside, "-c", "-S", "--format", format, "sparse").Output()
+		if err != nil || len(packed) > 1<<20 {
+			t.Fatalf("%d bytes, %v", len(packed), err)
+		}
+		if err := archive.Unpack(t.Context(), at, "/dst", bytes.NewReader(packed), archive.Options{}); err != nil {
+			t.Errorf("%s: %v", format, err)
+			continue
+		}
+		if read(t, root+"/dst/sparse") != read(t, outside+"/sparse") {
+			t.Errorf("%s: another content", format)
 		}
 	}
 }

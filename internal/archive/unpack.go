@@ -293,7 +293,7 @@ func (f *incoming) unpack() error {
 	switch f.h.Typeflag {
 	case tar.TypeDir:
 		return f.directory(was.there && was.dir)
-	case tar.TypeReg, '\x00', tar.TypeCont:
+	case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse: // whose holes the reader has filled
 		return f.regular()
 	case tar.TypeLink:
 		return f.hardLink()
