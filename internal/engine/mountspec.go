@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path"
@@ -509,9 +510,10 @@ func checkTmpfsOptions(opts []string) error {
 	return nil
 }
 
-// sortMounts puts parents before children and is otherwise stable.
+// sortMounts puts what lies higher first, as Docker does, and so parents before children, even where a link of the image
+// is what makes them that: /lib/modules is below /usr where /lib leads to /usr/lib.
 func sortMounts(ms []own.Mount) {
 	slices.SortStableFunc(ms, func(a, b own.Mount) int {
-		return strings.Compare(a.Destination, b.Destination)
+		return cmp.Or(cmp.Compare(strings.Count(a.Destination, "/"), strings.Count(b.Destination, "/")), strings.Compare(a.Destination, b.Destination))
 	})
 }

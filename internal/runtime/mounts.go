@@ -343,8 +343,12 @@ func (b *builder) makeTarget(m *Mount, target string) (resolved string, err erro
 	if isBelow(target, "/proc") || isBelow(target, "/sys") {
 		return resolved, nil
 	}
-	if b.layout.covers(target) || b.layout.covers(resolved) {
+	switch {
+	case b.layout.covers(target):
 		b.makeTargetInProgram(m, target)
+		return resolved, nil
+	case b.layout.covers(resolved): // where the links lead, there may be nothing yet that they can be followed to
+		b.makeTargetInProgram(m, resolved)
 		return resolved, nil
 	}
 	if exists {

@@ -375,6 +375,26 @@ func TestVolumesFromSeveral(t *testing.T) {
 	})
 }
 
+// TestMountBelowALink: a mount that a link of the image leads into another one is in there.
+func TestMountBelowALink(t *testing.T) {
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		n, dir := name(t), t.TempDir()
+		remove(t, e, n)
+		e.OK(t, program, "run", "--name", n, "busybox", "sh", "-c", "mkdir -p /usr/lib && ln -s /usr/lib /a")
+		e.OK(t, program, "commit", n, strings.ToLower(n))
+		t.Cleanup(func() { e.OK(t, "cleat", "rmi", "-f", strings.ToLower(n)) })
+		if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, outer := range []string{"--tmpfs=/usr", "--volume=/usr", "--mount=type=bind,src=" + t.TempDir() + ",dst=/usr"} {
+			if got := e.OK(t, program, "run", "--rm", "-v", dir+":/a/b", outer, strings.ToLower(n), "sh", "-c", "cd /usr/lib/b && ls"); got != "f" {
+				t.Errorf("%s: %q", outer, got)
+			}
+		}
+	})
+}
+
 // TestTmpfsMode: a tmpfs has the mode of the directory that it covers, at each start.
 func TestTmpfsMode(t *testing.T) {
 	e := engine(t, "busybox")
