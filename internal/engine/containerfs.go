@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,6 +85,20 @@ func (fs *filesystems) open(ctx context.Context, name string, write bool) (*file
 	}
 	f.closers, f.locked = append([]func(){unlock}, f.closers...), true
 	return f, nil
+}
+
+// fill copies what a container's image holds into its new volumes, as its first start does: another one is to have them.
+func (fs *filesystems) fill(ctx context.Context, c *container.Container) error {
+	r := c.Load()
+	if r.State.VolumesFilled || !slices.ContainsFunc(r.Mounts, func(m container.Mount) bool { return m.CopyUp }) {
+		return nil
+	}
+	f, err := fs.open(ctx, c.ID(), false)
+	if err != nil {
+		return err
+	}
+	f.close()
+	return nil
 }
 
 // unlessGone is err, but where files are missing as the container is being removed, or was, it says so.

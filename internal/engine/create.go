@@ -41,6 +41,7 @@ type Creator struct {
 	containers *container.Store
 	images     *image.Service
 	volumes    *volume.Service
+	files      *filesystems
 	networks   *network.Service
 	lives      *lives
 	say        *announcer
@@ -81,7 +82,7 @@ func (cr *Creator) Create(ctx context.Context, req CreateRequest) (id string, wa
 	}
 	warnings = append(warnings, imageWarnings...)
 
-	inherited, err := cr.volumesFrom(host.VolumesFrom)
+	inherited, err := cr.volumesFrom(ctx, host.VolumesFrom)
 	if err != nil {
 		return "", nil, err
 	}
@@ -281,8 +282,9 @@ func (cr *Creator) takeImage(def *container.Definition, img *image.Image, platfo
 	return warnings, nil
 }
 
-// volumesFrom gives the mounts of other containers, as name[:ro|rw].
-func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
+// volumesFrom gives the mounts of other containers, as name[:ro|rw]. Their volumes hold what their images have, whether
+// they were ever started or not, and get nothing of the image of who takes them.
+func (cr *Creator) volumesFrom(ctx context.Context, specs []string) ([]container.Mount, error) {
 	var out []container.Mount
 	for _, spec := range specs {
 		name, mode, _ := strings.Cut(spec, ":")
@@ -297,6 +299,9 @@ func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
 		if err := from.Load().Whole(); err != nil {
 			return nil, fmt.Errorf("the volumes of %s are not known: %w", name, err)
 		}
+		if err := cr.files.fill(ctx, from); err != nil {
+			return nil, notTheImage(err)
+		}
 		for _, m := range from.Load().Mounts {
 			if m.Type == mount.TypeTmpfs || m.Type == typeFile {
 				continue
@@ -304,6 +309,7 @@ func (cr *Creator) volumesFrom(specs []string) ([]container.Mount, error) {
 			if mode != "" {
 				m.Mode, m.ReadOnly = mode, m.ReadOnly || modes.readOnly
 			}
+			m.CopyUp = false
 			m.Anonymous = false // it goes with the container that made it
 			out = append(out, m)
 		}

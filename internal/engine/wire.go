@@ -27,7 +27,7 @@ func New(d Deps) *Engine {
 	return &Engine{
 		Creator: &Creator{
 			containers: d.Containers, images: d.Images, volumes: d.Volumes, networks: d.Networks, lives: s.lives, say: s.say, features: d.Features,
-			specs: s.specs, dirs: dirs, cgroupV2: d.Cgroups.Version() == 2, limits: s.limits, layers: s.layers, heads: s.heads,
+			files: s.filesystems, specs: s.specs, dirs: dirs, cgroupV2: d.Cgroups.Version() == 2, limits: s.limits, layers: s.layers, heads: s.heads,
 		},
 		Starter:    c.starter,
 		Stopper:    c.stopper,

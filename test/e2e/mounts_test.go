@@ -375,6 +375,27 @@ func TestVolumesFromSeveral(t *testing.T) {
 	})
 }
 
+// TestVolumesFromImages: a volume holds what the image has whose container it was made for, also if that was never
+// started, and nothing of the image of who takes it.
+func TestVolumesFromImages(t *testing.T) {
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		n := name(t)
+		remove(t, e, n, n+"-data", n+"-empty")
+		e.OK(t, program, "run", "--name", n, "busybox", "sh", "-c", "mkdir /srv && echo mine >/srv/f")
+		e.OK(t, program, "commit", n, n)
+		t.Cleanup(func() { e.OK(t, "cleat", "rmi", "-f", n) })
+		e.OK(t, program, "create", "--name", n+"-data", "-v", "/srv", n)
+		if got := e.OK(t, program, "run", "--rm", "--volumes-from", n+"-data", "busybox", "cat", "/srv/f"); got != "mine" {
+			t.Errorf("of a container that was never started: %q", got)
+		}
+		e.OK(t, program, "run", "--name", n+"-empty", "-v", "/srv", "busybox", "true")
+		if got := e.OK(t, program, "run", "--rm", "--volumes-from", n+"-empty", n, "ls", "/srv"); got != "" {
+			t.Errorf("the volume of another image's container: %q", got)
+		}
+	})
+}
+
 // TestMountBelowALink: a mount that a link of the image leads into another one is in there.
 func TestMountBelowALink(t *testing.T) {
 	e := engine(t, "busybox")
