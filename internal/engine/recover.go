@@ -213,7 +213,7 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 			sb = now
 			c.SetStateInMemory(func(st *container.State) { st.Sandbox = sb })
 		}
-		if err := rc.deps.Networks.Adopt(ctx, sb, proc.PID(), proc.TakeHeld()...); err != nil {
+		if err := rc.deps.Networks.Adopt(ctx, sb, proc.LivePID(), proc.TakeHeld()...); err != nil {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}

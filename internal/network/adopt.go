@@ -16,7 +16,7 @@ import (
 )
 
 // Adopt takes over a sandbox that an earlier engine made and whose container runs
-// as pid: its addresses and ports are reserved again, missing rules added. A port that
+// as pid, 0 if it has ended: its addresses and ports are reserved again, missing rules added. A port that
 // somebody else took while no engine ran is still redirected to the container; the
 // service warns of it.
 //

@@ -59,6 +59,17 @@ func (p *Process) ID() string { return p.rec.ID }
 // PID is the process's, in the engine's PID namespace.
 func (p *Process) PID() int { return p.rec.PID }
 
+// LivePID is PID, or 0 once the process has ended: the number may be another's by then, after a reboot above all, and what
+// is looked up by it, as a network namespace, the host's.
+func (p *Process) LivePID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd < 0 || keeper.Exited(p.pidfd) {
+		return 0
+	}
+	return p.rec.PID
+}
+
 // Record is what a later engine needs to adopt the process.
 func (p *Process) Record() keeper.Record {
 	p.mu.Lock()

@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cleatlabs/cleat/test/harness"
+)
+
+// editState changes what is written down of a container's state. No engine runs.
+func editState(t *testing.T, e *harness.Engine, id string, change func(state map[string]any)) {
+	t.Helper()
+	path := filepath.Join(e.DataRoot, "containers", id, "state.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state map[string]any
+	if err := json.Unmarshal(b, &state); err != nil {
+		t.Fatal(err)
+	}
+	change(state)
+	if b, err = json.Marshal(state); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reboot ends an engine and containers that run as the machine does, and has another boot be the one that they ran in.
+// Their numbers are pid's then.
+func reboot(t *testing.T, e *harness.Engine, pid int, ids ...string) {
+	t.Helper()
+	running := map[string]startedService{}
+	for _, id := range ids {
+		var s startedService
+		if _, err := fmt.Sscan(e.OK(t, "cleat", "inspect", "-f", "{{.State.Pid}}", id), &s.PID); err != nil {
+			t.Fatal(err)
+		}
+		running[id] = s
+	}
+	endAll(t, e, running, true)
+	for _, id := range ids {
+		editState(t, e, id, func(state map[string]any) {
+			k := state["Keeper"].(map[string]any)
+			k["BootID"], k["PID"] = "00000000-0000-4000-8000-000000000000", pid
+		})
+	}
+}
+
+// TestRebootGivesNumbersToOthers: what has the number of a container's process after a reboot, as a daemon of the host, is
+// left alone: its network namespace gets no name server, and loses no link.
+func TestRebootGivesNumbersToOthers(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	l := newLAN(t, e, 4)
+	n := made(t, e, "cleat", "-lan", "-d", "macvlan", "--subnet", l.subnet+"0/24", "-o", "parent="+l.parent)
+	id := e.OK(t, "cleat", "run", "-d", "--network", n, "--ip", l.subnet+"200", "busybox", "sleep", "1000")
+
+	ip(t, "-n", l.ns, "link", "set", "lo", "up")
+	const index = 77
+	ip(t, "-n", l.ns, "link", "add", "kept", "index", fmt.Sprint(index), "type", "bridge")
+	other := exec.Command(harness.Program(t, "ip"), "netns", "exec", l.ns, "sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Wait()
+	defer other.Process.Kill()
+	harness.Eventually(t, func() (bool, string) {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", other.Process.Pid))
+		return string(name) == "sleep\n", "the other process is " + string(name)
+	})
+	reboot(t, e, other.Process.Pid, id)
+	editState(t, e, id, func(state map[string]any) {
+		state["Sandbox"].(map[string]any)["Endpoints"].([]any)[0].(map[string]any)["Index"] = index
+	})
+	e.Run(t)
+	// The address is free when all is done that the end of the container asks for.
+	e.OK(t, "cleat", "run", "--rm", "--network", n, "--ip", l.subnet+"200", "busybox", "true")
+	if links := ip(t, "-n", l.ns, "link", "show"); !strings.Contains(links, "kept") {
+		t.Errorf("a link of another process's namespace is deleted:\n%s", links)
+	}
+	if tables := ip(t, "netns", "exec", l.ns, "nft", "list", "tables"); tables != "" {
+		t.Errorf("another process's namespace has a name server: %s", tables)
+	}
+}
