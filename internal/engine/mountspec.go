@@ -510,10 +510,13 @@ func checkTmpfsOptions(opts []string) error {
 	return nil
 }
 
-// sortMounts puts what lies higher first, as Docker does, and so parents before children, even where a link of the image
-// is what makes them that: /lib/modules is below /usr where /lib leads to /usr/lib.
+// sortMounts puts mounts into the order of their targets; it is stable.
 func sortMounts(ms []own.Mount) {
-	slices.SortStableFunc(ms, func(a, b own.Mount) int {
-		return cmp.Or(cmp.Compare(strings.Count(a.Destination, "/"), strings.Count(b.Destination, "/")), strings.Compare(a.Destination, b.Destination))
-	})
+	slices.SortStableFunc(ms, func(a, b own.Mount) int { return higherFirst(a.Destination, b.Destination) })
+}
+
+// higherFirst is the order in which targets are mounted: what lies higher first, as with Docker, and so parents before
+// children, even where a link of the image is what makes them that: /lib/modules is below /usr where /lib leads to /usr/lib.
+func higherFirst(a, b string) int {
+	return cmp.Or(cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), strings.Compare(a, b))
 }

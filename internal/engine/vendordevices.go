@@ -147,7 +147,7 @@ func (v *vendorDevices) addTo(s *runtime.Spec) error {
 		s.Mounts = append(s.Mounts, m)
 	}
 	if len(v.edits.Mounts) > 0 {
-		slices.SortStableFunc(s.Mounts, func(a, b runtime.Mount) int { return strings.Compare(a.Target, b.Target) })
+		slices.SortStableFunc(s.Mounts, func(a, b runtime.Mount) int { return higherFirst(a.Target, b.Target) })
 	}
 	for _, g := range v.edits.Groups {
 		if !slices.Contains(s.User.Groups, int(g)) {
