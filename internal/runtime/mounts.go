@@ -358,6 +358,9 @@ func (b *builder) makeTarget(m *Mount, target string) (resolved string, err erro
 		return "", fmt.Errorf("making the mount target: %w", err)
 	}
 	resolved, _ = b.canonical(target) // a link whose target was missing
+	if b.layout.covers(resolved) {
+		b.makeTargetInProgram(m, resolved)
+	}
 	return resolved, nil
 }
 

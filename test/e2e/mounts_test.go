@@ -402,7 +402,7 @@ func TestMountBelowALink(t *testing.T) {
 	each(t, func(t *testing.T, program string) {
 		n, dir := name(t), t.TempDir()
 		remove(t, e, n)
-		e.OK(t, program, "run", "--name", n, "busybox", "sh", "-c", "mkdir -p /usr/lib && ln -s /usr/lib /a")
+		e.OK(t, program, "run", "--name", n, "busybox", "sh", "-c", "mkdir -p /usr/lib && ln -s /usr/lib /a && ln -s /srv/none /z")
 		e.OK(t, program, "commit", n, strings.ToLower(n))
 		t.Cleanup(func() { e.OK(t, "cleat", "rmi", "-f", strings.ToLower(n)) })
 		if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {
@@ -411,6 +411,12 @@ func TestMountBelowALink(t *testing.T) {
 		for _, outer := range []string{"--tmpfs=/usr", "--volume=/usr", "--mount=type=bind,src=" + t.TempDir() + ",dst=/usr"} {
 			if got := e.OK(t, program, "run", "--rm", "-v", dir+":/a/b", outer, strings.ToLower(n), "sh", "-c", "cd /usr/lib/b && ls"); got != "f" {
 				t.Errorf("%s: %q", outer, got)
+			}
+		}
+		for _, target := range []string{"/z/c", "/z"} { // the image has nothing where the link leads
+			r := e.Do(t, program, "", "run", "--rm", "-v", dir+":"+target, "--tmpfs=/srv", strings.ToLower(n), "ls", "/srv/none"+strings.TrimPrefix(target, "/z"))
+			if r.Stdout != "f\n" {
+				t.Errorf("%s: %s", target, r)
 			}
 		}
 	})
