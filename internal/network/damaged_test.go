@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"os"
@@ -133,6 +134,42 @@ func TestPredefinedNetworksWithoutTheirFile(t *testing.T) {
 					t.Errorf("warnings:\n%s", told)
 				}
 			}
+		})
+	}
+}
+
+// An endpoint of a container's record that is null counts as none: the others of the container stay.
+func TestSandboxWithNullForAnEndpoint(t *testing.T) {
+	h := newHost(t)
+	cfg := h.config()
+	first, err := network.Open(context.Background(), cfg)
+	must(t, err)
+	t.Cleanup(func() { _ = first.Close() })
+	h.create(first, api.CreateRequest{Name: "net"})
+	kept := h.join(first, on("kept", "net"))
+	must(t, first.Close())
+	whole, err := json.Marshal(kept.Sandbox)
+	must(t, err)
+	for what, written := range map[string]string{
+		"alone":              `{"ContainerID":"kept","Mode":"net","Endpoints":[null]}`,
+		"beside a sound one": strings.Replace(string(whole), `"Endpoints":[`, `"Endpoints":[null,`, 1),
+	} {
+		t.Run(what, func(t *testing.T) {
+			sb := &network.Sandbox{}
+			must(t, json.Unmarshal([]byte(written), sb))
+			s, err := network.Open(context.Background(), cfg)
+			must(t, err)
+			defer s.Close()
+			sb = s.Current(sb)
+			must(t, s.Adopt(context.Background(), sb, 0))
+			must(t, s.Reconcile(context.Background(), []*network.Sandbox{sb}))
+			if want := kept.Sandbox.Endpoints[0].EndpointID; len(sb.Endpoints) > 0 && sb.Endpoints[0].EndpointID != want {
+				t.Errorf("it is %+v", sb.Endpoints[0])
+			}
+			if strings.Contains(written, "EndpointID") != (len(sb.Endpoints) == 1) {
+				t.Errorf("%d endpoints", len(sb.Endpoints))
+			}
+			must(t, s.Close())
 		})
 	}
 }

@@ -28,6 +28,7 @@ package network
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/moby/moby/api/types/network"
@@ -272,6 +273,7 @@ func (sb *Sandbox) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	*sb = Sandbox(old.plain)
+	sb.Endpoints = slices.DeleteFunc(sb.Endpoints, func(e *Endpoint) bool { return e == nil }) // of a damaged record
 	if old.EndpointID == "" || len(sb.Endpoints) > 0 {
 		return nil
 	}
