@@ -131,7 +131,11 @@ func (c *Config) checkOffline() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	settings := engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: c.ownGroup(), Slices: systemd.Booted()}
+	group, err := c.ownGroup()
+	if err != nil {
+		return "", err
+	}
+	settings := engine.Settings{DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, CgroupParent: group, Slices: systemd.Booted()}
 	diff := engine.Check(containers, settings, func(running []*network.Sandbox) []string {
 		diff, err := network.Check(c.network(), running)
 		if err != nil {
@@ -160,7 +164,10 @@ func DebugTeardown(ctx context.Context, c Config, out io.Writer) error {
 		}
 		defer lock.Close()
 	}
-	group := c.ownGroup()
+	group, err := c.ownGroup()
+	if err != nil {
+		return err
+	}
 	if err := errors.Join(c.refuseRunning(), refusePopulated(group)); err != nil {
 		return err
 	}

@@ -223,7 +223,7 @@ func (s *services) prepareRoots() error {
 	if err := s.useTemporary(); err != nil {
 		return err
 	}
-	return s.config.makeID()
+	return s.config.makeID(s.log)
 }
 
 // closeToOthers takes the rights away that a directory which was there before gives beyond mode: a disk's own, mostly.

@@ -90,8 +90,12 @@ func (c *Config) leftRunning() (bool, error) {
 		return false, err
 	}
 	defer lock.Close()
+	group, err := c.ownGroup()
+	if err != nil {
+		return false, err
+	}
 	// A container whose keeper was killed has processes all the same.
-	err = errors.Join(c.refuseRunning(), refusePopulated(c.ownGroup()))
+	err = errors.Join(c.refuseRunning(), refusePopulated(group))
 	if errors.Is(err, errdefs.ErrConflict) {
 		return true, nil
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,46 @@ func TestDamagedFiles(t *testing.T) {
 		return state == "running", "the restart policy does not hold for a container whose state is lost: it is " + state
 	})
 	damagedCaches(t, e, garbage)
+}
+
+// TestEngineIDThatCannotBeRead: it is not replaced, as it may be read again when its disk is mended. One of which a crash of
+// the machine has left an empty file is, and the log says so.
+func TestEngineIDThatCannotBeRead(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	undo := damage(t, e, "engine-id", nil)
+	path := filepath.Join(e.DataRoot, "engine-id")
+	if err := errors.Join(os.Remove(path), os.Symlink(path, path)); err != nil { // a loop, for want of a disk that fails
+		t.Fatal(err)
+	}
+	said := len(e.Log())
+	if err := e.TryRun(t); err == nil {
+		t.Error("the engine starts with an id that it cannot read")
+		e.Kill()
+	} else if log := e.Log()[said:]; !strings.Contains(log, path) || !strings.Contains(log, "remove it") {
+		t.Errorf("the refusal: %s", log)
+	}
+	for _, command := range []string{"fsck", "teardown"} {
+		if out, err := e.Debug(t, command); err == nil || !strings.Contains(out, path) {
+			t.Errorf("debug %s: %v %s", command, err, out)
+		}
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	undo()
+	said = len(e.Log())
+	e.Run(t)
+	if log := e.Log()[said:]; strings.Contains(log, path) {
+		t.Errorf("of a whole id: %s", log)
+	}
+	damage(t, e, "engine-id", nil)
+	e.Run(t)
+	if log := e.Log()[said:]; !strings.Contains(log, "level=WARN") || !strings.Contains(log, path) {
+		t.Errorf("of an empty id: %s", log)
+	}
 }
 
 // damagedCaches looks at the databases of builds, which are made anew.
