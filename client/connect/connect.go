@@ -199,7 +199,7 @@ func (o *Options) contextEndpoint(name string) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("context %q: %w", name, err)
 	}
 	var meta struct {
-		Endpoints map[string]struct {
+		Endpoints map[string]*struct {
 			Host          string
 			SkipTLSVerify bool
 		}
@@ -207,8 +207,8 @@ func (o *Options) contextEndpoint(name string) (Endpoint, error) {
 	if err := json.Unmarshal(data, &meta); err != nil {
 		return Endpoint{}, fmt.Errorf("context %q: %s: %w", name, path, err)
 	}
-	docker, ok := meta.Endpoints["docker"]
-	if !ok {
+	docker := meta.Endpoints["docker"]
+	if docker == nil {
 		return Endpoint{}, fmt.Errorf("context %q has no docker endpoint", name)
 	}
 	ep := Endpoint{SkipVerify: docker.SkipTLSVerify}

@@ -154,3 +154,17 @@ func TestWhatTLSSays(t *testing.T) {
 		}
 	}
 }
+
+// Nothing is sent to the engine of this machine where the context that was named tells of no engine.
+func TestContextWithoutEndpoint(t *testing.T) {
+	setEnviron(t, nil)
+	id := sha256.Sum256([]byte("remote"))
+	for _, endpoints := range []string{`null`, `{}`, `{"docker":null}`} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "contexts", "meta", hex.EncodeToString(id[:]), "meta.json"), `{"Name":"remote","Endpoints":`+endpoints+`}`)
+		ep, err := options(t, "--config", dir, "--context", "remote").Endpoint(func() *configfile.ConfigFile { return configfile.New("") })
+		if err == nil || !strings.Contains(err.Error(), "has no docker endpoint") {
+			t.Errorf("%s: %+v, %v", endpoints, ep, err)
+		}
+	}
+}
