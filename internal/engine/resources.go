@@ -278,9 +278,6 @@ func rlimits(ulimits []*container.Ulimit) ([]runtime.Rlimit, error) {
 			}
 			return nil, failure.Invalid("invalid ulimit type: %s", name)
 		}
-		if u.Soft < -1 || u.Hard < -1 {
-			return nil, failure.Invalid("invalid ulimit %s: %d:%d: a limit is a number from 0 on, or -1 for none", u.Name, u.Soft, u.Hard)
-		}
 		if u.Hard != -1 && (u.Soft > u.Hard || u.Soft == -1) {
 			return nil, failure.Invalid("ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)
 		}

@@ -5,8 +5,18 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 )
+
+// A create refuses such a limit, which most kinds cannot have; a container that has one of an earlier engine goes on, and
+// is started again, with what the kernel makes of it.
+func TestNegativeLimitOfAnEarlierEngine(t *testing.T) {
+	limits, err := rlimits([]*container.Ulimit{{Name: "core", Soft: -5, Hard: -5}})
+	if err != nil || len(limits) != 1 || limits[0].Soft != 1<<64-5 || limits[0].Hard != 1<<64-5 {
+		t.Errorf("%+v, %v", limits, err)
+	}
+}
 
 // What --device names may be a link, to a node or to a directory of nodes.
 func TestDevicesBehindLinks(t *testing.T) {

@@ -154,6 +154,11 @@ func checkHostConfig(h *container.HostConfig, f kernel.Features) (warnings []str
 	if _, err := rlimits(h.Ulimits); err != nil {
 		return nil, err
 	}
+	for _, u := range h.Ulimits { // not in rlimits: what an earlier engine made is started with them
+		if u.Soft < -1 || u.Hard < -1 {
+			return nil, failure.Invalid("invalid ulimit %s: %d:%d: a limit is a number from 0 on, or -1 for none", u.Name, u.Soft, u.Hard)
+		}
+	}
 	if _, err := hostDevices(h, false); err != nil {
 		return nil, err
 	}
