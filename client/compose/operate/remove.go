@@ -253,34 +253,3 @@ func (o *Operator) removeImage(ctx context.Context, name string) error {
 	}
 	return o.ended(ctx, "Image", name, "Removed", err)
 }
-
-// Restart restarts the services' containers, and then those of services that asked to be
-// restarted with them, unless alone is set. Naming no service restarts all.
-func (o *Operator) Restart(ctx context.Context, list []Container, services []string, alone bool, timeout *int) error {
-	g := Dependencies(list)
-	wanted := map[string]bool{}
-	for _, c := range list {
-		wanted[c.Service] = len(services) == 0 || slices.Contains(services, c.Service)
-	}
-	if !alone {
-		for changed := true; changed; {
-			changed = false
-			for _, c := range list {
-				for _, d := range label.ParseDependencies(c.Labels[label.DependsOn]) {
-					if d.Restart && wanted[d.Service] && !wanted[c.Service] {
-						wanted[c.Service], changed = true, true
-					}
-				}
-			}
-		}
-	}
-	return g.walk(ctx, func(ctx context.Context, service string) error {
-		if !wanted[service] {
-			return nil
-		}
-		return o.Each(ctx, OfServices(list, []string{service}), func(ctx context.Context, c Container) error {
-			o.Report.Report("Container", c.Name, "Restarting")
-			return o.ended(ctx, "Container", c.Name, "Started", o.restart(ctx, c, timeout))
-		})
-	})
-}
