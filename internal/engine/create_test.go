@@ -53,7 +53,6 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"a null device with a rate", spec{name: "null", host: func(h *api.HostConfig) { h.BlkioDeviceWriteIOps = []*blkiodev.ThrottleDevice{nil} }}, errdefs.IsInvalidArgument, "null is no device"},
 		{"memory without end, and less than none of both", spec{host: func(h *api.HostConfig) { h.Memory, h.MemorySwap = 1<<30, -2 }}, errdefs.IsInvalidArgument, "invalid memory+swap limit -2"},
 		{"less CPUs than the kernel can give", spec{host: func(h *api.HostConfig) { h.NanoCPUs = 9999 }}, errdefs.IsInvalidArgument, "Range of CPUs is from 0.01"},
-		{"a negative quota", spec{host: func(h *api.HostConfig) { h.CPUQuota = -5 }}, errdefs.IsInvalidArgument, "CPU cfs quota"},
 		{"a negative limit", spec{host: func(h *api.HostConfig) { h.Ulimits = []*api.Ulimit{{Name: "nofile", Soft: -5, Hard: 10}} }}, errdefs.IsInvalidArgument, "invalid ulimit nofile: -5:10"},
 		{"a name that no control group has", spec{host: func(h *api.HostConfig) { h.CgroupParent = strings.Repeat("p", 100_000) }}, errdefs.IsInvalidArgument, "3840 at most"},
 		{"control groups in two lines", spec{host: func(h *api.HostConfig) { h.CgroupParent = "a\nb" }}, errdefs.IsInvalidArgument, "in one line"},

@@ -38,7 +38,7 @@ func cgroupResources(h *container.HostConfig) (cgroup.Resources, error) {
 	r := cgroup.Resources{
 		Memory: h.Memory, MemorySwap: h.MemorySwap, MemoryReservation: h.MemoryReservation,
 		MemorySwappiness: h.MemorySwappiness,
-		CPUShares:        h.CPUShares, CPUPeriod: h.CPUPeriod, CPUQuota: h.CPUQuota,
+		CPUShares:        h.CPUShares, CPUPeriod: h.CPUPeriod, CPUQuota: max(h.CPUQuota, -1), // any negative one is none
 		CPURtPeriod: h.CPURealtimePeriod, CPURtRuntime: h.CPURealtimeRuntime,
 		CpusetCpus: h.CpusetCpus, CpusetMems: h.CpusetMems, BlkioWeight: h.BlkioWeight,
 		AllowAllDevices: h.Privileged,

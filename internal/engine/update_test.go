@@ -47,6 +47,19 @@ func TestMemoryAsOfAGroupWithoutLimit(t *testing.T) {
 	}
 }
 
+// TestNegativeQuotas: with Docker any of them is none, in whichever version of control groups.
+func TestNegativeQuotas(t *testing.T) {
+	for quota, want := range map[int64]int64{-1 << 63: -1, -5: -1, -1: -1, 0: 0, 5000: 5000} {
+		h := &api.HostConfig{Resources: api.Resources{CPUQuota: quota}}
+		if _, err := checkResources(h); err != nil {
+			t.Errorf("%d is refused: %v", quota, err)
+		}
+		if r, err := cgroupResources(h); err != nil || r.CPUQuota != want {
+			t.Errorf("%d: %d, %v; want %d", quota, r.CPUQuota, err, want)
+		}
+	}
+}
+
 func TestSeconds(t *testing.T) {
 	const most = 9223372036 * time.Second
 	for n, want := range map[int]time.Duration{10: 10 * time.Second, 0: 0, -1: -time.Second, -1 << 62: -time.Second, 18446744074: most, 1<<63 - 1: most} {

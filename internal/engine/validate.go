@@ -282,7 +282,7 @@ func checkResources(h *container.HostConfig) (warnings []string, err error) {
 		return bad("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
 		return bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
-	case r.CPUQuota < -1 || r.CPUQuota > 0 && r.CPUQuota < 1000:
+	case r.CPUQuota > 0 && r.CPUQuota < 1000:
 		return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
 		return bad("Range of blkio weight is from 10 to 1000")
