@@ -111,10 +111,13 @@ func setupError(f *launch.Failure) *StartError {
 			e.text = "sysctl " + key + ": this kernel has no such setting"
 		}
 	case f.Call == "openat2" && (f.Errno == syscall.ELOOP || f.Errno == syscall.EXDEV):
-		e.text = "mounting on /" + strings.TrimPrefix(f.What, "/") + ": it is a symbolic link in the image, which could lead the mount astray"
+		e.text = "mounting on /" + strings.TrimPrefix(strings.TrimPrefix(f.What, targetMark), "/") + ": it is a symbolic link in the image, which could lead the mount astray"
 	}
 	return e
 }
+
+// targetMark begins the object of operations that make or open a mount's target.
+const targetMark = "mount target "
 
 func commandError(command string, errno syscall.Errno, look func(path string) (program, bool)) *StartError {
 	e := &StartError{Op: "exec", Path: command, Errno: errno, Code: codeNotExecutable}

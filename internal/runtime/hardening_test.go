@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/rootpath"
@@ -55,6 +56,30 @@ func TestImageCannotReplaceMasks(t *testing.T) {
 	s.Mounts = []runtime.Mount{{Target: "/dev", Type: "bind", Source: other}}
 	if out := l.run(s); out != "0\n0\n" {
 		t.Errorf("masked path: %q", out)
+	}
+}
+
+// What may not be mounted below /proc may not be so by a link of the image either: it would choose where a volume that it
+// asks for, or another one's directory, hides what the kernel says.
+func TestLinksDoNotLeadMountsIntoProc(t *testing.T) {
+	l := newLab(t)
+	l.check(os.Symlink("/proc", filepath.Join(l.image, "all")))
+	l.check(os.Symlink("../proc/sys/", filepath.Join(l.image, "etc/some")))
+	for target, leads := range map[string]string{"/all": "/proc", "/all/sys": "/proc/sys", "/etc/some": "/proc/sys", "/etc/some/kernel": "/proc/sys/kernel"} {
+		for _, m := range []runtime.Mount{{Target: target, Type: "bind", Source: l.dir}, {Target: target, Type: "tmpfs"}} {
+			s := l.spec("true")
+			s.Mounts = []runtime.Mount{m}
+			err := l.startFails(s)
+			if want := target + " cannot be mounted because it is inside /proc: a symbolic link in the image leads to " + leads; !strings.Contains(err.Error(), want) || !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s on %s: %v", m.Type, target, err)
+			}
+		}
+	}
+	l.check(os.WriteFile(filepath.Join(l.dir, "uptime"), []byte("1 1\n"), 0o644))
+	s := l.spec("cat", "/proc/uptime")
+	s.Mounts = []runtime.Mount{{Target: "/all/uptime", Type: "bind", Source: filepath.Join(l.dir, "uptime"), IsFile: true}}
+	if out := l.run(s); out != "1 1\n" {
+		t.Errorf("a file that lxcfs brings: %q", out)
 	}
 }
 

@@ -237,8 +237,11 @@ func (b *builder) mount(m *Mount) error {
 	if err != nil {
 		return err
 	}
+	if isBelow(resolved, "/proc") && !isBelow(target, "/proc") && !procFiles[resolved] {
+		return invalid("%s cannot be mounted because it is inside /proc: a symbolic link in the image leads to %s", target, resolved)
+	}
 	at, op := b.openat2(b.root, target, b.layout.rootPath)
-	op.Label("mount target " + target)
+	op.Label(targetMark + target)
 	b.attach(tree, at.Arg(), target)
 	b.layout.covered[target], b.layout.covered[resolved] = true, true
 	return nil
@@ -345,10 +348,10 @@ func (b *builder) makeTarget(m *Mount, target string) (resolved string, err erro
 	}
 	switch {
 	case b.layout.covers(target):
-		b.makeTargetInProgram(m, target)
+		b.makeTargetInProgram(m, target, target)
 		return resolved, nil
 	case b.layout.covers(resolved): // where the links lead, there may be nothing yet that they can be followed to
-		b.makeTargetInProgram(m, resolved)
+		b.makeTargetInProgram(m, resolved, target)
 		return resolved, nil
 	}
 	if exists {
@@ -359,7 +362,7 @@ func (b *builder) makeTarget(m *Mount, target string) (resolved string, err erro
 	}
 	resolved, _ = b.canonical(target) // a link whose target was missing
 	if b.layout.covers(resolved) {
-		b.makeTargetInProgram(m, resolved)
+		b.makeTargetInProgram(m, resolved, target)
 	}
 	return resolved, nil
 }
@@ -383,13 +386,14 @@ func (b *builder) createTarget(m *Mount, target string) (err error) {
 	return unix.Fchmodat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), tmpMode, 0)
 }
 
-func (b *builder) makeTargetInProgram(m *Mount, target string) {
-	what := "mount target " + target
+// makeTargetInProgram makes the path that a target leads to; errors name the target.
+func (b *builder) makeTargetInProgram(m *Mount, at, target string) {
+	what := targetMark + target
 	if !m.IsFile {
-		b.mkdirs(b.root, target, what)
+		b.mkdirs(b.root, at, what)
 		return
 	}
-	dir, name := path.Split(target)
+	dir, name := path.Split(at)
 	parent := b.mkdirs(b.root, dir, what)
 	b.p.Call(unix.SYS_MKNODAT, what, parent, b.p.Str(name), launch.Mode(unix.S_IFREG|0o644), launch.Int(0)).Ignore(syscall.EEXIST)
 }
