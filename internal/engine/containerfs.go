@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
@@ -274,7 +275,7 @@ func (fs *filesystems) viewOf(ctx context.Context, c *container.Container, r *co
 	v, err := cmount.NewView(root, c.Path(workDir), func() error {
 		for i := range mounts {
 			if err := place(root, &mounts[i], write); err != nil {
-				return fmt.Errorf("mount %s: %w", mounts[i].Target, err)
+				return unfit(fmt.Errorf("mount %s: %w", mounts[i].Target, err))
 			}
 		}
 		return nil
@@ -290,6 +291,14 @@ func (fs *filesystems) viewOf(ctx context.Context, c *container.Container, r *co
 func written(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Size() > 0
+}
+
+// unfit makes an error about a mount's place the fault of who chose it, where it is.
+func unfit(err error) error {
+	if rootpath.Unfit(err) {
+		return failure.Wrap(errdefs.ErrInvalidArgument, err)
+	}
+	return err
 }
 
 // place mounts one of a container's mounts in a view. A tmpfs has no content without

@@ -511,7 +511,7 @@ func fillVolumes(ctx context.Context, volumes *volume.Service, rootFD int, r *co
 		}
 		err := volumes.Fill(ctx, m.Name, func() error { return cmount.CopyUp(rootFD, m.Destination, m.Source) })
 		if err != nil {
-			return fmt.Errorf("filling volume %s from the image's %s: %w", m.Name, m.Destination, err)
+			return unfit(fmt.Errorf("filling volume %s from the image's %s: %w", m.Name, m.Destination, err))
 		}
 	}
 	return nil

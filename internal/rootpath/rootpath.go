@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +44,16 @@ func Open(rootFD int, path string, flags int, mode uint32) (int, error) {
 		}
 		return -1, &os.PathError{Op: "open in container", Path: path, Err: err}
 	}
+}
+
+// Unfit says whether err tells of a path inside a root at which there can be nothing, or not what was asked for: one below
+// a file, through a circle of links, of a name that is too long. Only who chose the path or the image can help it.
+func Unfit(err error) bool {
+	var e *os.PathError
+	if !errors.As(err, &e) || !strings.HasSuffix(e.Op, " in container") {
+		return false
+	}
+	return slices.Contains([]error{unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.ENAMETOOLONG}, e.Err)
 }
 
 // ReadFile reads the regular file path inside the root. One of more than max bytes, and anything that is not a regular

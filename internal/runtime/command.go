@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/cleatlabs/cleat/internal/launch"
+	"github.com/cleatlabs/cleat/internal/rootpath"
 )
 
 // defaultPath is searched when the environment has no PATH.
@@ -118,6 +119,20 @@ func setupError(f *launch.Failure) *StartError {
 
 // targetMark begins the object of operations that make or open a mount's target.
 const targetMark = "mount target "
+
+// targetError is that of a mount whose target nothing can be mounted on, in Docker's words, which clients look for. Any
+// other error stays as it is.
+func targetError(target string, err error) error {
+	if !rootpath.Unfit(err) {
+		return err
+	}
+	e := &StartError{Op: "mount", Path: target, Errno: errnoOf(err), Code: codeStartFailed, text: err.Error()}
+	if e.Errno == syscall.ENOTDIR {
+		e.Code = codeNotExecutable
+		e.text += ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
+	}
+	return e
+}
 
 func commandError(command string, errno syscall.Errno, look func(path string) (program, bool)) *StartError {
 	e := &StartError{Op: "exec", Path: command, Errno: errno, Code: codeNotExecutable}

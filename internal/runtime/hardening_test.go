@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -80,6 +81,32 @@ func TestLinksDoNotLeadMountsIntoProc(t *testing.T) {
 	s.Mounts = []runtime.Mount{{Target: "/all/uptime", Type: "bind", Source: filepath.Join(l.dir, "uptime"), IsFile: true}}
 	if out := l.run(s); out != "1 1\n" {
 		t.Errorf("a file that lxcfs brings: %q", out)
+	}
+}
+
+// A target at which there can be nothing is the fault of who asked for it, with Docker's exit codes.
+func TestUnfitTargets(t *testing.T) {
+	l := newLab(t)
+	l.check(os.WriteFile(filepath.Join(l.image, "etc/file"), nil, 0o644))
+	l.check(os.Symlink("circle", filepath.Join(l.image, "etc/circle")))
+	for target, want := range map[string]struct {
+		code int
+		text string
+	}{
+		"/etc/file/x":                  {126, "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?"},
+		"/etc/circle":                  {128, "too many levels of symbolic links"},
+		"/etc/circle/x":                {128, "too many levels of symbolic links"},
+		"/" + strings.Repeat("n", 256): {128, "file name too long"},
+	} {
+		for _, m := range []runtime.Mount{{Target: target, Type: "bind", Source: l.dir}, {Target: target, Type: "tmpfs"}} {
+			s := l.spec("true")
+			s.Mounts = []runtime.Mount{m}
+			err := l.startFails(s)
+			var failed *runtime.StartError
+			if !errors.As(err, &failed) || failed.Code != want.code || !strings.Contains(err.Error(), want.text) {
+				t.Errorf("%s on %.20s: %v", m.Type, target, err)
+			}
+		}
 	}
 }
 

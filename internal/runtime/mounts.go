@@ -211,7 +211,7 @@ func (b *builder) mounts() error {
 			err = failure.New(errdefs.ErrResourceExhausted, "%w: the engine opens two files for each of a container's %d mounts and may have no more; start it with a higher limit (LimitNOFILE of its unit, ulimit -n)", err, len(b.s.Mounts))
 		}
 		if err != nil {
-			return fmt.Errorf("mount %s: %w", m.Target, err)
+			return targetError(m.Target, fmt.Errorf("mount %s: %w", m.Target, err))
 		}
 	}
 	return b.prepareWorkdir()

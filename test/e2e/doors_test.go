@@ -78,6 +78,21 @@ func (p *plain) create(body string) string {
 	return created.Id
 }
 
+// TestPlacesWhereNothingCanBe: what an image has in a mount's way, or a name that is too long, is no failure of the engine's.
+func TestPlacesWhereNothingCanBe(t *testing.T) {
+	p := plainly(t, engine(t, "busybox"))
+	for _, place := range []string{"/etc/passwd/x", "/" + strings.Repeat("n", 256)} {
+		for _, asked := range []string{`"HostConfig":{"Binds":["/tmp:%s"]}`, `"HostConfig":{"Tmpfs":{"%s":""}}`, `"Volumes":{"%s":{}}`} {
+			id := p.create(`{"Image":"busybox","Cmd":["true"],` + fmt.Sprintf(asked, place) + `}`)
+			p.want(400, "POST", "/containers/"+id+"/start", "")
+			if !strings.Contains(asked, "Tmpfs") { // which there is none of in a stopped container
+				p.want(400, "GET", "/containers/"+id+"/archive?path="+place, "")
+			}
+			p.want(204, "DELETE", "/containers/"+id+"?v=1", "", "")
+		}
+	}
+}
+
 func TestStatusCodesOfAContainersLife(t *testing.T) {
 	p := plainly(t, engine(t, "busybox"))
 	n := name(t)
