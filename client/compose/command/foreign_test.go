@@ -37,7 +37,7 @@ func TestForeignEngines(t *testing.T) {
 		t.Setenv("DOCKER_HOST", "tcp://"+engine.Listener.Addr().String())
 		for _, line := range []string{
 			"ps", "ps -a", "ps -a --format json", "ls -a", "images", "images --format json", "volumes", "top", "port web 80", "logs", "logs -f", "events --until 1", "pull", "push",
-			"create", "up -d", "up -d --wait", "up", "up --force-recreate -d", "start", "stop", "restart", "kill", "pause", "unpause", "wait web", "rm -fs", "down", "down --rmi all -v", "version",
+			"create", "up -d", "up -d --wait", "up", "up --force-recreate -d", "start", "stop", "restart", "kill", "pause", "unpause", "wait web", "rm -fs", "down web", "down web --rmi all -v", "down on --remove-orphans", "down", "down --rmi all -v", "version",
 		} {
 			out := new(strings.Builder)
 			ended := make(chan int, 1)

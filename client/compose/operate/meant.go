@@ -55,7 +55,9 @@ func networksOf(list []Container) map[string]bool {
 			continue
 		}
 		for _, n := range c.NetworkSettings.Networks {
-			ids[n.NetworkID] = true
+			if n != nil {
+				ids[n.NetworkID] = true
+			}
 		}
 	}
 	return ids
