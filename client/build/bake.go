@@ -176,10 +176,10 @@ func (a *app) runBake(ctx context.Context, f *bakeFlags, targets []string) error
 	if perr := p.Wait(); err == nil {
 		err = perr
 	}
+	a.warn(p.Warnings(), mode)
 	if err != nil {
 		return mend.In(fmt.Errorf("failed to build: %w", err), place(plan.Targets))
 	}
-	a.warn(p.Warnings(), mode)
 	return a.reportBake(f, plan, results, p.Warnings())
 }
 

@@ -74,10 +74,10 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, where string) error {
 	if perr := p.Wait(); err == nil {
 		err = perr
 	}
+	a.warn(p.Warnings(), mode)
 	if err != nil {
 		return mend.In(fmt.Errorf("failed to build: %w", err), mend.Place{Context: t.Context, Dockerfile: t.Dockerfile})
 	}
-	a.warn(p.Warnings(), mode)
 	return a.report(f, t, res, p, mode)
 }
 

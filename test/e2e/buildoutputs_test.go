@@ -523,6 +523,22 @@ func TestBuildCalls(t *testing.T) {
 	}
 }
 
+// TestBuildWarnsOfFailed: what the checks have found is told of a build that fails, too, where it may be why.
+func TestBuildWarnsOfFailed(t *testing.T) {
+	e := builder(t)
+	dir := project(t, files{"Dockerfile": "# check=error=true\nfrom busybox\nCMD echo hi\n", "docker-bake.hcl": "target \"default\" {}\n"})
+	for _, client := range []string{"docker", "cleat"} {
+		for command, args := range map[string][]string{"build": {"."}, "bake": nil} {
+			r := buildRun{dir: dir, args: args}.command(t, e, client, "buildx", command)
+			for _, want := range []string{"2 warnings found", "Command 'from' should match the case", "(line 2)", "lint violation found"} {
+				if r.Code == 0 || !strings.Contains(r.Stderr, want) {
+					t.Errorf("%s %s: %q is not in %s", client, command, want, r)
+				}
+			}
+		}
+	}
+}
+
 // TestBuildDriver: buildx finds one builder, the engine, and its platforms.
 func TestBuildDriver(t *testing.T) {
 	e := builder(t)
