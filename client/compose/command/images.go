@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -90,34 +89,49 @@ func (a *app) pullCommand() *cobra.Command {
 	_ = f.MarkHidden("parallel")
 	a.refusal(cmd, "no-parallel", "bound the calls by `--parallel 1` before the command")
 	f.StringVar(&policy, "policy", "", `Apply pull policy ("missing"|"always")`)
+	a.silencedBy(cmd, &quiet)
+	return cmd
+}
+
+// silencedBy has a command print no progress where its flag says so.
+func (a *app) silencedBy(cmd *cobra.Command, quiet *bool) {
 	before := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
-		if err := before(cmd, args); err != nil || !quiet {
-			return err
+		if before != nil {
+			if err := before(cmd, args); err != nil {
+				return err
+			}
+		}
+		if !*quiet {
+			return nil
 		}
 		var err error
 		a.reporter, err = show.NewProgress(a.err, show.Quiet, false)
 		return err
 	}
-	return cmd
 }
 
+// pullServices pulls the images of services by their policies, over which one of the command wins.
 func (a *app) pullServices(ctx context.Context, p *types.Project, o *operate.Operator, policy string, ignoreFailures, ignoreBuildable bool) error {
 	type wanted struct{ image, platform string }
-	images := map[wanted]bool{}
+	images := map[wanted]bool{} // whether one is pulled though it is there
 	for name, s := range p.Services {
+		if policy != "" {
+			s.PullPolicy = policy
+		}
 		switch {
 		case s.Image == "" || s.Build != nil && ignoreBuildable || s.PullPolicy == types.PullPolicyNever || s.PullPolicy == types.PullPolicyBuild:
 			a.reporter.Report("Service", name, "Skipped")
 		default:
-			images[wanted{s.Image, spec.Platform(p, s.Platform)}] = true
+			of := wanted{s.Image, spec.Platform(p, s.Platform)}
+			images[of] = images[of] || !onceOnly(s)
 		}
 	}
 	var group errgroup.Group
-	for w := range images {
+	for w, anew := range images {
 		image, platform := w.image, w.platform
 		group.Go(func() error {
-			if policy == types.PullPolicyMissing {
+			if !anew {
 				if there, err := o.HasImage(ctx, image, platform); err == nil && there {
 					a.reporter.Report("Image", image, "Skipped Image is already present locally")
 					return nil
@@ -139,58 +153,15 @@ func (a *app) pullServices(ctx context.Context, p *types.Project, o *operate.Ope
 	return group.Wait()
 }
 
-func (a *app) pushCommand() *cobra.Command {
-	var quiet, ignoreFailures, deps bool
-	cmd := command("push [OPTIONS] [SERVICE...]", "Push service images", func(ctx context.Context, args []string) error {
-		p, o, err := a.selected(ctx, args, deps)
-		if err != nil {
-			return err
-		}
-		if err := a.pushBuilt(ctx, o, p); !ignoreFailures {
-			return err
-		}
-		return nil
-	})
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Push without printing progress information")
-	cmd.Flags().BoolVar(&ignoreFailures, "ignore-push-failures", false, "Push what it can and ignores images with push failures")
-	cmd.Flags().BoolVar(&deps, "include-deps", false, "Also push images of services declared as dependencies")
-	return cmd
-}
-
-// pushBuilt pushes the images that are built for services, under all their names. One that cannot be pushed keeps none of
-// the others from it.
-func (a *app) pushBuilt(ctx context.Context, o *operate.Operator, p *types.Project) error {
-	var errs []error
-	for _, name := range project.Names(p) {
-		s := p.Services[name]
-		if s.Build == nil || s.Image == "" {
-			a.reporter.Report("Service", name, "Skipped")
-			continue
-		}
-		for _, image := range append([]string{s.Image}, s.Build.Tags...) {
-			a.reporter.Report("Image", image, "Pushing")
-			if err := a.pushImage(ctx, o, image); err != nil {
-				a.reporter.Report("Image", image, "Error "+err.Error())
-				errs = append(errs, err)
-				continue
-			}
-			a.reporter.Report("Image", image, "Pushed")
-		}
+// onceOnly tells whether a service's image is pulled only where there is none. One that is called latest is pulled anew
+// all the same, as by docker compose: who asks for it wants what is the latest now.
+func onceOnly(s types.ServiceConfig) bool {
+	if s.PullPolicy != types.PullPolicyMissing && s.PullPolicy != types.PullPolicyIfNotPresent {
+		return false
 	}
-	return errors.Join(errs...)
-}
-
-func (a *app) pushImage(ctx context.Context, o *operate.Operator, image string) error {
-	_, auth, err := a.credentials(image)
-	if err != nil {
-		return err
-	}
-	body, err := o.API.ImagePush(ctx, image, client.ImagePushOptions{RegistryAuth: auth})
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	return body.Wait(ctx)
+	named, err := reference.ParseDockerRef(s.Image)
+	tagged, ok := named.(reference.Tagged)
+	return err == nil && (!ok || tagged.Tag() != "latest")
 }
 
 // building are the flags of `build`, which are those of the plugin that builds.

@@ -352,7 +352,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		LastTagTime                                  time.Time
 	}
 	cmd := command("images [OPTIONS] [SERVICE...]", "List images used by the created containers", func(ctx context.Context, args []string) error {
-		o, list, err := a.containers(ctx, nil, false)
+		o, list, err := a.containers(ctx, nil, true) // those of run, too
 		if err != nil {
 			return err
 		}
