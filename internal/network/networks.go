@@ -351,6 +351,10 @@ func checkIPAM(configs []network.IPAMConfig) error {
 		if c.Subnet.Addr().IsUnspecified() {
 			continue // its addresses are not known yet
 		}
+		if a := c.Subnet.Addr(); a.IsLoopback() || a.IsMulticast() {
+			say("invalid subnet %s: its addresses are those of loopback or of multicast groups, which no link can have", c.Subnet)
+			continue
+		}
 		if r := c.IPRange; r.IsValid() {
 			switch {
 			case r.Addr().Is4() != c.Subnet.Addr().Is4():
