@@ -67,6 +67,10 @@ func (s *Service) reenter(a *attachment) error {
 	}
 	s.attachments[sb.ContainerID] = a
 	for _, e := range sb.Endpoints {
+		if s.networks[e.NetworkID] == nil { // its record is damaged, or gone: nothing can be done there, but on the others
+			s.note(fmt.Sprintf("container %s stays on network %s (%s), of which there is no record: nothing but its interface works there", sb.ContainerID, e.NetworkName, e.NetworkID))
+			continue
+		}
 		if err := s.rejoin(sb.ContainerID, e); err != nil {
 			s.quit(a)
 			return err
@@ -88,9 +92,6 @@ func (s *Service) reenter(a *attachment) error {
 
 func (s *Service) rejoin(containerID string, e *Endpoint) error {
 	n := s.networks[e.NetworkID]
-	if n == nil {
-		return failure.NotFound("network %s (%s) not found", e.NetworkName, e.NetworkID)
-	}
 	for _, ip := range []netip.Addr{e.IP, e.IP6} {
 		if !ip.IsValid() || n.drv == nil || n.addrs.of(ip) < 0 {
 			continue // of a subnet that the network no longer has: it is given to nobody else

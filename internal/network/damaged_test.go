@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,10 +33,21 @@ func TestNetworkWithoutItsRecord(t *testing.T) {
 	first, err := network.Open(context.Background(), cfg)
 	must(t, err)
 	t.Cleanup(func() { _ = first.Close() })
-	rec := h.create(first, api.CreateRequest{Name: "broken"})
+	rec := h.create(first, api.CreateRequest{Name: "broken", Internal: true})
 	h.create(first, api.CreateRequest{Name: "sound"})
 	kept := h.join(first, on("kept", "sound"))
+	both := h.join(first, on("both", "sound", "broken"))
 	must(t, first.Close())
+	rules := func() []string { // that keep containers of the network from others and from the host's loopback
+		var of []string
+		for _, set := range []string{"bridges", "internal", "apart", "icc"} {
+			if out, err := runOutput("nft", "list", "set", "inet", "cleat-"+cfg.Bridge, set); err != nil || strings.Contains(out, rec.Link) {
+				of = append(of, set)
+			}
+		}
+		return of
+	}
+	before := rules()
 	dir := filepath.Join(filepath.Dir(cfg.StateFile), "networks")
 	path := filepath.Join(dir, rec.ID+".json")
 	whole, err := os.ReadFile(path)
@@ -57,6 +69,15 @@ func TestNetworkWithoutItsRecord(t *testing.T) {
 			must(t, s.Adopt(context.Background(), kept.Sandbox, 0))
 			if _, err := s.Find("broken"); err == nil {
 				t.Error("the network is there")
+			}
+			if now := rules(); !slices.Equal(now, before) || len(now) != 3 {
+				t.Errorf("its bridge is in the sets %q, and was in %q", now, before)
+			}
+			must(t, s.Adopt(context.Background(), both.Sandbox, 0))
+			other := on("other", "sound")
+			other.Endpoints[0].IP = both.Sandbox.Endpoints[0].IP
+			if _, err := h.request(s, other); err == nil {
+				t.Errorf("%v, the address of a container that runs, went to another one", other.Endpoints[0].IP)
 			}
 			must(t, s.Close())
 			must(t, os.RemoveAll(path))
@@ -172,4 +193,5 @@ func TestSandboxWithNullForAnEndpoint(t *testing.T) {
 			must(t, s.Close())
 		})
 	}
+	h.open(cfg) // and with the test all of it is taken down
 }

@@ -390,7 +390,9 @@ func (s *Service) openTable() error {
 		s.table.Accept(*s.cfg.AcceptMark)
 	}
 	var all []nft.Network
+	known := map[string]bool{}
 	for _, n := range s.networks {
+		known[n.rec.Link] = true
 		if n.drv == nil {
 			continue
 		}
@@ -398,7 +400,13 @@ func (s *Service) openTable() error {
 			all = append(all, f)
 		}
 	}
-	if err := s.table.KeepNetworks(all...); err != nil {
+	// A network whose record is damaged has containers that run on. They are not to reach more than before: without these
+	// elements an internal network would be open, and the host's own loopback to any.
+	unrecorded := func(bridge string) bool {
+		_, err := s.host.conn.LinkByName(bridge)
+		return err == nil && !known[bridge]
+	}
+	if err := s.table.KeepNetworks(unrecorded, all...); err != nil {
 		return err
 	}
 	return s.table.Assert()

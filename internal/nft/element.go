@@ -119,6 +119,17 @@ func (n Network) elements() ([]element, error) {
 	return es, nil
 }
 
+// bridge is the one of an element that isolates a network's containers; false for any other element.
+func (e element) bridge() (name string, ok bool) {
+	switch e.set {
+	case setBridges, setICC, setApart, setInternal:
+		if len(e.key) >= unix.IFNAMSIZ {
+			return strings.TrimRight(e.key[:unix.IFNAMSIZ], "\x00"), true
+		}
+	}
+	return "", false
+}
+
 func (s Subnet) elements() []element {
 	suffix := familyOf(s.Prefix.Addr()).suffix
 	sets := []string{setSubnets}

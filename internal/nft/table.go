@@ -324,8 +324,9 @@ func (t *Table) Published() []Publish {
 
 // KeepNetworks forgets every bridge and subnet but these; the next Assert makes the
 // kernel do so too. It is for an engine that starts with another subnet than the
-// one before it.
-func (t *Table) KeepNetworks(ns ...Network) error {
+// one before it. Of a bridge that spare says so of, it keeps what isolates its
+// containers: that it is one of ours, and who they may talk to.
+func (t *Table) KeepNetworks(spare func(bridge string) bool, ns ...Network) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	_, add, err := Change{AddNetworks: ns}.elements()
@@ -333,7 +334,10 @@ func (t *Table) KeepNetworks(ns ...Network) error {
 		return err
 	}
 	for e := range t.elements {
-		if _, ok := e.publish(); !ok {
+		if _, ok := e.publish(); ok {
+			continue
+		}
+		if bridge, ok := e.bridge(); !ok || !spare(bridge) {
 			delete(t.elements, e)
 		}
 	}
