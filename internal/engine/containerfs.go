@@ -94,12 +94,39 @@ func (fs *filesystems) fill(ctx context.Context, c *container.Container) error {
 	if r.State.VolumesFilled || !slices.ContainsFunc(r.Mounts, func(m container.Mount) bool { return m.CopyUp }) {
 		return nil
 	}
-	f, err := fs.open(ctx, c.ID(), false)
+	unlock, err := c.Lock(ctx)
 	if err != nil {
 		return err
 	}
-	f.close()
-	return nil
+	defer unlock()
+	if r = c.Load(); c.Gone() || r.State.VolumesFilled {
+		return nil // whoever takes the mounts of one that is gone finds that its volumes are
+	}
+	if err := fs.awaitLast(ctx, c); err != nil {
+		return err
+	}
+	r, unmount, err := fs.mountVolumes(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer unmount()
+	root, err := fs.mountWritable(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	return fs.fillNew(ctx, c, r, root)
+}
+
+// fillNew fills the volumes of a container that have not been yet, from its root filesystem.
+func (fs *filesystems) fillNew(ctx context.Context, c *container.Container, r *container.Record, root int) error {
+	if r.State.VolumesFilled {
+		return nil
+	}
+	if err := fillVolumes(ctx, fs.volumes, root, r); err != nil {
+		return err
+	}
+	return c.SetState(func(st *container.State) { st.VolumesFilled = true })
 }
 
 // unlessGone is err, but where files are missing as the container is being removed, or was, it says so.
@@ -117,15 +144,25 @@ func (fs *filesystems) openLocked(ctx context.Context, c *container.Container) (
 	if f, err := fs.ofProcess(c, (*runtime.Process).Root); f != nil || err != nil {
 		return f, err // started while we waited
 	}
-	if last := fs.lives.of(c).current(); last != nil {
-		select {
-		case <-last.left.known:
-			last.tidy() // no two overlays may share a directory to write to
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+	if err := fs.awaitLast(ctx, c); err != nil {
+		return nil, err
 	}
 	return fs.view(ctx, c, true)
+}
+
+// awaitLast waits until the mounts of a container's last process are gone: no two overlays may share a directory to write to.
+func (fs *filesystems) awaitLast(ctx context.Context, c *container.Container) error {
+	last := fs.lives.of(c).current()
+	if last == nil {
+		return nil
+	}
+	select {
+	case <-last.left.known:
+		last.tidy()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // ofProcess opens the files by way of the container's process; nil if it has none.
@@ -264,11 +301,8 @@ func (fs *filesystems) viewOf(ctx context.Context, c *container.Container, r *co
 		return nil, err
 	}
 	defer unix.Close(root)
-	if write && !r.State.VolumesFilled {
-		if err := fillVolumes(ctx, fs.volumes, root, r); err != nil {
-			return nil, err
-		}
-		if err := c.SetState(func(st *container.State) { st.VolumesFilled = true }); err != nil {
+	if write {
+		if err := fs.fillNew(ctx, c, r, root); err != nil {
 			return nil, err
 		}
 	}
