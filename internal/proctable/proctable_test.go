@@ -17,9 +17,9 @@ import (
 )
 
 // sleeper starts a process that stands still and has arguments to be looked at.
-func sleeper(t *testing.T, script string) int {
+func sleeper(t *testing.T, script string, args ...string) int {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", script, "with blank", "tab\there")
+	cmd := exec.Command("sh", append([]string{"-c", script}, args...)...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func TestLikePS(t *testing.T) {
 	if err != nil {
 		t.Fatal("ps must be installed (procps): what it prints is the measure")
 	}
-	pids := []int{sleeper(t, "echo ready; read x"), sleeper(t, "renice -n 5 $$ >/dev/null; echo ready; read x")}
+	pids := []int{sleeper(t, "echo ready; read x", "with blank", "tab\there"), sleeper(t, "renice -n 5 $$ >/dev/null; echo ready; read x", "with blank", "tab\there")}
 	slices.Sort(pids)
 	list := fmt.Sprintf("%d,%d", pids[0], pids[1])
 	for _, args := range []string{
@@ -174,28 +174,12 @@ func FuzzParse(f *testing.F) {
 
 // TestLongCommandLines: megabytes of arguments, which a process shares with all its copies, do not cost each row as much.
 func TestLongCommandLines(t *testing.T) {
-	args := append([]string{"-c", "echo ready; read x", "sh"}, slices.Repeat([]string{strings.Repeat("a", 100_000)}, 15)...)
-	cmd := exec.Command("sh", args...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close(); cmd.Wait() })
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	args := append([]string{"sh"}, slices.Repeat([]string{strings.Repeat("a", 100_000)}, 15)...)
+	pids := []int{sleeper(t, "echo ready; read x", args...)}
 	f, err := proctable.Parse("-o args")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pids := []int{cmd.Process.Pid}
 	for _, others := range []struct{ count, longest int }{{0, 128 << 10}, {10_000, 4 << 10}, {100_000, 1 << 10}} {
 		for i := len(pids); i <= others.count; i++ {
 			pids = append(pids, 1<<23+i) // more than there can be
