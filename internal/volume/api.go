@@ -26,6 +26,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -66,11 +67,11 @@ type Service struct {
 	root     string
 	plugins  *plugin.Registry
 	warnings []string
-	renames  []Renaming // that an earlier engine has not completed
 
 	projects sync.Mutex // held while a project id is chosen
 
 	mu      sync.Mutex
+	renames []Renaming // that containers do not all know
 	entries map[string]*entry
 	unknown bool // there are containers of which nobody knows what they run with
 }
@@ -171,6 +172,10 @@ func (s *Service) create(ctx context.Context, r *Request) (*volume.Volume, bool,
 		if s.entries[r.Name] != nil { // another was quicker
 			s.mu.Unlock()
 			continue
+		}
+		if err := s.mayTake(r.Name); err != nil {
+			s.mu.Unlock()
+			return nil, false, fmt.Errorf("create %s: %w", r.Name, err)
 		}
 		s.entries[r.Name] = e
 		s.mu.Unlock()

@@ -111,6 +111,10 @@ func (s *Service) Import(ctx context.Context, name string, labels map[string]str
 		s.mu.Unlock()
 		return nil, failure.Conflict("import %s: a volume of this name exists already", name)
 	}
+	if err := s.mayTake(name); err != nil {
+		s.mu.Unlock()
+		return nil, fmt.Errorf("import %s: %w", name, err)
+	}
 	s.entries[name] = e
 	s.mu.Unlock()
 	err := s.makeDirs(name, &meta, true, func(data string) error { return unpack(ctx, r, data) })

@@ -68,6 +68,9 @@ func (s *Service) Clone(ctx context.Context, r CloneRequest, q Quiesce) (v *volu
 	if s.entries[r.To] != nil {
 		return nil, how, failure.Conflict("clone %s: a volume named %s exists already", r.From, r.To)
 	}
+	if err := s.mayTake(r.To); err != nil {
+		return nil, how, fmt.Errorf("clone %s: %w", r.From, err)
+	}
 	meta := metadata{Labels: r.Labels, CreatedAt: time.Now().UTC()}
 	if meta.Labels == nil {
 		meta.Labels = maps.Clone(from.meta.Labels)

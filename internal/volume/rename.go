@@ -45,6 +45,9 @@ func (s *Service) Rename(ctx context.Context, old, name string, users []string, 
 	if s.entries[name] != nil {
 		return nil, failure.Conflict("rename %s: a volume named %s exists already", old, name)
 	}
+	if err := s.mayTake(old, name); err != nil {
+		return nil, fmt.Errorf("rename %s: %w", old, err)
+	}
 	if !slices.Equal(s.users(e), users) {
 		return nil, failure.Conflict("rename %s: a container that has the volume is being made or removed: try again", old)
 	}
@@ -58,12 +61,16 @@ func (s *Service) Rename(ctx context.Context, old, name string, users []string, 
 	e.busy = busy
 	s.entries[name] = e
 	s.mu.Unlock()
-	moved, err := s.move(Renaming{old, name}, relabel)
+	r := Renaming{old, name}
+	moved, err := s.move(r, relabel)
 	s.mu.Lock()
 	if moved {
 		delete(s.entries, old)
 	} else {
 		delete(s.entries, name)
+	}
+	if moved && err != nil {
+		s.renames = append(s.renames, r)
 	}
 	e.busy = nil
 	close(busy)
@@ -71,6 +78,18 @@ func (s *Service) Rename(ctx context.Context, old, name string, users []string, 
 		return nil, err
 	}
 	return s.describe(name, e), nil
+}
+
+// mayTake refuses both names of a rename that is not in the records of all containers yet: the next engine, which makes
+// that good, takes a volume of the old name for the one that was to be renamed, and containers would run with its data.
+// s.mu is held.
+func (s *Service) mayTake(names ...string) error {
+	for _, r := range s.renames {
+		if slices.Contains(names, r.Old) || slices.Contains(names, r.New) {
+			return failure.Conflict("volume %s was renamed to %s, but not in the records of all containers: the next start of the engine makes that good", r.Old, r.New)
+		}
+	}
+	return nil
 }
 
 // move says whether the volume has its new name, whatever went wrong then.
@@ -134,9 +153,19 @@ func isDamaged(err error) bool {
 
 // Unfinished are the renames of earlier engines whose containers have to be told.
 // Call Renamed when they know.
-func (s *Service) Unfinished() []Renaming { return s.renames }
+func (s *Service) Unfinished() []Renaming {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.renames)
+}
 
 // Renamed forgets a rename of Unfinished.
 func (s *Service) Renamed(r Renaming) error {
-	return os.Remove(filepath.Join(s.root, renamePrefix+r.New))
+	err := os.Remove(filepath.Join(s.root, renamePrefix+r.New))
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.renames = slices.DeleteFunc(s.renames, func(other Renaming) bool { return other == r })
+	}
+	return err
 }
