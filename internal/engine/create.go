@@ -289,7 +289,7 @@ func (cr *Creator) volumesFrom(ctx context.Context, specs []string) ([]container
 	for _, spec := range specs {
 		name, mode, _ := strings.Cut(spec, ":")
 		modes, err := parseModes(mode)
-		if err != nil || name == "" {
+		if err != nil || name == "" || modes.noCopy || modes.propagation != "" || modes.idMap != nil {
 			return nil, failure.Invalid("invalid volumes-from specification: %q", spec)
 		}
 		from, err := cr.containers.Find(name)

@@ -64,6 +64,8 @@ func TestCreateRefusesWithTheRightClassAndLeavesNothing(t *testing.T) {
 		{"a line for another host", spec{host: func(h *api.HostConfig) { h.ExtraHosts = []string{"a\n192.0.2.1 b:192.0.2.2"} }}, errdefs.IsInvalidArgument, "bad format for add-host"},
 		{"two names in one", spec{cfg: func(c *api.Config) { c.Hostname = "a\tb" }}, errdefs.IsInvalidArgument, "invalid hostname"},
 		{"memory that is not there", spec{host: func(h *api.HostConfig) { h.CpusetMems = "0,4095" }}, errdefs.IsInvalidArgument, "Requested memory nodes are not available - requested 0,4095, available: "},
+		{"volumes from, not copied", spec{host: func(h *api.HostConfig) { h.VolumesFrom = []string{"nosuch:nocopy"} }}, errdefs.IsInvalidArgument, "invalid volumes-from"},
+		{"volumes from, shared", spec{host: func(h *api.HostConfig) { h.VolumesFrom = []string{"nosuch:rshared"} }}, errdefs.IsInvalidArgument, "invalid volumes-from"},
 		{"volumes from nowhere", spec{host: func(h *api.HostConfig) { h.VolumesFrom = []string{"nosuch"} }}, errdefs.IsInvalidArgument, "No such container: nosuch"},
 		{"host name in the host's namespace", spec{cfg: func(c *api.Config) { c.Hostname = "mine" }, host: func(h *api.HostConfig) { h.UTSMode = "host" }},
 			errdefs.IsInvalidArgument, "hostname and the UTS mode"},

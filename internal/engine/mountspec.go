@@ -70,7 +70,7 @@ func planMounts(c *container.Config, h *container.HostConfig, inherited []own.Mo
 		}
 	}
 	for dst := range c.Volumes {
-		clean, err := checkTarget(dst, dst)
+		clean, err := checkTarget("/"+dst, dst) // images have relative ones (VOLUME data)
 		if err != nil {
 			return nil, err
 		}
@@ -179,6 +179,9 @@ func parseBind(raw, driver string) (own.Mount, error) {
 	if modes.propagation != "" || modes.idMap != nil {
 		return m, failure.Invalid("invalid mode: %s", mode)
 	}
+	if len(source) == 1 {
+		return m, failure.Invalid(shortName, source)
+	}
 	if source != "" && !validVolumeName.MatchString(source) {
 		return m, failure.Invalid("%q includes invalid characters for a local volume name, only %q are allowed. "+
 			"If you intended to pass a host directory, use absolute path", source, "[a-zA-Z0-9][a-zA-Z0-9_.-]")
@@ -192,6 +195,9 @@ func parseBind(raw, driver string) (own.Mount, error) {
 	}
 	return m, nil
 }
+
+// shortName is what is wrong with a name of one letter, with Docker's words.
+const shortName = "create %s: volume name is too short, names should be at least two alphanumeric characters"
 
 type bindModes struct {
 	readOnly, noCopy bool
@@ -383,6 +389,9 @@ func planVolume(m *own.Mount, r *mount.Mount) (volumeSpec, error) {
 	if r.Source == "" && r.ReadOnly {
 		return spec, fmt.Errorf("must not set ReadOnly mode when using anonymous volumes")
 	}
+	if len(r.Source) == 1 && !path.IsAbs(r.Source) {
+		return spec, fmt.Errorf(shortName, r.Source)
+	}
 	if r.Source != "" && !validVolumeName.MatchString(r.Source) {
 		return spec, fmt.Errorf("%q includes invalid characters for a local volume name, only %q are allowed. "+
 			"If you intended to pass a host directory, use absolute path"+boundByType(r.Source), r.Source, "[a-zA-Z0-9][a-zA-Z0-9_.-]")
@@ -466,15 +475,25 @@ func parseTmpfs(dst, raw string) (own.Mount, error) {
 	if err != nil {
 		return own.Mount{}, err
 	}
+	m := own.Mount{Type: mount.TypeTmpfs, Destination: clean, Mode: raw}
 	var opts []string
-	if raw != "" {
-		opts = strings.Split(raw, ",")
+	for o := range strings.SplitSeq(raw, ",") {
+		switch {
+		case raw == "":
+			continue
+		case slices.Contains(mount.Propagations, mount.Propagation(o)):
+			m.Propagation = mount.Propagation(o)
+			continue
+		case o == "ro" || o == "rw":
+			m.ReadOnly = o == "ro"
+		}
+		opts = append(opts, o)
 	}
 	if err := checkTmpfsOptions(opts); err != nil {
 		return own.Mount{}, failure.Invalid("invalid tmpfs option for %s: %w", dst, err)
 	}
-	readOnly := slices.Contains(opts, "ro")
-	return own.Mount{Type: mount.TypeTmpfs, Destination: clean, Mode: raw, ReadOnly: readOnly, Options: tmpfsDefaults(opts, readOnly)}, nil
+	m.Options = tmpfsDefaults(opts, m.ReadOnly)
+	return m, nil
 }
 
 // tmpfsDefaults puts Docker's noexec,nosuid,nodev before what was asked for,
@@ -494,12 +513,12 @@ func checkTmpfsOptions(opts []string) error {
 			return fmt.Errorf("%q holds a zero byte", o)
 		}
 		switch key {
-		case "size", "mode", "uid", "gid", "nr_inodes", "nr_blocks":
+		case "size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol":
 			if !hasValue || value == "" {
 				return fmt.Errorf("%q needs a value", key)
 			}
-		case "ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev",
-			"noatime", "relatime", "strictatime", "nodiratime", "nosymfollow":
+		case "defaults", "ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "dirsync",
+			"atime", "noatime", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime", "nosymfollow":
 			if hasValue {
 				return fmt.Errorf("%q takes no value", key)
 			}

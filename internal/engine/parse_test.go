@@ -43,6 +43,7 @@ func TestParseBind(t *testing.T) {
 		{"/a:/b:nocopy", container.Mount{}, "invalid mode"},
 		{"vol:/b:shared", container.Mount{}, "invalid mode"},
 		{"./x:/b", container.Mount{}, "use absolute path"},
+		{"v:/b", container.Mount{}, "volume name is too short"},
 		{":/b", container.Mount{}, "invalid volume specification"},
 		{"/a:/b:ro:x", container.Mount{}, "invalid volume specification"},
 		{"", container.Mount{}, "invalid volume specification"},
@@ -94,6 +95,8 @@ func TestMountOptionsOfRequests(t *testing.T) {
 		{mount.Mount{Type: mount.TypeBind, Source: "x", Target: "/a"}, "mount path must be absolute"},
 		{mount.Mount{Type: mount.TypeBind, Source: "/", Target: "/a", VolumeOptions: &mount.VolumeOptions{}}, "field VolumeOptions must not be specified"},
 		{mount.Mount{Type: mount.TypeBind, Source: "/nosuch/x", Target: "/a", BindOptions: &mount.BindOptions{CreateMountpoint: true}}, ""},
+		{mount.Mount{Type: mount.TypeVolume, Source: "v", Target: "/a"}, "volume name is too short"},
+		{mount.Mount{Type: mount.TypeVolume, Source: "/", Target: "/a"}, "say type=bind"},
 		{mount.Mount{Type: mount.TypeVolume, Target: "/a", ReadOnly: true}, "must not set ReadOnly mode when using anonymous volumes"},
 		{mount.Mount{Type: mount.TypeVolume, Source: "vol", Target: "/a", VolumeOptions: &mount.VolumeOptions{Subpath: "../x"}}, "subpath must be a relative path"},
 		{mount.Mount{Type: mount.TypeVolume, Source: "vol", Target: "/a", VolumeOptions: &mount.VolumeOptions{Subpath: "x/y"}}, ""},
@@ -119,6 +122,32 @@ func TestTmpfsIsNoexecUnlessAskedOtherwise(t *testing.T) {
 	}
 	if _, err := parseTmpfs("/t", "bogus"); err == nil {
 		t.Error("an unknown option passed")
+	}
+}
+
+func TestTmpfsIsAsItsLastWordSays(t *testing.T) {
+	for raw, readOnly := range map[string]bool{"ro": true, "ro,rw": false, "rw,ro": true, "size=1m": false, "": false} {
+		m, err := parseTmpfs("/t", raw)
+		if err != nil || m.ReadOnly != readOnly {
+			t.Errorf("%q: %+v, %v", raw, m, err)
+		}
+	}
+	m, err := parseTmpfs("/t", "defaults,shared,rslave,mpol=default")
+	if err != nil || m.Propagation != mount.PropagationRSlave || !slices.Equal(m.Options, []string{"noexec", "nosuid", "nodev", "defaults", "mpol=default"}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// Images have volumes without the slash that they begin with.
+func TestRelativeVolumes(t *testing.T) {
+	for dst, want := range map[string]string{"data": "/data", "./a/../b/": "/b", "/c": "/c", "x:/y": "/x:/y", "../d": "/d", "/": "", "": "", ".": "", "a/..": ""} {
+		p, err := planMounts(&api.Config{Volumes: map[string]struct{}{dst: {}}}, &api.HostConfig{}, nil)
+		switch {
+		case want == "" && (err == nil || !strings.Contains(err.Error(), "destination can't be '/'")):
+			t.Errorf("%q: %v", dst, err)
+		case want != "" && (err != nil || len(p.mounts) != 1 || p.mounts[0].Destination != want):
+			t.Errorf("%q: %+v, %v", dst, p, err)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -258,6 +259,26 @@ func TestNamesAndSysctls(t *testing.T) {
 	s = l.spec("true")
 	s.NetNS, s.Sysctls = runtime.HostNetwork, map[string]string{"net.ipv4.ip_forward": "1"}
 	if err := l.startFails(s); !strings.Contains(err.Error(), "host's network") {
+		t.Error(err)
+	}
+}
+
+func TestTmpfsOptions(t *testing.T) {
+	l := newLab(t)
+	s := l.spec("sh", "-c", "grep -E ' /(t|u)' /proc/self/mountinfo | cut -d' ' -f 5-8,10-")
+	s.Mounts = []runtime.Mount{
+		{Target: "/t", Type: "tmpfs", Propagation: "rshared", Options: []string{"defaults", "noatime", "atime", "sync", "mpol=default"}},
+		{Target: "/u", Type: "tmpfs", Propagation: "slave", Options: []string{"sync", "async", "dirsync", "noexec", "nosuid"}},
+	}
+	out := l.run(s)
+	lines := strings.Split(out, "\n")
+	if !strings.HasPrefix(lines[0], "/t rw,nosuid,nodev,noexec,relatime shared:") || !strings.Contains(lines[0], "tmpfs rw,sync") ||
+		lines[1] == "" || strings.Contains(lines[1], "shared:") || !strings.Contains(lines[1], "rw,dirsync") {
+		t.Errorf("%s", out)
+	}
+	s = l.spec("true")
+	s.Mounts = []runtime.Mount{{Target: "/proc", Type: "tmpfs"}}
+	if err := l.startFails(s); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "/proc cannot be a tmpfs") {
 		t.Error(err)
 	}
 }

@@ -225,11 +225,21 @@ func (b *builder) mount(m *Mount) error {
 	}
 	var tree launch.Arg
 	if m.Type == "tmpfs" {
+		if target == "/proc" {
+			return invalid("/proc cannot be a tmpfs: the container needs the kernel's")
+		}
 		attr := attrNNN&^o.clear | o.set
 		if !slices.ContainsFunc(o.data, func(d option) bool { return d.key == "mode" }) {
 			o.data = append(o.data, option{"mode", b.modeOfTmpfs(target)})
 		}
 		tree = b.filesystem("tmpfs", attr, o.data...)
+		propagation, recursive, err := propagationOf(m.Propagation)
+		if err != nil {
+			return err
+		}
+		if propagation != unix.MS_PRIVATE {
+			b.setAttr(tree, target, recursive, 0, 0, propagation)
+		}
 	} else if tree, err = b.bind(m, target, o); err != nil {
 		return err
 	}
@@ -432,6 +442,12 @@ var mountFlags = map[string]struct {
 
 var tmpfsKeys = map[string]bool{"size": true, "mode": true, "uid": true, "gid": true, "nr_inodes": true, "nr_blocks": true, "huge": true, "mpol": true}
 
+// atimes choose when the time of access is written; those that take one back leave the kernel's relatime.
+var atimes = map[string]bool{"noatime": true, "strictatime": true, "relatime": true, "atime": true, "norelatime": true, "nostrictatime": true}
+
+// syncs are a filesystem's own; async takes sync back.
+var syncs = map[string]bool{"sync": true, "async": true, "dirsync": true}
+
 func parseMountOptions(m *Mount) (mountOptions, error) {
 	var o mountOptions
 	for _, opt := range m.Options {
@@ -443,10 +459,12 @@ func parseMountOptions(m *Mount) (mountOptions, error) {
 			o.set, o.clear = o.set|f.bit, o.clear&^f.bit
 		case isFlag:
 			o.set, o.clear = o.set&^f.bit, o.clear|f.bit
-		case opt == "noatime" || opt == "strictatime" || opt == "relatime":
+		case atimes[opt]:
 			atime := map[string]uint64{"noatime": unix.MOUNT_ATTR_NOATIME, "strictatime": unix.MOUNT_ATTR_STRICTATIME}[opt]
 			o.clear |= unix.MOUNT_ATTR__ATIME
 			o.set = o.set&^unix.MOUNT_ATTR__ATIME | atime
+		case m.Type == "tmpfs" && syncs[opt]:
+			o.data = append(o.data, option{key: opt})
 		case m.Type == "tmpfs" && hasValue && value != "" && tmpfsKeys[key]:
 			o.data = append(o.data, option{key, value})
 		default:
