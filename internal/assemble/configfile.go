@@ -139,6 +139,9 @@ func (c *Config) setFrom(data []byte) error {
 	}
 	c.fromFile = map[string]string{}
 	for _, name := range names {
+		if err := checkShape(c.given.Lookup(name), values[name]); err != nil {
+			return err
+		}
 		for _, v := range values[name].values {
 			if err := c.given.Set(name, v); err != nil {
 				return fmt.Errorf("%q: %w", values[name].key, misfit(err))
@@ -177,6 +180,7 @@ func readBuilder(data []byte) (*builderSettings, error) {
 // fileValue is what the file says about one flag.
 type fileValue struct {
 	key    string   // as the file has it
+	kind   string   // what it is there
 	values []string // each is set once; none if the list or the text is empty
 }
 
@@ -205,14 +209,14 @@ func parseConfigFile(data []byte) (map[string]fileValue, error) {
 			return nil, fmt.Errorf("%q is not supported by this engine: leave it out", key)
 		}
 		name := flagOf(key)
-		values, err := flagValues(key, raw)
+		value, err := flagValues(key, raw)
 		if err != nil {
 			return nil, err
 		}
 		if prior, ok := out[name]; ok {
 			return nil, fmt.Errorf("%q and %q say the same: leave out one", prior.key, key)
 		}
-		out[name] = fileValue{key, values}
+		out[name] = value
 	}
 	return out, nil
 }
@@ -280,24 +284,27 @@ func addProxies(out map[string]fileValue, raw json.RawMessage) error {
 		if !slices.Contains([]string{"http-proxy", "https-proxy", "no-proxy"}, key) {
 			return fmt.Errorf("the following directives don't match any configuration option: proxies.%s", key)
 		}
-		values, err := flagValues("proxies."+key, raw)
-		if err != nil {
+		if out[key], err = flagValues("proxies."+key, raw); err != nil {
 			return err
 		}
-		out[key] = fileValue{"proxies." + key, values}
 	}
 	return nil
 }
 
 // flagValues turns a JSON value into what would be given as flags: a list as one flag each, an object as one
 // name=value each.
-func flagValues(key string, raw json.RawMessage) ([]string, error) {
+func flagValues(key string, raw json.RawMessage) (fileValue, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
 	var v any
 	if err := d.Decode(&v); err != nil {
-		return nil, fmt.Errorf("%q: %w", key, err)
+		return fileValue{}, fmt.Errorf("%q: %w", key, err)
 	}
+	values, err := jsonValues(key, v)
+	return fileValue{key, kindOf(v), values}, err
+}
+
+func jsonValues(key string, v any) ([]string, error) {
 	switch v := v.(type) {
 	case []any:
 		out := []string{}
@@ -333,13 +340,17 @@ func scalar(key string, v any) (string, error) {
 	case nil:
 		return "", fmt.Errorf("%q is null: leave it out", key)
 	}
-	return "", fmt.Errorf("%q: its value has the wrong type", key)
+	return "", fmt.Errorf("%q: what is in it has to be texts, numbers, true or false, and there is %s", key, kindOf(v))
 }
 
 // listElement is a list's element; the only objects in lists are address pools.
 func listElement(key string, v any) (string, error) {
 	object, ok := v.(map[string]any)
-	if !ok {
+	pools := flagOf(key) == poolsFlag
+	if pools && !ok {
+		return "", fmt.Errorf("%q: it wants a list of objects, such as %s, and there is %s in it", key, poolsExample, kindOf(v))
+	}
+	if !pools {
 		return scalar(key, v)
 	}
 	parts, err := mapValues(key, object)
@@ -367,8 +378,8 @@ func mapValues(key string, object map[string]any) ([]string, error) {
 			out = append(out, s)
 			continue
 		}
-		if _, ok := v.(map[string]any); ok {
-			v = "…" // runtimes: refused whatever they say
+		if _, ok := v.(map[string]any); ok && key == "runtimes" {
+			v = "…" // refused whatever they say
 		}
 		s, err := scalar(key+"."+name, v)
 		if err != nil {
