@@ -226,8 +226,10 @@ func (s *Service) servedElements(bs []bound) []nft.Publish {
 	return out
 }
 
-// reservingSocket makes a socket for a port to be reserved with; errNoIPv6 says that this
-// kernel has none of IPv6.
+var errNoSCTP = errors.New("this host's kernel has no SCTP")
+
+// reservingSocket makes a socket for a port to be reserved with; errNoIPv6 and errNoSCTP say that this
+// kernel has none of these.
 func reservingSocket(proto network.IPProtocol, domain int, port uint16) (int, error) {
 	typ, of := unix.SOCK_STREAM, 0
 	switch proto {
@@ -241,13 +243,21 @@ func reservingSocket(proto network.IPProtocol, domain int, port uint16) (int, er
 	case err == nil:
 		return fd, nil
 	case errors.Is(err, unix.EPROTONOSUPPORT) && proto == network.SCTP:
-		return -1, failure.NotImplemented("cannot publish port %d/sctp: this host's kernel has no SCTP (CONFIG_IP_SCTP, module sctp)", port)
+		return -1, errNoSCTP
 	case errors.Is(err, unix.EAFNOSUPPORT) && domain == unix.AF_INET6:
 		return -1, errNoIPv6
 	case errors.Is(err, unix.EMFILE):
-		return -1, failure.New(errdefs.ErrResourceExhausted, "reserve port %d/%s: %w: the engine holds a file for each published port and may have no more; start it with a higher limit (LimitNOFILE of its unit, ulimit -n)", port, proto, err)
+		return -1, failure.New(errdefs.ErrResourceExhausted, "reserve %s: %w: the engine holds a file for each published port and may have no more; start it with a higher limit (LimitNOFILE of its unit, ulimit -n)", hostPort(port, proto), err)
 	}
-	return -1, fmt.Errorf("reserve port %d/%s: %w", port, proto, err)
+	return -1, fmt.Errorf("reserve %s: %w", hostPort(port, proto), err)
+}
+
+// hostPort is what errors call a port of the host that is asked for.
+func hostPort(port uint16, proto network.IPProtocol) string {
+	if port == 0 {
+		return fmt.Sprintf("a free %s port", proto)
+	}
+	return fmt.Sprintf("port %d/%s", port, proto)
 }
 
 // boundPort is the port that a socket got, which asked for that one or, with 0, for any. If
@@ -259,7 +269,7 @@ func boundPort(fd int, asked uint16, proto network.IPProtocol) (uint16, error) {
 	name, err := unix.Getsockname(fd)
 	if err != nil {
 		unix.Close(fd)
-		return 0, fmt.Errorf("reserve a free port/%s: %w", proto, err)
+		return 0, fmt.Errorf("reserve %s: %w", hostPort(0, proto), err)
 	}
 	return portOf(name), nil
 }
@@ -271,7 +281,11 @@ func (b *binder) bindReserved(host netip.Addr, port uint16) (fd int, num uint16,
 	if host.Is6() {
 		domain = unix.AF_INET6
 	}
-	if fd, err = reservingSocket(proto, domain, port); err != nil {
+	fd, err = reservingSocket(proto, domain, port)
+	if errors.Is(err, errNoSCTP) {
+		err = failure.NotImplemented("cannot publish port %s: %w (CONFIG_IP_SCTP, module sctp)", b.wish.port, err)
+	}
+	if err != nil {
 		return -1, 0, err
 	}
 	if proto == network.UDP {

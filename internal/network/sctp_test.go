@@ -41,6 +41,8 @@ func TestSCTP(t *testing.T) {
 		t.Log("this kernel has no SCTP: what is seen is how it is refused")
 		_, err := h.tryAttach(s, "3868:3868/sctp")
 		wantError(t, err, errdefs.ErrNotImplemented, "3868/sctp", "kernel has no SCTP")
+		_, err = h.tryAttach(s, "0:8080/sctp") // at any port of the host
+		wantError(t, err, errdefs.ErrNotImplemented, "8080/sctp", "kernel has no SCTP")
 		return
 	}
 	a := h.attach(s, "3868:3868/sctp", "3868:80/tcp")
