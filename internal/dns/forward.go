@@ -147,13 +147,31 @@ func flightKey(query []byte, end int, servers []Upstream, overTCP bool) string {
 	}
 	fmt.Fprintf(&b, "%v ", overTCP)
 	b.Write(query[2:4]) // flags
-	b.Write(lowerName(query[headerLen:end]))
-	b.Write(query[end:])
+	b.Write(lowerName(query[headerLen : end-afterName]))
+	b.Write(query[end-afterName:])
 	return b.String()
 }
 
-// lowerName is a name in wire form; the lengths of labels are below the letters.
-func lowerName(b []byte) []byte { return bytes.ToLower(b) }
+// lowerName is a name in wire form, with the letters of ASCII in lower case. A label may hold any bytes, which are no
+// characters; the lengths of labels are below the letters.
+func lowerName(b []byte) []byte {
+	low := bytes.Clone(b)
+	for i, c := range low {
+		if 'A' <= c && c <= 'Z' {
+			low[i] = c - 'A' + 'a'
+		}
+	}
+	return low
+}
+
+// afterName is what a question has behind its name: type and class.
+const afterName = 4
+
+// asksSame says whether a message has the question of another one, which ends at end.
+func asksSame(msg, query []byte, end int) bool {
+	name := end - afterName
+	return end <= len(msg) && bytes.Equal(msg[name:end], query[name:end]) && bytes.Equal(lowerName(msg[headerLen:name]), lowerName(query[headerLen:name]))
+}
 
 // questionEnd is where the question of a message ends, -1 if that is not plain.
 func questionEnd(msg []byte) int {
@@ -163,10 +181,10 @@ func questionEnd(msg []byte) int {
 		i++
 		switch {
 		case n == 0:
-			if i+4 > len(msg) {
+			if i+afterName > len(msg) {
 				return -1
 			}
-			return i + 4
+			return i + afterName
 		case n > 63:
 			return -1 // a pointer, which has nothing to point to
 		}
@@ -183,7 +201,7 @@ func addressed(answer, query []byte) []byte {
 	}
 	out := append([]byte(nil), answer...)
 	copy(out[:2], query[:2])
-	if end := questionEnd(query); end > 0 && end <= len(out) && bytes.Equal(lowerName(out[headerLen:end]), lowerName(query[headerLen:end])) {
+	if end := questionEnd(query); end > 0 && asksSame(out, query, end) {
 		copy(out[headerLen:end], query[headerLen:end])
 	}
 	return out
@@ -440,8 +458,7 @@ func answers(msg, query []byte) bool {
 	if binary.BigEndian.Uint16(msg[4:6]) == 0 {
 		return judge(msg) == failure
 	}
-	end := questionEnd(query)
-	return end <= len(msg) && bytes.Equal(lowerName(msg[headerLen:end]), lowerName(query[headerLen:end]))
+	return asksSame(msg, query, questionEnd(query))
 }
 
 // Probe asks a server for the addresses of a name, or of the root's servers if it is

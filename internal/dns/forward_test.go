@@ -375,6 +375,28 @@ func TestSameQuestionIsAskedOnce(t *testing.T) {
 
 // A flood of questions that nobody answers is refused beyond a bound; names of
 // containers are answered all the time.
+// Names may hold any bytes. Those that are no letters of ASCII are told apart, also where they are no characters at all.
+func TestNamesOfOtherBytesAreDifferentQuestions(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	o := newOutside(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		if q.Question[0].Name == `\255.example.` {
+			<-release
+		}
+		says("192.0.2.1")(w, q)
+	})
+	s := withServers(t, o.upstream())
+	first := make(chan string)
+	go func() { first <- say(s.ask(`\255.example.`, wire.TypeA)) }()
+	expect.Eventually(t, "the first is asked", func() bool { return o.asked.Load() > 0 })
+	got := say(s.ask(`\254.example.`, wire.TypeA))
+	close(release)
+	<-first
+	if got != "NOERROR 192.0.2.1" {
+		t.Error(got)
+	}
+}
+
 func TestFloodIsBounded(t *testing.T) {
 	t.Parallel()
 	up := newOutside(t, silent)
