@@ -31,22 +31,22 @@ const (
 const patience = 2 * time.Minute
 
 // Queue holds the containers that start with the engine: each comes after what it depends on
-// has started, is healthy or has done its work. Who joins another's namespaces comes after
-// that one. Whatever else waits for nothing. Its methods may be called concurrently.
+// has started, is healthy or has done its work. Who joins another's namespaces, or is linked to
+// it, comes after that one. Whatever else waits for nothing. Its methods may be called concurrently.
 type Queue struct {
 	bus      *events.Bus
 	log      *slog.Logger
-	donors   func(*api.HostConfig) []string
+	before   func(*api.HostConfig) []string
 	patience time.Duration
 
 	mu    sync.Mutex
 	turns map[string]*turn // by container, until it has had its turn
 }
 
-// New makes an empty queue. bus tells it how containers do; donors are the ids of those whose
-// namespaces a container joins.
-func New(bus *events.Bus, log *slog.Logger, donors func(*api.HostConfig) []string) *Queue {
-	return &Queue{bus: bus, log: log, donors: donors, patience: patience}
+// New makes an empty queue. bus tells it how containers do; before are the ids of those without
+// which a container cannot be started.
+func New(bus *events.Bus, log *slog.Logger, before func(*api.HostConfig) []string) *Queue {
+	return &Queue{bus: bus, log: log, before: before, patience: patience}
 }
 
 // turn is one container's.
@@ -78,8 +78,8 @@ func (q *Queue) Plan(all, starting []*container.Container) {
 	needs := func(c *container.Container) []need {
 		r := c.Load()
 		var found []need
-		for _, donor := range q.donors(r.HostConfig) {
-			if d := byID[donor]; d != nil {
+		for _, id := range q.before(r.HostConfig) {
+			if d := byID[id]; d != nil {
 				found = append(found, need{on: d})
 			}
 		}

@@ -84,6 +84,25 @@ func (cr *Creator) checkLinks(def *container.Definition) error {
 	return nil
 }
 
+// neededRunning names the containers without which one cannot be started: those whose namespaces it joins, and those that
+// it is linked to.
+func neededRunning(containers *container.Store) func(*api.HostConfig) []string {
+	return func(h *api.HostConfig) []string {
+		needed := donors(h)
+		if h.NetworkMode != network.ModeBridge {
+			return needed
+		}
+		for _, text := range h.Links {
+			if l, err := parseLink(text); err == nil {
+				if other, err := containers.Find(l.name); err == nil {
+					needed = append(needed, other.ID())
+				}
+			}
+		}
+		return needed
+	}
+}
+
 // links are a container's legacy links, as lines of its hosts file and as variables of
 // its environment.
 func (a *attempt) links() (lines []network.HostLine, env []string, err error) {

@@ -120,7 +120,8 @@ func newCycle(d *Deps, s *parts, dirs *directories) *cycle {
 	}
 	c.exits = &exiter{
 		runtime: d.Runtime, networks: d.Networks, volumes: d.Volumes, lives: s.lives, say: s.say, tasks: d.Tasks, log: d.Log, remover: c.remover,
-		specs: s.specs, leftovers: supervise.NewLull("tidy up", d.Tasks, leftoverBatch, tidyAll), boot: bootorder.New(d.Events, d.Log, donors),
+		specs: s.specs, leftovers: supervise.NewLull("tidy up", d.Tasks, leftoverBatch, tidyAll),
+		boot: bootorder.New(d.Events, d.Log, neededRunning(d.Containers)),
 	}
 	c.starter = &Starter{
 		containers: d.Containers, images: d.Images, ground: s.ground, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,

@@ -90,3 +90,32 @@ func TestRebootGivesNumbersToOthers(t *testing.T) {
 		t.Errorf("another process's namespace has a name server: %s", tables)
 	}
 }
+
+// TestLinksAfterAReboot: a container that is linked to another one starts with the engine, after that one: without it, it
+// cannot be started.
+func TestLinksAfterAReboot(t *testing.T) {
+	for _, ends := range []string{"stopped", "reboot"} {
+		t.Run(ends, func(t *testing.T) {
+			e := harness.Start(t, harness.Options{})
+			e.Load(t, "busybox")
+			run := func(flags ...string) string {
+				args := append([]string{"run", "-d", "--restart", "always", "--stop-signal", "KILL"}, flags...)
+				return e.OK(t, "cleat", append(args, "busybox", "sleep", "1000")...)
+			}
+			ids := []string{run("--name", "db"), run("--name", "web", "--link", "db"), run("--link", "web:up")}
+			if ends == "reboot" {
+				reboot(t, e, 1<<22, ids...) // no process can have this number
+			} else {
+				e.OK(t, "cleat", append([]string{"stop"}, ids...)...)
+				e.Kill()
+			}
+			e.Run(t)
+			for _, id := range ids {
+				harness.Eventually(t, func() (bool, string) {
+					state := e.OK(t, "cleat", "inspect", "-f", "{{.State.Status}} {{.State.Error}}", id)
+					return strings.HasPrefix(state, "running"), state
+				})
+			}
+		})
+	}
+}
