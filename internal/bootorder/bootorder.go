@@ -144,14 +144,6 @@ func composeNeeds(label string) map[string]string {
 	return found
 }
 
-// Waits says whether a container's turn comes after others'.
-func (q *Queue) Waits(c *container.Container) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	t := q.turns[c.ID()]
-	return t != nil && len(t.after) > 0
-}
-
 // Await waits for a container's turn: at most patience, and not at all for one that has
 // had it. It returns at once when ctx ends.
 func (q *Queue) Await(ctx context.Context, c *container.Container) {

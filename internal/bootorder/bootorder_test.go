@@ -97,7 +97,7 @@ func TestCirclesAreBroken(t *testing.T) {
 	if len(q.turns) != len(all) {
 		t.Fatalf("%d turns for %d", len(q.turns), len(all))
 	}
-	if !q.Waits(byName["e"]) || q.Waits(byName["d"]) {
+	if waits := func(name string) bool { return len(q.turns[byName[name].ID()].after) > 0 }; !waits("e") || waits("d") {
 		t.Error("e waits for b, d for nothing")
 	}
 	// In some order each has its turn after those it waits for.

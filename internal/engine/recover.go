@@ -371,33 +371,40 @@ func (rc *Recovery) starting(all, due []*container.Container) []*container.Conta
 	return found
 }
 
-// settle carries out what policies ask of containers that do not run.
+// settle carries out what policies ask of containers that do not run. Each start is for itself: one may take minutes, as
+// of a container whose volume lies on a server that does not answer, and only those that depend on it wait for it.
 func (rc *Recovery) settle(ctx context.Context, due []*container.Container) {
-	for _, c := range afterDonors(due) {
+	var over []*container.Container
+	for _, c := range due {
 		if ctx.Err() != nil || rc.exits.machineEnds.Load() {
 			return
 		}
 		r := c.Load()
 		switch {
 		case removedWithEngine(r):
-			rc.exits.autoRemove(c)
-		case startsWithEngine(r) && rc.boot.Waits(c):
-			rc.deps.Tasks.Go("start in order", func(ctx context.Context) {
-				defer rc.boot.Had(c)
-				rc.boot.Await(ctx, c)
-				if ctx.Err() == nil && !rc.exits.machineEnds.Load() && rc.boot.Take(c) {
-					rc.startByPolicy(ctx, c, r)
-				}
-			})
-			continue
+			over = append(over, c)
 		case startsWithEngine(r):
-			if rc.boot.Take(c) {
-				rc.startByPolicy(ctx, c, r)
-			}
+			rc.deps.Tasks.Go("start with the engine", func(ctx context.Context) { rc.startInTurn(ctx, c, r) })
+			continue
 		case r.State.Status == api.StateRestarting:
 			settleRestart(c)
 		}
 		rc.boot.Had(c) // also if it is not to start any more: nobody need wait for it
+	}
+	for _, c := range over { // last, as this may take as long
+		if ctx.Err() != nil || rc.exits.machineEnds.Load() {
+			return
+		}
+		rc.exits.autoRemove(c)
+	}
+}
+
+// startInTurn starts a container when it is its turn, unless somebody has taken it out of the queue by then.
+func (rc *Recovery) startInTurn(ctx context.Context, c *container.Container, seen *container.Record) {
+	defer rc.boot.Had(c)
+	rc.boot.Await(ctx, c)
+	if ctx.Err() == nil && !rc.exits.machineEnds.Load() && rc.boot.Take(c) {
+		rc.startByPolicy(ctx, c, seen)
 	}
 }
 

@@ -20,8 +20,9 @@ type depot struct {
 	t      *testing.T
 	dir    string // of its volumes
 	mu     sync.Mutex
-	mounts map[string][]string // ids, by volume
-	broken string              // what every call but Activate answers as its error
+	mounts map[string][]string      // ids, by volume
+	broken string                   // what every call but Activate answers as its error
+	gates  map[string]chan struct{} // closed once a volume's mounts are to be answered
 	stop   func()
 }
 
@@ -46,13 +47,16 @@ func (d *depot) serve(sockets string) {
 func (d *depot) path(name string) string { return filepath.Join(d.dir, name) }
 
 func (d *depot) answer(w http.ResponseWriter, r *http.Request) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	var q struct {
 		Name, ID string
 		Opts     map[string]string
 	}
 	_ = json.NewDecoder(r.Body).Decode(&q)
+	if gate := d.gate(q.Name); gate != nil && r.URL.Path == "/VolumeDriver.Mount" {
+		<-gate
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	out, err := d.call(strings.TrimPrefix(r.URL.Path, "/"), q.Name, q.ID, q.Opts)
 	if out == nil {
 		out = map[string]any{}
@@ -109,6 +113,21 @@ func (d *depot) call(method, name, id string, opts map[string]string) (map[strin
 		return nil, os.RemoveAll(d.path(name))
 	}
 	return nil, fmt.Errorf("%s is unknown here", method)
+}
+
+func (d *depot) gate(name string) chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.gates[name]
+}
+
+// hold has a volume's mounts wait for the call of open, which may come twice.
+func (d *depot) hold(name string) (open func()) {
+	gate := make(chan struct{})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gates = map[string]chan struct{}{name: gate}
+	return sync.OnceFunc(func() { close(gate) })
 }
 
 func (d *depot) users(name string) int {

@@ -91,6 +91,42 @@ func TestRebootGivesNumbersToOthers(t *testing.T) {
 	}
 }
 
+// TestStartThatHangsHoldsUpNoOther: of the containers that start with the engine only those wait for one that takes long,
+// as its volume is on a server that does not answer, that depend on it.
+func TestStartThatHangsHoldsUpNoOther(t *testing.T) {
+	sockets := t.TempDir()
+	d := newDepot(t, sockets)
+	e := harness.Start(t, harness.Options{Args: []string{"--plugin-dir", sockets}})
+	e.Load(t, "busybox")
+	run := func(name string, flags ...string) {
+		args := append([]string{"run", "-d", "--name", name, "--restart", "always", "--stop-signal", "KILL"}, flags...)
+		e.OK(t, "cleat", append(args, "busybox", "sleep", "1000")...)
+	}
+	run("first")
+	run("hangs", "--mount", "type=volume,src=far,dst=/far,volume-driver=depot")
+	run("joins", "--network", "container:hangs")
+	run("linked", "--link", "hangs")
+	run("last")
+	e.OK(t, "cleat", "stop", "linked", "joins", "hangs", "first", "last")
+	e.Kill()
+	open := d.hold("far")
+	t.Cleanup(open)
+	e.Run(t)
+	runs := func(name string) bool { return e.OK(t, "cleat", "inspect", "-f", "{{.State.Running}}", name) == "true" }
+	all := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			harness.Eventually(t, func() (bool, string) { return runs(name), name + " does not run" })
+		}
+	}
+	all("first", "last")
+	if runs("hangs") || runs("joins") || runs("linked") {
+		t.Error("one runs without its volume, or before the one whose network it has, or that it is linked to")
+	}
+	open()
+	all("hangs", "joins", "linked")
+}
+
 // TestLinksAfterAReboot: a container that is linked to another one starts with the engine, after that one: without it, it
 // cannot be started.
 func TestLinksAfterAReboot(t *testing.T) {
