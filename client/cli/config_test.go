@@ -40,7 +40,8 @@ func TestDamagedConfigIsNotReplaced(t *testing.T) {
 	}
 }
 
-// Credentials of who has chosen no store go to the helper that is installed, or to config.json where that does not work.
+// Credentials of who has chosen no store go to the helper that is installed. Where that fails they are kept nowhere:
+// in config.json they would be readable, which is what the helper is there against.
 func TestInstalledCredentialHelper(t *testing.T) {
 	host := serveUnix(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"Status":"Login Succeeded"}`)) })
 	for _, c := range []struct {
@@ -48,7 +49,7 @@ func TestInstalledCredentialHelper(t *testing.T) {
 		config, kept  string
 		inFile, helps bool
 	}{
-		{"/bin/cat >$0.kept", "", "secret", false, true}, {"exit 1", "", "", true, false}, {"/bin/cat >$0.kept", `{"auths":{"other:1":{"auth":"bWU6cGFzcw=="}}}`, "", true, false},
+		{"/bin/cat >$0.kept", "", "secret", false, true}, {"exit 1", `{"auths":{"a.example.com":{}}}`, "", true, false}, {"/bin/cat >$0.kept", `{"auths":{"other:1":{"auth":"bWU6cGFzcw=="}}}`, "", true, false},
 	} {
 		dir := t.TempDir()
 		helper := filepath.Join(dir, "docker-credential-secretservice")
@@ -73,5 +74,36 @@ func TestInstalledCredentialHelper(t *testing.T) {
 			!strings.Contains(string(kept), c.kept) || strings.Contains(string(config), `"credsStore": "secretservice"`) != c.helps {
 			t.Errorf("%+v: the helper has %q; config.json: %v, %s", c, kept, err, config)
 		}
+	}
+}
+
+// The error of a helper that fails says what to do, and that works.
+func TestFailingCredentialHelper(t *testing.T) {
+	host := serveUnix(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"Status":"Login Succeeded"}`)) })
+	dir := t.TempDir()
+	helper := "#!/bin/sh\ncase $1 in store) echo no keychain here; exit 1;; *) echo credentials not found in native keychain; exit 1;; esac\n"
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-secretservice"), []byte(helper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	login := func() (string, int) {
+		cmd := exec.Command(program, "login", "-u", "me", "--password-stdin", "a.example.com")
+		cmd.Env = []string{"PATH=" + dir, "DOCKER_CONFIG=" + dir, "DOCKER_HOST=" + host}
+		cmd.Stdin = strings.NewReader("secret")
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	path, wayOut := filepath.Join(dir, "config.json"), `{"auths": {"a.example.com": {}}}`
+	said, code := login()
+	if code != 1 || !strings.Contains(said, "no keychain here") || !strings.Contains(said, wayOut+" into "+path) || strings.Contains(said, "Login Succeeded") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	if kept, err := os.ReadFile(path); !os.IsNotExist(err) {
+		t.Errorf("config.json: %v, %s", err, kept)
+	}
+	if err := os.WriteFile(path, []byte(wayOut), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said, code := login(); code != 0 || !strings.Contains(said, "Login Succeeded") {
+		t.Errorf("as it says: exit code %d: %s", code, said)
 	}
 }

@@ -64,17 +64,20 @@ func RegistryAuth(cfg *configfile.ConfigFile, domain string, warn func(string)) 
 }
 
 // Store keeps what a registry has accepted where the configuration says. Where it says nothing and has none yet, that is
-// the helper which is installed for this, as with Docker's client; and config.json without one, or where that fails, as
-// nobody has chosen it: the keychain of desktops does on servers.
+// the helper which is installed for this, as with Docker's client, or config.json where there is none. It is not
+// config.json where the helper fails: who has a keychain counts on it, and there the password would be readable.
 func Store(cfg *configfile.ConfigFile, auth types.AuthConfig) error {
-	if helper := credentials.DetectDefaultStore(""); helper != "" && !cfg.ContainsAuth() {
-		cfg.CredentialsStore = helper
-		if cfg.GetCredentialsStore(auth.ServerAddress).Store(auth) == nil {
-			return nil
-		}
-		cfg.CredentialsStore = ""
+	server := auth.ServerAddress
+	helper := credentials.DetectDefaultStore("")
+	if helper == "" || cfg.ContainsAuth() {
+		return cfg.GetCredentialsStore(server).Store(auth)
 	}
-	return cfg.GetCredentialsStore(auth.ServerAddress).Store(auth)
+	cfg.CredentialsStore = helper
+	if err := cfg.GetCredentialsStore(server).Store(auth); err != nil {
+		return fmt.Errorf("%w: docker-credential-%s, which is installed here, keeps credentials by default: mend or remove it, or write {\"auths\": {%q: {}}} into %s, where they are then kept unencrypted, and log in again",
+			err, helper, server, cfg.Filename)
+	}
+	return nil
 }
 
 // Credentials is the text of a config.json that has what is stored for all registries, also by credential helpers, and
