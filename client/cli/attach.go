@@ -177,11 +177,12 @@ func (a *app) startAndAttach(ctx context.Context, name string, stdin bool, keyFl
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
 	if !ctr.Config.Tty {
+		ctx = context.WithoutCancel(ctx)
 		defer a.forwardSignals(ctx, ctr.ID)()
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	err = a.startAttached(ctx, ctr.ID, ctr.HostConfig.AutoRemove, attachment{
 		stdin: stdin && ctr.Config.OpenStdin, stdout: true, stderr: true, tty: ctr.Config.Tty, keys: keys, keySpec: spec,
 	}, func(string) string { return "" })

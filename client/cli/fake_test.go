@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -191,7 +192,7 @@ func (f *fake) containers(w http.ResponseWriter, r *http.Request, parts []string
 	}
 	switch verb {
 	case "json":
-		recorded(w, "container.json")
+		f.describe(w)
 	case "attach":
 		f.attach(w)
 	case "start":
@@ -231,6 +232,24 @@ func (f *fake) containers(w http.ResponseWriter, r *http.Request, parts []string
 	default:
 		refuse(w, 404, "page not found")
 	}
+}
+
+// describe answers with the recorded container, which has a terminal if the one that was created has.
+func (f *fake) describe(w http.ResponseWriter) {
+	f.mu.Lock()
+	tty, _ := f.create["Tty"].(bool)
+	f.mu.Unlock()
+	if !tty {
+		recorded(w, "container.json")
+		return
+	}
+	b, err := os.ReadFile(filepath.Join("testdata", "container.json"))
+	if err != nil {
+		refuse(w, 500, "%v", err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(bytes.ReplaceAll(bytes.ReplaceAll(b, []byte(`"Tty": false`), []byte(`"Tty": true`)), []byte(`"OpenStdin": false`), []byte(`"OpenStdin": true`)))
 }
 
 func (f *fake) createContainer(w http.ResponseWriter, body []byte) {

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -71,6 +72,34 @@ func TestTerminalAfterTheThirdSignal(t *testing.T) {
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 1 || isRaw(t, terminal) {
 		t.Errorf("exit code %d (%v), the terminal is raw: %v", code, cmd.ProcessState, isRaw(t, terminal))
+	}
+}
+
+// To a container with a terminal 'start -a' and attach pass no signals on: SIGTERM and SIGINT end them, and it goes on.
+func TestSignalsOfAttachedTerminals(t *testing.T) {
+	for _, args := range [][]string{{"start", "-ai", "web"}, {"attach", "web"}} {
+		for sig, code := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGINT: 130} {
+			f := newFake(t)
+			if r := call(t, program, f.host(), "", "create", "-it", "nginx", "wait"); r.code != 0 {
+				t.Fatalf("%+v", r)
+			}
+			cmd, terminal := onTerminal(t, f, nil, args...)
+			expect.Eventually(t, "the terminal is the container's", func() bool { return isRaw(t, terminal) })
+			cmd.Process.Signal(sig)
+			ended := make(chan struct{})
+			go func() { cmd.Wait(); close(ended) }()
+			expect.Eventually(t, fmt.Sprint(args, " ends by ", sig), func() bool {
+				select {
+				case <-ended:
+					return true
+				default:
+					return false
+				}
+			})
+			if got := cmd.ProcessState.ExitCode(); got != code || isRaw(t, terminal) || len(f.wasKilled()) > 0 {
+				t.Errorf("%v after %v: exit code %d, the terminal is raw: %v, the container was sent %v", args, sig, got, isRaw(t, terminal), f.wasKilled())
+			}
+		}
 	}
 }
 
