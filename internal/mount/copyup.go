@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -20,8 +21,9 @@ import (
 //
 // Where dstDir is not empty, or the source does not exist, nothing is done. A source that is not a directory is
 // errdefs.ErrInvalidArgument. An error or a crash leaves dstDir empty, or to be completed by the next call: the copy is
-// made beside it, under a name that begins with a dot and dstDir's own, and its entries are then moved. Only where
-// dstDir is a mount point of its own is the copy made in place. Calls for one dstDir must not run at the same time.
+// made beside it, under a name that begins with a dot and dstDir's own, and its entries are then moved. Where dstDir is a
+// mount point of its own or has a quota, the copy is made in a directory in it, whose name is noted beside it. Calls for one
+// dstDir must not run at the same time.
 func CopyUp(srcRootFD int, srcPath, dstDir string) error {
 	if err := copyUp(srcRootFD, srcPath, dstDir); err != nil {
 		return fmt.Errorf("copying %s of the image to the volume directory %s: %w", srcPath, dstDir, err)
@@ -47,8 +49,7 @@ func copyUp(srcRootFD int, srcPath, dstDir string) error {
 	}
 	defer dst.Close()
 
-	s := newStage(dstDir)
-	resumed, err := s.resume(dst)
+	resumed, err := resume(dst, dstDir)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func copyUp(srcRootFD int, srcPath, dstDir string) error {
 		if empty, err := isEmpty(dst); err != nil || !empty {
 			return err
 		}
-		if err := s.fill(src, dst); err != nil {
+		if err := fill(src, dst, dstDir); err != nil {
 			return err
 		}
 	}
@@ -73,12 +74,35 @@ type stage struct {
 	complete string // everything that is not in the volume yet
 }
 
-func newStage(dstDir string) stage {
+// besides is the stage beside a volume, and the link that names the one in it, if there is one.
+func besides(dstDir string) (s stage, note string) {
 	dir, base := filepath.Split(filepath.Clean(dstDir))
-	return stage{building: dir + "." + base + ".copy-up", complete: dir + "." + base + ".copied-up"}
+	return stage{building: dir + "." + base + ".copy-up", complete: dir + "." + base + ".copied-up"}, dir + "." + base + ".copy-up-in"
+}
+
+func inside(dstDir, name string) stage {
+	return stage{building: filepath.Join(dstDir, name), complete: filepath.Join(dstDir, name+".complete")}
 }
 
 // resume completes what an engine that was killed had begun to move, and removes what it had not yet copied completely.
+func resume(dst *os.File, dstDir string) (moved bool, err error) {
+	s, note := besides(dstDir)
+	if moved, err = s.resume(dst); err != nil || moved {
+		return moved, err
+	}
+	name, err := os.Readlink(note)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if moved, err = inside(dstDir, filepath.Base(name)).resume(dst); err != nil {
+		return false, err
+	}
+	return moved, os.Remove(note)
+}
+
 func (s stage) resume(dst *os.File) (moved bool, err error) {
 	if err := os.RemoveAll(s.building); err != nil {
 		return false, err
@@ -89,18 +113,31 @@ func (s stage) resume(dst *os.File) (moved bool, err error) {
 	return true, s.move(dst)
 }
 
-func (s stage) fill(src, dst *os.File) error {
+func fill(src, dst *os.File, dstDir string) error {
+	s, note := besides(dstDir)
 	same, err := sameFilesystem(dst, filepath.Dir(s.building))
 	if err != nil {
 		return err
 	}
-	if !same || hasProject(dst) {
-		return copyInPlace(src, dst)
+	if same && !hasProject(dst) {
+		return s.fill(src, dst)
 	}
+	// Others' entries cannot be renamed into it. No user's directory has this name.
+	name := ".copy-up-" + rand.Text()
+	if err := os.Symlink(name, note); err != nil {
+		return err
+	}
+	if err := inside(dstDir, name).fill(src, dst); err != nil {
+		return err // what could not be moved or removed, the next call finds by the note
+	}
+	return os.Remove(note)
+}
+
+func (s stage) fill(src, dst *os.File) error {
 	if err := os.Mkdir(s.building, 0o700); err != nil {
 		return err
 	}
-	err = s.build(src)
+	err := s.build(src)
 	if err == nil {
 		err = os.Rename(s.building, s.complete)
 	}
@@ -132,7 +169,7 @@ func (s stage) move(dst *os.File) error {
 		return err
 	}
 	for _, name := range names {
-		err := unix.Renameat2(int(from.Fd()), name, int(dst.Fd()), name, unix.RENAME_NOREPLACE)
+		err := rename(from, dst, name)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return &os.PathError{Op: "rename", Path: name, Err: err}
 		}
@@ -140,25 +177,20 @@ func (s stage) move(dst *os.File) error {
 	return os.RemoveAll(s.complete)
 }
 
-// copyInPlace is for a volume directory that others' entries cannot be renamed into.
-func copyInPlace(src, dst *os.File) error {
-	err := copyTree(src, dst)
-	if err == nil {
-		return nil
+// rename moves an entry to where there is none of its name; not every filesystem (NFS) does both in one step.
+func rename(from, to *os.File, name string) error {
+	err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), name, unix.RENAME_NOREPLACE)
+	if !errors.Is(err, unix.EINVAL) {
+		return err
 	}
-	root, rerr := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dst.Fd()))
-	if rerr != nil {
-		return errors.Join(err, rerr)
+	var st unix.Stat_t
+	switch err := unix.Fstatat(int(to.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case err == nil:
+		return unix.EEXIST
+	case !errors.Is(err, unix.ENOENT):
+		return err
 	}
-	defer root.Close()
-	if _, serr := dst.Seek(0, 0); serr != nil {
-		return errors.Join(err, serr)
-	}
-	names, rerr := dst.Readdirnames(-1)
-	for _, name := range names {
-		rerr = errors.Join(rerr, root.RemoveAll(name))
-	}
-	return errors.Join(err, rerr)
+	return unix.Renameat(int(from.Fd()), name, int(to.Fd()), name)
 }
 
 func sameFilesystem(dir *os.File, other string) (bool, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -210,6 +211,63 @@ func TestCopyUpAfterACrash(t *testing.T) {
 		}
 		noRemains(t, volume)
 	})
+}
+
+// A volume with a mount or a quota of its own is filled in place; half a copy must not count as one.
+func TestCopyUpKilledInAMountPoint(t *testing.T) {
+	const dirs, files = 40, 100
+	if at := os.Getenv("CLEAT_TEST_COPY_UP"); at != "" {
+		root, volume, _ := strings.Cut(at, ":")
+		must(t, mount.CopyUp(open(t, root), "/d", volume))
+		return
+	}
+	root, dir, volume := image(t)
+	for d := range dirs {
+		sub := mkdir(t, dir, fmt.Sprintf("d/%d", d))
+		for f := range files {
+			write(t, fmt.Sprintf("%s/%d", sub, f), "x")
+		}
+	}
+	must(t, unix.Mount("tmpfs", volume, "tmpfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(volume, unix.MNT_DETACH)) })
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	child.Env = append(os.Environ(), "CLEAT_TEST_COPY_UP="+dir+":"+volume)
+	must(t, child.Start())
+	for empty := true; empty; {
+		entries, err := os.ReadDir(volume)
+		must(t, err)
+		empty = len(entries) == 0
+	}
+	must(t, child.Process.Kill())
+	_ = child.Wait()
+
+	must(t, mount.CopyUp(root, "/d", volume))
+	for d := range dirs {
+		if entries, _ := os.ReadDir(fmt.Sprintf("%s/%d", volume, d)); len(entries) != files {
+			t.Fatalf("directory %d has %d files", d, len(entries))
+		}
+	}
+	if entries, _ := os.ReadDir(volume); len(entries) != dirs {
+		t.Errorf("holds %v", entries)
+	}
+	noRemains(t, volume)
+}
+
+// So is one that was complete, but not all in its place yet.
+func TestCopyUpKilledWhileMovingInAMountPoint(t *testing.T) {
+	root, dir, volume := image(t)
+	write(t, mkdir(t, dir, "d")+"/first", "x")
+	write(t, dir+"/d/second", "x")
+	must(t, unix.Mount("tmpfs", volume, "tmpfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(volume, unix.MNT_DETACH)) })
+	must(t, os.Symlink(".copy-up-X", filepath.Dir(volume)+"/._data.copy-up-in"))
+	write(t, volume+"/first", "x")
+	write(t, mkdir(t, volume, ".copy-up-X.complete")+"/second", "x")
+	must(t, mount.CopyUp(root, "/d", volume))
+	if entries, _ := os.ReadDir(volume); len(entries) != 2 {
+		t.Errorf("holds %v", entries)
+	}
+	noRemains(t, volume)
 }
 
 func TestCopyUpKeepsWhatWasMadeMeanwhile(t *testing.T) {
