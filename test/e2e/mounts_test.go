@@ -320,11 +320,13 @@ func TestMountsOfEveryKind(t *testing.T) {
 		if got := e.OK(t, program, "volume", "ls", "-q"); strings.Contains(got, anonymous) || !strings.Contains(got, n+"\n") {
 			t.Errorf("rm -v: %q", got)
 		}
+		if got := e.OK(t, program, "run", "--rm", "-v", "./file/path/", "busybox", "grep", "-c", " /file/path ", "/proc/mounts"); got != "1" {
+			t.Errorf("a volume without its first slash: %q", got)
+		}
 		for args, want := range map[string]string{
 			"-v " + dir + ":/a -v " + n + ":/a/":                             "Duplicate mount point: /a",
 			"--mount type=tmpfs,dst=/a --tmpfs /a":                           "Duplicate mount point: /a",
 			"--tmpfs /a:size=lots":                                           "tmpfs option size=lots: invalid argument",
-			"-v ./file/path/":                                                "mount path must be absolute",
 			"-v " + dir + ":/etc/passwd":                                     "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type",
 			"-v /etc/passwd:/etc":                                            "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?",
 			"-v " + dir + ":/":                                               "destination can't be '/'",
@@ -332,7 +334,7 @@ func TestMountsOfEveryKind(t *testing.T) {
 			"--volumes-from nosuch":                                          "No such container: nosuch",
 			"--volumes-from " + n + "-no:odd":                                "invalid volumes-from specification",
 			"--volume-driver nosuch -v x" + n + ":/a":                        `plugin "nosuch" not found`,
-			"--mount type=bind,src=/nosuch,dst=/a":                           `invalid mount config for type "bind": bind source path does not exist: /nosuch`,
+			"--mount type=bind,src=" + dir + "/nosuch,dst=/a":                `invalid mount config for type "bind": bind source path does not exist: ` + dir + "/nosuch",
 			"--mount type=volume,src=a/b,dst=/a":                             "includes invalid characters for a local volume name",
 			"--mount type=volume,src=" + n + ",dst=/a,volume-subpath=nosuch": "cannot access path nosuch of volume " + n,
 			"-v " + dir + ":/proc/sys":                                       "cannot be mounted because it is inside /proc",
