@@ -132,6 +132,9 @@ func ownLines(e *Endpoint, hostname, domainname string) string {
 	if domainname != "" {
 		names = hostname + "." + domainname + " " + hostname
 	}
+	if bare, _, full := strings.Cut(hostname, "."); full && bare != "" {
+		names += " " + bare
+	}
 	var b strings.Builder
 	for _, ip := range []netip.Addr{e.IP, e.IP6} {
 		if ip.IsValid() {

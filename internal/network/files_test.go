@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -33,6 +34,7 @@ func TestFilesInEtc(t *testing.T) {
 		host          string
 		req           network.Request
 		hosts, resolv string
+		hostname      string // if not web
 		wantError     string
 	}{
 		{name: "bridge", host: usual, req: network.Request{Hostname: "web"},
@@ -41,6 +43,7 @@ func TestFilesInEtc(t *testing.T) {
 			hosts: hostsHead + "IP\tweb\n", resolv: "nameserver 192.0.2.53\n"},
 		{name: "only loopback servers", host: "nameserver 127.0.0.1\n", req: network.Request{Hostname: "web", Domainname: "example.org"},
 			hosts: hostsHead + "IP\tweb.example.org web\n", resolv: "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"},
+		{name: "a full name", host: "", req: network.Request{Hostname: "web.example.org"}, hosts: hostsHead + "IP\tweb.example.org web\n", resolv: "nameserver 8.8.8.8\nnameserver 8.8.4.4\n", hostname: "web.example.org\n"},
 		{name: "asked for", host: usual, req: network.Request{Hostname: "web", DNS: []string{"127.0.0.1", "2001:db8::1"}, DNSSearch: []string{"."}, DNSOptions: []string{"ndots:2"},
 			ExtraHosts: []string{"db:10.0.0.5", "host.docker.internal:host-gateway", "six=[2001:db8::5]", "plain6:2001:db8::6"}},
 			hosts:  hostsHead + "10.0.0.5\tdb\n172.29.0.1\thost.docker.internal\n2001:db8::5\tsix\n2001:db8::6\tplain6\nIP\tweb\n",
@@ -76,7 +79,7 @@ func TestFilesInEtc(t *testing.T) {
 			}
 			h.expect("hosts", read("hosts"), strings.ReplaceAll(c.hosts, "IP\t", b.IP.String()+"\t"))
 			h.expect("resolv.conf", read("resolv.conf"), c.resolv)
-			h.expect("hostname", read("hostname"), "web\n")
+			h.expect("hostname", read("hostname"), cmp.Or(c.hostname, "web\n"))
 			if (c.req.Mode == "") != (b.ns >= 0) {
 				t.Errorf("namespace %d in mode %q", b.ns, c.req.Mode)
 			}
