@@ -139,7 +139,7 @@ func endpointRequests(mode container.NetworkMode, endpoints map[string]*apinetwo
 		name := names[i]
 		names = slices.Insert(slices.Delete(names, i, i+1), 0, name)
 	}
-	var out []network.EndpointRequest
+	out := []network.EndpointRequest{} // one that was disconnected from all has none, and not that of its mode
 	for _, name := range names {
 		out = append(out, endpointRequest(name, endpoints[name]))
 	}

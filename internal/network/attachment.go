@@ -82,7 +82,7 @@ func normalize(req *Request) {
 		req.Endpoints = []EndpointRequest{{Network: req.Mode}}
 	case strings.HasPrefix(req.Mode, sharedPrefix):
 		req.Endpoints = nil
-	case len(req.Endpoints) == 0:
+	case req.Endpoints == nil:
 		name := req.Mode
 		if name == "" || name == network.NetworkDefault {
 			name = ModeBridge
@@ -90,7 +90,10 @@ func normalize(req *Request) {
 		req.Endpoints = []EndpointRequest{{Network: name}}
 	}
 	if req.Mode == "" || req.Mode == network.NetworkDefault {
-		req.Mode = req.Endpoints[0].Network
+		req.Mode = ModeBridge
+		if len(req.Endpoints) > 0 {
+			req.Mode = req.Endpoints[0].Network
+		}
 	}
 }
 

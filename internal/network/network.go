@@ -145,8 +145,8 @@ type Request struct {
 	// Mode is ModeHost, ModeNone, "container:" with the full id of a container that is
 	// attached, or else (also "" and "default") means that Endpoints say it all.
 	Mode string
-	// Endpoints are the networks to connect to, in the order of the interfaces. None
-	// means the default bridge.
+	// Endpoints are the networks to connect to, in the order of the interfaces. Nil
+	// means that of the mode, and by itself the default bridge; an empty list, none.
 	Endpoints []EndpointRequest
 	// Ports are the bindings to publish. HostPort "" or "0" takes a free port,
 	// "8000-8010" a free one of the range.

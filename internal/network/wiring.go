@@ -49,7 +49,7 @@ func (s *Service) build(ctx context.Context, req *Request, a *attachment) (ns in
 // connectAll connects a new namespace to all networks of a sandbox.
 func (s *Service) connectAll(a *attachment) (*inside, error) {
 	sb := a.sandbox
-	in, first, err := s.socketFor(sb.Endpoints[0])
+	in, first, err := s.socketFor(sb)
 	if err != nil {
 		return nil, err
 	}
@@ -88,11 +88,23 @@ func (s *Service) connectAll(a *attachment) (*inside, error) {
 	return in, nil
 }
 
-// socketFor is a namespace for a container whose first endpoint is e: a spare one that
-// has e's interface already, whose index is then not 0, if there can be such a one.
-func (s *Service) socketFor(e *Endpoint) (in *inside, index int, err error) {
-	b, isBridge := s.driverOf(e).(*bridge)
-	if !isBridge || e.Interface != "eth0" {
+// plain is the first endpoint of a sandbox and its bridge, if a spare namespace can have its interface already.
+func (s *Service) plain(sb *Sandbox) (*Endpoint, *bridge) {
+	if len(sb.Endpoints) == 0 { // the container was disconnected from all of its networks
+		return nil, nil
+	}
+	e := sb.Endpoints[0]
+	if b, ok := s.driverOf(e).(*bridge); ok && e.Interface == "eth0" {
+		return e, b
+	}
+	return e, nil
+}
+
+// socketFor is a namespace for a container: a spare one that has the first endpoint's interface already, whose index is
+// then not 0, if there can be such a one.
+func (s *Service) socketFor(sb *Sandbox) (in *inside, index int, err error) {
+	e, b := s.plain(sb)
+	if b == nil {
 		in, err = s.host.newNamespace()
 		return in, 0, err
 	}
@@ -133,11 +145,12 @@ func (in *inside) send(msgs []*netlink.Message) error {
 
 // refill has the spares replaced that a start may have taken.
 func (s *Service) refill(sb *Sandbox) {
-	if sb.Endpoints[0].NetworkID == s.bridge.rec.ID {
+	e, b := s.plain(sb)
+	if e != nil && e.NetworkID == s.bridge.rec.ID {
 		s.spares.refill()
 		return
 	}
-	if b, ok := s.driverOf(sb.Endpoints[0]).(*bridge); ok && sb.Endpoints[0].Interface == "eth0" {
+	if b != nil {
 		s.ahead.came(b)
 	}
 	s.loose.refill()

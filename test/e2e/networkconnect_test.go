@@ -84,6 +84,38 @@ func TestEveryFlagOfNetworkConnect(t *testing.T) {
 	})
 }
 
+// TestDisconnectedFromAllNetworks: who was disconnected from each of its networks is on none after a restart, and can be
+// connected again.
+func TestDisconnectedFromAllNetworks(t *testing.T) {
+	t.Parallel()
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		own := made(t, e, program, "-net")
+		for _, network := range []string{"bridge", own} {
+			c := name(t) + "-on-" + network
+			remove(t, e, c)
+			e.OK(t, program, "run", "-d", "--name", c, "--hostname", "alone.example", "-p", "127.0.0.1::80", "--network", network, "busybox", "sleep", "600")
+			e.OK(t, program, "network", "disconnect", network, c)
+			e.OK(t, program, "restart", "-t", "0", c)
+			got := e.OK(t, program, "exec", c, "sh", "-c", "ls /sys/class/net; grep -c alone /etc/hosts || true")
+			if got != "lo\n0" {
+				t.Errorf("%s, inside: %s", network, got)
+			}
+			if got := e.OK(t, program, "inspect", "-f", "{{len .NetworkSettings.Networks}} {{.NetworkSettings.Ports}}", c); got != "0 map[80/tcp:[]]" {
+				t.Errorf("%s, inspect: %s", network, got)
+			}
+			if got := e.OK(t, program, "network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", network); strings.Contains(got, c) {
+				t.Errorf("network inspect %s: %s", network, got)
+			}
+			e.OK(t, program, "network", "connect", network, c)
+			if got := e.OK(t, program, "exec", c, "sh", "-c", "ls /sys/class/net; grep -c 'alone.example alone$' /etc/hosts"); got != "eth0\nlo\n1" {
+				t.Errorf("%s, connected again: %s", network, got)
+			}
+			e.OK(t, program, "rm", "-f", c)
+		}
+	})
+}
+
 // TestNetworksThatExclude: host and none are no networks beside others; programs match on dockerd's words and statuses.
 func TestNetworksThatExclude(t *testing.T) {
 	t.Parallel()
