@@ -1,6 +1,8 @@
 package network
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -175,13 +177,19 @@ func dnsNames(req *Request, want *EndpointRequest) []string {
 	return out
 }
 
-// macOf is the hardware address that goes with an endpoint's address.
+// macOf is the hardware address that goes with an endpoint's address. One of IPv6 is longer: what the first addresses of a
+// subnet differ by fits in, and of others there is a hash, so that no two of a network have the same.
 func macOf(e *Endpoint) network.HardwareAddr {
 	if e.IP.IsValid() {
 		b := e.IP.As4()
 		return network.HardwareAddr{0x02, 0x42, b[0], b[1], b[2], b[3]}
 	}
 	b := e.IP6.As16()
+	const within = 64 / 8 // bytes of the prefix of most subnets, that all addresses of one share
+	if e.PrefixLen6 < 8*within || !bytes.Equal(b[within:13], make([]byte, 13-within)) {
+		sum := sha256.Sum256(b[:])
+		return network.HardwareAddr{0x06, sum[0], sum[1], sum[2], sum[3], sum[4]}
+	}
 	return network.HardwareAddr{0x02, 0x42, b[7], b[13], b[14], b[15]}
 }
 
