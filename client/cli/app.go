@@ -124,6 +124,9 @@ func (a *app) execute(ctx context.Context) error {
 	}
 	cmd, _, findErr := root.Find(rest)
 	if findErr != nil {
+		if err := a.execDockerPlugin(rest[0]); err != nil {
+			return err
+		}
 		return a.unknownCommand(root, rest[0])
 	}
 	a.ready(cmd)

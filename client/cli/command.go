@@ -116,6 +116,11 @@ func (a *app) bareRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target, rest, err := root.Find(args)
 			if err != nil || target == nil || len(rest) > 0 {
+				if target == root {
+					if err := a.execDockerPlugin(args[0]); err != nil {
+						return err
+					}
+				}
 				return fmt.Errorf("unknown help topic: %s", strings.Join(args, " "))
 			}
 			a.ready(target)
