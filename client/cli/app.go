@@ -226,6 +226,9 @@ func (a *app) explain(err error) error {
 		return local
 	}
 	var explained *connect.UnreachableError
+	if said := connect.BrokenSSH(err); said != "" && a.conn != nil && !connect.IsUnreachable(err) {
+		return fmt.Errorf("the connection to the engine at %s has broken: what was asked for may be done, or not (%s)", a.host, said)
+	}
 	if !connect.IsUnreachable(err) || errors.As(err, &explained) {
 		return err
 	}

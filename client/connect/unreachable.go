@@ -45,6 +45,14 @@ func (e *UnreachableError) Error() string {
 	}
 }
 
+// BrokenSSH is what ssh said when a connection through it ended in the middle; "" if err tells of something else.
+func BrokenSSH(err error) string {
+	if err == nil || !strings.Contains(err.Error(), "system dial-stdio] has exited with ") {
+		return ""
+	}
+	return saidOverSSH(err.Error())
+}
+
 // saidOverSSH is what ssh, or the command that it has run, wrote before it failed.
 func saidOverSSH(cause string) string {
 	if _, said, ok := strings.Cut(cause, "stderr="); ok {

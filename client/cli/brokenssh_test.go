@@ -1,0 +1,44 @@
+package cli_test
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Where a connection over ssh ends in the middle, what ssh has said is told, and not what it was run with.
+func TestConnectionOverSSHThatBreaks(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/_ping" {
+			w.Header().Set("Api-Version", "1.56")
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+	ssh := "#!/bin/sh\n" + program + " -H unix://" + socket + " system dial-stdio 2>/dev/null\necho Connection to there closed by remote host. >&2\nexit 255\n"
+	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte(ssh), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for line, code := range map[string]int{"ps": 1, "logs -f a": 1, "wait a": 1, "events": 1, "volume create v": 1, "exec a b": 1, "run x": 125} {
+		cmd := exec.Command(program, strings.Fields(line)...)
+		cmd.Env = []string{"HOME=/nonexistent", "PATH=" + dir + ":/bin:/usr/bin", "DOCKER_HOST=ssh://there"}
+		out, _ := cmd.CombinedOutput()
+		const want = "the connection to the engine at ssh://there has broken"
+		if said := string(out); cmd.ProcessState.ExitCode() != code || !strings.Contains(said, want) || strings.Count(said, "closed by remote host") != 1 || strings.Contains(said, "dial-stdio") {
+			t.Errorf("%s: exit code %d: %s", line, cmd.ProcessState.ExitCode(), said)
+		}
+	}
+}
