@@ -4,7 +4,7 @@
 // position-independent assembly, one file per architecture) maps it at Base and interprets it. No Go code runs in the
 // child; nothing is allocated there, and nothing of the engine is shared with it. A program has no conditions but
 // these: an operation may name errors to ignore, a fork operation's two sides go different ways, and execve attempts
-// remember EACCES for the end.
+// remember EACCES for the end. An openat2 of which the kernel says that something moved meanwhile is tried again.
 //
 // An operation that fails ends the process: it writes the operation's index and errno to the report pipe (ReportFD) and
 // exits with 127. All descriptors are close-on-exec, so the end of that pipe without such a report means that the last

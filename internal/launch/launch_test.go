@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -153,6 +155,60 @@ func TestFailures(t *testing.T) {
 				t.Errorf("status %v", o.status)
 			}
 		})
+	}
+}
+
+// TestRenamesMeanwhile: the kernel gives a lookup up, with EAGAIN, that comes to a ".." while anything is renamed or mounted
+// anywhere. That is nothing which a program may end of.
+func TestRenamesMeanwhile(t *testing.T) {
+	dir, s := t.TempDir(), newStub(t)
+	at := filepath.Join(dir, "root")
+	if err := os.MkdirAll(at+"/a", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	root, err := unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(root)
+	done := make(chan struct{})
+	var renaming sync.WaitGroup
+	defer renaming.Wait()
+	defer close(done)
+	renaming.Go(func() { renames(t, dir, done) })
+
+	p := launch.NewProgram(false)
+	how := p.Words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT)
+	path := p.Str(strings.Repeat("a/../", 8))
+	for range 2000 {
+		fd := p.Slot()
+		p.Call(unix.SYS_OPENAT2, "a/..", launch.Int(launch.FirstFD), path, how, launch.Int(24)).To(fd)
+		p.Call(unix.SYS_CLOSE, "", fd.Arg())
+	}
+	p.Exit(3)
+	for range 5 {
+		if o := run(t, s, p, root); o.err != nil || o.status.ExitStatus() != 3 {
+			t.Fatalf("%+v", o)
+		}
+	}
+}
+
+// renames moves a directory back and forth until it is done.
+func renames(t *testing.T, dir string, done <-chan struct{}) {
+	if err := os.Mkdir(dir+"/0", 0o755); err != nil {
+		t.Error(err)
+		return
+	}
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		if err := unix.Rename(fmt.Sprint(dir, "/", i%2), fmt.Sprint(dir, "/", 1-i%2)); err != nil {
+			t.Error(err)
+			return
+		}
 	}
 }
 

@@ -3,6 +3,7 @@
 // The stub for arm64; see stub_amd64.s for what each part does. Registers while a program runs:
 //
 //	R19 base of the arena   R20 current operation   R21 its index   R22 number of operations   R23 scratch memory
+//	R25 attempts left
 //
 // func stub()
 TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
@@ -90,6 +91,7 @@ program:
 	MOVD 16(R19), R20
 	MOVD 24(R19), R22
 	MOVD $0, R21
+	MOVD $0x10000, R25 // attempts
 loop:
 	CMP  R22, R21
 	BHS  fellOff
@@ -167,6 +169,14 @@ fail:
 	B    report
 
 failed:
+	CMN  $11, R0 // EAGAIN of openat2
+	BNE  refused
+	MOVD 0(R20), R9
+	CMP  $437, R9
+	BNE  refused
+	SUBS $1, R25
+	BGE  loop
+refused:
 	NEG  R0, R0
 ignorable:
 	MOVWU 64(R20), R9
