@@ -3,6 +3,7 @@ package assemble
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -63,6 +64,10 @@ func parseBuilder(raw json.RawMessage) (*builderSettings, error) {
 	d.DisallowUnknownFields()
 	s := &builderSettings{}
 	if err := d.Decode(s); err != nil {
+		var misfit *json.UnmarshalTypeError
+		if errors.As(err, &misfit) {
+			return nil, misfitOf(builderKey, misfit)
+		}
 		return nil, fmt.Errorf("%q: %s", builderKey, strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if e := s.Entitlements; e != nil && e.Device != nil && *e.Device {

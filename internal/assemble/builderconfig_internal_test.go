@@ -38,7 +38,7 @@ func TestBuilderSettings(t *testing.T) {
 		}
 	}
 	for text, fault := range map[string]string{
-		`[]`:                                          "cannot unmarshal array",
+		`[]`:                                          `it wants an object, not a list`,
 		`{"cache": {}}`:                               `unknown field "cache"`,
 		`{"history": {"maxEntries": -1}}`:             `history.maxEntries -1`,
 		`{"history": {"maxAge": "old"}}`:              `history.maxAge "old"`,

@@ -276,6 +276,9 @@ func decodeObject(data []byte) (map[string]json.RawMessage, error) {
 }
 
 func addProxies(out map[string]fileValue, raw json.RawMessage) error {
+	if all, _ := flagValues("proxies", raw); all.kind != kindObject {
+		return fmt.Errorf("%q: it wants an object, such as %s, not %s", "proxies", `{"http-proxy": "http://proxy.example:3128"}`, all.kind)
+	}
 	object, err := decodeObject(raw)
 	if err != nil {
 		return fmt.Errorf("%q: %w", "proxies", err)
@@ -369,6 +372,9 @@ func mapValues(key string, object map[string]any) ([]string, error) {
 				out = append(out, name+"="+o)
 			}
 			continue
+		}
+		if key == "default-network-opts" {
+			return nil, fmt.Errorf("%q: it wants an object, such as %s, not %s", key+"."+name, `{"com.docker.network.driver.mtu": "1400"}`, kindOf(v))
 		}
 		if limit, ok := v.(map[string]any); ok && key == "default-ulimits" {
 			s, err := ulimitValue(name, limit)

@@ -3,6 +3,7 @@ package assemble
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/spf13/pflag"
@@ -48,7 +49,7 @@ func checkShape(flag *pflag.Flag, v fileValue) error {
 		if v.kind == kindObject {
 			return wants(`a list of texts, such as ["one", "two"]`)
 		}
-	case typ == "bool":
+	case typ == "bool" || asGiven && flag.NoOptDefVal == "true":
 		if v.kind == kindObject || v.kind == kindList {
 			return wants(kindBool)
 		}
@@ -60,6 +61,32 @@ func checkShape(flag *pflag.Flag, v fileValue) error {
 		return wants(kindText)
 	}
 	return nil
+}
+
+// misfitOf says in the file's terms what a value within a key's object is, and what it should be.
+func misfitOf(key string, e *json.UnmarshalTypeError) error {
+	wants, is := "a whole number", e.Value
+	typ := e.Type
+	for typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
+	}
+	switch typ.Kind() {
+	case reflect.Struct:
+		wants = kindObject
+	case reflect.Slice:
+		wants = kindList
+	case reflect.Bool:
+		wants = kindBool
+	case reflect.String:
+		wants = kindText
+	}
+	if kind, known := map[string]string{"object": kindObject, "array": kindList, "bool": kindBool, "number": kindNumber, "string": kindText}[is]; known {
+		is = kind
+	}
+	if e.Field != "" {
+		key += "." + e.Field
+	}
+	return fmt.Errorf("%q: it wants %s, not %s", key, wants, is)
 }
 
 // Kinds of values, for errors.

@@ -73,7 +73,10 @@ func addressPools(values []string) ([]network.AddressPool, error) {
 				return nil, fmt.Errorf("unexpected key '%s' in '%s': there are base and size", key, value)
 			}
 		}
-		if !pool.Base.IsValid() || pool.Size < pool.Base.Bits() || pool.Size > pool.Base.Addr().BitLen()-2 {
+		if !pool.Base.IsValid() || pool.Size == 0 {
+			return nil, fmt.Errorf("%q: a pool has a base, such as 10.10.0.0/16, and a size, that of the subnets, such as 24", value)
+		}
+		if pool.Size < pool.Base.Bits() || pool.Size > pool.Base.Addr().BitLen()-2 {
 			return nil, fmt.Errorf("%q: no subnet of that size can be cut from that base", value)
 		}
 		if pool.Base != pool.Base.Masked() {
