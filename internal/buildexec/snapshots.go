@@ -73,6 +73,9 @@ type copyRoot struct {
 	e *Executor
 }
 
+// maxPage is how many layers always fit into mount(2)'s options, which is how BuildKit mounts: their names have one page.
+const maxPage = 256
+
 // Mount gives the mounts that are to be made. What is no overlay that can be written to is as it is.
 func (r *copyRoot) Mount() ([]mount.Mount, func() error, error) {
 	list, release, err := r.Mountable.Mount()
@@ -83,6 +86,9 @@ func (r *copyRoot) Mount() ([]mount.Mount, func() error, error) {
 	if err != nil || o.Upper == "" {
 		return list, release, nil // BuildKit knows what to do with it
 	}
+	if len(o.Lower) > maxPage {
+		return r.detached(o, release)
+	}
 	// A mark is there if an engine was killed while it had this mounted.
 	if err := o.ForgetVolatile(); err != nil {
 		return nil, nil, errors.Join(err, release())
@@ -92,6 +98,22 @@ func (r *copyRoot) Mount() ([]mount.Mount, func() error, error) {
 	return []mount.Mount{m}, sync.OnceValue(func() error {
 		return errors.Join(o.ForgetVolatile(), r.e.settling.wrote(o.Upper), release())
 	}), nil
+}
+
+// detached makes the overlay, and gives a bind of it.
+func (r *copyRoot) detached(o cmount.Overlay, release func() error) ([]mount.Mount, func() error, error) {
+	fd, err := volatile(o, r.e.overlay)
+	if err != nil {
+		return nil, nil, errors.Join(err, release())
+	}
+	return bindOf(fd), sync.OnceValue(func() error {
+		return errors.Join(unix.Close(fd), r.e.settling.wrote(o.Upper), release())
+	}), nil
+}
+
+// bindOf is the mount of what is open.
+func bindOf(fd int) []mount.Mount {
+	return []mount.Mount{{Type: "bind", Source: fmt.Sprintf("/proc/self/fd/%d", fd), Options: []string{"rbind", "rw"}}}
 }
 
 // stepRoot is the root filesystem of a step. All who have it at a time, such as processes that look into a failed step,
@@ -117,8 +139,7 @@ func (r *stepRoot) Mount() ([]mount.Mount, func() error, error) {
 		}
 	}
 	r.users++
-	list := []mount.Mount{{Type: "bind", Source: fmt.Sprintf("/proc/self/fd/%d", r.fd), Options: []string{"rbind", "rw"}}}
-	return list, sync.OnceValue(r.leave), nil
+	return bindOf(r.fd), sync.OnceValue(r.leave), nil
 }
 
 // open makes the overlay. What is no overlay that can be written to is returned as it is.

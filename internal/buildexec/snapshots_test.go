@@ -2,6 +2,8 @@ package buildexec_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,5 +104,49 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("%q %v", b, err)
 	}
 	l.check(release())
+	l.check(l.steps.Settle())
+}
+
+// TestSnapshotsOfManyLayers: what BuildKit mounts may have as many layers as a step's root, though their names are too much
+// for mount(2). More are refused in a few words.
+func TestSnapshotsOfManyLayers(t *testing.T) {
+	l := newLab(t)
+	root := filepath.Join(l.dir, "disk/images/snapshots/snapshots")
+	for _, dir := range []string{"top/fs", "top/work"} {
+		l.check(os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	var layers []string
+	for i := range 501 {
+		layers = append(layers, fmt.Sprintf("%s/%d/fs", root, 1_000_000+i))
+		l.check(os.MkdirAll(layers[i], 0o755))
+	}
+	l.check(os.WriteFile(layers[499]+"/low", nil, 0o644))
+	mounts := func(n int) snapshot.Mountable {
+		src := l.source(mount.Mount{Type: "overlay", Source: "overlay", Options: []string{
+			"index=off", "workdir=" + root + "/top/work", "upperdir=" + root + "/top/fs", "lowerdir=" + strings.Join(layers[:n], ":"),
+		}})
+		inner := &snapshotter{given: handed{src}}
+		sn := l.steps.Snapshots(inner)
+		if sn == snapshot.Snapshotter(inner) {
+			src.released++
+			t.Skip("this kernel cannot share a mount that has no place")
+		}
+		m, err := sn.Mounts(l.ctx(), "key")
+		l.check(err)
+		return m
+	}
+	list, release, err := mounts(500).Mount()
+	l.check(err)
+	dir := filepath.Join(l.dir, "run/look")
+	l.check(os.Mkdir(dir, 0o755))
+	l.check(mount.All(list, dir))
+	err = os.Rename(dir+"/low", dir+"/high")
+	l.check(errors.Join(err, mount.Unmount(dir, 0), release()))
+	if _, err := os.Stat(root + "/top/fs/high"); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := mounts(501).Mount(); err == nil || !strings.Contains(err.Error(), "501 layers are too many") || len(err.Error()) > 200 {
+		t.Error(err)
+	}
 	l.check(l.steps.Settle())
 }
