@@ -253,6 +253,7 @@ func (fs *filesystems) view(ctx context.Context, c *container.Container, write b
 // mountVolumes readies the container's volumes, under a name of its own: the container
 // may be started and end meanwhile. The record that it returns says where they are.
 func (fs *filesystems) mountVolumes(ctx context.Context, r *container.Record) (at *container.Record, unmount func(), err error) {
+	fs.fillFirst(ctx, r)
 	user := container.NewID()
 	names := volumeNames(r)
 	unmount = func() {

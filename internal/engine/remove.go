@@ -31,6 +31,7 @@ type Remover struct {
 	writers    *writers
 	layers     *layerQuota
 	settings   *Settings
+	files      *filesystems
 }
 
 // Remove removes a container with its writable layer, its log and, if asked,
@@ -61,6 +62,7 @@ func (rm *Remover) Remove(ctx context.Context, name string, opts RemoveOptions) 
 	if opts.Force {
 		defer rm.writers.evict(c.ID())()
 	}
+	rm.files.fillLast(ctx, c)
 	unlock, err := rm.writers.lock(ctx, c)
 	if err != nil {
 		return err

@@ -54,6 +54,7 @@ type Starter struct {
 	users      users
 	heads      *headStarts
 	delivery   *logship.Service
+	files      *filesystems
 }
 
 // Start starts a container that was created or has exited. A running one is
@@ -338,6 +339,7 @@ func (a *attempt) run(ctx context.Context) (*run, error) {
 	if a.ready != nil {
 		return a.startProcess(ctx, nil)
 	}
+	s.files.fillFirst(ctx, r)
 	if err := a.mountVolumes(ctx); err != nil {
 		return nil, err
 	}

@@ -110,7 +110,7 @@ func newCycle(d *Deps, s *parts, dirs *directories) *cycle {
 	c := &cycle{
 		remover: &Remover{
 			containers: d.Containers, volumes: d.Volumes, networks: d.Networks, lives: s.lives, say: s.say, log: d.Log, sweeper: newSweeper(d, dirs),
-			settings: &d.Settings, layers: s.layers, writers: &s.filesystems.writers,
+			settings: &d.Settings, layers: s.layers, writers: &s.filesystems.writers, files: s.filesystems,
 		},
 		pauser: &Pauser{containers: d.Containers, runtime: d.Runtime, lives: s.lives, specs: s.specs, still: s.still, say: s.say, log: d.Log},
 		execs: &Execs{
@@ -127,6 +127,7 @@ func newCycle(d *Deps, s *parts, dirs *directories) *cycle {
 		containers: d.Containers, images: d.Images, ground: s.ground, networks: d.Networks, volumes: d.Volumes, runtime: d.Runtime, features: d.Features,
 		settings: d.Settings, specs: s.specs, lives: s.lives, say: s.say, log: d.Log, exits: c.exits, pool: s.pool, heads: s.heads,
 		delivery: logship.New(d.Tasks, d.Log, filepath.Join(d.Settings.DataRoot, unsentDir)), remover: c.remover, writers: &s.filesystems.writers,
+		files: s.filesystems,
 	}
 	s.heads.starter = c.starter
 	c.exits.start, c.exits.stdioDir, c.exits.awaitDonors = c.starter.restart, c.starter.stdioDir, c.starter.awaitDonors

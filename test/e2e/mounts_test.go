@@ -398,6 +398,38 @@ func TestVolumesFromImages(t *testing.T) {
 	})
 }
 
+// TestVolumesOfContainersMadeFirst: who was made first gives a named volume what its image has, also if another that has the
+// volume is started before it, or it never is.
+func TestVolumesOfContainersMadeFirst(t *testing.T) {
+	e := engine(t, "busybox")
+	each(t, func(t *testing.T, program string) {
+		n := name(t)
+		image := strings.ToLower(n)
+		containers := []string{n, n + "-first", n + "-second", n + "-third"}
+		remove(t, e, containers...)
+		t.Cleanup(func() {
+			e.Do(t, program, "", append([]string{"rm", "-f"}, containers...)...)
+			e.OK(t, program, "volume", "rm", n+"-a", n+"-b", n+"-c")
+			e.OK(t, "cleat", "rmi", "-f", image)
+		})
+		e.OK(t, program, "run", "--name", n, "busybox", "sh", "-c", "mkdir /srv && echo mine >/srv/f")
+		e.OK(t, program, "commit", n, image)
+		e.OK(t, program, "create", "--name", n+"-first", "-v", n+"-a:/srv", "-v", n+"-b:/srv/b:nocopy", image, "cat", "/srv/f")
+		e.OK(t, program, "create", "--name", n+"-second", "-v", n+"-a:/etc", "-v", n+"-b:/etc/b", "busybox", "ls", "/etc")
+		if got := e.OK(t, program, "start", "-a", n+"-second"); got != "b\nf\nhostname\nhosts\nresolv.conf" {
+			t.Errorf("the volume of two: %q", got)
+		}
+		if got := e.OK(t, program, "start", "-a", n+"-first"); got != "mine" {
+			t.Errorf("the first: %q", got)
+		}
+		e.OK(t, program, "create", "--name", n+"-third", "-v", n+"-c:/srv", image)
+		e.OK(t, program, "rm", n+"-third")
+		if got := e.OK(t, program, "run", "--rm", "-v", n+"-c:/x", "busybox", "cat", "/x/f"); got != "mine" {
+			t.Errorf("of a container that was never started: %q", got)
+		}
+	})
+}
+
 // TestMountBelowALink: a mount that a link of the image leads into another one is in there.
 func TestMountBelowALink(t *testing.T) {
 	e := engine(t, "busybox")
