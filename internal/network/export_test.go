@@ -21,6 +21,16 @@ func HoldPools(t *testing.T) (release func()) {
 	return func() { unix.Close(fd) }
 }
 
+// BeginRemoval begins to remove a network, which ends when finish is called.
+func BeginRemoval(t *testing.T, s *Service, name string) (finish func() error) {
+	t.Helper()
+	n, err := s.doom(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() error { _, err := s.finishRemoval(n); return err }
+}
+
 // PoolLockName and ClaimName are names that engines hold.
 const PoolLockName = poolLockName
 

@@ -32,6 +32,7 @@ type netw struct {
 	members map[string]*member                  // by container id
 	macs    map[netip.Addr]network.HardwareAddr // that went with the addresses; see renamed
 	busy    bool                                // being made or removed: not to be used
+	leaving chan struct{}                       // while it is being removed: closed when that has ended
 	broken  error                               // why it could not be brought up again
 	unsafe  string                              // why no other engine is kept off its bridge
 }
@@ -96,7 +97,10 @@ func (s *Service) Create(ctx context.Context, req network.CreateRequest) (rec *R
 			return nil, nil, err
 		}
 	}
-	// Whoever asks for the name of a bridge that is just being deleted, means another.
+	// Whoever asks for the name of a network or a bridge that is just being deleted, means another.
+	if err := s.awaitLeaving(ctx, rec.Name); err != nil {
+		return nil, nil, err
+	}
 	if err := s.removals.await(ctx, rec.Options[optBridgeName]); err != nil {
 		return nil, nil, err
 	}
@@ -478,6 +482,12 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) (*Record, error) 
 	if err != nil {
 		return nil, err
 	}
+	return s.finishRemoval(n)
+}
+
+// finishRemoval removes a network that is doomed.
+func (s *Service) finishRemoval(n *netw) (*Record, error) {
+	defer close(n.leaving)
 	if b, ok := n.drv.(*bridge); ok {
 		s.ahead.drop(b)
 	}
@@ -514,8 +524,29 @@ func (s *Service) doom(nameOrID string) (*netw, error) {
 	if len(n.members) > 0 {
 		return nil, failure.Forbidden("error while removing network: network %s has active endpoints (%s): disconnect or stop these containers first", n.rec.Name, s.memberNames(n))
 	}
-	n.busy = true
+	n.busy, n.leaving = true, make(chan struct{})
 	return n, nil
+}
+
+// awaitLeaving waits until no network of that name is being removed. Nobody finds it any more, so that its name has to
+// be free for whoever asks for it.
+func (s *Service) awaitLeaving(ctx context.Context, name string) error {
+	s.mu.Lock()
+	n := s.names[name]
+	var left <-chan struct{}
+	if n != nil && n.busy {
+		left = n.leaving
+	}
+	s.mu.Unlock()
+	if left == nil {
+		return nil
+	}
+	select {
+	case <-left:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // memberNames lists who is on a network. The caller holds s.mu.

@@ -47,6 +47,35 @@ func TestNetworkIsMadeAgainAtOnce(t *testing.T) {
 	}
 }
 
+// Whoever asks for the name of a network while that is still being removed gets it: nobody finds the old one any more.
+func TestNetworkIsMadeAgainWhileItIsRemoved(t *testing.T) {
+	h := newHost(t)
+	s := h.open(h.config())
+	again := api.CreateRequest{Name: "again", IPAM: subnets("10.77.2.0/24")}
+	first := h.create(s, again)
+	finish := network.BeginRemoval(t, s, "again")
+	if _, err := s.Find("again"); err == nil {
+		t.Error("it is found")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, _, err := s.Create(ctx, again); !errors.Is(err, context.Canceled) {
+		t.Errorf("who waits no longer: %v", err)
+	}
+	made := make(chan error, 1)
+	go func() {
+		_, _, err := s.Create(context.Background(), again)
+		made <- err
+	}()
+	must(t, finish())
+	must(t, <-made)
+	if rec, err := s.Find("again"); err != nil || rec.ID == first.ID {
+		t.Errorf("%v, %v", rec, err)
+	}
+	_, _, err := s.Create(context.Background(), again)
+	wantError(t, err, errConflict, "network with name again already exists")
+}
+
 // A network that is removed is not there any more for anybody, and the bridge goes: at the latest with the engine.
 func TestRemovedBridgeGoesWithTheEngine(t *testing.T) {
 	h := newHost(t)
