@@ -188,7 +188,9 @@ func (a *app) groupHelp(path []string, s spec, asked bool) error {
 }
 
 func (a *app) usage(cmd *cobra.Command, w io.Writer) {
-	usage.Write(w, cmd, usage.Page{Program: a.program})
+	if err := usage.Write(w, cmd, usage.Page{Program: a.program}); err != nil {
+		_, _ = fmt.Fprintln(a.stderr, err)
+	}
 }
 
 func exactly(n int) func(int) string {

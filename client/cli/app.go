@@ -106,8 +106,7 @@ func (a *app) execute(ctx context.Context) error {
 		return err
 	}
 	if a.globals.Version {
-		a.printVersionLine()
-		return nil
+		return a.printVersionLine()
 	}
 	if err := a.globals.Check(); err != nil {
 		return err

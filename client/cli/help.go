@@ -27,15 +27,16 @@ Refer to https://docs.docker.com/go/formatting/ for more information about forma
 Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates`
 )
 
-func (a *app) printVersionLine() {
+func (a *app) printVersionLine() error {
 	if a.name == "docker" {
-		_, _ = fmt.Fprintf(a.out, "Docker version %s, build cleat\n", a.version)
-		return
+		_, err := fmt.Fprintf(a.out, "Docker version %s, build cleat\n", a.version)
+		return err
 	}
-	_, _ = fmt.Fprintf(a.out, "Cleat version %s\n", a.version)
+	_, err := fmt.Fprintf(a.out, "Cleat version %s\n", a.version)
+	return err
 }
 
-// usage writes a command's help.
+// usage writes a command's help, and says where it cannot be written.
 func (a *app) usage(cmd *cobra.Command, w io.Writer) {
 	page := usage.Page{Program: a.name}
 	if !cmd.HasParent() {
@@ -43,5 +44,7 @@ func (a *app) usage(cmd *cobra.Command, w io.Writer) {
 		new(connect.Options).Install(page.Globals)
 		page.Footer = fmt.Sprintf("No engine running yet? Start one with '%s engine start'.", filepath.Base(cmd.CommandPath()))
 	}
-	usage.Write(w, cmd, page)
+	if err := usage.Write(w, cmd, page); err != nil {
+		_, _ = fmt.Fprintln(a.err, err)
+	}
 }

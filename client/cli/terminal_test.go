@@ -123,6 +123,25 @@ func TestRunWithFullOutput(t *testing.T) {
 	}
 }
 
+// Help and version that nobody can read are told of, as with Docker.
+func TestHelpWithFullOutput(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for line, code := range map[string]int{"--version": 1, "-v": 1, "--help": 0, "ps --help": 0, "help ps": 0} {
+		cmd := exec.Command(program, strings.Fields(line)...)
+		cmd.Env = environ("unix:///nonexistent")
+		var errOut bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &errOut
+		_ = cmd.Run()
+		if got := cmd.ProcessState.ExitCode(); got != code || !strings.Contains(errOut.String(), "no space left on device") {
+			t.Errorf("%s: exit code %d: %q", line, got, errOut.String())
+		}
+	}
+}
+
 // Nor does a pull end because what it tells cannot be written.
 func TestPullWithFullOutput(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

@@ -33,7 +33,7 @@ type Page struct {
 }
 
 // Write writes the page of cmd to w.
-func Write(w io.Writer, cmd *cobra.Command, page Page) {
+func Write(w io.Writer, cmd *cobra.Command, page Page) error {
 	var b strings.Builder
 	isRoot := !cmd.HasParent()
 	switch {
@@ -74,7 +74,8 @@ func Write(w io.Writer, cmd *cobra.Command, page Page) {
 	if isRoot && page.Footer != "" {
 		fmt.Fprintf(&b, "\n%s\n", page.Footer)
 	}
-	_, _ = io.WriteString(w, b.String())
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 type line struct{ name, about, order string }
