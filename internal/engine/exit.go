@@ -158,7 +158,9 @@ func (x *exiter) exited(c *container.Container, r *run) {
 		st.Status = api.StateExited
 		if again {
 			st.Status = api.StateRestarting
-			st.RestartCount++
+			if st.RestartCount++; r.overBefore {
+				st.RestartCount = 0 // or reboots would use up what on-failure allows
+			}
 		}
 		st.ExitCode, st.Error, st.OOMKilled, st.FinishedAt = status.Code, status.Reason, oom, finished.UTC()
 		st.Keeper, st.Sandbox = nil, nil

@@ -87,6 +87,8 @@ type run struct {
 	// backoff is the delay before this run, 0 for a run started by hand.
 	backoff time.Duration
 	begun   time.Time // by a clock that nobody sets; zero for a run of an earlier engine's
+	// overBefore says that it ended while there was no engine, as with the machine: what follows is a start with the engine.
+	overBefore bool
 
 	exited  chan struct{} // closed when the exit is in the state and announced
 	cleaned chan struct{} // closed when nothing of the run is left but what unmount ends

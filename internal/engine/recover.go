@@ -233,6 +233,7 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 		rc.lost(c, err.Error())
 		return false
 	}
+	run.overBefore = isClosed(proc.Done())
 	if r.State.StoppedByHand {
 		run.stopByHand()
 	}

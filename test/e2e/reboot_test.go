@@ -155,3 +155,18 @@ func TestLinksAfterAReboot(t *testing.T) {
 		})
 	}
 }
+
+// TestRebootsAreNoFailures: what a policy allows of restarts after failures is not used up by reboots.
+func TestRebootsAreNoFailures(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	id := e.OK(t, "cleat", "run", "-d", "--restart", "on-failure:2", "busybox", "sleep", "1000")
+	for range 3 {
+		reboot(t, e, 1<<22, id) // no process can have this number
+		e.Run(t)
+		harness.Eventually(t, func() (bool, string) {
+			state := e.OK(t, "cleat", "inspect", "-f", "{{.State.Status}} {{.State.Restarting}} {{.RestartCount}}", id)
+			return state == "running false 0", state
+		})
+	}
+}
