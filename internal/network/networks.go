@@ -143,6 +143,8 @@ func (s *Service) newRecord(req *network.CreateRequest) (*Record, error) {
 		return nil, failure.Forbidden("operation is not permitted on predefined %s network", req.Name)
 	case req.Ingress:
 		return nil, failure.Unavailable("an ingress network needs swarm mode, which this engine is not in")
+	case !slices.Contains([]string{"", "local", "global", "swarm"}, req.Scope):
+		return nil, failure.Invalid("invalid network scope %q: this engine has local ones", req.Scope)
 	case req.Scope != "" && req.Scope != "local":
 		return nil, failure.Unavailable("network scope %q needs swarm mode, which this engine is not in", req.Scope)
 	}

@@ -316,6 +316,7 @@ func TestBadNetworks(t *testing.T) {
 		{api.CreateRequest{Name: "x", Driver: "host"}, errForbidden, `only one instance of "host" network is allowed`},
 		{api.CreateRequest{Name: "x", Driver: "weave"}, errNotFound, `"weave" not found`},
 		{api.CreateRequest{Name: "x", Scope: "swarm"}, errUnavailable, "swarm"},
+		{api.CreateRequest{Name: "x", Scope: "wide"}, errInvalid, "wide"},
 		{api.CreateRequest{Name: "x", Ingress: true}, errUnavailable, "swarm"},
 		{api.CreateRequest{Name: "x", IPAM: &api.IPAM{Driver: "dhcp"}}, errInvalid, `"dhcp"`},
 		{api.CreateRequest{Name: "x", IPAM: &api.IPAM{Options: opt("a", "b")}}, errInvalid, `IPAM option "a"`},
