@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	api "github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/bootorder"
 	"github.com/cleatlabs/cleat/internal/container"
@@ -53,7 +54,10 @@ func (rc *Recovery) Run(ctx context.Context) error {
 	for _, w := range rc.deps.Containers.Warnings() {
 		rc.deps.Log.Error(w)
 	}
-	found := rc.takeOver(ctx)
+	found, err := rc.takeOver(ctx)
+	if err != nil {
+		return err // before the sweep, which ends what was not adopted
+	}
 	rc.sweep(ctx, found)
 	rc.boot.Plan(found.all, rc.starting(found.all, found.due))
 	rc.watch(found.all)
@@ -86,8 +90,8 @@ type inventory struct {
 	volumes, inUse map[string][]string // their containers' ids, and those of the ones that run
 }
 
-// takeOver adopts the containers that run.
-func (rc *Recovery) takeOver(ctx context.Context) *inventory {
+// takeOver adopts the containers that run. It is an error if one cannot be for want of files that the engine may open.
+func (rc *Recovery) takeOver(ctx context.Context) (*inventory, error) {
 	found := &inventory{all: rc.deps.Containers.All(), images: map[string]struct{}{}, volumes: map[string][]string{}, inUse: map[string][]string{}}
 	for _, c := range found.all {
 		r := c.Load()
@@ -98,7 +102,11 @@ func (rc *Recovery) takeOver(ctx context.Context) *inventory {
 		addVolumes(found.volumes, r)
 		rc.lives.of(c)
 		rc.deps.Networks.Expect(r.ID, endpointRequests(r.HostConfig.NetworkMode, r.Networks()))
-		if !rc.adopt(ctx, c) {
+		adopted, err := rc.adopt(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if !adopted {
 			found.due = append(found.due, c)
 			continue
 		}
@@ -108,7 +116,7 @@ func (rc *Recovery) takeOver(ctx context.Context) *inventory {
 			found.sandboxes = append(found.sandboxes, r.State.Sandbox)
 		}
 	}
-	return found
+	return found, nil
 }
 
 // addVolumes notes a container with its volumes.
@@ -193,15 +201,18 @@ func (rc *Recovery) awaitKnownExits(all []*container.Container) {
 
 // adopt takes over the process of a container whose record names one. It
 // reports false if there is none, after noting that in the state.
-func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
+func (rc *Recovery) adopt(ctx context.Context, c *container.Container) (bool, error) {
 	r := c.Load()
 	if r.State.Keeper == nil {
-		return false
+		return false, nil
 	}
 	proc, err := rc.deps.Runtime.Adopt(ctx, *r.State.Keeper)
+	if outOfFiles(err) {
+		return false, cannotAdopt(c, err)
+	}
 	if err != nil {
 		rc.lost(c, fmt.Sprintf("the process did not outlive the engine: %v", err))
-		return false
+		return false, nil
 	}
 	if sb := r.State.Sandbox; sb != nil {
 		if sb.Name != "" && sb.Name != r.Name { // its engine died while it was renamed
@@ -213,7 +224,11 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 			sb = now
 			c.SetStateInMemory(func(st *container.State) { st.Sandbox = sb })
 		}
-		if err := rc.deps.Networks.Adopt(ctx, sb, proc.LivePID(), proc.TakeHeld()...); err != nil {
+		err := rc.deps.Networks.Adopt(ctx, sb, proc.LivePID(), proc.TakeHeld()...)
+		if outOfFiles(err) {
+			return false, cannotAdopt(c, err)
+		}
+		if err != nil {
 			rc.deps.Log.Error("network of an adopted container: its ports may not work", "container", c.ID(), "error", err)
 		}
 	}
@@ -222,16 +237,22 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 	}
 	l := rc.lives.of(c)
 	writer, err := rc.starter.delivery.Open(ctx, logConfig(r, rc.starter.pool, &l.bell), false)
+	if outOfFiles(err) {
+		return false, cannotAdopt(c, err)
+	}
 	if err != nil {
 		rc.deps.Log.Error("log of an adopted container: its output is dropped", "container", c.ID(), "error", err)
 	}
 	run, err := rc.starter.follow(c, l, proc, writer)
+	if outOfFiles(err) {
+		return false, cannotAdopt(c, err)
+	}
 	if err != nil {
 		rc.deps.Log.Error("output of an adopted container", "container", c.ID(), "error", err)
 		closeLog(writer)
 		proc.Detach()
 		rc.lost(c, err.Error())
-		return false
+		return false, nil
 	}
 	run.overBefore = isClosed(proc.Done())
 	if r.State.StoppedByHand {
@@ -240,7 +261,16 @@ func (rc *Recovery) adopt(ctx context.Context, c *container.Container) bool {
 	l.setRun(run)
 	rc.pauser.adopt(c)
 	rc.updater.restore(c)
-	return true
+	return true, nil
+}
+
+// outOfFiles says whether an error is of the engine's own means: it says nothing of the container.
+func outOfFiles(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
+
+// cannotAdopt keeps the engine from its start: a container that it does not know would be ended, or get no output and no
+// ports for the rest of its life.
+func cannotAdopt(c *container.Container, err error) error {
+	return fmt.Errorf("container %s cannot be taken over: %w: the engine opens some files for each that runs, and may have no more: start it with a higher limit (LimitNOFILE of its unit, ulimit -n). The containers go on", c.ID(), err)
 }
 
 // lost notes the end of a container whose exit code is unknown.

@@ -126,7 +126,12 @@ func OpenProcess(pid int, start uint64) (int, error) {
 		return -1, fmt.Errorf("pidfd_open %d: %w", pid, err)
 	}
 	if start != 0 {
-		if t, err := kernel.StartTime(pid); err != nil || t != start || Exited(pidfd) {
+		t, err := kernel.StartTime(pid)
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) { // it may well be there
+			unix.Close(pidfd)
+			return -1, err
+		}
+		if err != nil || t != start || Exited(pidfd) {
 			unix.Close(pidfd)
 			return -1, ErrGone
 		}

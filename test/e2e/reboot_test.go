@@ -170,3 +170,35 @@ func TestRebootsAreNoFailures(t *testing.T) {
 		})
 	}
 }
+
+// TestTooFewFilesToAdopt: an engine that may not open the files that it needs for what runs ends nothing of it: it does not
+// start, and says what to do.
+func TestTooFewFilesToAdopt(t *testing.T) {
+	e := harness.Start(t, harness.Options{})
+	e.Load(t, "busybox")
+	for i := range 24 {
+		e.OK(t, "cleat", "run", "-d", "--stop-signal", "KILL", "-p", "127.0.0.1::80", "--name", fmt.Sprint("many", i), "busybox", "sleep", "1000")
+	}
+	running := func() string {
+		ids := strings.Fields(e.OK(t, "cleat", "ps", "-aq"))
+		return e.OK(t, "cleat", append([]string{"inspect", "-f", "{{.Name}} {{.State.Status}} {{.State.Pid}}"}, ids...)...)
+	}
+	before := running()
+	// With ever more files it gets further.
+	for most, ready := 121, 0; ready < 3; most += 5 {
+		e.Kill()
+		e.LimitFiles(most)
+		if e.TryRun(t) == nil {
+			ready++
+		}
+	}
+	e.Kill()
+	e.LimitFiles(0)
+	e.Run(t)
+	if after := running(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if !strings.Contains(e.Log(), "cannot be taken over: ") {
+		t.Error("none was refused for its containers")
+	}
+}

@@ -45,12 +45,13 @@ type Engine struct {
 	Subnet       string // the bridge's address with its prefix length
 	CgroupParent string
 
-	args []string
-	env  []string
-	cmd  *exec.Cmd
-	done chan struct{}
-	log  *os.File
-	slot net.Listener // held as long as the subnet is this engine's
+	args  []string
+	env   []string
+	files int // that it may have open, 0 without a limit
+	cmd   *exec.Cmd
+	done  chan struct{}
+	log   *os.File
+	slot  net.Listener // held as long as the subnet is this engine's
 }
 
 // Options change how an engine is started.
@@ -140,6 +141,9 @@ func (e *Engine) Args() []string { return e.args }
 // SetEnv replaces the additional environment of the next Run.
 func (e *Engine) SetEnv(env ...string) { e.env = env }
 
+// LimitFiles has the next Run start an engine that may have so many files open; 0 is no limit.
+func (e *Engine) LimitFiles(most int) { e.files = most }
+
 // Run starts cleatd and waits until it answers pings; it fails the test otherwise. Of an
 // engine that does not come up the first time nothing stays.
 func (e *Engine) Run(t testing.TB) {
@@ -158,6 +162,10 @@ func (e *Engine) Run(t testing.TB) {
 func (e *Engine) TryRun(t testing.TB) error {
 	t.Helper()
 	e.cmd = exec.Command(Binary(t, "cleatd"), e.args...)
+	if e.files > 0 {
+		limited := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, e.files)
+		e.cmd = exec.Command("sh", append([]string{"-c", limited, Binary(t, "cleatd")}, e.args...)...)
+	}
 	e.cmd.Env = append(os.Environ(), e.env...)
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
