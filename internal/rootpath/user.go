@@ -57,6 +57,9 @@ func readOptional(rootFD int, path string) ([]byte, error) {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}
+	if Unfit(err) {
+		return nil, failure.Invalid("%w", err)
+	}
 	return b, err
 }
 

@@ -133,6 +133,17 @@ func TestLookupUserOfHostileFiles(t *testing.T) {
 			t.Error("found a user through a link out of the root")
 		}
 	})
+	t.Run("circle of links", func(t *testing.T) {
+		for _, name := range []string{"/etc/passwd", "/etc/group"} {
+			fd, dir, _ := root(t)
+			mkdir(t, dir+"/etc")
+			link(t, "../.."+name, dir+name)
+			_, err := rootpath.LookupUser(fd, "", nil)
+			if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), name+": too many levels of symbolic links") {
+				t.Errorf("%v", err)
+			}
+		}
+	})
 	t.Run("pipe", func(t *testing.T) {
 		fd, dir, _ := root(t)
 		mkdir(t, dir+"/etc")
