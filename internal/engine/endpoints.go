@@ -212,7 +212,7 @@ func endpointSettings(r *ccontainer.Record, find finder) map[string]*apinetwork.
 			}
 		}
 		if container.NetworkMode(name).IsUserDefined() {
-			e.DNSNames = dnsNames(r, e)
+			e.DNSNames = network.DNSNames(r.Name, e.Aliases, r.ID, r.Config.Hostname)
 		}
 		out[name] = e
 	}
@@ -223,17 +223,6 @@ func showEndpoint(e *apinetwork.EndpointSettings, now *network.Endpoint) {
 	e.EndpointID, e.MacAddress = now.EndpointID, now.MAC
 	e.Gateway, e.IPAddress, e.IPPrefixLen = now.Gateway, now.IP, now.PrefixLen
 	e.IPv6Gateway, e.GlobalIPv6Address, e.GlobalIPv6PrefixLen = now.Gateway6, now.IP6, now.PrefixLen6
-}
-
-// dnsNames are the names that others find the container by.
-func dnsNames(r *ccontainer.Record, e *apinetwork.EndpointSettings) []string {
-	var out []string
-	for _, n := range slices.Concat([]string{r.Name}, e.Aliases, []string{r.ID[:12], r.Config.Hostname}) {
-		if n != "" && !slices.Contains(out, n) {
-			out = append(out, n)
-		}
-	}
-	return out
 }
 
 // checkSharedNetwork refuses what cannot be said of a container in another's network.

@@ -162,15 +162,19 @@ func interfaceName(sb *Sandbox, n *netw, opts endpointOptions) (string, error) {
 	}
 }
 
-// dnsNames are the names of a container on a network, each once; the first is the one
-// that its address has.
+// dnsNames are the names of a container on a network.
 func dnsNames(req *Request, want *EndpointRequest) []string {
-	names := []string{req.Name}
-	names = append(names, want.Aliases...)
-	names = append(names, req.ContainerID[:min(12, len(req.ContainerID))], req.Hostname)
+	return DNSNames(req.Name, want.Aliases, req.ContainerID, req.Hostname)
+}
+
+// DNSNames are the names that others on a network find a container by, each once; the first is the one that its address
+// has. Each list of containers asks for them, and the aliases are as many as the container's creator likes.
+func DNSNames(name string, aliases []string, id, hostname string) []string {
+	seen := map[string]bool{"": true}
 	var out []string
-	for _, n := range names {
-		if n != "" && !slices.Contains(out, n) {
+	for _, n := range slices.Concat([]string{name}, aliases, []string{id[:min(12, len(id))], hostname}) {
+		if !seen[n] {
+			seen[n] = true
 			out = append(out, n)
 		}
 	}
