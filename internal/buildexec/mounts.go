@@ -13,6 +13,7 @@ import (
 
 	"github.com/cleatlabs/cleat/internal/failure"
 	cmount "github.com/cleatlabs/cleat/internal/mount"
+	"github.com/cleatlabs/cleat/internal/rootpath"
 	"github.com/cleatlabs/cleat/internal/runtime"
 )
 
@@ -171,13 +172,9 @@ func overlayOf(m mount.Mount) (cmount.Overlay, error) {
 // below says whether a path lies at or below one of the mounts.
 func below(p string, mounts []runtime.Mount) bool {
 	for _, m := range mounts {
-		if isBelow(p, path.Clean(m.Target)) {
+		if rootpath.IsBelow(p, path.Clean(m.Target)) {
 			return true
 		}
 	}
 	return false
-}
-
-func isBelow(p, dir string) bool {
-	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
 }

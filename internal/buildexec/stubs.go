@@ -53,7 +53,9 @@ func makeStubs(root int, mounts []runtime.Mount, recursive bool) (_ *stubs, err 
 }
 
 // kernels says whether a path is on a filesystem that every step has of its own.
-func kernels(p string) bool { return isBelow(p, "/proc") || isBelow(p, "/sys") || isBelow(p, "/dev") }
+func kernels(p string) bool {
+	return rootpath.IsBelow(p, "/proc") || rootpath.IsBelow(p, "/sys") || rootpath.IsBelow(p, "/dev")
+}
 
 func (s *stubs) make(root int, target string, m *runtime.Mount, recursive bool) error {
 	// Nearly always it is there, or its directory is.

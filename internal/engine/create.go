@@ -100,6 +100,7 @@ func (cr *Creator) Create(ctx context.Context, req CreateRequest) (id string, wa
 	if req.ShallowReadOnly {
 		plan.shallow()
 	}
+	plan.propagate(cr.specs.settings.DataRoot)
 	if err := placeFiles(&cr.specs.settings, id, cr.containers.DirOf(id), plan.mounts); err != nil {
 		return "", nil, err
 	}

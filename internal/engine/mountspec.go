@@ -171,9 +171,6 @@ func parseBind(raw, driver string) (own.Mount, error) {
 		m.Type, m.Source, m.CreateSource = mount.TypeBind, path.Clean(source), true
 		m.IDMap = modes.idMap
 		m.Propagation = modes.propagation
-		if m.Propagation == "" {
-			m.Propagation = mount.PropagationRPrivate
-		}
 		return m, nil
 	}
 	if modes.propagation != "" || modes.idMap != nil {
@@ -341,7 +338,6 @@ func planBind(m *own.Mount, r *mount.Mount) error {
 		return fmt.Errorf("invalid mount path: '%s' mount path must be absolute", r.Source)
 	}
 	m.Source = path.Clean(r.Source)
-	m.Propagation = mount.PropagationRPrivate
 	if o := r.BindOptions; o != nil {
 		if o.Propagation != "" {
 			if !slices.Contains(mount.Propagations, o.Propagation) {

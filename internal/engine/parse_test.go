@@ -21,12 +21,12 @@ func TestParseBind(t *testing.T) {
 		want container.Mount
 		bad  string
 	}{
-		{"/a:/b", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", CreateSource: true, Propagation: "rprivate"}, ""},
-		{"/a/:/b/:ro", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "ro", ReadOnly: true, CreateSource: true, Propagation: "rprivate"}, ""},
+		{"/a:/b", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", CreateSource: true}, ""},
+		{"/a/:/b/:ro", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "ro", ReadOnly: true, CreateSource: true}, ""},
 		{"/a:/b:rslave,z,cached", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "rslave,z,cached", CreateSource: true, Propagation: "rslave"}, ""},
 		{"vol:/b", container.Mount{Type: mount.TypeVolume, Name: "vol", Destination: "/b", Driver: "local", Mode: "z", CopyUp: true}, ""},
-		{"/a:/b:idmap", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "idmap", CreateSource: true, Propagation: "rprivate", IDMap: &container.IDMap{Owner: true}}, ""},
-		{"/a:/b:ro,idmap=1000.100", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "ro,idmap=1000.100", ReadOnly: true, CreateSource: true, Propagation: "rprivate", IDMap: &container.IDMap{UID: 1000, GID: 100}}, ""},
+		{"/a:/b:idmap", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "idmap", CreateSource: true, IDMap: &container.IDMap{Owner: true}}, ""},
+		{"/a:/b:ro,idmap=1000.100", container.Mount{Type: mount.TypeBind, Source: "/a", Destination: "/b", Mode: "ro,idmap=1000.100", ReadOnly: true, CreateSource: true, IDMap: &container.IDMap{UID: 1000, GID: 100}}, ""},
 		{"/a:/b:idmap=1", container.Mount{}, "invalid mode: idmap=1"},
 		{"/a:/b:idmap=1.-1", container.Mount{}, "invalid mode"},
 		{"/a:/b:idmap=4294967295.1", container.Mount{}, "invalid mode"},

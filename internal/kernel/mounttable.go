@@ -3,8 +3,11 @@ package kernel
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Mounted is a line of the mount table.
@@ -24,6 +27,23 @@ func MountTable() ([]Mounted, error) {
 		return nil, fmt.Errorf("mount table: %w", err)
 	}
 	return ParseMountTable(string(b)), nil
+}
+
+// MountOf is the mount that a path lies on, with links followed.
+func MountOf(path string) (Mounted, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &st); err != nil {
+		return Mounted{}, fmt.Errorf("%s: %w", path, err)
+	}
+	table, err := MountTable()
+	if err != nil {
+		return Mounted{}, fmt.Errorf("mount of %s: %w", path, err)
+	}
+	i := slices.IndexFunc(table, func(m Mounted) bool { return m.ID == st.Mnt_id })
+	if i < 0 {
+		return Mounted{}, fmt.Errorf("path %s: its mount is not found in /proc/self/mountinfo", path)
+	}
+	return table[i], nil
 }
 
 // ParseMountTable reads a table in the format of /proc/self/mountinfo. What is no line of one is passed over.

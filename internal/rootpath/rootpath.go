@@ -19,6 +19,11 @@ import (
 	"github.com/cleatlabs/cleat/internal/failure"
 )
 
+// IsBelow says whether a clean path is a directory's or lies below it, by the text alone.
+func IsBelow(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
 // Open opens path inside the root, which symbolic links and ".." cannot leave; the magic links of /proc are refused.
 // flags are those of open(2), mode counts with O_CREAT and O_TMPFILE only. Errors are *os.PathError.
 func Open(rootFD int, path string, flags int, mode uint32) (int, error) {

@@ -134,10 +134,6 @@ func (k *kernelModes) of(f string) (mode uint32, exists bool) {
 	return m.mode, exists
 }
 
-func isBelow(p, dir string) bool {
-	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
-}
-
 // covers says whether an absolute path is a target, or lies below one.
 func (l *mountLayout) covers(p string) bool {
 	for p = path.Clean(p); !l.covered[p]; p = path.Dir(p) {
@@ -247,7 +243,7 @@ func (b *builder) mount(m *Mount) error {
 	if err != nil {
 		return err
 	}
-	if isBelow(resolved, "/proc") && !isBelow(target, "/proc") && !procFiles[resolved] {
+	if rootpath.IsBelow(resolved, "/proc") && !rootpath.IsBelow(target, "/proc") && !procFiles[resolved] {
 		return invalid("%s cannot be mounted because it is inside /proc: a symbolic link in the image leads to %s", target, resolved)
 	}
 	at, op := b.openat2(b.root, target, b.layout.rootPath)
@@ -332,7 +328,7 @@ var procFiles = map[string]bool{
 
 // checkBind holds what a bind may cover: nothing of /proc but the files above, and /proc itself only with a procfs.
 func checkBind(fd int, m *Mount, target string) error {
-	if !isBelow(target, "/proc") {
+	if !rootpath.IsBelow(target, "/proc") {
 		return nil
 	}
 	var st unix.Statfs_t
@@ -353,7 +349,7 @@ func (b *builder) makeTarget(m *Mount, target string) (resolved string, err erro
 		b.p.Call(unix.SYS_MKDIRAT, target, b.root, b.p.Str(target[1:]), launch.Mode(0o755)).Ignore(syscall.EEXIST)
 		return resolved, nil
 	}
-	if isBelow(target, "/proc") || isBelow(target, "/sys") {
+	if rootpath.IsBelow(target, "/proc") || rootpath.IsBelow(target, "/sys") {
 		return resolved, nil
 	}
 	switch {

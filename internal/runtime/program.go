@@ -29,7 +29,7 @@ func lookIn(root int, mounts []Mount, name string) (program, bool) {
 	name = path.Clean(name)
 	var over *Mount
 	for i, m := range mounts { // parents first
-		if target := path.Clean(m.Target); isBelow(name, target) {
+		if target := path.Clean(m.Target); rootpath.IsBelow(name, target) {
 			over = &mounts[i]
 		}
 	}
