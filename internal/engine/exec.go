@@ -453,9 +453,11 @@ func (x *Execs) watch(ctx context.Context, e *execution, pump *stdio.Pump) {
 	select {
 	case <-e.process.Done():
 	case <-ctx.Done():
-		pump.Stop()
-		e.process.Detach()
-		return
+		if !isClosed(e.process.Done()) {
+			pump.Stop()
+			e.process.Detach()
+			return
+		}
 	}
 	e.settle()
 	pump.Drain()

@@ -29,6 +29,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/engine"
 	"github.com/cleatlabs/cleat/internal/events"
 	"github.com/cleatlabs/cleat/internal/image"
+	"github.com/cleatlabs/cleat/internal/keeper"
 	"github.com/cleatlabs/cleat/internal/kernel"
 	"github.com/cleatlabs/cleat/internal/network"
 	"github.com/cleatlabs/cleat/internal/registryclient"
@@ -36,6 +37,7 @@ import (
 	"github.com/cleatlabs/cleat/internal/store"
 	"github.com/cleatlabs/cleat/internal/supervise"
 	"github.com/cleatlabs/cleat/internal/volume"
+	"github.com/cleatlabs/cleat/test/expect"
 )
 
 // patience bounds a hang; no verdict depends on anything being faster.
@@ -179,6 +181,17 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// execNotes are the execs that a later engine would find.
+func (l *lab) execNotes() (found []string) {
+	dirs, _ := filepath.Glob(filepath.Join(l.settings.ExecRoot, "runtime", "*"))
+	for _, d := range dirs {
+		if _, err := keeper.ReadNote(d); err == nil {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
 // destroy removes everything and checks that nothing is left.
 func (l *lab) destroy() {
 	ctx := context.Background()
@@ -191,6 +204,8 @@ func (l *lab) destroy() {
 			l.tb.Errorf("cleanup: %v", err)
 		}
 	}
+	// One that ended with its container may still be noted: an engine that ends just then leaves it to the next one.
+	expect.Eventually(l.tb, "end of all execs", func() bool { return len(l.execNotes()) == 0 })
 	l.close()
 	containers, err := container.Open(filepath.Join(l.dir, "containers"))
 	if err != nil {
