@@ -188,9 +188,7 @@ func (a *app) groupHelp(path []string, s spec, asked bool) error {
 }
 
 func (a *app) usage(cmd *cobra.Command, w io.Writer) {
-	if err := usage.Write(w, cmd, usage.Page{Program: a.program}); err != nil {
-		_, _ = fmt.Fprintln(a.stderr, err)
-	}
+	usage.Write(w, a.stderr, cmd, usage.Page{Program: a.program})
 }
 
 func exactly(n int) func(int) string {

@@ -1,8 +1,6 @@
 package cli_test
 
 import (
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,22 +11,7 @@ import (
 // Where a connection over ssh ends in the middle, what ssh has said is told, and not what it was run with.
 func TestConnectionOverSSHThatBreaks(t *testing.T) {
 	dir := t.TempDir()
-	socket := filepath.Join(dir, "s")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/_ping" {
-			w.Header().Set("Api-Version", "1.56")
-			return
-		}
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	})}
-	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(func() { srv.Close() })
-	ssh := "#!/bin/sh\n" + program + " -H unix://" + socket + " system dial-stdio 2>/dev/null\necho Connection to there closed by remote host. >&2\nexit 255\n"
+	ssh := "#!/bin/sh\n" + program + " -H unix://" + breaksOff(t) + " system dial-stdio 2>/dev/null\necho Connection to there closed by remote host. >&2\nexit 255\n"
 	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte(ssh), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func (a *app) printVersionLine() error {
 	return err
 }
 
-// usage writes a command's help, and says where it cannot be written.
+// usage writes a command's help.
 func (a *app) usage(cmd *cobra.Command, w io.Writer) {
 	page := usage.Page{Program: a.name}
 	if !cmd.HasParent() {
@@ -44,7 +44,5 @@ func (a *app) usage(cmd *cobra.Command, w io.Writer) {
 		new(connect.Options).Install(page.Globals)
 		page.Footer = fmt.Sprintf("No engine running yet? Start one with '%s engine start'.", filepath.Base(cmd.CommandPath()))
 	}
-	if err := usage.Write(w, cmd, page); err != nil {
-		_, _ = fmt.Fprintln(a.err, err)
-	}
+	usage.Write(w, a.err, cmd, page)
 }

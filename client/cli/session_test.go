@@ -96,9 +96,10 @@ func TestCIDFile(t *testing.T) {
 	}
 }
 
-// An engine that ends within an answer says nothing: the client does.
-func TestEngineThatEndsInTheMiddle(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "s")
+// breaksOff is the socket of an engine that ends within each answer, and before that to events since a time.
+func breaksOff(t *testing.T) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -115,6 +116,12 @@ func TestEngineThatEndsInTheMiddle(t *testing.T) {
 	})}
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { srv.Close() })
+	return socket
+}
+
+// An engine that ends within an answer says nothing: the client does.
+func TestEngineThatEndsInTheMiddle(t *testing.T) {
+	socket := breaksOff(t)
 	for line, code := range map[string]int{"ps": 1, "logs -f a": 1, "run -d x": 125, "exec a b": 1, "wait a": 1, "events": 1, "volume create v": 1} {
 		r := call(t, program, "unix://"+socket, "", strings.Fields(line)...)
 		if want := "the connection to the engine at unix://" + socket + " has broken"; r.code != code || !strings.Contains(r.stderr, want) {

@@ -32,8 +32,8 @@ type Page struct {
 	Footer  string         // the root's last line
 }
 
-// Write writes the page of cmd to w.
-func Write(w io.Writer, cmd *cobra.Command, page Page) error {
+// Write writes the page of cmd to w, and to stderr why it cannot be written, as on a full disk.
+func Write(w, stderr io.Writer, cmd *cobra.Command, page Page) {
 	var b strings.Builder
 	isRoot := !cmd.HasParent()
 	switch {
@@ -74,8 +74,9 @@ func Write(w io.Writer, cmd *cobra.Command, page Page) error {
 	if isRoot && page.Footer != "" {
 		fmt.Fprintf(&b, "\n%s\n", page.Footer)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		_, _ = fmt.Fprintln(stderr, err)
+	}
 }
 
 type line struct{ name, about, order string }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -23,17 +24,12 @@ func (fs *filesystems) fillFirst(ctx context.Context, r *container.Record) {
 	for _, name := range volumeNames(r) {
 		for _, id := range fs.volumes.References(name) {
 			c, err := fs.containers.Find(id)
-			if err == nil && fills(c.Load(), name) && madeBefore(c.Load(), r) && !slices.Contains(older, c) {
+			if err == nil && fills(c.Load(), name) && byAge(c.Load(), r) < 0 && !slices.Contains(older, c) {
 				older = append(older, c)
 			}
 		}
 	}
-	slices.SortFunc(older, func(a, b *container.Container) int {
-		if madeBefore(a.Load(), b.Load()) {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(older, func(a, b *container.Container) int { return byAge(a.Load(), b.Load()) })
 	for _, c := range older {
 		if err := fs.fill(ctx, c); err != nil && ctx.Err() == nil {
 			fs.log.Warn("volumes of a container that was made before another", "container", c.ID(), "other", r.ID, "error", err)
@@ -60,9 +56,7 @@ func fills(r *container.Record, name string) bool {
 	})
 }
 
-func madeBefore(a, b *container.Record) bool {
-	if !a.Created.Equal(b.Created) {
-		return a.Created.Before(b.Created)
-	}
-	return strings.Compare(a.ID, b.ID) < 0
+// byAge compares two containers: who was made first comes first.
+func byAge(a, b *container.Record) int {
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
 }

@@ -194,11 +194,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.options.Directory, "workdir", "", "DEPRECATED! USE --project-directory INSTEAD.\nSpecify an alternate working directory")
 	compose.PersistentFlags().BoolP("help", "h", false, "Print usage")
 	compose.PersistentFlags().Lookup("help").Hidden = true
-	compose.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
-		if err := usage.Write(a.out, cmd, usage.Page{Program: a.program}); err != nil {
-			_, _ = fmt.Fprintln(a.err, err)
-		}
-	})
+	compose.SetHelpFunc(func(cmd *cobra.Command, _ []string) { usage.Write(a.out, a.err, cmd, usage.Page{Program: a.program}) })
 	version := f.BoolP("version", "v", false, "Show the Docker Compose version information")
 	for _, hidden := range []string{"no-ansi", "verbose", "workdir"} {
 		_ = f.MarkHidden(hidden)
